@@ -1,0 +1,64 @@
+# make demo | test | test-long | lint | matrix | bench | clean; each installs what it needs.
+
+PYTHON ?= /usr/bin/python3
+VENV ?= .venv
+BUILD ?= build
+
+# What the shipped whitelist `spack` names, and what the virtual environment is made with.
+DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip libc6-dev \
+	lsb-release make patch perl python3 tar unzip xz-utils zstd \
+	python3-apt python3-venv
+# What the tests need besides: programs that they compare with or look through.
+TEST_PACKAGES = $(DEMO_PACKAGES) bubblewrap strace util-linux zlib1g-dev
+
+RUN = $(VENV)/bin/python -m pkgjail
+
+.PHONY: help demo test test-long lint matrix bench clean
+
+help:
+	@sed -n '1s/^# //p' Makefile
+
+demo: $(VENV)/runtime
+	@.ci/prerequisites $(DEMO_PACKAGES)
+	rm -rf $(BUILD)/demo && mkdir -p $(BUILD) && cp -r examples $(BUILD)/demo
+	$(RUN) resolve spack --blacklist docs -o $(BUILD)/spack.manifest.jsonl
+	$(RUN) show $(BUILD)/spack.manifest.jsonl
+	cd $(BUILD)/demo && $(abspath $(VENV))/bin/python -m pkgjail run --cwd ../spack.manifest.jsonl -- make --no-print-directory
+
+test: lint
+	$(VENV)/bin/python -m pytest -m "not long" --cov --cov-report=term
+
+test-long: lint
+	$(VENV)/bin/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/development
+	@.ci/prerequisites $(TEST_PACKAGES)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright
+	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.9- pkgjail/ backends/
+
+# The tests on every Python from 3.9 to 3.13 that this machine has; says which ran.
+matrix: $(VENV)/development
+	@.ci/prerequisites $(TEST_PACKAGES)
+	$(VENV)/bin/python .ci/matrix.py
+
+bench: $(VENV)/development
+	@.ci/prerequisites $(TEST_PACKAGES) apt
+	$(VENV)/bin/python benchmarks/run.py
+
+$(VENV)/bin/python:
+	@.ci/prerequisites python3-apt python3-venv
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+
+$(VENV)/runtime: setup.py | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/development: tests/requirements.txt $(VENV)/runtime
+	$(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-matrix $(BUILD) *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

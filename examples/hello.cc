@@ -1,0 +1,6 @@
+#include <iostream>
+
+int main()
+{
+    std::cout << "C++: hello from the jail\n";
+}

@@ -1,0 +1,4 @@
+program hello
+    implicit none
+    print '(a)', 'Fortran: hello from the jail'
+end program hello

@@ -1,0 +1,71 @@
+"""pkgjail: jails that show exactly the files of whitelisted packages, for honest builds.
+
+The public functions are listed in `__all__`, one a stage; `pkgjail.model` has the types that flow
+between them and `pkgjail.errors` what they raise. They are imported when first used, so that
+entering a jail does not pay for what resolving one needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pkgjail.api import (
+        available,
+        build_manifest,
+        closure_graph,
+        collect_files,
+        dump_manifest,
+        hash_files,
+        load_policy,
+        open_database,
+        resolve,
+        resolve_closure,
+        write_manifest,
+    )
+    from pkgjail.errors import PkgjailError
+    from pkgjail.jail import default_environment, run_in_jail
+    from pkgjail.manifest import parse_manifest, read_manifest
+    from pkgjail.mounts import plan_jail
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PkgjailError",
+    "available",
+    "build_manifest",
+    "closure_graph",
+    "collect_files",
+    "default_environment",
+    "dump_manifest",
+    "hash_files",
+    "load_policy",
+    "open_database",
+    "parse_manifest",
+    "plan_jail",
+    "read_manifest",
+    "resolve",
+    "resolve_closure",
+    "run_in_jail",
+    "write_manifest",
+]
+
+_HOMES = {
+    "PkgjailError": "errors",
+    "default_environment": "jail",
+    "parse_manifest": "manifest",
+    "plan_jail": "mounts",
+    "read_manifest": "manifest",
+    "run_in_jail": "jail",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"pkgjail.{_HOMES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,115 @@
+"""The library: one function a stage, and `resolve`, which goes the whole way to a manifest.
+
+    open_database -> load_policy -> resolve_closure -> collect_files -> build_manifest
+        -> write_manifest / read_manifest -> plan_jail -> run_in_jail
+
+The stages are re-exported here; `pkgjail` itself exports them too. Nothing here prints or exits.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pkgjail.backends import available, open_database
+from pkgjail.errors import ClosureError, Problem
+from pkgjail.files import collect_files
+from pkgjail.graph import closure_graph, resolve_closure
+from pkgjail.hashing import HashCache, hash_files
+from pkgjail.manifest import (
+    build_manifest,
+    dump_manifest,
+    manifest_digest,
+    parse_manifest,
+    read_manifest,
+    write_manifest,
+)
+from pkgjail.mounts import plan_jail
+from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
+from pkgjail.reporter import SILENT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pkgjail.model import Closure, Manifest
+    from pkgjail.reporter import Reporter
+
+__all__ = [
+    "HashCache",
+    "available",
+    "build_manifest",
+    "closure_graph",
+    "collect_files",
+    "dump_manifest",
+    "hash_files",
+    "load_policy",
+    "manifest_digest",
+    "open_database",
+    "parse_manifest",
+    "plan_jail",
+    "policy_digest",
+    "read_manifest",
+    "resolve",
+    "resolve_closure",
+    "shipped_blacklists",
+    "shipped_whitelists",
+    "write_manifest",
+]
+
+
+def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
+    whitelists: Sequence[str],
+    blacklists: Sequence[str] = (),
+    *,
+    root: bytes = b"/",
+    backend: str = "auto",
+    recommends: bool | None = None,
+    essential: bool | None = None,
+    hashed: bool = True,
+    allow_unmet: bool = False,
+    reporter: Reporter = SILENT,
+) -> Manifest:
+    """Go from whitelists to a manifest of the host's packages and files.
+
+    Args:
+        whitelists: names of shipped lists, or paths.
+        blacklists: likewise; those that the whitelists name come first.
+        root: the directory whose package database and files are read.
+        backend: "auto", or a backend by name.
+        recommends: follow Recommends too; None leaves it to the whitelists.
+        essential: take Essential packages in; None leaves it to the whitelists.
+        hashed: record the SHA-256 of regular files.
+        allow_unmet: record requirements that nothing installed satisfies, instead of refusing.
+        reporter: hears of progress and of what was left out.
+
+    Raises:
+        PolicyError: the lists cannot be used; all their problems at once.
+        DatabaseError: the package database cannot be read.
+        ClosureError: requirements that nothing installed satisfies, each with who asked.
+        OSError: a file cannot be read.
+
+    """
+    database = open_database(root, backend)
+    policy = load_policy(
+        whitelists, blacklists, database=database, recommends=recommends, essential=essential
+    )
+    closure = resolve_closure(database, policy)
+    _refuse_unmet(closure, reporter, allow=allow_unmet)
+    hasher = partial(hash_files, root=root, cache=HashCache.default(), reporter=reporter)
+    file_set = collect_files(
+        database, closure, policy, root=root, hasher=hasher if hashed else None, reporter=reporter
+    )
+    return build_manifest(
+        policy, policy_digest(policy), database.distribution, database.architecture, closure, file_set
+    )
+
+
+def _refuse_unmet(closure: Closure, reporter: Reporter, *, allow: bool) -> None:
+    problems = [
+        Problem(unmet.source, f"{unmet.kind}: {unmet.text}: {unmet.reason}") for unmet in closure.unmet
+    ]
+    if problems and not allow:
+        problems.append(Problem("", "mend the packages, or accept these gaps with --allow-unmet"))
+        raise ClosureError(problems)
+    for problem in problems:
+        reporter.warn(str(problem))

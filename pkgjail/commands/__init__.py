@@ -1,0 +1,90 @@
+"""The command line: one module a verb, each a thin shell over a public function.
+
+A verb's module has `add_parser` (its arguments and help) and `run` (its work), and imports what is
+slow to import inside `run`, so that `run` and `shell` start quickly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pkgjail import __version__
+from pkgjail.errors import InputError, PkgjailError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS = ("resolve", "show", "run", "shell", "backends", "completion")
+
+_EPILOG = """\
+exit status:
+  0    done
+  1    the work could not be done (unmet requirements, a file that cannot be read or written)
+  2    bad usage or bad input (whitelist, blacklist, manifest); every problem is printed
+  3    this host cannot (no package database, no user namespaces, the host has changed)
+  130  interrupted
+'run' and 'shell' end as the command in the jail does (128 + n after signal n), or with
+  125  the jail could not be made      126  the command cannot be executed
+  127  there is no such command in the jail
+
+start here:
+  pkgjail resolve spack -o spack.manifest.jsonl
+  pkgjail show spack.manifest.jsonl
+  pkgjail run --cwd spack.manifest.jsonl -- gcc hello.c
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="pkgjail",
+        description="Jails that show exactly the files of whitelisted packages, for honest builds.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pkgjail {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="verb", required=True)
+    for verb in VERBS:
+        module = import_module(f"pkgjail.commands.{verb}")
+        module.add_parser(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (see `pkgjail --help`)."""
+    parser = make_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except PkgjailError as error:
+        _complain(error)
+        return parsed.failure or error.exit_status
+    except BrokenPipeError:
+        # Who read our output has gone, as with `| head`; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        print(f"pkgjail: {where}{error.strerror or error}", file=sys.stderr)
+        return parsed.failure or 1
+    except KeyboardInterrupt:
+        print("pkgjail: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _complain(error: PkgjailError) -> None:
+    """Print an error; an input's problems a line each, as compilers do, so that editors find them."""
+    if isinstance(error, InputError):
+        print(error, file=sys.stderr)
+    else:
+        print(f"pkgjail: {error}", file=sys.stderr)

@@ -1,0 +1,28 @@
+"""`pkgjail completion`: the code that a shell needs to complete our command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+_DESCRIPTION = """\
+Print the code that makes a shell complete 'pkgjail'. For bash and zsh: eval "$(pkgjail completion
+bash)"; for fish: pkgjail completion fish | source.
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser("completion", help="print shell completion code", description=_DESCRIPTION)
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.set_defaults(run=run, failure=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the code."""
+    import argcomplete
+
+    print(argcomplete.shellcode(["pkgjail"], shell=arguments.shell))
+    return 0

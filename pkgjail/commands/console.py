@@ -1,0 +1,66 @@
+"""What the commands share on a terminal: progress, warnings, sizes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.progress import Progress, TaskID
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def human_size(size: int) -> str:
+    """A size in bytes as people read it, in powers of 1000 (IEC 80000-13): `574 MB`."""
+    value = float(size)
+    for unit in _UNITS[:-1]:
+        if value < 999.5:  # noqa: PLR2004 - would be rounded to 1000
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"  # noqa: PLR2004
+        value /= 1000
+    return f"{value:.0f} {_UNITS[-1]}"
+
+
+class ConsoleReporter:
+    """A reporter that draws progress on standard error while that is a terminal, and prints warnings.
+
+    Use it as a context manager, so that the progress is taken away at the end.
+    """
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> ConsoleReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Draw how far `task` is; nothing where standard error is not a terminal."""
+        if not sys.stderr.isatty():
+            return
+        if self._progress is None:
+            self._progress = _started_progress()
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total)
+        self._progress.update(self._tasks[task], completed=done, total=total)
+
+    def warn(self, message: str) -> None:
+        """Print a warning on standard error."""
+        print(f"pkgjail: warning: {message}", file=sys.stderr)
+
+
+def _started_progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    progress = Progress(console=Console(stderr=True), transient=True)
+    progress.start()
+    return progress

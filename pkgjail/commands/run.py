@@ -1,0 +1,148 @@
+"""`pkgjail run`: a command in the jail of a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
+from pkgjail.errors import PkgjailError
+
+if TYPE_CHECKING:
+    from pkgjail.model import JailOptions, Manifest, UserBind
+
+_DESCRIPTION = """\
+Run a command in a jail that shows exactly the files of a manifest, read-only, and nothing else of
+the host: no root, no daemon. /tmp is private, /dev minimal, the environment clean, every
+capability dropped. What is not in the manifest answers ENOENT.
+"""
+_EPILOG = """\
+examples:
+  pkgjail run --cwd spack.manifest.jsonl -- gcc -o hello hello.c
+  pkgjail run --no-network --bind /scratch/build:/build spack.manifest.jsonl -- make -C /build
+  pkgjail run spack -- python3 -c 'import ssl'          (a whitelist, resolved on the spot)
+
+The exit status is the command's, 128 + n after signal n; 125 where the jail could not be made,
+126 where the command cannot be executed, 127 where the jail has no such command.
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "run",
+        help="run a command in the jail of a manifest",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="pkgjail run [options] MANIFEST -- COMMAND [ARGUMENT ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_jail_arguments(parser)
+    parser.add_argument("--tty", "-t", action="store_true", help="give the command a terminal of its own")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+    parser.set_defaults(run=run, failure=125)
+
+
+def add_jail_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which jail, and what of the host is bound into it."""
+    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest, or a whitelist's name or path")
+    parser.add_argument(
+        "--cwd", action="store_true", help="bind the current directory, writable, and start in it"
+    )
+    parser.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="SRC[:DST]",
+        help="show a directory or file of the host in the jail, writable (may be repeated)",
+    )
+    parser.add_argument(
+        "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"
+    )
+    parser.add_argument("--no-network", action="store_true", help="no network but a loopback of its own")
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable, or pass the caller's on (may be repeated)",
+    )
+    add_policy_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit status."""
+    from pkgjail.jail import run_in_jail
+
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise UsageError("there is no command to run; write it behind '--'")
+    return run_in_jail(
+        load_manifest(arguments),
+        command,
+        jail_options(arguments),
+        root=os.fsencode(os.path.realpath(arguments.root)),
+        terminal=arguments.tty,
+    )
+
+
+class UsageError(PkgjailError):
+    """Arguments that contradict each other or lack something."""
+
+    exit_status = 2
+
+
+def load_manifest(arguments: argparse.Namespace) -> Manifest:
+    """Read the manifest, or resolve the whitelist that stands in its place (without digests)."""
+    name: str = arguments.manifest
+    is_whitelist = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
+    if is_whitelist and not name.endswith(".jsonl"):
+        return resolve_arguments(arguments, [name], hashed=False)
+    if arguments.blacklist or arguments.recommends or arguments.essential is not None:
+        raise UsageError(
+            f"{name} is a manifest, which is complete: --blacklist, --recommends and --no-essential "
+            "go with a whitelist; give them to 'pkgjail resolve'"
+        )
+    from pkgjail.manifest import read_manifest
+
+    return read_manifest(name)
+
+
+def jail_options(arguments: argparse.Namespace) -> JailOptions:
+    """The options of `add_jail_arguments` as the library takes them."""
+    from pkgjail.jail import default_environment
+    from pkgjail.model import JailOptions, UserBind
+
+    binds = [_bind(text, writable=True) for text in arguments.bind]
+    binds += [_bind(text, writable=False) for text in arguments.ro_bind]
+    cwd = b"/"
+    if arguments.cwd:
+        cwd = os.getcwdb()
+        binds.append(UserBind(source=cwd, destination=cwd, writable=True))
+    environment = {**default_environment(), **dict(filter(None, map(_variable, arguments.env)))}
+    return JailOptions(
+        binds=tuple(binds), cwd=cwd, network=not arguments.no_network, environment=environment
+    )
+
+
+def _bind(text: str, *, writable: bool) -> UserBind:
+    """`SRC[:DST]`; the source may be relative and is where it is on the host by default."""
+    from pkgjail.model import UserBind
+
+    source, _, destination = text.partition(":")
+    if not source or (destination and not destination.startswith("/")):
+        raise UsageError(f"cannot bind {text!r}: write SRC or SRC:DST, with an absolute path for DST")
+    absolute = os.path.abspath(os.fsencode(source))
+    place = os.path.normpath(os.fsencode(destination)) if destination else absolute
+    return UserBind(source=absolute, destination=place, writable=writable)
+
+
+def _variable(text: str) -> tuple[str, str] | None:
+    """`NAME=VALUE`, or `NAME` for the caller's own value (nothing where it has none)."""
+    name, equals, value = text.partition("=")
+    if not name:
+        raise UsageError(f"cannot set {text!r}: write NAME or NAME=VALUE")
+    if equals:
+        return name, value
+    return (name, os.environ[name]) if name in os.environ else None

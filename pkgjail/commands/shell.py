@@ -1,0 +1,46 @@
+"""`pkgjail shell`: an interactive shell in the jail of a manifest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.commands.run import add_jail_arguments, jail_options, load_manifest
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.model import Manifest
+
+_DESCRIPTION = """\
+Open a shell in a jail that shows exactly the files of a manifest: bash where the manifest has it,
+else sh. Takes the options of 'pkgjail run'.
+"""
+_SHELLS = (b"/usr/bin/bash", b"/bin/bash")
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser("shell", help="open a shell in the jail of a manifest", description=_DESCRIPTION)
+    add_jail_arguments(parser)
+    parser.set_defaults(run=run, failure=125)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the shell; returns its exit status."""
+    from pkgjail.jail import run_in_jail
+
+    manifest = load_manifest(arguments)
+    return run_in_jail(
+        manifest,
+        [_shell(manifest)],
+        jail_options(arguments),
+        root=os.fsencode(os.path.realpath(arguments.root)),
+        terminal=sys.stdin.isatty() and sys.stdout.isatty(),
+    )
+
+
+def _shell(manifest: Manifest) -> str:
+    names = {entry.path for entry in manifest.files}
+    return "bash" if any(path in names for path in _SHELLS) else "sh"

@@ -1,0 +1,95 @@
+"""The one error tree: every failure that pkgjail foresees is a `PkgjailError`.
+
+A message reads "cannot do X to PATH: why; do Y". The causes travel as data on the error, so that
+a caller can act on them; text is made only in `__str__`. `exit_status` is what the command line
+ends with (see the table in README.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Problem(NamedTuple):
+    """One thing wrong with an input: where it stands (`file:line`) and what to do about it."""
+
+    origin: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.message}" if self.origin else self.message
+
+
+class PkgjailError(Exception):
+    """Base of all errors that pkgjail raises on purpose."""
+
+    exit_status: int = 1
+
+
+class InputError(PkgjailError):
+    """An input that cannot be used; `problems` holds everything wrong with it, not the first only."""
+
+    exit_status = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+class PolicyError(InputError):
+    """A whitelist or a blacklist that cannot be used."""
+
+
+class ManifestError(InputError):
+    """A manifest that is truncated, reordered, edited by hand, or newer than this pkgjail."""
+
+
+class ClosureError(InputError):
+    """Requirements that nothing installed satisfies; each problem names who asked."""
+
+    exit_status = 1
+
+
+class DatabaseError(PkgjailError):
+    """The host's package database cannot be read, or none is there."""
+
+    exit_status = 3
+
+
+class JailError(PkgjailError):
+    """The jail cannot be set up on this host, or the host no longer matches the manifest."""
+
+    exit_status = 3
+
+
+class DriftError(JailError):
+    """The host is no longer as the manifest says; `changes` pairs each path with what was found."""
+
+    _shown = 20
+
+    def __init__(self, changes: tuple[tuple[bytes, str], ...]) -> None:
+        super().__init__(changes)
+        self.changes = changes
+
+    def __str__(self) -> str:
+        lines = ["cannot enter the jail: the host has changed since the manifest was made:"]
+        for path, found in self.changes[: self._shown]:
+            lines.append(f"  {path.decode('utf-8', 'backslashreplace')} {found}")
+        if len(self.changes) > self._shown:
+            lines.append(f"  and {len(self.changes) - self._shown} more")
+        lines.append("make a new manifest with 'pkgjail resolve', and review what differs")
+        return "\n".join(lines)
+
+
+class CommandError(JailError):
+    """The command could not be started in the jail; `exit_status` is 126 or 127, as a shell has it."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status

@@ -1,0 +1,120 @@
+"""From a closure to a file set that runs: owned paths, what no package lists, less the blacklist.
+
+DESIGN: package lists alone do not run (no package owns `/usr/bin/awk` or the CA bundle), so the
+set is made of four layers, each a function here or in `extras`; `draft` keeps and judges the
+names, `tree` looks at the disk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pkgjail.files import extras
+from pkgjail.files.draft import Draft, Name
+from pkgjail.files.tree import Tree
+from pkgjail.patterns import matcher
+from pkgjail.reporter import SILENT
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pkgjail.files.draft import Hasher
+    from pkgjail.model import Closure, FileSet, PackageDatabase, Policy
+    from pkgjail.reporter import Reporter
+
+__all__ = ["collect_files"]
+
+
+def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
+    database: PackageDatabase,
+    closure: Closure,
+    policy: Policy,
+    *,
+    root: bytes = b"/",
+    hasher: Hasher | None = None,
+    reporter: Reporter = SILENT,
+) -> FileSet:
+    """Make the file set of `closure` as the root `root` has it on disk.
+
+    Args:
+        database: where `closure` comes from.
+        closure: the packages.
+        policy: its `includes` add paths, its `drops` take paths away.
+        root: the directory that stands for `/`.
+        hasher: gives the SHA-256 (hex) of the paths it is passed; None leaves digests out.
+        reporter: hears of what was left out.
+
+    Returns:
+        Entries, dropped and missing paths, each sorted by path. Paths are real: a name that a
+        package lists as `/bin/sh` is `/usr/bin/sh` where `/bin` is a link, and the link is in.
+
+    Raises:
+        DatabaseError: a package's file list cannot be read.
+        OSError: a file cannot be looked at or hashed.
+
+    """
+    draft = Draft(Tree(root), matcher(policy.drops))
+    _add_owned(draft, database, closure)
+    extras.add_alternatives(draft, database.alternatives(), reporter)
+    owners_of = _Owners(database, draft.tree)
+    keys: dict[str, frozenset[str]] = {}
+    for package in closure.packages:
+        keys[package.name] = keys.get(package.name, frozenset()) | {package.key}
+    extras.add_generated(draft, database.generated(), keys, owners_of)
+    extras.add_byte_code(draft)
+    extras.add_includes(draft, policy.includes, owners_of, reporter)
+    file_set = draft.finish(hasher)
+    _tell(file_set, reporter)
+    return file_set
+
+
+def _add_owned(draft: Draft, database: PackageDatabase, closure: Closure) -> None:
+    """The packages' own paths, each with every package that lists it."""
+    owners: dict[bytes, set[str]] = {}
+    conffiles: set[bytes] = set()
+    for package in closure.packages:
+        for path in database.owned_paths(package):
+            owners.setdefault(path, set()).add(package.key)
+        conffiles.update(database.conffiles(package))
+    names: dict[bytes, Name] = {}
+    for path, listed_by in owners.items():
+        place = draft.place(path)
+        before = names.get(place, Name())
+        origin = "conffile" if path in conffiles or before.origin == "conffile" else "package"
+        names[place] = Name(owners=before.owners | listed_by, origin=origin)
+    draft.add(names)
+
+
+class _Owners:
+    """Which package of the whole database owns a path that is to come in without one."""
+
+    def __init__(self, database: PackageDatabase, tree: Tree) -> None:
+        self._database = database
+        self._tree = tree
+
+    def __call__(self, paths: Collection[bytes]) -> dict[bytes, str]:
+        """The owner's key for those real paths of `paths` that have one; one pass over all lists.
+
+        Last names are compared first: resolving every path of a host takes longer than all else.
+        """
+        found: dict[bytes, str] = {}
+        names = {path[path.rfind(b"/") + 1 :] for path in paths}
+        for package in self._database.packages.values() if paths else ():
+            for path in self._database.owned_paths(package):
+                if path[path.rfind(b"/") + 1 :] in names and (place := self._tree.real(path)) in paths:
+                    found.setdefault(place, package.key)
+        return found
+
+
+def _tell(file_set: FileSet, reporter: Reporter) -> None:
+    """One warning for each reason why listed paths are not in the set."""
+    reasons = {
+        "absent": "are not on the disk",
+        "private": "are below directories that others may not search",
+        "special": "are neither files nor directories nor links",
+    }
+    for reason, count in sorted(Counter(missing.reason for missing in file_set.missing).items()):
+        example = next(m.path for m in file_set.missing if m.reason == reason)
+        name = example.decode("utf-8", "backslashreplace")
+        reporter.warn(f"{count} listed paths {reasons[reason]}, {name} among them")

@@ -1,0 +1,134 @@
+"""A root's file tree, read without following a symbolic link out of it, and never changed.
+
+What an ordinary user may not see is not seen by root either: a path below a directory that others
+may not search counts as absent, so that all users resolve to the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+# As path_resolution(7) has it.
+_MAXSYMLINKS = 40
+# What lstat(2) answers where no name can be seen: a list may hold names longer than the disk's.
+_UNSEEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
+# What a directory's path leads to: a directory that all may search, one that some may not, or none.
+_OPEN, _PRIVATE, _NONE = "open", "private", "none"
+
+
+class Tree:
+    """Looks at paths of one root and remembers what it saw; paths are absolute and normal."""
+
+    def __init__(self, root: bytes) -> None:
+        """`root` is `/` or the directory that stands in its place."""
+        self._root = root.rstrip(b"/")
+        self._stats: dict[bytes, os.stat_result | None] = {}
+        self._states: dict[bytes, str] = {b"": _OPEN}
+        self._real: dict[bytes, tuple[bytes, tuple[bytes, ...]]] = {b"": (b"", ())}
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """What is at the real path `path`, a symbolic link itself included; None for nothing.
+
+        Below a symbolic link there is nothing: its target may be outside of the root.
+        """
+        try:
+            return self._stats[path]
+        except KeyError:
+            found = self._stats[path] = self._look(path)
+            return found
+
+    def is_private(self, path: bytes) -> bool:
+        """Whether a directory above `path` may not be searched by others (mode o-x)."""
+        return self._state(path.rpartition(b"/")[0]) == _PRIVATE
+
+    def readlink(self, path: bytes) -> bytes:
+        """The text of the symbolic link at `path`. Raises `OSError`."""
+        return os.readlink(self._root + path)
+
+    def names(self, directory: bytes) -> list[bytes]:
+        """The names in `directory`, sorted; none where it is not there or may not be read by others."""
+        found = self.lstat(directory)
+        if found is None or not stat.S_ISDIR(found.st_mode) or not found.st_mode & stat.S_IROTH:
+            return []
+        try:
+            return sorted(os.listdir(self._root + directory or b"/"))
+        except OSError:
+            return []
+
+    def real(self, path: bytes) -> bytes:
+        """`path` with every directory above it resolved; its own last name is not followed.
+
+        A link that leads in a circle, or through more than 40 others, stands for itself.
+        """
+        slash = path.rfind(b"/")
+        directory = path[:slash]
+        known = self._real.get(directory) or self._resolve(directory)
+        return path if known[0] == directory else known[0] + path[slash:]
+
+    def links_above(self, path: bytes) -> tuple[bytes, ...]:
+        """The symbolic links (their real paths) that `real` went through for `path`."""
+        return self._resolve(path.rpartition(b"/")[0])[1]
+
+    def _look(self, path: bytes) -> os.stat_result | None:
+        if self._state(path.rpartition(b"/")[0]) != _OPEN:
+            return None
+        try:
+            return os.lstat(self._root + path or b"/")
+        except OSError as error:
+            if error.errno in _UNSEEN:
+                return None
+            raise
+
+    def _state(self, directory: bytes) -> str:
+        """What is at a directory's path ("" is the root), looked at from above."""
+        unknown = []
+        while directory not in self._states:
+            unknown.append(directory)
+            directory = directory.rpartition(b"/")[0]
+        state = self._states[directory]
+        for below in reversed(unknown):
+            if state == _OPEN:
+                found = self.lstat(below)
+                if found is None or not stat.S_ISDIR(found.st_mode):
+                    state = _NONE
+                elif not found.st_mode & stat.S_IXOTH:
+                    state = _PRIVATE
+            self._states[below] = state
+        return state
+
+    def _resolve(self, directory: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+        """The real path of a directory ("" is the root) and the links on the way to it."""
+        unknown = []
+        while directory not in self._real:
+            directory, _, name = directory.rpartition(b"/")
+            unknown.append(name)
+        known = self._real[directory]
+        for name in reversed(unknown):
+            directory += b"/" + name
+            known = self._real[directory] = self._follow(known[0] + b"/" + name, known[1])
+        return known
+
+    def _follow(self, path: bytes, before: tuple[bytes, ...]) -> tuple[bytes, tuple[bytes, ...]]:
+        """Where `path` leads, its parent being real, after the links `before`."""
+        place, links, todo = path.rpartition(b"/")[0], before, [path.rpartition(b"/")[2]]
+        while todo:
+            name = todo.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                place = place.rpartition(b"/")[0]
+                continue
+            found = self.lstat(place + b"/" + name)
+            if found is None or not stat.S_ISLNK(found.st_mode):
+                place += b"/" + name
+                continue
+            if len(links) == _MAXSYMLINKS:
+                return path, before
+            links += (place + b"/" + name,)
+            target = self.readlink(links[-1])
+            todo.extend(reversed(target.split(b"/")))
+            if target.startswith(b"/"):
+                place = b""
+        return place, links

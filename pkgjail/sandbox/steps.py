@@ -1,0 +1,107 @@
+"""The instruction set of the namespace stage: what a jail is made of, as plain data.
+
+A `Plan` is an ordered tuple of steps; `pkgjail.mounts` writes it, `pkgjail.sandbox.stage` carries
+it out, and anybody may print it. Paths are absolute, normal `bytes` inside the jail; a step may
+rely on the directories that earlier steps made and on nothing else.
+
+`NamedTuple` and not a dataclass: this package imports little, so that a jail starts quickly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+
+class Directory(NamedTuple):
+    """Make a directory in the jail's root (a tmpfs)."""
+
+    path: bytes
+    mode: int
+
+
+class Symlink(NamedTuple):
+    """Make a symbolic link; the target is kept as it is and never followed."""
+
+    path: bytes
+    target: bytes
+
+
+class Content(NamedTuple):
+    """Make a regular file with this content."""
+
+    path: bytes
+    mode: int
+    content: bytes
+
+
+class HostFile(NamedTuple):
+    """Bind the host's regular file of the same path, which must have this mode and size.
+
+    `mode` is the permission bits; `size` is in bytes, or None where the plan does not know it.
+    """
+
+    path: bytes
+    mode: int
+    size: int | None
+
+
+class Seal(NamedTuple):
+    """Make everything mounted so far read-only, without set-user-ID and without devices."""
+
+
+class Proc(NamedTuple):
+    """Mount a proc(5) of the jail's own PID namespace, its writable global parts read-only."""
+
+    path: bytes
+
+
+class Sys(NamedTuple):
+    """Show the host's sysfs(5), read-only."""
+
+    path: bytes
+
+
+class Devices(NamedTuple):
+    """Mount a minimal /dev: null, zero, full, random, urandom, tty, ptmx, pts, shm, fd links."""
+
+    path: bytes
+
+
+class Tmpfs(NamedTuple):
+    """Mount an empty writable tmpfs(5)."""
+
+    path: bytes
+    mode: int
+
+
+class Bind(NamedTuple):
+    """Show what the host has at `source` (mounts below it included) at `path`."""
+
+    path: bytes
+    source: bytes
+    writable: bool
+
+
+Step = Union[Directory, Symlink, Content, HostFile, Seal, Proc, Sys, Devices, Tmpfs, Bind]
+
+
+class Plan(NamedTuple):
+    """How a jail is put together. `root` is where the host's files are read (`/`, or a tree)."""
+
+    root: bytes
+    steps: tuple[Step, ...]
+    network: bool
+    hostname: str
+
+
+class Command(NamedTuple):
+    """What runs in the jail. `environment` is all of its environment.
+
+    With `terminal` the command gets a terminal of the jail's own, through which the caller's
+    standard input and output are relayed; without, it gets the caller's descriptors 0 to 2.
+    """
+
+    argv: tuple[str, ...]
+    cwd: bytes
+    environment: tuple[tuple[str, str], ...]
+    terminal: bool

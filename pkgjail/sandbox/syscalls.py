@@ -1,0 +1,192 @@
+"""The system calls that the stage needs and Python does not wrap, under their C names.
+
+Each wrapper raises `OSError` with the file's name. Calls newer than Linux 5.0 have one number on
+all architectures that Linux runs on but alpha (include/uapi/asm-generic/unistd.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+# unshare(2)
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+# mount(2), umount2(2)
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MNT_DETACH = 0x2
+
+# open_tree(2), move_mount(2), mount_setattr(2), openat2(2)
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 0x1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+
+# prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+# capabilities(7): NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each with its lock.
+SECUREBITS_LOCKED_DOWN = 0x03 | 0x0C | 0xC0
+
+_NR_OPEN_TREE = 428
+_NR_MOVE_MOUNT = 429
+_NR_CLOSE_RANGE = 436
+_NR_OPENAT2 = 437
+_NR_MOUNT_SETATTR = 442
+_NR_KEYCTL = {
+    "x86_64": 250, "i386": 288, "i686": 288, "aarch64": 219, "riscv64": 219, "loongarch64": 219,
+    "armv7l": 311, "ppc64le": 271, "ppc64": 271, "s390x": 280,
+}  # fmt: skip
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_CLOSE_RANGE_CLOEXEC = 0x4
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def _checked(result: int, name: bytes | str | None) -> int:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces that `flags` name for new ones; see unshare(2)."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes = b"") -> None:
+    """Mount a filesystem or change a mount; see mount(2)."""
+    _checked(_libc.mount(source, target, kind, flags, data or None), target)
+
+
+def umount2(target: bytes, flags: int) -> None:
+    """Unmount `target`; see umount2(2)."""
+    _checked(_libc.umount2(target, ctypes.c_int(flags)), target)
+
+
+def pivot_root(new_root: bytes, put_old: bytes) -> None:
+    """Make `new_root` the root of this mount namespace; see pivot_root(2)."""
+    _checked(_libc.pivot_root(new_root, put_old), new_root)
+
+
+def open_tree(directory: int, path: bytes, flags: int) -> int:
+    """Open, or with `OPEN_TREE_CLONE` copy, the mount at `path`; a descriptor; see open_tree(2)."""
+    arguments = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
+    return _checked(_libc.syscall(ctypes.c_long(_NR_OPEN_TREE), *arguments), path)
+
+
+def move_mount(tree: int, directory: int, path: bytes) -> None:
+    """Attach the mount `tree` at `path`, or with an empty path at `directory`; see move_mount(2)."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if path else MOVE_MOUNT_T_EMPTY_PATH)
+    source = (ctypes.c_int(tree), ctypes.c_char_p(b""))
+    target = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
+    _checked(_libc.syscall(ctypes.c_long(_NR_MOVE_MOUNT), *source, *target), path)
+
+
+def mount_setattr(directory: int, path: bytes, attributes: int, *, recursive: bool = True) -> None:
+    """Set mount attributes on the mount at `path` and, by default, on all below it."""
+    attr = _MountAttr(attr_set=attributes)
+    flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | (AT_RECURSIVE if recursive else 0)
+    place = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
+    size = ctypes.c_size_t(ctypes.sizeof(attr))
+    _checked(_libc.syscall(ctypes.c_long(_NR_MOUNT_SETATTR), *place, ctypes.byref(attr), size), path)
+
+
+def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
+    """Open `path` below `directory` under the rules `resolve`; a descriptor; see openat2(2)."""
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, resolve=resolve)
+    place = (ctypes.c_int(directory), ctypes.c_char_p(path))
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    return _checked(_libc.syscall(ctypes.c_long(_NR_OPENAT2), *place, ctypes.byref(how), size), path)
+
+
+def close_range_cloexec(first: int) -> None:
+    """Mark every descriptor from `first` on to be closed at exec; see close_range(2)."""
+    last = ctypes.c_uint(0xFFFFFFFF)
+    flags = ctypes.c_uint(_CLOSE_RANGE_CLOEXEC)
+    _checked(_libc.syscall(ctypes.c_long(_NR_CLOSE_RANGE), ctypes.c_uint(first), last, flags), None)
+
+
+def prctl(option: int, argument: int = 0) -> None:
+    """Change an attribute of this process; see prctl(2)."""
+    _checked(_libc.prctl(option, argument, 0, 0, 0), f"prctl({option})")
+
+
+def sethostname(name: bytes) -> None:
+    """Set the host name of this UTS namespace; see sethostname(2)."""
+    _checked(_libc.sethostname(name, ctypes.c_size_t(len(name))), name)
+
+
+def join_new_session_keyring() -> None:
+    """Leave the inherited session keyring for an empty one; see keyctl(2).
+
+    Nothing happens where keyctl(2) is missing (ENOSYS) or a container's seccomp filter forbids it
+    (EPERM): the command in the jail cannot call it either.
+    """
+    number = ctypes.c_long(_NR_KEYCTL[os.uname().machine])
+    join = ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING)
+    if _libc.syscall(number, join, ctypes.c_void_p(None)) == -1:
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.EPERM):
+            raise OSError(code, os.strerror(code), "keyctl")
+
+
+def capset_none() -> None:
+    """Empty the effective, permitted and inheritable capability sets; see capset(2)."""
+    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+    _checked(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
+
+
+def overwrite(address: int, data: bytes) -> None:
+    """Write `data` at an address of this process's own memory, which must be mapped and writable."""
+    ctypes.memmove(address, data, len(data))

@@ -1,0 +1,61 @@
+"""Wait for a child process while passing the caller's signals on to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RELAYED = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGCONT,
+    }
+)
+
+
+@contextlib.contextmanager
+def relaying(child: int, mask: set[signal.Signals]) -> Iterator[None]:
+    """Relay `RELAYED` signals to `child` meanwhile.
+
+    The caller has them blocked; they are let through (`mask` restored) only while the handlers are
+    in place, so that none is lost. Python handles signals in its main thread alone: called from
+    another thread this does nothing, and the signals stay with the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def relay(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    before = {number: signal.signal(number, relay) for number in RELAYED}
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait(child: int, *, reap_all: bool = False) -> int:
+    """Wait for `child` to end; returns its exit status, or 128 + n when signal n ended it.
+
+    With `reap_all` every child that ends meanwhile is reaped, as PID 1 must.
+    """
+    while True:
+        ended, status = os.waitpid(-1 if reap_all else child, 0)
+        if ended == child:
+            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

@@ -1,0 +1,167 @@
+"""Read one whitelist, without what it includes: TOML as docs/policy.md describes it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.lists import Entry, nearest
+from pkgjail.model import record
+from pkgjail.toml_lines import Key, locate
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pkgjail.lists import Page
+
+FAMILIES = ("alpine", "arch", "debian", "rhel", "suse")
+"""Families that a whitelist may name, whether or not a backend serves them yet."""
+
+_TYPES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a float",
+    list: "an array",
+    dict: "a table",
+}
+_WHERE = re.compile(r" \((?:at line (?P<line>\d+), column \d+|at end of document)\)$")
+
+
+@record
+class Whitelist:
+    """What one file says. `packages` has a key for each family that the file names."""
+
+    include: tuple[Entry, ...] = ()
+    packages: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    packages_line: int = 1
+    files: tuple[Entry, ...] = ()
+    recommends: bool | None = None
+    essential: bool | None = None
+    blacklists: tuple[Entry, ...] = ()
+
+
+def read_whitelist(data: bytes, family: str, page: Page) -> Whitelist | None:
+    """Read the content of a whitelist, noting on `page` all that is wrong with it.
+
+    `family` is one that may be named beside `FAMILIES`. Returns None for what is no TOML at all;
+    else what could be understood.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        page.add(data.count(b"\n", 0, error.start) + 1, f"not UTF-8: byte 0x{data[error.start]:02x}")
+        return None
+    try:
+        table = tomllib.loads(text)
+        lines = locate(text)
+    except RecursionError:
+        page.add(1, "not a whitelist: arrays or tables are nested too deeply")
+        return None
+    except ValueError as error:
+        where = _WHERE.search(str(error))
+        line = int(where["line"]) if where and where["line"] else text.rstrip("\n").count("\n") + 1
+        page.add(line if where else 1, f"not valid TOML: {_WHERE.sub('', str(error))}")
+        return None
+    return _Reader(page, lines, {*FAMILIES, family}).whitelist(table)
+
+
+class _Reader:
+    """Turns tomllib's result into a `Whitelist`. `lines` are those of `locate`."""
+
+    def __init__(self, page: Page, lines: Mapping[Key, int], families: set[str]) -> None:
+        self.page = page
+        self.lines = lines
+        self.families = families
+
+    def whitelist(self, top: Mapping[str, Any]) -> Whitelist:
+        self.check_keys((), top, {"include", "packages", "files", "options"})
+        packages = self.table(top, "packages")
+        self.check_keys(("packages",), packages, self.families)
+        files = self.table(top, "files")
+        self.check_keys(("files",), files, {"include"})
+        options = self.table(top, "options")
+        self.check_keys(("options",), options, {"recommends", "essential", "blacklists"})
+        return Whitelist(
+            include=self.strings(("include",), top),
+            packages={
+                family: self.requirements(family, packages) for family in packages if family in self.families
+            },
+            packages_line=self.lines.get(("packages",), 1),
+            files=tuple(self.paths(files)),
+            recommends=self.boolean(("options", "recommends"), options),
+            essential=self.boolean(("options", "essential"), options),
+            blacklists=self.strings(("options", "blacklists"), options),
+        )
+
+    def check_keys(self, place: Key, table: Mapping[str, Any], known: set[str]) -> None:
+        noun = "family" if place == ("packages",) else "key"
+        inside = f" in [{place[0]}]" if place else ""
+        for key in table:
+            if key not in known:
+                message = f"unknown {noun} {key!r}{inside}{nearest(key, known)}"
+                self.page.add(self.lines[(*place, key)], message)
+
+    def table(self, top: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        value = top.get(key, {})
+        if isinstance(value, dict):
+            return value
+        self.wrong((key,), f"{key!r} must be a table", value)
+        return {}
+
+    def boolean(self, place: Key, table: Mapping[str, Any]) -> bool | None:
+        value = table.get(str(place[-1]))
+        if value is None or isinstance(value, bool):
+            return value
+        self.wrong(place, f"{place[-1]!r} must be true or false", value)
+        return None
+
+    def strings(self, place: Key, table: Mapping[str, Any]) -> tuple[Entry, ...]:
+        value = table.get(str(place[-1]), [])
+        if not isinstance(value, list):
+            self.wrong(place, f"{place[-1]!r} must be an array of strings", value)
+            return ()
+        entries = []
+        for index, each in enumerate(value):
+            here = (*place, index)
+            if not isinstance(each, str):
+                self.wrong(here, f"{place[-1]!r} must hold strings alone", each)
+            elif not each.strip():
+                self.page.add(self.lines[here], f"an empty string in {place[-1]!r} names nothing")
+            else:
+                entries.append(Entry(text=each, line=self.lines[here]))
+        return tuple(entries)
+
+    def wrong(self, place: Key, message: str, value: object) -> None:
+        self.page.add(self.lines[place], f"{message}, not {_TYPES.get(type(value), 'a date or time')}")
+
+    def requirements(self, family: str, packages: Mapping[str, Any]) -> tuple[Entry, ...]:
+        entries = self.strings(("packages", family), packages)
+        return tuple(Entry(text=" ".join(each.text.split()), line=each.line) for each in entries)
+
+    def paths(self, files: Mapping[str, Any]) -> Iterator[Entry]:
+        for entry in self.strings(("files", "include"), files):
+            if fault := _path_fault(entry.text):
+                self.page.add(entry.line, f"the pattern {entry.text!r} {fault}")
+            else:
+                yield entry
+
+
+def _path_fault(pattern: str) -> str:
+    """What keeps a pattern of [files] from naming paths of the host; "" for nothing."""
+    if not pattern.startswith("/"):
+        return "is relative; begin it with '/', as it names files of the host"
+    if "\0" in pattern:
+        return "holds a NUL byte, which no path does"
+    if pattern.endswith("/"):
+        return f"ends in '/'; write {pattern + '**'!r} for all that is in the directory"
+    if not {"", ".", ".."}.isdisjoint(pattern[1:].split("/")):
+        return "is not normal: leave out '.', '..' and doubled slashes"
+    return ""

@@ -1,0 +1,34 @@
+"""Packaging. `pkgjail/backends`, `whitelists` and `blacklists` are links to the top level."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="pkgjail",
+    version="0.1.0",
+    description="Jails that show exactly the files of whitelisted packages, for honest builds",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.9",
+    packages=[
+        "pkgjail",
+        "pkgjail.backends",
+        "pkgjail.commands",
+        "pkgjail.files",
+        "pkgjail.sandbox",
+    ],
+    package_data={
+        "pkgjail": ["py.typed", "manifest.schema.json", "whitelists/*.toml", "blacklists/*.ignore"],
+    },
+    install_requires=[
+        "argcomplete>=2",
+        "networkx>=3",
+        "pathspec>=1",
+        "python-debian>=0.1.49",
+        "rich>=13",
+        "tomli>=2; python_version < '3.11'",
+    ],
+    entry_points={"console_scripts": ["pkgjail = pkgjail.commands:main"]},
+)

@@ -1,0 +1,123 @@
+"""What several test files share: manifests of this host, and a way to run as an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import pkgjail
+from pkgjail.api import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.model import Manifest
+
+TOP = Path(__file__).resolve().parent.parent
+# The distribution's own interpreter: every user may execute it, and it imports python-apt.
+SYSTEM_PYTHON = "/usr/bin/python3"
+NOBODY = 65534
+_IMPORTED = ("networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete")
+
+
+@pytest.fixture(scope="session")
+def base_manifest() -> Manifest:
+    """The shipped whitelist `base` on this host, without digests."""
+    return resolve(["base"], hashed=False)
+
+
+@pytest.fixture(scope="session")
+def spack_manifest() -> Manifest:
+    """The shipped whitelist `spack` less `docs` on this host, without digests."""
+    return resolve(["spack"], ["docs"], hashed=False)
+
+
+class Caller:
+    """Runs `python -m pkgjail …` and other programs as one user."""
+
+    def __init__(self, uid: int, home: Path, library: Path) -> None:
+        self.uid = uid
+        self.home = home
+        self._environment = {
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(library),
+            "XDG_CACHE_HOME": str(home / "cache"),
+        }
+
+    def run(
+        self, command: Sequence[str | Path], *, environment: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in this user's home, its output captured as text."""
+        return subprocess.run(command, **self.options(environment, **options), check=False)
+
+    def pkgjail(
+        self, *arguments: str | Path, environment: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python -m pkgjail` with these arguments."""
+        return self.run([SYSTEM_PYTHON, "-m", "pkgjail", *arguments], environment=environment, **options)
+
+    def options(self, environment: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+        """What `subprocess` needs to run something as this user."""
+        if self.uid != os.geteuid():
+            options.update(user=self.uid, group=self.uid, extra_groups=[])
+        given = {"cwd": self.home, "capture_output": True, "text": True, "errors": "surrogateescape"}
+        return {**given, "env": {**self._environment, **(environment or {})}, **options}
+
+
+@pytest.fixture(scope="session")
+def library() -> Iterator[Path]:
+    """A copy of pkgjail and of what it imports that every user may read, wherever the clone is."""
+    with tempfile.TemporaryDirectory(prefix="pkgjail-library-") as made:
+        place = Path(made)
+        place.chmod(0o755)
+        ignore = shutil.ignore_patterns("__pycache__", "tests")
+        shutil.copytree(Path(pkgjail.__file__).parent, place / "pkgjail", ignore=ignore)
+        for name in _IMPORTED:
+            spec = find_spec(name)
+            assert spec is not None
+            assert spec.submodule_search_locations is not None, name
+            shutil.copytree(spec.submodule_search_locations[0], place / name, ignore=ignore)
+        subprocess.run(["chmod", "-R", "a+rX", place], check=True)
+        # Compiled once here, as the other users cannot.
+        subprocess.run([SYSTEM_PYTHON, "-m", "compileall", "-q", place], check=True)
+        yield place
+
+
+def _caller(uid: int, library: Path) -> Iterator[Caller]:
+    with tempfile.TemporaryDirectory(prefix="pkgjail-home-") as made:
+        if uid != os.geteuid():
+            os.chown(made, uid, uid)
+        yield Caller(uid, Path(made), library)
+
+
+@pytest.fixture
+def user(library: Path) -> Iterator[Caller]:
+    """An ordinary user: another one where the tests run as root."""
+    yield from _caller(os.geteuid() or NOBODY, library)
+
+
+@pytest.fixture
+def caller(library: Path) -> Iterator[Caller]:
+    """Whoever runs the tests."""
+    yield from _caller(os.geteuid(), library)
+
+
+@pytest.fixture(params=["as root", "as an ordinary user"] if os.geteuid() == 0 else ["as an ordinary user"])
+def anyone(request: pytest.FixtureRequest, library: Path) -> Iterator[Caller]:
+    """Root (where the tests may) and an ordinary user in turn."""
+    yield from _caller(0 if request.param == "as root" else os.geteuid() or NOBODY, library)
+
+
+def pytest_report_header() -> list[str]:
+    """Say what the tests run on."""
+    return [f"pkgjail {pkgjail.__version__} on Python {sys.version.split()[0]}, uid {os.geteuid()}"]

@@ -1,0 +1,244 @@
+"""A package database in memory: the Protocol of model.py for tests, from a few lines of text.
+
+    gcc 12.2 amd64
+     Depends: libc6 (>= 2.36), cpp | c-preprocessor
+     Recommends: libc6-dev
+     Provides: c-compiler, cc (= 12)
+     Multi-Arch: foreign
+     /usr/bin/gcc
+     conffile /etc/gcc.conf
+    base-files 12 amd64 essential
+
+A line at the margin is a package: name, version, architecture, then any of `essential` and
+`protected`, and `size=BYTES`. An indented line is one of its fields, or a path that it owns. Blank
+lines and lines that start with `#` mean nothing. Versions compare by their numbers and letters
+from left to right, which is all that tests need.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import field
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+from pkgjail.model import (
+    AlternativeGroup,
+    DependencyGroup,
+    Distribution,
+    Generated,
+    Package,
+    Relation,
+    raw_path,
+    record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_RELATION = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9+.-]*)(?::(?P<architecture>[a-z0-9-]+))?"
+    r"(?:\s*\(\s*(?P<operator><<|<=|=|>=|>>)\s*(?P<version>[^\s()]+)\s*\))?"
+)
+_REQUIREMENTS = ("Pre-Depends", "Depends", "Recommends")
+
+
+def version_key(version: str) -> list[tuple[int, str]]:
+    """`1.10a` as a list that sorts after `1.9`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|[a-z~]+", version)]
+
+
+def parse_relation(text: str) -> Relation:
+    """One alternative. Raises `ValueError`."""
+    match = _RELATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text.strip()!r} is not name[:architecture] [(operator version)]")
+    return Relation(**match.groupdict(default=""))
+
+
+def parse_group(text: str, kind: str) -> DependencyGroup:
+    """One requirement with its alternatives. Raises `ValueError`."""
+    alternatives = tuple(map(parse_relation, text.split("|")))
+    return DependencyGroup(kind=kind, alternatives=alternatives, text=" ".join(text.split()))
+
+
+@record
+class Record:
+    """All that the text says of one package."""
+
+    package: Package
+    requirements: tuple[DependencyGroup, ...] = ()
+    provides: tuple[Relation, ...] = ()
+    multi_arch: str = "no"
+    owned: tuple[bytes, ...] = ()
+    conffiles: frozenset[bytes] = field(default_factory=frozenset)
+
+
+def _record(head: str, lines: Sequence[str]) -> Record:
+    name, version, architecture, *flags = head.split()
+    size = next((int(flag[5:]) for flag in flags if flag.startswith("size=")), 0)
+    package = Package(
+        name=name,
+        version=version,
+        architecture=architecture,
+        essential="essential" in flags,
+        protected="protected" in flags,
+        size=size,
+    )
+    conffiles = [raw_path(line[len("conffile ") :]) for line in lines if line.startswith("conffile ")]
+    fields = dict(line.split(": ", 1) for line in lines if not line.startswith(("/", "conffile ")))
+    provides = fields.get("Provides", "")
+    return Record(
+        package=package,
+        requirements=tuple(
+            parse_group(text, kind)
+            for kind in _REQUIREMENTS
+            if kind in fields
+            for text in fields[kind].split(",")
+        ),
+        provides=tuple(map(parse_relation, provides.split(","))) if provides else (),
+        multi_arch=fields.get("Multi-Arch", "no"),
+        owned=(*(raw_path(line) for line in lines if line.startswith("/")), *conffiles),
+        conffiles=frozenset(conffiles),
+    )
+
+
+def parse_records(text: str) -> dict[str, Record]:
+    """The records of a database's text by their packages' keys, sorted."""
+    blocks: list[tuple[str, list[str]]] = []
+    for line in dedent(text).splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line[0].isspace():
+            blocks[-1][1].append(line.strip())
+        else:
+            blocks.append((line, []))
+    records = [_record(head, lines) for head, lines in blocks]
+    return {each.package.key: each for each in sorted(records, key=lambda each: each.package.key)}
+
+
+class MemoryDatabase:
+    """A `PackageDatabase` over `Record`s. `alternatives` and `generated` are what the caller gives."""
+
+    backend = "memory"
+
+    def __init__(  # noqa: PLR0913 - all but the first have defaults
+        self,
+        records: Mapping[str, Record],
+        *,
+        family: str = "debian",
+        architecture: str = "amd64",
+        distribution: Distribution | None = None,
+        alternatives: Sequence[AlternativeGroup] = (),
+        generated: Sequence[Generated] = (),
+    ) -> None:
+        self.family = family
+        self.architecture = architecture
+        self.distribution = distribution or Distribution(id="debian", version="12")
+        self.packages: Mapping[str, Package] = {key: each.package for key, each in records.items()}
+        self._records = records
+        self._alternatives = tuple(alternatives)
+        self._generated = tuple(generated)
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        *,
+        family: str = "debian",
+        architecture: str = "amd64",
+        alternatives: Sequence[AlternativeGroup] = (),
+        generated: Sequence[Generated] = (),
+    ) -> MemoryDatabase:
+        """Read the module's syntax. Raises `ValueError` where a line is not understood."""
+        return cls(
+            parse_records(text),
+            family=family,
+            architecture=architecture,
+            alternatives=alternatives,
+            generated=generated,
+        )
+
+    def parse(self, text: str) -> DependencyGroup:
+        """One whitelist entry: `a | b (>= 1)`."""
+        return parse_group(text, "whitelist")
+
+    def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
+        """Pre-Depends, Depends and, if asked, Recommends."""
+        groups = self._records[package.key].requirements
+        return tuple(group for group in groups if recommends or group.kind != "Recommends")
+
+    def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
+        """Packages of that name, then those that provide it."""
+        asker = self.architecture if architecture == "all" else architecture
+        real = [
+            each.package
+            for each in self._records.values()
+            if each.package.name == relation.name
+            and self._reaches(relation, asker, each)
+            and _fits(relation, each.package.version)
+        ]
+        real.sort(key=lambda package: (package.architecture != asker, package.architecture))
+        virtual = [
+            each.package
+            for each in self._records.values()
+            if each.package not in real and self._reaches(relation, asker, each) and _provides(relation, each)
+        ]
+        return (*real, *virtual)
+
+    def shortcoming(self, relation: Relation, architecture: str) -> str:
+        """Why there is no candidate."""
+        found = [package for package in self.packages.values() if package.name == relation.name]
+        if not found:
+            return f"{relation.name} is not installed; install it"
+        have = ", ".join(f"{package.key} {package.version}" for package in found)
+        wanted = relation.architecture or architecture
+        asked = f" ({relation.operator} {relation.version})" if relation.operator else ""
+        return f"{relation.name}{asked} for {wanted} is asked and {have} is installed"
+
+    def owned_paths(self, package: Package) -> tuple[bytes, ...]:
+        """The paths in the order of the text, conffiles last."""
+        return self._records[package.key].owned
+
+    def conffiles(self, package: Package) -> frozenset[bytes]:
+        """The paths marked `conffile`."""
+        return self._records[package.key].conffiles
+
+    def alternatives(self) -> tuple[AlternativeGroup, ...]:
+        """What the constructor was given."""
+        return self._alternatives
+
+    def generated(self) -> tuple[Generated, ...]:
+        """What the constructor was given."""
+        return self._generated
+
+    def _reaches(self, relation: Relation, asker: str, each: Record) -> bool:
+        """Whether the package may answer for the architecture that is asked (Debian's multi-arch rules)."""
+        if relation.architecture == "any":
+            return each.multi_arch == "allowed" or self._native(each) == asker
+        if relation.architecture:
+            return self._native(each) == relation.architecture
+        return self._native(each) == asker or each.multi_arch == "foreign"
+
+    def _native(self, each: Record) -> str:
+        return self.architecture if each.package.architecture == "all" else each.package.architecture
+
+
+def _provides(relation: Relation, each: Record) -> bool:
+    return any(
+        offer.name == relation.name
+        and (not relation.operator or (bool(offer.version) and _fits(relation, offer.version)))
+        for offer in each.provides
+    )
+
+
+def _fits(relation: Relation, version: str) -> bool:
+    have, want = version_key(version), version_key(relation.version)
+    return {
+        "": True,
+        "<<": have < want,
+        "<=": have <= want,
+        "=": have == want,
+        ">=": have >= want,
+        ">>": have > want,
+    }[relation.operator]

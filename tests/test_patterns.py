@@ -1,0 +1,181 @@
+"""A blacklist means what pathspec and git make of it, for any name that a file can have."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pathspec import GitIgnoreSpec
+
+from pkgjail.model import Rule, text_path
+from pkgjail.patterns import Matcher, check_pattern, matcher, rule_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_PART = st.text(alphabet="ab.*?é\udcff", min_size=1, max_size=3) | st.sampled_from(
+    ["**", "*", "[ab]", "[!a]", "[a-b]*", "\\*", "\\!a", "a b"]
+)
+_PATTERNS = st.lists(
+    st.builds(
+        "{}{}{}{}".format,
+        st.sampled_from(["", "!"]),
+        st.sampled_from(["", "/"]),
+        st.lists(_PART, min_size=1, max_size=3).map("/".join),
+        st.sampled_from(["", "/", "/**"]),
+    ).filter(lambda text: not check_pattern(text)),
+    max_size=6,
+)
+_NAME = st.text(alphabet="ab.*! é\udcff", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
+_PATHS = st.lists(
+    st.tuples(st.lists(_NAME, min_size=1, max_size=4).map("/".join), st.booleans()), min_size=1, max_size=8
+)
+
+
+def rules(patterns: Sequence[str]) -> tuple[Rule, ...]:
+    """Rules whose origins count their lines."""
+    return tuple(Rule(pattern=text, origin=f"list:{line}") for line, text in enumerate(patterns, start=1))
+
+
+@given(_PATTERNS, _PATHS)
+def test_same_answer_as_pathspec(patterns: list[str], paths: list[tuple[str, bool]]) -> None:
+    """The short cuts change no answer: neither the verdict nor the rule that is named for it."""
+    judge = matcher(rules(patterns))
+    spec = GitIgnoreSpec.from_lines(patterns, backend="simple")
+    for text, is_directory in paths:
+        rule = judge(b"/" + text.encode("utf-8", "surrogateescape"), is_directory=is_directory)
+        answer = spec.check_file(f"{text}/" if is_directory else text)
+        expected = f"list:{answer.index + 1}" if answer.include and answer.index is not None else None
+        assert (rule and rule.origin) == expected
+
+
+@given(_PATTERNS, _PATHS)
+def test_unmatched_rules(patterns: list[str], paths: list[tuple[str, bool]]) -> None:
+    """A rule is reported as idle exactly where it alone would have matched none of the paths."""
+    judge = matcher(rules(patterns))
+    for text, is_directory in paths:
+        judge(b"/" + text.encode("utf-8", "surrogateescape"), is_directory=is_directory)
+    asked = [f"{text}/" if is_directory else text for text, is_directory in paths]
+    idle = [
+        f"list:{line}"
+        for line, pattern in enumerate(patterns, start=1)
+        if all(
+            GitIgnoreSpec.from_lines([pattern], backend="simple").check_file(each).include is None
+            for each in asked
+        )
+    ]
+    assert [rule.origin for rule in judge.unmatched()] == idle
+
+
+GIT = shutil.which("git") or "git"
+_GIT_NAMES = ["a", "b", "*", "?", "a*", "*b", "[ab]", "[!a]"]
+# `**` stands in no last place, since pathspec and git differ on `a/**/`.
+_GIT_PARTS = st.tuples(
+    st.lists(st.sampled_from([*_GIT_NAMES, "**"]), max_size=2), st.sampled_from(_GIT_NAMES)
+).map(lambda parts: "/".join([*parts[0], parts[1]]))
+_GIT_PATTERNS = st.lists(
+    st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["", "/"]),
+        _GIT_PARTS,
+        st.sampled_from(["", "/"]),
+    ),
+    min_size=1,
+    max_size=3,
+).filter(lambda patterns: all(not check_pattern(text) for text in patterns))
+_GIT_PATHS = st.lists(
+    st.lists(st.text(alphabet="ab\n", min_size=1, max_size=3), min_size=1, max_size=3).map("/".join),
+    min_size=1,
+    max_size=20,
+    unique=True,
+)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty git repository."""
+    path = tmp_path_factory.mktemp("repository")
+    subprocess.run([GIT, "init", "--quiet", str(path)], check=True)
+    return path
+
+
+@given(patterns=_GIT_PATTERNS, paths=_GIT_PATHS)
+def test_same_answer_as_git(repository: Path, patterns: list[str], paths: list[str]) -> None:
+    """Patterns without `!` drop what git ignores, names with newlines too."""
+    (repository / ".git/info/exclude").write_text("\n".join(patterns), encoding="utf-8")
+    answer = subprocess.run(
+        [GIT, "-C", str(repository), "check-ignore", "--no-index", "-z", "--stdin"],
+        input="\0".join(paths).encode(),
+        stdout=subprocess.PIPE,
+        check=False,  # 1 says that none is ignored
+    )
+    judge = matcher(rules(patterns))
+    dropped = [path for path in paths if judge(b"/" + path.encode())]
+    assert dropped == [path for path in answer.stdout.decode().split("\0") if path]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "path", "is_directory", "expected"),
+    [
+        pytest.param("*.a !libgcc.a", b"/usr/lib/libgcc.a", False, None, id="! keeps"),
+        pytest.param("!libgcc.a *.a", b"/usr/lib/libgcc.a", False, "list:2", id="the last wins"),
+        pytest.param("/doc/ !/doc/a/", b"/doc/a/x", False, None, id="a directory kept below a dropped one"),
+        pytest.param("!/doc/a /doc/", b"/doc/a", False, None, id="a name outweighs its directory"),
+        pytest.param("doc/", b"/usr/doc", False, None, id="a file is no directory"),
+        pytest.param("doc/", b"/usr/doc", True, "list:1", id="a directory is one"),
+        pytest.param("/usr/lib", b"/opt/usr/lib", False, None, id="a slash in front ties to the root"),
+        pytest.param("b*", b"/a\nb/c", False, None, id="a newline begins no name"),
+        pytest.param("*b/", b"/a\nb/c\n", False, "list:1", id="a newline is a character like others"),
+        pytest.param("x", b"/x\n", False, None, id="a newline at the end is part of the name"),
+        pytest.param("x?", b"/x\n", False, "list:1", id="one character"),
+        pytest.param("x?", b"/x\xff", False, "list:1", id="a byte that is no UTF-8 is one character"),
+        pytest.param("\udcff*", b"/usr/\xff\xfe", False, "list:1", id="bytes that are no UTF-8 in the rule"),
+        pytest.param("*", b"/", True, None, id="the root is never dropped"),
+    ],
+)
+def test_verdict(patterns: str, path: bytes, is_directory: bool, expected: str | None) -> None:  # noqa: FBT001
+    """The cases that docs/policy.md promises."""
+    rule = matcher(rules(patterns.split()))(path, is_directory=is_directory)
+    assert (rule and rule.origin) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", ""),
+        ("   ", ""),
+        ("# a", ""),
+        ("\\# a", "\\# a"),
+        ("a  ", "a"),
+        ("a\\ ", "a\\ "),
+        (" a\r", " a"),
+        ("!a", "!a"),
+    ],
+)
+def test_rule_text(line: str, expected: str) -> None:
+    """Comments and blanks are no rules, and trailing white space is no part of one."""
+    assert rule_text(line) == expected
+
+
+@pytest.mark.parametrize("pattern", ["!", "a\\", "[b-a]", "/", "a\0"])
+def test_bad_pattern(pattern: str) -> None:
+    """What can match nothing is said to be wrong, and is no crash where it was not asked about."""
+    assert check_pattern(pattern)
+    with pytest.raises(ValueError, match=r"^list:1: "):
+        Matcher(rules([pattern]))
+
+
+def test_text_of_any_path_fits_one_rule() -> None:
+    """Escaped, a path's own text drops it and nothing else of its length."""
+    path = bytes(range(1, 0x2F)) + bytes(range(0x30, 0x100))
+    text = "".join(f"\\{each}" if each in "\\[]*?!# " else each for each in text_path(path)).replace(
+        "\n", "?"
+    )
+    judge = matcher(rules([f"/{text}"]))
+    assert judge(b"/" + path)
+    assert judge(b"/" + path[:-1] + b"x") is None

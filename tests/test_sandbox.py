@@ -1,0 +1,281 @@
+"""The namespace stage: each promise of a jail, kept in a real one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.errors import CommandError, DriftError, JailError
+from pkgjail.jail import default_environment, run_in_jail
+from pkgjail.model import JailOptions, UserBind, record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pkgjail.model import Manifest
+
+# Where coverage of the forked processes is written must be there inside, or it is lost.
+_HERE = os.getcwdb()
+_MEASURING = UserBind(source=_HERE, destination=_HERE, writable=True)
+
+
+def jail_options(*binds: UserBind, cwd: bytes = b"/", network: bool = True) -> JailOptions:
+    return JailOptions(
+        binds=(_MEASURING, *binds), cwd=cwd, network=network, environment=default_environment()
+    )
+
+
+def sh(manifest: Manifest, script: str, options: JailOptions | None = None) -> int:
+    """Run a shell script in the jail; its output is pytest's to capture."""
+    return run_in_jail(manifest, ["sh", "-c", script], options or jail_options())
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        pytest.param("exit 0", 0, id="success"),
+        pytest.param("exit 7", 7, id="an exit status of its own"),
+        pytest.param("kill -KILL $$", 128 + 9, id="ended by a signal"),
+        pytest.param("sleep 1000 & exit 3", 3, id="what is left in the background is not waited for"),
+        pytest.param("(sleep 0.1 &) ; sleep 0.3", 0, id="orphans are reaped by init"),
+    ],
+)
+def test_the_exit_status_is_the_commands(base_manifest: Manifest, script: str, status: int) -> None:
+    assert sh(base_manifest, script) == status
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "text"),
+    [
+        (["no-such-command"], 127, "there is no such command in the jail"),
+        (["/etc/passwd"], 126, "Permission denied"),
+    ],
+)
+def test_a_command_that_cannot_start_is_told_apart(
+    base_manifest: Manifest, command: list[str], status: int, text: str
+) -> None:
+    with pytest.raises(CommandError, match=text) as caught:
+        run_in_jail(base_manifest, command, jail_options())
+    assert caught.value.exit_status == status
+
+
+def test_no_privilege_is_left(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:
+    """With a capability a process could unmount a layer and look beneath."""
+    assert sh(base_manifest, "cat /proc/self/status") == 0
+    fields = dict(line.split(":\t") for line in capfd.readouterr().out.splitlines())
+    sets = {name: int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    assert sets == dict.fromkeys(sets, 0)
+    assert fields["NoNewPrivs"] == "1"
+
+
+def test_the_command_leads_a_session_of_its_own(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A process in the caller's session could push input into its terminal (TIOCSTI)."""
+    assert run_in_jail(base_manifest, ["cat", "/proc/self/stat"], jail_options()) == 0
+    fields = capfd.readouterr().out.rpartition(")")[2].split()
+    process, session, terminal = 2, int(fields[3]), int(fields[4])
+    assert (session, terminal) == (process, 0)
+
+
+def test_inherited_descriptors_are_closed(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    descriptor = os.open(tmp_path / "secret", os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    try:
+        assert sh(base_manifest, "echo /proc/self/fd/* /proc/1/fd/*") == 0
+    finally:
+        os.close(descriptor)
+    # The shell itself may hold one more for the pattern; init's are not even readable.
+    shown = set(capfd.readouterr().out.split())
+    assert shown <= {f"/proc/self/fd/{n}" for n in (0, 1, 2, 3)} | {"/proc/1/fd/*"} | {
+        f"/proc/1/fd/{n}" for n in (0, 1, 2)
+    }
+
+
+def test_the_environment_is_what_the_options_name(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH", "PKG_CONFIG_PATH", "SECRET"):
+        monkeypatch.setenv(name, "/leak")
+    monkeypatch.setenv("TERM", "dumb")
+    options = jail_options()
+    assert run_in_jail(base_manifest, ["env"], options) == 0
+    shown = dict(line.split("=", 1) for line in capfd.readouterr().out.splitlines())
+    assert shown == dict(options.environment)
+    assert set(shown) == {"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "USER"}
+
+
+@pytest.mark.parametrize(
+    ("path", "writable"),
+    [
+        ("/new", False),
+        ("/usr/bin/new", False),
+        ("/etc/new", False),
+        ("/dev/new", False),
+        ("/sys/new", False),
+        ("/proc/sys/kernel/core_pattern", False),
+        ("/proc/sysrq-trigger", False),
+        ("/tmp/new", True),
+        ("/var/tmp/new", True),
+        ("/dev/shm/new", True),
+        ("/dev/null", True),
+    ],
+)
+def test_what_can_be_written(base_manifest: Manifest, path: str, *, writable: bool) -> None:
+    assert (sh(base_manifest, f"exec 2>/dev/null; : >> {path} && echo 1 > {path}") == 0) == writable
+
+
+def test_private_tmp_is_gone_afterwards(base_manifest: Manifest) -> None:
+    """What the jail writes to /tmp is neither the host's nor the next jail's."""
+    assert sh(base_manifest, "echo x > /tmp/pkgjail-test-private") == 0
+    assert not os.path.exists("/tmp/pkgjail-test-private")
+    assert sh(base_manifest, "test -e /tmp/pkgjail-test-private") == 1
+
+
+def test_the_devices_are_the_few(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sh(base_manifest, "ls /dev; ls /dev/pts; echo x > /dev/full") != 0
+    assert capfd.readouterr().out.split() == (
+        "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero ptmx".split()
+    )
+
+
+def test_only_the_jails_processes_are_seen(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sh(base_manifest, "cd /proc; echo [0-9]*; cat /proc/1/cmdline") == 0
+    assert capfd.readouterr().out.replace("\0", "") == "1 2\npkgjail-init"
+
+
+def test_without_network_there_is_a_loopback_alone(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sh(base_manifest, "cat /proc/net/dev; cat /etc/resolv.conf", jail_options(network=False)) == 0
+    lines = capfd.readouterr().out.splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in lines] == ["lo"]
+
+
+def test_with_network_the_hosts_interfaces_are_there(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sh(base_manifest, "readlink /proc/self/ns/net") == 0
+    assert capfd.readouterr().out.strip() == os.readlink("/proc/self/ns/net")
+
+
+def test_binds(base_manifest: Manifest, tmp_path: Path) -> None:
+    """A bind is there, writable or not as asked, and the command starts where it is told."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "file").write_text("kept")
+    (tmp_path / "out").mkdir()
+    inside, outside = os.fsencode(tmp_path / "in"), os.fsencode(tmp_path / "out")
+    options = jail_options(
+        UserBind(source=inside, destination=b"/srv/in", writable=False),
+        UserBind(source=outside, destination=b"/srv/out", writable=True),
+        cwd=b"/srv/out",
+    )
+    assert sh(base_manifest, "cat ../in/file > copy && ! echo x 2>/dev/null > ../in/file", options) == 0
+    assert (tmp_path / "out" / "copy").read_text() == "kept"
+    assert (tmp_path / "in" / "file").read_text() == "kept"
+
+
+def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
+    """Every file that differs is named, and the command is not run."""
+    wrong = [
+        entry for entry in base_manifest.files if entry.path in (b"/usr/bin/cat", b"/usr/bin/ls", b"/usr/bin/cp")
+    ]
+    changed = {wrong[0].path: {"size": 1}, wrong[1].path: {"mode": 0o700}}
+    files = [_with(entry, **changed.get(entry.path, {})) for entry in base_manifest.files]
+    files = [_with(e, path=b"/usr/bin/zzz-gone") if e.path == wrong[2].path else e for e in files]
+    manifest = _with(base_manifest, files=tuple(sorted(files, key=lambda e: e.path)))
+    with pytest.raises(DriftError, match="has changed") as caught:
+        run_in_jail(manifest, ["true"], jail_options())
+    assert {path: what.split()[0] for path, what in caught.value.changes} == {
+        wrong[0].path: "has",
+        wrong[1].path: "has",
+        b"/usr/bin/zzz-gone": "is",
+    }
+
+
+def _with(thing: object, **changes: object) -> object:
+    from dataclasses import replace
+
+    return replace(thing, **changes)  # type: ignore[type-var]
+
+
+def test_a_missing_bind_source_is_told(base_manifest: Manifest) -> None:
+    gone = UserBind(source=b"/no/such/directory", destination=b"/srv", writable=True)
+    with pytest.raises(JailError, match="cannot bind /no/such/directory: No such file"):
+        run_in_jail(base_manifest, ["true"], jail_options(gone))
+
+
+_SLEEPER = """
+import sys
+from pkgjail.api import resolve
+from pkgjail.jail import run_in_jail
+manifest = resolve(["base"], hashed=False)
+sys.exit(run_in_jail(manifest, ["sh", "-c", sys.argv[1]]))
+"""
+
+
+@record
+class Sleeper:
+    """A process that runs a script in a jail, at work."""
+
+    process: subprocess.Popen[bytes]
+    marker: str
+
+    def alive(self) -> bool:
+        """Whether any process with the marker in its arguments is left on the host."""
+        found = subprocess.run(["pgrep", "-f", f"^sleep {self.marker}"], capture_output=True, check=False)
+        return found.returncode == 0
+
+
+def start_sleeper(script: str) -> Sleeper:
+    marker = f"1000.{time.time_ns()}"
+    process = subprocess.Popen([sys.executable, "-c", _SLEEPER, script.replace("MARKER", marker)])
+    sleeper = Sleeper(process=process, marker=marker)
+    deadline = time.monotonic() + 30
+    while not sleeper.alive():
+        assert time.monotonic() < deadline, "the jail did not start"
+        time.sleep(0.02)
+    return sleeper
+
+
+def gone(sleeper: Sleeper) -> bool:
+    """Whether all of the jail ends within a moment."""
+    deadline = time.monotonic() + 10
+    while sleeper.alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not sleeper.alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_relayed(number: signal.Signals) -> None:
+    """The command decides what a signal to the caller means."""
+    sleeper = start_sleeper(f"trap 'exit 40' {number.name[3:]}; sleep MARKER & wait")
+    sleeper.process.send_signal(number)
+    assert sleeper.process.wait(10) == 40
+    assert gone(sleeper)
+
+
+def test_an_unhandled_signal_ends_the_jail() -> None:
+    sleeper = start_sleeper("exec sleep MARKER")
+    sleeper.process.terminate()
+    assert sleeper.process.wait(10) == 128 + signal.SIGTERM
+    assert gone(sleeper)
+
+
+def test_the_jail_dies_with_its_caller() -> None:
+    """Even when the caller is killed without a chance to clean up, nothing stays behind."""
+    sleeper = start_sleeper("setsid sleep MARKER & trap '' HUP TERM INT; wait")
+    sleeper.process.kill()
+    sleeper.process.wait(10)
+    assert gone(sleeper)
