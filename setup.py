@@ -15,15 +15,20 @@ setup(
     packages=[
         "pkgjail",
         "pkgjail.backends",
+        "pkgjail.backends.debian",
         "pkgjail.commands",
         "pkgjail.files",
+        "pkgjail.hashing",
+        "pkgjail.manifest",
+        "pkgjail.policy",
         "pkgjail.sandbox",
     ],
     package_data={
-        "pkgjail": ["py.typed", "manifest.schema.json", "whitelists/*.toml", "blacklists/*.ignore"],
+        "pkgjail": ["py.typed", "whitelists/*.toml", "blacklists/*.ignore"],
+        "pkgjail.manifest": ["schema.json"],
     },
     install_requires=[
-        "argcomplete>=2",
+        "argcomplete>=3",
         "networkx>=3",
         "pathspec>=1",
         "python-debian>=0.1.49",

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.errors import CommandError, DriftError, JailError
-from pkgjail.model import text_path
+from pkgjail.model import raw_path, text_path
 
 if TYPE_CHECKING:
-    from pkgjail.sandbox import StageError
+    from pkgjail.sandbox.stage import StageError
 
 _COUNTS = ("user", "mnt", "pid", "ipc", "uts", "net")
 # execve(2) failures that a shell reports as "not found" (POSIX.1-2017, XCU 2.8.2).
@@ -37,7 +37,10 @@ def explain(failure: StageError, command: str, *, proc: Path = Path("/proc")) ->
 
 
 def _cannot_execute(failure: StageError, command: str) -> CommandError:
-    if failure.errno == errno.ENOENT:
+    # Along the PATH the last place is named; else it is the working directory that is not there.
+    if failure.errno == errno.ENOENT and (b"/" + failure.name).endswith(
+        b"/" + raw_path(command).lstrip(b"/")
+    ):
         why = "there is no such command in the jail; name its package in the whitelist"
         return CommandError(f"cannot run {command}: {why}", _NOT_FOUND)
     return CommandError(
@@ -51,9 +54,7 @@ def _forbidding_setting(failure: StageError, proc: Path) -> str:
         if _setting(proc / f"sys/user/max_{name}_namespaces") == "0":
             return f"user.max_{name}_namespaces is 0; as root: sysctl -w user.max_{name}_namespaces=15000"
     if _setting(proc / "sys/kernel/unprivileged_userns_clone") == "0":
-        return (
-            "kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1"
-        )
+        return "kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1"
     if failure.errno == errno.ENOSPC:
         return "a limit under /proc/sys/user is reached; end other jails, or raise the limit as root"
     if "\nSeccomp:\t2" in (_setting(proc / "self/status") or ""):
@@ -90,4 +91,3 @@ def _setting(path: Path) -> str | None:
         return path.read_text("utf-8", "replace").strip()
     except OSError:
         return None
-

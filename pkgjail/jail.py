@@ -19,14 +19,14 @@ from pkgjail.cache import cache_directory
 from pkgjail.explain import explain
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
-from pkgjail.sandbox import Command, StageError, run
-from pkgjail.sandbox.steps import Bind, Tmpfs
+from pkgjail.sandbox.stage import StageError, run
+from pkgjail.sandbox.steps import Bind, Command, Tmpfs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pkgjail.model import Manifest
-    from pkgjail.sandbox import Plan
+    from pkgjail.sandbox.steps import Plan
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOME = "/tmp"  # noqa: S108 - the jail's own
@@ -166,7 +166,7 @@ def _run_ldconfig(manifest: Manifest, made: dict[bytes, bytes], root: bytes, ldc
             Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == b"/tmp" else step
             for step in plan.steps
         )
-        argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")
+        argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
         _run(plan._replace(steps=steps), Command(argv, b"/", (), terminal=False))
         try:
             return (Path(scratch) / "ld.so.cache").read_bytes()

@@ -183,28 +183,35 @@ class PackageDatabase(Protocol):
     @property
     def backend(self) -> str:
         """The backend's name ("apt", "dpkg"). It never reaches a manifest."""
+        ...
 
     @property
     def family(self) -> str:
         """The key of `[packages]` in a whitelist that this database serves ("debian")."""
+        ...
 
     @property
     def distribution(self) -> Distribution:
         """The distribution of the root, from its os-release file."""
+        ...
 
     @property
     def architecture(self) -> str:
         """The native architecture, in the package manager's word ("amd64")."""
+        ...
 
     @property
     def packages(self) -> Mapping[str, Package]:
         """Every fully installed package by its `key`, in the order of the keys."""
+        ...
 
     def parse(self, text: str) -> DependencyGroup:
         """Read one whitelist entry in the family's syntax (kind "whitelist"). Raises `ValueError`."""
+        ...
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """What `package` requires, in the order of its record; its own name for each field."""
+        ...
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
         """The installed packages that satisfy `relation` when a package of `architecture` asks.
@@ -212,21 +219,27 @@ class PackageDatabase(Protocol):
         Those of that very name come first (the asker's architecture, then by name of the
         architecture), then those that provide it, by key.
         """
+        ...
 
     def shortcoming(self, relation: Relation, architecture: str) -> str:
         """Why `candidates` gives nothing, and what to do: for a message, without a full stop."""
+        ...
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """The paths that the package's record lists, where diversions put them; as recorded else."""
+        ...
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
         """Those of `owned_paths` whose content the administrator may have changed."""
+        ...
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """Every alternatives group of the root, by name."""
+        ...
 
     def generated(self) -> tuple[Generated, ...]:
         """The allow-list of files that no package owns."""
+        ...
 
 
 # --- closure --------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import hash_cache, hashing
+from pkgjail import hashing
 from pkgjail.errors import PkgjailError
-from pkgjail.hash_cache import Identity
 from pkgjail.hashing import HashCache, hash_files
+from pkgjail.hashing import cache as hash_cache
+from pkgjail.hashing.cache import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -441,7 +442,7 @@ def test_no_child_outlives_the_run(tree: Path, number: signal.Signals, seconds: 
         [sys.executable, "-c", code, *names],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=Path(hashing.__file__).parents[1],
+        cwd=Path(hashing.__file__).parents[2],
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from textwrap import dedent
+from typing import TYPE_CHECKING
 
 import pytest
-from memory import MemoryDatabase
 
 from pkgjail.errors import PolicyError
-from pkgjail.lists import WHITELIST, find
 from pkgjail.model import Policy, Rule
-from pkgjail.patterns import check_pattern
-from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
+from pkgjail.policy import load_policy, policy_digest
+from pkgjail.policy.lists import WHITELIST, find
+from tests.policy_cases import database, text, write
 
-INSTALLED = """
-    bash 5.2 amd64
-    c 1 amd64
-    gcc 12.2 amd64
-     Provides: c-compiler
-    gfortran 12.2 amd64
-    mawk 1.3 amd64
-     Provides: awk
-    zlib1g 1.2 i386
-    """
-BASES = "bash dash coreutils findutils diffutils grep sed debianutils base-files ncurses-base"
-
-
-def database(names: str = "", *, family: str = "debian") -> MemoryDatabase:
-    """A database of `INSTALLED` and of packages with these names."""
-    more = "\n".join(f"{name} 1 amd64" for name in names.split())
-    return MemoryDatabase.from_text(f"{dedent(INSTALLED)}\n{more}", family=family)
-
-
-def write(folder: Path, text: str) -> None:
-    """Make files of `-- NAME` lines and the lines that follow each."""
-    for part in re.split(r"^-- ", dedent(text).lstrip("\n"), flags=re.MULTILINE)[1:]:
-        name, content = part.split("\n", 1)
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def shown(policy: Policy) -> str:
@@ -58,11 +32,6 @@ def shown(policy: Policy) -> str:
             f"recommends {policy.recommends} essential {policy.essential}",
         ]
     )
-
-
-def text(value: str) -> str:
-    """A block of a table without its indentation."""
-    return dedent(value).strip("\n")
 
 
 GOOD = [
@@ -416,41 +385,6 @@ def test_the_nearest_packages_are_named(tmp_path: Path) -> None:
         load_policy([f"{tmp_path}/w.toml"], database=database("gfortran-1"))
 
 
-def test_shipped_names() -> None:
-    """The lists that the documentation names are there."""
-    assert shipped_whitelists() == ("base", "build", "spack")
-    assert shipped_blacklists() == ("docs", "locales", "python-bytecode", "static-libs")
-
-
-@pytest.mark.parametrize("family", ["debian", "rhel", "arch"])
-def test_shipped_lists_load(family: str) -> None:
-    """Shipped lists are sound for each family: what is installed is all that they can miss."""
-    with pytest.raises(PolicyError) as caught:
-        load_policy(
-            shipped_whitelists(), shipped_blacklists(), database=MemoryDatabase.from_text("", family=family)
-        )
-    pattern = re.compile(r"cannot satisfy '([^']+)': ")
-    found = [pattern.match(problem.message) for problem in caught.value.problems]
-    wanted = [match[1] for match in found if match]
-    assert len(wanted) == len(found)
-    names = " ".join(requirement.split(" ")[0] for requirement in wanted)
-    policy = load_policy(shipped_whitelists(), shipped_blacklists(), database=database(names, family=family))
-    assert [rule.pattern for rule in policy.packages] == list(dict.fromkeys(wanted))
-    assert policy.whitelists == ("base", "build", "spack")
-    assert [check_pattern(rule.pattern) for rule in policy.drops] == [""] * len(policy.drops)
-
-
-def test_spack_asks_for_what_its_documentation_does() -> None:
-    """No documented prerequisite of Spack's gets lost from the list."""
-    documented = (
-        "bzip2 ca-certificates file g++ gcc gfortran git gzip lsb-release patch python3 tar unzip"
-        " xz-utils zstd gnupg make curl perl"
-    )
-    known = database(f"{documented} {BASES} libc6-dev")
-    patterns = {rule.pattern for rule in load_policy(["spack"], database=known).packages}
-    assert set(documented.split()) - patterns == set()
-
-
 @pytest.mark.parametrize(
     ("change", "same"),
     [
@@ -477,28 +411,3 @@ def test_digest(change: dict[str, object], same: bool) -> None:  # noqa: FBT001
     after = policy_digest(Policy(**{**fields, **change}))  # type: ignore[arg-type]
     assert re.fullmatch("sha256:[0-9a-f]{64}", before)
     assert (before == after) is same
-
-
-def test_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The examples of docs/policy.md work, and the messages there are those that come."""
-    page = (Path(__file__).parent.parent / "docs/policy.md").read_text(encoding="utf-8")
-    good, rules, faulty, said = re.findall(r"^```\w+\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-    write(
-        tmp_path,
-        f"-- here/my.toml\n{good}-- here/site.ignore\n{rules}-- site/mpi.toml\npackages.debian = []\n",
-    )
-    monkeypatch.chdir(tmp_path)
-    policy = load_policy(["here/my.toml"], database=database(f"{BASES} libc6-dev zlib1g-dev"))
-    assert policy.whitelists == ("base", "mpi.toml", "my.toml")
-    assert policy.blacklists == ("docs", "site.ignore")
-    assert [rule.pattern for rule in policy.packages][-3:] == [
-        "gcc (>= 4:10)",
-        "libc6-dev",
-        "zlib1g-dev | libz-dev",
-    ]
-
-    (tmp_path / "my.toml").write_text(faulty, encoding="utf-8")
-    with pytest.raises(PolicyError) as caught:
-        load_policy(["my.toml"], database=database())
-    pattern = "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", said.strip()))
-    assert re.fullmatch(pattern, str(caught.value))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.toml_lines import Key, locate
+from pkgjail.policy.toml_lines import Key, locate
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pkgjail import __version__
-from pkgjail.errors import InputError, PkgjailError
+from pkgjail.errors import CommandError, InputError, PkgjailError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,13 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (see `pkgjail --help`)."""
     parser = make_parser()
     if "_ARGCOMPLETE" in os.environ:
-        import argcomplete
+        import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
 
         argcomplete.autocomplete(parser)
     parsed = parser.parse_args(arguments)
     try:
         status: int = parsed.run(parsed)
         sys.stdout.flush()
+    except CommandError as error:
+        _complain(error)
+        return error.exit_status
     except PkgjailError as error:
         _complain(error)
         return parsed.failure or error.exit_status

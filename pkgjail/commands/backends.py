@@ -15,7 +15,9 @@ _DESCRIPTION = "Show which package managers' databases pkgjail reads here, and w
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this verb's arguments and help."""
-    parser = verbs.add_parser("backends", help="show the package databases of this host", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "backends", help="show the package databases of this host", description=_DESCRIPTION
+    )
     parser.add_argument("--root", default="/", metavar="DIR", help="look at this root")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0)
@@ -29,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     serving = next((status.name for status in found if status.usable), None)
     if arguments.json:
         rows = [
-            {"name": s.name, "usable": s.usable, "serves": s.name == serving, "reason": s.reason} for s in found
+            {"name": s.name, "usable": s.usable, "serves": s.name == serving, "reason": s.reason}
+            for s in found
         ]
         json.dump(rows, sys.stdout, indent=2)
         print()

@@ -9,18 +9,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.progress import Progress, TaskID
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+    from typing_extensions import Self
 
 
 def human_size(size: int) -> str:
-    """A size in bytes as people read it, in powers of 1000 (IEC 80000-13): `574 MB`."""
-    value = float(size)
-    for unit in _UNITS[:-1]:
-        if value < 999.5:  # noqa: PLR2004 - would be rounded to 1000
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"  # noqa: PLR2004
-        value /= 1000
-    return f"{value:.0f} {_UNITS[-1]}"
+    """A size in bytes as people read it, in powers of 1000: `551.2 MB`."""
+    from rich.filesize import decimal
+
+    return decimal(size)
 
 
 class ConsoleReporter:
@@ -33,7 +29,7 @@ class ConsoleReporter:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> ConsoleReporter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -41,7 +41,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("whitelists", nargs="+", metavar="WHITELIST", help="base, build, spack, or a path")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the manifest here, not to standard output")
+    parser.add_argument(
+        "-o", "--output", default="-", metavar="FILE", help="write the manifest here, not to standard output"
+    )
     add_policy_arguments(parser)
     parser.add_argument("--no-hash", action="store_true", help="leave the files' SHA-256 out (quicker)")
     parser.add_argument(
@@ -62,7 +64,10 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", default="/", metavar="DIR", help="read this root's packages and files")
     parser.add_argument(
-        "--backend", default="auto", metavar="NAME", help="auto (default), apt or dpkg; see 'pkgjail backends'"
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="auto (default), apt or dpkg; see 'pkgjail backends'",
     )
     parser.add_argument(
         "--recommends", action="store_true", default=None, help="follow Recommends too, not only Depends"
@@ -103,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = resolve_arguments(
         arguments, arguments.whitelists, hashed=not arguments.no_hash, allow_unmet=arguments.allow_unmet
     )
-    if arguments.output is None:
+    if arguments.output == "-":
         data = dump_manifest(manifest)
         sys.stdout.buffer.write(data)
         digest, out = manifest_digest(data), sys.stderr
@@ -133,12 +138,14 @@ def summarize(manifest: Manifest, digest: str) -> dict[str, Any]:
     }
 
 
-def _text(summary: dict[str, Any], output: str | None) -> str:
+def _text(summary: dict[str, Any], output: str) -> str:
     lines = [
-        f"{summary['packages']:,} packages, {summary['names']:,} names, {human_size(summary['bytes'])}; "
-        f"{summary['dropped']:,} dropped, {summary['missing']:,} missing",
+        (
+            f"{summary['packages']:,} packages, {summary['names']:,} names, {human_size(summary['bytes'])}; "
+            f"{summary['dropped']:,} dropped, {summary['missing']:,} missing"
+        ),
         summary["digest"],
     ]
-    if output is not None:
+    if output != "-":
         lines.append(f"written to {output}; review it with: pkgjail show {output}")
     return "\n".join(lines)

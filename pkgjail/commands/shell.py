@@ -22,7 +22,9 @@ _SHELLS = (b"/usr/bin/bash", b"/bin/bash")
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this verb's arguments and help."""
-    parser = verbs.add_parser("shell", help="open a shell in the jail of a manifest", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "shell", help="open a shell in the jail of a manifest", description=_DESCRIPTION
+    )
     add_jail_arguments(parser)
     parser.set_defaults(run=run, failure=125)
 

@@ -28,7 +28,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("show", help="show what a manifest holds", description=_DESCRIPTION)
     parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
-    parser.add_argument("--all", action="store_true", help=f"every row, not the largest {_ROWS} of each table")
+    parser.add_argument(
+        "--all", action="store_true", help=f"every row, not the largest {_ROWS} of each table"
+    )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0)
 
@@ -91,7 +93,8 @@ def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
     console = Console(highlight=False, soft_wrap=False)
     summary = facts["summary"]
     console.print(
-        f"[bold]{', '.join(summary['whitelists'])}[/] on {summary['distribution']} {summary['architecture']}: "
+        f"[bold]{', '.join(summary['whitelists'])}[/] on {summary['distribution']} "
+        f"{summary['architecture']}: "
         f"{summary['packages']:,} packages, {summary['names']:,} names "
         f"({summary['regular_files']:,} regular files), {human_size(summary['bytes'])}"
     )

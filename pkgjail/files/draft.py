@@ -53,8 +53,6 @@ class Draft:
                 self._missing.pop(path, None)
                 self._decide(path, name, is_directory=False)
                 continue
-            if path in self._missing:
-                continue
             found = self.tree.lstat(path)
             kind = _kind(found)
             rule_decides = self._decide(path, name, is_directory=kind == "directory")
@@ -71,6 +69,10 @@ class Draft:
     def has(self, path: bytes) -> bool:
         """Whether `path`, as recorded anywhere, is in the set so far."""
         return self.tree.real(path) in self.kept
+
+    def was_dropped(self, path: bytes) -> bool:
+        """Whether a rule dropped `path`, as recorded anywhere."""
+        return self.tree.real(path) in self._dropped
 
     def settled(self, path: bytes) -> bool:
         """Whether the real path `path` was judged already."""

@@ -48,9 +48,10 @@ def add_alternatives(draft: Draft, groups: Sequence[AlternativeGroup], reporter:
         inside = [c for c in group.choices if draft.has(c.targets[0])]
         if inside:
             best = min(inside, key=lambda c: (-c.priority, c.targets))
-            chosen = text_path(best.targets[0])
-            reporter.warn(f"alternatives: {group.name} is {chosen} in the jail; the host's choice is not in")
             _add_links(draft, group, best.targets, " (the host's choice is not in the set)")
+        elif any(draft.was_dropped(c.targets[0]) for c in group.choices):
+            link = text_path(group.links[0][0])
+            reporter.warn(f"alternatives: the blacklist leaves no candidate for {link}")
 
 
 def _hosts_choice(draft: Draft, group: AlternativeGroup) -> tuple[bytes, ...] | None:

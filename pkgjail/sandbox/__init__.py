@@ -1,6 +1,5 @@
-"""The namespace stage, on the standard library alone: plain steps in, a running command out."""
+"""The namespace stage, on the standard library alone: plain steps in, a running command out.
 
-from pkgjail.sandbox.stage import StageError, run
-from pkgjail.sandbox.steps import Command, Plan
-
-__all__ = ["Command", "Plan", "StageError", "run"]
+`steps` is the data, `stage.run` carries it out; `build` makes the root, `terminal` and `waiting`
+connect the caller, `syscalls` has what Python does not wrap.
+"""

@@ -49,7 +49,7 @@ _SAFE = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV
 _NO_SYMLINKS = sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
 
 
-class Changed(Exception):
+class HostChangedError(Exception):
     """The host no longer is as the plan says; `changes` are pairs of a path and what was found."""
 
     def __init__(self, changes: list[tuple[bytes, str]]) -> None:
@@ -61,7 +61,7 @@ def enter_new_root(plan: Plan) -> None:
     """Build the root that `plan` describes and make it this process's root, the old one gone.
 
     Raises:
-        Changed: files of the host are not as the plan expects; all of them are named.
+        HostChangedError: files of the host are not as the plan expects; all of them are named.
         OSError: a system call failed; `filename` says on what.
 
     """
@@ -96,7 +96,7 @@ class _Builder:
     def build(self) -> None:
         for step in self._plan.steps:
             if isinstance(step, Seal) and self._changes:
-                raise Changed(self._changes)  # here, so that all of them are named
+                raise HostChangedError(self._changes)  # here, so that all of them are named
             self._carry_out(step)
 
     def _carry_out(self, step: Step) -> None:
@@ -118,7 +118,7 @@ class _Builder:
             _proc(_NEW + step.path)
         elif isinstance(step, Sys):
             _bind(b"/sys", step.path, _SAFE | sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOEXEC)
-        else:
+        elif isinstance(step, Devices):
             _devices(_NEW + step.path)
 
     def _host_file(self, step: HostFile) -> None:

@@ -19,21 +19,32 @@ import os
 import signal
 import socket
 import struct
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox import terminal
-from pkgjail.sandbox.build import Changed, enter_new_root
-from pkgjail.sandbox.steps import Command, Plan
+from pkgjail.sandbox.build import HostChangedError, enter_new_root
 from pkgjail.sandbox.waiting import RELAYED, relaying, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pkgjail.sandbox.steps import Command, Plan
+
 # What env(1), timeout(1) and the container runtimes end with when the command cannot be started.
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 _STAGE_FAILED = 125
+
+
+class _Job(NamedTuple):
+    """What the three forked processes work from."""
+
+    plan: Plan
+    command: Command
+    report: int
+    channel: socket.socket | None
+    mask: set[signal.Signals]
 
 
 class StageError(Exception):
@@ -70,9 +81,10 @@ def run(plan: Plan, command: Command) -> int:
     ours, theirs = socket.socketpair() if command.terminal else (None, None)
     # Signals wait until somebody is there to relay them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)
+    job = _Job(plan, command, report, theirs, mask)
     keeper = os.fork()
     if keeper == 0:
-        _guarded(report, "unshare", lambda: _keeper(plan, command, report, theirs, mask))
+        _guarded(report, "unshare", lambda: _keeper(job))
     if theirs is not None:
         theirs.close()
     try:
@@ -90,9 +102,7 @@ def run(plan: Plan, command: Command) -> int:
     return status
 
 
-def _keeper(
-    plan: Plan, command: Command, report: int, channel: socket.socket | None, mask: set[signal.Signals]
-) -> int:
+def _keeper(job: _Job) -> int:
     """Enter new namespaces, start init in them, and end as it ends."""
     parent = os.getppid()
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -101,7 +111,7 @@ def _keeper(
     os.setsid()  # signals from the terminal reach the caller alone, which relays them
     user, group = os.geteuid(), os.getegid()
     flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
-    sc.unshare(flags | (0 if plan.network else sc.CLONE_NEWNET))
+    sc.unshare(flags | (0 if job.plan.network else sc.CLONE_NEWNET))
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{user} {user} 1")
     _write("/proc/self/gid_map", f"{group} {group} 1")
@@ -110,38 +120,31 @@ def _keeper(
     init = os.fork()
     if init == 0:
         os.close(alive_write)
-        _guarded(report, "build", lambda: _init(plan, command, report, channel, mask, alive_read))
+        _guarded(job.report, "build", lambda: _init(job, alive_read))
     os.write(alive_write, b".")
     _only_standard_descriptors()
-    with relaying(init, mask):
+    with relaying(init, job.mask):
         return wait(init)
 
 
-def _init(  # noqa: PLR0913 - what a process starts with
-    plan: Plan,
-    command: Command,
-    report: int,
-    channel: socket.socket | None,
-    mask: set[signal.Signals],
-    alive: int,
-) -> int:
+def _init(job: _Job, alive: int) -> int:
     """PID 1 of the jail: build the root, give up all privilege, start the command, reap."""
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
     if not os.read(alive, 1):  # the keeper died before the line above
         return _STAGE_FAILED
     _hide_command_line()
     os.umask(0o022)
-    sc.sethostname(plan.hostname.encode())
-    if not plan.network:
+    sc.sethostname(job.plan.hostname.encode())
+    if not job.plan.network:
         _bring_loopback_up()
-    enter_new_root(plan)
+    enter_new_root(job.plan)
     sc.join_new_session_keyring()
     _give_up_privileges()
     child = os.fork()
     if child == 0:
-        _guarded(report, "execute", lambda: _execute(command, channel, mask))
+        _guarded(job.report, "execute", lambda: _execute(job))
     _only_standard_descriptors()
-    with relaying(child, mask):
+    with relaying(child, job.mask):
         return wait(child, reap_all=True)
 
 
@@ -174,17 +177,17 @@ def _give_up_privileges() -> None:
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
-def _execute(command: Command, channel: socket.socket | None, mask: set[signal.Signals]) -> int:
+def _execute(job: _Job) -> NoReturn:
     """Become the command, in a session of its own, with nothing inherited but descriptors 0 to 2."""
     os.setsid()  # no controlling terminal of the caller's, so no TIOCSTI into it
-    if channel is not None:
-        terminal.adopt(channel)
-    os.chdir(command.cwd)
+    if job.channel is not None:
+        terminal.adopt(job.channel)
+    os.chdir(job.command.cwd)
     sc.close_range_cloexec(3)
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python's own doing
         signal.signal(ignored, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    os.execvpe(command.argv[0], command.argv, dict(command.environment))
+    signal.pthread_sigmask(signal.SIG_SETMASK, job.mask)
+    os.execvpe(job.command.argv[0], job.command.argv, dict(job.command.environment))
 
 
 def _guarded(report: int, doing: str, duty: Callable[[], int]) -> NoReturn:
@@ -192,7 +195,7 @@ def _guarded(report: int, doing: str, duty: Callable[[], int]) -> NoReturn:
     status = _STAGE_FAILED
     try:
         status = duty()
-    except Changed as changed:
+    except HostChangedError as changed:
         _tell(report, doing, 0, b"", changed.changes)
     except OSError as error:
         name = error.filename if error.filename is not None else b""

@@ -1,104 +1,24 @@
-"""Read whitelists and blacklists, check them against the installed packages, and merge them.
-
-The formats are described in docs/policy.md. All problems of all files are raised together.
-"""
+"""Find the lists that a policy names and all that they include, and note what is wrong with each."""
 
 from __future__ import annotations
 
 import codecs
-import hashlib
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import PolicyError
-from pkgjail.lists import BLACKLIST, WHITELIST, Entry, Page, Source, did_you_mean, find
-from pkgjail.model import Policy, Rule, record, text_path
+from pkgjail.model import record, text_path
 from pkgjail.patterns import check_pattern, rule_text
-from pkgjail.whitelist import Whitelist, read_whitelist
+from pkgjail.policy.lists import BLACKLIST, WHITELIST, Entry, Page, Source, did_you_mean, find
+from pkgjail.policy.whitelist import Whitelist, read_whitelist
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
-    from pkgjail.model import DependencyGroup, PackageDatabase
-
-
-def shipped_whitelists() -> tuple[str, ...]:
-    """Return the names of the whitelists that come with pkgjail, sorted."""
-    return WHITELIST.shipped()
-
-
-def shipped_blacklists() -> tuple[str, ...]:
-    """Return the names of the blacklists that come with pkgjail, sorted."""
-    return BLACKLIST.shipped()
-
-
-def load_policy(
-    whitelists: Sequence[str],
-    blacklists: Sequence[str] = (),
-    *,
-    database: PackageDatabase,
-    recommends: bool | None = None,
-    essential: bool | None = None,
-) -> Policy:
-    """Read the named lists and all that they include, for the family of `database`.
-
-    Each name is a shipped list's or a path (see lists.py). `recommends` and `essential` override
-    what the whitelists' options say; None leaves it to them. There a list's own word comes before
-    that of the lists it includes, and of lists side by side one that says true is enough.
-
-    Included lists' entries come before the including one's, each list once, and an entry that was
-    there before is not repeated. Blacklists apply in the order whitelists' options, command line;
-    one that is named twice keeps its first place.
-
-    Raises `PolicyError` with every problem of every list, `DatabaseError` as `database` does.
-    """
-    loader = _Loader(database)
-    roots = [loader.whitelist(name, Path(), loader.command_line, 1) for name in whitelists]
-    for each in loader.merged:
-        for entry in each.own.blacklists:
-            loader.blacklist(entry.text, each.source.folder, each.page, entry.line)
-    for name in blacklists:
-        loader.blacklist(name, Path(), loader.command_line, 1)
-    problems = [problem for page in loader.pages for problem in page.problems()]
-    if problems:
-        raise PolicyError(problems)
-    lists = loader.merged
-    stated = [root for root in roots if root]
-    return Policy(
-        whitelists=tuple(each.source.name for each in lists),
-        blacklists=tuple(source.name for source in loader.blacklists),
-        packages=_once((each.page, each.own.packages.get(database.family, ())) for each in lists),
-        includes=_once((each.page, each.own.files) for each in lists),
-        drops=tuple(loader.drops),
-        recommends=_first(recommends, _widest(each.recommends for each in stated)) is True,
-        essential=_first(essential, _widest(each.essential for each in stated)) is not False,
-    )
-
-
-def policy_digest(policy: Policy) -> str:
-    """Return `sha256:` and a digest in hex of what `policy` asks for.
-
-    It covers package requirements, include patterns and drop patterns, each in their order, and
-    the two options. Equal digests thus mean equal jails of equal hosts. Names and origins are left
-    out: a comment, a moved line or a renamed file changes what is said about the jail and nothing
-    that is in it. The order is kept for all three, since the last drop wins, and the first
-    requirement or include that brings something is the one that is named for it.
-    """
-    content = {
-        "packages": [rule.pattern for rule in policy.packages],
-        "includes": [rule.pattern for rule in policy.includes],
-        "drops": [rule.pattern for rule in policy.drops],
-        "recommends": policy.recommends,
-        "essential": policy.essential,
-    }
-    # ASCII, as a pattern may hold bytes that are no UTF-8.
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"
+    from pkgjail.model import DependencyGroup, PackageDatabase, Rule
 
 
 @record
-class _Loaded:
+class Loaded:
     """A whitelist with what comes of the lists that it includes.
 
     `families` are those that any of them names; `complete` says that all of them could be read.
@@ -113,21 +33,21 @@ class _Loaded:
     complete: bool
 
 
-class _Loader:
+class Loader:
     """The state of one `load_policy`: what was read, in the order of merging, and what is wrong."""
 
     def __init__(self, database: PackageDatabase) -> None:
         self.database = database
         self.command_line = Page("")
         self.pages = [self.command_line]
-        self.merged: list[_Loaded] = []
+        self.merged: list[Loaded] = []
         self.blacklists: list[Source] = []
         self.drops: list[Rule] = []
-        self._whitelists: dict[str, _Loaded | None] = {}
+        self._whitelists: dict[str, Loaded | None] = {}
 
     def whitelist(
         self, name: str, folder: Path | None, asker: Page, line: int, trail: tuple[Source, ...] = ()
-    ) -> _Loaded | None:
+    ) -> Loaded | None:
         """Load the list that `asker` names in its `line`, relative to `folder`, and all it includes.
 
         `trail` are the lists that are being loaded. What is wrong is noted on the pages; None is
@@ -167,25 +87,23 @@ class _Loader:
         self.pages.append(Page(source.file))
         return self.pages[-1]
 
-    def _with_included(
-        self, source: Source, own: Whitelist, page: Page, trail: tuple[Source, ...]
-    ) -> _Loaded:
+    def _with_included(self, source: Source, own: Whitelist, page: Page, trail: tuple[Source, ...]) -> Loaded:
         self._check_packages(own.packages.get(self.database.family, ()), page)
         asked = [self.whitelist(entry.text, source.folder, page, entry.line, trail) for entry in own.include]
         included = [each for each in asked if each]
-        loaded = _Loaded(
+        loaded = Loaded(
             source=source,
             page=page,
             own=own,
             families=frozenset(own.packages).union(*(each.families for each in included)),
-            recommends=_first(own.recommends, _widest(each.recommends for each in included)),
-            essential=_first(own.essential, _widest(each.essential for each in included)),
+            recommends=first(own.recommends, widest(each.recommends for each in included)),
+            essential=first(own.essential, widest(each.essential for each in included)),
             complete=len(included) == len(asked) and all(each.complete for each in included),
         )
         self._check_family(loaded, page)
         return loaded
 
-    def _check_family(self, loaded: _Loaded, page: Page) -> None:
+    def _check_family(self, loaded: Loaded, page: Page) -> None:
         """A list that brings files alone serves every family; one of packages must have the host's."""
         family = self.database.family
         only_files = loaded.own.files and not loaded.families
@@ -238,21 +156,12 @@ def _read_blacklist(data: bytes, page: Page) -> Iterator[Rule]:
             yield page.rule(Entry(text=text, line=line))
 
 
-def _once(lists: Iterable[tuple[Page, Iterable[Entry]]]) -> tuple[Rule, ...]:
-    """The entries as rules, without those whose text was there before."""
-    first: dict[str, Rule] = {}
-    for page, entries in lists:
-        for entry in entries:
-            first.setdefault(entry.text, page.rule(entry))
-    return tuple(first.values())
-
-
-def _first(*values: bool | None) -> bool | None:
+def first(*values: bool | None) -> bool | None:
     """The first value that is stated."""
     return next((value for value in values if value is not None), None)
 
 
-def _widest(values: Iterable[bool | None]) -> bool | None:
+def widest(values: Iterable[bool | None]) -> bool | None:
     """True where any value is, as more is then asked for; None where none is stated."""
     stated = [value for value in values if value is not None]
     return any(stated) if stated else None

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest that `manifest_reader` will not have, and on which line.
+"""What is wrong with a manifest that `reader` will not have, and on which line.
 
 Called only for a manifest that is refused already, so that it may take its time; whatever it finds
 or fails to find, the manifest stays refused.
@@ -14,13 +14,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.errors import Problem
-from pkgjail.manifest_lines import KINDS, SCHEMA, end_line
-from pkgjail.manifest_reader import content_problems, from_records
+from pkgjail.manifest.lines import KINDS, SCHEMA, end_line
+from pkgjail.manifest.reader import content_problems, from_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pkgjail.manifest_reader import Record
+    from pkgjail.manifest.reader import Record
 
 _LIMIT = 20
 _MODE = re.compile(r"[0-7]{4}")

@@ -4,7 +4,7 @@ A sound manifest is read in bulk: one call of the JSON parser, then the records,
 bytes made again from them. Equal bytes prove the form at once: UTF-8, the fields and their types,
 the order of keys, lines and sections, the count and the digest of the last line. What the form
 can't tell (`content_problems`) is looked at on the records. Only a manifest that fails is read a
-second time, line by line, to say what is wrong and where; `manifest_problems` does that.
+second time, line by line, to say what is wrong and where; `problems` does that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from base64 import b64decode
 from operator import lt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pkgjail.manifest_lines import BY_DEPENDENCY, BY_KEY, BY_PATH, BY_UNMET, KINDS, SCHEMA, manifest_bytes
+from pkgjail.manifest.lines import BY_DEPENDENCY, BY_KEY, BY_PATH, BY_UNMET, KINDS, SCHEMA, manifest_bytes
 from pkgjail.model import (
     Dependency,
     Distribution,
@@ -134,7 +134,7 @@ def _file(record: Record) -> FileEntry:
 
 
 def _raw(value: str | dict[str, str]) -> bytes:
-    """The bytes of a path as `manifest_lines` writes them."""
+    """The bytes of a path as `lines` writes them."""
     return value.encode() if isinstance(value, str) else b64decode(value["base64"], validate=True)
 
 

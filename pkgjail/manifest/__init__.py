@@ -2,20 +2,17 @@
 
 `build_manifest` makes it from what the stages before found, `dump_manifest` and `write_manifest`
 give it its one canonical form, `parse_manifest` and `read_manifest` take nothing but that form.
-docs/manifest.md tells the format, and manifest.schema.json what one line may be.
+docs/manifest.md tells the format, and schema.json what one line may be.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import InputError, ManifestError, Problem
-from pkgjail.manifest_lines import (
+from pkgjail.errors import ManifestError
+from pkgjail.manifest.lines import (
     BY_DEPENDENCY,
     BY_KEY,
     BY_PATH,
@@ -23,16 +20,12 @@ from pkgjail.manifest_lines import (
     SCHEMA,
     manifest_bytes,
 )
-from pkgjail.manifest_reader import content_problems, sound_manifest
+from pkgjail.manifest.reader import content_problems, sound_manifest
+from pkgjail.manifest.writer import replace_file
 from pkgjail.model import Header, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pkgjail.model import Closure, Distribution, FileSet, Policy
-
-# Filesystems on which a directory can't be synced say so with one of these.
-_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 
 
 def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage that it gathers from
@@ -87,7 +80,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     manifest = sound_manifest(data)
     if manifest is None or next(content_problems(manifest), None):
         # Wanted for a manifest that is refused only; its tables would cost every other one.
-        from pkgjail.manifest_problems import manifest_problems
+        from pkgjail.manifest.problems import manifest_problems
 
         raise ManifestError(manifest_problems(data, name))
     return manifest
@@ -102,63 +95,9 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> str:
     """Write the manifest to `path` at one stroke, and return its digest.
 
-    Whoever reads `path` sees the old file or the whole new one, whatever happens meanwhile: the
-    bytes go to a new file beside it, reach the disk, and then take the name (rename(2)). The file
-    gets the mode of any new file, 0666 less the umask. On any failure the old file stays and the
-    new one is removed; after a SIGKILL or a power failure a `.pkgjail-*` file may be left.
-
-    Raises `InputError` when something else than a regular file stands at `path`: a symlink is
-    neither followed nor replaced, and a device is not overwritten. Raises `OSError` otherwise.
+    Raises `InputError` when something else than a regular file stands at `path`, `OSError`
+    otherwise; `writer.replace_file` says what then is left.
     """
     data = dump_manifest(manifest)
-    parent, name = os.path.split(path)
-    directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _refuse_special(name, directory, os.fspath(path))
-        with _temporary(directory) as (temporary, descriptor):
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        _sync(directory)
-    except OSError as error:
-        error.filename = error.filename or os.fspath(path)  # a full disk doesn't say where
-        raise
-    finally:
-        os.close(directory)
+    replace_file(path, data)
     return manifest_digest(data)
-
-
-def _refuse_special(name: str, directory: int, path: str) -> None:
-    try:
-        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-        raise InputError(
-            [Problem("", f"cannot write the manifest to {path}: it is {what}; name another path")]
-        )
-
-
-@contextmanager
-def _temporary(directory: int) -> Iterator[tuple[str, int]]:
-    """A new file in `directory`: its name and a descriptor; removed if the block raises."""
-    name = f".pkgjail-{os.urandom(8).hex()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, 0o666, dir_fd=directory)
-    try:
-        yield name, descriptor
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name, dir_fd=directory)
-        raise
-
-
-def _sync(directory: int) -> None:
-    try:
-        os.fsync(directory)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise

@@ -18,7 +18,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.errors import PkgjailError
-from pkgjail.hash_cache import HashCache, Identity
+from pkgjail.hashing.cache import HashCache, Identity
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:

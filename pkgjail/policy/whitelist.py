@@ -7,9 +7,9 @@ import sys
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.lists import Entry, nearest
 from pkgjail.model import record
-from pkgjail.toml_lines import Key, locate
+from pkgjail.policy.lists import Entry, nearest
+from pkgjail.policy.toml_lines import Key, locate
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,7 +19,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pkgjail.lists import Page
+    from pkgjail.policy.lists import Page
 
 FAMILIES = ("alpine", "arch", "debian", "rhel", "suse")
 """Families that a whitelist may name, whether or not a backend serves them yet."""

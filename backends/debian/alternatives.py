@@ -1,0 +1,78 @@
+"""update-alternatives(1): the link groups of a root, from its own records."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pkgjail.backends.debian.root import CORRECT, normal_path
+from pkgjail.model import AlternativeChoice, AlternativeGroup, text_path
+
+if TYPE_CHECKING:
+    from pkgjail.backends.debian.root import Root
+
+_ETC_ALTERNATIVES = b"/etc/alternatives/"
+
+
+def read_alternatives(root: Root) -> tuple[AlternativeGroup, ...]:
+    """Every group, by name. An empty record is none."""
+    directory = root.admin(b"alternatives")
+    # update-alternatives leaves its unfinished writes out by this name, so do we.
+    names = sorted(name for name in root.names(directory) if not name.endswith(b".dpkg-tmp"))
+    paths = {name: root.admin(b"alternatives", name) for name in names}
+    records = {name: root.read(path) for name, path in paths.items()}
+    return tuple(_group(root, name, paths[name], data) for name, data in records.items() if data)
+
+
+def _group(root: Root, name: bytes, path: bytes, data: bytes) -> AlternativeGroup:
+    lines = _Lines(data)
+    try:
+        return _alternative_group(name, lines)
+    except ValueError as error:
+        raise root.error(f"{text_path(path)}:{lines.number}: {error}", CORRECT) from error
+
+
+class _Lines:
+    """The lines of a record, taken one by one; `number` is that of the last one taken."""
+
+    def __init__(self, data: bytes) -> None:
+        self.number = 0
+        self._lines = data.split(b"\n")[:-1]
+
+    def take(self, what: str) -> bytes:
+        self.number += 1
+        if self.number > len(self._lines):
+            raise ValueError(f"the file ends where {what} should stand")
+        return self._lines[self.number - 1]
+
+
+def _alternative_group(name: bytes, lines: _Lines) -> AlternativeGroup:
+    """Read a record: mode, master link, (slave name, slave link)…, "", candidates…, "".
+
+    A candidate is its path, its priority, and one line a slave, empty where it has none. Raises
+    `ValueError`.
+    """
+    mode = lines.take("the mode")
+    if mode not in {b"auto", b"manual"}:
+        raise ValueError(f"the mode is {mode!r}, neither 'auto' nor 'manual'")
+    links = {name: normal_path(lines.take("the master link"))}
+    while slave := lines.take("a slave's name"):
+        if b"/" in slave or slave in links:
+            raise ValueError(f"{slave!r} is not a name, or stands twice")
+        link = normal_path(lines.take("a slave's link"))
+        if link in links.values():
+            raise ValueError(f"the link {text_path(link)} stands twice")
+        links[slave] = link
+    choices: dict[bytes, AlternativeChoice] = {}
+    while candidate := lines.take("a candidate's path"):
+        target = normal_path(candidate)
+        if target in choices:
+            raise ValueError(f"the candidate {text_path(target)} stands twice")
+        priority = lines.take("a priority")
+        if re.fullmatch(rb"[+-]?[0-9]{1,10}", priority) is None:
+            raise ValueError(f"the priority {priority!r} is not a number")
+        files = [lines.take("a slave's file") for _ in range(len(links) - 1)]
+        targets = (target, *(normal_path(file) if file else b"" for file in files))
+        choices[target] = AlternativeChoice(priority=int(priority), targets=targets)
+    pairs = tuple((link, _ETC_ALTERNATIVES + administrative) for administrative, link in links.items())
+    return AlternativeGroup(name=text_path(name), links=pairs, choices=tuple(choices.values()))

@@ -1,0 +1,97 @@
+"""The paths of packages: dpkg's file lists, dpkg-divert(1)'s diversions, and conffiles."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pkgjail.model import text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pkgjail.backends.debian.root import Root
+    from pkgjail.backends.debian.status import Installation
+    from pkgjail.model import Package
+
+# What makes a path of a file list not normal, and is not found in one that dpkg has written.
+_UNUSUAL_PARTS = (b"//", b"/\n", b"/./", b"/.\n", b"/../", b"/..\n", b"\0")
+_CONFFILE_FLAGS = ("obsolete", "remove-on-upgrade")
+_RESTORE_DIVERSIONS = "restore the file from diversions-old or a backup"
+
+
+class Paths:
+    """The file lists of `installations` (by package key), each read when it is asked for."""
+
+    def __init__(self, root: Root, installations: Mapping[str, Installation]) -> None:
+        """Read nothing yet."""
+        self._root = root
+        self._installations = installations
+
+    def owned(self, package: Package) -> tuple[bytes, ...]:
+        """The lines of the package's list file, each where dpkg-divert(1) has put it."""
+        path = self._list_file(package)
+        data = self._root.read(path)
+        if data and not data.endswith(b"\n"):
+            raise self._root.error(f"{text_path(path)} was cut off within a line", _reinstall(package))
+        # The first line, "/.", is the root directory; the others are normal in every list by dpkg.
+        root, data = ([b"/"], data[3:]) if data.startswith(b"/.\n") else ([], data)
+        lines = data.split(b"\n")[:-1]
+        relative = data.count(b"\n/") + data.startswith(b"/") != len(lines)
+        if relative or any(part in data for part in _UNUSUAL_PARTS):
+            lines = self._root.normal_paths(path, lines, first=1 + len(root))
+        if not self._diversions.keys().isdisjoint(lines):
+            lines = [self._diverted(line, package) for line in lines]
+        return tuple(dict.fromkeys(root + lines))
+
+    def conffiles(self, package: Package) -> frozenset[bytes]:
+        """The status file's Conffiles that the package still ships, where diversions have put them.
+
+        The field is dpkg's own account; `info/*.conffiles` is the package's list as unpacked,
+        which does not know what has become obsolete, or is to be removed on upgrade.
+        """
+        value = self._installations[package.key].fields.get("Conffiles", "")
+        found = set()
+        for line in value.split("\n"):
+            words = line.strip(" ").rsplit(" ", 2)
+            if line and (len(words) == 1 or not words[0].startswith("/")):
+                raise self._root.error(
+                    f"the field Conffiles of the package {package.key} has the line {line!r}",
+                    _reinstall(package),
+                )
+            if words[-1] not in _CONFFILE_FLAGS and line:
+                name = line.strip(" ").rpartition(" ")[0]
+                found.add(self._diverted(name.encode("utf-8", "surrogateescape"), package))
+        return frozenset(found) & frozenset(self.owned(package)) if found else frozenset()
+
+    def _list_file(self, package: Package) -> bytes:
+        """Name the architecture too, as dpkg does where a package may be installed for several.
+
+        That is format 1 of the directory (the file `format` says so), since dpkg 1.16.
+        """
+        qualified = self._root.read(self._root.admin(b"info", b"format"), missing=b"0").strip() == b"1"
+        same = self._installations[package.key].multi_arch == "same"
+        name = package.key if qualified and same else package.name
+        return self._root.admin(b"info", os.fsencode(f"{name}.list"))
+
+    def _diverted(self, path: bytes, package: Package) -> bytes:
+        """Where `path` of `package` is: one's own diversion moves everybody else's file."""
+        target, owner = self._diversions.get(path, (path, package.name))
+        return path if owner == package.name else target
+
+    @cached_property
+    def _diversions(self) -> Mapping[bytes, tuple[bytes, str]]:
+        """Contested path -> (where it goes, the package that diverts; ":" is the administrator)."""
+        path = self._root.admin(b"diversions")
+        data = self._root.read(path, missing=b"")
+        lines = data.split(b"\n")[:-1]
+        if len(lines) % 3 or (data and not data.endswith(b"\n")):
+            raise self._root.error(f"{text_path(path)}: a diversion has three lines", _RESTORE_DIVERSIONS)
+        contested = self._root.normal_paths(path, lines[0::3], first=1, step=3)
+        targets = self._root.normal_paths(path, lines[1::3], first=2, step=3)
+        return dict(zip(contested, zip(targets, map(text_path, lines[2::3]))))
+
+
+def _reinstall(package: Package) -> str:
+    return f"install {package.key} again"

@@ -1,0 +1,37 @@
+"""os-release(5): which distribution a root is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from pkgjail.model import Distribution, text_path
+
+if TYPE_CHECKING:
+    from pkgjail.backends.debian.root import Root
+
+
+def read_distribution(root: Root) -> Distribution:
+    """`ID` and `VERSION_ID`: /etc first, links resolved inside the root."""
+    for candidate in (b"/etc/os-release", b"/usr/lib/os-release"):
+        path = root.inside(candidate)
+        if os.path.lexists(path):
+            fields = _os_release(root, path)
+            return Distribution(id=fields.get("ID", "linux"), version=fields.get("VERSION_ID", ""))
+    raise root.error("it has neither etc/os-release nor usr/lib/os-release", "install base-files there")
+
+
+def _os_release(root: Root, path: bytes) -> dict[str, str]:
+    fields = {}
+    for number, line in enumerate(text_path(root.read(path)).split("\n"), 1):
+        name, equals, value = line.strip().partition("=")
+        if not equals or name.startswith("#"):
+            continue
+        try:
+            words = shlex.split(value)
+        except ValueError as error:
+            why = f"{text_path(path)}:{number}: {error}"
+            raise root.error(why, "quote the value as os-release(5) says") from error
+        fields[name] = " ".join(words)
+    return fields

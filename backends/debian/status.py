@@ -1,0 +1,212 @@
+"""dpkg's status file: its stanzas, checked before anything is believed, as `Installation` records."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from operator import contains
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from pkgjail.backends.debian.relations import ARCHITECTURE, NAME
+from pkgjail.model import Package, record, text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pkgjail.backends.debian.root import Root
+    from pkgjail.errors import DatabaseError
+
+# What a reader hands over of each stanza; the requirements' fields are read later, when asked for.
+FIELDS = frozenset({
+    "Package", "Status", "Version", "Architecture", "Multi-Arch", "Essential", "Protected",
+    "Installed-Size", "Provides", "Depends", "Pre-Depends", "Recommends", "Conffiles",
+})  # fmt: skip
+
+# A line of the status file that is neither a field, nor the continuation of one, nor empty. Such
+# lines the two readers would drop or join, each in its own way.
+_BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)", re.MULTILINE)
+# A continuation of no field, and an end of a stanza that apt does not see.
+_STRAYS = (b"\n\n ", b"\n\n\t", b"\r\n\n")
+# The name of each field, and an empty one for each empty line.
+_FIELD_NAME = re.compile(rb"^(?:([^ \t\n:]+):|\n)", re.MULTILINE)
+_FIELDS_BY_LOWER = {name.lower().encode(): name.encode() for name in FIELDS}
+
+# The words of Status: what is wanted, whether dpkg found an error, and the state (dpkg-query(1)).
+_STATUS_WORDS = (
+    frozenset({"unknown", "install", "hold", "deinstall", "purge"}),
+    frozenset({"ok", "reinstreq"}),
+    frozenset({
+        "not-installed", "config-files", "half-installed", "unpacked",
+        "half-configured", "triggers-awaited", "triggers-pending", "installed",
+    }),
+)  # fmt: skip
+
+_RESTORE = "restore the file from status-old or a backup"
+
+# States in which dpkg keeps neither a version nor files (dpkg(1), "Package states").
+GONE = ("not-installed", "config-files", "half-installed")
+
+
+@record
+class Installation:
+    """A stanza: the package, its state (the last two words of Status), and what is read later."""
+
+    package: Package
+    flag: str
+    state: str
+    multi_arch: str
+    fields: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is fully installed, so that it counts."""
+        return (self.flag, self.state) == ("ok", "installed")
+
+
+class Reader(Protocol):
+    """What the backends differ in."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        ...
+
+    def stanzas(self, file: BinaryIO) -> Iterable[Mapping[str, str]]:
+        """Those of `FIELDS` that each stanza has, in its own order. Raises `ValueError`."""
+        ...
+
+    def compare(self, left: str, right: str) -> int:
+        """Compare two well-formed versions by deb-version(7): negative, 0 or positive."""
+        ...
+
+
+def text_field(value: bytes) -> str:
+    """A field's value as text: UTF-8, other bytes as lone surrogates, no white space around it."""
+    return text_path(value.strip())
+
+
+def refuse_interrupted(root: Root) -> None:
+    """Stop where dpkg has written changes that are not in the status file yet.
+
+    It keeps them in `updates`, in files whose names are digits, until its next checkpoint.
+    """
+    if any(name.isdigit() for name in root.names(root.admin(b"updates"))):
+        raise root.error(
+            "dpkg is running or was interrupted (there are changes in updates/)",
+            f"wait for it, or run {root.command('dpkg --configure -a')}",
+        )
+
+
+def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
+    """The stanzas of the status file, checked. One open file gives one state of it."""
+    path = root.status_file()
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+            _check_lines(root, path, data)
+            file.seek(0)
+            stanzas = list(reader.stanzas(file))
+    except OSError as error:
+        raise root.unreadable(error) from error
+    except ValueError as error:
+        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
+    there = _package_fields(data)
+    if len(stanzas) != there:
+        why = f"{text_path(path)}: the backend {reader.name!r} found {len(stanzas)} of {there} stanzas"
+        raise root.error(why, "use another backend, and report this")
+    seen: set[str] = set()
+    for number, fields in enumerate(stanzas):
+        fault = next(_faults(fields), "")
+        key = f"{fields.get('Package')}:{fields.get('Architecture')}"
+        if fault or key in seen:
+            line = list(_stanzas(data))[number][0]
+            raise _status_error(root, path, line, fault or f"a second stanza for {key}")
+        seen.add(key)
+        yield _installation(fields)
+
+
+def _check_lines(root: Root, path: bytes, data: bytes) -> None:
+    """Refuse what a reader might pass over: a line of no known shape, and an end that was cut off."""
+    bad = _BAD_LINE.search(data)
+    offsets = [data.find(stray) + len(stray) - 1 for stray in _STRAYS if stray in data]
+    offsets += [bad.start()] if bad else []
+    offsets += [0] if data[:1] in {b" ", b"\t", b"\n"} else []
+    if offsets:
+        line = data.count(b"\n", 0, min(offsets)) + 1
+        raise _status_error(root, path, line, "neither a field nor the continuation of one")
+    names = _FIELD_NAME.findall(data)
+    index = _odd_field(names)
+    if index is not None:
+        match = next(islice(_FIELD_NAME.finditer(data), index, None))
+        line = data.count(b"\n", 0, match.start()) + 1
+        raise _status_error(root, path, line, f"a second or misspelt field {text_path(match[1])!r}")
+    stanzas = sum(bool(name) and not before for before, name in zip([b"", *names], names))
+    if stanzas != _package_fields(data):
+        line = next((line for line, found in _stanzas(data) if found != 1), 1)
+        raise _status_error(root, path, line, "this stanza has no field 'Package'")
+    if data and not data.endswith(b"\n\n"):
+        # dpkg ends every stanza with an empty line, the last too.
+        raise _status_error(root, path, data.count(b"\n") + 1, "the file ends within a stanza")
+
+
+def _status_error(root: Root, path: bytes, line: int, what: str) -> DatabaseError:
+    return root.error(f"{text_path(path)}:{line}: {what}", _RESTORE)
+
+
+def _stanzas(data: bytes) -> Iterator[tuple[int, int]]:
+    """For an error's sake: the first line of each stanza, and how many `Package` fields it has."""
+    for match in re.finditer(rb"(?:[^\n]+\n)+", data):
+        yield data.count(b"\n", 0, match.start()) + 1, _package_fields(match[0])
+
+
+def _odd_field(names: list[bytes]) -> int | None:
+    """The index of the first field that its stanza has already, or that dpkg would not write so.
+
+    dpkg takes names in any case, and refuses a field that stands twice; the readers do neither.
+    """
+    seen: set[bytes] = set()
+    for index, name in enumerate(names):
+        if not name:
+            seen.clear()
+            continue
+        lower = name.lower()
+        if lower in seen or _FIELDS_BY_LOWER.get(lower, name) != name:
+            return index
+        seen.add(lower)
+    return None
+
+
+def _package_fields(data: bytes) -> int:
+    # Many times as fast as a pattern.
+    return data.count(b"\nPackage:") + data.startswith(b"Package:")
+
+
+def _faults(fields: Mapping[str, str]) -> Iterator[str]:
+    """What keeps a stanza from being used. Only what is installed must have all that is asked here."""
+    name, status = fields.get("Package", ""), fields.get("Status", "").split()
+    if NAME.fullmatch(name) is None:
+        yield f"the field 'Package' of a stanza is {name!r}, which is no name"
+    if len(status) != len(_STATUS_WORDS) or not all(map(contains, _STATUS_WORDS, status)):
+        yield f"the package {name!r} has no field 'Status' that dpkg knows"
+    elif status[2] not in GONE:
+        if re.fullmatch(r"[!-~]+", fields.get("Version", "")) is None:
+            yield f"the package {name!r} has no field 'Version' of one word"
+        if ARCHITECTURE.fullmatch(fields.get("Architecture", "")) is None:
+            yield f"the package {name!r} has no field 'Architecture' that names one"
+    if re.fullmatch(r"[0-9]{1,18}", fields.get("Installed-Size", "0")) is None:
+        yield f"the field 'Installed-Size' of the package {name!r} is no number"
+
+
+def _installation(fields: Mapping[str, str]) -> Installation:
+    """A stanza without `_faults` as a record. Installed-Size counts KiB (deb-control(5))."""
+    _want, flag, state = fields["Status"].split()
+    package = Package(
+        name=fields["Package"],
+        version=fields.get("Version", ""),
+        architecture=fields.get("Architecture", ""),
+        essential=fields.get("Essential") == "yes",
+        protected=fields.get("Protected") == "yes",
+        size=int(fields.get("Installed-Size", "0")) * 1024,
+    )
+    multi_arch = fields.get("Multi-Arch", "no")
+    return Installation(package=package, flag=flag, state=state, multi_arch=multi_arch, fields=fields)

@@ -1,0 +1,227 @@
+"""`make bench`: pkgjail beside the tools that do a part of the same work, in one run.
+
+    python benchmarks/run.py [--runs N] [--json] [--only resolve|entry]
+
+Times are of whole processes, by the clock. "Cold" and "warm" mean pkgjail's cache of hashes; the
+kernel's page cache is warm throughout. Progress goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from base64 import b64decode
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# As a script this finds its neighbours only from the clone's top.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.measure import Row, Subject, measure, table, timed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+PKGJAIL = (sys.executable, "-m", "pkgjail")
+HELPER = (sys.executable, str(Path(__file__).with_name("entering.py")))
+PAIR = "apt-cache + dpkg -L"
+UNHASHED = "resolve spack, unhashed"
+FLOOR = "unshare -Urmpf true"
+APT_LISTS = Path("/var/lib/apt/lists")
+APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
+# Numbers of files; bubblewrap takes 9,000 arguments, and a bind is three.
+SIZES = (100, 1000, 2900)
+TOO_MANY = 3100
+
+
+def records(manifest: Path) -> list[dict[str, Any]]:
+    """The manifest's records."""
+    return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+
+
+def make_manifest(whitelist: str, place: Path) -> Path:
+    """Resolve a shipped whitelist; the manifest's path."""
+    path = place / f"{whitelist}.manifest.jsonl"
+    subprocess.run([*PKGJAIL, "resolve", whitelist, "--no-hash", "-o", path], check=True, capture_output=True)
+    return path
+
+
+# --- resolve --------------------------------------------------------------------------------
+
+
+def resolve_subjects(place: Path) -> list[Subject]:
+    """`resolve spack` in three ways, and the two programs that find packages and list files."""
+    found = records(make_manifest("spack", place))
+    asked = sorted({r["target"] for r in found if r["kind"] == "dependency" and r["field"] == "whitelist"})
+    closure = [record["key"] for record in found if record["kind"] == "package"]
+    query = ["dpkg-query", "-W", "-f", "${binary:Package}\n"]
+    installed = subprocess.run(query, check=True, capture_output=True, text=True).stdout.split()
+    listed = [key if key in installed else key.partition(":")[0] for key in closure]
+    depends = ["apt-cache", "depends", "--recurse", "--installed", *(key.partition(":")[0] for key in asked)]
+    resolve = [*PKGJAIL, "resolve", "spack", "-o", str(place / "again.jsonl")]
+    numbers = count()
+
+    def with_cache(name: str) -> float:
+        return timed(resolve, environment={**os.environ, "XDG_CACHE_HOME": str(place / name)})
+
+    return [
+        Subject(PAIR, lambda: timed(depends, ["dpkg", "-L", *listed])),
+        Subject(UNHASHED, lambda: timed([*resolve, "--no-hash"]), PAIR),
+        Subject("resolve spack, hashed, warm", lambda: with_cache("warm"), UNHASHED),
+        Subject("resolve spack, hashed, cold", lambda: with_cache(f"cold{next(numbers)}"), UNHASHED),
+    ]
+
+
+def resolve_notes() -> list[str]:
+    """What a reader must know of the peers."""
+    lists = sum(1 for path in APT_LISTS.glob("*_Packages*")) if APT_LISTS.is_dir() else 0
+    notes = [f"{APT_LISTS} has {lists} package lists, which apt-cache reads and pkgjail does not need."]
+    if not lists:
+        notes = [f"{APT_LISTS} is empty: apt-cache is much slower after 'apt-get update'."]
+    if not APT_CACHE.exists():
+        notes.append(f"{APT_CACHE} is not there (images often forbid it): with it apt-cache is faster.")
+    return [*notes, "apt-cache follows Recommends and Suggests too; neither peer looks at the disk's files."]
+
+
+# --- entry ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def library(manifest: Path) -> Iterator[Callable[[], float]]:
+    """A running Python that enters the manifest's jail by `run_in_jail` whenever it is called."""
+    with subprocess.Popen(
+        [*HELPER, "enter", manifest], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def once() -> float:
+            if process.stdin is None or process.stdout is None:
+                raise RuntimeError("the helper has no pipes")
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return float(process.stdout.readline())
+
+        yield once
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def raw(path: str | dict[str, str]) -> bytes:
+    """The bytes of a path of a manifest."""
+    return path.encode() if isinstance(path, str) else b64decode(path["base64"])
+
+
+def bubblewrap_arguments(manifest: Path) -> bytes:
+    """The arguments, each ended by NUL, that make bubblewrap show the manifest's files and links.
+
+    Directories are left out: those that the files stand in come by themselves.
+    """
+    words = [b"--unshare-all", b"--share-net", b"--die-with-parent"]
+    words += [b"--proc", b"/proc", b"--dev", b"/dev", b"--tmpfs", b"/tmp"]
+    for record in records(manifest):
+        if record["kind"] == "file" and record["type"] == "regular":
+            words += [b"--ro-bind", raw(record["path"]), raw(record["path"])]
+        elif record["kind"] == "file" and record["type"] == "symlink":
+            words += [b"--symlink", raw(record["target"]), raw(record["path"])]
+    return b"".join(word + b"\0" for word in words)
+
+
+def bubblewrap(arguments: bytes) -> float:
+    """Run `true` under bubblewrap once."""
+    descriptor = os.memfd_create("arguments", 0)
+    try:
+        os.write(descriptor, arguments)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return timed(["bwrap", "--args", str(descriptor), "true"], input_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cut(manifest: Path, size: int) -> Path:
+    """A manifest of so many of the files; its path."""
+    path = manifest.with_name(f"{size}.jsonl")
+    subprocess.run([*HELPER, "cut", manifest, str(size), path], check=True)
+    return path
+
+
+def enter(manifest: Path) -> float:
+    """Run `true` in the manifest's jail by the command line."""
+    return timed([*PKGJAIL, "run", str(manifest), "--", "true"])
+
+
+def files_of(manifest: Path) -> int:
+    """How many regular files a manifest holds: that many binds enter it."""
+    return sum(1 for r in records(manifest) if r["kind"] == "file" and r["type"] == "regular")
+
+
+def entry_rows(place: Path, runs: int) -> tuple[list[Row], list[str]]:
+    """Jails of growing size beside bubblewrap with the same files, and beside bare namespaces."""
+    spack, base = make_manifest("spack", place), make_manifest("base", place)
+    subjects = [Subject(FLOOR, lambda: timed(["unshare", "-Urmpf", "true"]))]
+    has_peer = shutil.which("bwrap") is not None
+    for size in SIZES:
+        part, peer = cut(spack, size), f"bubblewrap, {size:,} files"
+        if has_peer:
+            subjects.append(Subject(peer, partial(bubblewrap, bubblewrap_arguments(part))))
+        subjects.append(Subject(f"pkgjail run, {size:,} files", partial(enter, part), peer))
+    with library(base) as enter_base, library(spack) as enter_spack:
+        for name, manifest, once in (("base", base, enter_base), ("spack", spack, enter_spack)):
+            whole = f"pkgjail run {name}, {files_of(manifest):,} files"
+            subjects.append(Subject(whole, partial(enter, manifest), FLOOR))
+            subjects.append(Subject(f"run_in_jail, {name}", once, FLOOR))
+        rows = measure("entry", subjects, runs)
+    return rows, [refusal(spack) if has_peer else "bubblewrap is not installed."]
+
+
+def refusal(manifest: Path) -> str:
+    """What bubblewrap says to more files than it takes."""
+    try:
+        bubblewrap(bubblewrap_arguments(cut(manifest, TOO_MANY)))
+    except subprocess.CalledProcessError as error:
+        return f"bubblewrap refuses {TOO_MANY:,} files: {error.stderr.decode(errors='replace').strip()}"
+    return f"bubblewrap took {TOO_MANY:,} files."
+
+
+# --- all of it ------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """What the figures were taken on."""
+    cpus, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    return f"Linux {platform.release()}, {cpus} CPUs, load {load:.1f}, Python {platform.python_version()}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print the tables or the JSON."""
+    parser = argparse.ArgumentParser(description="Compare pkgjail with its peers on this machine.")
+    parser.add_argument("--runs", type=int, default=11, help="timed runs of each subject (default 11)")
+    parser.add_argument("--only", choices=("resolve", "entry"), help="one group alone")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args(arguments)
+    rows: list[Row] = []
+    notes = [machine()]
+    with tempfile.TemporaryDirectory(prefix="pkgjail-bench-") as made:
+        place = Path(made)
+        if options.only != "entry":
+            rows += measure("resolve", resolve_subjects(place), options.runs)
+            notes += resolve_notes()
+        if options.only != "resolve":
+            found, said = entry_rows(place, options.runs)
+            rows += found
+            notes += said
+    if options.json:
+        print(json.dumps({"notes": notes, "rows": [row.as_json() for row in rows]}, indent=2))
+    else:
+        print("\n".join([table(rows), "", *notes]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

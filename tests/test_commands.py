@@ -1,0 +1,290 @@
+"""The command line: what it prints where, its exit status, and that nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.commands import VERBS, main
+from pkgjail.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Caller
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`base` less `docs`, as the command writes it."""
+    path = tmp_path_factory.mktemp("manifest") / "base.jsonl"
+    assert main(["resolve", "base", "--blacklist", "docs", "--no-hash", "-o", str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_teaches(verb: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each verb says in a sentence or more what it is for."""
+    with pytest.raises(SystemExit) as ended:
+        main([*([verb] if verb else []), "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out) > 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        pytest.param(["resolve", "spak"], 2, "did you mean 'spack'", id="unknown whitelist"),
+        pytest.param(["resolve", "base", "--backend", "rpx"], 3, "rpx", id="unknown backend"),
+        pytest.param(["resolve", "base", "--root", "/no/such"], 3, "/no/such", id="no such root"),
+        pytest.param(["show", "/no/such.jsonl"], 1, "/no/such.jsonl: No such file", id="no such manifest"),
+        pytest.param(["run", "/no/such.jsonl", "--", "true"], 125, "No such file", id="run without manifest"),
+        pytest.param(["run", "base"], 125, "there is no command", id="run without command"),
+        pytest.param(["run", "--bind", "a:b", "base", "--", "true"], 125, "absolute path", id="bad bind"),
+        pytest.param(
+            ["run", "--bind", "/:/usr", "base", "--", "true"], 125, "would cover", id="covering bind"
+        ),
+        pytest.param(["run", "--env", "=x", "base", "--", "true"], 125, "NAME=VALUE", id="bad variable"),
+        pytest.param(["run", "base", "--", "nope"], 127, "no such command in the jail", id="no such command"),
+        pytest.param(["backends", "--root", "/no/such"], 3, "", id="no backend"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    arguments: list[str], status: int, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == status
+    assert text in capfd.readouterr().err
+
+
+def test_policy_arguments_do_not_go_with_a_manifest(
+    manifest: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--blacklist", "docs", str(manifest), "--", "true"]) == 125
+    assert "give them to 'pkgjail resolve'" in capfd.readouterr().err
+
+
+_FIVE_FAULTS = """\
+include = ["base", "no-such-list"]
+[packages]
+debian = ["gcc (>> )", "no-such-package"]
+debain = ["gcc"]
+[files]
+include = ["relative/path"]
+[options]
+essential = "yes"
+"""
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each a line with file:line, so that an editor finds it."""
+    path = tmp_path / "bad.toml"
+    path.write_text(_FIVE_FAULTS)
+    assert main(["resolve", str(path), "-o", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"bad.toml:{n}" for n in (1, 3, 3, 4, 6, 8)]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_package_suggests_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('[packages]\ndebian = ["coreutlis"]\n')
+    assert main(["resolve", str(path)]) == 2
+    assert "did you mean 'coreutils'" in capsys.readouterr().err
+
+
+def test_the_manifest_goes_to_standard_output_by_default(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["resolve", "base", "--no-hash"]) == 0
+    captured = capfdbinary.readouterr()
+    assert json.loads(captured.out.splitlines()[0])["kind"] == "header"
+    assert b"packages" in captured.err
+
+
+def test_summaries_as_json(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`resolve --json` and `show --json` tell the same of the same manifest."""
+    assert (
+        main(["resolve", "base", "--blacklist", "docs", "--no-hash", "--json", "-o", str(tmp_path / "m")])
+        == 0
+    )
+    resolved = json.loads(capsys.readouterr().out)
+    assert main(["show", "--json", str(manifest)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["summary"] == resolved
+    parsed = read_manifest(manifest)
+    assert resolved["packages"] == len(parsed.packages)
+    assert resolved["names"] == len(parsed.files)
+    assert sum(shown["by_origin"].values()) == len(parsed.files)
+    assert sum(shown["dropped"].values()) == len(parsed.dropped)
+
+
+def test_show_prints_tables(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(manifest)]) == 0
+    short = capsys.readouterr().out
+    assert main(["show", "--all", str(manifest)]) == 0
+    full = capsys.readouterr().out
+    for heading in ("By package", "By directory", "How names come", "Dropped"):
+        assert heading in short
+    assert "(--all)" in short
+    assert "(--all)" not in full
+    assert len(full) > len(short)
+
+
+def test_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exactly one serves, and `--json` says the same."""
+    assert main(["backends"]) == 0
+    text = capsys.readouterr().out
+    assert main(["backends", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows if row["serves"]] == [
+        line.split()[0] for line in text.splitlines() if " serves " in line
+    ]
+    assert {row["name"] for row in rows} >= {"apt", "dpkg"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_code(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    assert "pkgjail" in capsys.readouterr().out
+
+
+def test_completion_completes() -> None:
+    """As bash asks argcomplete: the verbs that begin with what was typed."""
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": "pkgjail re",
+        "COMP_POINT": "10",
+        "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", "from pkgjail.commands import main; main()"],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout.split() == ["resolve"]
+
+
+def test_environment_variables(manifest: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    os.environ["PKGJAIL_TEST_PASSED"] = "on"
+    try:
+        arguments = ["--env", "A=b=c", "--env", "PKGJAIL_TEST_PASSED", "--env", "PKGJAIL_TEST_ABSENT"]
+        assert main(["run", *arguments, str(manifest), "--", "env"]) == 0
+    finally:
+        del os.environ["PKGJAIL_TEST_PASSED"]
+    shown = capfd.readouterr().out.splitlines()
+    assert {"A=b=c", "PKGJAIL_TEST_PASSED=on"} <= set(shown)
+    assert not [line for line in shown if line.startswith("PKGJAIL_TEST_ABSENT")]
+
+
+def test_binds_and_cwd(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").write_text("data")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--cwd", "--ro-bind", "data:/srv/data", "--bind", "data", "--no-network"]
+    assert (
+        main(["run", *arguments, str(manifest), "--", "sh", "-c", "cat /srv/data data; pwd; echo x > new"])
+        == 0
+    )
+    assert capfd.readouterr().out == f"datadata{tmp_path}\n"
+    assert (tmp_path / "new").read_text() == "x\n"
+
+
+def test_a_reader_that_closes_early_is_no_error(caller: Caller) -> None:
+    """`pkgjail resolve base | head -1` ends quietly."""
+    command = f"{sys.executable} -m pkgjail resolve base --no-hash | head -c 10"
+    ran = caller.run(["bash", "-c", f"set -o pipefail; {command}"], environment={"PYTHONPATH": ""})
+    assert "Traceback" not in ran.stderr
+    assert "Broken" not in ran.stderr
+
+
+@pytest.mark.gate
+def test_a_host_without_user_namespaces_is_told_which_setting(user: Caller, manifest: Path) -> None:
+    """The switch is thrown in a user namespace of the test's own, whose limit it then is."""
+    script = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+    (user.home / "m.jsonl").write_bytes(manifest.read_bytes())
+    ran = user.run(
+        [
+            "unshare",
+            "-Ur",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            "/usr/bin/python3",
+            "-m",
+            "pkgjail",
+            "run",
+            "m.jsonl",
+            "true",
+        ]
+    )
+    assert ran.returncode == 125
+    assert "user.max_user_namespaces is 0; as root: sysctl -w" in ran.stderr
+
+
+def _small_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def test_a_full_disk_leaves_the_old_manifest(tmp_path: Path) -> None:
+    """Writing fails part of the way, as on a full disk (here EFBIG); the old bytes stay."""
+    out = tmp_path / "out.jsonl"
+    out.write_text("old")
+    command = [sys.executable, "-m", "pkgjail", "resolve", "base", "--no-hash", "-o", out]
+    ran = subprocess.run(command, preexec_fn=_small_disk, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran.stderr
+    assert str(out) in ran.stderr
+    assert out.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.15, 0.25, 0.35, 0.45])
+def test_a_kill_leaves_the_old_manifest_or_the_new(tmp_path: Path, delay: float) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("old")
+    command = [sys.executable, "-m", "pkgjail", "resolve", "base", "--no-hash", "-o", out]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    assert out.read_text() == "old" or read_manifest(out)
+
+
+def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from pkgjail.commands import main; raise SystemExit(main())"]
+    fifo = tmp_path / "bad.toml"
+    os.mkfifo(fifo)
+    process = subprocess.Popen([*command, "resolve", str(fifo)], stderr=subprocess.PIPE, text=True)
+    with os.fdopen(os.open(fifo, os.O_WRONLY), "w"):  # opens once the command reads it
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+    assert (process.returncode, error) == (130, "pkgjail: interrupted\n")
+
+
+def test_a_shell_has_a_terminal_of_its_own(manifest: Path) -> None:
+    """In it keys reach the shell, its size is the caller's, and its end is the command's."""
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "pkgjail", "shell", str(manifest)])
+    output = b""
+    try:
+        os.write(terminal, b"stty size; tty; exit 9\n")
+        while chunk := os.read(terminal, 4096):
+            output += chunk
+    except OSError:  # EIO: the terminal has hung up
+        pass
+    finally:
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9, output
+    assert b"/dev/pts/0" in output

@@ -1,0 +1,177 @@
+"""Why a jail could not be made: each text names what is at fault and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.errors import CommandError, DriftError
+from pkgjail.explain import explain
+from pkgjail.sandbox.stage import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_SETTINGS = {
+    f"sys/user/max_{name}_namespaces": "100\n" for name in ("user", "mnt", "pid", "ipc", "uts", "net")
+}
+_DEBIAN = {"sys/kernel/unprivileged_userns_clone": "0\n"}
+_RESTRICTED = {"sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"}
+_UNRESTRICTED = {"sys/kernel/apparmor_restrict_unprivileged_userns": "0\n"}
+_FILTERED = {"self/status": "Name:\t\udcffodd\nNoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n"}
+_FREE = {"self/status": "Name:\tpython3\nSeccomp:\t0\n"}
+
+_UNSHARE = "cannot make a jail: this host does not let an ordinary user have user namespaces: "
+_BUILD = "cannot make a jail: "
+
+# Each row: what was tried, what failed and on what, the host's settings, the message.
+CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
+    (
+        "unshare",
+        errno.ENOSPC,
+        b"unshare",
+        {"sys/user/max_user_namespaces": "0\n"},
+        _UNSHARE + "user.max_user_namespaces is 0; as root: sysctl -w user.max_user_namespaces=15000",
+    ),
+    (
+        "unshare",
+        errno.ENOSPC,
+        b"unshare",
+        {"sys/user/max_net_namespaces": "0\n"},
+        _UNSHARE + "user.max_net_namespaces is 0; as root: sysctl -w user.max_net_namespaces=15000",
+    ),
+    (
+        "unshare",
+        errno.EPERM,
+        b"unshare",
+        _DEBIAN,
+        _UNSHARE
+        + "kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1",
+    ),
+    (
+        "unshare",
+        errno.ENOSPC,
+        b"unshare",
+        _FILTERED,
+        _UNSHARE + "a limit under /proc/sys/user is reached; end other jails, or raise the limit as root",
+    ),
+    (
+        "unshare",
+        errno.EPERM,
+        b"unshare",
+        _FILTERED,
+        _UNSHARE + "a seccomp filter (a container's?) forbids unshare(2); start the container with a "
+        "profile that allows it (podman, docker: --security-opt seccomp=unconfined)",
+    ),
+    (
+        "unshare",
+        errno.EPERM,
+        b"/proc/self/uid_map",
+        _FREE,
+        _UNSHARE + "unshare /proc/self/uid_map: Operation not permitted; as root, look at /proc/sys/user, "
+        "and at a chroot or security module around",
+    ),
+    (
+        "build",
+        errno.ENOSYS,
+        b"/opt",
+        {},
+        _BUILD + "build /opt: Function not implemented: the kernel is too old; "
+        "pkgjail needs Linux 5.12 or newer",
+    ),
+    (
+        "build",
+        errno.EACCES,
+        b"/",
+        _RESTRICTED,
+        _BUILD + "AppArmor takes every capability away in a user namespace "
+        "(kernel.apparmor_restrict_unprivileged_userns is 1); as root, give this program a "
+        "profile with the rule 'userns,', or set that sysctl to 0",
+    ),
+    (
+        "build",
+        errno.EPERM,
+        b"/new/proc",
+        _UNRESTRICTED,
+        _BUILD + "the kernel refuses a new /proc because parts of this one are covered (a container "
+        "does that); start the container with an unmasked /proc (podman: --security-opt unmask=ALL)",
+    ),
+    (
+        "build",
+        errno.ENOSPC,
+        b"/usr/bin/x",
+        {},
+        _BUILD + "build /usr/bin/x: No space left on device: too many mounts; "
+        "as root: sysctl -w fs.mount-max=1000000",
+    ),
+    ("build", errno.EIO, b"/\xff\n", {}, _BUILD + "build /\\xff\n: Input/output error"),
+    ("build", 0, b"MemoryError()", {}, _BUILD + "build MemoryError(): failed"),
+]
+
+
+def _proc(tmp_path: Path, settings: Mapping[str, str]) -> Path:
+    for name, text in settings.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("doing", "number", "name", "settings", "message"), CASES)
+def test_the_setting_at_fault_is_named(  # noqa: PLR0913, PLR0917 - a row
+    tmp_path: Path, doing: str, number: int, name: bytes, settings: dict[str, str], message: str
+) -> None:
+    proc = _proc(tmp_path, {**_SETTINGS, **settings})
+    error = explain(StageError(doing, number, name, []), "gcc", proc=proc)
+    assert (str(error), error.exit_status) == (message, 3)
+
+
+def test_a_host_without_these_settings_is_no_failure_of_its_own(tmp_path: Path) -> None:
+    error = explain(StageError("unshare", errno.EINVAL, b"unshare", []), "gcc", proc=tmp_path)
+    assert str(error).startswith(f"{_UNSHARE}unshare unshare: Invalid argument")
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "status", "message"),
+    [
+        (
+            errno.ENOENT,
+            b"gcc",
+            127,
+            "cannot run gcc: there is no such command in the jail; name its package in the whitelist",
+        ),
+        (
+            errno.ENOENT,
+            b"/usr/bin/gcc",
+            127,
+            "cannot run gcc: there is no such command in the jail; name its package in the whitelist",
+        ),
+        (errno.ENOENT, b"/w", 126, "cannot run gcc in the jail: /w: No such file or directory"),
+        (errno.EACCES, b"/etc/passwd", 126, "cannot run gcc in the jail: /etc/passwd: Permission denied"),
+        (errno.ENOEXEC, b"gcc", 126, "cannot run gcc in the jail: gcc: Exec format error"),
+    ],
+)
+def test_a_command_that_cannot_start_ends_as_a_shell_would(
+    tmp_path: Path, number: int, name: bytes, status: int, message: str
+) -> None:
+    error = explain(StageError("execute", number, name, []), "gcc", proc=tmp_path)
+    assert isinstance(error, CommandError)
+    assert (str(error), error.exit_status) == (message, status)
+
+
+def test_drift_names_what_changed_and_how_much_more(tmp_path: Path) -> None:
+    changes = [(b"/a/%d" % number, "is gone") for number in range(22)]
+    changes[0] = (b"/a\xff", "has 3 bytes, not 4")
+    error = explain(StageError("build", 0, b"", changes), "gcc", proc=tmp_path)
+    assert isinstance(error, DriftError)
+    assert error.changes == tuple(changes)
+    lines = str(error).splitlines()
+    assert lines[0] == "cannot enter the jail: the host has changed since the manifest was made:"
+    assert lines[1:3] == ["  /a\\xff has 3 bytes, not 4", "  /a/1 is gone"]
+    assert lines[20:] == [
+        "  /a/19 is gone",
+        "  and 2 more",
+        "make a new manifest with 'pkgjail resolve', and review what differs",
+    ]

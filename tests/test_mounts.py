@@ -1,0 +1,272 @@
+"""The mount plan as text: the order of its steps, and each bind that is made or refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pkgjail.errors import JailError
+from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
+from pkgjail.mounts import Account, entry_files, plan_jail
+from tests.tree_text import parse_tree, plan_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEADER = Header(
+    schema=1,
+    distribution=Distribution(id="debian", version="12"),
+    architecture="amd64",
+    policy="sha256:0",
+    whitelists=(),
+    blacklists=(),
+    recommends=False,
+    essential=False,
+)
+_USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
+
+# The sources: `dir` and `file` are there, `gone` is not, `to-dir` is a link.
+_SOURCES = ("dir", "file", "gone", "to-dir")
+
+_MANIFEST = """
+/
+/empty/
+/etc/hostname
+/opt/tool/bin/x
+/home -> data/home
+/loop -> loop
+"""
+
+
+def manifest(tree: str, *, at_entry: str = "") -> Manifest:
+    """A manifest of a tree's text, each directory named; `at_entry` is a file that is made."""
+    nodes = {node.path: node for node in parse_tree(tree)}
+    above = {path[:end] for path in nodes for end in range(1, len(path)) if path[end : end + 1] == b"/"}
+    entries = [FileEntry(path=path, kind="directory", mode=0o755) for path in above - nodes.keys()]
+    for path, node in nodes.items():
+        if node.kind == "regular":
+            entry = FileEntry(path=path, kind="regular", mode=node.mode, size=len(node.data))
+        else:
+            entry = FileEntry(path=path, kind=node.kind, mode=node.mode, target=node.data or None)
+        entries.append(entry)
+    if at_entry:
+        entries.append(FileEntry(path=at_entry.encode(), kind="regular", mode=0o644, origin="entry"))
+    files = tuple(sorted(entries, key=lambda entry: entry.path))
+    return Manifest(header=_HEADER, packages=(), dependencies=(), files=files)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "to-dir").symlink_to("dir")
+    return tmp_path.resolve()
+
+
+def bind(sources: Path, text: str) -> UserBind:
+    """`SOURCE:DESTINATION[:ro]`; the source is one of `_SOURCES`."""
+    source, destination, *read_only = text.split(":")
+    assert source in _SOURCES
+    return UserBind(
+        source=os.fsencode(sources / source), destination=destination.encode(), writable=not read_only
+    )
+
+
+def test_a_plan_makes_the_image_seals_it_and_mounts_the_rest_on_top() -> None:
+    """After the seal nothing of the image can be written; what is writable comes later."""
+    tree = """
+    /bin -> usr/bin
+    /etc/ 0700
+    /usr/bin/sh 0755 = #!
+    /var/tmp/ 01777
+    /root
+    """
+    made = {b"/etc/passwd": b"root\n", b"/etc/unasked": b"no"}
+    plan = plan_jail(
+        manifest(tree, at_entry="/etc/passwd"), JailOptions(network=False), made_at_entry=made, root=b"/./"
+    )
+    assert (plan.root, plan.network, plan.hostname) == (b"/", False, "pkgjail")
+    expected = """
+    directory /
+    symlink /bin usr/bin
+    directory /etc 0700
+    content /etc/passwd 'root\\n'
+    hostfile /root 2 bytes
+    directory /usr
+    directory /usr/bin
+    hostfile /usr/bin/sh 0755 2 bytes
+    directory /var
+    directory /var/tmp 1777
+    directory /dev
+    directory /proc
+    directory /sys
+    directory /tmp
+    seal
+    proc /proc
+    sys /sys
+    devices /dev
+    tmpfs /tmp 1777
+    tmpfs /var/tmp 1777
+    """
+    assert plan_lines(plan) == dedent(expected).split("\n")[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        pytest.param("/ 0555", "directory / 0555", id="the root's own mode"),
+        pytest.param("/a/", "directory /", id="a root without one"),
+        pytest.param("/tmp/ 0700", "directory /tmp 0700, tmpfs /tmp 1777", id="an empty /tmp is private"),
+        pytest.param("/tmp/x", "directory /tmp, hostfile /tmp/x 2 bytes", id="one with names keeps them"),
+        pytest.param("/var/tmp/x", "directory /var/tmp, hostfile /var/tmp/x 2 bytes", id="/var/tmp too"),
+        pytest.param(
+            "/dev/x/", "directory /dev, directory /dev/x, devices /dev", id="what is in /dev is covered"
+        ),
+    ],
+)
+def test_what_the_manifest_says_of_the_jails_own_directories(tree: str, expected: str) -> None:
+    top = expected.split(" ")[1].rstrip(",")
+    about = re.compile(rf"[a-z]+ {top}(/.+)?( .*)?")
+    lines = plan_lines(plan_jail(manifest(tree), JailOptions(), made_at_entry={}))
+    assert ", ".join(filter(about.fullmatch, lines)) == expected
+
+
+def test_a_file_made_at_entry_for_which_there_is_nothing_is_empty() -> None:
+    plan = plan_jail(manifest("", at_entry="/etc/hosts"), JailOptions(), made_at_entry={})
+    assert "content /etc/hosts ''" in plan_lines(plan)
+
+
+# Each row: what it protects, the binds, the steps before the seal, and those at the end.
+BINDS = [
+    ("a directory, at a path that is made", ["dir:/w/x"], ["/w", "/w/x"], ["bind /w/x DIR writable"]),
+    ("read-only", ["dir:/w:ro"], ["/w"], ["bind /w DIR read-only"]),
+    ("a file is bound onto an empty one", ["file:/w/f"], ["/w", "file /w/f"], ["bind /w/f FILE writable"]),
+    ("onto an empty directory of the manifest", ["dir:/empty"], [], ["bind /empty DIR writable"]),
+    ("beside names of the manifest", ["dir:/opt/y"], ["/opt/y"], ["bind /opt/y DIR writable"]),
+    ("a link as source means what it leads to", ["to-dir:/w"], ["/w"], ["bind /w DIR writable"]),
+    (
+        "through a link of the manifest",
+        ["dir:/home/me"],
+        ["/data", "/data/home", "/data/home/me"],
+        ["bind /data/home/me DIR writable"],
+    ),
+    ("'..' and '.' in a destination", ["dir:/w/./../v"], ["/v"], ["bind /v DIR writable"]),
+    ("the private /tmp", ["dir:/tmp"], [], ["bind /tmp DIR writable"]),
+    (
+        "below the private /tmp, where it is made once that is there",
+        ["dir:/tmp/a/b", "file:/tmp/f"],
+        [],
+        [
+            "directory /tmp/a",
+            "directory /tmp/a/b",
+            "bind /tmp/a/b DIR writable",
+            "content /tmp/f ''",
+            "bind /tmp/f FILE writable",
+        ],
+    ),
+    (
+        "one below another, in either order; what the outer one holds is not ours to make",
+        ["dir:/w/in:ro", "dir:/w"],
+        ["/w"],
+        ["bind /w DIR writable", "bind /w/in DIR read-only"],
+    ),
+    ("of two at one place the later", ["dir:/w", "dir:/w:ro"], ["/w"], ["bind /w DIR read-only"]),
+    (
+        "two files beside each other",
+        ["file:/f", "file:/g"],
+        ["file /f", "file /g"],
+        ["bind /f FILE writable", "bind /g FILE writable"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("binds", "before", "after"), [row[1:] for row in BINDS], ids=[row[0] for row in BINDS]
+)
+def test_binds(sources: Path, binds: list[str], before: list[str], after: list[str]) -> None:
+    bare = plan_lines(plan_jail(manifest(_MANIFEST), JailOptions(), made_at_entry={}))
+    options = JailOptions(binds=tuple(bind(sources, text) for text in binds))
+    lines = plan_lines(plan_jail(manifest(_MANIFEST), options, made_at_entry={}))
+    seal = bare.index("seal")
+    made = [f"content {text[5:]} ''" if text.startswith("file ") else f"directory {text}" for text in before]
+    places = {"DIR": str(sources / "dir"), "FILE": str(sources / "file")}
+    ends = [" ".join(places.get(word, word) for word in line.split(" ")) for line in after]
+    assert lines == [*bare[:seal], *made, *bare[seal:], *ends]
+
+
+_ELSEWHERE = "bind it at a path of its own (SOURCE:DESTINATION)"
+REFUSALS = [
+    ("dir:/", f"at /: it would cover 13 of the jail's own names; {_ELSEWHERE}"),
+    ("dir:/opt", f"at /opt: it would cover 3 of the jail's own names; {_ELSEWHERE}"),
+    ("dir:/proc", f"at /proc: the jail has a filesystem of its own there; {_ELSEWHERE}"),
+    ("dir:/proc/self", f"at /proc/self: the jail has a filesystem of its own there; {_ELSEWHERE}"),
+    ("file:/dev/null", f"at /dev/null: the jail has a filesystem of its own there; {_ELSEWHERE}"),
+    ("dir:/w/../sys", f"at /sys: the jail has a filesystem of its own there; {_ELSEWHERE}"),
+    ("file:/etc/hostname", f"at /etc/hostname: the manifest has a file there; {_ELSEWHERE}"),
+    ("file:/empty", f"at /empty: that is a directory in the jail, and the source is not; {_ELSEWHERE}"),
+    (
+        "dir:/etc/hostname/x",
+        "cannot make /etc/hostname/x in the jail: /etc/hostname is a file there; choose another path",
+    ),
+    ("dir:/loop", "cannot resolve /loop in the jail: too many symbolic links"),
+    ("gone:/w", "gone: No such file or directory; make it or name another"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSALS)
+def test_a_bind_that_would_break_the_manifest_is_refused(sources: Path, text: str, message: str) -> None:
+    options = JailOptions(binds=(bind(sources, text),))
+    with pytest.raises(JailError) as caught:
+        plan_jail(manifest(_MANIFEST), options, made_at_entry={})
+    assert str(caught.value).endswith(message)
+    assert str(caught.value).startswith("cannot ")
+
+
+def test_a_bind_at_a_tmp_that_the_manifest_fills_is_refused(sources: Path) -> None:
+    options = JailOptions(binds=(bind(sources, "dir:/tmp"),))
+    with pytest.raises(JailError, match="it would cover 1 of the jail's own names"):
+        plan_jail(manifest("/tmp/x"), options, made_at_entry={})
+
+
+def test_a_manifest_with_a_file_where_the_jail_needs_a_directory_is_refused() -> None:
+    with pytest.raises(JailError, match="cannot make /proc in the jail: /proc is a symbolic link there"):
+        plan_jail(manifest("/proc -> x"), JailOptions(), made_at_entry={})
+
+
+def test_the_files_made_at_entry_for_an_ordinary_user() -> None:
+    made = entry_files(_USER, host_resolver=b"nameserver 192.0.2.1\n", network=True)
+    assert {path.decode(): content.decode() for path, content in made.items()} == {
+        "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
+        "ada:x:1000:1001:ada:/tmp:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n",
+        "/etc/group": "root:x:0:\nstaff:x:1001:\nnogroup:x:65534:\n",
+        "/etc/hosts": "127.0.0.1\tlocalhost pkgjail\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"
+        "services: files\nprotocols: files\n",
+        "/etc/resolv.conf": "nameserver 192.0.2.1\n",
+    }
+
+
+def test_root_is_root_and_without_network_there_is_no_resolver() -> None:
+    root = Account(name="root", uid=0, gid=0, group="root", home="/tmp")
+    made = entry_files(root, host_resolver=b"nameserver 192.0.2.1\n", network=False)
+    assert made[b"/etc/passwd"].startswith(b"root:x:0:0:root:/tmp:/bin/sh\nnobody:")
+    assert made[b"/etc/resolv.conf"] == b""
+
+
+@given(*[st.text(st.characters(exclude_characters="\0"), max_size=8)] * 3, st.integers(1, 65533))
+def test_no_name_of_a_user_can_write_a_line_or_a_field_of_its_own(
+    name: str, group: str, home: str, uid: int
+) -> None:
+    account = Account(name=name, uid=uid, gid=uid, group=group, home=home)
+    made = entry_files(account, host_resolver=b"", network=True)
+    users = [line.split(b":") for line in made[b"/etc/passwd"].split(b"\n")[:-1]]
+    groups = [line.split(b":") for line in made[b"/etc/group"].split(b"\n")[:-1]]
+    assert [(len(user), user[2]) for user in users] == [(7, b"0"), (7, b"%d" % uid), (7, b"65534")]
+    assert [(len(one), one[2]) for one in groups] == [(4, b"0"), (4, b"%d" % uid), (4, b"65534")]
