@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         closure_graph,
         collect_files,
         dump_manifest,
-        hash_files,
         load_policy,
         open_database,
         resolve,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         write_manifest,
     )
     from pkgjail.errors import PkgjailError
+    from pkgjail.hashing import hash_files
     from pkgjail.jail import default_environment, run_in_jail
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.mounts import plan_jail
@@ -54,6 +54,7 @@ __all__ = [
 _HOMES = {
     "PkgjailError": "errors",
     "default_environment": "jail",
+    "hash_files": "hashing",
     "parse_manifest": "manifest",
     "plan_jail": "mounts",
     "read_manifest": "manifest",

@@ -15,7 +15,6 @@ from pkgjail.backends import available, open_database
 from pkgjail.errors import ClosureError, Problem
 from pkgjail.files import collect_files
 from pkgjail.graph import closure_graph, resolve_closure
-from pkgjail.hashing import HashCache, hash_files
 from pkgjail.manifest import (
     build_manifest,
     dump_manifest,
@@ -29,19 +28,17 @@ from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipp
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pkgjail.model import Closure, Manifest
     from pkgjail.reporter import Reporter
 
 __all__ = [
-    "HashCache",
     "available",
     "build_manifest",
     "closure_graph",
     "collect_files",
     "dump_manifest",
-    "hash_files",
     "load_policy",
     "manifest_digest",
     "open_database",
@@ -95,13 +92,17 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     )
     closure = resolve_closure(database, policy)
     _refuse_unmet(closure, reporter, allow=allow_unmet)
-    hasher = partial(hash_files, root=root, cache=HashCache.default(), reporter=reporter)
-    file_set = collect_files(
-        database, closure, policy, root=root, hasher=hasher if hashed else None, reporter=reporter
-    )
+    hasher = _hasher(root, reporter) if hashed else None
+    file_set = collect_files(database, closure, policy, root=root, hasher=hasher, reporter=reporter)
     return build_manifest(
         policy, policy_digest(policy), database.distribution, database.architecture, closure, file_set
     )
+
+
+def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:
+    from pkgjail.hashing import HashCache, hash_files  # brings sqlite3 in
+
+    return partial(hash_files, root=root, cache=HashCache.default(), reporter=reporter)
 
 
 def _refuse_unmet(closure: Closure, reporter: Reporter, *, allow: bool) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from typing_extensions import dataclass_transform
 else:
@@ -227,6 +227,10 @@ class PackageDatabase(Protocol):
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """The paths that the package's record lists, where diversions put them; as recorded else."""
+        ...
+
+    def owners(self, paths: Collection[bytes]) -> Mapping[bytes, str]:
+        """Those of `paths` that are among some package's `owned_paths`, each with that one's key."""
         ...
 
     def conffiles(self, package: Package) -> frozenset[bytes]:

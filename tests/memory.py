@@ -34,7 +34,7 @@ from pkgjail.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 _RELATION = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9+.-]*)(?::(?P<architecture>[a-z0-9-]+))?"
@@ -199,6 +199,11 @@ class MemoryDatabase:
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """The paths in the order of the text, conffiles last."""
         return self._records[package.key].owned
+
+    def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
+        """The first package, by key, that owns each path."""
+        pairs = [(path, key) for key, each in self._records.items() for path in each.owned if path in paths]
+        return dict(reversed(pairs))
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
         """The paths marked `conffile`."""

@@ -9,7 +9,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import TOP, Caller
+
+from tests.conftest import TOP, Caller
 
 if TYPE_CHECKING:
     from pathlib import Path

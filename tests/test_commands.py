@@ -19,7 +19,7 @@ from pkgjail.manifest import read_manifest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Caller
+    from tests.conftest import Caller
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_the_old_manifest(tmp_path: Path) -> None:
     """Writing fails part of the way, as on a full disk (here EFBIG); the old bytes stay."""
     out = tmp_path / "out.jsonl"
     out.write_text("old")
-    command = [sys.executable, "-m", "pkgjail", "resolve", "base", "--no-hash", "-o", out]
+    command = [sys.executable, "-m", "pkgjail", "resolve", "base", "--no-hash", "-o", str(out)]
     ran = subprocess.run(command, preexec_fn=_small_disk, capture_output=True, text=True, check=False)
     assert ran.returncode == 1, ran.stderr
     assert str(out) in ran.stderr
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_the_old_manifest(tmp_path: Path) -> None:
 def test_a_kill_leaves_the_old_manifest_or_the_new(tmp_path: Path, delay: float) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("old")
-    command = [sys.executable, "-m", "pkgjail", "resolve", "base", "--no-hash", "-o", out]
+    command = [sys.executable, "-m", "pkgjail", "resolve", "base", "--no-hash", "-o", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     time.sleep(delay)
     process.kill()

@@ -262,14 +262,16 @@ INCLUDES = [
         /srv/one.conf
         /srv/two.txt
         /srv/quoted*/x
+        /srv/back\\x5cslash
         """,
         packages="p 1 amd64",
-        includes=["/opt/a", "/opt/d", "/srv/*.conf", "/srv/quoted\\*/x"],
+        includes=["/opt/a", "/opt/d", "/srv/*.conf", "/srv/quoted\\*/x", "/srv/back\\\\slash"],
         drops=["deep"],
         expected="""
         /opt/a regular include(w.toml:1)
         /opt/d directory include(w.toml:2)
         /opt/d/link symlink /opt include(w.toml:2)
+        /srv/back\\x5cslash regular include(w.toml:5)
         /srv/one.conf regular include(w.toml:3)
         /srv/quoted*/x regular include(w.toml:4)
         dropped /opt/d/deep by b.ignore:1: deep

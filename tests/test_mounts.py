@@ -41,6 +41,7 @@ _MANIFEST = """
 /opt/tool/bin/x
 /home -> data/home
 /loop -> loop
+/short -> /opt/tool
 """
 
 
@@ -156,6 +157,7 @@ BINDS = [
         ["/data", "/data/home", "/data/home/me"],
         ["bind /data/home/me DIR writable"],
     ),
+    ("an absolute one too", ["dir:/short/y"], ["/opt/tool/y"], ["bind /opt/tool/y DIR writable"]),
     ("'..' and '.' in a destination", ["dir:/w/./../v"], ["/v"], ["bind /v DIR writable"]),
     ("the private /tmp", ["dir:/tmp"], [], ["bind /tmp DIR writable"]),
     (
@@ -202,7 +204,7 @@ def test_binds(sources: Path, binds: list[str], before: list[str], after: list[s
 
 _ELSEWHERE = "bind it at a path of its own (SOURCE:DESTINATION)"
 REFUSALS = [
-    ("dir:/", f"at /: it would cover 13 of the jail's own names; {_ELSEWHERE}"),
+    ("dir:/", f"at /: it would cover 14 of the jail's own names; {_ELSEWHERE}"),
     ("dir:/opt", f"at /opt: it would cover 3 of the jail's own names; {_ELSEWHERE}"),
     ("dir:/proc", f"at /proc: the jail has a filesystem of its own there; {_ELSEWHERE}"),
     ("dir:/proc/self", f"at /proc/self: the jail has a filesystem of its own there; {_ELSEWHERE}"),

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -191,28 +192,20 @@ def test_binds(base_manifest: Manifest, tmp_path: Path) -> None:
 
 def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
     """Every file that differs is named, and the command is not run."""
-    wrong = [
-        entry
-        for entry in base_manifest.files
-        if entry.path in (b"/usr/bin/cat", b"/usr/bin/ls", b"/usr/bin/cp")
-    ]
-    changed = {wrong[0].path: {"size": 1}, wrong[1].path: {"mode": 0o700}}
-    files = [_with(entry, **changed.get(entry.path, {})) for entry in base_manifest.files]
-    files = [_with(e, path=b"/usr/bin/zzz-gone") if e.path == wrong[2].path else e for e in files]
-    manifest = _with(base_manifest, files=tuple(sorted(files, key=lambda e: e.path)))
+    lies: dict[bytes, dict[str, Any]] = {
+        b"/usr/bin/cat": {"size": 1},
+        b"/usr/bin/cp": {"mode": 0o700},
+        b"/usr/bin/ls": {"path": b"/usr/bin/zzz-gone"},
+    }
+    files = [replace(entry, **lies.get(entry.path, {})) for entry in base_manifest.files]
+    manifest = replace(base_manifest, files=tuple(sorted(files, key=lambda entry: entry.path)))
     with pytest.raises(DriftError, match="has changed") as caught:
         run_in_jail(manifest, ["true"], jail_options())
     assert {path: what.split()[0] for path, what in caught.value.changes} == {
-        wrong[0].path: "has",
-        wrong[1].path: "has",
+        b"/usr/bin/cat": "has",
+        b"/usr/bin/cp": "has",
         b"/usr/bin/zzz-gone": "is",
     }
-
-
-def _with(thing: object, **changes: object) -> object:
-    from dataclasses import replace
-
-    return replace(thing, **changes)  # type: ignore[type-var]
 
 
 def test_a_missing_bind_source_is_told(base_manifest: Manifest) -> None:

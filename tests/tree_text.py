@@ -146,16 +146,15 @@ def plan_lines(plan: s.Plan) -> list[str]:
 def _step_line(step: s.Step) -> str:
     words = [type(step).__name__.lower()]
     for field, value in zip(step._fields, step):
-        if field == "mode":
-            words.append(
-                "" if value == (0o755 if isinstance(step, s.Directory) else 0o644) else f"{value:04o}"
-            )
+        if field == "mode" and isinstance(value, int):
+            usual = 0o755 if isinstance(step, s.Directory) else 0o644
+            words.append(f"{value:04o}" if value != usual else "")
         elif field == "writable":
             words.append("writable" if value else "read-only")
         elif isinstance(value, bytes):
             words.append(repr(value)[1:] if field == "content" else shown(value))
         else:
-            words.append(f"{value} bytes")
+            words.append(f"{value!r} bytes")
     return " ".join(filter(None, words))
 
 

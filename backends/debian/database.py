@@ -17,7 +17,7 @@ from pkgjail.backends.debian.shortcomings import Shortcomings
 from pkgjail.backends.debian.status import read_status, refuse_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pkgjail.backends.debian.status import Reader
     from pkgjail.model import (
@@ -88,6 +88,10 @@ class DebianDatabase:
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """The lines of the package's list file, each where dpkg-divert(1) has put it."""
         return self._paths.owned(package)
+
+    def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
+        """Whose file list has each of `paths`, after diversions."""
+        return self._paths.owners(paths, self.packages.values())
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
         """The status file's Conffiles that the package still ships, where diversions have put them."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pkgjail.backends.debian.root import Root
     from pkgjail.backends.debian.status import Installation
@@ -45,6 +45,19 @@ class Paths:
             lines = [self._diverted(line, package) for line in lines]
         return tuple(dict.fromkeys(root + lines))
 
+    def owners(self, paths: Collection[bytes], packages: Collection[Package]) -> dict[bytes, str]:
+        """The key of the package, of `packages`, that owns each of `paths`; one pass over all lists."""
+        found: dict[bytes, str] = {}
+        recorded = {path for path, (target, _) in self._diversions.items() if target in paths}
+        recorded.update(paths)
+        for package in packages if paths else ():
+            # Comparing the lines as they stand is what makes this quick; few lists go further.
+            if not recorded.isdisjoint(self._root.read(self._list_file(package)).split(b"\n")):
+                for path in self.owned(package):
+                    if path in paths:
+                        found.setdefault(path, package.key)
+        return found
+
     def conffiles(self, package: Package) -> frozenset[bytes]:
         """The status file's Conffiles that the package still ships, where diversions have put them.
 
@@ -70,10 +83,13 @@ class Paths:
 
         That is format 1 of the directory (the file `format` says so), since dpkg 1.16.
         """
-        qualified = self._root.read(self._root.admin(b"info", b"format"), missing=b"0").strip() == b"1"
         same = self._installations[package.key].multi_arch == "same"
-        name = package.key if qualified and same else package.name
+        name = package.key if same and self._lists_name_architecture else package.name
         return self._root.admin(b"info", os.fsencode(f"{name}.list"))
+
+    @cached_property
+    def _lists_name_architecture(self) -> bool:
+        return self._root.read(self._root.admin(b"info", b"format"), missing=b"0").strip() == b"1"
 
     def _diverted(self, path: bytes, package: Package) -> bytes:
         """Where `path` of `package` is: one's own diversion moves everybody else's file."""

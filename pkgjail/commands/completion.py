@@ -22,7 +22,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the code."""
-    import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
+    from argcomplete.shell_integration import shellcode
 
-    print(argcomplete.shellcode(["pkgjail"], shell=arguments.shell))
+    print(shellcode(["pkgjail"], shell=arguments.shell))
     return 0

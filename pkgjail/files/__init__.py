@@ -94,17 +94,15 @@ class _Owners:
         self._tree = tree
 
     def __call__(self, paths: Collection[bytes]) -> dict[bytes, str]:
-        """The owner's key for those real paths of `paths` that have one; one pass over all lists.
+        """The owner's key for those real paths of `paths` that have one.
 
-        Last names are compared first: resolving every path of a host takes longer than all else.
+        A package may record `/usr/lib/x` as `/lib/x` where `/lib` is a link to `usr/lib`.
         """
-        found: dict[bytes, str] = {}
-        names = {path[path.rfind(b"/") + 1 :] for path in paths}
-        for package in self._database.packages.values() if paths else ():
-            for path in self._database.owned_paths(package):
-                if path[path.rfind(b"/") + 1 :] in names and (place := self._tree.real(path)) in paths:
-                    found.setdefault(place, package.key)
-        return found
+        spelled = {path: path for path in paths}
+        for link, target in self._tree.top_links():
+            below = target + b"/"
+            spelled.update((link + p[len(target) :], p) for p in paths if p.startswith(below))
+        return {spelled[path]: key for path, key in self._database.owners(spelled.keys()).items()}
 
 
 def _tell(file_set: FileSet, reporter: Reporter) -> None:

@@ -54,9 +54,8 @@ class Draft:
                 self._decide(path, name, is_directory=False)
                 continue
             found = self.tree.lstat(path)
-            kind = _kind(found)
-            rule_decides = self._decide(path, name, is_directory=kind == "directory")
-            if not rule_decides and kind is None:
+            is_directory = found is not None and stat.S_ISDIR(found.st_mode)
+            if self._decide(path, name, is_directory=is_directory) and _kind(found) is None:
                 self._miss(path, name, found)
 
     def place(self, path: bytes) -> bytes:
@@ -73,6 +72,10 @@ class Draft:
     def was_dropped(self, path: bytes) -> bool:
         """Whether a rule dropped `path`, as recorded anywhere."""
         return self.tree.real(path) in self._dropped
+
+    def drops(self, path: bytes) -> bool:
+        """Whether the blacklist would drop `path`, as recorded anywhere, were it to come in."""
+        return self._judge(self.tree.real(path), is_directory=False) is not None
 
     def settled(self, path: bytes) -> bool:
         """Whether the real path `path` was judged already."""
@@ -101,13 +104,13 @@ class Draft:
         )
 
     def _decide(self, path: bytes, name: Name, *, is_directory: bool) -> bool:
-        """Keep the name, or drop it and say True."""
+        """Keep the name and say True, or drop it."""
         rule = self._judge(path, is_directory=is_directory)
         if rule is None:
             self.kept[path] = name
-            return False
-        self._dropped[path] = (rule, name)
-        return True
+        else:
+            self._dropped[path] = (rule, name)
+        return rule is None
 
     def _miss(self, path: bytes, name: Name, found: os.stat_result | None) -> None:
         del self.kept[path]

@@ -50,8 +50,9 @@ def add_alternatives(draft: Draft, groups: Sequence[AlternativeGroup], reporter:
             best = min(inside, key=lambda c: (-c.priority, c.targets))
             _add_links(draft, group, best.targets, " (the host's choice is not in the set)")
         elif any(draft.was_dropped(c.targets[0]) for c in group.choices):
-            link = text_path(group.links[0][0])
-            reporter.warn(f"alternatives: the blacklist leaves no candidate for {link}")
+            link = group.links[0][0]
+            if not draft.drops(link):
+                reporter.warn(f"alternatives: the blacklist leaves no candidate for {text_path(link)}")
 
 
 def _hosts_choice(draft: Draft, group: AlternativeGroup) -> tuple[bytes, ...] | None:

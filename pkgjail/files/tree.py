@@ -71,6 +71,14 @@ class Tree:
         """The symbolic links (their real paths) that `real` went through for `path`."""
         return self._resolve(path.rpartition(b"/")[0])[1]
 
+    def top_links(self) -> list[tuple[bytes, bytes]]:
+        """The symbolic links in the root directory, each with the real path that it leads to."""
+        return [
+            (path, self._resolve(path)[0])
+            for path in (b"/" + name for name in self.names(b"/"))
+            if (found := self.lstat(path)) is not None and stat.S_ISLNK(found.st_mode)
+        ]
+
     def _look(self, path: bytes) -> os.stat_result | None:
         if self._state(path.rpartition(b"/")[0]) != _OPEN:
             return None

@@ -44,7 +44,7 @@ class _Job(NamedTuple):
     command: Command
     report: int
     channel: socket.socket | None
-    mask: set[signal.Signals]
+    mask: set[int]
 
 
 class StageError(Exception):
@@ -80,7 +80,7 @@ def run(plan: Plan, command: Command) -> int:
     report = os.memfd_create("pkgjail-report", os.MFD_CLOEXEC)  # unlike a pipe, never full
     ours, theirs = socket.socketpair() if command.terminal else (None, None)
     # Signals wait until somebody is there to relay them.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)
+    mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}
     job = _Job(plan, command, report, theirs, mask)
     keeper = os.fork()
     if keeper == 0:

@@ -25,7 +25,7 @@ RELAYED = frozenset(
 
 
 @contextlib.contextmanager
-def relaying(child: int, mask: set[signal.Signals]) -> Iterator[None]:
+def relaying(child: int, mask: set[int]) -> Iterator[None]:
     """Relay `RELAYED` signals to `child` meanwhile.
 
     The caller has them blocked; they are let through (`mask` restored) only while the handlers are

@@ -1,0 +1,202 @@
+"""Exactness: what a process in the jail can see is the manifest, name by name; and drift stops it.
+
+Real namespaces: a child builds the root that the plan describes, enters it, and walks it with what
+is already loaded, so that no program has to be inside.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pkgjail.files import collect_files
+from pkgjail.model import Closure, Distribution, Header, JailOptions, Manifest, Policy, Rule
+from pkgjail.mounts import plan_jail
+from pkgjail.sandbox import syscalls as sc
+from pkgjail.sandbox.build import HostChangedError, enter_new_root
+from tests.memory import MemoryDatabase
+from tests.tree_text import (
+    DIRECTORY_MODES,
+    NOBODY,
+    PRIVATE_MODES,
+    Node,
+    in_child,
+    make,
+    name_line,
+    parse_tree,
+    shown,
+    tree,
+    trees,
+)
+from tests.tree_text import walk_lines as walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+USERS = sorted({os.geteuid(), os.geteuid() or NOBODY})
+# What a jail has of its own.
+_OWN = (b"/dev", b"/proc", b"/sys", b"/tmp")
+
+
+def manifest_of(root: bytes) -> Manifest:
+    """Every name below `root`, as the rule `/**` finds them."""
+    policy = Policy(
+        whitelists=(), blacklists=(), packages=(), includes=(Rule(pattern="/**", origin="w.toml:1"),)
+    )
+    closure = Closure(packages=(), dependencies=(), reasons={})
+    files = collect_files(MemoryDatabase({}), closure, policy, root=root)
+    header = Header(
+        schema=1,
+        distribution=Distribution(id="debian", version="12"),
+        architecture="amd64",
+        policy="sha256:0",
+        whitelists=(),
+        blacklists=(),
+        recommends=False,
+        essential=False,
+    )
+    return Manifest(header=header, packages=(), dependencies=(), files=files.entries)
+
+
+def without(manifest: Manifest, paths: set[bytes]) -> Manifest:
+    """The manifest less these paths and all below them."""
+    files = tuple(
+        entry
+        for entry in manifest.files
+        if not any(entry.path == path or entry.path.startswith(path + b"/") for path in paths)
+    )
+    return Manifest(header=manifest.header, packages=(), dependencies=(), files=files)
+
+
+def promised(manifest: Manifest, root: bytes, uid: int) -> list[str]:
+    """What a walk by the user `uid` must find, read from the tree itself, not from the manifest."""
+    lines = []
+    for entry in manifest.files:
+        if entry.path == b"/" or entry.path in _OWN:
+            continue
+        found = os.lstat(root + entry.path)
+        line = name_line(root, entry.path, found)
+        readable = stat.S_IRUSR if uid == found.st_uid else stat.S_IROTH
+        if entry.kind == "regular" and not found.st_mode & readable:
+            line = f"{line.rpartition(' ')[0]} unreadable"
+        lines.append(line)
+    return sorted(lines)
+
+
+def seen(manifest: Manifest, root: bytes, uid: int) -> str:
+    """What the user `uid` finds in the jail of `manifest`, or what has changed on the host."""
+    plan = plan_jail(manifest, JailOptions(), made_at_entry={}, root=root)
+
+    def enter() -> str:
+        try:
+            enter_new_root(plan)
+        except HostChangedError as changed:
+            return "\n".join(f"{shown(path)} {found}" for path, found in changed.changes)
+        sc.capset_none()  # as the command will have it
+        return "\n".join(walk(b"", skipped=_OWN))
+
+    return in_child(lambda: _in_namespaces(enter), uid)
+
+
+def _in_namespaces(work: Callable[[], str]) -> str:
+    """What `work` returns in new user, mount and PID namespaces, as `pkgjail.sandbox.stage` makes them."""
+    user, group = os.geteuid(), os.getegid()
+    sc.prctl(sc.PR_SET_DUMPABLE, 1)  # changing the user took it away, and with it /proc/self
+    sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+    return in_child(work, user)
+
+
+_DEEP = [Node(b"/d" * 300, "directory")]
+
+
+@pytest.mark.parametrize("uid", USERS)
+@settings(max_examples=1500, deadline=None)
+@given(trees(directory_modes=(*DIRECTORY_MODES, *PRIVATE_MODES)), st.data())
+@example(_DEEP, None)
+def test_a_walk_of_the_jail_finds_the_manifest_and_nothing_else(
+    uid: int, nodes: list[Node], data: st.DataObject | None
+) -> None:
+    with tree(nodes) as root:
+        whole = manifest_of(root)
+        paths = [entry.path for entry in whole.files if entry.path != b"/"]
+        left_out = data.draw(st.sets(st.sampled_from(paths), max_size=3)) if data and paths else set()
+        manifest = without(whole, left_out)
+        assert seen(manifest, root, uid).splitlines() == promised(manifest, root, uid)
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees())
+def test_the_rule_for_everything_brings_every_name_of_a_tree_that_all_may_see(nodes: list[Node]) -> None:
+    """Without it the test above might compare little with little."""
+    with tree(nodes) as root:
+        found = promised(manifest_of(root), root, os.geteuid())
+        assert [line.split(" ")[:3] for line in found] == [line.split(" ")[:3] for line in walk(root)]
+
+
+_DISK = """
+/a/gone
+/a/same
+/a/now-a-link
+/a/longer = text
+/a/other-mode
+/a/now-a-directory
+/a/now-a-pipe
+/linked/x
+/linked/y
+/lost/deep/x
+/z/same
+"""
+
+
+def _change(root: bytes) -> None:
+    for path in (b"/a/gone", b"/a/now-a-link", b"/a/now-a-directory", b"/a/now-a-pipe"):
+        os.unlink(root + path)
+    os.symlink("same", root + b"/a/now-a-link")
+    os.mkdir(root + b"/a/now-a-directory")
+    os.mkfifo(root + b"/a/now-a-pipe")
+    with open(root + b"/a/longer", "ab") as file:
+        file.write(b"er")
+    os.chmod(root + b"/a/other-mode", 0o4600)
+    os.rename(root + b"/linked", root + b"/elsewhere")
+    os.symlink("elsewhere", root + b"/linked")
+    shutil.rmtree(root + b"/lost")
+
+
+@pytest.mark.parametrize("uid", USERS)
+def test_all_that_changed_on_the_host_is_named_and_nothing_is_entered(uid: int) -> None:
+    with tree(parse_tree(_DISK)) as root:
+        manifest = manifest_of(root)
+        _change(root)
+        assert seen(manifest, root, uid).splitlines() == [
+            "/a/gone is gone",
+            "/a/longer has 6 bytes, not 4",
+            "/a/now-a-directory is no longer a regular file",
+            "/a/now-a-link is no longer a regular file",
+            "/a/now-a-pipe is no longer a regular file",
+            "/a/other-mode has mode 4600, not 0644",
+            "/linked/x is gone",
+            "/linked/y is gone",
+            "/lost/deep/x is gone",
+        ]
+
+
+def test_names_that_come_to_the_host_later_are_not_seen() -> None:
+    """A bind of a whole directory would show them; a bind of each file does not."""
+    with tree(parse_tree("/a/x\n/a/empty/")) as root:
+        manifest = manifest_of(root)
+        before = seen(manifest, root, os.geteuid())
+        make([Node(b"/a/new", "regular"), Node(b"/a/empty/new", "regular"), Node(b"/new", "directory")], root)
+        assert seen(manifest, root, os.geteuid()) == before
