@@ -69,11 +69,15 @@ class Matcher:
         if not is_directory and not self._names_itself(subject):
             # What matches does so at a slash before the name, so it matches the directory as well.
             subject = subject[: subject.rfind("/") + 1]
-        try:
+        if subject in self._verdicts:
             return self._verdicts[subject]
-        except KeyError:
-            verdict = self._verdicts[subject] = self._judge(subject)
-            return verdict
+        verdict = self._verdicts[subject] = self._judge(subject)
+        return verdict
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in their order."""
+        return tuple(rule for rule, _, _ in self._rules)
 
     def unmatched(self) -> tuple[Rule, ...]:
         """Return the rules that matched none of the paths asked about so far, in their order.

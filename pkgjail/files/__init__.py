@@ -71,19 +71,22 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
 
 def _add_owned(draft: Draft, database: PackageDatabase, closure: Closure) -> None:
     """The packages' own paths, each with every package that lists it."""
-    owners: dict[bytes, set[str]] = {}
-    conffiles: set[bytes] = set()
-    for package in closure.packages:
-        for path in database.owned_paths(package):
-            owners.setdefault(path, set()).add(package.key)
-        conffiles.update(database.conffiles(package))
     names: dict[bytes, Name] = {}
-    for path, listed_by in owners.items():
-        place = draft.place(path)
-        before = names.get(place, Name())
-        origin = "conffile" if path in conffiles or before.origin == "conffile" else "package"
-        names[place] = Name(owners=before.owners | listed_by, origin=origin)
+    for package in closure.packages:
+        alone = Name(owners=frozenset((package.key,)))
+        conffiles = database.conffiles(package)
+        for path in database.owned_paths(package):
+            place = draft.place(path)
+            name = alone if path not in conffiles else alone._replace(origin="conffile")
+            before = names.get(place)
+            names[place] = name if before is None else _shared(before, name)
     draft.add(names)
+
+
+def _shared(one: Name, other: Name) -> Name:
+    """A name that two packages bring; its content is the administrator's if either says so."""
+    origin = "conffile" if "conffile" in (one.origin, other.origin) else "package"
+    return Name(owners=one.owners | other.owners, origin=origin)
 
 
 class _Owners:

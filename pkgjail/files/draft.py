@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pkgjail.files.tree import Tree
-    from pkgjail.model import Rule
     from pkgjail.patterns import Matcher
 
     Hasher = Callable[[Sequence[bytes]], Mapping[bytes, str]]
@@ -21,13 +20,17 @@ _KINDS = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "sym
 
 
 class Name(NamedTuple):
-    """A name that is to be in the jail: who brings it, how it comes, and its link text if ours."""
+    """A name that is to be in the jail: who brings it and how it comes.
+
+    With `is_ours` the jail makes it, whatever the disk has there: a symbolic link to `target`, or
+    without one a file that is made at entry.
+    """
 
     owners: frozenset[str] = frozenset()
     origin: str = "package"
     detail: str = ""
+    is_ours: bool = False
     target: bytes | None = None
-    made_at_entry: bool = False
 
 
 class Draft:
@@ -38,7 +41,8 @@ class Draft:
         self.tree = tree
         self.kept: dict[bytes, Name] = {}
         self._judge = judge
-        self._dropped: dict[bytes, tuple[Rule, Name]] = {}
+        self._labels = {rule: f"{rule.origin}: {rule.pattern}" for rule in judge.rules}
+        self._dropped: dict[bytes, tuple[str, Name]] = {}
         self._missing: dict[bytes, Missing] = {}
         self._links: list[tuple[bytes, tuple[bytes, ...]]] = []
 
@@ -47,15 +51,17 @@ class Draft:
 
         What is missing from the disk can still be made by us.
         """
-        for path in sorted(names.keys() - self.kept.keys() - self._dropped.keys()):
-            name = names[path]
-            if name.target is not None or name.made_at_entry:
-                self._missing.pop(path, None)
-                self._decide(path, name, is_directory=False)
+        for path, name in names.items():
+            if path in self.kept or path in self._dropped:
                 continue
-            found = self.tree.lstat(path)
-            is_directory = found is not None and stat.S_ISDIR(found.st_mode)
-            if self._decide(path, name, is_directory=is_directory) and _kind(found) is None:
+            found = None if name.is_ours else self.tree.lstat(path)
+            rule = self._judge(path, is_directory=found is not None and stat.S_ISDIR(found.st_mode))
+            if rule is not None:
+                self._dropped[path] = (self._labels[rule], name)
+            elif name.is_ours or (found is not None and stat.S_IFMT(found.st_mode) in _KINDS):
+                self.kept[path] = name
+                self._missing.pop(path, None)
+            else:
                 self._miss(path, name, found)
 
     def place(self, path: bytes) -> bytes:
@@ -87,77 +93,61 @@ class Draft:
         A directory that a rule dropped comes back when something below it was kept.
         """
         wanted = {link for place, links in self._links if place in self.kept for link in links}
-        for link in sorted(wanted):
-            if not self.settled(link):
-                self._decide(link, Name(origin="parent"), is_directory=False)
-        for path in list(self.kept):
-            self._keep_parents(path)
-        public = [path for path in sorted(self.kept) if self._is_hashed(path)]
-        digests = hasher(public) if hasher is not None else {}
+        self.add({link: Name(origin="parent") for link in wanted if not self.settled(link)})
+        for directory in {path[: path.rfind(b"/")] or b"/" for path in self.kept}:
+            self._keep_directory(directory)
+        kept = sorted(self.kept.items())
+        digests = hasher([path for path, name in kept if self._is_hashed(path, name)]) if hasher else {}
         return FileSet(
-            entries=tuple(self._entry(path, digests) for path in sorted(self.kept)),
-            dropped=tuple(
-                Dropped(path=path, rule=f"{rule.origin}: {rule.pattern}")
-                for path, (rule, _) in sorted(self._dropped.items())
-            ),
+            entries=tuple(self._entry(path, name, digests.get(path)) for path, name in kept),
+            dropped=tuple(Dropped(path=path, rule=rule) for path, (rule, _) in sorted(self._dropped.items())),
             missing=tuple(self._missing[path] for path in sorted(self._missing)),
         )
 
-    def _decide(self, path: bytes, name: Name, *, is_directory: bool) -> bool:
-        """Keep the name and say True, or drop it."""
-        rule = self._judge(path, is_directory=is_directory)
-        if rule is None:
-            self.kept[path] = name
-        else:
-            self._dropped[path] = (rule, name)
-        return rule is None
-
     def _miss(self, path: bytes, name: Name, found: os.stat_result | None) -> None:
-        del self.kept[path]
         reason = "special" if found is not None else "private" if self.tree.is_private(path) else "absent"
         self._missing[path] = Missing(path=path, reason=reason, owners=tuple(sorted(name.owners)))
 
-    def _keep_parents(self, path: bytes) -> None:
-        parent = path.rpartition(b"/")[0] or b"/"
-        while parent not in self.kept:
-            _, name = self._dropped.pop(parent, (None, Name(origin="parent")))
-            self._missing.pop(parent, None)
-            self.kept[parent] = name
-            parent = parent.rpartition(b"/")[0] or b"/"
+    def _keep_directory(self, directory: bytes) -> None:
+        """Bring in a directory, and those above it, whatever was decided of them."""
+        while directory not in self.kept:
+            _, name = self._dropped.pop(directory, (None, Name(origin="parent")))
+            self._missing.pop(directory, None)
+            self.kept[directory] = name
+            directory = directory[: directory.rfind(b"/")] or b"/"
 
-    def _is_hashed(self, path: bytes) -> bool:
+    def _is_hashed(self, path: bytes, name: Name) -> bool:
         """Only what others may read is hashed, so that all users record the same."""
-        name = self.kept[path]
-        found = None if name.made_at_entry or name.target is not None else self.tree.lstat(path)
+        found = None if name.is_ours else self.tree.lstat(path)
         return found is not None and stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IROTH)
 
-    def _entry(self, path: bytes, digests: Mapping[bytes, str]) -> FileEntry:
-        name = self.kept[path]
-        owners = tuple(sorted(name.owners))
-        if name.made_at_entry:
-            return FileEntry(
-                path=path, kind="regular", mode=0o644, owners=owners, origin=name.origin, detail=name.detail
-            )
-        found = None if name.target is not None else self.tree.lstat(path)
-        if found is None and name.target is None:  # holds what we make, and is not on the disk
-            return FileEntry(path=path, kind="directory", mode=0o755, owners=owners, origin=name.origin)
-        kind = _kind(found) or "symlink"
-        regular = found if kind == "regular" else None
-        target = name.target
-        if kind == "symlink" and target is None:
-            target = self.tree.readlink(path)
+    def _entry(self, path: bytes, name: Name, sha256: str | None) -> FileEntry:
+        kind, mode, size, target = self._as_on_disk(path) if not name.is_ours else _as_made(name)
         return FileEntry(
             path=path,
             kind=kind,
-            mode=0o777 if found is None or kind == "symlink" else stat.S_IMODE(found.st_mode),
-            size=regular.st_size if regular is not None else None,
+            mode=mode,
+            size=size,
             target=target,
-            sha256=digests.get(path),
-            owners=owners,
+            sha256=sha256,
+            owners=tuple(sorted(name.owners)),
             origin=name.origin,
             detail=name.detail,
         )
 
+    def _as_on_disk(self, path: bytes) -> tuple[str, int, int | None, bytes | None]:
+        """Kind, mode, size and link text of what the disk has at `path`."""
+        found = self.tree.lstat(path)
+        if found is None:  # a directory that holds what we make
+            return "directory", 0o755, None, None
+        kind = _KINDS[stat.S_IFMT(found.st_mode)]
+        if kind == "symlink":
+            return kind, 0o777, None, self.tree.readlink(path)
+        return kind, stat.S_IMODE(found.st_mode), found.st_size if kind == "regular" else None, None
 
-def _kind(found: os.stat_result | None) -> str | None:
-    return None if found is None else _KINDS.get(stat.S_IFMT(found.st_mode))
+
+def _as_made(name: Name) -> tuple[str, int, int | None, bytes | None]:
+    """The same of what the jail makes itself."""
+    return (
+        ("symlink", 0o777, None, name.target) if name.target is not None else ("regular", 0o644, None, None)
+    )

@@ -81,6 +81,7 @@ def _add_links(draft: Draft, group: AlternativeGroup, targets: Sequence[bytes], 
             owners=draft.kept[draft.tree.real(target)].owners,
             origin="alternative",
             detail=group.name + note,
+            is_ours=True,
         )
         names[draft.place(link)] = name._replace(target=admin)
         names[draft.place(admin)] = name._replace(target=target)
@@ -97,7 +98,7 @@ def add_generated(
             continue
         owners = keys.get(rule.package, frozenset())
         if rule.at_entry:
-            name = Name(owners, origin="entry", detail=rule.made_by, made_at_entry=True)
+            name = Name(owners, origin="entry", detail=rule.made_by, is_ours=True)
             draft.add({draft.place(raw_path(rule.pattern)): name})
         else:
             name = Name(owners, origin="generated", detail=rule.made_by)
@@ -136,15 +137,15 @@ def add_byte_code(draft: Draft) -> None:
         if path.endswith(b".py"):
             directory, _, file = path.rpartition(b"/")
             sources.setdefault(directory, {})[file[: -len(b".py")]] = name
+    compiled = {}
     for directory, stems in sources.items():
         cache = directory + b"/__pycache__"
-        compiled = {}
         for file in draft.tree.names(cache):
             match = _BYTE_CODE.fullmatch(file)
             source = stems.get(match["stem"]) if match else None
             if source is not None:
                 compiled[cache + b"/" + file] = Name(source.owners, "generated", "compileall")
-        draft.add(compiled)
+    draft.add(compiled)
 
 
 def add_includes(draft: Draft, rules: Sequence[Rule], owners_of: OwnersOf, reporter: Reporter) -> None:

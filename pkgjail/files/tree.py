@@ -33,11 +33,10 @@ class Tree:
 
         Below a symbolic link there is nothing: its target may be outside of the root.
         """
-        try:
+        if path in self._stats:
             return self._stats[path]
-        except KeyError:
-            found = self._stats[path] = self._look(path)
-            return found
+        found = self._stats[path] = self._look(path)
+        return found
 
     def is_private(self, path: bytes) -> bool:
         """Whether a directory above `path` may not be searched by others (mode o-x)."""
@@ -80,7 +79,8 @@ class Tree:
         ]
 
     def _look(self, path: bytes) -> os.stat_result | None:
-        if self._state(path.rpartition(b"/")[0]) != _OPEN:
+        directory = path[: path.rfind(b"/")]
+        if (self._states.get(directory) or self._state(directory)) != _OPEN:
             return None
         try:
             return os.lstat(self._root + path or b"/")
