@@ -52,10 +52,14 @@ def raw_path(text: str) -> bytes:
 
 @record
 class Rule:
-    """One line of a policy file: what it says, and where (`spack.toml:7`, never a directory)."""
+    """One line of a policy file: what it says, and where (`spack.toml:7`, never a directory).
+
+    `shipped` tells pkgjail's own lists, which are for every host, from those that somebody wrote.
+    """
 
     pattern: str
     origin: str
+    shipped: bool = False
 
 
 @record

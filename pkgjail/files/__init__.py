@@ -2,16 +2,16 @@
 
 DESIGN: package lists alone do not run (no package owns `/usr/bin/awk` or the CA bundle), so the
 set is made of four layers, each a function here or in `extras`; `draft` keeps and judges the
-names, `tree` looks at the disk.
+names, `tree` looks at the disk, `telling` has the warnings.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from pkgjail.files import extras
 from pkgjail.files.draft import Draft, Name
+from pkgjail.files.telling import tell_idle, tell_missing
 from pkgjail.files.tree import Tree
 from pkgjail.patterns import matcher
 from pkgjail.reporter import SILENT
@@ -43,7 +43,7 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
         policy: its `includes` add paths, its `drops` take paths away.
         root: the directory that stands for `/`.
         hasher: gives the SHA-256 (hex) of the paths it is passed; None leaves digests out.
-        reporter: hears of what was left out.
+        reporter: hears of what was left out, and of the user's drops that match nothing.
 
     Returns:
         Entries, dropped and missing paths, each sorted by path. Paths are real: a name that a
@@ -54,7 +54,8 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
         OSError: a file cannot be looked at or hashed.
 
     """
-    draft = Draft(Tree(root), matcher(policy.drops))
+    judge = matcher(policy.drops)
+    draft = Draft(Tree(root), judge)
     _add_owned(draft, database, closure)
     extras.add_alternatives(draft, database.alternatives(), reporter)
     owners_of = _Owners(database, draft.tree)
@@ -65,7 +66,8 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     extras.add_byte_code(draft)
     extras.add_includes(draft, policy.includes, owners_of, reporter)
     file_set = draft.finish(hasher)
-    _tell(file_set, reporter)
+    tell_missing(file_set, reporter)
+    tell_idle(judge.unmatched(), draft.tree, reporter)
     return file_set
 
 
@@ -106,16 +108,3 @@ class _Owners:
             below = target + b"/"
             spelled.update((link + p[len(target) :], p) for p in paths if p.startswith(below))
         return {spelled[path]: key for path, key in self._database.owners(spelled.keys()).items()}
-
-
-def _tell(file_set: FileSet, reporter: Reporter) -> None:
-    """One warning for each reason why listed paths are not in the set."""
-    reasons = {
-        "absent": "are not on the disk",
-        "private": "are below directories that others may not search",
-        "special": "are neither files nor directories nor links",
-    }
-    for reason, count in sorted(Counter(missing.reason for missing in file_set.missing).items()):
-        example = next(m.path for m in file_set.missing if m.reason == reason)
-        name = example.decode("utf-8", "backslashreplace")
-        reporter.warn(f"{count} listed paths {reasons[reason]}, {name} among them")

@@ -135,9 +135,10 @@ class Entry:
 class Page:
     """What was found wrong with one file; `file` is "" for the command line."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, shipped: bool = False) -> None:
         """Begin with nothing found."""
         self.file = file
+        self.shipped = shipped
         self._found: list[tuple[int, str]] = []
 
     def add(self, line: int, message: str) -> None:
@@ -146,7 +147,7 @@ class Page:
 
     def rule(self, entry: Entry) -> Rule:
         """Make the rule that `entry` of this file is."""
-        return Rule(pattern=entry.text, origin=self.origin(entry.line))
+        return Rule(pattern=entry.text, origin=self.origin(entry.line), shipped=self.shipped)
 
     def origin(self, line: int) -> str:
         """`spack.toml:7`; "" on the command line."""

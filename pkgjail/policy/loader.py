@@ -84,7 +84,7 @@ class Loader:
         self.drops.extend(_read_blacklist(data, self._page(source)))
 
     def _page(self, source: Source) -> Page:
-        self.pages.append(Page(source.file))
+        self.pages.append(Page(source.file, shipped=source.folder is None))
         return self.pages[-1]
 
     def _with_included(self, source: Source, own: Whitelist, page: Page, trail: tuple[Source, ...]) -> Loaded:
