@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory
+from pkgjail.errors import JailError
 from pkgjail.explain import explain
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
+from pkgjail.probe import cannot_overlay, mount_below
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs
+from pkgjail.trees import ensure_tree, refuse_drift, trees_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,13 +114,37 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
         JailError: as `run_in_jail`.
 
     """
+    trees = {}
+    if options.plan != "binds":
+        trees = _trees(manifest, os.path.realpath(root), required=options.plan == "tree")
     resolver = b""
     with contextlib.suppress(OSError):
         resolver = Path("/etc/resolv.conf").read_bytes()
     made = entry_files(current_account(), host_resolver=resolver, network=options.network)
     if any(entry.path == _LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
         made[_LOADER_CACHE] = _loader_cache(manifest, made, root)
-    return plan_jail(manifest, options, made_at_entry=made, root=root)
+    return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees)
+
+
+def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, bytes]:
+    """The metadata trees of the manifest's large directories, the host held against each.
+
+    Where this host cannot have one it is left out, or with `required` refused.
+    """
+    cache = cache_directory().resolve()
+    trees = {}
+    for top, entries in trees_of(manifest).items():
+        why = cannot_overlay(cache)
+        if not why and (mount := mount_below(root.rstrip(b"/") + top)) is not None:
+            why = f"{text_path(mount)} is a mount of its own"
+        if not why:
+            refuse_drift(entries, root)
+            trees[top] = bytes(ensure_tree(entries, root, cache))
+        elif required:
+            raise JailError(
+                f"cannot use the plan 'tree' for {text_path(top)}: {why}; use '--plan binds' or 'auto'"
+            )
+    return trees
 
 
 def _run(plan: Plan, command: Command) -> int:

@@ -399,9 +399,14 @@ class UserBind:
 
 @record
 class JailOptions:
-    """How a jail is entered: `cwd` is a path inside; `environment` is all that the command gets."""
+    """How a jail is entered: `cwd` is a path inside; `environment` is all that the command gets.
+
+    `plan` "binds" mounts each file by itself; "tree" shows large directories as one overlay each,
+    and is refused where this host cannot; "auto" is "tree" where it can. Both are exact.
+    """
 
     binds: tuple[UserBind, ...] = ()
     cwd: bytes = b"/"
     network: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
+    plan: str = "auto"

@@ -18,6 +18,7 @@ from pkgjail.sandbox.steps import (
     Devices,
     Directory,
     HostFile,
+    Overlay,
     Plan,
     Proc,
     Seal,
@@ -60,8 +61,12 @@ def plan_jail(
     *,
     made_at_entry: Mapping[bytes, bytes],
     root: bytes = b"/",
+    trees: Mapping[bytes, bytes] | None = None,
 ) -> Plan:
-    """Write the plan of a jail that shows exactly `manifest`, by one bind mount a file.
+    """Write the plan of a jail that shows exactly `manifest`.
+
+    Each file is a bind mount of its own, but those of the top directories in `trees`, which are an
+    overlay each.
 
     Args:
         manifest: what the jail holds.
@@ -69,13 +74,21 @@ def plan_jail(
         made_at_entry: the content of the files that the manifest holds by name alone; a file that
             is not there becomes empty.
         root: where the files of the manifest are: `/`, or the tree it was resolved from.
+        trees: top directories (`/usr`) and the real paths of their metadata trees. One in which a
+            bind needs a new mount point gets bind mounts all the same: an overlay is read-only.
 
     Raises:
         JailError: a bind that would cover a name of the manifest, or that has no source.
 
     """
     layout = _Layout(manifest)
-    steps: list[Step] = [_image_step(entry, made_at_entry) for entry in manifest.files]
+    overlaid = _overlaid(layout, trees or {}, options.binds)
+    steps: list[Step] = []
+    for entry in manifest.files:
+        if (top := b"/" + entry.path.split(b"/", 2)[1]) not in overlaid:
+            steps.append(_image_step(entry, made_at_entry))
+        elif entry.path == top:
+            steps += [_image_step(entry, made_at_entry), Overlay(top, overlaid[top])]
     if not manifest.files or manifest.files[0].path != b"/":
         steps.insert(0, Directory(b"/", 0o755))
     for path in (*_KERNEL, _TMP):
@@ -90,6 +103,14 @@ def plan_jail(
         network=options.network,
         hostname=HOSTNAME,
     )
+
+
+def _overlaid(
+    layout: _Layout, trees: Mapping[bytes, bytes], binds: tuple[UserBind, ...]
+) -> dict[bytes, bytes]:
+    """Those of `trees` in which every bind finds its mount point."""
+    new = [place for bind in binds if layout.kind(place := layout.resolve(bind.destination)) is None]
+    return {top: tree for top, tree in trees.items() if not any(_is_below(place, top) for place in new)}
 
 
 def _image_step(entry: FileEntry, made_at_entry: Mapping[bytes, bytes]) -> Step:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pkgjail.errors import DriftError
 from pkgjail.files import collect_files
 from pkgjail.model import Closure, Distribution, Header, JailOptions, Manifest, Policy, Rule
 from pkgjail.mounts import plan_jail
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
+from pkgjail.trees import can_have_tree, ensure_tree, refuse_drift
 from tests.memory import MemoryDatabase
 from tests.tree_text import (
     DIRECTORY_MODES,
@@ -38,6 +42,9 @@ from tests.tree_text import walk_lines as walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pkgjail.model import FileEntry
+    from pkgjail.sandbox.steps import Plan
 
 USERS = sorted({os.geteuid(), os.geteuid() or NOBODY})
 # What a jail has of its own.
@@ -89,11 +96,19 @@ def promised(manifest: Manifest, root: bytes, uid: int) -> list[str]:
     return sorted(lines)
 
 
-def seen(manifest: Manifest, root: bytes, uid: int) -> str:
+def seen(manifest: Manifest, root: bytes, uid: int, kind: str = "binds") -> str:
     """What the user `uid` finds in the jail of `manifest`, or what has changed on the host."""
-    plan = plan_jail(manifest, JailOptions(), made_at_entry={}, root=root)
 
-    def enter() -> str:
+    def build_and_enter() -> str:
+        with tempfile.TemporaryDirectory(prefix="pkgjail-cache-") as cache:
+            try:
+                made = _trees(manifest, root, Path(cache)) if kind == "tree" else {}
+                plan = plan_jail(manifest, JailOptions(), made_at_entry={}, root=root, trees=made)
+                return _in_namespaces(lambda: enter(plan))
+            except (DriftError, HostChangedError) as changed:
+                return "\n".join(f"{shown(path)} {found}" for path, found in changed.changes)
+
+    def enter(plan: Plan) -> str:
         try:
             enter_new_root(plan)
         except HostChangedError as changed:
@@ -101,7 +116,20 @@ def seen(manifest: Manifest, root: bytes, uid: int) -> str:
         sc.capset_none()  # as the command will have it
         return "\n".join(walk(b"", skipped=_OWN))
 
-    return in_child(lambda: _in_namespaces(enter), uid)
+    return in_child(build_and_enter, uid)
+
+
+def _trees(manifest: Manifest, root: bytes, cache: Path) -> dict[bytes, bytes]:
+    """A metadata tree for every top directory, however small, that the jail does not have of its own."""
+    tops: dict[bytes, list[FileEntry]] = {}
+    for entry in manifest.files:
+        tops.setdefault(b"/" + entry.path.split(b"/", 2)[1], []).append(entry)
+    trees = {}
+    for top, entries in tops.items():
+        if top not in (b"/", *_OWN) and entries[0].kind == "directory" and can_have_tree(entries):
+            refuse_drift(entries, root)
+            trees[top] = bytes(ensure_tree(entries, root, cache))
+    return trees
 
 
 def _in_namespaces(work: Callable[[], str]) -> str:
@@ -122,19 +150,20 @@ def _in_namespaces(work: Callable[[], str]) -> str:
 _DEEP = [Node(b"/d" * 300, "directory")]
 
 
+@pytest.mark.parametrize("kind", ["binds", "tree"])
 @pytest.mark.parametrize("uid", USERS)
 @settings(max_examples=40, deadline=None)
 @given(trees(directory_modes=(*DIRECTORY_MODES, *PRIVATE_MODES)), st.data())
 @example(_DEEP, None)
 def test_a_walk_of_the_jail_finds_the_manifest_and_nothing_else(
-    uid: int, nodes: list[Node], data: st.DataObject | None
+    uid: int, kind: str, nodes: list[Node], data: st.DataObject | None
 ) -> None:
     with tree(nodes) as root:
         whole = manifest_of(root)
         paths = [entry.path for entry in whole.files if entry.path != b"/"]
         left_out = data.draw(st.sets(st.sampled_from(paths), max_size=3)) if data and paths else set()
         manifest = without(whole, left_out)
-        assert seen(manifest, root, uid).splitlines() == promised(manifest, root, uid)
+        assert seen(manifest, root, uid, kind).splitlines() == promised(manifest, root, uid)
 
 
 @settings(max_examples=60, deadline=None)
@@ -193,10 +222,27 @@ def test_all_that_changed_on_the_host_is_named_and_nothing_is_entered(uid: int) 
         ]
 
 
-def test_names_that_come_to_the_host_later_are_not_seen() -> None:
+@pytest.mark.parametrize("uid", USERS)
+def test_a_tree_is_held_against_the_host_before_it_is_used(uid: int) -> None:
+    """All that a bind of each file would notice, and links and directories besides."""
+    with tree(parse_tree(_DISK)) as root:
+        manifest = manifest_of(root)
+        _change(root)
+        assert seen(manifest, root, uid, "tree").splitlines() == [
+            "/a/gone is gone",
+            "/a/longer has 6 bytes, not 4",
+            "/a/now-a-directory is no longer a regular",
+            "/a/now-a-link is no longer a regular",
+            "/a/now-a-pipe is no longer a regular",
+            "/a/other-mode has mode 4600, not 0644",
+        ]
+
+
+@pytest.mark.parametrize("kind", ["binds", "tree"])
+def test_names_that_come_to_the_host_later_are_not_seen(kind: str) -> None:
     """A bind of a whole directory would show them; a bind of each file does not."""
     with tree(parse_tree("/a/x\n/a/empty/")) as root:
         manifest = manifest_of(root)
-        before = seen(manifest, root, os.geteuid())
+        before = seen(manifest, root, os.geteuid(), kind)
         make([Node(b"/a/new", "regular"), Node(b"/a/empty/new", "regular"), Node(b"/new", "directory")], root)
-        assert seen(manifest, root, os.geteuid()) == before
+        assert seen(manifest, root, os.geteuid(), kind) == before

@@ -30,9 +30,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 # From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
 ROWS = """
     errors sandbox
+    probe
     model
     patterns reporter cache
-    policy graph files hashing manifest mounts backends explain
+    policy graph files hashing manifest mounts trees backends explain
     api jail
     __init__
     commands
@@ -41,7 +42,7 @@ ROWS = """
 HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) for unit in row.split()}
 
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
-USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail"}
+USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "probe"}
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {

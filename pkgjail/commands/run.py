@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.parser import Parser
 from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
 from pkgjail.errors import PkgjailError
 
@@ -23,9 +24,14 @@ examples:
   pkgjail run --no-network --bind /scratch/build:/build spack.manifest.jsonl -- make -C /build
   pkgjail run spack -- python3 -c 'import ssl'          (a whitelist, resolved on the spot)
 
-The exit status is the command's, 128 + n after signal n; 125 where the jail could not be made,
-126 where the command cannot be executed, 127 where the jail has no such command.
+The exit status is the command's, 128 + n after signal n; 125 where pkgjail failed (bad usage, a
+bad manifest, no jail on this host), 126 where the command cannot be executed, 127 where the jail
+has no such command.
 """
+
+
+_USAGE = "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]"
+MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,18 +41,39 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="run a command in the jail of a manifest",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        usage="pkgjail run [options] MANIFEST -- COMMAND [ARGUMENT ...]",
+        usage=_USAGE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_jail_arguments(parser)
+    parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
+    _add_rest(parser)
+
+
+def _add_rest(parser: argparse.ArgumentParser) -> None:
+    """Add all that may stand behind MANIFEST."""
+    add_jail_options(parser)
     parser.add_argument("--tty", "-t", action="store_true", help="give the command a terminal of its own")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
     parser.set_defaults(run=run, failure=125)
 
 
-def add_jail_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which jail, and what of the host is bound into it."""
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest, or a whitelist's name or path")
+def _command(arguments: argparse.Namespace) -> list[str]:
+    """The command's words; options between MANIFEST and them are added to `arguments`.
+
+    argparse gives all that follows MANIFEST to `command`, options of ours among it.
+    """
+    words: list[str] = arguments.command
+    if words and words[0] != "--" and words[0].startswith("-"):
+        parser = Parser(prog="pkgjail run", usage=_USAGE)
+        _add_rest(parser)
+        words = parser.parse_args(words, namespace=arguments).command
+    words = words[1:] if words[:1] == ["--"] else words
+    if not words:
+        raise UsageError("there is no command to run; write it behind '--'")
+    return words
+
+
+def add_jail_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which jail, and what of the host is bound into it."""
     parser.add_argument(
         "--cwd", action="store_true", help="bind the current directory, writable, and start in it"
     )
@@ -68,6 +95,12 @@ def add_jail_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=VALUE]",
         help="set a variable, or pass the caller's on (may be repeated)",
     )
+    parser.add_argument(
+        "--plan",
+        choices=("auto", "tree", "binds"),
+        default="auto",
+        help="how files are shown: an overlay for large directories, a bind mount a file, or what works here",
+    )
     add_policy_arguments(parser)
 
 
@@ -75,9 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
     from pkgjail.jail import run_in_jail
 
-    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if not command:
-        raise UsageError("there is no command to run; write it behind '--'")
+    command = _command(arguments)
     return run_in_jail(
         load_manifest(arguments),
         command,

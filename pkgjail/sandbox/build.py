@@ -19,6 +19,7 @@ from pkgjail.sandbox.steps import (
     Devices,
     Directory,
     HostFile,
+    Overlay,
     Plan,
     Proc,
     Seal,
@@ -108,6 +109,8 @@ class _Builder:
             os.symlink(step.target, _NEW + step.path)
         elif isinstance(step, Content):
             _content(_NEW + step.path, step.mode, step.content)
+        elif isinstance(step, Overlay):
+            self._overlay(step)
         elif isinstance(step, Seal):
             sc.mount_setattr(sc.AT_FDCWD, _NEW, sc.MOUNT_ATTR_RDONLY | _SAFE)
         elif isinstance(step, Bind):
@@ -146,6 +149,15 @@ class _Builder:
             sc.move_mount(tree, self._jail_directory, name)
         finally:
             os.close(tree)
+
+    def _overlay(self, step: Overlay) -> None:
+        flags = os.O_PATH | os.O_DIRECTORY
+        tree = _open_old(step.tree)
+        data = sc.openat2(self._root, step.path[1:], flags, _NO_SYMLINKS)
+        mounted = sc.fsmount_overlay(tree, data)
+        sc.move_mount(mounted, sc.AT_FDCWD, _NEW + step.path)
+        for descriptor in (mounted, data, tree):
+            os.close(descriptor)
 
     def _open_parent(self, parent: bytes) -> None:
         if self._parent is not None:

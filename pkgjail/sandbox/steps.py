@@ -45,6 +45,16 @@ class HostFile(NamedTuple):
     size: int | None
 
 
+class Overlay(NamedTuple):
+    """Show the metadata tree `tree` at `path`, with the content of the host's files of that path.
+
+    `tree` is a real path of the host; see `pkgjail.trees`.
+    """
+
+    path: bytes
+    tree: bytes
+
+
 class Seal(NamedTuple):
     """Make everything mounted so far read-only, without set-user-ID and without devices."""
 
@@ -82,7 +92,7 @@ class Bind(NamedTuple):
     writable: bool
 
 
-Step = Union[Directory, Symlink, Content, HostFile, Seal, Proc, Sys, Devices, Tmpfs, Bind]
+Step = Union[Directory, Symlink, Content, HostFile, Overlay, Seal, Proc, Sys, Devices, Tmpfs, Bind]
 
 
 class Plan(NamedTuple):

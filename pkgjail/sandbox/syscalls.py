@@ -56,6 +56,9 @@ SECUREBITS_LOCKED_DOWN = 0x03 | 0x0C | 0xC0
 
 _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
+_NR_FSOPEN = 430
+_NR_FSCONFIG = 431
+_NR_FSMOUNT = 432
 _NR_CLOSE_RANGE = 436
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
@@ -63,6 +66,11 @@ _NR_KEYCTL = {
     "x86_64": 250, "i386": 288, "i686": 288, "aarch64": 219, "riscv64": 219, "loongarch64": 219,
     "armv7l": 311, "ppc64le": 271, "ppc64": 271, "s390x": 280,
 }  # fmt: skip
+_FSOPEN_CLOEXEC = 0x1
+_FSMOUNT_CLOEXEC = 0x1
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_FD = 5
+_FSCONFIG_CMD_CREATE = 6
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _CLOSE_RANGE_CLOEXEC = 0x4
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
@@ -140,6 +148,32 @@ def mount_setattr(directory: int, path: bytes, attributes: int, *, recursive: bo
     place = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
     size = ctypes.c_size_t(ctypes.sizeof(attr))
     _checked(_libc.syscall(ctypes.c_long(_NR_MOUNT_SETATTR), *place, ctypes.byref(attr), size), path)
+
+
+def fsmount_overlay(tree: int, data: int) -> int:
+    """Make an overlay of the layer `tree` over the data-only layer `data`; a descriptor.
+
+    Descriptors and not paths, which would have to be quoted; see fsopen(2), fsconfig(2), fsmount(2).
+    """
+    flags = ctypes.c_uint(_FSOPEN_CLOEXEC)
+    context = _checked(
+        _libc.syscall(ctypes.c_long(_NR_FSOPEN), ctypes.c_char_p(b"overlay"), flags), "overlay"
+    )
+    try:
+        _fsconfig(context, _FSCONFIG_SET_FLAG, b"userxattr", 0)
+        _fsconfig(context, _FSCONFIG_SET_FD, b"lowerdir+", tree)
+        _fsconfig(context, _FSCONFIG_SET_FD, b"datadir+", data)
+        _fsconfig(context, _FSCONFIG_CMD_CREATE, None, 0)
+        arguments = (ctypes.c_int(context), ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(0))
+        return _checked(_libc.syscall(ctypes.c_long(_NR_FSMOUNT), *arguments), "overlay")
+    finally:
+        os.close(context)
+
+
+def _fsconfig(context: int, command: int, key: bytes | None, descriptor: int) -> None:
+    what = (ctypes.c_int(context), ctypes.c_uint(command), ctypes.c_char_p(key), ctypes.c_void_p(None))
+    result = _libc.syscall(ctypes.c_long(_NR_FSCONFIG), *what, ctypes.c_int(descriptor))
+    _checked(result, b"overlay " + (key or b"create"))
 
 
 def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:

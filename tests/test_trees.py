@@ -1,0 +1,176 @@
+"""Metadata trees: made whole or not at all, made once, used only where this host can."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import probe, trees
+from pkgjail.errors import JailError
+from pkgjail.jail import default_environment, prepare, run_in_jail
+from pkgjail.model import FileEntry, JailOptions, UserBind
+from pkgjail.sandbox.steps import HostFile, Overlay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pkgjail.model import Manifest
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache directory that is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "pkgjail"
+
+
+def entries_of(root: Path) -> tuple[FileEntry, ...]:
+    """/d with a file of three bytes, an empty directory that nobody may write, and a link."""
+    (root / "d" / "closed").mkdir(parents=True)
+    (root / "d" / "file").write_text("abc")
+    (root / "d" / "file").chmod(0o444)
+    (root / "d" / "link").symlink_to("file")
+    return (
+        FileEntry(path=b"/d", kind="directory", mode=0o755),
+        FileEntry(path=b"/d/closed", kind="directory", mode=0o555),
+        FileEntry(path=b"/d/file", kind="regular", mode=0o444, size=3),
+        FileEntry(path=b"/d/link", kind="symlink", mode=0o777, target=b"file"),
+    )
+
+
+def made(cache: Path) -> list[str]:
+    return sorted(os.listdir(cache / "trees"))
+
+
+def test_a_tree_is_made_once(tmp_path: Path) -> None:
+    entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
+    first = trees.ensure_tree(entries, root, tmp_path)
+    assert trees.ensure_tree(entries, root, tmp_path) == first
+    assert made(tmp_path) == [first.name]
+    assert (first / "file").stat().st_size == 3
+    assert (first / "file").stat().st_mtime_ns == (tmp_path / "root/d/file").stat().st_mtime_ns
+    assert (first / "closed").stat().st_mode & 0o777 == 0o555
+    assert os.readlink(first / "link") == "file"
+
+
+def test_builders_at_once_make_one_tree(tmp_path: Path) -> None:
+    entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
+    places: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: places.append(trees.ensure_tree(entries, root, tmp_path)))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(places) == 16
+    assert made(tmp_path) == [places[0].name]
+
+
+def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the filesystem keeps no user attributes (NFS)."""
+    entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    with pytest.raises(OSError, match="not supported"):
+        trees.ensure_tree(entries, root, tmp_path)
+    assert made(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "can"),
+    [
+        pytest.param({}, True, id="a plain file"),
+        pytest.param({"origin": "entry"}, False, id="a file made at entry"),
+        pytest.param({"mode": 0o4755}, True, id="a set-user-ID file"),
+        pytest.param({"mode": 0o640}, True, id="a file that others may not read"),
+        pytest.param({"mode": 0o044}, False, id="a file that only others may read"),
+    ],
+)
+def test_what_a_tree_can_show(change: dict[str, object], *, can: bool) -> None:
+    fields: dict[str, object] = {"path": b"/d/f", "kind": "regular", "mode": 0o644, "size": 1, **change}
+    assert trees.can_have_tree([FileEntry(**fields)]) == can  # type: ignore[arg-type]
+
+
+def test_the_probe_remembers_for_this_boot(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it works (the tests need a kernel that can); it is tried once."""
+    assert probe.cannot_overlay(cache) == ""
+    monkeypatch.setattr(probe, "_try_overlay", lambda _: "tried again")
+    assert probe.cannot_overlay(cache) == ""
+    assert not [name for name in os.listdir(cache) if name.startswith(".probe-")]
+
+
+def test_where_the_host_cannot_it_is_said_or_done_by_binds(
+    base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never silently weaker: both plans are exact, and 'tree' by name is refused."""
+    monkeypatch.setattr(probe, "_try_overlay", lambda _: "overlay create: Invalid argument")
+    options = JailOptions(environment=default_environment())
+    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, options).steps)
+    with pytest.raises(
+        JailError, match=r"'tree' for /usr: overlay create: Invalid argument; use '--plan binds'"
+    ):
+        prepare(base_manifest, JailOptions(plan="tree"))
+    assert cache.is_dir()
+
+
+def test_large_directories_are_one_mount(base_manifest: Manifest, cache: Path) -> None:
+    options = JailOptions(environment=default_environment())
+    steps = prepare(base_manifest, options).steps
+    overlaid = [step for step in steps if isinstance(step, Overlay)]
+    assert [step.path for step in overlaid] == [b"/usr"]
+    assert os.fsencode(cache) in overlaid[0].tree
+    assert not any(step.path.startswith(b"/usr/") for step in steps if isinstance(step, HostFile))
+    assert run_in_jail(base_manifest, ["true"], options) == 0
+
+
+def test_a_bind_that_needs_a_place_in_it_makes_a_directory_binds_again(
+    base_manifest: Manifest, tmp_path: Path, cache: Path
+) -> None:
+    """An overlay is read-only: a mount point cannot be made in it."""
+    bind = UserBind(source=bytes(tmp_path), destination=b"/usr/new/place", writable=False)
+    options = JailOptions(binds=(bind,), environment=default_environment())
+    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, options).steps)
+    assert run_in_jail(base_manifest, ["test", "-d", "/usr/new/place"], options) == 0
+    assert cache.is_dir()
+
+
+_TABLE = rb"""21 1 254:0 / / rw - ext4 /dev/vda rw
+22 21 0:5 / /usr-not rw - tmpfs x rw
+23 21 0:6 / /usr/local\040site/cuda rw - nfs y rw
+24 21 0:7 / /opt rw - tmpfs z rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("directory", "found"),
+    [(b"/usr", b"/usr/local site/cuda"), (b"/opt", None), (b"/usr/local", None), (b"", b"/")],
+)
+def test_a_mount_below_is_seen(tmp_path: Path, directory: bytes, found: bytes | None) -> None:
+    """An overlay of /usr would not show a site's own filesystem in it."""
+    (tmp_path / "mountinfo").write_bytes(_TABLE)
+    assert probe.mount_below(directory, tmp_path / "mountinfo") == found
+
+
+def test_a_directory_with_a_mount_in_it_gets_binds(
+    base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pkgjail.jail.mount_below", lambda _: b"/usr/local")
+    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, JailOptions()).steps)
+    with pytest.raises(JailError, match="/usr/local is a mount of its own"):
+        prepare(base_manifest, JailOptions(plan="tree"))
+    assert cache.is_dir()
+
+
+def test_the_hosts_own_alternatives_are_no_drift(tmp_path: Path) -> None:
+    """A link of ours need not be on the host, nor lead there to the same place."""
+    link = FileEntry(path=b"/usr/bin/pager", kind="symlink", mode=0o777, target=b"/x", origin="alternative")
+    trees.refuse_drift([link], bytes(tmp_path))
