@@ -64,6 +64,50 @@ def test_what_cannot_be_done_is_told(
     assert text in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        pytest.param([], 2, "start here:", id="nothing: the help"),
+        pytest.param(["rnu"], 2, "invalid choice: 'rnu'", id="unknown verb"),
+        pytest.param(["show"], 2, "pkgjail show: error: the following arguments", id="too few"),
+        pytest.param(["show", "--frob", "m"], 2, "pkgjail show: error: unrecognized", id="unknown option"),
+        pytest.param(["run"], 125, "pkgjail run: error: the following arguments", id="run: too few"),
+        pytest.param(["run", "--frob", "m", "--", "x"], 125, "arguments: --frob", id="run: unknown before"),
+        pytest.param(["run", "m", "--frob", "--", "x"], 125, "arguments: --frob", id="run: unknown behind"),
+        pytest.param(["run", "m", "--bind"], 125, "argument --bind: expected one", id="run: lacks a value"),
+        pytest.param(["shell"], 125, "pkgjail shell: error: the following", id="shell: too few"),
+        pytest.param(["shell", "m", "--frob"], 125, "arguments: --frob", id="shell: unknown option"),
+    ],
+)
+def test_bad_usage_is_told_on_standard_error(
+    arguments: list[str], status: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And never with a status that the command in the jail may have, below 125."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert (ended.value.code, captured.out) == (status, "")
+    assert text in captured.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("--no-network --env A=1 --env B=2 M -- env -u C", id="options before"),
+        pytest.param("M --no-network --env A=1 --env B=2 -- env -u C", id="options behind"),
+        pytest.param("--env A=1 M --env B=2 --no-network -- env -u C", id="options on both sides"),
+        pytest.param("--env A=1 M --env B=2 --no-network env -u C", id="without a '--'"),
+        pytest.param("M --env=A=1 --env B=2 --no-network -- env --", id="the command's own '--'"),
+    ],
+)
+def test_options_stand_before_or_behind_the_manifest(
+    manifest: Path, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Protects options from being taken for words of the command, and its words for options."""
+    assert main(["run", *(str(manifest) if word == "M" else word for word in line.split())]) == 0
+    assert {"A=1", "B=2"} <= set(capfd.readouterr().out.splitlines())
+
+
 def test_policy_arguments_do_not_go_with_a_manifest(
     manifest: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

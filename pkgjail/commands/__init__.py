@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pkgjail import __version__
+from pkgjail.commands.parser import Parser
 from pkgjail.errors import CommandError, InputError, PkgjailError
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ exit status:
   0    done
   1    the work could not be done (unmet requirements, a file that cannot be read or written)
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem is printed
-  3    this host cannot (no package database, no user namespaces, the host has changed)
+  3    this host cannot (no package database)
   130  interrupted
 'run' and 'shell' end as the command in the jail does (128 + n after signal n), or with
-  125  the jail could not be made      126  the command cannot be executed
+  125  whatever pkgjail could not do: bad usage, bad input, no package database, no user
+       namespaces, the host has changed since the manifest was made
+  126  the command cannot be executed
   127  there is no such command in the jail
 
 start here:
@@ -40,7 +43,7 @@ start here:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pkgjail",
         description="Jails that show exactly the files of whitelisted packages, for honest builds.",
         epilog=_EPILOG,
@@ -51,17 +54,16 @@ def make_parser() -> argparse.ArgumentParser:
     for verb in VERBS:
         module = import_module(f"pkgjail.commands.{verb}")
         module.add_parser(verbs)
+        verbs.choices[verb].set_defaults(complain=verbs.choices[verb].error)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (see `pkgjail --help`)."""
-    parser = make_parser()
-    if "_ARGCOMPLETE" in os.environ:
-        import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
+    """Run the command line; returns the exit status (see `pkgjail --help`).
 
-        argcomplete.autocomplete(parser)
-    parsed = parser.parse_args(arguments)
+    Raises `SystemExit`, as argparse does, for bad usage, `--help` and `--version`.
+    """
+    parsed = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = parsed.run(parsed)
         sys.stdout.flush()
@@ -83,6 +85,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pkgjail: interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed arguments. None at all ask for help."""
+    parser = make_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
+
+        argcomplete.autocomplete(parser)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        # By the verb's own parser, which knows its usage and its exit status.
+        parsed.complain(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
 
 
 def _complain(error: PkgjailError) -> None:

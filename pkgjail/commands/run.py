@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.parser import Parser
 from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
@@ -30,20 +30,18 @@ has no such command.
 """
 
 
-_USAGE = "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]"
+_TEXTS: dict[str, Any] = {
+    "usage": "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]",
+    "description": _DESCRIPTION,
+    "epilog": _EPILOG,
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this verb's arguments and help."""
-    parser = verbs.add_parser(
-        "run",
-        help="run a command in the jail of a manifest",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage=_USAGE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = verbs.add_parser("run", help="run a command in the jail of a manifest", **_TEXTS)
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     _add_rest(parser)
 
@@ -63,7 +61,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
     """
     words: list[str] = arguments.command
     if words and words[0] != "--" and words[0].startswith("-"):
-        parser = Parser(prog="pkgjail run", usage=_USAGE)
+        parser = Parser(prog="pkgjail run", **_TEXTS)
         _add_rest(parser)
         words = parser.parse_args(words, namespace=arguments).command
     words = words[1:] if words[:1] == ["--"] else words
@@ -141,7 +139,7 @@ def load_manifest(arguments: argparse.Namespace) -> Manifest:
 
 
 def jail_options(arguments: argparse.Namespace) -> JailOptions:
-    """The options of `add_jail_arguments` as the library takes them."""
+    """The options of `add_jail_options` as the library takes them."""
     from pkgjail.jail import default_environment
     from pkgjail.model import JailOptions, UserBind
 

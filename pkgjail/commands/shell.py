@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.commands.run import add_jail_arguments, jail_options, load_manifest
+from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +25,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "shell", help="open a shell in the jail of a manifest", description=_DESCRIPTION
     )
-    add_jail_arguments(parser)
+    parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
+    add_jail_options(parser)
     parser.set_defaults(run=run, failure=125)
 
 
