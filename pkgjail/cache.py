@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 
 def cache_directory() -> Path:
@@ -13,3 +15,60 @@ def cache_directory() -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "pkgjail"
+
+
+class Kept(NamedTuple):
+    """One thing in the cache: its path, how many names it has, bytes on the disk, last use (epoch s)."""
+
+    path: Path
+    names: int
+    bytes: int
+    used: float
+
+
+def kept() -> tuple[Kept, ...]:
+    """What is in the cache, the least recently used first: trees, loader caches, digests, probes."""
+    top = cache_directory()
+    found = []
+    for directory in (top, top / "trees", top / "ld.so.cache"):
+        if directory.is_dir():
+            found += [
+                _measure(path) for path in directory.iterdir() if path.name not in ("trees", "ld.so.cache")
+            ]
+    return tuple(sorted(found, key=lambda each: (each.used, each.path)))
+
+
+def prune(*, older_than: float) -> tuple[Kept, ...]:
+    """Remove what was last used before `older_than` (epoch seconds); returns what was removed.
+
+    A jail that is running keeps a tree that it uses: the kernel holds it until the jail ends.
+    """
+    removed = tuple(each for each in kept() if each.used < older_than)
+    for each in removed:
+        if each.path.is_dir() and not each.path.is_symlink():
+            # Renamed first, so that nobody enters by a tree that is half gone.
+            going = each.path.with_name(f".going-{os.getpid()}-{each.path.name}")
+            os.rename(each.path, going)
+            remove_tree(going)
+        else:
+            each.path.unlink()
+    return removed
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory that is ours, whose directories may be read-only."""
+    for place, names, _ in os.walk(directory):
+        os.chmod(place, 0o700)
+        for name in names:
+            if not os.path.islink(os.path.join(place, name)):
+                os.chmod(os.path.join(place, name), 0o700)
+    shutil.rmtree(directory)
+
+
+def _measure(path: Path) -> Kept:
+    names = size = 0
+    found = [path, *path.rglob("*")] if path.is_dir() else [path]
+    for each in found:
+        names += 1
+        size += each.lstat().st_blocks * 512
+    return Kept(path, names, size, path.lstat().st_mtime)

@@ -126,24 +126,37 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees)
 
 
+def why_no_tree(manifest: Manifest, root: bytes) -> dict[bytes, str]:
+    """The large directories of the manifest, and for each why this host cannot show it as a tree.
+
+    The reason is "" where it can. `root` is a real path.
+    """
+    why = {}
+    for top in trees_of(manifest):
+        reason = cannot_overlay(cache_directory().resolve())
+        if not reason and (mount := mount_below(root.rstrip(b"/") + top)) is not None:
+            reason = f"{text_path(mount)} is a mount of its own"
+        why[top] = reason
+    return why
+
+
 def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, bytes]:
     """The metadata trees of the manifest's large directories, the host held against each.
 
     Where this host cannot have one it is left out, or with `required` refused.
     """
+    why = why_no_tree(manifest, root)
+    for top, reason in why.items():
+        if reason and required:
+            raise JailError(
+                f"cannot use the plan 'tree' for {text_path(top)}: {reason}; use '--plan binds' or 'auto'"
+            )
     cache = cache_directory().resolve()
     trees = {}
     for top, entries in trees_of(manifest).items():
-        why = cannot_overlay(cache)
-        if not why and (mount := mount_below(root.rstrip(b"/") + top)) is not None:
-            why = f"{text_path(mount)} is a mount of its own"
-        if not why:
+        if not why[top]:
             refuse_drift(entries, root)
             trees[top] = bytes(ensure_tree(entries, root, cache))
-        elif required:
-            raise JailError(
-                f"cannot use the plan 'tree' for {text_path(top)}: {why}; use '--plan binds' or 'auto'"
-            )
     return trees
 
 

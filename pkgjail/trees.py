@@ -14,17 +14,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pkgjail.cache import remove_tree
 from pkgjail.errors import DriftError
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pkgjail.model import FileEntry, Manifest
 
@@ -103,6 +103,7 @@ def ensure_tree(entries: Sequence[FileEntry], root: bytes, cache: Path) -> Path:
     """
     place = cache / "trees" / _digest(entries, root)
     if place.is_dir():
+        os.utime(place)  # when it was last used, for `pkgjail cache prune`
         return place
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = tempfile.mkdtemp(prefix=".new-", dir=place.parent)
@@ -112,7 +113,7 @@ def ensure_tree(entries: Sequence[FileEntry], root: bytes, cache: Path) -> Path:
             os.rename(new, place)
     finally:
         if os.path.isdir(new):
-            _remove(new)
+            remove_tree(Path(new))
     return place
 
 
@@ -152,11 +153,3 @@ def _make_file(path: bytes, inner: bytes, entry: FileEntry, mtime: int) -> None:
         raise OSError(error.errno, error.strerror, text_path(path)) from None
     finally:
         os.close(descriptor)
-
-
-def _remove(directory: str) -> None:
-    """Remove a tree that did not get its name; its directories may be read-only."""
-    for place, names, _ in os.walk(directory):
-        for name in names:
-            os.chmod(os.path.join(place, name), 0o700)
-    shutil.rmtree(directory)

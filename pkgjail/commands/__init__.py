@@ -19,7 +19,7 @@ from pkgjail.errors import CommandError, InputError, PkgjailError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERBS = ("resolve", "show", "run", "shell", "backends", "completion")
+VERBS = ("resolve", "show", "run", "shell", "plan", "backends", "cache", "export", "completion")
 
 _EPILOG = """\
 exit status:

@@ -150,7 +150,13 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
         cwd = os.getcwdb()
         binds.append(UserBind(source=cwd, destination=cwd, writable=True))
     environment = {**default_environment(), **dict(filter(None, map(_variable, arguments.env)))}
-    return JailOptions(binds=tuple(binds), cwd=cwd, network=not arguments.no_network, environment=environment)
+    return JailOptions(
+        binds=tuple(binds),
+        cwd=cwd,
+        network=not arguments.no_network,
+        environment=environment,
+        plan=arguments.plan,
+    )
 
 
 def _bind(text: str, *, writable: bool) -> UserBind:

@@ -1,0 +1,54 @@
+"""`pkgjail cache`: what is kept between runs, and how it is cleared."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from pkgjail.commands.console import human_size
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.cache import Kept
+
+_DESCRIPTION = """\
+List or clear what pkgjail keeps in your cache directory ($XDG_CACHE_HOME/pkgjail or
+~/.cache/pkgjail): metadata trees, loader caches, digests of files, answers of probes. All of it is
+made again when it is needed.
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "cache", help="list or clear what is kept between runs", description=_DESCRIPTION
+    )
+    parser.add_argument("what", choices=("ls", "prune"), help="list it, or remove what was not used lately")
+    parser.add_argument(
+        "--days", type=float, default=30, metavar="N", help="prune what was last used N days ago (default 30)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.set_defaults(run=run, failure=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List what is there, or what was removed."""
+    from pkgjail.cache import kept, prune
+
+    day = 86400
+    found = kept() if arguments.what == "ls" else prune(older_than=time.time() - arguments.days * day)
+    if arguments.json:
+        print(json.dumps([{**each._asdict(), "path": str(each.path)} for each in found], indent=2))
+    else:
+        for each in found:
+            print(_line(each))
+        done = "removed" if arguments.what == "prune" else "kept"
+        print(f"{len(found)} {done}, {human_size(sum(each.bytes for each in found))}")
+    return 0
+
+
+def _line(each: Kept) -> str:
+    used = time.strftime("%Y-%m-%d", time.localtime(each.used))
+    return f"{used}  {each.names:7,} names  {human_size(each.bytes):>9}  {each.path}"

@@ -1,0 +1,102 @@
+"""`pkgjail export`: a manifest in the form of another program."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.commands.console import ConsoleReporter
+
+if TYPE_CHECKING:
+    from pkgjail.model import Manifest
+
+_DESCRIPTION = """\
+Write a manifest for another program to read: arguments for bubblewrap, settings for systemd-nspawn,
+lines for fstab, a specification for mtree and bsdtar, a list for sha256sum, read rules for Spack's
+Landlock sandbox. A name that a form can't carry is an error, and never left out.
+"""
+_EPILOG = """\
+examples:
+  pkgjail export base.manifest.jsonl --format sha256sums -o base.sha256
+  pkgjail export base.manifest.jsonl --format bwrap --at entry --skeleton -o base.bwrap
+  pkgjail export base.manifest.jsonl --format fstab --at /srv/jail --skeleton -o jail.fstab
+
+docs/export.md tells how each is used, and what it does not do.
+"""
+# Spelled out here, so that the parser needs nothing of what does the work; a test holds the two
+# together.
+FORMATS = ("bwrap", "fstab", "landlock", "mtree", "nspawn", "sha256sums")
+_WITH_SKELETON = ("bwrap", "fstab", "nspawn")
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "export",
+        help="write a manifest for another program",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument(
+        "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
+    )
+    parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
+    parser.add_argument(
+        "--at",
+        metavar="DIR",
+        help="fstab: the jail's directory; bwrap: the directory with the files made at entry",
+    )
+    parser.add_argument(
+        "--skeleton",
+        action="store_true",
+        help="make DIR, and in it what the format can't carry: files made at entry; for fstab and "
+        "nspawn also directories, links and mount points",
+    )
+    parser.set_defaults(run=run, failure=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the export, after the skeleton where one is asked for."""
+    from pkgjail.commands.run import UsageError
+    from pkgjail.export import export_manifest
+    from pkgjail.manifest import read_manifest
+    from pkgjail.manifest.writer import replace_file
+
+    form: str = arguments.format
+    if arguments.skeleton and (form not in _WITH_SKELETON or arguments.at is None):
+        raise UsageError(f"--skeleton goes with --at DIR and one of {', '.join(_WITH_SKELETON)}")
+    manifest = read_manifest(arguments.manifest)
+    root = os.fsencode(os.path.realpath(arguments.root))
+    at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
+    data = export_manifest(manifest, form, root=root, at=at)
+    _warn(manifest, form, at)
+    if arguments.skeleton and at is not None:
+        from pkgjail.export.skeleton import content_at_entry, write_skeleton
+
+        # systemd-nspawn mounts a filesystem on /run, and fails where there is no such directory.
+        besides = (b"/run",) if form == "nspawn" else ()
+        content = content_at_entry(manifest, root)
+        write_skeleton(manifest, at, content, mount_points=form != "bwrap", besides=besides)
+    if arguments.output == "-":
+        sys.stdout.buffer.write(data)
+    else:
+        replace_file(arguments.output, data)
+    return 0
+
+
+def _warn(manifest: Manifest, form: str, at: bytes | None) -> None:
+    """Say what is not in the export though it is in the manifest."""
+    from pkgjail.export.common import entry_files
+
+    with ConsoleReporter() as reporter:
+        left_out = len(entry_files(manifest))
+        if form == "bwrap" and at is None and left_out:
+            reporter.warn(f"{left_out} files made at entry are left out; --at DIR --skeleton brings them")
+        without = sum(1 for e in manifest.files if e.kind == "regular" and e.sha256 is None)
+        if form == "sha256sums" and without:
+            reporter.warn(f"{without} files without a digest are left out")

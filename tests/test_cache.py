@@ -1,0 +1,75 @@
+"""The cache directory: where it is, what is in it, and that it can be cleared."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from pkgjail import cache
+from pkgjail.commands import main
+
+
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [("/var/x", "/var/x/pkgjail"), ("", "~/.cache/pkgjail"), ("relative", "~/.cache/pkgjail")],
+)
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch, setting: str, place: str) -> None:
+    """XDG Base Directory Specification: a relative path is not used."""
+    monkeypatch.setenv("XDG_CACHE_HOME", setting)
+    assert cache.cache_directory() == Path(place).expanduser()
+
+
+@pytest.fixture
+def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with a tree, one of its directories closed to writing, and a loader cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    top = tmp_path / "pkgjail"
+    (top / "trees" / "one" / "closed").mkdir(parents=True)
+    (top / "trees" / "one" / "closed" / "file").write_text("x")
+    (top / "trees" / "one" / "link").symlink_to("/etc")
+    (top / "trees" / "one" / "closed").chmod(0o555)
+    (top / "ld.so.cache").mkdir()
+    (top / "ld.so.cache" / "two").write_text("y")
+    return top
+
+
+def test_what_is_kept(filled: Path) -> None:
+    assert [(str(each.path.relative_to(filled)), each.names) for each in cache.kept()] == [
+        ("trees/one", 4),
+        ("ld.so.cache/two", 1),
+    ]
+
+
+def test_pruning_takes_what_was_not_used_since(filled: Path) -> None:
+    """And nothing behind a link, nor what is newer."""
+    assert cache.prune(older_than=time.time() - 3600) == ()
+    removed = cache.prune(older_than=time.time() + 3600)
+    assert {each.path.name for each in removed} == {"one", "two"}
+    assert list((filled / "trees").iterdir()) == []
+    assert Path("/etc/passwd").exists()
+
+
+def test_the_command(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "ls"]) == 0
+    assert "2 kept" in capsys.readouterr().out
+    assert main(["cache", "prune", "--days", "-1", "--json"]) == 0
+    assert {Path(row["path"]).name for row in json.loads(capsys.readouterr().out)} == {"one", "two"}
+    assert main(["cache", "prune"]) == 0
+    assert "0 removed" in capsys.readouterr().out
+    assert filled.is_dir()
+
+
+def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without privilege, and without entering."""
+    assert main(["plan", "--steps", "base"]) == 0
+    text = capsys.readouterr().out
+    assert "/usr: an overlay can be had" in text
+    assert "\nDevices /dev\n" in text
+    assert main(["plan", "--json", "--plan", "binds", "--no-network", "base"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["steps"]["HostFile"] > 1000
+    assert "Overlay" not in facts["steps"]
+    assert facts["network"] is False
