@@ -35,6 +35,7 @@ ROWS = """
     patterns reporter cache
     policy graph files hashing manifest mounts trees backends explain
     api jail
+    export
     __init__
     commands
     __main__
@@ -42,7 +43,7 @@ ROWS = """
 HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) for unit in row.split()}
 
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
-USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "probe"}
+USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "probe", "export"}
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {

@@ -1,0 +1,85 @@
+"""Arguments for bubblewrap, as `bwrap --args FD` reads them: each ended by a NUL; bwrap(1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pkgjail.errors import InputError, Problem
+from pkgjail.export.common import (
+    SEARCH_PATH,
+    entry_files,
+    missing_directories,
+    on_host,
+    own_entries,
+    scratch_directories,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pkgjail.model import FileEntry, Manifest
+
+# bubblewrap's MAX_ARGS is 9,000 for the command line and what --args brings; this leaves 100 for
+# the user's own options and for the command.
+MOST = 8900
+
+_NAMESPACES = (
+    b"--unshare-user", b"--unshare-ipc", b"--unshare-pid", b"--unshare-uts", b"--hostname", b"pkgjail",
+    b"--die-with-parent", b"--new-session", b"--cap-drop", b"ALL",
+    b"--clearenv", b"--setenv", b"HOME", b"/tmp", b"--setenv", b"LANG", b"C.UTF-8",
+    b"--setenv", b"PATH", SEARCH_PATH,
+)  # fmt: skip
+_DEFAULT_MODE = 0o755
+
+
+def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
+    """The arguments; `at` holds the files made at entry, and None leaves those out.
+
+    Raises:
+        InputError: there would be more arguments than bubblewrap takes.
+
+    """
+    arguments = list(_arguments(manifest, root, at))
+    if len(arguments) > MOST:
+        raise InputError(
+            [
+                Problem(
+                    "",
+                    f"cannot export to bwrap: that is {len(arguments):,} arguments for "
+                    f"{len(manifest.files):,} names, and bubblewrap takes 9,000 in all; "
+                    "whole directories would show more than the manifest, so use 'pkgjail run', or a "
+                    "shorter whitelist",
+                )
+            ]
+        )
+    return b"".join(argument + b"\0" for argument in arguments)
+
+
+def _arguments(manifest: Manifest, root: bytes, at: bytes | None) -> Iterator[bytes]:
+    made = {entry.path for entry in entry_files(manifest)}
+    yield from _NAMESPACES
+    for entry in own_entries(manifest):
+        if entry.path not in made:
+            yield from _entry(entry, on_host(root, entry.path))
+        elif at is not None:
+            yield from (b"--ro-bind", on_host(at, entry.path), entry.path)
+    for path in missing_directories(manifest):
+        yield from (b"--dir", path)
+    yield from (b"--proc", b"/proc", b"--dev", b"/dev", b"--ro-bind", b"/sys", b"/sys")
+    for path in scratch_directories(manifest):
+        yield from (b"--perms", b"1777", b"--tmpfs", path)
+    # Not recursive: it seals the names that are made here, and what is mounted stays as it is.
+    yield from (b"--remount-ro", b"/")
+
+
+def _entry(entry: FileEntry, source: bytes) -> tuple[bytes, ...]:
+    if entry.kind == "symlink":
+        return (b"--symlink", entry.target or b"", entry.path)
+    if entry.kind == "regular":
+        return (b"--ro-bind", source, entry.path)
+    mode = b"%04o" % entry.mode
+    if entry.path == b"/":
+        return () if entry.mode == _DEFAULT_MODE else (b"--chmod", mode, b"/")
+    if entry.mode == _DEFAULT_MODE:
+        return (b"--dir", entry.path)
+    return (b"--perms", mode, b"--dir", entry.path)

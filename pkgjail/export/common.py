@@ -1,0 +1,74 @@
+"""What several forms share: where the host's files are, what a jail has of its own, and refusal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pkgjail.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.model import FileEntry, Manifest
+
+# What a launcher fills by itself, whatever the manifest says (see `pkgjail.mounts`).
+KERNEL = (b"/dev", b"/proc", b"/sys")
+# The devices of a jail: names below /dev, the same in all of them.
+DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")
+SEARCH_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SCRATCH = (b"/tmp", b"/var/tmp")
+
+
+def on_host(root: bytes, path: bytes) -> bytes:
+    """Where the file of the manifest's `path` is."""
+    return root.rstrip(b"/") + path
+
+
+def is_within(path: bytes, directories: Sequence[bytes]) -> bool:
+    """Whether `path` is one of `directories` or below one."""
+    return any(path == one or path.startswith(one.rstrip(b"/") + b"/") for one in directories)
+
+
+def own_entries(manifest: Manifest) -> Iterator[FileEntry]:
+    """The entries that are not within what a launcher fills by itself."""
+    return (entry for entry in manifest.files if not is_within(entry.path, KERNEL))
+
+
+def host_files(manifest: Manifest) -> list[FileEntry]:
+    """The regular files that the host has; those made at entry are not among them."""
+    return [e for e in own_entries(manifest) if e.kind == "regular" and e.origin != "entry"]
+
+
+def entry_files(manifest: Manifest) -> list[FileEntry]:
+    """The files that are made when a jail is entered, and that no host file can stand for."""
+    return [e for e in own_entries(manifest) if e.kind == "regular" and e.origin == "entry"]
+
+
+def scratch_directories(manifest: Manifest) -> list[bytes]:
+    """Where a private, writable filesystem belongs: /tmp, and /var/tmp where there is an empty one."""
+    paths = {entry.path for entry in manifest.files}
+    parents = {path.rpartition(b"/")[0] for path in paths}
+    return [path for path in _SCRATCH if path not in parents and (path in paths or path == _SCRATCH[0])]
+
+
+def missing_directories(manifest: Manifest) -> list[bytes]:
+    """Mount points of the launcher that the manifest does not have."""
+    paths = {entry.path for entry in manifest.files}
+    return [path for path in (*KERNEL, _SCRATCH[0]) if path not in paths]
+
+
+def refuse(form: str, paths: Sequence[bytes], why: str) -> None:
+    """Refuse the export where there are such `paths`, and name each.
+
+    Raises:
+        InputError: a problem for each path.
+
+    """
+    if paths:
+        raise InputError([Problem("", f"cannot export {_shown(path)} to {form}: {why}") for path in paths])
+
+
+def _shown(path: bytes) -> str:
+    """A path in a message, on one line whatever it holds."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

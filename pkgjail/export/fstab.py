@@ -1,0 +1,59 @@
+r"""Lines for fstab(5) that make a permanent jail of a skeleton, a bind mount a file.
+
+Blanks, tabs, line feeds and backslashes are written as \040, \011, \012 and \134, which both
+libmount and getmntent(3) read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pkgjail.errors import InputError, Problem
+from pkgjail.export.common import DEVICES, host_files, on_host, scratch_directories
+
+if TYPE_CHECKING:
+    from pkgjail.model import Manifest
+
+_HEAD = b"""\
+# Written by pkgjail export: a jail at %s, which holds its skeleton.
+# Without nofail a file that an upgrade takes away would keep the host from booting.
+"""
+_SPECIAL = re.compile(rb"[ \t\n\\]")
+
+
+def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
+    """The lines, in the order in which they must be mounted; `at` is the jail's directory.
+
+    Raises:
+        InputError: there is no `at`.
+
+    """
+    if at is None:
+        raise InputError([Problem("", "cannot export to fstab: name the jail's directory with --at")])
+    tmpfs = (b"/dev/shm", *scratch_directories(manifest))
+    lines = [
+        _HEAD % _escape(at),
+        _line(at, at, b"none", b"bind,ro,nosuid,nodev,nofail"),
+        _line(b"proc", on_host(at, b"/proc"), b"proc", b"nosuid,nodev,noexec,nofail"),
+        _line(b"/sys", on_host(at, b"/sys"), b"none", b"bind,ro,nosuid,nodev,noexec,nofail"),
+        *(_bind(b"/dev/" + name, at, b"/dev/" + name, b"bind,nosuid,noexec,nofail") for name in DEVICES),
+        *(_line(b"tmpfs", on_host(at, p), b"tmpfs", b"mode=1777,nosuid,nodev,nofail") for p in tmpfs),
+        *(
+            _bind(on_host(root, entry.path), at, entry.path, b"bind,ro,nosuid,nodev,nofail")
+            for entry in host_files(manifest)
+        ),
+    ]
+    return b"".join(lines)
+
+
+def _bind(source: bytes, at: bytes, path: bytes, options: bytes) -> bytes:
+    return _line(source, on_host(at, path), b"none", options)
+
+
+def _line(source: bytes, place: bytes, kind: bytes, options: bytes) -> bytes:
+    return b"%s %s %s %s 0 0\n" % (_escape(source), _escape(place), kind, options)
+
+
+def _escape(path: bytes) -> bytes:
+    return _SPECIAL.sub(lambda match: b"\\%03o" % ord(match[0]), path)

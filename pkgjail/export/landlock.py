@@ -1,0 +1,138 @@
+"""Read rules for the Landlock sandbox of Spack 1.2 and newer: `config:sandbox:allow_read`, YAML.
+
+Landlock denies and does not hide, and its rules only add: what is below an allowed directory is
+allowed. So a directory stands in the list only where all that the host has in it is the
+manifest's; elsewhere each file stands by itself. Spack resolves links before it makes a rule.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from typing import TYPE_CHECKING
+
+from pkgjail.export.common import is_within, on_host, own_entries, refuse, scratch_directories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pkgjail.model import FileEntry, Manifest
+
+_HEAD = """\
+# Written by pkgjail export, for Spack 1.2 or newer: what a build may read and execute.
+# Landlock denies (EACCES) and does not hide: a configure script that looks for another file finds it,
+# and may fail when it can't be opened. Directories without an entry of their own can't be listed.
+# Rules only add. A directory stands here where all that this host had in it was the manifest's; what
+# comes into it later is allowed too. Files that a jail makes at entry are the host's own here.
+# /proc, /sys and /dev are left to you.
+config:
+  sandbox:
+    enable: true
+    allow_read:
+"""
+# What YAML does not take as it is: all but its printable characters (YAML 1.2, section 5.1), and
+# what YAML 1.1 takes for line ends or for a byte order mark.
+_UNPRINTABLE = re.compile("[^ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_KINDS = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
+
+
+def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
+    """The rules for the files as they are below `root` now.
+
+    Raises:
+        InputError: names that are not UTF-8, which YAML can't carry; files that are gone or have
+            another type.
+
+    """
+    del at
+    paths = list(_rules(manifest, root))
+    refuse("landlock", [path for path in paths if not _is_utf8(path)], "YAML holds UTF-8 alone")
+    lines = [f"    - {_quoted(path.decode())}\n" for path in paths]
+    return (_HEAD + "".join(lines) if lines else _HEAD.replace("read:\n", "read: []\n")).encode()
+
+
+def _rules(manifest: Manifest, root: bytes) -> Iterable[bytes]:
+    scratch = scratch_directories(manifest)
+    entries = [entry for entry in own_entries(manifest) if not is_within(entry.path, scratch)]
+    listed = [(entry, on_host(root, entry.path) or b"/") for entry in _topmost(entries, root)]
+    changed = [
+        entry.path for entry, path in listed if entry.origin != "entry" and not _is_as_said(entry, path)
+    ]
+    refuse("landlock", changed, "it is gone or of another type; make a new manifest with 'pkgjail resolve'")
+    return [path for entry, path in listed if entry.origin != "entry" or os.path.exists(path)]
+
+
+def _topmost(entries: list[FileEntry], root: bytes) -> Iterable[FileEntry]:
+    """The whole directories, none below another, and the regular files outside of them.
+
+    A directory without any file is none of them: an empty /home or /mnt would allow whatever
+    comes into it.
+    """
+    whole = _whole_directories(entries, root)
+    filled: set[bytes] = set()
+    for entry in entries:
+        parent = entry.path
+        while entry.kind == "regular" and parent not in filled:
+            filled.add(parent)
+            parent = _parent(parent)
+    covered: set[bytes] = set()
+    for entry in entries:
+        inside = entry.path != b"/" and _parent(entry.path) in covered
+        is_rule = entry.path in filled and (entry.kind == "regular" or entry.path in whole)
+        if inside or (is_rule and entry.kind == "directory"):
+            covered.add(entry.path)
+        if is_rule and not inside:
+            yield entry
+
+
+def _whole_directories(entries: list[FileEntry], root: bytes) -> set[bytes]:
+    """The directories in which the host has nothing that is not in `entries`, at any depth."""
+    kinds = {entry.path: entry.kind for entry in entries}
+    whole: set[bytes] = set()
+    # Sorted by path, so that whatever is in a directory comes before it from behind.
+    for entry in reversed(entries):
+        if entry.kind == "directory" and _is_whole(entry.path, root, kinds, whole):
+            whole.add(entry.path)
+    return whole
+
+
+def _is_whole(path: bytes, root: bytes, kinds: dict[bytes, str], whole: set[bytes]) -> bool:
+    try:
+        with os.scandir(on_host(root, path) or b"/") as items:
+            for item in items:
+                place = path.rstrip(b"/") + b"/" + item.name
+                kind = _KINDS.get(stat.S_IFMT(item.stat(follow_symlinks=False).st_mode))
+                if kind is None or kinds.get(place) != kind or (kind == "directory" and place not in whole):
+                    return False
+    except OSError:
+        return False  # what can't be looked at can't be vouched for
+    return True
+
+
+def _is_as_said(entry: FileEntry, path: bytes) -> bool:
+    """Whether `path` is of the entry's type, and no link on the way leads elsewhere."""
+    try:
+        kind = _KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
+    except OSError:
+        return False
+    return kind == entry.kind and os.path.realpath(path) == path
+
+
+def _parent(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0] or b"/"
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _quoted(text: str) -> str:
+    """A JSON string, which is YAML too, with what YAML can't have in it escaped."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)

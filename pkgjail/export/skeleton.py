@@ -1,0 +1,123 @@
+"""What a list of mounts can't carry, as a directory: names to mount on, links, files made at entry."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.errors import InputError, Problem
+from pkgjail.export.common import DEVICES, KERNEL, entry_files, missing_directories, on_host, own_entries
+from pkgjail.jail import prepare
+from pkgjail.model import JailOptions, text_path
+from pkgjail.sandbox.steps import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pkgjail.model import Manifest
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# As devtmpfs has them; proc(5) tells what they lead to.
+_DEVICE_LINKS = {
+    b"fd": b"/proc/self/fd",
+    b"stderr": b"fd/2",
+    b"stdin": b"fd/0",
+    b"stdout": b"fd/1",
+}
+
+
+def content_at_entry(manifest: Manifest, root: bytes) -> dict[bytes, bytes]:
+    """The content of the files that the manifest holds by name alone, for the calling user.
+
+    Raises:
+        JailError: the loader's cache is made in a jail, and that cannot be set up here.
+
+    """
+    plan = prepare(manifest, JailOptions(), root=root)
+    return {step.path: step.content for step in plan.steps if isinstance(step, Content)}
+
+
+def write_skeleton(
+    manifest: Manifest,
+    directory: bytes,
+    content: Mapping[bytes, bytes],
+    *,
+    mount_points: bool,
+    besides: Sequence[bytes] = (),
+) -> None:
+    """Make `directory`, which must not be there or be empty, into a jail's skeleton.
+
+    Args:
+        manifest: what the jail holds.
+        directory: absolute and normal; its parent must be there.
+        content: of the files made at entry, by path; one that is not there becomes empty.
+        mount_points: make all directories with their modes, all links, an empty file for each of
+            the host's, and /dev with links and with a file for each device. Without it, only the
+            files made at entry, and the directories that they are in.
+        besides: with mount points, top directories that the launcher wants and that are made too
+            where the manifest does not have them.
+
+    Raises:
+        InputError: something is in `directory` already.
+        OSError: it cannot be written; what was written stays.
+
+    """
+    _start(directory)
+    made = {entry.path for entry in entry_files(manifest)}
+    wanted = {parent for path in made for parent in _parents(path)}
+    modes: list[tuple[bytes, int]] = []
+    for entry in own_entries(manifest):
+        place = on_host(directory, entry.path)
+        if entry.path in made:
+            _write(place, content.get(entry.path, b""), entry.mode)
+        elif entry.kind == "directory" and (mount_points or entry.path in wanted):
+            if entry.path != b"/":
+                os.mkdir(place, 0o700)
+            modes.append((place, entry.mode))
+        elif mount_points and entry.kind == "symlink":
+            os.symlink(entry.target or b"", place)
+        elif mount_points:
+            _write(place, b"", 0o444)
+    if mount_points:
+        _write_kernel_directories(manifest, directory, besides)
+    # Last and from below, so that a directory without write permission can be filled.
+    for place, mode in reversed(modes):
+        os.chmod(place, mode)
+
+
+def _start(directory: bytes) -> None:
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        if os.path.islink(directory) or not os.path.isdir(directory) or os.listdir(directory):
+            raise InputError(
+                [
+                    Problem(
+                        "",
+                        f"cannot make a skeleton in {text_path(directory)}: it is there and is not an "
+                        "empty directory; name another",
+                    )
+                ]
+            ) from None
+
+
+def _write_kernel_directories(manifest: Manifest, directory: bytes, besides: Sequence[bytes]) -> None:
+    there = {entry.path for entry in own_entries(manifest)}
+    for path in sorted({*KERNEL, *missing_directories(manifest), *besides} - there):
+        os.mkdir(on_host(directory, path), 0o755)
+    os.mkdir(on_host(directory, b"/dev/shm"), 0o755)
+    for name in DEVICES:
+        _write(on_host(directory, b"/dev/" + name), b"", 0o444)
+    for name, target in _DEVICE_LINKS.items():
+        os.symlink(target, on_host(directory, b"/dev/" + name))
+
+
+def _parents(path: bytes) -> list[bytes]:
+    parts = path.split(b"/")
+    return [b"/".join(parts[:end]) or b"/" for end in range(1, len(parts))]
+
+
+def _write(path: bytes, content: bytes, mode: int) -> None:
+    with open(os.open(path, _NEW, 0o600), "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
