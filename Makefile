@@ -8,8 +8,10 @@ BUILD ?= build
 DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip libc6-dev \
 	lsb-release make patch perl python3 tar unzip xz-utils zstd \
 	python3-apt python3-venv
-# What the tests need besides: programs that they compare with or look through.
-TEST_PACKAGES = $(DEMO_PACKAGES) bubblewrap strace util-linux zlib1g-dev
+# What the tests need besides: what the shipped whitelist `build` names, and programs that they
+# compare with or look through.
+TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex gettext libtool m4 pkg-config \
+	bubblewrap strace util-linux zlib1g-dev
 
 RUN = $(VENV)/bin/python -m pkgjail
 
