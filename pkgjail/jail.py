@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory
+from pkgjail.drift import refuse_drift
 from pkgjail.errors import JailError
 from pkgjail.explain import explain
 from pkgjail.model import JailOptions, text_path
@@ -23,7 +24,7 @@ from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.probe import cannot_overlay, mount_below
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs
-from pkgjail.trees import ensure_tree, refuse_drift, trees_of
+from pkgjail.trees import ensure_tree, trees_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,9 +115,9 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
         JailError: as `run_in_jail`.
 
     """
-    trees = {}
-    if options.plan != "binds":
-        trees = _trees(manifest, os.path.realpath(root), required=options.plan == "tree")
+    root = os.path.realpath(root)
+    refuse_drift(manifest.files, root)
+    trees = {} if options.plan == "binds" else _trees(manifest, root, required=options.plan == "tree")
     resolver = b""
     with contextlib.suppress(OSError):
         resolver = Path("/etc/resolv.conf").read_bytes()
@@ -141,7 +142,7 @@ def why_no_tree(manifest: Manifest, root: bytes) -> dict[bytes, str]:
 
 
 def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, bytes]:
-    """The metadata trees of the manifest's large directories, the host held against each.
+    """The metadata trees of the manifest's large directories.
 
     Where this host cannot have one it is left out, or with `required` refused.
     """
@@ -155,7 +156,6 @@ def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, by
     trees = {}
     for top, entries in trees_of(manifest).items():
         if not why[top]:
-            refuse_drift(entries, root)
             trees[top] = bytes(ensure_tree(entries, root, cache))
     return trees
 

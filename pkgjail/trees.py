@@ -14,13 +14,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import remove_tree
-from pkgjail.errors import DriftError
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 # A mount for each file is as quick below this many names.
 _WORTH_IT = 500
-_KIND_OF = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 
 
 def trees_of(manifest: Manifest) -> dict[bytes, tuple[FileEntry, ...]]:
@@ -56,40 +53,6 @@ def can_have_tree(entries: Sequence[FileEntry]) -> bool:
     where a mode gives the owner less than others have, that user would see less than on the host.
     """
     return all(entry.origin != "entry" and not entry.mode & 0o007 & ~(entry.mode >> 6) for entry in entries)
-
-
-def refuse_drift(entries: Sequence[FileEntry], root: bytes) -> None:
-    """Hold the host against the entries of a tree, as a bind of each file would.
-
-    Raises:
-        DriftError: with every path that is gone, or of another kind, mode, size or link text.
-
-    """
-    prefix = root.rstrip(b"/")
-    found = ((entry.path, _change(entry, prefix + entry.path)) for entry in entries)
-    changes = tuple((path, change) for path, change in found if change is not None)
-    if changes:
-        raise DriftError(changes)
-
-
-def _change(entry: FileEntry, path: bytes) -> str | None:
-    """What the host has in the entry's place, for a message; None where it is as the manifest says."""
-    if entry.origin in ("alternative", "parent"):
-        return None  # made by us, whatever the host has there
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return "is gone"
-    change = None
-    if _KIND_OF.get(stat.S_IFMT(found.st_mode)) != entry.kind:
-        change = f"is no longer a {entry.kind}"
-    elif entry.kind == "symlink":
-        change = None if os.readlink(path) == entry.target else "is a link to somewhere else"
-    elif stat.S_IMODE(found.st_mode) != entry.mode:
-        change = f"has mode {stat.S_IMODE(found.st_mode):04o}, not {entry.mode:04o}"
-    elif entry.kind == "regular" and found.st_size != entry.size:
-        change = f"has {found.st_size} bytes, not {entry.size}"
-    return change
 
 
 def ensure_tree(entries: Sequence[FileEntry], root: bytes, cache: Path) -> Path:

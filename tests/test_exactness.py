@@ -17,13 +17,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pkgjail.drift import refuse_drift
 from pkgjail.errors import DriftError
 from pkgjail.files import collect_files
 from pkgjail.model import Closure, Distribution, Header, JailOptions, Manifest, Policy, Rule
 from pkgjail.mounts import plan_jail
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
-from pkgjail.trees import can_have_tree, ensure_tree, refuse_drift
+from pkgjail.trees import can_have_tree, ensure_tree
 from tests.memory import MemoryDatabase
 from tests.tree_text import (
     DIRECTORY_MODES,

@@ -33,7 +33,7 @@ ROWS = """
     probe
     model
     patterns reporter cache
-    policy graph files hashing manifest mounts trees backends explain
+    policy graph files hashing manifest mounts trees drift backends explain
     api jail
     export
     __init__

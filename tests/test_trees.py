@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail import probe, trees
-from pkgjail.errors import JailError
+from pkgjail.drift import refuse_drift
+from pkgjail.errors import DriftError, JailError
 from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.model import FileEntry, JailOptions, UserBind
 from pkgjail.sandbox.steps import HostFile, Overlay
@@ -170,7 +171,15 @@ def test_a_directory_with_a_mount_in_it_gets_binds(
     assert cache.is_dir()
 
 
-def test_the_hosts_own_alternatives_are_no_drift(tmp_path: Path) -> None:
-    """A link of ours need not be on the host, nor lead there to the same place."""
-    link = FileEntry(path=b"/usr/bin/pager", kind="symlink", mode=0o777, target=b"/x", origin="alternative")
-    trees.refuse_drift([link], bytes(tmp_path))
+@pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
+def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: str) -> None:
+    """It need not be on the host, nor be there as it is in the jail."""
+    entry = FileEntry(path=b"/usr/bin/pager", kind="regular", mode=0o644, origin=origin)
+    refuse_drift([entry], bytes(tmp_path))
+
+
+def test_a_link_that_leads_elsewhere_is_drift(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("new")
+    entry = FileEntry(path=b"/link", kind="symlink", mode=0o777, target=b"old")
+    with pytest.raises(DriftError, match="/link is a link to somewhere else"):
+        refuse_drift([entry], bytes(tmp_path))
