@@ -469,3 +469,10 @@ def test_a_killed_hashing_process_is_told(tree: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(hashing, "_hash_file", die)
     with pytest.raises(PkgjailError, match="a hashing process was killed"):
         hash_files(PATHS, root=bytes(tree))
+
+
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    """read(2) fails after open(2) did not, as on a bad disk; here since nothing is mapped at address 0."""
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        hash_files([b"/proc/self/mem"])
+    assert caught.value.filename == b"/proc/self/mem"

@@ -1,0 +1,79 @@
+"""The library's front: what `resolve` refuses, accepts and records, and the names that it offers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pkgjail
+from pkgjail.api import resolve
+from pkgjail.errors import ClosureError
+from pkgjail.files.tree import Tree
+from tests.debian_roots import USABLE, make_root
+from tests.file_cases import Remembering
+from tests.tree_text import NOBODY, in_child, parse_tree, tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_UNMET = "a:amd64: Depends: gone (>= 2): 'gone' is not installed"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A Debian root whose only package lists a file and requires what is not there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "a.toml").write_text('packages.debian = ["a"]\n')
+    monkeypatch.chdir(tmp_path)
+    return make_root(
+        tmp_path / "root",
+        "a 1 amd64; Depends: gone (>= 2)",
+        files={
+            "etc/os-release": "ID=debian\nVERSION_ID=12\n",
+            "usr/bin/a": "alpha",
+            "var/lib/dpkg/info/a.list": "/usr/bin/a\n",
+            "var/lib/dpkg/info/dpkg.list": "",
+        },
+    )
+
+
+def test_what_nothing_satisfies_is_refused_with_who_asked(root: bytes) -> None:
+    """Protects a build from a jail that lacks what its packages require."""
+    with pytest.raises(ClosureError) as caught:
+        resolve(["./a.toml"], root=root)
+    first, last = map(str, caught.value.problems)
+    assert first.startswith(_UNMET)
+    assert last == "mend the packages, or accept these gaps with --allow-unmet"
+
+
+@pytest.mark.parametrize("backend", USABLE)
+@pytest.mark.parametrize("hashed", [True, False])
+def test_what_nothing_satisfies_can_be_accepted(root: bytes, backend: str, hashed: bool) -> None:  # noqa: FBT001
+    """It is warned of and recorded; and digests stand in the manifest as asked for."""
+    reporter = Remembering()
+    manifest = resolve(
+        ["./a.toml"], root=root, backend=backend, hashed=hashed, allow_unmet=True, reporter=reporter
+    )
+    assert [one.text for one in manifest.unmet] == ["gone (>= 2)"]
+    assert [text for text in reporter.warnings if text.startswith(_UNMET)]
+    digests = {entry.path: entry.sha256 for entry in manifest.files}
+    assert digests[b"/usr/bin/a"] == (hashlib.sha256(b"alpha").hexdigest() if hashed else None)
+
+
+def test_every_name_that_the_package_offers_is_there() -> None:
+    """Protects the names of `__all__`, which are looked up late, and the error for any other."""
+    assert set(pkgjail.__all__) <= set(dir(pkgjail))
+    assert [name for name in pkgjail.__all__ if getattr(pkgjail, name) is None] == []
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        pkgjail.no_such_name  # noqa: B018
+
+
+def test_a_directory_that_its_very_owner_may_not_read_is_empty() -> None:
+    """Its mode lets others list it; who cannot goes on without."""
+    owner = os.geteuid() or NOBODY
+    with tree(parse_tree("/odd/ 0105\n/odd/x")) as root:
+        os.chown(root + b"/odd", owner, owner)
+        assert in_child(lambda: repr(Tree(root).names(b"/odd")), owner) == "[]"
