@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgjail.errors import JailError
-from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
+from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from tests.tree_text import parse_tree, plan_lines
 
@@ -262,7 +262,11 @@ def test_root_is_root_and_without_network_there_is_no_resolver() -> None:
     assert made[b"/etc/resolv.conf"] == b""
 
 
-@given(*[st.text(st.characters(exclude_characters="\0"), max_size=8)] * 3, st.integers(1, 65533))
+# As pwd(3) hands them to Python: any bytes but NUL, decoded as file names are (PEP 383).
+_WORDS = st.binary(max_size=12).map(lambda raw: text_path(raw.replace(b"\0", b"\n")))
+
+
+@given(_WORDS, _WORDS, _WORDS, st.integers(1, 65533))
 def test_no_name_of_a_user_can_write_a_line_or_a_field_of_its_own(
     name: str, group: str, home: str, uid: int
 ) -> None:
