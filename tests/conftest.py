@@ -43,7 +43,7 @@ def spack_manifest() -> Manifest:
 class Caller:
     """Runs `python -m pkgjail …` and other programs as one user."""
 
-    def __init__(self, uid: int, home: Path, library: Path) -> None:
+    def __init__(self, uid: int, home: Path, library: Path, cache: Path) -> None:
         self.uid = uid
         self.home = home
         self._environment = {
@@ -51,7 +51,7 @@ class Caller:
             "LANG": "C.UTF-8",
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(library),
-            "XDG_CACHE_HOME": str(home / "cache"),
+            "XDG_CACHE_HOME": str(cache),
         }
 
     def run(
@@ -94,10 +94,15 @@ def library() -> Iterator[Path]:
 
 
 def _caller(uid: int, library: Path) -> Iterator[Caller]:
+    # One cache for all tests of a user, as for all jails of a user's: making and removing the ten
+    # thousand files of a tree for each test is what filesystems are slowest at.
+    cache = library / f"cache-{uid}"
+    cache.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pkgjail-home-") as made:
         if uid != os.geteuid():
             os.chown(made, uid, uid)
-        yield Caller(uid, Path(made), library)
+            os.chown(cache, uid, uid)
+        yield Caller(uid, Path(made), library, cache)
 
 
 @pytest.fixture
