@@ -14,7 +14,7 @@ from pathlib import Path
 
 MINORS = range(9, 14)
 TOP = Path(__file__).resolve().parent.parent
-TOOLS = ("pytest", "hypothesis", "jsonschema", "typing_extensions")
+TOOLS = ("pytest", "hypothesis", "jsonschema", "typing_extensions", "PyYAML")
 
 
 def works(interpreter: str, minor: int) -> bool:

@@ -30,6 +30,7 @@ _NAMESPACES = (
     b"--setenv", b"PATH", SEARCH_PATH,
 )  # fmt: skip
 _DEFAULT_MODE = 0o755
+_PERMISSIONS = 0o777
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
@@ -82,4 +83,6 @@ def _entry(entry: FileEntry, source: bytes) -> tuple[bytes, ...]:
         return () if entry.mode == _DEFAULT_MODE else (b"--chmod", mode, b"/")
     if entry.mode == _DEFAULT_MODE:
         return (b"--dir", entry.path)
+    if entry.mode > _PERMISSIONS:  # mkdir(2) leaves the set-group-ID bit away
+        return (b"--dir", entry.path, b"--chmod", mode, entry.path)
     return (b"--perms", mode, b"--dir", entry.path)
