@@ -28,7 +28,7 @@ demo: $(VENV)/runtime
 	cd $(BUILD)/demo && $(abspath $(VENV))/bin/python -m pkgjail run --cwd ../spack.manifest.jsonl -- make --no-print-directory
 
 test: lint
-	$(VENV)/bin/python -m pytest -m "not long" --cov --cov-report=term
+	$(VENV)/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term
 
 test-long: lint
 	$(VENV)/bin/python -m pytest --cov --cov-report=term
