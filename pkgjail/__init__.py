@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         write_manifest,
     )
     from pkgjail.errors import PkgjailError
+    from pkgjail.export import export_manifest
     from pkgjail.hashing import hash_files
     from pkgjail.jail import default_environment, run_in_jail
     from pkgjail.manifest import parse_manifest, read_manifest
@@ -39,6 +40,7 @@ __all__ = [
     "collect_files",
     "default_environment",
     "dump_manifest",
+    "export_manifest",
     "hash_files",
     "load_policy",
     "open_database",
@@ -54,6 +56,7 @@ __all__ = [
 _HOMES = {
     "PkgjailError": "errors",
     "default_environment": "jail",
+    "export_manifest": "export",
     "hash_files": "hashing",
     "parse_manifest": "manifest",
     "plan_jail": "mounts",

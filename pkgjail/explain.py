@@ -44,7 +44,8 @@ def _cannot_execute(failure: StageError, command: str) -> CommandError:
         why = "there is no such command in the jail; name its package in the whitelist"
         return CommandError(f"cannot run {command}: {why}", _NOT_FOUND)
     return CommandError(
-        f"cannot run {command} in the jail: {text_path(failure.name)}: {os.strerror(failure.errno)}",
+        f"cannot run {command} in the jail: {text_path(failure.name)}"
+        + (f": {os.strerror(failure.errno)}" if failure.errno else ""),
         _CANNOT_EXECUTE,
     )
 

@@ -116,6 +116,7 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
 
     """
     root = os.path.realpath(root)
+    _refuse_open_cache(options)
     refuse_drift(manifest.files, root)
     trees = {} if options.plan == "binds" else _trees(manifest, root, required=options.plan == "tree")
     resolver = b""
@@ -125,6 +126,19 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     if any(entry.path == _LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
         made[_LOADER_CACHE] = _loader_cache(manifest, made, root)
     return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees)
+
+
+def _refuse_open_cache(options: JailOptions) -> None:
+    """Refuse to let a command write to the cache: later jails are made from what lies there."""
+    cache = bytes(cache_directory().resolve()) + b"/"
+    for bind in options.binds:
+        source = os.path.realpath(bind.source).rstrip(b"/") + b"/"
+        if bind.writable and (cache.startswith(source) or source.startswith(cache)):
+            raise JailError(
+                f"cannot bind {text_path(bind.source)} writable: pkgjail's cache {text_path(cache[:-1])} lies "
+                "there, and later jails are made from it; bind a directory further down, or set "
+                "XDG_CACHE_HOME to a place of its own"
+            )
 
 
 def why_no_tree(manifest: Manifest, root: bytes) -> dict[bytes, str]:

@@ -183,3 +183,28 @@ def test_a_link_that_leads_elsewhere_is_drift(tmp_path: Path) -> None:
     entry = FileEntry(path=b"/link", kind="symlink", mode=0o777, target=b"old")
     with pytest.raises(DriftError, match="/link is a link to somewhere else"):
         refuse_drift([entry], bytes(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("place", "writable", "refused"),
+    [
+        pytest.param("", True, True, id="the directory that the cache is in"),
+        pytest.param("pkgjail", True, True, id="the cache itself"),
+        pytest.param("pkgjail/trees", True, True, id="what is in it"),
+        pytest.param("pkgjail-not", True, False, id="a name that begins alike"),
+        pytest.param("", False, False, id="for reading"),
+    ],
+)
+def test_a_command_cannot_write_to_what_later_jails_are_made_from(
+    base_manifest: Manifest, cache: Path, place: str, *, writable: bool, refused: bool
+) -> None:
+    """A tree that a build has changed would show whatever it likes, in every later jail."""
+    source = cache.parent / place
+    source.mkdir(parents=True, exist_ok=True)
+    bind = UserBind(source=bytes(source), destination=b"/srv/x", writable=writable)
+    options = JailOptions(binds=(bind,), environment=default_environment())
+    if refused:
+        with pytest.raises(JailError, match="later jails are made from it"):
+            run_in_jail(base_manifest, ["true"], options)
+    else:
+        assert run_in_jail(base_manifest, ["true"], options) == 0

@@ -93,6 +93,7 @@ class _Builder:
         self._host_directory = -1
         self._jail_directory = -1
         self._root = _open_old(plan.root)
+        self._directories = {b"/"}
 
     def build(self) -> None:
         for step in self._plan.steps:
@@ -101,6 +102,8 @@ class _Builder:
             self._carry_out(step)
 
     def _carry_out(self, step: Step) -> None:
+        if isinstance(step, (Directory, Symlink, Content, HostFile)) and step.path != b"/":
+            self._refuse_elsewhere(step)
         if isinstance(step, HostFile):
             self._host_file(step)
         elif isinstance(step, Directory):
@@ -123,6 +126,14 @@ class _Builder:
             _bind(b"/sys", step.path, _SAFE | sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOEXEC)
         elif isinstance(step, Devices):
             _devices(_NEW + step.path)
+
+    def _refuse_elsewhere(self, step: Directory | Symlink | Content | HostFile) -> None:
+        """A name is made only in a directory that an earlier step made, so never through a link."""
+        parent, _, name = step.path.rpartition(b"/")
+        if (parent or b"/") not in self._directories or name in {b"", b".", b".."}:
+            raise OSError(errno.EINVAL, "is not in a directory of the plan", step.path)
+        if isinstance(step, Directory):
+            self._directories.add(step.path)
 
     def _host_file(self, step: HostFile) -> None:
         parent, _, name = step.path.rpartition(b"/")
@@ -208,6 +219,14 @@ def _content(path: bytes, mode: int, content: bytes) -> None:
         os.close(descriptor)
 
 
+def _write(path: bytes, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
 def _tmpfs(path: bytes, mode: int) -> None:
     sc.mount(b"tmpfs", path, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=%04o" % mode)
 
@@ -229,6 +248,9 @@ def _bind(source: bytes, path: bytes, attributes: int) -> None:
 
 def _proc(path: bytes) -> None:
     sc.mount(b"proc", path, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
+    # In a user and cgroup namespace of its own the command could mount a writable cgroup2, whose
+    # root is the caller's own group, and kill or freeze what runs there.
+    _write(path + b"/sys/user/max_cgroup_namespaces", b"0")
     for name in _PROC_READ_ONLY:
         if os.path.exists(path + b"/" + name):
             _cover(path + b"/" + name, path + b"/" + name)

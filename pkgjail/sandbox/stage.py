@@ -13,16 +13,18 @@ See user_namespaces(7), pid_namespaces(7), capabilities(7).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import socket
+import stat
 import struct
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from pkgjail.sandbox import seccomp, terminal
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.sandbox import terminal
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
 from pkgjail.sandbox.waiting import RELAYED, relaying, wait
 
@@ -77,6 +79,7 @@ def run(plan: Plan, command: Command) -> int:
             jail is left.
 
     """
+    _refuse_directories()
     report = os.memfd_create("pkgjail-report", os.MFD_CLOEXEC)  # unlike a pipe, never full
     ours, theirs = socket.socketpair() if command.terminal else (None, None)
     # Signals wait until somebody is there to relay them.
@@ -100,6 +103,14 @@ def run(plan: Plan, command: Command) -> int:
     if failure:
         raise _failure(failure)
     return status
+
+
+def _refuse_directories() -> None:
+    """The command inherits descriptors 0 to 2; from a directory it could walk '..' out of the jail."""
+    for number in range(3):
+        with contextlib.suppress(OSError):  # closed
+            if stat.S_ISDIR(os.fstat(number).st_mode):
+                raise StageError("inherit", errno.EISDIR, b"descriptor %d" % number, [])
 
 
 def _keeper(job: _Job) -> int:
@@ -140,6 +151,7 @@ def _init(job: _Job, alive: int) -> int:
     enter_new_root(job.plan)
     sc.join_new_session_keyring()
     _give_up_privileges()
+    seccomp.install(network=job.plan.network)
     child = os.fork()
     if child == 0:
         _guarded(job.report, "execute", lambda: _execute(job))

@@ -46,11 +46,13 @@ RESOLVE_BENEATH = 0x08
 # From prctl(2):
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+SECCOMP_MODE_FILTER = 2
 # capabilities(7): NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each with its lock.
 SECUREBITS_LOCKED_DOWN = 0x03 | 0x0C | 0xC0
 
@@ -191,9 +193,9 @@ def close_range_cloexec(first: int) -> None:
     _checked(_libc.syscall(ctypes.c_long(_NR_CLOSE_RANGE), ctypes.c_uint(first), last, flags), None)
 
 
-def prctl(option: int, argument: int = 0) -> None:
+def prctl(option: int, argument: int = 0, further: int = 0) -> None:
     """Change an attribute of this process; see prctl(2)."""
-    _checked(_libc.prctl(option, argument, 0, 0, 0), f"prctl({option})")
+    _checked(_libc.prctl(option, argument, further, 0, 0), f"prctl({option})")
 
 
 def sethostname(name: bytes) -> None:

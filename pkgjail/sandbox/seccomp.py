@@ -1,0 +1,133 @@
+"""A filter of system calls, against what namespaces leave shared; see seccomp(2).
+
+- Keys. A keyring of the user's can be read by whoever is that user and finds its number, in
+  whatever user namespace (keyrings(7): no namespace but for names): their calls answer ENOSYS.
+- Terminals. TIOCSTI and TIOCLINUX push input into a terminal that no session holds, which a
+  process in the jail may then take: EPERM.
+- Without network, vsock(7), which network namespaces do not divide: EAFNOSUPPORT.
+
+It refuses what is named here and lets everything else through: it is no list of what is harmless.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+from typing import NamedTuple
+
+from pkgjail.sandbox import syscalls as sc
+
+# From linux/bpf_common.h and linux/seccomp.h; the offsets are those of struct seccomp_data.
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_AF_VSOCK = 40
+_SOCKETCALL_SOCKET = 1  # its arguments lie in memory, where no filter sees them
+_X32 = 0x40000000
+
+
+class _Abi(NamedTuple):
+    """One way to call the kernel: its AUDIT_ARCH (linux/audit.h) and numbers of calls."""
+
+    audit: int
+    keys: tuple[int, ...]
+    ioctl: int
+    socket: int
+    socketcall: int | None = None
+
+
+_X86 = (
+    _Abi(0xC000003E, (248, 249, 250), 16, 41),
+    _Abi(0x40000003, (286, 287, 288), 54, 359, 102),
+)
+_ARM = (
+    _Abi(0xC00000B7, (217, 218, 219), 29, 198),
+    _Abi(0x40000028, (309, 310, 311), 54, 281),
+)
+_RISCV = (_Abi(0xC00000F3, (217, 218, 219), 29, 198), _Abi(0x400000F3, (217, 218, 219), 29, 198))
+_LOONGARCH = (_Abi(0xC0000102, (217, 218, 219), 29, 198),)
+_POWER = tuple(_Abi(audit, (269, 270, 271), 54, 326, 102) for audit in (0xC0000015, 0x80000015, 0x00000014))
+_S390 = tuple(_Abi(audit, (278, 279, 280), 54, 359, 102) for audit in (0x80000016, 0x00000016))
+# By machine, all that its kernel may serve: a 32-bit program has numbers of its own.
+_ABIS = {
+    "x86_64": _X86, "i386": _X86, "i686": _X86, "aarch64": _ARM, "armv7l": _ARM, "armv8l": _ARM,
+    "riscv64": _RISCV, "loongarch64": _LOONGARCH, "ppc64le": _POWER, "ppc64": _POWER, "s390x": _S390,
+}  # fmt: skip
+
+
+class _Instruction(NamedTuple):
+    """struct sock_filter."""
+
+    code: int
+    true: int
+    false: int
+    value: int
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def install(*, network: bool) -> None:
+    """Filter the calls of this process and of all that come from it, for good.
+
+    Raises:
+        OSError: the kernel has no filters (EINVAL), or this machine's numbers are unknown (ENOSYS).
+
+    """
+    machine = os.uname().machine
+    if machine not in _ABIS:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"seccomp on {machine}")
+    instructions = _program(_ABIS[machine], network=network)
+    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+    program = _Program(len(instructions), packed)
+    sc.prctl(sc.PR_SET_SECCOMP, sc.SECCOMP_MODE_FILTER, ctypes.addressof(program))
+
+
+def _program(abis: tuple[_Abi, ...], *, network: bool) -> list[_Instruction]:
+    whole = [_Instruction(_LOAD, 0, 0, _ARCHITECTURE)]
+    for abi in abis:
+        whole += _when(abi.audit, _calls(abi, network=network))
+    return [*whole, _refuse(errno.ENOSYS)]  # an architecture that is not this machine's
+
+
+def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
+    calls = [_Instruction(_LOAD, 0, 0, _NUMBER)]
+    if abi is _X86[0]:
+        calls += [_Instruction(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
+    for number in abi.keys:
+        calls += _when(number, [_refuse(errno.ENOSYS)])
+    pushes = [*_when(_TIOCSTI, [_refuse(errno.EPERM)]), *_when(_TIOCLINUX, [_refuse(errno.EPERM)])]
+    calls += _when(abi.ioctl, [_argument(1), *pushes, _allow()])
+    if not network:
+        families = _when(_AF_VSOCK, [_refuse(errno.EAFNOSUPPORT)])
+        calls += _when(abi.socket, [_argument(0), *families, _allow()])
+        if abi.socketcall is not None:
+            sockets = _when(_SOCKETCALL_SOCKET, [_refuse(errno.EAFNOSUPPORT)])
+            calls += _when(abi.socketcall, [_argument(0), *sockets, _allow()])
+    return [*calls, _allow()]
+
+
+def _when(value: int, then: list[_Instruction]) -> list[_Instruction]:
+    """What was loaded is `value`: go on with `then`; else behind it."""
+    return [_Instruction(_EQUAL, 0, len(then), value), *then]
+
+
+def _argument(position: int) -> _Instruction:
+    """Load the lower half, which is all that the kernel takes of an ioctl's or a socket's number."""
+    lower = 4 if sys.byteorder == "big" else 0
+    return _Instruction(_LOAD, 0, 0, _ARGUMENTS + 8 * position + lower)
+
+
+def _refuse(number: int) -> _Instruction:
+    return _Instruction(_RETURN, 0, 0, _ERRNO | number)
+
+
+def _allow() -> _Instruction:
+    return _Instruction(_RETURN, 0, 0, _ALLOW)

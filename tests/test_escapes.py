@@ -1,0 +1,131 @@
+"""Ways out of a jail, tried from inside by a real program: none may succeed.
+
+The attempts stand in `tests/escapes`, a module for each kind, and what each is to be refused with in
+`expected.txt`. One that is known to work on an open host is run there too, so that a refusal inside
+is the jail's doing and not a mistake of the attempt's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import NOBODY, SYSTEM_PYTHON, Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.gate
+
+_HERE = Path(__file__).parent / "escapes"
+# What the jail shares with the host unless it is told not to; docs/security.md says so.
+_NETWORK = {"abstract socket", "TCP on localhost", "vsock", "vsock to the hypervisor"}
+
+
+@pytest.fixture
+def site() -> Iterator[Path]:
+    """A directory of the manifest that anybody may write to; not in /tmp, which a jail has of its own."""
+    with tempfile.TemporaryDirectory(prefix="pkgjail-site-", dir="/var/tmp") as made:
+        place = Path(made)
+        place.chmod(0o777)
+        (place / "first").write_text("first")
+        yield place
+
+
+def _prepare(caller: Caller) -> dict[str, Any]:
+    """What only root can lay out for another user; an ordinary user gets along without."""
+    bind = caller.home / "bind"
+    for place in (bind, caller.home / "secret"):
+        place.mkdir()
+        place.chmod(0o777)
+    shutil.copytree(
+        _HERE, caller.home / "attempts" / "tests" / "escapes", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy("/usr/bin/id", bind / "hosts-setuid")
+    if os.geteuid() != 0:
+        return {"other": 0, "roots": "/etc/shadow"}
+    other = 0 if caller.uid else NOBODY
+    (bind / "others").write_text("another user's")
+    os.mknod(bind / "hosts-device", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    for name, mode in (("hosts-setuid", 0o6755), ("others", 0o600), ("hosts-device", 0o666)):
+        os.chown(bind / name, other, other)
+        (bind / name).chmod(mode)
+    return {"other": other, "roots": str(bind / "others")}
+
+
+def _manifest(caller: Caller, site: Path) -> Path:
+    """`spack` less `docs`, and a directory that the host adds a name to once the jail is entered."""
+    (caller.home / "site.toml").write_text(f'include = ["spack"]\n[files]\ninclude = ["{site}/**"]\n')
+    options = ("--blacklist", "docs", "-o", "site.jsonl", "--no-hash")
+    made = caller.pkgjail("resolve", "./site.toml", *options)
+    assert made.returncode == 0, made.stderr
+    return caller.home / "site.jsonl"
+
+
+def _neighbour(manifest: Path) -> str:
+    """A program of the host that the manifest does not have."""
+    records = map(json.loads, manifest.read_text().splitlines())
+    listed = {record["path"] for record in records if record["kind"] == "file"}
+    return next(place for place in sorted(map(str, Path("/usr/bin").iterdir())) if place not in listed)
+
+
+def _run_attempts(caller: Caller, site: Path, *options: str) -> dict[str, Any]:
+    """All attempts by one user in one jail; what they got, and what they were after."""
+    prepared = _prepare(caller)
+    manifest = _manifest(caller, site)
+    prepared.update(late=str(site / "late"), neighbour=_neighbour(manifest))
+    (caller.home / "prepared.json").write_text(json.dumps(prepared))
+    result = caller.home / "result.json"
+    path = f"{caller._environment['PYTHONPATH']}:{caller.home}/attempts"
+    program = (SYSTEM_PYTHON, "-m", "tests.escapes.outside", caller.home, manifest, result)
+    ran = caller.run([*program, *options], environment={"PYTHONPATH": path})
+    assert ran.returncode == 0, ran.stderr
+    report: dict[str, Any] = json.loads(result.read_text())
+    assert report["status"] == 0, report["said"]
+    return report
+
+
+def _expected() -> dict[str, set[str]]:
+    lines = (_HERE / "expected.txt").read_text().splitlines()
+    rows = (line.split(" | ") for line in lines if not line.startswith("#"))
+    return {name: {"ENOSYS", *refusals.split(" / ")} for name, refusals in rows}
+
+
+def _row(name: str, tries: str, success: str, got: str) -> str:
+    return f"{name}: tried to {tries}; success is {success}; expected refused: {_expected()[name]}; got {got}"
+
+
+@pytest.mark.parametrize(
+    ("plan", "network"),
+    [
+        pytest.param("tree", False, id="an overlay a directory, no network"),
+        pytest.param("binds", True, id="a bind a file, the host's network"),
+    ],
+)
+def test_no_attempt_succeeds(anyone: Caller, site: Path, plan: str, *, network: bool) -> None:
+    """Each attempt is refused as it should be, and whatever it was after is as it was."""
+    options = ("--plan", plan, *(() if network else ("--no-network",)))
+    report = _run_attempts(anyone, site, *options)
+    expected = _expected()
+    shared = _NETWORK if network else set()
+    wrong = [
+        _row(name, tries, success, f"{outcome}: {detail}")
+        for name, tries, success, outcome, detail in report["inside"]
+        if (outcome != "refused" or detail not in expected[name])
+        and not (outcome == "SUCCEEDED" and name in shared)
+    ]
+    assert wrong == []
+    assert {row[0] for row in report["inside"]} == set(expected)
+    assert len(expected) >= 100
+    assert report["after"] == report["before"]
+    # Without these the refusals above would say nothing. ENOSYS: this kernel has no such thing.
+    works = {name: detail for name, _, _, outcome, detail in report["outside"] if outcome != "SUCCEEDED"}
+    assert set(works.values()) <= {"ENOSYS"}, works
+    assert len(report["outside"]) >= 30

@@ -1,0 +1,284 @@
+"""Hostile surroundings of a jail: plans, manifests, binds, descriptors, directories, words.
+
+Each is refused by name, or has no effect outside. What a program tries from inside stands in
+`test_escapes.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
+
+import pytest
+
+from pkgjail.errors import CommandError, JailError, ManifestError
+from pkgjail.jail import default_environment, prepare, run_in_jail
+from pkgjail.manifest import dump_manifest, parse_manifest
+from pkgjail.model import JailOptions, UserBind
+from pkgjail.sandbox.stage import StageError, run
+from pkgjail.sandbox.steps import Command, Content, Directory, HostFile, Overlay, Plan, Seal, Symlink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pkgjail.model import FileEntry, Manifest
+
+# Where coverage of the forked processes is written must be there inside, or it is lost.
+_HERE = os.getcwdb()
+_MEASURING = UserBind(source=_HERE, destination=_HERE, writable=True)
+
+
+def _options(*binds: UserBind, **others: Any) -> JailOptions:
+    return JailOptions(
+        **{"binds": (_MEASURING, *binds), "environment": default_environment(), "plan": "binds", **others}
+    )
+
+
+def _bind(source: Path, destination: bytes) -> UserBind:
+    return UserBind(source=os.fsencode(source), destination=destination, writable=True)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host that nothing may be made in."""
+    place = tmp_path / "victim"
+    place.mkdir()
+    (place / "file").write_text("kept")
+    yield place
+    assert [(name.name, name.read_text()) for name in place.iterdir()] == [("file", "kept")]
+
+
+_Made = Union[Content, Directory, HostFile, Overlay, Symlink]
+
+
+# While the builder works the host is at /old: what a link may be aimed at.
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((Content(b"/link/new", 0o644, b"x"),), id="content through a link"),
+        pytest.param((Directory(b"/link/new", 0o755),), id="a directory through a link"),
+        pytest.param((Symlink(b"/link/new", b"x"),), id="a link through a link"),
+        pytest.param((HostFile(b"/link/file", 0o644, 4),), id="a mount point through a link"),
+        pytest.param((Content(b"/dir/../link/new", 0o644, b"x"),), id="content by '..'"),
+        pytest.param((Content(b"/../old/VICTIM/new", 0o644, b"x"),), id="content above the root"),
+        pytest.param((Directory(b"/dir/..", 0o777),), id="the parent as a directory"),
+        pytest.param((Content(b"/nowhere/new", 0o644, b"x"),), id="content in no directory"),
+        pytest.param((Content(b"dir/new", 0o644, b"x"),), id="a path that is not absolute"),
+        pytest.param((Content(b"/dir/", 0o644, b"x"),), id="a name that is empty"),
+        pytest.param((Overlay(b"/link", b"/usr"),), id="an overlay at a link"),
+        pytest.param((Directory(b"/dir", 0o755),), id="a directory twice"),
+        pytest.param((Content(b"/link", 0o644, b"x"),), id="content in the place of a link"),
+    ],
+)
+def test_a_plan_makes_nothing_outside_of_its_root(victim: Path, steps: tuple[_Made, ...]) -> None:
+    """A step relies on the directories that earlier ones made, and so never follows a link."""
+    target = b"/old" + os.fsencode(victim)
+    first = (Directory(b"/", 0o755), Directory(b"/dir", 0o755), Symlink(b"/link", target))
+    aimed = tuple(step._replace(path=step.path.replace(b"VICTIM", os.fsencode(victim)[1:])) for step in steps)
+    plan = Plan(root=b"/", steps=(*first, *aimed, Seal()), network=False, hostname="x")
+    with pytest.raises(StageError) as caught:
+        run(plan, Command(("true",), b"/", (), terminal=False))
+    assert caught.value.doing == "build"
+
+
+def _file(manifest: Manifest, path: bytes) -> FileEntry:
+    """A regular file of the manifest under another path."""
+    kept = next(entry for entry in manifest.files if entry.path == b"/usr/bin/env")
+    return replace(kept, path=path, origin="include", owners=())
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (b"/usr/../etc/shadow", "not absolute and normal"),
+        (b"/usr/./env", "not absolute and normal"),
+        (b"/usr//env", "not absolute and normal"),
+        (b"/usr/bin/", "not absolute and normal"),
+        (b"etc/shadow", "not absolute and normal"),
+        (b"/usr/bin/a\0b", "not absolute and normal"),
+        (b"", "not absolute and normal"),
+        (b"/bin/env", "no entry of type directory"),
+        (b"/usr/bin/env/below-a-file", "no entry of type directory"),
+        (b"/nowhere/file", "no entry of type directory"),
+        (b"/usr/bin/env", "the record before is for the same thing"),
+    ],
+)
+def test_a_hostile_manifest_is_not_read(base_manifest: Manifest, path: bytes, text: str) -> None:
+    """By such a path a file could be shown, or made, elsewhere than it says."""
+    files = sorted((*base_manifest.files, _file(base_manifest, path)), key=lambda entry: entry.path)
+    data = dump_manifest(replace(base_manifest, files=tuple(files)))
+    with pytest.raises(ManifestError, match=text):
+        parse_manifest(data, "hostile.jsonl")
+
+
+def test_a_link_in_a_writable_bind_is_no_way_for_another_bind(
+    base_manifest: Manifest, tmp_path: Path, victim: Path
+) -> None:
+    """A jail may have laid it there for the next: what is bound behind it would cover the host's."""
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    (outer / "link").symlink_to(victim)
+    binds = (_bind(outer, b"/srv/outer"), _bind(tmp_path, b"/srv/outer/link"))
+    with pytest.raises(JailError, match="/srv/outer/link"):
+        run_in_jail(base_manifest, ["true"], _options(*binds))
+
+
+def _aim_at(victim: Path) -> Callable[[Path], None]:
+    def swap(place: Path) -> None:
+        place.rename(place.with_name("moved"))
+        place.symlink_to(victim)
+
+    return swap
+
+
+@pytest.mark.parametrize("which", ["source", "parent"])
+def test_a_source_that_becomes_a_link_is_not_followed(
+    base_manifest: Manifest, tmp_path: Path, victim: Path, which: str
+) -> None:
+    """Between the plan and the entry: the plan names what was there."""
+    source = tmp_path / "parent" / "source"
+    source.mkdir(parents=True)
+    (victim / "source").mkdir()
+    plan = prepare(base_manifest, _options(_bind(source, b"/srv/bind")))
+    _aim_at(victim)(source if which == "source" else source.parent)
+    command = Command(("touch", "/srv/bind/new"), b"/", tuple(default_environment().items()), terminal=False)
+    with pytest.raises(StageError) as caught:
+        run(plan, command)
+    assert caught.value.name == os.fsencode(source)
+    (victim / "source").rmdir()
+
+
+_ENTER = """
+import os, sys
+from pkgjail.api import resolve
+from pkgjail.errors import JailError
+from pkgjail.jail import run_in_jail
+number, what, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+manifest = resolve(["base"], hashed=False)
+report = os.dup(2)
+if what:
+    os.dup2(os.open(what, os.O_RDONLY), number)
+else:
+    os.close(number)
+try:
+    status = run_in_jail(manifest, command)
+except JailError as error:
+    os.write(report, str(error).encode())
+    status = 125
+os._exit(status)
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_directory_is_not_inherited(number: int) -> None:
+    """From a descriptor of a directory the command could walk '..' to the host's root."""
+    entered = [sys.executable, "-c", _ENTER, str(number), "/etc", "sh", "-c", "exit 42"]
+    ran = subprocess.run(entered, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (
+        125,
+        f"cannot make a jail: inherit descriptor {number}: Is a directory",
+    )
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_closed_descriptor_stays_closed(number: int) -> None:
+    """Its number goes to what the stage opens meanwhile, which the command must not get."""
+    script = f"test -e /proc/$$/fd/{number} || exit 42"
+    entered = [sys.executable, "-c", _ENTER, str(number), "", "sh", "-c", script]
+    ran = subprocess.run(entered, capture_output=True, text=True, check=False)
+    assert ran.returncode == 42, ran.stderr
+
+
+def test_kill_of_all_ends_the_jail_alone(base_manifest: Manifest) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as outside:
+        try:
+            assert run_in_jail(base_manifest, ["sh", "-c", "kill -KILL -1; exit 7"], _options()) == 7
+            assert outside.poll() is None
+        finally:
+            outside.kill()
+
+
+class _Words(NamedTuple):
+    """What a command is started with."""
+
+    argv: tuple[str, ...] = ("true",)
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        pytest.param(_Words(("true", "x" * 131_072)), "Argument list too long", id="an argument of 128 KiB"),
+        pytest.param(_Words(("true", *["x" * 1000] * 10_000)), "Argument list too long", id="10 MB of them"),
+        pytest.param(_Words(("true", "a\0b")), "null byte", id="NUL in an argument"),
+        pytest.param(_Words(environment=(("A=B", "c"),)), "environment variable name", id="'=' in a name"),
+        pytest.param(_Words(environment=(("A\0B", "c"),)), "null byte", id="NUL in a name"),
+        pytest.param(_Words(environment=(("A", "c\0d"),)), "null byte", id="NUL in a value"),
+        pytest.param(_Words(environment=(("A", "x" * 131_072),)), "too long", id="a value of 128 KiB"),
+        pytest.param(_Words(("",)), "cannot be empty", id="no name at all"),
+        pytest.param(_Words(("../../../bin/true/",)), "Not a directory", id="a name by '..'"),
+        pytest.param(_Words(("/proc/1/exe",)), "Permission denied", id="the program of init"),
+    ],
+)
+def test_hostile_words_are_refused_by_name(base_manifest: Manifest, words: _Words, text: str) -> None:
+    options = _options(environment={**default_environment(), **dict(words.environment)})
+    with pytest.raises(CommandError, match=text):
+        run_in_jail(base_manifest, words.argv, options)
+
+
+@pytest.mark.parametrize("size", [1, 131_071])
+def test_arguments_arrive_as_they_are(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str], size: int
+) -> None:
+    """Up to the longest that the kernel takes (MAX_ARG_STRLEN), and whatever a shell would see in it."""
+    word = ("$(exit 9)`;'\"\\\n" * 10_000)[:size]
+    assert run_in_jail(base_manifest, ["printf", "%s", word], _options()) == 0
+    assert capfd.readouterr().out == word
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(b"new\nline", id="a newline"),
+        pytest.param(b"\xff\xfe", id="no UTF-8"),
+        pytest.param(b"$(exit 9);'\"\\", id="what a shell would run"),
+        pytest.param(b"upperdir=x,lowerdir=y:z", id="what a mount would take for options"),
+        pytest.param(b"x" * 255, id="as long as a name may be"),
+        pytest.param(b"/".join([b"x" * 200] * 15), id="as long as a path may be"),
+    ],
+)
+def test_odd_names_of_binds(base_manifest: Manifest, tmp_path: Path, name: bytes) -> None:
+    """The command starts there, and what it makes is there outside."""
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    place.mkdir(parents=True)
+    options = _options(_bind(place, os.fsencode(place)), cwd=os.fsencode(place))
+    assert run_in_jail(base_manifest, ["touch", "made"], options) == 0
+    assert (place / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "cwd", [b"/no/such", b"/etc/passwd", b"/../no", b"/" + b"x" * 300, b"/x" * 3000, b"/proc/1/root"]
+)
+def test_a_hostile_working_directory_is_refused(base_manifest: Manifest, cwd: bytes) -> None:
+    with pytest.raises(CommandError):
+        run_in_jail(base_manifest, ["true"], _options(cwd=cwd))
+
+
+def test_a_deleted_working_directory_is_told(tmp_path: Path) -> None:
+    """`--cwd` where there is none: a message and no traceback."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = shlex.join([sys.executable, "-m", "pkgjail", "run", "--cwd", "base", "--", "true"])
+    script = f'rmdir "$PWD" && exec {words}'
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    ran = subprocess.run(
+        ["sh", "-c", script], cwd=gone, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 125
+    assert "Traceback" not in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1, ran.stderr

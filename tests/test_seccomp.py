@@ -1,0 +1,70 @@
+"""The filter of system calls, carried out by hand for each machine: what it lets through and what not."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.sandbox import seccomp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WORDS = {seccomp._NUMBER: 0, seccomp._ARCHITECTURE: 1}
+
+
+def _judge(machine: str, call: Sequence[int], *, network: bool) -> str:
+    """What the kernel would answer to a call: its number, architecture and two arguments."""
+    program = seccomp._program(seccomp._ABIS[machine], network=network)
+    position = loaded = 0
+    while True:
+        code, true, false, value = program[position]
+        position += 1
+        if code == seccomp._RETURN:
+            return "allowed" if value == seccomp._ALLOW else errno.errorcode[value & 0xFFFF]
+        if code == seccomp._LOAD:
+            loaded = call[_WORDS[value] if value in _WORDS else 2 + (value - seccomp._ARGUMENTS) // 8]
+        elif code == seccomp._EQUAL:
+            position += true if loaded == value else false
+        else:
+            assert code == seccomp._AT_LEAST
+            position += true if loaded >= value else false
+
+
+@pytest.mark.parametrize("machine", sorted(seccomp._ABIS))
+def test_what_is_refused_on_each_machine(machine: str) -> None:
+    """For every architecture that the machine's kernel serves, with and without network."""
+    for abi in seccomp._ABIS[machine]:
+        for number in abi.keys:
+            assert _judge(machine, (number, abi.audit, 0, 0), network=True) == "ENOSYS"
+        rows = [
+            ((abi.ioctl, abi.audit, 0, 0x5412), "EPERM", "EPERM"),
+            ((abi.ioctl, abi.audit, 0, 0x541C), "EPERM", "EPERM"),
+            ((abi.ioctl, abi.audit, 0, 0x5401), "allowed", "allowed"),
+            ((abi.socket, abi.audit, 40, 1), "allowed", "EAFNOSUPPORT"),
+            ((abi.socket, abi.audit, 1, 1), "allowed", "allowed"),
+            (
+                (abi.socketcall or 1, abi.audit, 1, 0),
+                "allowed",
+                "EAFNOSUPPORT" if abi.socketcall else "allowed",
+            ),
+            ((abi.socketcall or 1, abi.audit, 2, 0), "allowed", "allowed"),
+            ((1, abi.audit, 0x5412, 40), "allowed", "allowed"),
+            ((1, 0x40000008, 0, 0), "ENOSYS", "ENOSYS"),
+        ]
+        for call, on, off in rows:
+            answers = (_judge(machine, call, network=True), _judge(machine, call, network=False))
+            assert answers == (on, off), (hex(abi.audit), call)
+
+
+def test_the_numbers_of_x32_are_refused() -> None:
+    """They are those of x86_64 with a bit set, so each refused call would have a second name."""
+    assert _judge("x86_64", (0x40000000 | 250, 0xC000003E, 0, 0), network=True) == "ENOSYS"
+
+
+def test_an_unknown_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp, "_ABIS", {})
+    with pytest.raises(OSError, match="not implemented"):
+        seccomp.install(network=True)
