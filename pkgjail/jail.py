@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.cache import cache_directory
+from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.drift import refuse_drift
 from pkgjail.errors import JailError
 from pkgjail.explain import explain
@@ -130,15 +130,16 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
 
 def _refuse_open_cache(options: JailOptions) -> None:
     """Refuse to let a command write to the cache: later jails are made from what lies there."""
-    cache = bytes(cache_directory().resolve()) + b"/"
-    for bind in options.binds:
+    caches = [bytes(place().resolve()) + b"/" for place in (cache_directory, tree_directory)]
+    for bind in filter(lambda bind: bind.writable, options.binds):
         source = os.path.realpath(bind.source).rstrip(b"/") + b"/"
-        if bind.writable and (cache.startswith(source) or source.startswith(cache)):
-            raise JailError(
-                f"cannot bind {text_path(bind.source)} writable: pkgjail's cache {text_path(cache[:-1])} lies "
-                "there, and later jails are made from it; bind a directory further down, or set "
-                "XDG_CACHE_HOME to a place of its own"
-            )
+        for cache in caches:
+            if cache.startswith(source) or source.startswith(cache):
+                raise JailError(
+                    f"cannot bind {text_path(bind.source)} writable: pkgjail's cache {text_path(cache[:-1])} "
+                    "lies there, and later jails are made from it; bind a directory further down, or set "
+                    "XDG_CACHE_HOME or XDG_RUNTIME_DIR to a place of its own"
+                )
 
 
 def why_no_tree(manifest: Manifest, root: bytes) -> dict[bytes, str]:
@@ -148,7 +149,7 @@ def why_no_tree(manifest: Manifest, root: bytes) -> dict[bytes, str]:
     """
     why = {}
     for top in trees_of(manifest):
-        reason = cannot_overlay(cache_directory().resolve())
+        reason = cannot_overlay(tree_directory())
         if not reason and (mount := mount_below(root.rstrip(b"/") + top)) is not None:
             reason = f"{text_path(mount)} is a mount of its own"
         why[top] = reason
@@ -161,16 +162,17 @@ def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, by
     Where this host cannot have one it is left out, or with `required` refused.
     """
     why = why_no_tree(manifest, root)
-    for top, reason in why.items():
-        if reason and required:
-            raise JailError(
-                f"cannot use the plan 'tree' for {text_path(top)}: {reason}; use '--plan binds' or 'auto'"
-            )
-    cache = cache_directory().resolve()
     trees = {}
     for top, entries in trees_of(manifest).items():
         if not why[top]:
-            trees[top] = bytes(ensure_tree(entries, root, cache))
+            try:
+                trees[top] = bytes(ensure_tree(entries, root, tree_directory().resolve()))
+            except OSError as error:  # a full runtime directory, say
+                why[top] = f"{tree_directory()}: {error.strerror}"
+        if why[top] and required:
+            raise JailError(
+                f"cannot use the plan 'tree' for {text_path(top)}: {why[top]}; use '--plan binds' or 'auto'"
+            )
     return trees
 
 

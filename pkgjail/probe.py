@@ -12,6 +12,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from pkgjail.cache import make_private
 from pkgjail.sandbox import syscalls as sc
 
 # How the kernel writes white space and backslashes there.
@@ -22,7 +23,7 @@ _CONTENT = b"seen through an overlay"
 def cannot_overlay(cache: Path) -> str:
     """Why a metadata tree in the directory `cache` cannot be mounted here; "" where it can."""
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(cache)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         kept = cache / f"overlay-{boot}-{os.stat(cache).st_dev}"
         with contextlib.suppress(FileNotFoundError):

@@ -52,6 +52,7 @@ class Caller:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(library),
             "XDG_CACHE_HOME": str(cache),
+            "XDG_RUNTIME_DIR": f"{os.environ['XDG_RUNTIME_DIR']}/{uid}",
         }
 
     def run(
@@ -94,8 +95,7 @@ def library() -> Iterator[Path]:
 
 
 def _caller(uid: int, library: Path) -> Iterator[Caller]:
-    # One cache for all tests of a user, as for all jails of a user's: making and removing the ten
-    # thousand files of a tree for each test is what filesystems are slowest at.
+    # One cache for all tests of a user, as for all jails of a user's.
     cache = library / f"cache-{uid}"
     cache.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pkgjail-home-") as made:
@@ -103,6 +103,18 @@ def _caller(uid: int, library: Path) -> Iterator[Caller]:
             os.chown(made, uid, uid)
             os.chown(cache, uid, uid)
         yield Caller(uid, Path(made), library, cache)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trees_of_our_own() -> Iterator[None]:
+    """Keep the tests' metadata trees apart from the user's, in memory like those."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pkgjail-run-", dir="/dev/shm") as made,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        os.chmod(made, 0o1777)
+        patch.setenv("XDG_RUNTIME_DIR", made)
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -22,10 +23,19 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, setting: str, place: str) 
     assert cache.cache_directory() == Path(place).expanduser()
 
 
+@pytest.mark.parametrize(
+    ("setting", "place"), [("/run/x", "/run/x/pkgjail"), ("", f"/dev/shm/pkgjail-{os.geteuid()}")]
+)
+def test_where_trees_are(monkeypatch: pytest.MonkeyPatch, setting: str, place: str) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", setting)
+    assert cache.tree_directory() == Path(place)
+
+
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a tree, one of its directories closed to writing, and a loader cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     top = tmp_path / "pkgjail"
     (top / "trees" / "one" / "closed").mkdir(parents=True)
     (top / "trees" / "one" / "closed" / "file").write_text("x")

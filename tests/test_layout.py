@@ -30,9 +30,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 # From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
 ROWS = """
     errors sandbox
-    probe
     model
     patterns reporter cache
+    probe
     policy graph files hashing manifest mounts trees drift backends explain
     api jail
     export

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache directory that is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     return tmp_path / "pkgjail"
 
 
@@ -208,3 +209,23 @@ def test_a_command_cannot_write_to_what_later_jails_are_made_from(
             run_in_jail(base_manifest, ["true"], options)
     else:
         assert run_in_jail(base_manifest, ["true"], options) == 0
+
+
+def test_a_runtime_directory_that_is_full_means_binds(
+    base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pkgjail.jail.ensure_tree", refuse)
+    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, JailOptions()).steps)
+    with pytest.raises(JailError, match="No space left"):
+        prepare(base_manifest, JailOptions(plan="tree"))
+    assert cache.is_dir()
+
+
+def test_a_directory_that_others_may_write_to_is_not_used(cache: Path) -> None:
+    """Anybody can make a directory of that name in /dev/shm before we do."""
+    cache.mkdir()
+    cache.chmod(0o777)
+    assert "is not this user's alone" in probe.cannot_overlay(cache)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 List or clear what pkgjail keeps in your cache directory ($XDG_CACHE_HOME/pkgjail or
-~/.cache/pkgjail): metadata trees, loader caches, digests of files, answers of probes. All of it is
+~/.cache/pkgjail: loader caches, digests of files) and your runtime directory
+($XDG_RUNTIME_DIR/pkgjail or /dev/shm/pkgjail-UID: metadata trees, answers of probes). All of it is
 made again when it is needed.
 """
 

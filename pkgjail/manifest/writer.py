@@ -53,9 +53,7 @@ def _refuse_special(name: str, directory: int, path: str) -> None:
         return
     if not stat.S_ISREG(mode):
         what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-        raise InputError(
-            [Problem("", f"cannot write to {path}: it is {what}; name another path")]
-        )
+        raise InputError([Problem("", f"cannot write to {path}: it is {what}; name another path")])
 
 
 @contextmanager
