@@ -55,7 +55,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv --system-site-packages $(VENV)
 
 $(VENV)/runtime: setup.py | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --config-settings editable_mode=compat --editable .
+	$(VENV)/bin/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/development: tests/requirements.txt $(VENV)/runtime

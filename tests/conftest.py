@@ -97,24 +97,25 @@ def library() -> Iterator[Path]:
 def _caller(uid: int, library: Path) -> Iterator[Caller]:
     # One cache for all tests of a user, as for all jails of a user's.
     cache = library / f"cache-{uid}"
-    cache.mkdir(exist_ok=True)
+    run = Path(os.environ["XDG_RUNTIME_DIR"]) / str(uid)
+    for directory in (cache, run):
+        directory.mkdir(exist_ok=True)
+        if uid != os.geteuid():
+            os.chown(directory, uid, uid)
     with tempfile.TemporaryDirectory(prefix="pkgjail-home-") as made:
         if uid != os.geteuid():
             os.chown(made, uid, uid)
-            os.chown(cache, uid, uid)
         yield Caller(uid, Path(made), library, cache)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _trees_of_our_own() -> Iterator[None]:
     """Keep the tests' metadata trees apart from the user's, in memory like those."""
-    with (
-        tempfile.TemporaryDirectory(prefix="pkgjail-run-", dir="/dev/shm") as made,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        os.chmod(made, 0o1777)
-        patch.setenv("XDG_RUNTIME_DIR", made)
-        yield
+    with tempfile.TemporaryDirectory(prefix="pkgjail-run-", dir="/dev/shm") as made:
+        os.chmod(made, 0o711)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_RUNTIME_DIR", made)
+            yield
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ class Build(NamedTuple):
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Build:
     place = tmp_path_factory.mktemp("build")
-    caller = Caller(os.geteuid(), place, library, place / "cache")
+    caller = Caller(os.geteuid(), place, library, library / f"cache-{os.geteuid()}")
     made = caller.pkgjail("resolve", "build", "--no-hash", "-o", "build.manifest.jsonl")
     assert made.returncode == 0, made.stderr
     return Build(caller, place / "build.manifest.jsonl")
