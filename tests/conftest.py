@@ -112,7 +112,7 @@ def _caller(uid: int, library: Path) -> Iterator[Caller]:
 def _trees_of_our_own() -> Iterator[None]:
     """Keep the tests' metadata trees apart from the user's, in memory like those."""
     with tempfile.TemporaryDirectory(prefix="pkgjail-run-", dir="/dev/shm") as made:
-        os.chmod(made, 0o711)
+        Path(made).chmod(0o711)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_RUNTIME_DIR", made)
             yield
