@@ -21,18 +21,22 @@ _CONTENT = b"seen through an overlay"
 
 
 def cannot_overlay(cache: Path) -> str:
-    """Why a metadata tree in the directory `cache` cannot be mounted here; "" where it can."""
+    """Why a metadata tree in the directory `cache` cannot be mounted here; "" where it can.
+
+    Success is remembered, for this boot, this filesystem and this user namespace; a failure may
+    pass (a limit that is reached), so it is tried again.
+    """
     try:
         make_private(cache)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        kept = cache / f"overlay-{boot}-{os.stat(cache).st_dev}"
-        with contextlib.suppress(FileNotFoundError):
-            return kept.read_text(encoding="utf-8")
+        namespace = os.stat("/proc/self/ns/user").st_ino
+        works = cache / f"overlay-{boot}-{namespace}-{os.stat(cache).st_dev}"
+        if works.exists():
+            return ""
         with tempfile.TemporaryDirectory(prefix=".probe-", dir=cache) as scratch:
             answer = _try_overlay(os.fsencode(scratch))
-        with tempfile.NamedTemporaryFile("w", dir=cache, encoding="utf-8", delete=False) as new:
-            new.write(answer)
-        os.replace(new.name, kept)
+        if not answer:
+            works.touch()
     except OSError as error:
         return f"{cache}: {error.strerror}"
     return answer

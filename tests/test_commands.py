@@ -50,7 +50,7 @@ def test_help_teaches(verb: str | None, capsys: pytest.CaptureFixture[str]) -> N
         pytest.param(["run", "base"], 125, "there is no command", id="run without command"),
         pytest.param(["run", "--bind", "a:b", "base", "--", "true"], 125, "absolute path", id="bad bind"),
         pytest.param(
-            ["run", "--bind", "/:/usr", "base", "--", "true"], 125, "would cover", id="covering bind"
+            ["run", "--ro-bind", "/:/usr", "base", "--", "true"], 125, "would cover", id="covering bind"
         ),
         pytest.param(["run", "--env", "=x", "base", "--", "true"], 125, "NAME=VALUE", id="bad variable"),
         pytest.param(["run", "base", "--", "nope"], 127, "no such command in the jail", id="no such command"),

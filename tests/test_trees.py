@@ -102,12 +102,20 @@ def test_what_a_tree_can_show(change: dict[str, object], *, can: bool) -> None:
     assert trees.can_have_tree([FileEntry(**fields)]) == can  # type: ignore[arg-type]
 
 
-def test_the_probe_remembers_for_this_boot(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here it works (the tests need a kernel that can); it is tried once."""
+def test_the_probe_remembers_that_it_works(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it does (the tests need a kernel that can); it is tried once."""
     assert probe.cannot_overlay(cache) == ""
     monkeypatch.setattr(probe, "_try_overlay", lambda _: "tried again")
     assert probe.cannot_overlay(cache) == ""
     assert not [name for name in os.listdir(cache) if name.startswith(".probe-")]
+
+
+def test_the_probe_does_not_remember_a_failure(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come from where the caller was: a limit reached, a namespace without namespaces."""
+    with monkeypatch.context() as patch:
+        patch.setattr(probe, "_try_overlay", lambda _: "unshare: No space left on device")
+        assert probe.cannot_overlay(cache) == "unshare: No space left on device"
+    assert probe.cannot_overlay(cache) == ""
 
 
 def test_where_the_host_cannot_it_is_said_or_done_by_binds(
