@@ -131,7 +131,10 @@ def odd_tree(root: Path, names: Sequence[bytes]) -> Manifest:
 
 # Run from a user's home, where `export` is and `at` is the skeleton. What is behind them runs
 # inside. systemd-nspawn wants real root and a writable /run; it is given one of its own.
-_FSTAB = 'findmnt --verify --tab-file export >&2 && mount --all --fstab export && exec chroot at "$@"'
+_FSTAB = (
+    "findmnt --verify --tab-file export >&2 && mount --all --fstab export && "
+    'exec /usr/sbin/chroot at "$@"'  # which is not in an ordinary user's PATH
+)
 _NSPAWN = (
     "mount -t tmpfs run /run && mkdir -p /run/systemd/nspawn && cp export /run/systemd/nspawn/at.nspawn "
     '&& exec systemd-nspawn --quiet --register=no --keep-unit --console=pipe --directory=at "$@"'
