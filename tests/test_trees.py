@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -184,7 +185,9 @@ def test_a_directory_with_a_mount_in_it_gets_binds(
 def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: str) -> None:
     """It need not be on the host, nor be there as it is in the jail."""
     entry = FileEntry(path=b"/usr/bin/pager", kind="regular", mode=0o644, origin=origin)
-    refuse_drift([entry], bytes(tmp_path))
+    refuse_drift([entry], bytes(tmp_path))  # raises nothing
+    with pytest.raises(DriftError, match="/usr/bin/pager is gone"):
+        refuse_drift([entry, replace(entry, origin="package")], bytes(tmp_path))
 
 
 def test_a_link_that_leads_elsewhere_is_drift(tmp_path: Path) -> None:
