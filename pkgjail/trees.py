@@ -6,7 +6,7 @@ and "redirect", over a data-only lower layer). What the tree does not name is no
 come to the host later stay out. See Documentation/filesystems/overlayfs.rst, "Data-only lower
 layers" and "User xattr".
 
-A tree is made once by an ordinary user and kept in the user's cache directory by what it holds.
+A tree is made once by an ordinary user and kept in the user's runtime directory by what it holds.
 """
 
 from __future__ import annotations

@@ -219,10 +219,13 @@ def _content(path: bytes, mode: int, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _write(path: bytes, content: bytes) -> None:
+def write_setting(path: bytes, content: bytes) -> None:
+    """Write one of the kernel's files in one write(2). Raises `OSError` with the file's name."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)
 
@@ -250,7 +253,7 @@ def _proc(path: bytes) -> None:
     sc.mount(b"proc", path, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
     # In a user and cgroup namespace of its own the command could mount a writable cgroup2, whose
     # root is the caller's own group, and kill or freeze what runs there.
-    _write(path + b"/sys/user/max_cgroup_namespaces", b"0")
+    write_setting(path + b"/sys/user/max_cgroup_namespaces", b"0")
     for name in _PROC_READ_ONLY:
         if os.path.exists(path + b"/" + name):
             _cover(path + b"/" + name, path + b"/" + name)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from pkgjail.sandbox import seccomp, terminal
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.sandbox.build import HostChangedError, enter_new_root
+from pkgjail.sandbox.build import HostChangedError, enter_new_root, write_setting
 from pkgjail.sandbox.waiting import RELAYED, relaying, wait
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ def _keeper(job: _Job) -> int:
     user, group = os.geteuid(), os.getegid()
     flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
     sc.unshare(flags | (0 if job.plan.network else sc.CLONE_NEWNET))
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{user} {user} 1")
-    _write("/proc/self/gid_map", f"{group} {group} 1")
+    write_setting(b"/proc/self/setgroups", b"deny")
+    write_setting(b"/proc/self/uid_map", b"%d %d 1" % (user, user))
+    write_setting(b"/proc/self/gid_map", b"%d %d 1" % (group, group))
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
     alive_read, alive_write = os.pipe()
     init = os.fork()
@@ -229,16 +229,6 @@ def _failure(message: bytes) -> StageError:
     doing, number, name, changes = json.loads(message)
     found = [(bytes.fromhex(path), what) for path, what in changes]
     return StageError(doing, number, bytes.fromhex(name), found)
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(descriptor)
 
 
 def _only_standard_descriptors() -> None:
