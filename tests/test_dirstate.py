@@ -1,0 +1,79 @@
+"""The state of directories: every change of their names shows, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import dirstate
+from pkgjail.dirstate import changed, observe, observe_settled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def _replace(d: Path) -> None:
+    (d / "new").write_text("as long")
+    (d / "new").rename(d / "file")
+
+
+def _same_names_in_another_directory(d: Path) -> None:
+    d.rename(d.with_name("old"))
+    d.mkdir()
+    (d / "file").write_text("as long")
+    os.utime(d, ns=(0, (d.parent / "old").stat().st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("change", "shows"),
+    [
+        pytest.param(lambda d: (d / "new").touch(), True, id="a name that came"),
+        pytest.param(lambda d: (d / "file").unlink(), True, id="a name that went"),
+        pytest.param(lambda d: (d / "file").rename(d / "other"), True, id="another name"),
+        pytest.param(_replace, True, id="another file of that name"),
+        pytest.param(lambda d: (d / "dir").mkdir(), True, id="a directory in it"),
+        pytest.param(_same_names_in_another_directory, True, id="another directory with its time"),
+        pytest.param(lambda d: d.rename(d.with_name("moved")), True, id="gone"),
+        pytest.param(lambda d: d.chmod(0o700), True, id="another mode"),
+        pytest.param(lambda d: os.utime(d, ns=(0, 0)), True, id="another time"),
+        pytest.param(lambda d: (d / "file").write_text("content"), False, id="content written in place"),
+        pytest.param(lambda d: (d / "file").read_text(), False, id="a file that is read"),
+        pytest.param(os.listdir, False, id="names that are read"),
+    ],
+)
+def test_what_shows(tmp_path: Path, change: Callable[[Path], object], *, shows: bool) -> None:
+    directory = tmp_path / "d"
+    directory.mkdir()
+    (directory / "file").write_text("content")
+    observed = observe_settled([bytes(directory)])
+    assert changed(observed) == []
+    change(directory)
+    assert changed(observed) == ([bytes(directory)] if shows else [])
+
+
+def test_changes_in_one_tick_of_the_clock_show(tmp_path: Path) -> None:
+    """A record that is kept is made when later changes get another time."""
+    for number in range(20):
+        (tmp_path / f"{number}").touch()
+        observed = observe_settled([bytes(tmp_path)])
+        (tmp_path / f"{number}").rename(tmp_path / f"{number}-new")
+        assert changed(observed) == [bytes(tmp_path)]
+
+
+def test_what_cannot_be_observed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        observe([bytes(tmp_path), bytes(tmp_path / "gone")])
+
+
+def test_it_is_light() -> None:
+    """Protects the entry into a jail, which uses it before all else."""
+    heavy = {"dataclasses", "enum", "pathlib", "re", "typing"}
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import dirstate; print({heavy} & set(sys.modules))"
+    command = [sys.executable, "-I", "-S", "-c", code, os.path.dirname(dirstate.__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
