@@ -23,7 +23,7 @@ from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.probe import cannot_overlay, mount_below
 from pkgjail.sandbox.stage import StageError, run
-from pkgjail.sandbox.steps import Bind, Command, Tmpfs
+from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 from pkgjail.trees import ensure_tree, trees_of
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, by
 
 def _run(plan: Plan, command: Command) -> int:
     try:
-        return run(plan, command)
+        return run(assemble(plan), command)
     except StageError as failure:
         raise explain(failure, command.argv[0]) from failure
 

@@ -24,6 +24,7 @@ from pkgjail.model import Closure, Distribution, Header, JailOptions, Manifest, 
 from pkgjail.mounts import plan_jail
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
+from pkgjail.sandbox.steps import assemble
 from pkgjail.trees import can_have_tree, ensure_tree
 from tests.memory import MemoryDatabase
 from tests.tree_text import (
@@ -111,7 +112,7 @@ def seen(manifest: Manifest, root: bytes, uid: int, kind: str = "binds") -> str:
 
     def enter(plan: Plan) -> str:
         try:
-            enter_new_root(plan)
+            enter_new_root(assemble(plan))
         except HostChangedError as changed:
             return "\n".join(f"{shown(path)} {found}" for path, found in changed.changes)
         sc.capset_none()  # as the command will have it

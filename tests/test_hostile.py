@@ -21,7 +21,17 @@ from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest
 from pkgjail.model import JailOptions, UserBind
 from pkgjail.sandbox.stage import StageError, run
-from pkgjail.sandbox.steps import Command, Content, Directory, HostFile, Overlay, Plan, Seal, Symlink
+from pkgjail.sandbox.steps import (
+    Command,
+    Content,
+    Directory,
+    HostFile,
+    Overlay,
+    Plan,
+    Seal,
+    Symlink,
+    assemble,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +92,7 @@ def test_a_plan_makes_nothing_outside_of_its_root(victim: Path, steps: tuple[_Ma
     aimed = tuple(step._replace(path=step.path.replace(b"VICTIM", os.fsencode(victim)[1:])) for step in steps)
     plan = Plan(root=b"/", steps=(*first, *aimed, Seal()), network=False, hostname="x")
     with pytest.raises(StageError) as caught:
-        run(plan, Command(("true",), b"/", (), terminal=False))
+        run(assemble(plan), Command(("true",), b"/", (), terminal=False))
     assert caught.value.doing == "build"
 
 
@@ -148,7 +158,7 @@ def test_a_source_that_becomes_a_link_is_not_followed(
     _aim_at(victim)(source if which == "source" else source.parent)
     command = Command(("touch", "/srv/bind/new"), b"/", tuple(default_environment().items()), terminal=False)
     with pytest.raises(StageError) as caught:
-        run(plan, command)
+        run(assemble(plan), command)
     assert caught.value.name == os.fsencode(source)
     (victim / "source").rmdir()
 

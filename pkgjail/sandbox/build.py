@@ -13,21 +13,14 @@ import os
 import stat
 
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.sandbox.steps import (
-    Bind,
-    Content,
-    Devices,
-    Directory,
-    HostFile,
-    Overlay,
-    Plan,
-    Proc,
-    Seal,
-    Step,
-    Symlink,
-    Sys,
-    Tmpfs,
-)
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    # What `pkgjail.sandbox.steps.assemble` makes: root, steps, network or not, host name.
+    Program = tuple[bytes, tuple[tuple[Any, ...], ...], bool, str]
 
 # Any directory that every root has would do; what it holds is seen again after the first pivot.
 _BASE = b"/tmp"
@@ -58,8 +51,8 @@ class HostChangedError(Exception):
         self.changes = changes
 
 
-def enter_new_root(plan: Plan) -> None:
-    """Build the root that `plan` describes and make it this process's root, the old one gone.
+def enter_new_root(program: Program) -> None:
+    """Build the root that `program` describes and make it this process's root, the old one gone.
 
     Raises:
         HostChangedError: files of the host are not as the plan expects; all of them are named.
@@ -74,7 +67,7 @@ def enter_new_root(plan: Plan) -> None:
     sc.pivot_root(b".", _OLD[1:])
     os.chdir("/")
     sc.mount(b"pkgjail", _NEW, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
-    _Builder(plan).build()
+    _Builder(program).build()
     sc.umount2(_OLD, sc.MNT_DETACH)
     # The base lies below the new root only for the moment between these calls; pivot_root(2), NOTES.
     os.chdir(_NEW)
@@ -84,59 +77,63 @@ def enter_new_root(plan: Plan) -> None:
 
 
 class _Builder:
-    """The steps of one plan, with the pair of directories that the last `HostFile` stood in."""
+    """The steps of one program, with the pair of directories that the last `HostFile` stood in."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, program: Program) -> None:
+        root, self._steps, _, _ = program
         self._changes: list[tuple[bytes, str]] = []
         self._parent: bytes | None = None
         self._host_directory = -1
         self._jail_directory = -1
-        self._root = _open_old(plan.root)
+        self._root = _open_old(root)
         self._directories = {b"/"}
+        self._doing: dict[str, Callable[..., None]] = {
+            "Directory": self._directory,
+            "Symlink": self._symlink,
+            "Content": self._content,
+            "HostFile": self._host_file,
+            "Overlay": self._overlay,
+            "Seal": self._seal,
+            "Bind": _bind_step,
+            "Tmpfs": _tmpfs,
+            "Proc": _proc,
+            "Sys": _sys,
+            "Devices": _devices,
+        }
 
     def build(self) -> None:
-        for step in self._plan.steps:
-            if isinstance(step, Seal) and self._changes:
-                raise HostChangedError(self._changes)  # here, so that all of them are named
-            self._carry_out(step)
+        for name, *fields in self._steps:
+            self._doing[name](*fields)
 
-    def _carry_out(self, step: Step) -> None:
-        if isinstance(step, (Directory, Symlink, Content, HostFile)) and step.path != b"/":
-            self._refuse_elsewhere(step)
-        if isinstance(step, HostFile):
-            self._host_file(step)
-        elif isinstance(step, Directory):
-            _directory(step)
-        elif isinstance(step, Symlink):
-            os.symlink(step.target, _NEW + step.path)
-        elif isinstance(step, Content):
-            _content(_NEW + step.path, step.mode, step.content)
-        elif isinstance(step, Overlay):
-            self._overlay(step)
-        elif isinstance(step, Seal):
-            sc.mount_setattr(sc.AT_FDCWD, _NEW, sc.MOUNT_ATTR_RDONLY | _SAFE)
-        elif isinstance(step, Bind):
-            _bind(step.source, step.path, _SAFE | (0 if step.writable else sc.MOUNT_ATTR_RDONLY))
-        elif isinstance(step, Tmpfs):
-            _tmpfs(_NEW + step.path, step.mode)
-        elif isinstance(step, Proc):
-            _proc(_NEW + step.path)
-        elif isinstance(step, Sys):
-            _bind(b"/sys", step.path, _SAFE | sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOEXEC)
-        elif isinstance(step, Devices):
-            _devices(_NEW + step.path)
-
-    def _refuse_elsewhere(self, step: Directory | Symlink | Content | HostFile) -> None:
+    def _refuse_elsewhere(self, path: bytes) -> None:
         """A name is made only in a directory that an earlier step made, so never through a link."""
-        parent, _, name = step.path.rpartition(b"/")
+        parent, _, name = path.rpartition(b"/")
         if (parent or b"/") not in self._directories or name in {b"", b".", b".."}:
-            raise OSError(errno.EINVAL, "is not in a directory of the plan", step.path)
-        if isinstance(step, Directory):
-            self._directories.add(step.path)
+            raise OSError(errno.EINVAL, "is not in a directory of the plan", path)
 
-    def _host_file(self, step: HostFile) -> None:
-        parent, _, name = step.path.rpartition(b"/")
+    def _directory(self, path: bytes, mode: int) -> None:
+        if path != b"/":
+            self._refuse_elsewhere(path)
+            self._directories.add(path)
+            os.mkdir(_NEW + path)
+        os.chmod(_NEW + path, mode)  # mkdir(2) would take the umask away and set no special bits
+
+    def _symlink(self, path: bytes, target: bytes) -> None:
+        self._refuse_elsewhere(path)
+        os.symlink(target, _NEW + path)
+
+    def _content(self, path: bytes, mode: int, content: bytes) -> None:
+        self._refuse_elsewhere(path)
+        _write_new(_NEW + path, mode, content)
+
+    def _seal(self) -> None:
+        if self._changes:
+            raise HostChangedError(self._changes)  # here, so that all of them are named
+        sc.mount_setattr(sc.AT_FDCWD, _NEW, sc.MOUNT_ATTR_RDONLY | _SAFE)
+
+    def _host_file(self, path: bytes, mode: int, size: int | None) -> None:
+        self._refuse_elsewhere(path)
+        parent, _, name = path.rpartition(b"/")
         try:
             if parent != self._parent:
                 self._open_parent(parent)
@@ -147,27 +144,26 @@ class _Builder:
             )
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise OSError(error.errno, error.strerror, step.path) from None
-            self._changes.append((step.path, "is gone"))
+                raise OSError(error.errno, error.strerror, path) from None
+            self._changes.append((path, "is gone"))
             return
         try:
             found = os.fstat(tree)
-            if (change := _change(step, found)) is not None:
-                self._changes.append((step.path, change))
+            if (change := _change(mode, size, found)) is not None:
+                self._changes.append((path, change))
                 return
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            os.close(os.open(name, flags, step.mode & 0o777, dir_fd=self._jail_directory))
+            os.close(os.open(name, flags, mode & 0o777, dir_fd=self._jail_directory))
             sc.move_mount(tree, self._jail_directory, name)
         finally:
             os.close(tree)
 
-    def _overlay(self, step: Overlay) -> None:
-        flags = os.O_PATH | os.O_DIRECTORY
-        tree = _open_old(step.tree)
-        data = sc.openat2(self._root, step.path[1:], flags, _NO_SYMLINKS)
-        mounted = sc.fsmount_overlay(tree, data)
-        sc.move_mount(mounted, sc.AT_FDCWD, _NEW + step.path)
-        for descriptor in (mounted, data, tree):
+    def _overlay(self, path: bytes, tree: bytes) -> None:
+        layer = _open_old(tree)
+        data = sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, _NO_SYMLINKS)
+        mounted = sc.fsmount_overlay(layer, data)
+        sc.move_mount(mounted, sc.AT_FDCWD, _NEW + path)
+        for descriptor in (mounted, data, layer):
             os.close(descriptor)
 
     def _open_parent(self, parent: bytes) -> None:
@@ -192,24 +188,17 @@ def _open_old(path: bytes) -> int:
         os.close(old)
 
 
-def _change(step: HostFile, found: os.stat_result) -> str | None:
+def _change(mode: int, size: int | None, found: os.stat_result) -> str | None:
     if not stat.S_ISREG(found.st_mode):
         return "is no longer a regular file"
-    if stat.S_IMODE(found.st_mode) != step.mode:
-        return f"has mode {stat.S_IMODE(found.st_mode):04o}, not {step.mode:04o}"
-    if step.size is not None and found.st_size != step.size:
-        return f"has {found.st_size} bytes, not {step.size}"
+    if stat.S_IMODE(found.st_mode) != mode:
+        return f"has mode {stat.S_IMODE(found.st_mode):04o}, not {mode:04o}"
+    if size is not None and found.st_size != size:
+        return f"has {found.st_size} bytes, not {size}"
     return None
 
 
-def _directory(step: Directory) -> None:
-    path = _NEW + step.path
-    if step.path != b"/":
-        os.mkdir(path)
-    os.chmod(path, step.mode)  # mkdir(2) would take the umask away and set no special bits
-
-
-def _content(path: bytes, mode: int, content: bytes) -> None:
+def _write_new(path: bytes, mode: int, content: bytes) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, mode)
@@ -231,7 +220,15 @@ def write_setting(path: bytes, content: bytes) -> None:
 
 
 def _tmpfs(path: bytes, mode: int) -> None:
-    sc.mount(b"tmpfs", path, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=%04o" % mode)
+    sc.mount(b"tmpfs", _NEW + path, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=%04o" % mode)
+
+
+def _bind_step(path: bytes, source: bytes, writable: bool) -> None:  # noqa: FBT001 - as the step has it
+    _bind(source, path, _SAFE | (0 if writable else sc.MOUNT_ATTR_RDONLY))
+
+
+def _sys(path: bytes) -> None:
+    _bind(b"/sys", path, _SAFE | sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOEXEC)
 
 
 def _bind(source: bytes, path: bytes, attributes: int) -> None:
@@ -250,6 +247,7 @@ def _bind(source: bytes, path: bytes, attributes: int) -> None:
 
 
 def _proc(path: bytes) -> None:
+    path = _NEW + path
     sc.mount(b"proc", path, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
     # In a user and cgroup namespace of its own the command could mount a writable cgroup2, whose
     # root is the caller's own group, and kill or freeze what runs there.
@@ -273,9 +271,10 @@ def _cover(source: bytes, target: bytes) -> None:
 
 
 def _devices(path: bytes) -> None:
+    path = _NEW + path
     sc.mount(b"dev", path, b"tmpfs", sc.MS_NOSUID | sc.MS_NOEXEC, b"mode=0755")
     for name in _DEVICES:
-        _content(path + b"/" + name, 0o666, b"")
+        _write_new(path + b"/" + name, 0o666, b"")
         _cover_device(name, path + b"/" + name)
     for link, target in _DEVICE_LINKS:
         os.symlink(target, path + b"/" + link)
@@ -289,7 +288,7 @@ def _devices(path: bytes) -> None:
         b"newinstance,ptmxmode=0666,mode=0620",
     )
     sc.mount_setattr(sc.AT_FDCWD, path, sc.MOUNT_ATTR_RDONLY, recursive=False)
-    _tmpfs(path + b"/shm", 0o1777)
+    sc.mount(b"tmpfs", path + b"/shm", b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=1777")
 
 
 def _cover_device(name: bytes, target: bytes) -> None:

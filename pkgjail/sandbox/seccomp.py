@@ -16,9 +16,14 @@ import errno
 import os
 import struct
 import sys
-from typing import NamedTuple
 
 from pkgjail.sandbox import syscalls as sc
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    _Abi = tuple[int, tuple[int, ...], int, int, int]
+    # struct sock_filter: code, jump if true, jump if false, value.
+    _Instruction = tuple[int, int, int, int]
 
 # From linux/bpf_common.h and linux/seccomp.h; the offsets are those of struct seccomp_data.
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
@@ -28,44 +33,20 @@ _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _AF_VSOCK = 40
 _SOCKETCALL_SOCKET = 1  # its arguments lie in memory, where no filter sees them
 _X32 = 0x40000000
-
-
-class _Abi(NamedTuple):
-    """One way to call the kernel: its AUDIT_ARCH (linux/audit.h) and numbers of calls."""
-
-    audit: int
-    keys: tuple[int, ...]
-    ioctl: int
-    socket: int
-    socketcall: int | None = None
-
-
-_X86 = (
-    _Abi(0xC000003E, (248, 249, 250), 16, 41),
-    _Abi(0x40000003, (286, 287, 288), 54, 359, 102),
-)
-_ARM = (
-    _Abi(0xC00000B7, (217, 218, 219), 29, 198),
-    _Abi(0x40000028, (309, 310, 311), 54, 281),
-)
-_RISCV = (_Abi(0xC00000F3, (217, 218, 219), 29, 198), _Abi(0x400000F3, (217, 218, 219), 29, 198))
-_LOONGARCH = (_Abi(0xC0000102, (217, 218, 219), 29, 198),)
-_POWER = tuple(_Abi(audit, (269, 270, 271), 54, 326, 102) for audit in (0xC0000015, 0x80000015, 0x00000014))
-_S390 = tuple(_Abi(audit, (278, 279, 280), 54, 359, 102) for audit in (0x80000016, 0x00000016))
+# The ways to call a kernel, each with its AUDIT_ARCH (linux/audit.h) and numbers of calls: those for
+# keys, ioctl, socket, and socketcall (0 where there is none).
+_X86_64 = (0xC000003E, (248, 249, 250), 16, 41, 0)
+_X86 = (_X86_64, (0x40000003, (286, 287, 288), 54, 359, 102))
+_ARM = ((0xC00000B7, (217, 218, 219), 29, 198, 0), (0x40000028, (309, 310, 311), 54, 281, 0))
+_RISCV = tuple((audit, (217, 218, 219), 29, 198, 0) for audit in (0xC00000F3, 0x400000F3))
+_LOONGARCH = ((0xC0000102, (217, 218, 219), 29, 198, 0),)
+_POWER = tuple((audit, (269, 270, 271), 54, 326, 102) for audit in (0xC0000015, 0x80000015, 0x00000014))
+_S390 = tuple((audit, (278, 279, 280), 54, 359, 102) for audit in (0x80000016, 0x00000016))
 # By machine, all that its kernel may serve: a 32-bit program has numbers of its own.
 _ABIS = {
     "x86_64": _X86, "i386": _X86, "i686": _X86, "aarch64": _ARM, "armv7l": _ARM, "armv8l": _ARM,
     "riscv64": _RISCV, "loongarch64": _LOONGARCH, "ppc64le": _POWER, "ppc64": _POWER, "s390x": _S390,
 }  # fmt: skip
-
-
-class _Instruction(NamedTuple):
-    """struct sock_filter."""
-
-    code: int
-    true: int
-    false: int
-    value: int
 
 
 class _Program(ctypes.Structure):
@@ -91,43 +72,44 @@ def install(*, network: bool) -> None:
 
 
 def _program(abis: tuple[_Abi, ...], *, network: bool) -> list[_Instruction]:
-    whole = [_Instruction(_LOAD, 0, 0, _ARCHITECTURE)]
+    whole: list[_Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE)]
     for abi in abis:
-        whole += _when(abi.audit, _calls(abi, network=network))
+        whole += _when(abi[0], _calls(abi, network=network))
     return [*whole, _refuse(errno.ENOSYS)]  # an architecture that is not this machine's
 
 
 def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
-    calls = [_Instruction(_LOAD, 0, 0, _NUMBER)]
-    if abi is _X86[0]:
-        calls += [_Instruction(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
-    for number in abi.keys:
+    _, keys, ioctl, socket, socketcall = abi
+    calls: list[_Instruction] = [(_LOAD, 0, 0, _NUMBER)]
+    if abi is _X86_64:
+        calls += [(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
+    for number in keys:
         calls += _when(number, [_refuse(errno.ENOSYS)])
     pushes = [*_when(_TIOCSTI, [_refuse(errno.EPERM)]), *_when(_TIOCLINUX, [_refuse(errno.EPERM)])]
-    calls += _when(abi.ioctl, [_argument(1), *pushes, _allow()])
+    calls += _when(ioctl, [_argument(1), *pushes, _allow()])
     if not network:
         families = _when(_AF_VSOCK, [_refuse(errno.EAFNOSUPPORT)])
-        calls += _when(abi.socket, [_argument(0), *families, _allow()])
-        if abi.socketcall is not None:
+        calls += _when(socket, [_argument(0), *families, _allow()])
+        if socketcall:
             sockets = _when(_SOCKETCALL_SOCKET, [_refuse(errno.EAFNOSUPPORT)])
-            calls += _when(abi.socketcall, [_argument(0), *sockets, _allow()])
+            calls += _when(socketcall, [_argument(0), *sockets, _allow()])
     return [*calls, _allow()]
 
 
 def _when(value: int, then: list[_Instruction]) -> list[_Instruction]:
     """What was loaded is `value`: go on with `then`; else behind it."""
-    return [_Instruction(_EQUAL, 0, len(then), value), *then]
+    return [(_EQUAL, 0, len(then), value), *then]
 
 
 def _argument(position: int) -> _Instruction:
     """Load the lower half, which is all that the kernel takes of an ioctl's or a socket's number."""
     lower = 4 if sys.byteorder == "big" else 0
-    return _Instruction(_LOAD, 0, 0, _ARGUMENTS + 8 * position + lower)
+    return (_LOAD, 0, 0, _ARGUMENTS + 8 * position + lower)
 
 
 def _refuse(number: int) -> _Instruction:
-    return _Instruction(_RETURN, 0, 0, _ERRNO | number)
+    return (_RETURN, 0, 0, _ERRNO | number)
 
 
 def _allow() -> _Instruction:
-    return _Instruction(_RETURN, 0, 0, _ALLOW)
+    return (_RETURN, 0, 0, _ALLOW)

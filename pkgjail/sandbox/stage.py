@@ -1,4 +1,4 @@
-"""The namespace stage: run one command in the jail that a plan describes, without root.
+"""The namespace stage: run one command in the jail that a program describes, without root.
 
 Four processes, each with one duty:
 
@@ -13,40 +13,35 @@ See user_namespaces(7), pid_namespaces(7), capabilities(7).
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
+import marshal
 import os
 import signal
-import socket
 import stat
-import struct
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from pkgjail.sandbox import seccomp, terminal
+from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root, write_setting
 from pkgjail.sandbox.waiting import RELAYED, relaying, wait
 
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
+    from typing import NoReturn
 
-    from pkgjail.sandbox.steps import Command, Plan
+    from pkgjail.sandbox.build import Program
+
+    # As `pkgjail.sandbox.steps.Command` has it: argv, working directory, environment, terminal.
+    Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
 
 # What env(1), timeout(1) and the container runtimes end with when the command cannot be started.
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 _STAGE_FAILED = 125
-
-
-class _Job(NamedTuple):
-    """What the three forked processes work from."""
-
-    plan: Plan
-    command: Command
-    report: int
-    channel: socket.socket | None
-    mask: set[int]
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+# What Python ignores, and the command shall not.
+_PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class StageError(Exception):
@@ -68,8 +63,14 @@ class StageError(Exception):
         return f"{self.doing} {name}: {os.strerror(self.errno) if self.errno else 'failed'}"
 
 
-def run(plan: Plan, command: Command) -> int:
-    """Run `command` in the jail that `plan` describes and wait for its end.
+def run(program: Program, command: Command, *, meanwhile: Callable[[], None] | None = None) -> int:
+    """Run `command` in the jail that `program` describes and wait for its end.
+
+    Args:
+        program: the plan, as `pkgjail.sandbox.steps.assemble` gives it.
+        command: what to run.
+        meanwhile: done by the caller while the jail is being built. The command starts when it has
+            returned; if it raises, the command does not start and the error goes to the caller.
 
     Returns:
         The command's exit status, or 128 + n when signal n ended it.
@@ -80,37 +81,120 @@ def run(plan: Plan, command: Command) -> int:
 
     """
     _refuse_directories()
-    report = os.memfd_create("pkgjail-report", os.MFD_CLOEXEC)  # unlike a pipe, never full
-    ours, theirs = socket.socketpair() if command.terminal else (None, None)
-    # Signals wait until somebody is there to relay them.
-    mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}
-    job = _Job(plan, command, report, theirs, mask)
-    keeper = os.fork()
-    if keeper == 0:
-        _guarded(report, "unshare", lambda: _keeper(job))
-    if theirs is not None:
-        theirs.close()
-    try:
-        with relaying(keeper, mask):
-            if ours is not None:
-                with ours:
-                    terminal.relay(ours)
-            status = wait(keeper)
-        failure = os.pread(report, os.fstat(report).st_size, 0)
-    finally:
-        os.close(report)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if failure:
-        raise _failure(failure)
+    with _Job(program, command) as job:
+        keeper = _fork(job, "unshare", lambda: _keeper(job))
+        job.left_behind()
+        with relaying(keeper, job.mask):
+            try:
+                if meanwhile is not None:
+                    meanwhile()
+                job.let_go()
+                job.relay_terminal()
+            finally:
+                job.hold()
+                status = wait(keeper)
+        job.raise_failure()
     return status
+
+
+class _Job:
+    """What the forked processes work from, and how they hear of each other.
+
+    `report` is a file in memory, which unlike a pipe is never full. Init reads a byte from `go`
+    before it starts the command.
+    """
+
+    def __init__(self, program: Program, command: Command) -> None:
+        self.program = program
+        self.argv, self.cwd, self.environment, self.terminal = command
+        self.network = program[2]
+        self.channel: socket.socket | None = None
+
+    def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
+        self.report = os.memfd_create("pkgjail-report", os.MFD_CLOEXEC)
+        self.go, self._go_write = os.pipe()
+        self._ours: socket.socket | None = None
+        if self.terminal:
+            import socket
+
+            # Now, for the jail's processes have no modules to import from later.
+            from pkgjail.sandbox import terminal
+
+            self.relay = terminal.relay
+            self.adopt = terminal.adopt
+            self._ours, self.channel = socket.socketpair()
+        # Signals wait until somebody is there to relay them.
+        self.mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hold()
+        os.close(self.report)
+        if self._ours is not None:
+            self._ours.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def left_behind(self) -> None:
+        """The caller closes what is the jail's."""
+        os.close(self.go)
+        if self.channel is not None:
+            self.channel.close()
+
+    def let_go(self) -> None:
+        """The caller: the command may start."""
+        with _unless_gone():
+            os.write(self._go_write, b".")
+
+    def hold(self) -> None:
+        """The caller: the command may not start, if it has not."""
+        if self._go_write >= 0:
+            os.close(self._go_write)
+            self._go_write = -1
+
+    def wait_for_go(self) -> bool:
+        """Init: whether the command may start."""
+        self.hold()  # or this end would keep the pipe open
+        return bool(os.read(self.go, 1))
+
+    def relay_terminal(self) -> None:
+        """The caller: copy between its terminal and the jail's, where there is one, to its end."""
+        if self._ours is not None:
+            self.relay(self._ours)
+
+    def raise_failure(self) -> None:
+        """The caller: raise what a process of the jail reported, if one did."""
+        message = os.pread(self.report, os.fstat(self.report).st_size, 0)
+        if message:
+            raise StageError(*marshal.loads(message))  # noqa: S302 - written by `_tell`, in memory
+
+
+class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
+    """Nobody reads the pipe any more: then the jail has failed, which is told elsewhere."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, *_: object) -> bool:
+        return kind is BrokenPipeError
 
 
 def _refuse_directories() -> None:
     """The command inherits descriptors 0 to 2; from a directory it could walk '..' out of the jail."""
     for number in range(3):
-        with contextlib.suppress(OSError):  # closed
-            if stat.S_ISDIR(os.fstat(number).st_mode):
-                raise StageError("inherit", errno.EISDIR, b"descriptor %d" % number, [])
+        try:
+            found = os.fstat(number)
+        except OSError:  # closed
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            raise StageError("inherit", errno.EISDIR, b"descriptor %d" % number, [])
+
+
+def _fork(job: _Job, doing: str, duty: Callable[[], int]) -> int:
+    """Fork a child that does `duty` and ends with its status; a failure is written to the report."""
+    child = os.fork()
+    if child == 0:
+        _guarded(job.report, doing, duty)
+    return child
 
 
 def _keeper(job: _Job) -> int:
@@ -119,10 +203,11 @@ def _keeper(job: _Job) -> int:
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return _STAGE_FAILED
+    job.hold()
     os.setsid()  # signals from the terminal reach the caller alone, which relays them
     user, group = os.geteuid(), os.getegid()
     flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
-    sc.unshare(flags | (0 if job.plan.network else sc.CLONE_NEWNET))
+    sc.unshare(flags | (0 if job.network else sc.CLONE_NEWNET))
     write_setting(b"/proc/self/setgroups", b"deny")
     write_setting(b"/proc/self/uid_map", b"%d %d 1" % (user, user))
     write_setting(b"/proc/self/gid_map", b"%d %d 1" % (group, group))
@@ -145,16 +230,16 @@ def _init(job: _Job, alive: int) -> int:
         return _STAGE_FAILED
     _hide_command_line()
     os.umask(0o022)
-    sc.sethostname(job.plan.hostname.encode())
-    if not job.plan.network:
+    sc.sethostname(job.program[3].encode())
+    if not job.network:
         _bring_loopback_up()
-    enter_new_root(job.plan)
+    enter_new_root(job.program)
     sc.join_new_session_keyring()
     _give_up_privileges()
-    seccomp.install(network=job.plan.network)
-    child = os.fork()
-    if child == 0:
-        _guarded(job.report, "execute", lambda: _execute(job))
+    seccomp.install(network=job.network)
+    if not job.wait_for_go():
+        return _STAGE_FAILED
+    child = _start(job)
     _only_standard_descriptors()
     with relaying(child, job.mask):
         return wait(child, reap_all=True)
@@ -189,17 +274,72 @@ def _give_up_privileges() -> None:
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
-def _execute(job: _Job) -> NoReturn:
-    """Become the command, in a session of its own, with nothing inherited but descriptors 0 to 2."""
-    os.setsid()  # no controlling terminal of the caller's, so no TIOCSTI into it
-    if job.channel is not None:
-        terminal.adopt(job.channel)
-    os.chdir(job.command.cwd)
+def _start(job: _Job) -> int:
+    """Start the command, in a session of its own, with nothing inherited but descriptors 0 to 2.
+
+    A session of its own has no controlling terminal of the caller's, so no TIOCSTI into it. With a
+    terminal of the jail's it takes a child that adopts it; else posix_spawn(3) does all at once.
+    """
     sc.close_range_cloexec(3)
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python's own doing
+    if job.channel is not None:
+        return _fork(job, "execute", lambda: _execute_with_terminal(job))
+    try:
+        _change_directory(job.cwd)
+        return _spawn(job)
+    except OSError as error:
+        raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
+    except ValueError as error:  # NUL in a word, say
+        raise StageError("execute", 0, repr(error).encode(), []) from None
+
+
+def _change_directory(path: bytes) -> None:
+    """As chdir(2), but not by the links of proc(5), which lead to whatever a process holds open."""
+    os.fchdir(sc.openat2(sc.AT_FDCWD, path, os.O_PATH | os.O_DIRECTORY, sc.RESOLVE_NO_MAGICLINKS))
+
+
+def _spawn(job: _Job) -> int:
+    """As execvpe(3) would, along the PATH of the environment inside.
+
+    Raises:
+        OSError: with the name that could not be executed.
+
+    """
+    environment = dict(job.environment)
+    name = job.argv[0]
+    path = [""] if "/" in name else environment.get("PATH", os.defpath).split(":")
+    why: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    for place in path:
+        child, failure = _spawn_at(os.path.join(place, name), job, environment)
+        if failure is None:
+            return child
+        if why.errno in _ABSENT:
+            why = failure
+    raise why
+
+
+def _spawn_at(place: str, job: _Job, environment: dict[str, str]) -> tuple[int, OSError | None]:
+    try:
+        os.stat(place)  # a failed posix_spawn(3) costs a process
+        return (
+            os.posix_spawn(
+                place, job.argv, environment, setsid=True, setsigmask=job.mask, setsigdef=_PYTHONS_OWN
+            ),
+            None,
+        )
+    except OSError as error:
+        return -1, error
+
+
+def _execute_with_terminal(job: _Job) -> NoReturn:
+    """Become the command, with a terminal of the jail's own."""
+    os.setsid()
+    if job.channel is not None:
+        job.adopt(job.channel)
+    _change_directory(job.cwd)
+    for ignored in _PYTHONS_OWN:
         signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, job.mask)
-    os.execvpe(job.command.argv[0], job.command.argv, dict(job.command.environment))
+    os.execvpe(job.argv[0], job.argv, dict(job.environment))
 
 
 def _guarded(report: int, doing: str, duty: Callable[[], int]) -> NoReturn:
@@ -207,6 +347,8 @@ def _guarded(report: int, doing: str, duty: Callable[[], int]) -> NoReturn:
     status = _STAGE_FAILED
     try:
         status = duty()
+    except StageError as failure:
+        _tell(report, failure.doing, failure.errno, failure.name, failure.changes)
     except HostChangedError as changed:
         _tell(report, doing, 0, b"", changed.changes)
     except OSError as error:
@@ -219,16 +361,9 @@ def _guarded(report: int, doing: str, duty: Callable[[], int]) -> NoReturn:
 
 
 def _tell(report: int, doing: str, number: int, name: bytes, changes: list[tuple[bytes, str]]) -> None:
-    message = [doing, number, name.hex(), [(path.hex(), found) for path, found in changes]]
-    data = json.dumps(message).encode()
+    data = marshal.dumps((doing, number, name, changes))
     while data:
         data = data[os.write(report, data) :]
-
-
-def _failure(message: bytes) -> StageError:
-    doing, number, name, changes = json.loads(message)
-    found = [(bytes.fromhex(path), what) for path, what in changes]
-    return StageError(doing, number, bytes.fromhex(name), found)
 
 
 def _only_standard_descriptors() -> None:
@@ -238,7 +373,9 @@ def _only_standard_descriptors() -> None:
 def _bring_loopback_up() -> None:
     """Set IFF_UP on `lo`, which a new network namespace has down; netdevice(7)."""
     siocgifflags, siocsifflags, iff_up = 0x8913, 0x8914, 0x1
-    import fcntl  # only where the network is off
+    import fcntl  # these only where the network is off
+    import socket
+    import struct
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
         request = struct.pack("16sH14x", b"lo", 0)

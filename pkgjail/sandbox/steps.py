@@ -4,12 +4,16 @@ A `Plan` is an ordered tuple of steps; `pkgjail.mounts` writes it, `pkgjail.sand
 it out, and anybody may print it. Paths are absolute, normal `bytes` inside the jail; a step may
 rely on the directories that earlier steps made and on nothing else.
 
-`NamedTuple` and not a dataclass: this package imports little, so that a jail starts quickly.
+The stage itself works from what `assemble` makes of a plan: nothing but tuples, strings and
+numbers, which can be kept in a file and read back without a class, or the modules that classes need.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple, Union
+
+if TYPE_CHECKING:
+    from pkgjail.sandbox.build import Program
 
 
 class Directory(NamedTuple):
@@ -102,6 +106,12 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...]
     network: bool
     hostname: str
+
+
+def assemble(plan: Plan) -> Program:
+    """The plan as plain tuples: each step's name, then its fields."""
+    steps = tuple((type(step).__name__, *step) for step in plan.steps)
+    return plan.root, steps, plan.network, plan.hostname
 
 
 class Command(NamedTuple):

@@ -6,8 +6,8 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
