@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import marshal
+import mmap
 import os
 import signal
 import stat
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 _STAGE_FAILED = 125
+_REPORT_SIZE = 16 << 20  # bytes; enough for some 100,000 changed files, and used only if written to
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 # What Python ignores, and the command shall not.
 _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -100,8 +102,8 @@ def run(program: Program, command: Command, *, meanwhile: Callable[[], None] | N
 class _Job:
     """What the forked processes work from, and how they hear of each other.
 
-    `report` is a file in memory, which unlike a pipe is never full. Init reads a byte from `go`
-    before it starts the command.
+    `report` is memory that all of them share: no descriptor that the command could see at init. Init
+    reads a byte from `go` before it starts the command.
     """
 
     def __init__(self, program: Program, command: Command) -> None:
@@ -111,7 +113,7 @@ class _Job:
         self.channel: socket.socket | None = None
 
     def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
-        self.report = os.memfd_create("pkgjail-report", os.MFD_CLOEXEC)
+        self.report = mmap.mmap(-1, _REPORT_SIZE)
         self.go, self._go_write = os.pipe()
         self._ours: socket.socket | None = None
         if self.terminal:
@@ -129,7 +131,7 @@ class _Job:
 
     def __exit__(self, *_: object) -> None:
         self.hold()
-        os.close(self.report)
+        self.report.close()
         if self._ours is not None:
             self._ours.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
@@ -163,9 +165,8 @@ class _Job:
 
     def raise_failure(self) -> None:
         """The caller: raise what a process of the jail reported, if one did."""
-        message = os.pread(self.report, os.fstat(self.report).st_size, 0)
-        if message:
-            raise StageError(*marshal.loads(message))  # noqa: S302 - written by `_tell`, in memory
+        if self.report[0]:
+            raise StageError(*marshal.loads(self.report))  # noqa: S302 - written by `_tell`
 
 
 class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
@@ -280,9 +281,10 @@ def _start(job: _Job) -> int:
     A session of its own has no controlling terminal of the caller's, so no TIOCSTI into it. With a
     terminal of the jail's it takes a child that adopts it; else posix_spawn(3) does all at once.
     """
-    sc.close_range_cloexec(3)
     if job.channel is not None:
+        sc.close_range_cloexec(3)
         return _fork(job, "execute", lambda: _execute_with_terminal(job))
+    _only_standard_descriptors()
     try:
         _change_directory(job.cwd)
         return _spawn(job)
@@ -342,7 +344,7 @@ def _execute_with_terminal(job: _Job) -> NoReturn:
     os.execvpe(job.argv[0], job.argv, dict(job.environment))
 
 
-def _guarded(report: int, doing: str, duty: Callable[[], int]) -> NoReturn:
+def _guarded(report: mmap.mmap, doing: str, duty: Callable[[], int]) -> NoReturn:
     """Do a child's duty and end the process with its status; a failure is written to `report`."""
     status = _STAGE_FAILED
     try:
@@ -360,10 +362,12 @@ def _guarded(report: int, doing: str, duty: Callable[[], int]) -> NoReturn:
         os._exit(status)
 
 
-def _tell(report: int, doing: str, number: int, name: bytes, changes: list[tuple[bytes, str]]) -> None:
+def _tell(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list[tuple[bytes, str]]) -> None:
     data = marshal.dumps((doing, number, name, changes))
-    while data:
-        data = data[os.write(report, data) :]
+    while len(data) > len(report):
+        changes = changes[: len(changes) // 2]
+        data = marshal.dumps((doing, number, name, changes))
+    report[: len(data)] = data
 
 
 def _only_standard_descriptors() -> None:
