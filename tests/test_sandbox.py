@@ -26,6 +26,10 @@ _HERE = os.getcwdb()
 _MEASURING = UserBind(source=_HERE, destination=_HERE, writable=True)
 
 
+# A caller with threads has a keeper between itself and init.
+either_way = pytest.mark.parametrize("further_threads", [0, 1])
+
+
 def jail_options(*binds: UserBind, cwd: bytes = b"/", network: bool = True) -> JailOptions:
     return JailOptions(
         binds=(_MEASURING, *binds), cwd=cwd, network=network, environment=default_environment()
@@ -210,6 +214,21 @@ def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
     }
 
 
+@either_way
+def test_what_fails_is_told(further_threads: int) -> None:
+    """Whoever begins the jail hears why it failed."""
+    program = (b"/no-such-root", (), True, "jail")
+    code = f"""
+import threading
+from pkgjail.sandbox import stage
+for _ in range({further_threads}):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+stage.run({program!r}, (("true",), b"/", (), False))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "StageError: build /no-such-root: No such file or directory" in done.stderr
+
+
 def test_a_missing_bind_source_is_told(base_manifest: Manifest) -> None:
     gone = UserBind(source=b"/no/such/directory", destination=b"/srv", writable=True)
     with pytest.raises(JailError, match="cannot bind /no/such/directory: No such file"):
@@ -217,10 +236,12 @@ def test_a_missing_bind_source_is_told(base_manifest: Manifest) -> None:
 
 
 _SLEEPER = """
-import sys
+import sys, threading
 from pkgjail.api import resolve
 from pkgjail.jail import run_in_jail
 manifest = resolve(["base"], hashed=False)
+for _ in range(int(sys.argv[2])):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 sys.exit(run_in_jail(manifest, ["sh", "-c", sys.argv[1]]))
 """
 
@@ -238,9 +259,10 @@ class Sleeper:
         return found.returncode == 0
 
 
-def start_sleeper(script: str) -> Sleeper:
+def start_sleeper(script: str, further_threads: int = 0) -> Sleeper:
     marker = f"1000.{time.time_ns()}"
-    process = subprocess.Popen([sys.executable, "-c", _SLEEPER, script.replace("MARKER", marker)])
+    words = [script.replace("MARKER", marker), str(further_threads)]
+    process = subprocess.Popen([sys.executable, "-c", _SLEEPER, *words])
     sleeper = Sleeper(process=process, marker=marker)
     deadline = time.monotonic() + 30
     while not sleeper.alive():
@@ -257,25 +279,28 @@ def gone(sleeper: Sleeper) -> bool:
     return not sleeper.alive()
 
 
+@either_way
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_signals_are_relayed(number: signal.Signals) -> None:
+def test_signals_are_relayed(number: signal.Signals, further_threads: int) -> None:
     """The command decides what a signal to the caller means."""
-    sleeper = start_sleeper(f"trap 'exit 40' {number.name[3:]}; sleep MARKER & wait")
+    sleeper = start_sleeper(f"trap 'exit 40' {number.name[3:]}; sleep MARKER & wait", further_threads)
     sleeper.process.send_signal(number)
     assert sleeper.process.wait(10) == 40
     assert gone(sleeper)
 
 
-def test_an_unhandled_signal_ends_the_jail() -> None:
-    sleeper = start_sleeper("exec sleep MARKER")
+@either_way
+def test_an_unhandled_signal_ends_the_jail(further_threads: int) -> None:
+    sleeper = start_sleeper("exec sleep MARKER", further_threads)
     sleeper.process.terminate()
     assert sleeper.process.wait(10) == 128 + signal.SIGTERM
     assert gone(sleeper)
 
 
-def test_the_jail_dies_with_its_caller() -> None:
+@either_way
+def test_the_jail_dies_with_its_caller(further_threads: int) -> None:
     """Even when the caller is killed without a chance to clean up, nothing stays behind."""
-    sleeper = start_sleeper("setsid sleep MARKER & trap '' HUP TERM INT; wait")
+    sleeper = start_sleeper("setsid sleep MARKER & trap '' HUP TERM INT; wait", further_threads)
     sleeper.process.kill()
     sleeper.process.wait(10)
     assert gone(sleeper)

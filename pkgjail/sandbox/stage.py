@@ -1,12 +1,13 @@
 """The namespace stage: run one command in the jail that a program describes, without root.
 
-Four processes, each with one duty:
+Three processes, each with one duty:
 
-    caller ── forks ──> keeper      new user, mount, PID, IPC, UTS (and network) namespaces
-                          └──> init      PID 1: builds the root, gives up every privilege, reaps
-                                 └──> the command
+    caller ── clones ──> init      in new user, mount, PID, IPC, UTS (and network) namespaces: PID 1
+                          |        builds the root, gives up every privilege, reaps
+                          └──> the command
 
-The caller relays signals and the exit status. Each process dies with its parent
+A caller with threads cannot clone safely: it forks a keeper, which enters the namespaces and forks
+init. Caller and keeper relay signals and the exit status. Each process dies with its parent
 (PR_SET_PDEATHSIG), and when init ends the kernel kills whatever else runs in the jail.
 See user_namespaces(7), pid_namespaces(7), capabilities(7).
 """
@@ -84,17 +85,19 @@ def run(program: Program, command: Command, *, meanwhile: Callable[[], None] | N
     """
     _refuse_directories()
     with _Job(program, command) as job:
-        keeper = _fork(job, "unshare", lambda: _keeper(job))
+        child = _begin(job)
         job.left_behind()
-        with relaying(keeper, job.mask):
+        with relaying(child, job.mask):
             try:
                 if meanwhile is not None:
                     meanwhile()
                 job.let_go()
                 job.relay_terminal()
-            finally:
+            except BaseException:
                 job.hold()
-                status = wait(keeper)
+                raise
+            finally:
+                status = wait(child)
         job.raise_failure()
     return status
 
@@ -103,7 +106,7 @@ class _Job:
     """What the forked processes work from, and how they hear of each other.
 
     `report` is memory that all of them share: no descriptor that the command could see at init. Init
-    reads a byte from `go` before it starts the command.
+    reads a byte from `go` before it starts the command; its other end is open as long as the caller lives.
     """
 
     def __init__(self, program: Program, command: Command) -> None:
@@ -156,7 +159,7 @@ class _Job:
     def wait_for_go(self) -> bool:
         """Init: whether the command may start."""
         self.hold()  # or this end would keep the pipe open
-        return bool(os.read(self.go, 1))
+        return bool(os.read(self.go, 1)) and _is_open_elsewhere(self.go)
 
     def relay_terminal(self) -> None:
         """The caller: copy between its terminal and the jail's, where there is one, to its end."""
@@ -198,6 +201,48 @@ def _fork(job: _Job, doing: str, duty: Callable[[], int]) -> int:
     return child
 
 
+def _begin(job: _Job) -> int:
+    """Start what becomes the jail; returns the process to wait for.
+
+    A child of a process with threads may wait for ever for a lock that one of them held (fork(2),
+    NOTES), which os.fork() takes care of and clone(2) does not. Nor do all containers let clone3(2)
+    through.
+    """
+    if len(os.listdir("/proc/self/task")) > 1:
+        return _fork(job, "unshare", lambda: _keeper(job))
+    user, group = os.geteuid(), os.getegid()
+    try:
+        child = sc.clone(_namespaces(job))
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return _fork(job, "unshare", lambda: _keeper(job))
+        raise StageError("unshare", error.errno or 0, b"clone3", []) from None
+    if child == 0:
+        _guarded(job.report, "unshare", lambda: _become_init(job, user, group))
+    return child
+
+
+def _namespaces(job: _Job) -> int:
+    flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
+    return flags | (0 if job.network else sc.CLONE_NEWNET)
+
+
+def _become_init(job: _Job, user: int, group: int) -> NoReturn:
+    """The caller's child, in new namespaces already. Whether the caller lives is seen in `wait_for_go`."""
+    sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()  # signals from the terminal reach the caller alone, which relays them
+    _map_ids(user, group)
+    _guarded(job.report, "build", lambda: _init(job))
+
+
+def _map_ids(user: int, group: int) -> None:
+    """Have one user and one group in this user namespace, the same as outside; user_namespaces(7)."""
+    write_setting(b"/proc/self/setgroups", b"deny")
+    write_setting(b"/proc/self/uid_map", b"%d %d 1" % (user, user))
+    write_setting(b"/proc/self/gid_map", b"%d %d 1" % (group, group))
+    sc.prctl(sc.PR_SET_DUMPABLE, 0)
+
+
 def _keeper(job: _Job) -> int:
     """Enter new namespaces, start init in them, and end as it ends."""
     parent = os.getppid()
@@ -205,30 +250,38 @@ def _keeper(job: _Job) -> int:
     if os.getppid() != parent:
         return _STAGE_FAILED
     job.hold()
-    os.setsid()  # signals from the terminal reach the caller alone, which relays them
+    os.setsid()  # as in _become_init
     user, group = os.geteuid(), os.getegid()
-    flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
-    sc.unshare(flags | (0 if job.network else sc.CLONE_NEWNET))
-    write_setting(b"/proc/self/setgroups", b"deny")
-    write_setting(b"/proc/self/uid_map", b"%d %d 1" % (user, user))
-    write_setting(b"/proc/self/gid_map", b"%d %d 1" % (group, group))
-    sc.prctl(sc.PR_SET_DUMPABLE, 0)
+    sc.unshare(_namespaces(job))
+    _map_ids(user, group)
     alive_read, alive_write = os.pipe()
     init = os.fork()
     if init == 0:
         os.close(alive_write)
-        _guarded(job.report, "build", lambda: _init(job, alive_read))
-    os.write(alive_write, b".")
-    _only_standard_descriptors()
+        _guarded(job.report, "build", lambda: _init_of_keeper(job, alive_read))
+    _only_standard_descriptors(alive_write)
     with relaying(init, job.mask):
         return wait(init)
 
 
-def _init(job: _Job, alive: int) -> int:
-    """PID 1 of the jail: build the root, give up all privilege, start the command, reap."""
+def _init_of_keeper(job: _Job, alive: int) -> int:
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if not os.read(alive, 1):  # the keeper died before the line above
+    if not _is_open_elsewhere(alive):  # the keeper died before the line above
         return _STAGE_FAILED
+    return _init(job)
+
+
+def _is_open_elsewhere(pipe: int) -> bool:
+    """Whether anybody has the other end of this empty pipe; see pipe(7)."""
+    os.set_blocking(pipe, False)
+    try:
+        return bool(os.read(pipe, 1))
+    except BlockingIOError:
+        return True
+
+
+def _init(job: _Job) -> int:
+    """PID 1 of the jail: build the root, give up all privilege, start the command, reap."""
     _hide_command_line()
     os.umask(0o022)
     sc.sethostname(job.program[3].encode())
@@ -296,7 +349,9 @@ def _start(job: _Job) -> int:
 
 def _change_directory(path: bytes) -> None:
     """As chdir(2), but not by the links of proc(5), which lead to whatever a process holds open."""
-    os.fchdir(sc.openat2(sc.AT_FDCWD, path, os.O_PATH | os.O_DIRECTORY, sc.RESOLVE_NO_MAGICLINKS))
+    directory = sc.openat2(sc.AT_FDCWD, path, os.O_PATH | os.O_DIRECTORY, sc.RESOLVE_NO_MAGICLINKS)
+    os.fchdir(directory)
+    os.close(directory)
 
 
 def _spawn(job: _Job) -> int:
@@ -370,8 +425,10 @@ def _tell(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list
     report[: len(data)] = data
 
 
-def _only_standard_descriptors() -> None:
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+def _only_standard_descriptors(kept: int = 2) -> None:
+    """Close all descriptors but 0 to 2, and `kept`."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _bring_loopback_up() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 
 # From unshare(2):
 CLONE_NEWNS = 0x00020000
@@ -61,6 +62,7 @@ _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
+_NR_CLONE3 = 435
 _NR_CLOSE_RANGE = 436
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
@@ -79,6 +81,9 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+# Keeps Python's own lock through the call, so that a child that comes out of it has it.
+_locked = ctypes.PyDLL(None, use_errno=True)
+_locked.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (
     ctypes.c_char_p,
     ctypes.c_char_p,
@@ -87,6 +92,13 @@ _libc.mount.argtypes = (
     ctypes.c_char_p,
 )
 _libc.prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
+    )
 
 
 class _OpenHow(ctypes.Structure):
@@ -112,6 +124,17 @@ def _checked(result: int, name: bytes | str | None) -> int:
 def unshare(flags: int) -> None:
     """Leave the namespaces that `flags` name for new ones; see unshare(2)."""
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def clone(flags: int) -> int:
+    """As fork(2), with the child in new namespaces that `flags` name; 0 in the child; see clone(2).
+
+    Only for a process of one thread, which holds no lock that the child could wait for: neither the
+    C library nor Python is told of the fork.
+    """
+    arguments = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
+    size = ctypes.c_size_t(ctypes.sizeof(arguments))
+    return _checked(_locked.syscall(ctypes.c_long(_NR_CLONE3), ctypes.byref(arguments), size), "clone3")
 
 
 def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes = b"") -> None:
