@@ -36,5 +36,5 @@ setup(
         "rich>=13",
         "tomli>=2; python_version < '3.11'",
     ],
-    entry_points={"console_scripts": ["pkgjail = pkgjail.commands:main"]},
+    entry_points={"console_scripts": ["pkgjail = pkgjail.__main__:main"]},
 )

@@ -7,10 +7,10 @@ entering a jail does not pay for what resolving one needs.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
+    from typing import Any
+
     from pkgjail.api import (
         available,
         build_manifest,
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from pkgjail.errors import PkgjailError
     from pkgjail.export import export_manifest
     from pkgjail.hashing import hash_files
-    from pkgjail.jail import default_environment, run_in_jail
+    from pkgjail.jail import default_environment, prepare_jail, run_in_jail
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.mounts import plan_jail
+    from pkgjail.seals import seal_host
 
 __version__ = "0.1.0"
 
@@ -46,10 +47,12 @@ __all__ = [
     "open_database",
     "parse_manifest",
     "plan_jail",
+    "prepare_jail",
     "read_manifest",
     "resolve",
     "resolve_closure",
     "run_in_jail",
+    "seal_host",
     "write_manifest",
 ]
 
@@ -60,14 +63,18 @@ _HOMES = {
     "hash_files": "hashing",
     "parse_manifest": "manifest",
     "plan_jail": "mounts",
+    "prepare_jail": "jail",
     "read_manifest": "manifest",
     "run_in_jail": "jail",
+    "seal_host": "seals",
 }
 
 
 def __getattr__(name: str) -> Any:  # PEP 562
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"pkgjail.{_HOMES.get(name, 'api')}"), name)
 
 

@@ -2,7 +2,18 @@
 
 import sys
 
-from pkgjail.commands import main
+
+def main() -> int:
+    """Enter a jail that was entered before, the short way; do everything else as `pkgjail.commands` does."""
+    from pkgjail.prepared import enter
+
+    status = enter(sys.argv[1:])
+    if status is None:
+        from pkgjail.commands import main as command_line
+
+        status = command_line()
+    return status
+
 
 if __name__ == "__main__":
     sys.exit(main())

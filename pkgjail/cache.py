@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+from pkgjail.places import is_private, runtime_directory
 
 
 def cache_directory() -> Path:
@@ -20,14 +22,11 @@ def cache_directory() -> Path:
 
 
 def tree_directory() -> Path:
-    """`$XDG_RUNTIME_DIR/pkgjail`, or `/dev/shm/pkgjail-UID`: for metadata trees, in memory.
+    """The runtime directory (`pkgjail.places`): for metadata trees, in memory.
 
     A tree is ten thousand inodes and no content: 0.15 s in a tmpfs, and seconds on a disk.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(base):
-        return Path(base) / "pkgjail"
-    return Path(f"/dev/shm/pkgjail-{os.geteuid()}")  # noqa: S108 - see make_private
+    return Path(runtime_directory())
 
 
 def make_private(directory: Path) -> None:
@@ -39,9 +38,24 @@ def make_private(directory: Path) -> None:
 
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    if not is_private(str(directory)):
         raise PermissionError(errno.EPERM, "is not this user's alone", str(directory))
+
+
+def keep(path: Path, content: bytes) -> None:
+    """Make `content` the file at `path`, at one stroke, and its directory where it is not there.
+
+    Raises `OSError`; nothing new is left then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as new:
+        try:
+            new.write(content)
+            new.flush()
+            os.replace(new.name, path)
+        except BaseException:
+            os.unlink(new.name)
+            raise
 
 
 class Kept(NamedTuple):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # The kernel's clock for files moves 100 to 1,000 times a second (CONFIG_HZ); see time(7).
-_TICKS_NS = 20_000_000
+TICKS_NS = 20_000_000
 
 
 def observe(directories: Iterable[bytes]) -> tuple[tuple[bytes, int, int, int, int], ...]:
@@ -43,8 +43,8 @@ def observe_settled(directories: Iterable[bytes]) -> tuple[tuple[bytes, int, int
     paths = tuple(directories)
     now = time.time_ns()
     observed = observe(paths)
-    if any(now - _TICKS_NS <= ctime <= now + _TICKS_NS for _, _, _, _, ctime in observed):
-        time.sleep(_TICKS_NS / 1e9)
+    if any(now - TICKS_NS <= ctime <= now + TICKS_NS for _, _, _, _, ctime in observed):
+        time.sleep(TICKS_NS / 1e9)
         observed = observe(paths)
     return observed
 

@@ -1,49 +1,132 @@
-"""Drift: what of the host is no longer as the manifest says.
+"""Drift: what of the host is no longer as the manifest, or its seal, says.
 
-Kind, mode, size and link text are compared, by lstat(2): 25 ms for 10,000 names. Content that
-changed with none of these is not seen; digests are for that.
+By default directories are looked at, 2 µs each: a name that was added to one, went from it or was
+replaced in it has changed the directory's times. Only directories that changed are read. With
+`verify` every entry is looked at, with "hash" its content too.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import DriftError
+from pkgjail.dirstate import changed
+from pkgjail.errors import DriftError, JailError
+from pkgjail.seals import is_directory, is_variable, names_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pkgjail.model import FileEntry
+    from pkgjail.seals import Seal
+
+    Change = tuple[bytes, str]
 
 _KIND_OF = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
+# The origins of what the host is not asked to show: the jail makes it, or no package lists it.
+NOT_OF_THE_HOST = ("alternative", "entry", "parent")
+
+
+def find_drift(
+    entries: Sequence[FileEntry], root: bytes, seal: Seal | None, *, verify: str = ""
+) -> tuple[Change, ...]:
+    """Hold the host's files below the real path `root` against a manifest's entries.
+
+    Args:
+        entries: the manifest's, sorted by path.
+        root: where the files are.
+        seal: what the directories held before; None where that is not known: then every entry is
+            held against the manifest's own facts (kind, mode, size, link text).
+        verify: "" for what changed directories hold, "all" for every entry, "hash" for the content
+            of every entry too.
+
+    Returns:
+        Each path that is not as it was, in order, with what was found there.
+
+    Raises:
+        JailError: "hash", of a manifest without digests.
+        OSError: a file cannot be read.
+
+    """
+    if verify == "hash":
+        _refuse_without_digests(entries)
+    prefix = root.rstrip(b"/")
+    moved = set() if seal is None else set(changed(seal.states))
+    names = () if seal is None else _name_changes(seal, entries, moved, prefix)
+    whole = seal is None or bool(verify)
+    suspects = [
+        e for e in entries if e.origin not in NOT_OF_THE_HOST and (whole or _may_differ(e, moved, prefix))
+    ]
+    changes = dict(names)
+    content: list[FileEntry] = []
+    for entry in suspects:
+        found = _lstat(prefix + entry.path)
+        if (change := _change(entry, prefix + entry.path, found)) is not None:
+            changes[entry.path] = change
+        elif entry.kind == "regular" and (verify == "hash" or _touched(entry, found, seal, prefix)):
+            content.append(entry)
+    changes.update(_content_changes(content, root))
+    return tuple(sorted(changes.items()))
 
 
 def refuse_drift(entries: Sequence[FileEntry], root: bytes) -> None:
-    """Hold the host's files below `root` against a manifest's entries, whatever the plan.
-
-    Only what the host is asked to show is compared: not what the jail makes itself (files made at
-    entry, links of alternatives, parents that no package lists).
-
-    Raises:
-        DriftError: with every path that is gone, or of another kind, mode, size or link text.
-
-    """
-    prefix = root.rstrip(b"/")
-    found = ((entry.path, _change(entry, prefix + entry.path)) for entry in entries)
-    changes = tuple((path, change) for path, change in found if change is not None)
-    if changes:
+    """Raise `DriftError` where the host does not have the entries as their own facts say."""
+    if changes := find_drift(entries, root, None):
         raise DriftError(changes)
 
 
-def _change(entry: FileEntry, path: bytes) -> str | None:
-    """What the host has in the entry's place, for a message; None where it is as the manifest says."""
-    if entry.origin in ("alternative", "entry", "parent"):
-        return None
+def as_found(entries: Sequence[FileEntry], changes: Sequence[Change], root: bytes) -> tuple[FileEntry, ...]:
+    """The entries with those that changed as the host has them now, and those left out that are gone.
+
+    What was added stays out.
+    """
+    prefix = root.rstrip(b"/")
+    paths = {path for path, _ in changes}
+    kept: list[FileEntry] = []
+    gone: list[bytes] = []
+    for entry in entries:
+        now = _present(entry, prefix + entry.path) if entry.path in paths else entry
+        if any(entry.path.startswith(above) for above in gone):
+            continue
+        if now is not None:
+            kept.append(now)
+        if entry.kind == "directory" and (now is None or now.kind != "directory"):
+            gone.append(entry.path + b"/")
+    return tuple(kept)
+
+
+def _may_differ(entry: FileEntry, moved: set[bytes], prefix: bytes) -> bool:
+    """Whether an entry's directory changed, or is one whose changes say nothing."""
+    path = prefix + entry.path
+    return path in moved or (path.rpartition(b"/")[0] or b"/") in moved or is_variable(entry.path)
+
+
+def _name_changes(
+    seal: Seal, entries: Sequence[FileEntry], moved: set[bytes], prefix: bytes
+) -> Iterator[Change]:
+    """The names that came to, or went from, the directories `moved`; entries that went are told elsewhere."""
+    known = {entry.path for entry in entries}
+    for directory in moved:
+        before, now = seal.names[directory], names_in(directory)
+        inside = (directory[len(prefix) :]).rstrip(b"/")
+        if is_directory(directory):
+            yield from ((inside + b"/" + name, "was added") for name in now.keys() - before.keys())
+        gone = (inside + b"/" + name for name in before.keys() - now.keys())
+        yield from ((path, "is gone") for path in gone if path not in known)
+
+
+def _lstat(path: bytes) -> os.stat_result | None:
     try:
-        found = os.lstat(path)
+        return os.lstat(path)
     except OSError:
+        return None
+
+
+def _change(entry: FileEntry, path: bytes, found: os.stat_result | None) -> str | None:
+    """What the host has in the entry's place, for a message; None where it is as the manifest says."""
+    if found is None:
         return "is gone"
     change = None
     if _KIND_OF.get(stat.S_IFMT(found.st_mode)) != entry.kind:
@@ -55,3 +138,51 @@ def _change(entry: FileEntry, path: bytes) -> str | None:
     elif entry.kind == "regular" and found.st_size != entry.size:
         change = f"has {found.st_size} bytes, not {entry.size}"
     return change
+
+
+def _touched(entry: FileEntry, found: os.stat_result | None, seal: Seal | None, prefix: bytes) -> bool:
+    """Whether a file may be another, or have other content, than when the seal was taken; inode(7)."""
+    if seal is None or found is None:
+        return False
+    directory, _, name = (prefix + entry.path).rpartition(b"/")
+    inode = seal.names.get(directory or b"/", {}).get(name, found.st_ino)
+    return found.st_ctime_ns >= seal.at or found.st_ino != inode
+
+
+def _content_changes(entries: Sequence[FileEntry], root: bytes) -> Iterator[Change]:
+    """Those files that cannot be shown to have the content that the manifest has."""
+    readable = [entry for entry in entries if entry.sha256 is not None]
+    for entry in entries:
+        if entry.sha256 is None:
+            yield entry.path, "was changed or replaced, and the manifest has no digest of it"
+    if readable:
+        from pkgjail.hashing import hash_files  # brings sqlite3 in
+
+        digests = hash_files([entry.path for entry in readable], root=root)
+        for entry in readable:
+            if digests[entry.path] != entry.sha256:
+                yield entry.path, "has other content"
+
+
+def _refuse_without_digests(entries: Sequence[FileEntry]) -> None:
+    if not any(entry.sha256 for entry in entries):
+        raise JailError(
+            "cannot verify by hash: the manifest has no digests; make it again with 'pkgjail resolve', "
+            "without --no-hash, or verify without '=hash'"
+        )
+
+
+def _present(entry: FileEntry, path: bytes) -> FileEntry | None:
+    """The entry with what stands in its place now; None where that cannot be in a jail."""
+    found = _lstat(path)
+    kind = None if found is None else _KIND_OF.get(stat.S_IFMT(found.st_mode))
+    if found is None or kind is None:
+        return None
+    return replace(
+        entry,
+        kind=kind,
+        mode=0o777 if kind == "symlink" else stat.S_IMODE(found.st_mode),
+        size=found.st_size if kind == "regular" else None,
+        target=os.readlink(path) if kind == "symlink" else None,
+        sha256=None,
+    )

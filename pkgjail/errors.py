@@ -69,21 +69,30 @@ class JailError(PkgjailError):
 
 
 class DriftError(JailError):
-    """The host is no longer as the manifest says; `changes` pairs each path with what was found."""
+    """The host is no longer as the manifest says; `changes` pairs each path with what was found.
+
+    `accepted` changes are told all the same.
+    """
 
     _shown = 20
 
-    def __init__(self, changes: tuple[tuple[bytes, str], ...]) -> None:
+    def __init__(self, changes: tuple[tuple[bytes, str], ...], *, accepted: bool = False) -> None:
         super().__init__(changes)
         self.changes = changes
+        self.accepted = accepted
 
     def __str__(self) -> str:
-        lines = ["cannot enter the jail: the host has changed since the manifest was made:"]
+        what = "entered all the same" if self.accepted else "cannot enter the jail"
+        lines = [f"{what}: the host has changed since the manifest was made:"]
         for path, found in self.changes[: self._shown]:
             lines.append(f"  {path.decode('utf-8', 'backslashreplace')} {found}")
         if len(self.changes) > self._shown:
             lines.append(f"  and {len(self.changes) - self._shown} more")
-        lines.append("make a new manifest with 'pkgjail resolve', and review what differs")
+        if not self.accepted:
+            lines.append(
+                "make the manifest again with 'pkgjail resolve' and review what differs, or accept the "
+                "host as it is with '--allow-drift'"
+            )
         return "\n".join(lines)
 
 

@@ -7,35 +7,37 @@ in networkx, rich or a backend.
 from __future__ import annotations
 
 import contextlib
-import grp
-import hashlib
 import os
-import pwd
-import tempfile
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory, tree_directory
-from pkgjail.drift import refuse_drift
-from pkgjail.errors import JailError
+from pkgjail.dirstate import changed, observe_settled
+from pkgjail.drift import NOT_OF_THE_HOST, as_found, find_drift
+from pkgjail.errors import DriftError, JailError
 from pkgjail.explain import explain
+from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
+from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, resolver
 from pkgjail.probe import cannot_overlay, mount_below
-from pkgjail.sandbox.stage import StageError, run
-from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
+from pkgjail.reporter import SILENT
+from pkgjail.sandbox.stage import StageError
+from pkgjail.sandbox.steps import assemble
+from pkgjail.seals import is_variable, load_seal, seal_key, store_seal, take_seal
 from pkgjail.trees import ensure_tree, trees_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pkgjail.model import Manifest
+    from pkgjail.reporter import Reporter
     from pkgjail.sandbox.steps import Plan
+
+    States = tuple[tuple[bytes, int, int, int, int], ...]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOME = "/tmp"  # noqa: S108 - the jail's own
-_LOADER_CACHE = b"/etc/ld.so.cache"
-_LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
 
 
 def default_environment() -> dict[str, str]:
@@ -60,22 +62,18 @@ def default_environment() -> dict[str, str]:
 
 def current_account() -> Account:
     """The calling user as passwd(5) and group(5) know them, or "user" where they do not."""
-    uid, gid = os.geteuid(), os.getegid()
-    name = group = "user"
-    with contextlib.suppress(KeyError):
-        name = pwd.getpwuid(uid).pw_name
-    with contextlib.suppress(KeyError):
-        group = grp.getgrgid(gid).gr_name
+    uid, gid, name, group = account_fields()
     return Account(name=name, uid=uid, gid=gid, group=group, home=_HOME)
 
 
-def run_in_jail(
+def run_in_jail(  # noqa: PLR0913 - what, and by name how
     manifest: Manifest,
     argv: Sequence[str],
     options: JailOptions | None = None,
     *,
     root: bytes = b"/",
     terminal: bool = False,
+    reporter: Reporter = SILENT,
 ) -> int:
     """Run `argv` in a jail that shows exactly `manifest`, and wait for its end.
 
@@ -86,6 +84,7 @@ def run_in_jail(
             host's network and `default_environment`.
         root: the directory that the manifest was resolved from.
         terminal: give the command a terminal of the jail's own, relayed to the caller's.
+        reporter: hears of drift that `options` accept.
 
     Returns:
         The command's exit status, or 128 + n when signal n ended it.
@@ -96,16 +95,64 @@ def run_in_jail(
         JailError: the jail cannot be set up here; the message says which setting is at fault.
 
     """
+    return prepare_jail(manifest, options, root=root, reporter=reporter).run(argv, terminal=terminal)
+
+
+def prepare_jail(
+    manifest: Manifest,
+    options: JailOptions | None = None,
+    *,
+    root: bytes = b"/",
+    reporter: Reporter = SILENT,
+) -> Jail:
+    """Work out once how a jail is entered, for a program that enters it many times.
+
+    Arguments and errors are those of `run_in_jail`.
+    """
     if options is None:
         options = JailOptions(environment=default_environment())
-    plan = prepare(manifest, options, root=root)
-    command = Command(
-        argv=tuple(argv),
-        cwd=options.cwd,
-        environment=tuple(sorted(options.environment.items())),
-        terminal=terminal,
-    )
-    return _run(plan, command)
+    return Jail(manifest, options, os.path.realpath(root), reporter)
+
+
+class Jail:
+    """A jail that can be entered again and again, from one thread at a time.
+
+    `prepared` is what an entry works from. Each entry looks whether all that it rests on is still
+    so, and where it is not, works it out again.
+    """
+
+    def __init__(self, manifest: Manifest, options: JailOptions, root: bytes, reporter: Reporter) -> None:
+        self._manifest = manifest
+        self._options = options
+        self._root = root
+        self._reporter = reporter
+        self.prepared = self._prepare()
+
+    def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
+        """Run `argv` in the jail, as `run_in_jail` does."""
+        status = None
+        while status is None:
+            status = self._try(argv, terminal=terminal)
+        return status
+
+    def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
+        """Enter once; None where the jail had to be worked out again first."""
+        try:
+            return self.prepared.run(argv, terminal=terminal)
+        except StaleError:
+            self.prepared = self._prepare()
+            return None
+        except StageError as failure:
+            raise explain(failure, argv[0]) from failure
+
+    def _prepare(self) -> Prepared:
+        options = self._options
+        fields = account_fields()
+        host_resolver = resolver() if options.network else None
+        sources = tuple(bind_source(bind.source) for bind in options.binds)
+        plan, watched = _plan(self._manifest, options, self._root, self._reporter)
+        environment = tuple(sorted(options.environment.items()))
+        return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
 
 
 def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> Plan:
@@ -115,17 +162,58 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
         JailError: as `run_in_jail`.
 
     """
-    root = os.path.realpath(root)
+    return _plan(manifest, options, os.path.realpath(root), SILENT)[0]
+
+
+def _plan(manifest: Manifest, options: JailOptions, root: bytes, reporter: Reporter) -> tuple[Plan, States]:
+    """The plan, and the states of what on the host it rests on."""
     _refuse_open_cache(options)
-    refuse_drift(manifest.files, root)
+    manifest, watched = _held_against_host(manifest, options, root, reporter)
     trees = {} if options.plan == "binds" else _trees(manifest, root, required=options.plan == "tree")
-    resolver = b""
-    with contextlib.suppress(OSError):
-        resolver = Path("/etc/resolv.conf").read_bytes()
-    made = entry_files(current_account(), host_resolver=resolver, network=options.network)
-    if any(entry.path == _LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
-        made[_LOADER_CACHE] = _loader_cache(manifest, made, root)
-    return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees)
+    made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
+    if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
+        made[LOADER_CACHE] = loader_cache(manifest, made, root)
+    return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees), watched
+
+
+def _held_against_host(
+    manifest: Manifest, options: JailOptions, root: bytes, reporter: Reporter
+) -> tuple[Manifest, States]:
+    """The manifest, and the states of all of the host that was looked at.
+
+    With drift that the options accept, the manifest is the one of the host as it is now.
+
+    Raises:
+        DriftError: the host is not as it was when the manifest was made, or first entered here.
+
+    """
+    key = seal_key(manifest.files, root)
+    seal = load_seal(key)
+    single = _single_states(manifest, root)
+    fresh = seal
+    if seal is None or options.verify or changed(seal.states):
+        fresh = take_seal(manifest.files, root)
+    changes = find_drift(manifest.files, root, seal, verify=options.verify)
+    if changes and not options.allow_drift:
+        raise DriftError(changes)
+    if changes:
+        reporter.warn(str(DriftError(changes, accepted=True)))
+        manifest = replace(manifest, files=as_found(manifest.files, changes, root))
+    elif fresh is not None and fresh != seal:
+        with contextlib.suppress(OSError):  # then the next entry looks at everything again
+            store_seal(key, fresh)
+    return manifest, (*(() if fresh is None else fresh.states), *single)
+
+
+def _single_states(manifest: Manifest, root: bytes) -> States:
+    """The states of those files and links that stand where directories change all the time."""
+    prefix = root.rstrip(b"/")
+    paths = [
+        prefix + entry.path
+        for entry in manifest.files
+        if entry.kind != "directory" and entry.origin not in NOT_OF_THE_HOST and is_variable(entry.path)
+    ]
+    return observe_settled(filter(os.path.lexists, paths))
 
 
 def _refuse_open_cache(options: JailOptions) -> None:
@@ -174,57 +262,3 @@ def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, by
                 f"cannot use the plan 'tree' for {text_path(top)}: {why[top]}; use '--plan binds' or 'auto'"
             )
     return trees
-
-
-def _run(plan: Plan, command: Command) -> int:
-    try:
-        return run(assemble(plan), command)
-    except StageError as failure:
-        raise explain(failure, command.argv[0]) from failure
-
-
-def _loader_cache(manifest: Manifest, made: dict[bytes, bytes], root: bytes) -> bytes:
-    """The content of ld.so.cache for exactly the set: made by its own ldconfig(8), in a jail.
-
-    Kept in the user's cache directory by what it depends on. Empty (which ld.so(8) takes as none)
-    where the set has no ldconfig.
-    """
-    names = {entry.path for entry in manifest.files}
-    ldconfig = next((path for path in _LDCONFIG if path in names), None)
-    if ldconfig is None:
-        return b""
-    stored = cache_directory() / "ld.so.cache" / _libraries_digest(manifest)
-    with contextlib.suppress(OSError):
-        return stored.read_bytes()
-    content = _run_ldconfig(manifest, made, root, text_path(ldconfig))
-    with contextlib.suppress(OSError):  # not kept, then made again
-        stored.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(dir=stored.parent, delete=False) as new:
-            new.write(content)
-        os.replace(new.name, stored)
-    return content
-
-
-def _libraries_digest(manifest: Manifest) -> str:
-    """Changes whenever a library of the set, or ldconfig's configuration, does."""
-    state = hashlib.sha256()
-    for entry in manifest.files:
-        if b".so" in entry.path:
-            state.update(repr((entry.path, entry.target, entry.size, entry.sha256)).encode())
-    return state.hexdigest()
-
-
-def _run_ldconfig(manifest: Manifest, made: dict[bytes, bytes], root: bytes, ldconfig: str) -> bytes:
-    plan = plan_jail(manifest, JailOptions(network=False), made_at_entry=made, root=root)
-    with tempfile.TemporaryDirectory(prefix="pkgjail-") as scratch:
-        out = os.fsencode(os.path.realpath(scratch))
-        steps = tuple(
-            Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == b"/tmp" else step
-            for step in plan.steps
-        )
-        argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
-        _run(plan._replace(steps=steps), Command(argv, b"/", (), terminal=False))
-        try:
-            return (Path(scratch) / "ld.so.cache").read_bytes()
-        except OSError:
-            return b""

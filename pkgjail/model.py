@@ -403,6 +403,9 @@ class JailOptions:
 
     `plan` "binds" mounts each file by itself; "tree" shows large directories as one overlay each,
     and is refused where this host cannot; "auto" is "tree" where it can. Both are exact.
+
+    `verify` says how closely the host is held against the manifest: "" its directories, "all" every
+    entry, "hash" every file's content too. With `allow_drift` a host that differs is entered as it is.
     """
 
     binds: tuple[UserBind, ...] = ()
@@ -410,3 +413,5 @@ class JailOptions:
     network: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
     plan: str = "auto"
+    verify: str = ""
+    allow_drift: bool = False

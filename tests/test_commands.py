@@ -75,6 +75,7 @@ def test_what_cannot_be_done_is_told(
         pytest.param(["run", "--frob", "m", "--", "x"], 125, "arguments: --frob", id="run: unknown before"),
         pytest.param(["run", "m", "--frob", "--", "x"], 125, "arguments: --frob", id="run: unknown behind"),
         pytest.param(["run", "m", "--bind"], 125, "argument --bind: expected one", id="run: lacks a value"),
+        pytest.param(["run", "--verify=x", "m"], 125, "invalid choice: 'x'", id="run: no such way to verify"),
         pytest.param(["shell"], 125, "pkgjail shell: error: the following", id="shell: too few"),
         pytest.param(["shell", "m", "--frob"], 125, "arguments: --frob", id="shell: unknown option"),
     ],

@@ -173,5 +173,8 @@ def test_drift_names_what_changed_and_how_much_more(tmp_path: Path) -> None:
     assert lines[20:] == [
         "  /a/19 is gone",
         "  and 2 more",
-        "make a new manifest with 'pkgjail resolve', and review what differs",
+        (
+            "make the manifest again with 'pkgjail resolve' and review what differs, or accept "
+            "the host as it is with '--allow-drift'"
+        ),
     ]

@@ -29,11 +29,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 
 # From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
 ROWS = """
-    errors sandbox dirstate
-    model
+    errors sandbox dirstate places
+    prepared model
     patterns reporter cache
-    probe
-    policy graph files hashing manifest mounts trees drift backends explain
+    probe seals
+    policy graph files hashing manifest mounts trees backends explain
+    drift loader
     api jail
     export
     __init__
@@ -43,7 +44,7 @@ ROWS = """
 HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) for unit in row.split()}
 
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
-USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "probe", "export"}
+USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "loader", "prepared", "probe", "export"}
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {

@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pkgjail import probe, trees
-from pkgjail.drift import refuse_drift
-from pkgjail.errors import DriftError, JailError
+from pkgjail.errors import JailError
 from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.model import FileEntry, JailOptions, UserBind
 from pkgjail.sandbox.steps import HostFile, Overlay
@@ -179,22 +177,6 @@ def test_a_directory_with_a_mount_in_it_gets_binds(
     with pytest.raises(JailError, match="/usr/local is a mount of its own"):
         prepare(base_manifest, JailOptions(plan="tree"))
     assert cache.is_dir()
-
-
-@pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
-def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: str) -> None:
-    """It need not be on the host, nor be there as it is in the jail."""
-    entry = FileEntry(path=b"/usr/bin/pager", kind="regular", mode=0o644, origin=origin)
-    refuse_drift([entry], bytes(tmp_path))  # raises nothing
-    with pytest.raises(DriftError, match="/usr/bin/pager is gone"):
-        refuse_drift([entry, replace(entry, origin="package")], bytes(tmp_path))
-
-
-def test_a_link_that_leads_elsewhere_is_drift(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("new")
-    entry = FileEntry(path=b"/link", kind="symlink", mode=0o777, target=b"old")
-    with pytest.raises(DriftError, match="/link is a link to somewhere else"):
-        refuse_drift([entry], bytes(tmp_path))
 
 
 @pytest.mark.parametrize(

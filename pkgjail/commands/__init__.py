@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 VERBS = ("resolve", "show", "run", "shell", "plan", "backends", "cache", "export", "completion")
 
+_TAKE_COMMANDS = ("run",)
+
 _EPILOG = """\
 exit status:
   0    done
@@ -97,11 +99,27 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments:
         parser.print_help(sys.stderr)
         parser.exit(2)
-    parsed, unknown = parser.parse_known_args(arguments)
+    parsed, unknown = parser.parse_known_args(_explicit(arguments))
+    parsed.words = arguments
     if unknown:
         # By the verb's own parser, which knows its usage and its exit status.
         parsed.complain(f"unrecognized arguments: {' '.join(unknown)}")
     return parsed
+
+
+def _explicit(arguments: Sequence[str]) -> list[str]:
+    """`--verify` alone written out, for argparse would take the next word for its value.
+
+    Only what is before `--` can be ours, or, where there is none, what belongs to a verb that takes no
+    command.
+    """
+    words = list(arguments)
+    end = len(words)
+    if "--" in words:
+        end = words.index("--")
+    elif words[0] in _TAKE_COMMANDS:
+        end = 0
+    return ["--verify=all" if word == "--verify" else word for word in words[:end]] + words[end:]
 
 
 def _complain(error: PkgjailError) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.parser import Parser
 from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
+from pkgjail.dirstate import observe_settled
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
+    from pkgjail.jail import Jail, States
     from pkgjail.model import JailOptions, Manifest, UserBind
 
 _DESCRIPTION = """\
@@ -99,21 +102,51 @@ def add_jail_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="how files are shown: an overlay for large directories, a bind mount a file, or what works here",
     )
+    parser.add_argument(
+        "--verify",
+        nargs="?",
+        const="all",
+        default="",
+        choices=("all", "hash"),
+        help="look at every file, not only at directories, before entering; =hash: at its content too",
+    )
+    parser.add_argument(
+        "--allow-drift",
+        action="store_true",
+        help="enter a host that has changed since the manifest was made, as it is now; what differs is told",
+    )
     add_policy_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
-    from pkgjail.jail import run_in_jail
-
     command = _command(arguments)
-    return run_in_jail(
-        load_manifest(arguments),
-        command,
-        jail_options(arguments),
-        root=os.fsencode(os.path.realpath(arguments.root)),
-        terminal=arguments.tty,
-    )
+    manifest_file = [os.fsencode(path) for path in (arguments.manifest, os.path.realpath(arguments.manifest))]
+    before = observe_settled(filter(os.path.lexists, manifest_file))  # ere it is read
+    jail = open_jail(arguments, load_manifest(arguments))
+    if before and not (arguments.verify or arguments.allow_drift):
+        with contextlib.suppress(OSError):  # the next entry takes the long way again
+            _remember(arguments, jail, before)
+    return jail.run(command, terminal=arguments.tty)
+
+
+def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
+    """The jail of `manifest` as the arguments of `add_jail_options` say; drift that they allow is told."""
+    from pkgjail.commands.console import ConsoleReporter
+    from pkgjail.jail import prepare_jail
+
+    root = os.fsencode(os.path.realpath(arguments.root))
+    return prepare_jail(manifest, jail_options(arguments), root=root, reporter=ConsoleReporter())
+
+
+def _remember(arguments: argparse.Namespace, jail: Jail, manifest_file: States) -> None:
+    """Keep the jail for the next entry with the same words."""
+    from pkgjail.prepared import remember
+
+    prepared = jail.prepared
+    prepared.watched += manifest_file
+    passed = [text for text in arguments.env if "=" not in text]
+    remember(arguments.words, prepared, terminal=arguments.tty, variables=passed)
 
 
 class UsageError(PkgjailError):
@@ -156,6 +189,8 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
         network=not arguments.no_network,
         environment=environment,
         plan=arguments.plan,
+        verify=arguments.verify,
+        allow_drift=arguments.allow_drift,
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
+from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, load_manifest, open_jail
 
 if TYPE_CHECKING:
     import argparse
@@ -32,16 +31,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the shell; returns its exit status."""
-    from pkgjail.jail import run_in_jail
-
     manifest = load_manifest(arguments)
-    return run_in_jail(
-        manifest,
-        [_shell(manifest)],
-        jail_options(arguments),
-        root=os.fsencode(os.path.realpath(arguments.root)),
-        terminal=sys.stdin.isatty() and sys.stdout.isatty(),
-    )
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)
 
 
 def _shell(manifest: Manifest) -> str:

@@ -1,0 +1,208 @@
+"""A jail that is ready to be entered: all that was worked out, and what it rests on.
+
+To read a manifest, hold the host against it and plan takes a hundred times as long as to enter. So
+what comes out of it is kept, in memory or in the user's runtime directory, together with the state
+of everything that went into it. All of that is looked at again at every entry, while the jail is
+being set up; where anything is no longer as it was, the command does not start and the long way is
+taken. Light: this is all that entering such a jail imports, but for the stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import marshal
+import os
+import pwd
+
+from pkgjail.dirstate import changed, observe_settled
+from pkgjail.places import is_private, runtime_directory
+from pkgjail.sandbox.stage import StageError, run
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pkgjail.sandbox.build import Program
+
+# Changes with what a kept jail is made of.
+_FORMAT = 1
+_RESOLVER = "/etc/resolv.conf"
+_HERE = os.path.dirname(os.fsencode(__file__))
+# What of the environment decides where things lie and what a command gets without being asked for.
+_VARIABLES = ("HOME", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+
+
+class StaleError(Exception):
+    """What a prepared jail rests on is no longer so; the command was not started."""
+
+
+class Prepared:
+    """One jail, ready to be entered.
+
+    `program`, `environment` and `cwd` are as `pkgjail.sandbox.stage.run` takes them. The rest must
+    still be so at entry: `watched` are states as of `pkgjail.dirstate.observe`, `sources` the user's
+    binds (what was asked for, its real path, whether it is a directory), `account` what
+    `account_fields` gives, `resolver` the host's resolv.conf(5), or None where it is not shown.
+    """
+
+    __slots__ = ("account", "cwd", "environment", "program", "resolver", "sources", "watched")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - a record, without what makes one slow to import
+        self,
+        program: Program,
+        environment: tuple[tuple[str, str], ...],
+        cwd: bytes,
+        watched: tuple[tuple[bytes, int, int, int, int], ...],
+        sources: tuple[tuple[bytes, bytes, bool], ...],
+        account: tuple[int, int, str, str],
+        resolver: bytes | None,
+    ) -> None:
+        self.program = program
+        self.environment = environment
+        self.cwd = cwd
+        self.watched = watched
+        self.sources = sources
+        self.account = account
+        self.resolver = resolver
+
+    def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
+        """Run `argv` in this jail; its exit status.
+
+        Raises:
+            StaleError: the host, or what else this jail rests on, has changed.
+            StageError: as `pkgjail.sandbox.stage.run`.
+
+        """
+        command = (tuple(argv), self.cwd, self.environment, terminal)
+        return run(self.program, command, meanwhile=self.refuse_stale)
+
+    def refuse_stale(self) -> None:
+        """Raise `StaleError` unless all that this jail rests on is as it was."""
+        for asked, source, is_directory in self.sources:
+            if bind_source(asked) != (asked, source, is_directory):
+                raise StaleError
+        if self.account != account_fields() or (self.resolver is not None and self.resolver != resolver()):
+            raise StaleError
+        if changed(self.watched):
+            raise StaleError
+
+
+def bind_source(asked: bytes) -> tuple[bytes, bytes, bool]:
+    """What of a bind's source counts: the path, its real path, and whether that is a directory."""
+    real = os.path.realpath(asked)
+    return asked, real, os.path.isdir(real)
+
+
+def account_fields() -> tuple[int, int, str, str]:
+    """The calling user: ids and names as passwd(5) and group(5) have them, "user" where they do not."""
+    user, group = os.geteuid(), os.getegid()
+    name = team = "user"
+    with contextlib.suppress(KeyError):
+        name = pwd.getpwuid(user).pw_name
+    with contextlib.suppress(KeyError):
+        team = grp.getgrgid(group).gr_name
+    return user, group, name, team
+
+
+def resolver() -> bytes:
+    """The host's resolv.conf(5); empty where there is none to read."""
+    try:
+        with open(_RESOLVER, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def enter(arguments: Sequence[str]) -> int | None:
+    """Run the command of `pkgjail run … -- COMMAND …` in the jail that the same words led to before.
+
+    Returns:
+        The command's exit status; None where there is no such jail, or it cannot be entered as it
+        is: then nothing was started, and the long way tells why or does it.
+
+    """
+    words = _words(arguments)
+    kept = None if words is None else _load(words)
+    if words is None or kept is None:
+        return None
+    prepared, terminal = kept
+    try:
+        return prepared.run(arguments[len(words) + 1 :], terminal=terminal)
+    except (StaleError, StageError):
+        return None
+
+
+def remember(
+    arguments: Sequence[str], prepared: Prepared, *, terminal: bool, variables: Sequence[str] = ()
+) -> None:
+    """Keep a jail for `enter`, by the words of its command line.
+
+    `variables` are names whose values went into the jail's environment. Does nothing for words
+    that `enter` would not look up. Raises `OSError`.
+    """
+    words = _words(arguments)
+    if words is None or not is_private(runtime_directory()):
+        return
+    environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
+    fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
+    record = (_FORMAT, words, os.getcwdb(), environment, _HERE, _own_files(), terminal, fields)
+    place = _place(words)
+    os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+    new = f"{place}.{os.getpid()}"
+    try:
+        with open(new, "xb") as file:
+            file.write(marshal.dumps(record))
+        os.rename(new, place)
+    except OSError:
+        os.unlink(new)
+        raise
+
+
+def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
+    """The jail that is kept for these words, and whether it has a terminal of its own."""
+    try:
+        record = _read(words)
+        form = record[0]
+        if form != _FORMAT:
+            return None
+        _, kept_words, cwd, environment, here, own, terminal, fields = record
+    except (OSError, EOFError, ValueError, TypeError, IndexError):
+        return None
+    same = (kept_words, cwd, here) == (words, os.getcwdb(), _HERE)
+    if not same or any(os.environ.get(name) != value for name, value in environment.items()) or changed(own):
+        return None
+    by_name: dict[str, Any] = dict(zip(Prepared.__slots__, fields))
+    return Prepared(**by_name), terminal
+
+
+def _read(words: tuple[str, ...]) -> Any:
+    if not is_private(runtime_directory()):
+        raise PermissionError
+    with open(_place(words), "rb") as file:
+        return marshal.loads(file.read())  # noqa: S302 - in a directory that is the user's alone
+
+
+def _words(arguments: Sequence[str]) -> tuple[str, ...] | None:
+    """What says which jail: all before `--`; None where that is not `run` with a command behind it."""
+    if not arguments or arguments[0] != "run" or "--" not in arguments[:-1] or "_ARGCOMPLETE" in os.environ:
+        return None
+    return tuple(arguments[: list(arguments).index("--")])
+
+
+def _place(words: tuple[str, ...]) -> str:
+    """Where the jail of these words is kept. Others may have the same place: the words are compared."""
+    from binascii import crc32
+
+    number = crc32("\0".join(words).encode("utf-8", "surrogateescape"))
+    return f"{runtime_directory()}/prepared/{number:08x}"
+
+
+def _own_files() -> tuple[tuple[bytes, int, int, int, int], ...]:
+    """The state of pkgjail's own files that had a part in it: another version may plan otherwise."""
+    found = []
+    for directory in (_HERE, _HERE + b"/sandbox"):
+        with os.scandir(directory) as entries:
+            found += [entry.path for entry in entries if entry.name.endswith(b".py")]
+    return observe_settled(sorted(found))

@@ -1,0 +1,379 @@
+"""Drift: whatever changed on the host since the manifest was made is noticed, and nothing else is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import trees
+from pkgjail.drift import as_found, find_drift, refuse_drift
+from pkgjail.errors import DriftError, JailError
+from pkgjail.jail import prepare_jail, run_in_jail
+from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest
+from pkgjail.seals import load_seal, seal_host, seal_key, store_seal, take_seal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BUSYBOX = Path("/bin/busybox")
+_DIRECTORIES = ("bin", "etc", "usr", "usr/empty", "usr/lib", "var", "var/lib", "proc", "sys", "dev", "tmp")
+_CONTENT = {"usr/lib/library": b"abc", "etc/setting": b"on", "var/lib/state": b"1"}
+
+
+def make_host(root: Path) -> None:
+    """A host with busybox, a few files and a link, and /usr/lib/undeclared, which no manifest has."""
+    for name in _DIRECTORIES:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name).chmod(0o755)
+    for name, content in {**_CONTENT, "usr/lib/undeclared": b""}.items():
+        (root / name).write_bytes(content)
+        (root / name).chmod(0o644)
+    (root / "usr/lib/link").symlink_to("library")
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    (root / "bin/busybox").chmod(0o755)
+
+
+def entries_of(root: Path, *, hashed: bool = True) -> tuple[FileEntry, ...]:
+    entries = [FileEntry(path=b"/", kind="directory", mode=0o755)]
+    entries += [FileEntry(path=b"/" + name.encode(), kind="directory", mode=0o755) for name in _DIRECTORIES]
+    for name in (*_CONTENT, "bin/busybox"):
+        content = (root / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest() if hashed else None
+        mode = (root / name).stat().st_mode & 0o7777
+        path = b"/" + os.fsencode(name)
+        entries.append(
+            FileEntry(
+                path=path, kind="regular", mode=mode, size=len(content), sha256=digest, origin="include"
+            )
+        )
+    entries.append(FileEntry(path=b"/usr/lib/link", kind="symlink", mode=0o777, target=b"library"))
+    return tuple(sorted(entries, key=lambda entry: entry.path))
+
+
+def manifest_of(entries: tuple[FileEntry, ...]) -> Manifest:
+    header = Header(
+        schema=1,
+        distribution=Distribution(id="debian", version="12"),
+        architecture="amd64",
+        policy="",
+        whitelists=(),
+        blacklists=(),
+        recommends=False,
+        essential=False,
+    )
+    return Manifest(header=header, packages=(), dependencies=(), files=entries)
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    root = tmp_path / "host"
+    root.mkdir(mode=0o755)
+    make_host(root)
+    return root
+
+
+def rewritten(root: Path, name: str, content: bytes) -> None:
+    """Other content of the same file: the directory does not change."""
+    before = (root / name).stat()
+    (root / name).write_bytes(content)
+    os.utime(root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replaced(root: Path, name: str, content: bytes) -> None:
+    """Another file in its place, of the same times and mode, as package managers do it."""
+    before = (root / name).stat()
+    (root / "new").write_bytes(content)
+    (root / "new").chmod(before.st_mode & 0o7777)
+    os.utime(root / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (root / "new").rename(root / name)
+
+
+def linked(root: Path, name: str, target: str) -> None:
+    if (root / name).is_dir():
+        (root / name).rename(root / "tmp/moved")
+    else:
+        (root / name).unlink()
+    (root / name).symlink_to(target)
+
+
+ALWAYS = [
+    pytest.param(lambda _: None, "", id="nothing"),
+    pytest.param(lambda root: (root / "usr/lib/new").touch(), "/usr/lib/new was added", id="a name added"),
+    pytest.param(
+        lambda root: (root / "usr/empty/d").mkdir(), "/usr/empty/d was added", id="a directory added"
+    ),
+    pytest.param(
+        lambda root: (root / os.fsdecode(b"usr/lib/\xff\n")).touch(),
+        "/usr/lib/\\xff\n was added",
+        id="an odd name added",
+    ),
+    pytest.param(
+        lambda root: (root / "usr/lib/undeclared").unlink(),
+        "/usr/lib/undeclared is gone",
+        id="a name gone that the manifest does not have",
+    ),
+    pytest.param(
+        lambda root: (root / "usr/lib/library").unlink(), "/usr/lib/library is gone", id="a file gone"
+    ),
+    pytest.param(lambda root: (root / "usr/empty").rmdir(), "/usr/empty is gone", id="a directory gone"),
+    pytest.param(
+        lambda root: replaced(root, "usr/lib/library", b"abc"), "", id="a file put there again, the same"
+    ),
+    pytest.param(
+        lambda root: replaced(root, "usr/lib/library", b"xyz"),
+        "/usr/lib/library has other content",
+        id="a file replaced by one of its size, mode and times",
+    ),
+    pytest.param(
+        lambda root: replaced(root, "usr/lib/library", b"more"),
+        "/usr/lib/library has 4 bytes, not 3",
+        id="a file replaced by a larger one",
+    ),
+    pytest.param(
+        lambda root: linked(root, "usr/lib/library", "/etc/passwd"),
+        "/usr/lib/library is no longer a regular",
+        id="a file replaced by a link",
+    ),
+    pytest.param(
+        lambda root: linked(root, "usr/empty", "/tmp"),
+        "/usr/empty is no longer a directory",
+        id="a directory replaced by a link",
+    ),
+    pytest.param(
+        lambda root: linked(root, "usr/lib/link", "undeclared"),
+        "/usr/lib/link is a link to somewhere else",
+        id="a link to somewhere else",
+    ),
+    pytest.param(lambda root: (root / "var/lib/new").touch(), "", id="a name added where names come and go"),
+    pytest.param(
+        lambda root: (root / "var/lib/state").unlink(),
+        "/var/lib/state is gone",
+        id="a file gone from where names come and go",
+    ),
+]
+ON_REQUEST = [
+    pytest.param(
+        lambda root: rewritten(root, "usr/lib/library", b"xyz"),
+        "/usr/lib/library has other content",
+        id="a file written to, its times set back",
+    ),
+    pytest.param(
+        lambda root: (root / "usr/lib/library").chmod(0o600),
+        "/usr/lib/library has mode 0600, not 0644",
+        id="another mode",
+    ),
+]
+
+
+def told(changes: tuple[tuple[bytes, str], ...]) -> str:
+    return "\n".join(f"{path.decode('utf-8', 'backslashreplace')} {found}" for path, found in changes)
+
+
+def drift_after(root: Path, change: Callable[[Path], object], verify: str = "") -> str:
+    """What is found when the host changes after it was sealed."""
+    entries = entries_of(root)
+    seal = take_seal(entries, bytes(root))
+    change(root)
+    return told(find_drift(entries, bytes(root), seal, verify=verify))
+
+
+@pytest.mark.parametrize("verify", ["", "all", "hash"])
+@pytest.mark.parametrize(("change", "found"), ALWAYS)
+def test_drift_is_found(host: Path, change: Callable[[Path], object], found: str, verify: str) -> None:
+    """Protects the default look, which reads only the directories that changed."""
+    assert drift_after(host, change, verify) == found
+
+
+@pytest.mark.parametrize("verify", ["all", "hash"])
+@pytest.mark.parametrize(("change", "found"), ON_REQUEST)
+def test_what_directories_do_not_show_is_found_on_request(
+    host: Path, change: Callable[[Path], object], found: str, verify: str
+) -> None:
+    """Protects `--verify`: the change time of a file cannot be set back."""
+    entries = entries_of(host)
+    seal = take_seal(entries, bytes(host))
+    change(host)
+    assert find_drift(entries, bytes(host), seal) == ()
+    assert told(find_drift(entries, bytes(host), seal, verify=verify)) == found
+
+
+def test_a_host_never_seen_is_held_against_every_entry(host: Path) -> None:
+    """Protects manifests from elsewhere: without a seal their own facts count."""
+    entries = entries_of(host)
+    assert find_drift(entries, bytes(host), None) == ()
+    (host / "usr/lib/library").chmod(0o600)
+    (host / "etc/setting").unlink()
+    assert told(find_drift(entries, bytes(host), None)) == (
+        "/etc/setting is gone\n/usr/lib/library has mode 0600, not 0644"
+    )
+
+
+def test_content_is_compared_by_digest(host: Path) -> None:
+    """Protects `--verify=hash` on a host never seen, where no times can be compared."""
+    entries = entries_of(host)
+    rewritten(host, "usr/lib/library", b"xyz")
+    assert find_drift(entries, bytes(host), None, verify="all") == ()
+    assert told(find_drift(entries, bytes(host), None, verify="hash")) == "/usr/lib/library has other content"
+
+
+def test_without_digests_a_replaced_file_is_drift(host: Path) -> None:
+    """Protects from believing what cannot be shown; and `=hash` has nothing to compare with."""
+    entries = entries_of(host, hashed=False)
+    seal = take_seal(entries, bytes(host))._replace(at=time.time_ns())
+    replaced(host, "usr/lib/library", b"abc")
+    assert told(find_drift(entries, bytes(host), seal)) == (
+        "/usr/lib/library was changed or replaced, and the manifest has no digest of it"
+    )
+    with pytest.raises(JailError, match="the manifest has no digests"):
+        find_drift(entries, bytes(host), seal, verify="hash")
+
+
+@pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
+def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: str) -> None:
+    """It need not be on the host, nor be there as it is in the jail."""
+    entry = FileEntry(path=b"/usr/bin/pager", kind="regular", mode=0o644, origin=origin)
+    refuse_drift([entry], bytes(tmp_path))  # raises nothing
+    with pytest.raises(DriftError, match="/usr/bin/pager is gone"):
+        refuse_drift([replace(entry, origin="package")], bytes(tmp_path))
+
+
+def test_the_entries_as_found(host: Path) -> None:
+    """Protects `--allow-drift`: what is gone is left out with all below it, the rest is as it is now."""
+    entries = entries_of(host)
+    (host / "etc/setting").write_bytes(b"off")
+    shutil.rmtree(host / "usr/lib")
+    os.mkfifo(host / "usr/lib")
+    changes = find_drift(entries, bytes(host), None)
+    found = {entry.path: entry for entry in as_found(entries, changes, bytes(host))}
+    assert found[b"/etc/setting"].size == 3
+    assert found[b"/etc/setting"].sha256 is None
+    assert not [path for path in found if path.startswith(b"/usr/lib")]
+    assert b"/usr/empty" in found
+
+
+# --- seals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"i\x01\0\0\0", b"(\x02\0\0\0i\x63\0\0\0N"])
+def test_a_seal_that_cannot_be_read_is_none(host: Path, content: bytes) -> None:
+    """Protects from a half-written or foreign file: all entries are looked at then."""
+    entries, root = entries_of(host), bytes(host)
+    seal = take_seal(entries, root)
+    key = seal_key(entries, root)
+    store_seal(key, seal)
+    assert load_seal(key) == seal
+    place = Path(os.environ["XDG_CACHE_HOME"]) / "pkgjail/seals" / key
+    place.write_bytes(content)
+    assert load_seal(key) is None
+
+
+def test_another_manifest_or_root_has_another_seal(host: Path) -> None:
+    entries = entries_of(host)
+    keys = {seal_key(entries, b"/a"), seal_key(entries, b"/b"), seal_key(entries[1:], b"/a")}
+    assert len(keys) == 3
+
+
+# --- at entry -------------------------------------------------------------------------------
+
+
+class Heard:
+    """A reporter that remembers warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Nothing to remember."""
+
+    def warn(self, message: str) -> None:
+        """Remember it."""
+        self.warnings.append(message)
+
+
+@pytest.fixture(params=["binds", "tree"])
+def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> JailOptions:
+    """Every plan; with a tree for /usr, which has five names."""
+    monkeypatch.setattr(trees, "_WORTH_IT", 5)
+    return JailOptions(plan=request.param)
+
+
+def listing(host: Path, manifest: Manifest, options: JailOptions) -> int:
+    return run_in_jail(manifest, ["/bin/busybox", "ls", "-R", "/usr", "/etc"], options, root=bytes(host))
+
+
+@pytest.mark.parametrize(("change", "found"), ALWAYS)
+def test_a_changed_host_is_not_entered(
+    host: Path, options: JailOptions, change: Callable[[Path], object], found: str
+) -> None:
+    """Protects every plan, for the host as `resolve` saw it and as the first entry did."""
+    manifest = manifest_of(entries_of(host))
+    seal_host(manifest.files, bytes(host))
+    jail = prepare_jail(manifest, options, root=bytes(host))
+    change(host)
+    if not found:
+        assert listing(host, manifest, options) == 0
+        assert jail.run(["/bin/busybox", "true"]) == 0
+        return
+    with pytest.raises(DriftError) as caught:
+        listing(host, manifest, options)
+    assert told(caught.value.changes) == found
+    with pytest.raises(DriftError) as caught:
+        jail.run(["/bin/busybox", "true"])
+    assert told(caught.value.changes) == found
+
+
+def test_drift_is_allowed_by_name_and_told_each_time(
+    host: Path, options: JailOptions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What came stays hidden, what is gone is gone, what was replaced is as it is."""
+    manifest = manifest_of(entries_of(host))
+    seal_host(manifest.files, bytes(host))
+    (host / "usr/lib/new").touch()
+    (host / "usr/lib/link").unlink()
+    replaced(host, "usr/lib/library", b"more")
+    heard = Heard()
+    allowing = replace(options, allow_drift=True)
+    argv = ["/bin/busybox", "sh", "-c", "ls /usr/lib; cat /usr/lib/library"]
+    for _ in range(2):
+        assert run_in_jail(manifest, argv, allowing, root=bytes(host), reporter=heard) == 0
+    assert capfd.readouterr().out == "library\nmore" * 2
+    assert len(heard.warnings) == 2
+    assert heard.warnings[0].splitlines() == [
+        "entered all the same: the host has changed since the manifest was made:",
+        "  /usr/lib/library has 4 bytes, not 3",
+        "  /usr/lib/link is gone",
+        "  /usr/lib/new was added",
+    ]
+
+
+def test_a_package_that_was_put_there_again_is_sealed_again(host: Path) -> None:
+    """Protects later entries from reading the directories again and again."""
+    manifest = manifest_of(entries_of(host))
+    seal_host(manifest.files, bytes(host))
+    key = seal_key(manifest.files, bytes(host))
+    before = load_seal(key)
+    replaced(host, "usr/lib/library", b"abc")
+    assert listing(host, manifest, JailOptions(plan="binds")) == 0
+    assert load_seal(key) != before
+
+
+def test_verify_is_asked_for_by_name(host: Path) -> None:
+    manifest = manifest_of(entries_of(host))
+    seal_host(manifest.files, bytes(host))
+    rewritten(host, "usr/lib/library", b"xyz")
+    assert listing(host, manifest, JailOptions(plan="binds")) == 0
+    for verify in ("all", "hash"):
+        with pytest.raises(DriftError, match="/usr/lib/library has other content"):
+            listing(host, manifest, JailOptions(plan="binds", verify=verify))

@@ -1,0 +1,210 @@
+"""Prepared jails: a command line entered before is entered the short way, and never by what is stale."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import prepared
+from pkgjail.jail import default_environment, prepare_jail
+from pkgjail.manifest import write_manifest
+from pkgjail.model import JailOptions, UserBind
+from tests.conftest import SYSTEM_PYTHON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pkgjail.model import Manifest
+    from tests.conftest import Caller
+
+# What the long way imports, and the short one does not.
+_LONG = "pkgjail.jail"
+
+
+class Entering:
+    """One user who runs the same command line again and again, in a runtime directory of their own."""
+
+    def __init__(self, caller: Caller, manifest: Manifest) -> None:
+        self.caller = caller
+        self.home = caller.home
+        self.manifest = caller.home / "m.jsonl"
+        self.runtime = caller.home / "run"
+        self.runtime.mkdir(mode=0o700)
+        self.bound = caller.home / "bound"
+        self.bound.mkdir()
+        write_manifest(manifest, self.manifest)
+        for path in (self.manifest, self.runtime, self.bound):
+            os.chown(path, caller.uid, caller.uid)
+        self.words: list[str | Path] = ["--ro-bind", f"{self.bound}:/srv", "--env", "WANTED", "m.jsonl"]
+        self.environment = {"XDG_RUNTIME_DIR": str(self.runtime), "WANTED": "1"}
+        self.cwd = self.home
+
+    def run(self, script: str = "echo $WANTED; ls /srv") -> tuple[str, bool]:
+        """What the script prints, and whether the way was long."""
+        command = [SYSTEM_PYTHON, "-X", "importtime", "-m", "pkgjail", "run", *self.words]
+        done = self.caller.run(
+            [*command, "--", "sh", "-c", script], environment=self.environment, cwd=self.cwd
+        )
+        loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert done.returncode == 0, done.stderr
+        return done.stdout, _LONG in loaded
+
+    def records(self) -> list[Path]:
+        """What is kept for the short way."""
+        return sorted((self.runtime / "pkgjail/prepared").iterdir())
+
+
+@pytest.fixture
+def entering(user: Caller, base_manifest: Manifest) -> Entering:
+    return Entering(user, base_manifest)
+
+
+def test_the_second_time_is_short(anyone: Caller, base_manifest: Manifest) -> None:
+    """Also for another command, which is not part of what is kept."""
+    entering = Entering(anyone, base_manifest)
+    assert entering.run() == ("1\n", True)
+    assert entering.run() == ("1\n", False)
+    assert entering.run("echo other") == ("other\n", False)
+    assert len(entering.records()) == 1
+
+
+def _elsewhere(entering: Entering) -> None:
+    entering.cwd = entering.bound
+    (entering.bound / "m.jsonl").symlink_to("../m.jsonl")
+
+
+def _another_source(entering: Entering) -> None:
+    entering.bound.rename(entering.home / "moved")
+    (entering.home / "other").mkdir()
+    (entering.home / "other/file").touch()
+    entering.bound.symlink_to("other")
+
+
+def _rewrite_manifest(entering: Entering) -> None:
+    content = entering.manifest.read_bytes()
+    entering.manifest.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "output"),
+    [
+        pytest.param(lambda e: e.environment.update(WANTED="2"), "2\n", id="another value of a variable"),
+        pytest.param(lambda e: e.environment.update(TERM="vt100"), "1\n", id="another terminal"),
+        pytest.param(lambda e: e.words.insert(0, "--no-network"), "1\n", id="other words"),
+        pytest.param(_elsewhere, "1\nm.jsonl\n", id="another working directory"),
+        pytest.param(_another_source, "1\nfile\n", id="a bind's source is another directory"),
+        pytest.param(_rewrite_manifest, "1\n", id="the manifest was written to"),
+        pytest.param(lambda e: e.records()[0].write_bytes(b""), "1\n", id="an empty record"),
+        pytest.param(lambda e: e.records()[0].write_bytes(b"\xffnonsense"), "1\n", id="nonsense"),
+        pytest.param(lambda e: e.records()[0].write_bytes(b"N"), "1\n", id="a record of another kind"),
+        pytest.param(lambda e: e.records()[0].unlink(), "1\n", id="no record"),
+        pytest.param(
+            lambda e: (e.runtime / "pkgjail").chmod(0o777), "1\n", id="a directory that others may write to"
+        ),
+    ],
+)
+def test_what_is_stale_is_not_used(
+    entering: Entering, change: Callable[[Entering], object], output: str
+) -> None:
+    """Protects from entering a jail that is not the one that is asked for."""
+    entering.run()
+    assert entering.run()[1] is False
+    change(entering)
+    assert entering.run() == (output, True)
+
+
+@pytest.mark.parametrize("option", ["--verify", "--allow-drift"])
+def test_a_closer_look_is_taken_each_time(entering: Entering, option: str) -> None:
+    """Protects what was asked for by name from being remembered away."""
+    entering.words.insert(0, option)
+    for _ in range(2):
+        assert entering.run() == ("1\n", True)
+
+
+def test_another_pkgjail_has_its_own(entering: Entering, library: Path) -> None:
+    """Protects from a plan that another version made: its files are part of what is looked at."""
+    entering.run()
+    source = library / "pkgjail/mounts.py"
+    content = source.read_bytes()
+    source.write_bytes(content)
+    assert entering.run()[1] is True
+    assert entering.run()[1] is False
+
+
+def test_what_others_left_in_a_shared_place_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects from /dev/shm, where anybody may make a directory of that name beforehand."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "pkgjail").symlink_to(tmp_path)
+    assert prepared.enter(["run", "m.jsonl", "--", "true"]) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["run", "m.jsonl"], id="no command"),
+        pytest.param(["run", "m.jsonl", "--"], id="an empty command"),
+        pytest.param(["show", "m.jsonl", "--", "x"], id="another verb"),
+        pytest.param(["run", "m\udcff.jsonl", "--", "x"], id="an odd name"),
+    ],
+)
+def test_other_command_lines_go_the_long_way(words: list[str]) -> None:
+    assert prepared.enter(words) is None
+
+
+def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
+    """Protects the messages: the short way has none of its own."""
+    entering.run()
+    done = entering.caller.pkgjail("run", *entering.words, "--", "no-such", environment=entering.environment)
+    assert (done.returncode, "there is no such command in the jail" in done.stderr) == (127, True)
+
+
+def test_a_program_enters_many_times(base_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects `prepare_jail`: one jail after the other, each with a /tmp of its own."""
+    bind = UserBind(source=bytes(tmp_path), destination=b"/srv", writable=True)
+    jail = prepare_jail(base_manifest, JailOptions(binds=(bind,), environment=default_environment()))
+    for number in range(3):
+        assert jail.run(["sh", "-c", f"test ! -e /tmp/x && touch /tmp/x && echo {number} >> /srv/out"]) == 0
+    assert (tmp_path / "out").read_text() == "0\n1\n2\n"
+
+
+def test_threads_enter_at_once(base_manifest: Manifest) -> None:
+    """Protects a program with threads, each with a jail of its own."""
+    statuses: list[int] = []
+
+    def enter(number: int) -> None:
+        jail = prepare_jail(base_manifest, JailOptions(environment=default_environment()))
+        statuses.append(jail.run(["sh", "-c", f"exit {number}"]))
+
+    threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [0, 1, 2, 3]
+
+
+def test_the_short_way_imports_little(entering: Entering) -> None:
+    """Protects the time of an entry: no typing, no argparse, no pathlib, no dataclasses."""
+    entering.run()
+    command = [SYSTEM_PYTHON, "-X", "importtime", "-m", "pkgjail", "run", *entering.words, "--", "true"]
+    done = entering.caller.run(command, environment=entering.environment)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert loaded & {"typing", "argparse", "pathlib", "dataclasses", "hashlib", "json", "subprocess"} == set()
+    assert {name for name in loaded if name.startswith("pkgjail.")} == {
+        "pkgjail.dirstate",
+        "pkgjail.places",
+        "pkgjail.prepared",
+        "pkgjail.sandbox",
+        "pkgjail.sandbox.build",
+        "pkgjail.sandbox.seccomp",
+        "pkgjail.sandbox.stage",
+        "pkgjail.sandbox.syscalls",
+        "pkgjail.sandbox.waiting",
+    }
