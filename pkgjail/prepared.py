@@ -143,7 +143,10 @@ def remember(
     that `enter` would not look up. Raises `OSError`.
     """
     words = _words(arguments)
-    if words is None or not is_private(runtime_directory()):
+    if words is None:
+        return
+    os.makedirs(runtime_directory(), mode=0o700, exist_ok=True)
+    if not is_private(runtime_directory()):
         return
     environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
     fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
@@ -152,11 +155,12 @@ def remember(
     os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
     new = f"{place}.{os.getpid()}"
     try:
-        with open(new, "xb") as file:
+        with open(new, "wb") as file:
             file.write(marshal.dumps(record))
         os.rename(new, place)
-    except OSError:
-        os.unlink(new)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
         raise
 
 
