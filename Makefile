@@ -11,7 +11,7 @@ DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip 
 # What the tests need besides: what the shipped whitelist `build` names, and programs that they
 # compare with or look through.
 TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex gettext libtool m4 pkg-config \
-	bubblewrap busybox-static libarchive-tools mtree-netbsd procps strace systemd-container util-linux zlib1g-dev
+	bubblewrap busybox-static libarchive-tools mtree-netbsd procps qemu-system-x86 strace systemd-container util-linux zlib1g-dev
 
 RUN = $(VENV)/bin/python -m pkgjail
 

@@ -97,8 +97,22 @@ class DriftError(JailError):
 
 
 class CommandError(JailError):
-    """The command could not be started in the jail; `exit_status` is 126 or 127, as a shell has it."""
+    """The command has no status of its own; `exit_status` is what a shell would say.
+
+    126: it cannot be executed; 127: there is none in the jail; 137: see `OutOfMemoryError`.
+    """
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
         self.exit_status = exit_status
+
+
+class OutOfMemoryError(CommandError):
+    """The jail reached its limit of memory, and the kernel killed all that ran in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the command was killed: the jail had used all of the memory that its limit allows; "
+            "raise --memory, or run fewer jobs at once",
+            128 + 9,
+        )

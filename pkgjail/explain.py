@@ -11,13 +11,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import CommandError, DriftError, JailError
+from pkgjail.errors import CommandError, DriftError, JailError, OutOfMemoryError
 from pkgjail.model import raw_path, text_path
 
 if TYPE_CHECKING:
     from pkgjail.sandbox.stage import StageError
 
 _COUNTS = ("user", "mnt", "pid", "ipc", "uts", "net")
+HOW_TO_DELEGATE = (
+    "start pkgjail in a control group of its own: 'systemd-run --user --scope -p Delegate=yes pkgjail …' "
+    "(as root without --user); if a controller is missing there, an administrator adds "
+    "'Delegate=cpu memory pids' to [Service] of user@.service (systemctl edit user@.service)"
+)
 # execve(2) failures that a shell reports as "not found" (POSIX.1-2017, XCU 2.8.2).
 _NOT_FOUND, _CANNOT_EXECUTE = 127, 126
 
@@ -28,6 +33,11 @@ def explain(failure: StageError, command: str, *, proc: Path = Path("/proc")) ->
         return DriftError(tuple(failure.changes))
     if failure.doing == "execute":
         return _cannot_execute(failure, command)
+    if failure.doing == "limit":
+        why = failure.name.decode("utf-8", "backslashreplace")
+        return JailError(f"cannot limit the jail: {why}; {HOW_TO_DELEGATE}")
+    if failure.doing == "memory":
+        return OutOfMemoryError()
     if failure.doing == "unshare":
         return JailError(
             "cannot make a jail: this host does not let an ordinary user have user namespaces: "

@@ -17,7 +17,7 @@ from pkgjail.drift import NOT_OF_THE_HOST, as_found, find_drift
 from pkgjail.errors import DriftError, JailError
 from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
-from pkgjail.model import JailOptions, text_path
+from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, resolver
 from pkgjail.probe import cannot_overlay, mount_below
@@ -80,8 +80,8 @@ def run_in_jail(  # noqa: PLR0913 - what, and by name how
     Args:
         manifest: what the jail holds.
         argv: the command; its first word is looked for along the PATH of the environment inside.
-        options: binds, working directory, network, environment; None is a closed jail with the
-            host's network and `default_environment`.
+        options: binds, working directory, network, environment, limits; None is a closed jail with
+            the host's network and `default_environment`.
         root: the directory that the manifest was resolved from.
         terminal: give the command a terminal of the jail's own, relayed to the caller's.
         reporter: hears of drift that `options` accept.
@@ -92,7 +92,9 @@ def run_in_jail(  # noqa: PLR0913 - what, and by name how
     Raises:
         CommandError: there is no such command in the jail, or it cannot be executed.
         DriftError: files of the host are not as the manifest says.
-        JailError: the jail cannot be set up here; the message says which setting is at fault.
+        JailError: the jail cannot be set up here, or its limits not be held; the message says which
+            setting is at fault.
+        OutOfMemoryError: the jail was killed, having reached its limit of memory.
 
     """
     return prepare_jail(manifest, options, root=root, reporter=reporter).run(argv, terminal=terminal)
@@ -138,7 +140,7 @@ class Jail:
     def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
         """Enter once; None where the jail had to be worked out again first."""
         try:
-            return self.prepared.run(argv, terminal=terminal)
+            return self.prepared.run(argv, terminal=terminal, limits=_limits(self._options))
         except StaleError:
             self.prepared = self._prepare()
             return None
@@ -153,6 +155,15 @@ class Jail:
         plan, watched = _plan(self._manifest, options, self._root, self._reporter)
         environment = tuple(sorted(options.environment.items()))
         return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
+
+
+def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None] | None:
+    """The limits as the stage takes them; None where there are none."""
+    if options.limits == Limits():
+        return None
+    from pkgjail.limiting import limits_asked  # only where they are asked for
+
+    return limits_asked(options)
 
 
 def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> Plan:

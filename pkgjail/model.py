@@ -398,6 +398,19 @@ class UserBind:
 
 
 @record
+class Limits:
+    """What a jail may use at most, None for as much as there is.
+
+    `memory` is in bytes, and there is no swap besides. `cpus` is in processors, so that 0.5 is half
+    of one's time. `pids` is the number of processes and threads at once.
+    """
+
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+@record
 class JailOptions:
     """How a jail is entered: `cwd` is a path inside; `environment` is all that the command gets.
 
@@ -415,3 +428,4 @@ class JailOptions:
     plan: str = "auto"
     verify: str = ""
     allow_drift: bool = False
+    limits: Limits = Limits()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pkgjail.sandbox.build import Program
+    from pkgjail.sandbox.limits import Limits
 
 # Changes with what a kept jail is made of.
 _FORMAT = 1
@@ -67,8 +68,8 @@ class Prepared:
         self.account = account
         self.resolver = resolver
 
-    def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
-        """Run `argv` in this jail; its exit status.
+    def run(self, argv: Sequence[str], *, terminal: bool = False, limits: Limits | None = None) -> int:
+        """Run `argv` in this jail, within `limits`; its exit status.
 
         Raises:
             StaleError: the host, or what else this jail rests on, has changed.
@@ -76,7 +77,7 @@ class Prepared:
 
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
-        return run(self.program, command, meanwhile=self.refuse_stale)
+        return run(self.program, command, limits=limits, meanwhile=self.refuse_stale)
 
     def refuse_stale(self) -> None:
         """Raise `StaleError` unless all that this jail rests on is as it was."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.errors import CommandError, DriftError
-from pkgjail.explain import explain
+from pkgjail.errors import CommandError, DriftError, OutOfMemoryError
+from pkgjail.explain import HOW_TO_DELEGATE, explain
 from pkgjail.sandbox.stage import StageError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
     ),
     ("build", errno.EIO, b"/\xff\n", {}, _BUILD + "build /\\xff\n: Input/output error"),
     ("build", 0, b"MemoryError()", {}, _BUILD + "build MemoryError(): failed"),
+    ("limit", 0, b"memory: /\xff", {}, f"cannot limit the jail: memory: /\\xff; {HOW_TO_DELEGATE}"),
 ]
 
 
@@ -159,6 +160,13 @@ def test_a_command_that_cannot_start_ends_as_a_shell_would(
     error = explain(StageError("execute", number, name, []), "gcc", proc=tmp_path)
     assert isinstance(error, CommandError)
     assert (str(error), error.exit_status) == (message, status)
+
+
+def test_a_jail_at_its_limit_of_memory_is_told_from_other_ends(tmp_path: Path) -> None:
+    error = explain(StageError("memory", 0, b"", []), "gcc", proc=tmp_path)
+    assert isinstance(error, OutOfMemoryError)
+    assert "raise --memory" in str(error)
+    assert error.exit_status == 137
 
 
 def test_drift_names_what_changed_and_how_much_more(tmp_path: Path) -> None:

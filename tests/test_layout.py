@@ -34,7 +34,7 @@ ROWS = """
     patterns reporter cache
     probe seals
     policy graph files hashing manifest mounts trees backends explain
-    drift loader
+    drift limiting loader
     api jail
     export
     __init__
@@ -44,7 +44,7 @@ ROWS = """
 HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) for unit in row.split()}
 
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
-USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "loader", "prepared", "probe", "export"}
+USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "limiting", "loader", "prepared", "probe", "export"}
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {

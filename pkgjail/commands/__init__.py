@@ -35,6 +35,7 @@ exit status:
        namespaces, the host has changed since the manifest was made
   126  the command cannot be executed
   127  there is no such command in the jail
+  137  the jail was killed, having reached its --memory (or by signal 9)
 
 start here:
   pkgjail resolve spack -o spack.manifest.jsonl

@@ -31,16 +31,22 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from pkgjail.jail import prepare, why_no_tree
+    from pkgjail.model import Limits
 
     manifest = load_manifest(arguments)
     root = os.fsencode(os.path.realpath(arguments.root))
-    plan = prepare(manifest, jail_options(arguments), root=root)
+    options = jail_options(arguments)
+    plan = prepare(manifest, options, root=root)
     counts = Counter(type(step).__name__ for step in plan.steps)
     facts: dict[str, Any] = {
         "directories": {os.fsdecode(top): why for top, why in why_no_tree(manifest, root).items()},
         "steps": dict(sorted(counts.items())),
         "network": plan.network,
     }
+    if options.limits != Limits():
+        from pkgjail.limiting import how_limited
+
+        facts["limits"] = how_limited(options)
     if arguments.steps:
         facts["every_step"] = list(map(_line, plan.steps))
     print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
@@ -56,6 +62,7 @@ def _text(facts: dict[str, Any]) -> str:
         lines.append(f"{top}: {reason}")
     lines += [f"{count:7,} {kind}" for kind, count in facts["steps"].items()]
     lines.append("network: the host's" if facts["network"] else "network: a loopback of its own")
+    lines += [f"{name}: {how}" for name, how in facts.get("limits", {}).items()]
     return "\n".join([*lines, *facts.get("every_step", ())])
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.commands.limits import add_limit_options, has_limits, limits_of
 from pkgjail.commands.parser import Parser
 from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
 from pkgjail.dirstate import observe_settled
@@ -25,11 +26,12 @@ _EPILOG = """\
 examples:
   pkgjail run --cwd spack.manifest.jsonl -- gcc -o hello hello.c
   pkgjail run --no-network --bind /scratch/build:/build spack.manifest.jsonl -- make -C /build
+  pkgjail run --memory 4G --cpus 2 --pids 500 --cwd spack -- make -j2
   pkgjail run spack -- python3 -c 'import ssl'          (a whitelist, resolved on the spot)
 
 The exit status is the command's, 128 + n after signal n; 125 where pkgjail failed (bad usage, a
 bad manifest, no jail on this host), 126 where the command cannot be executed, 127 where the jail
-has no such command.
+has no such command, 137 where it was killed at its limit of memory.
 """
 
 
@@ -115,6 +117,7 @@ def add_jail_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="enter a host that has changed since the manifest was made, as it is now; what differs is told",
     )
+    add_limit_options(parser)
     add_policy_arguments(parser)
 
 
@@ -124,7 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
     manifest_file = [os.fsencode(path) for path in (arguments.manifest, os.path.realpath(arguments.manifest))]
     before = observe_settled(filter(os.path.lexists, manifest_file))  # ere it is read
     jail = open_jail(arguments, load_manifest(arguments))
-    if before and not (arguments.verify or arguments.allow_drift):
+    # With limits a jail may fail after its command has started, and must not be entered again for it.
+    if before and not (arguments.verify or arguments.allow_drift or has_limits(arguments)):
         with contextlib.suppress(OSError):  # the next entry takes the long way again
             _remember(arguments, jail, before)
     return jail.run(command, terminal=arguments.tty)
@@ -191,6 +195,7 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
         plan=arguments.plan,
         verify=arguments.verify,
         allow_drift=arguments.allow_drift,
+        limits=limits_of(arguments),
     )
 
 

@@ -6,9 +6,10 @@ Three processes, each with one duty:
                           |        builds the root, gives up every privilege, reaps
                           └──> the command
 
-A caller with threads cannot clone safely: it forks a keeper, which enters the namespaces and forks
-init. Caller and keeper relay signals and the exit status. Each process dies with its parent
-(PR_SET_PDEATHSIG), and when init ends the kernel kills whatever else runs in the jail.
+A caller with threads cannot clone safely, and with limits the first process must come under them: it
+forks a keeper, which enters the namespaces, then the limits, and forks init. Caller and keeper relay
+signals and the exit status. Each process dies with its parent (PR_SET_PDEATHSIG), and when init ends the
+kernel kills whatever else runs in the jail.
 See user_namespaces(7), pid_namespaces(7), capabilities(7).
 """
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from pkgjail.sandbox.build import Program
+    from pkgjail.sandbox.limits import Hold, Limits
 
     # As `pkgjail.sandbox.steps.Command` has it: argv, working directory, environment, terminal.
     Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 _STAGE_FAILED = 125
+_KILLED = 128 + 9
 _REPORT_SIZE = 16 << 20  # bytes; enough for some 100,000 changed files, and used only if written to
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 # What Python ignores, and the command shall not.
@@ -50,7 +53,8 @@ _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
 class StageError(Exception):
     """The jail could not be set up or the command not started.
 
-    `doing` says what was tried ("unshare", "build", "execute"); `errno` is 0 where no system call
+    `doing` says what was tried: "unshare", "build", "execute", "limit" (`name` is why it cannot be)
+    or "memory" (the jail was killed, having reached its limit). `errno` is 0 where no system call
     failed; `name` is the path or call at fault; `changes` are (path, what was found) pairs.
     """
 
@@ -66,12 +70,20 @@ class StageError(Exception):
         return f"{self.doing} {name}: {os.strerror(self.errno) if self.errno else 'failed'}"
 
 
-def run(program: Program, command: Command, *, meanwhile: Callable[[], None] | None = None) -> int:
+def run(
+    program: Program,
+    command: Command,
+    *,
+    limits: Limits | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> int:
     """Run `command` in the jail that `program` describes and wait for its end.
 
     Args:
         program: the plan, as `pkgjail.sandbox.steps.assemble` gives it.
         command: what to run.
+        limits: what the jail may use at most: memory in bytes, processors, processes and threads, each
+            None for as much as there is.
         meanwhile: done by the caller while the jail is being built. The command starts when it has
             returned; if it raises, the command does not start and the error goes to the caller.
 
@@ -79,12 +91,27 @@ def run(program: Program, command: Command, *, meanwhile: Callable[[], None] | N
         The command's exit status, or 128 + n when signal n ended it.
 
     Raises:
-        StageError: the jail could not be set up, or the command not be started; nothing of the
-            jail is left.
+        StageError: the jail could not be set up, the command not be started, or the limits not be
+            held, or the jail reached that of memory; nothing of the jail is left.
 
     """
     _refuse_directories()
-    with _Job(program, command) as job:
+    if limits is None:
+        return _run(_Job(program, command), meanwhile)
+    from pkgjail.sandbox.limits import LimitError, held  # only where they are asked for: 3 ms
+
+    try:
+        with held(limits) as hold:
+            status = _run(_Job(program, command, hold), meanwhile)
+            if status == _KILLED and hold.ran_out_of_memory():
+                raise StageError("memory", 0, b"", [])
+            return status
+    except LimitError as error:
+        raise StageError("limit", 0, str(error).encode("utf-8", "surrogateescape"), []) from None
+
+
+def _run(job: _Job, meanwhile: Callable[[], None] | None) -> int:
+    with job:
         child = _begin(job)
         job.left_behind()
         with relaying(child, job.mask):
@@ -109,9 +136,10 @@ class _Job:
     reads a byte from `go` before it starts the command; its other end is open as long as the caller lives.
     """
 
-    def __init__(self, program: Program, command: Command) -> None:
+    def __init__(self, program: Program, command: Command, limits: Hold | None = None) -> None:
         self.program = program
         self.argv, self.cwd, self.environment, self.terminal = command
+        self.limits = limits
         self.network = program[2]
         self.channel: socket.socket | None = None
 
@@ -206,9 +234,9 @@ def _begin(job: _Job) -> int:
 
     A child of a process with threads may wait for ever for a lock that one of them held (fork(2),
     NOTES), which os.fork() takes care of and clone(2) does not. Nor do all containers let clone3(2)
-    through.
+    through. With limits, a keeper comes under them before init is there.
     """
-    if len(os.listdir("/proc/self/task")) > 1:
+    if job.limits is not None or len(os.listdir("/proc/self/task")) > 1:
         return _fork(job, "unshare", lambda: _keeper(job))
     user, group = os.geteuid(), os.getegid()
     try:
@@ -254,6 +282,8 @@ def _keeper(job: _Job) -> int:
     user, group = os.geteuid(), os.getegid()
     sc.unshare(_namespaces(job))
     _map_ids(user, group)
+    if job.limits is not None:
+        job.limits.enter()
     alive_read, alive_write = os.pipe()
     init = os.fork()
     if init == 0:
