@@ -120,6 +120,13 @@ def test_no_process_more_than_the_limit(user: Caller, manifest: Path, pids: str)
     assert (done.returncode, done.stdout) == (0, f"{int(pids) - 1}\n"), done.stderr
 
 
+def test_the_second_time_is_limited_too(user: Caller, manifest: Path) -> None:
+    """Protects from the short way into a jail that was entered before, which knows of no limits."""
+    command = ["--", "perl", "-e", _FORK]
+    for options, told in (([], "90\n"), (["--pids", "9"], "8\n"), (["--pids", "9"], "8\n"), ([], "90\n")):
+        assert user.pkgjail("run", *options, manifest, *command).stdout == told
+
+
 # Whoever runs the tests has other processes in the control group, if it is the user's at all.
 _WHY = "(is not delegated to this user|holds other processes too|has no controller|no control groups)"
 
