@@ -1,39 +1,91 @@
 """The library's part in the benchmarks; run.py starts it as a process of its own.
 
-python entering.py enter MANIFEST       for each line on standard input run `true` in the jail by
-                                        `run_in_jail`, and print the seconds that it took
+python entering.py enter MANIFEST [ROOT]    for each line on standard input do once what it says, and
+                                        print the seconds that it took: `jail`: run `true` in the jail
+                                        by what `prepare_jail` gave; `once`: by `run_in_jail`; `true`
+                                        and `bare`: run `true` by `subprocess`, and that in bare
+                                        namespaces
 python entering.py cut MANIFEST COUNT OUT   write a manifest of `true`, its libraries and other
                                         files, COUNT in all, and the directories that they are in
+python entering.py grow ROOT COUNT OUT      make a root of COUNT empty files and busybox as `true`, and
+                                        write its manifest
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pkgjail import read_manifest, run_in_jail, write_manifest
+from pkgjail import prepare_jail, read_manifest, run_in_jail, write_manifest
+from pkgjail.model import Distribution, FileEntry, Header, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pkgjail.model import FileEntry, Manifest
+    from collections.abc import Callable, Iterator
 
 # What `true` needs to run in Debian 12 and later; the rest of the files only have to be there.
 _FIRST = (b"/true", b"/libc.so.6")
 _LOADER = b"/ld-linux"
+_TRUE = ("true",)
+_BARE = ("unshare", "-Urmpf", "true")
 
 
-def enter(manifest: Manifest) -> None:
-    """Enter the jail once a line, from this one process."""
-    for _ in sys.stdin:
+def enter(manifest: Manifest, root: bytes) -> None:
+    """Do what the lines say, from this one process."""
+    jail = prepare_jail(manifest, root=root)
+    doing: dict[str, Callable[[], int]] = {
+        "jail": lambda: jail.run(["true"]),
+        "once": lambda: run_in_jail(manifest, ["true"], root=root),
+        "true": lambda: subprocess.run(_TRUE, check=False).returncode,
+        "bare": lambda: subprocess.run(_BARE, check=False).returncode,
+    }
+    for line in sys.stdin:
         began = perf_counter()
-        status = run_in_jail(manifest, ["true"])
+        status = doing[line.strip()]()
         seconds = perf_counter() - began
         if status != 0:
             raise RuntimeError(f"'true' ended with status {status}")
         print(seconds, flush=True)
+
+
+def grow(root: Path, count: int) -> Manifest:
+    """A root of `count` empty files, a thousand in a directory, and busybox; the manifest of it all."""
+    paths: list[bytes] = []
+    for number in range(count):
+        directory = root / f"usr/share/{number // 1000}"
+        if number % 1000 == 0:
+            directory.mkdir(parents=True)
+        (directory / str(number)).touch(mode=0o644)
+    (root / "bin").mkdir()
+    shutil.copy("/bin/busybox", root / "bin/true")
+    for place, directories, names in os.walk(bytes(root)):
+        paths += [os.path.join(place, name) for name in (*directories, *names)]
+    files = [_entry(path, path[len(bytes(root)) :]) for path in [bytes(root) + b"/", *paths]]
+    header = Header(
+        schema=1,
+        distribution=Distribution(id="none", version="1"),
+        architecture="all",
+        policy="sha256:" + "0" * 64,
+        whitelists=(),
+        blacklists=(),
+        recommends=False,
+        essential=False,
+    )
+    ordered = tuple(sorted(files, key=lambda entry: entry.path))
+    return Manifest(header=header, packages=(), dependencies=(), files=ordered)
+
+
+def _entry(path: bytes, inside: bytes) -> FileEntry:
+    found = os.stat(path)
+    mode = found.st_mode & 0o7777
+    if os.path.isdir(path):
+        return FileEntry(path=inside, kind="directory", mode=mode, origin="parent")
+    return FileEntry(path=inside, kind="regular", mode=mode, size=found.st_size, origin="include")
 
 
 def cut(manifest: Manifest, count: int) -> Manifest:
@@ -66,11 +118,13 @@ def _parents(path: bytes) -> Iterator[bytes]:
 
 def main(arguments: list[str]) -> None:
     """Do what the first argument says."""
-    verb, manifest = arguments[0], read_manifest(arguments[1])
+    verb, first, *rest = arguments
     if verb == "enter":
-        enter(manifest)
+        enter(read_manifest(first), os.fsencode(rest[0] if rest else "/"))
+    elif verb == "grow":
+        write_manifest(grow(Path(first), int(rest[0])), rest[1])
     else:
-        write_manifest(cut(manifest, int(arguments[2])), arguments[3])
+        write_manifest(cut(read_manifest(first), int(rest[0])), rest[1])
 
 
 if __name__ == "__main__":

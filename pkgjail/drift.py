@@ -7,26 +7,82 @@ replaced in it has changed the directory's times. Only directories that changed 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.dirstate import changed
+from pkgjail.dirstate import changed, observe_settled
 from pkgjail.errors import DriftError, JailError
-from pkgjail.seals import is_directory, is_variable, names_in
+from pkgjail.model import record
+from pkgjail.seals import is_directory, is_variable, load_seal, names_in, seal_key, store_seal, take_seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pkgjail.model import FileEntry
+    from pkgjail.model import FileEntry, Manifest
     from pkgjail.seals import Seal
 
     Change = tuple[bytes, str]
+    States = tuple[tuple[bytes, int, int, int, int], ...]
 
 _KIND_OF = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 # The origins of what the host is not asked to show: the jail makes it, or no package lists it.
 NOT_OF_THE_HOST = ("alternative", "entry", "parent")
+
+
+@record
+class Held:
+    """A host that was held against a manifest.
+
+    `manifest` is the one to enter, `watched` the states (`pkgjail.dirstate`) of all that was looked at,
+    and `accepted` the drift that was allowed: then the manifest is the one of the host as it is now.
+    """
+
+    manifest: Manifest
+    watched: States
+    accepted: tuple[Change, ...] = ()
+
+
+def hold_host(manifest: Manifest, root: bytes, *, verify: str = "", allow_drift: bool = False) -> Held:
+    """Hold the host below the real path `root` against a manifest and its seal, and seal it where it holds.
+
+    `verify` is as for `find_drift`.
+
+    Raises:
+        DriftError: the host is not as it was when the manifest was made, or first entered here.
+        JailError, OSError: as `find_drift`.
+
+    """
+    key = seal_key(manifest.files, root)
+    single = _single_states(manifest.files, root)
+    seal = load_seal(key)
+    fresh = seal
+    if seal is None or verify or changed(seal.states):
+        fresh = take_seal(manifest.files, root)
+    changes = find_drift(manifest.files, root, seal, verify=verify)
+    if changes and not allow_drift:
+        raise DriftError(changes)
+    watched = (*(() if fresh is None else fresh.states), *single)
+    if changes:
+        now = replace(manifest, files=as_found(manifest.files, changes, root))
+        return Held(manifest=now, watched=watched, accepted=changes)
+    if fresh is not None and fresh != seal:
+        with contextlib.suppress(OSError):  # then the next entry looks at everything again
+            store_seal(key, fresh)
+    return Held(manifest=manifest, watched=watched)
+
+
+def _single_states(entries: Sequence[FileEntry], root: bytes) -> States:
+    """The states of those files and links that stand where directories change all the time."""
+    prefix = root.rstrip(b"/")
+    paths = [
+        prefix + entry.path
+        for entry in entries
+        if entry.kind != "directory" and entry.origin not in NOT_OF_THE_HOST and is_variable(entry.path)
+    ]
+    return observe_settled(filter(os.path.lexists, paths))
 
 
 def find_drift(

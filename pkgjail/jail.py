@@ -6,14 +6,11 @@ in networkx, rich or a backend.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory, tree_directory
-from pkgjail.dirstate import changed, observe_settled
-from pkgjail.drift import NOT_OF_THE_HOST, as_found, find_drift
+from pkgjail.drift import hold_host
 from pkgjail.errors import DriftError, JailError
 from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
@@ -24,7 +21,6 @@ from pkgjail.probe import cannot_overlay, mount_below
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
 from pkgjail.sandbox.steps import assemble
-from pkgjail.seals import is_variable, load_seal, seal_key, store_seal, take_seal
 from pkgjail.trees import ensure_tree, trees_of
 
 if TYPE_CHECKING:
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
     from pkgjail.model import Manifest
     from pkgjail.reporter import Reporter
     from pkgjail.sandbox.steps import Plan
-
-    States = tuple[tuple[bytes, int, int, int, int], ...]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOME = "/tmp"  # noqa: S108 - the jail's own
@@ -128,6 +122,7 @@ class Jail:
         self._options = options
         self._root = root
         self._reporter = reporter
+        self._accepted: tuple[tuple[bytes, str], ...] = ()
         self.prepared = self._prepare()
 
     def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
@@ -139,6 +134,8 @@ class Jail:
 
     def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
         """Enter once; None where the jail had to be worked out again first."""
+        if self._accepted:
+            self._reporter.warn(str(DriftError(self._accepted, accepted=True)))
         try:
             return self.prepared.run(argv, terminal=terminal, limits=_limits(self._options))
         except StaleError:
@@ -152,9 +149,14 @@ class Jail:
         fields = account_fields()
         host_resolver = resolver() if options.network else None
         sources = tuple(bind_source(bind.source) for bind in options.binds)
-        plan, watched = _plan(self._manifest, options, self._root, self._reporter)
+        _refuse_open_cache(options)
+        held = hold_host(self._manifest, self._root, verify=options.verify, allow_drift=options.allow_drift)
+        self._accepted = held.accepted
+        plan = _plan(held.manifest, options, self._root)
         environment = tuple(sorted(options.environment.items()))
-        return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
+        return Prepared(
+            assemble(plan), environment, options.cwd, held.watched, sources, fields, host_resolver
+        )
 
 
 def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None] | None:
@@ -173,58 +175,18 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
         JailError: as `run_in_jail`.
 
     """
-    return _plan(manifest, options, os.path.realpath(root), SILENT)[0]
-
-
-def _plan(manifest: Manifest, options: JailOptions, root: bytes, reporter: Reporter) -> tuple[Plan, States]:
-    """The plan, and the states of what on the host it rests on."""
     _refuse_open_cache(options)
-    manifest, watched = _held_against_host(manifest, options, root, reporter)
+    root = os.path.realpath(root)
+    held = hold_host(manifest, root, verify=options.verify, allow_drift=options.allow_drift)
+    return _plan(held.manifest, options, root)
+
+
+def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> Plan:
     trees = {} if options.plan == "binds" else _trees(manifest, root, required=options.plan == "tree")
     made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
     if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
         made[LOADER_CACHE] = loader_cache(manifest, made, root)
-    return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees), watched
-
-
-def _held_against_host(
-    manifest: Manifest, options: JailOptions, root: bytes, reporter: Reporter
-) -> tuple[Manifest, States]:
-    """The manifest, and the states of all of the host that was looked at.
-
-    With drift that the options accept, the manifest is the one of the host as it is now.
-
-    Raises:
-        DriftError: the host is not as it was when the manifest was made, or first entered here.
-
-    """
-    key = seal_key(manifest.files, root)
-    seal = load_seal(key)
-    single = _single_states(manifest, root)
-    fresh = seal
-    if seal is None or options.verify or changed(seal.states):
-        fresh = take_seal(manifest.files, root)
-    changes = find_drift(manifest.files, root, seal, verify=options.verify)
-    if changes and not options.allow_drift:
-        raise DriftError(changes)
-    if changes:
-        reporter.warn(str(DriftError(changes, accepted=True)))
-        manifest = replace(manifest, files=as_found(manifest.files, changes, root))
-    elif fresh is not None and fresh != seal:
-        with contextlib.suppress(OSError):  # then the next entry looks at everything again
-            store_seal(key, fresh)
-    return manifest, (*(() if fresh is None else fresh.states), *single)
-
-
-def _single_states(manifest: Manifest, root: bytes) -> States:
-    """The states of those files and links that stand where directories change all the time."""
-    prefix = root.rstrip(b"/")
-    paths = [
-        prefix + entry.path
-        for entry in manifest.files
-        if entry.kind != "directory" and entry.origin not in NOT_OF_THE_HOST and is_variable(entry.path)
-    ]
-    return observe_settled(filter(os.path.lexists, paths))
+    return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees)
 
 
 def _refuse_open_cache(options: JailOptions) -> None:

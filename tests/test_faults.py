@@ -56,6 +56,7 @@ class Scene:
             self.environment[name] = str(directory)
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        """Run it undisturbed."""
         return subprocess.run(command, env=self.environment, check=False, capture_output=True, timeout=60)
 
     def half_written(self) -> list[str]:

@@ -14,7 +14,8 @@ from pkgjail.dirstate import observe_settled
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
-    from pkgjail.jail import Jail, States
+    from pkgjail.drift import States
+    from pkgjail.jail import Jail
     from pkgjail.model import JailOptions, Manifest, UserBind
 
 _DESCRIPTION = """\
