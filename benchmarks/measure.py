@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-# A subject whose warm-up took longer than this many seconds runs this many times at most.
+# A subject whose warm-up took longer than this many seconds runs so many times at most, by default.
 _SLOW_SECONDS, _SLOW_RUNS = 5.0, 3
 
 
@@ -65,12 +65,12 @@ def timed(
     return perf_counter() - began
 
 
-def measure(group: str, subjects: Sequence[Subject], runs: int) -> list[Row]:
-    """Warm each subject up, run all of them `runs` times in turn, and compare."""
+def measure(group: str, subjects: Sequence[Subject], runs: int, *, slow_runs: int = _SLOW_RUNS) -> list[Row]:
+    """Warm each subject up, run all of them `runs` times in turn, slow ones fewer times, and compare."""
     wanted: dict[str, int] = {}
     for subject in subjects:
         print(f"{group}: {subject.name}: warm-up", file=sys.stderr)
-        wanted[subject.name] = min(runs, _SLOW_RUNS) if subject.run() > _SLOW_SECONDS else runs
+        wanted[subject.name] = min(runs, slow_runs) if subject.run() > _SLOW_SECONDS else runs
     times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     for number in range(runs):
         print(f"{group}: round {number + 1} of {runs}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """`make bench`: pkgjail beside the tools that do a part of the same work, in one run.
 
-    python benchmarks/run.py [--runs N] [--json] [--only resolve|entry]
+    python benchmarks/run.py [--runs N] [--json] [--only resolve|entry|build]
 
 Times are of whole processes, by the clock. "Cold" and "warm" mean pkgjail's cache of hashes; the
 kernel's page cache is warm throughout. Progress goes to standard error.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 # As a script this finds its neighbours only from the clone's top.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.building import build_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 # Numbers of files; bubblewrap takes 9,000 arguments, and a bind is three.
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
+GROUPS = ("resolve", "entry", "build")
+SLOW_BUILDS = 5
 
 
 def records(manifest: Path) -> list[dict[str, Any]]:
@@ -202,20 +205,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the tables or the JSON."""
     parser = argparse.ArgumentParser(description="Compare pkgjail with its peers on this machine.")
     parser.add_argument("--runs", type=int, default=11, help="timed runs of each subject (default 11)")
-    parser.add_argument("--only", choices=("resolve", "entry"), help="one group alone")
+    parser.add_argument("--only", choices=GROUPS, help="one group alone")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
     notes = [machine()]
     with tempfile.TemporaryDirectory(prefix="pkgjail-bench-") as made:
         place = Path(made)
-        if options.only != "entry":
+        if options.only in (None, "resolve"):
             rows += measure("resolve", resolve_subjects(place), options.runs)
             notes += resolve_notes()
-        if options.only != "resolve":
+        if options.only in (None, "entry"):
             found, said = entry_rows(place, options.runs)
             rows += found
             notes += said
+        if options.only in (None, "build"):
+            subjects = build_subjects(make_manifest("build", place), PKGJAIL, place)
+            rows += measure("build", subjects, options.runs, slow_runs=SLOW_BUILDS)
     if options.json:
         print(json.dumps({"notes": notes, "rows": [row.as_json() for row in rows]}, indent=2))
     else:
