@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +144,18 @@ def test_a_limit_that_cannot_be_held_is_refused(user: Caller, manifest: Path, ve
         assert done.returncode == (125 if verb == "run" else 0), said
         assert re.search(_WHY, said), said
         assert "systemd-run --user --scope -p Delegate=yes pkgjail" in said
+
+
+def test_a_group_that_cannot_be_entered_is_told(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Protects the command from a start outside of its group, and the message from another's cause."""
+    with open(tmp_path / "cgroup.procs", "wb") as entrance, monkeypatch.context() as patch:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), entrance.fileno())
+        group = cgroups.Jail(os.fsencode(tmp_path), entrance.fileno())
+        patch.setattr(limits, "held", lambda _: nullcontext(limits.Hold(group, None, watch=False)))
+        with pytest.raises(JailError, match=f"cannot limit the jail: {tmp_path}/cgroup.procs: No space left"):
+            run_in_jail(base_manifest, ["true"], JailOptions(limits=Limits(pids=9)))
 
 
 def test_a_resource_limit_does_not_bind_root() -> None:

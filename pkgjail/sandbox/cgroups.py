@@ -58,8 +58,14 @@ class Jail:
         return os.path.exists(self.path + b"/memory.swap.max")
 
     def enter(self) -> None:
-        """Move the calling process into the group; its further children are born there."""
-        os.write(self.entrance, b"0")
+        """Move the calling process into the group; its further children are born there.
+
+        Raises `OSError` with the file's name.
+        """
+        try:
+            os.write(self.entrance, b"0")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path + b"/cgroup.procs") from None
 
     def reached_memory_limit(self) -> bool:
         """Whether the kernel killed processes of this group because the group had reached its limit.

@@ -283,7 +283,7 @@ def _keeper(job: _Job) -> int:
     sc.unshare(_namespaces(job))
     _map_ids(user, group)
     if job.limits is not None:
-        job.limits.enter()
+        _come_under(job.limits)
     alive_read, alive_write = os.pipe()
     init = os.fork()
     if init == 0:
@@ -292,6 +292,14 @@ def _keeper(job: _Job) -> int:
     _only_standard_descriptors(alive_write)
     with relaying(init, job.mask):
         return wait(init)
+
+
+def _come_under(limits: Hold) -> None:
+    try:
+        limits.enter()
+    except OSError as error:
+        why = b"%s: %s" % (os.fsencode(error.filename or b""), os.strerror(error.errno or 0).encode())
+        raise StageError("limit", 0, why, []) from None
 
 
 def _init_of_keeper(job: _Job, alive: int) -> int:
