@@ -123,6 +123,7 @@ class Jail:
         self._root = root
         self._reporter = reporter
         self._accepted: tuple[tuple[bytes, str], ...] = ()
+        _limits(options)  # what is no limit is refused before any work
         self.prepared = self._prepare()
 
     def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
