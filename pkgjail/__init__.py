@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         open_database,
         resolve,
         resolve_closure,
+        seal_host,
         write_manifest,
     )
     from pkgjail.errors import PkgjailError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pkgjail.jail import default_environment, prepare_jail, run_in_jail
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.mounts import plan_jail
-    from pkgjail.seals import seal_host
 
 __version__ = "0.1.0"
 
@@ -66,7 +66,6 @@ _HOMES = {
     "prepare_jail": "jail",
     "read_manifest": "manifest",
     "run_in_jail": "jail",
-    "seal_host": "seals",
 }
 
 

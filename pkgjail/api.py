@@ -8,6 +8,7 @@ The stages are re-exported here; `pkgjail` itself exports them too. Nothing here
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from pkgjail.manifest import (
 from pkgjail.mounts import plan_jail
 from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
 from pkgjail.reporter import SILENT
+from pkgjail.seals import seal_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +50,7 @@ __all__ = [
     "read_manifest",
     "resolve",
     "resolve_closure",
+    "seal_host",
     "shipped_blacklists",
     "shipped_whitelists",
     "write_manifest",
@@ -66,7 +69,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     allow_unmet: bool = False,
     reporter: Reporter = SILENT,
 ) -> Manifest:
-    """Go from whitelists to a manifest of the host's packages and files.
+    """Go from whitelists to a manifest of the host's packages and files, and seal it (`pkgjail.seals`).
 
     Args:
         whitelists: names of shipped lists, or paths.
@@ -94,6 +97,8 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     _refuse_unmet(closure, reporter, allow=allow_unmet)
     hasher = _hasher(root, reporter) if hashed else None
     file_set = collect_files(database, closure, policy, root=root, hasher=hasher, reporter=reporter)
+    with contextlib.suppress(OSError):  # then the first entry seals it
+        seal_host(file_set.entries, root)
     return build_manifest(
         policy, policy_digest(policy), database.distribution, database.architecture, closure, file_set
     )

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail import trees
-from pkgjail.drift import as_found, find_drift, refuse_drift
+from pkgjail.api import resolve
+from pkgjail.drift import as_found, find_drift, hold_host, refuse_drift
 from pkgjail.errors import DriftError, JailError
 from pkgjail.jail import prepare_jail, run_in_jail
 from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest
 from pkgjail.seals import load_seal, seal_host, seal_key, store_seal, take_seal
+from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -367,6 +369,27 @@ def test_a_package_that_was_put_there_again_is_sealed_again(host: Path) -> None:
     replaced(host, "usr/lib/library", b"abc")
     assert listing(host, manifest, JailOptions(plan="binds")) == 0
     assert load_seal(key) != before
+
+
+def test_resolving_again_seals_again(tmp_path: Path) -> None:
+    """Protects the advice that the message gives: a manifest that comes out the same is entered again."""
+    root = make_root(
+        tmp_path / "host",
+        "a 1 amd64",
+        files={
+            "etc/os-release": "ID=debian\n",
+            "var/lib/dpkg/info/a.list": "/.\n/usr\n/usr/lib\n/usr/lib/library\n",
+            "usr/lib/library": "",
+        },
+    )
+    whitelist = tmp_path / "w.toml"
+    whitelist.write_text('[packages]\ndebian = ["a"]\n[options]\nessential = false\n')
+    manifest = resolve([str(whitelist)], root=root)
+    (tmp_path / "host/usr/lib/new").touch()
+    with pytest.raises(DriftError, match="/usr/lib/new was added"):
+        hold_host(manifest, root)
+    assert resolve([str(whitelist)], root=root) == manifest
+    assert hold_host(manifest, root).accepted == ()
 
 
 def test_verify_is_asked_for_by_name(host: Path) -> None:

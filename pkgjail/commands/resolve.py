@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -106,7 +105,6 @@ def resolve_arguments(
 def run(arguments: argparse.Namespace) -> int:
     """Resolve, write the manifest, print a summary."""
     from pkgjail.api import dump_manifest, manifest_digest, write_manifest
-    from pkgjail.seals import seal_host
 
     # The process ends soon; looking through a growing manifest for garbage takes a twentieth of it.
     gc.disable()
@@ -119,8 +117,6 @@ def run(arguments: argparse.Namespace) -> int:
         digest, out = manifest_digest(data), sys.stderr
     else:
         digest, out = write_manifest(manifest, arguments.output), sys.stdout
-        with contextlib.suppress(OSError):  # the first entry seals it then
-            seal_host(manifest.files, os.fsencode(arguments.root))
     summary = summarize(manifest, digest)
     print(json.dumps(summary, indent=2) if arguments.json else _text(summary, arguments.output), file=out)
     return 0
