@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pkgjail.places import is_private, runtime_directory
+
+# Directories of which each member counts by itself, and a lock.
+_NOT_KEPT = ("ld.so.cache", "layers", "lock")
 
 
 def cache_directory() -> Path:
@@ -22,9 +26,9 @@ def cache_directory() -> Path:
 
 
 def tree_directory() -> Path:
-    """The runtime directory (`pkgjail.places`): for metadata trees, in memory.
+    """The runtime directory (`pkgjail.places`): for the layers of overlays, in memory.
 
-    A tree is ten thousand inodes and no content: 0.15 s in a tmpfs, and seconds on a disk.
+    A metadata tree is ten thousand inodes and no content: 0.15 s in a tmpfs, and seconds on a disk.
     """
     return Path(runtime_directory())
 
@@ -68,32 +72,49 @@ class Kept(NamedTuple):
 
 
 def kept() -> tuple[Kept, ...]:
-    """What is in the cache, the least recently used first: trees, loader caches, digests, probes."""
-    top = cache_directory()
-    found = []
-    for directory in (top, top / "trees", top / "ld.so.cache"):
-        if directory.is_dir():
-            found += [
-                _measure(path) for path in directory.iterdir() if path.name not in ("trees", "ld.so.cache")
-            ]
-    return tuple(sorted(found, key=lambda each: (each.used, each.path)))
+    """What is in the cache, the least recently used first: layers, loader caches, digests, probes."""
+    cache, run = cache_directory(), tree_directory()
+    places = {
+        path
+        for directory in (cache, cache / "ld.so.cache", run, run / "layers")
+        if directory.is_dir()
+        for path in directory.iterdir()
+        if path.name not in _NOT_KEPT and not path.name.startswith(".")
+    }
+    return tuple(sorted(map(_measure, places), key=lambda each: (each.used, each.path)))
 
 
 def prune(*, older_than: float) -> tuple[Kept, ...]:
     """Remove what was last used before `older_than` (epoch seconds); returns what was removed.
 
-    A jail that is running keeps a tree that it uses: the kernel holds it until the jail ends.
+    A layer that a jail uses stays: in a mask that is half gone, hidden names of the host would appear.
     """
-    removed = tuple(each for each in kept() if each.used < older_than)
-    for each in removed:
-        if each.path.is_dir() and not each.path.is_symlink():
-            # Renamed first, so that nobody enters by a tree that is half gone.
-            going = each.path.with_name(f".going-{os.getpid()}-{each.path.name}")
-            os.rename(each.path, going)
-            remove_tree(going)
-        else:
-            each.path.unlink()
-    return removed
+    return tuple(each for each in kept() if each.used < older_than and _remove(each.path))
+
+
+def _remove(path: Path) -> bool:
+    if path.is_dir() and not path.is_symlink():
+        return remove_unused(path)
+    path.unlink()
+    return True
+
+
+def remove_unused(directory: Path) -> bool:
+    """Remove a directory of the cache, unless somebody holds it (flock(2)); whether it was removed.
+
+    It is renamed first, so that nobody enters by one that is half gone.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        going = directory.with_name(f".going-{os.getpid()}-{directory.name.lstrip('.')}")
+        os.rename(directory, going)
+        remove_tree(going)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def remove_tree(directory: Path) -> None:

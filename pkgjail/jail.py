@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory, tree_directory
+from pkgjail.choosing import choose, instead_of_binds, refuse_too_many
 from pkgjail.drift import hold_host
 from pkgjail.errors import DriftError, JailError
 from pkgjail.explain import explain
@@ -17,11 +18,9 @@ from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, resolver
-from pkgjail.probe import cannot_overlay, mount_below
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
 from pkgjail.sandbox.steps import assemble
-from pkgjail.trees import ensure_tree, trees_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from pkgjail.model import Manifest
     from pkgjail.reporter import Reporter
     from pkgjail.sandbox.steps import Plan
+
+    State = tuple[bytes, int, int, int, int]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOME = "/tmp"  # noqa: S108 - the jail's own
@@ -153,11 +154,10 @@ class Jail:
         _refuse_open_cache(options)
         held = hold_host(self._manifest, self._root, verify=options.verify, allow_drift=options.allow_drift)
         self._accepted = held.accepted
-        plan = _plan(held.manifest, options, self._root)
+        plan, states = _plan(held.manifest, options, self._root)
+        watched = (*held.watched, *(states - set(held.watched)))
         environment = tuple(sorted(options.environment.items()))
-        return Prepared(
-            assemble(plan), environment, options.cwd, held.watched, sources, fields, host_resolver
-        )
+        return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
 
 
 def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None] | None:
@@ -179,15 +179,18 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     _refuse_open_cache(options)
     root = os.path.realpath(root)
     held = hold_host(manifest, root, verify=options.verify, allow_drift=options.allow_drift)
-    return _plan(held.manifest, options, root)
+    return _plan(held.manifest, options, root)[0]
 
 
-def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> Plan:
-    trees = {} if options.plan == "binds" else _trees(manifest, root, required=options.plan == "tree")
+def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> tuple[Plan, set[State]]:
+    """The plan, and the states of the directories that the ways of showing the host's rest on."""
+    choices = choose(manifest, options, root, thorough=bool(options.verify))
     made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
     if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
         made[LOADER_CACHE] = loader_cache(manifest, made, root)
-    return plan_jail(manifest, options, made_at_entry=made, root=root, trees=trees)
+    plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead_of_binds(choices))
+    refuse_too_many(plan)
+    return plan, {state for choice in choices for state in choice.observed}
 
 
 def _refuse_open_cache(options: JailOptions) -> None:
@@ -202,37 +205,3 @@ def _refuse_open_cache(options: JailOptions) -> None:
                     "lies there, and later jails are made from it; bind a directory further down, or set "
                     "XDG_CACHE_HOME or XDG_RUNTIME_DIR to a place of its own"
                 )
-
-
-def why_no_tree(manifest: Manifest, root: bytes) -> dict[bytes, str]:
-    """The large directories of the manifest, and for each why this host cannot show it as a tree.
-
-    The reason is "" where it can. `root` is a real path.
-    """
-    why = {}
-    for top in trees_of(manifest):
-        reason = cannot_overlay(tree_directory())
-        if not reason and (mount := mount_below(root.rstrip(b"/") + top)) is not None:
-            reason = f"{text_path(mount)} is a mount of its own"
-        why[top] = reason
-    return why
-
-
-def _trees(manifest: Manifest, root: bytes, *, required: bool) -> dict[bytes, bytes]:
-    """The metadata trees of the manifest's large directories.
-
-    Where this host cannot have one it is left out, or with `required` refused.
-    """
-    why = why_no_tree(manifest, root)
-    trees = {}
-    for top, entries in trees_of(manifest).items():
-        if not why[top]:
-            try:
-                trees[top] = bytes(ensure_tree(entries, root, tree_directory().resolve()))
-            except OSError as error:  # a full runtime directory, say
-                why[top] = f"{tree_directory()}: {error.strerror}"
-        if why[top] and required:
-            raise JailError(
-                f"cannot use the plan 'tree' for {text_path(top)}: {why[top]}; use '--plan binds' or 'auto'"
-            )
-    return trees

@@ -414,8 +414,8 @@ class Limits:
 class JailOptions:
     """How a jail is entered: `cwd` is a path inside; `environment` is all that the command gets.
 
-    `plan` "binds" mounts each file by itself; "tree" shows large directories as one overlay each,
-    and is refused where this host cannot; "auto" is "tree" where it can. Both are exact.
+    `plan` is how large directories are shown: "tree", "mask", "whole" or "binds" (see
+    `pkgjail.choosing`), which is refused where this host cannot, or "auto" for the first that it can.
 
     `verify` says how closely the host is held against the manifest: "" its directories, "all" every
     entry, "hash" every file's content too. With `allow_drift` a host that differs is entered as it is.

@@ -18,7 +18,6 @@ from pkgjail.sandbox.steps import (
     Devices,
     Directory,
     HostFile,
-    Overlay,
     Plan,
     Proc,
     Seal,
@@ -26,6 +25,7 @@ from pkgjail.sandbox.steps import (
     Symlink,
     Sys,
     Tmpfs,
+    WholeDirectory,
 )
 
 if TYPE_CHECKING:
@@ -61,12 +61,11 @@ def plan_jail(
     *,
     made_at_entry: Mapping[bytes, bytes],
     root: bytes = b"/",
-    trees: Mapping[bytes, bytes] | None = None,
+    instead: Mapping[bytes, Step] | None = None,
 ) -> Plan:
     """Write the plan of a jail that shows exactly `manifest`.
 
-    Each file is a bind mount of its own, but those of the top directories in `trees`, which are an
-    overlay each.
+    Each file is a bind mount of its own, but those below the directories in `instead`.
 
     Args:
         manifest: what the jail holds.
@@ -74,21 +73,15 @@ def plan_jail(
         made_at_entry: the content of the files that the manifest holds by name alone; a file that
             is not there becomes empty.
         root: where the files of the manifest are: `/`, or the tree it was resolved from.
-        trees: top directories (`/usr`) and the real paths of their metadata trees. One in which a
-            bind needs a new mount point gets bind mounts all the same: an overlay is read-only.
+        instead: directories, and for each the one step that shows it and all that the manifest has
+            below. It is read-only, so none of `new_mount_points` may be in it.
 
     Raises:
         JailError: a bind that would cover a name of the manifest, or that has no source.
 
     """
     layout = _Layout(manifest)
-    overlaid = _overlaid(layout, trees or {}, options.binds)
-    steps: list[Step] = []
-    for entry in manifest.files:
-        if (top := b"/" + entry.path.split(b"/", 2)[1]) not in overlaid:
-            steps.append(_image_step(entry, made_at_entry))
-        elif entry.path == top:
-            steps += [_image_step(entry, made_at_entry), Overlay(top, overlaid[top])]
+    steps = _image_steps(manifest, made_at_entry, instead or {})
     if not manifest.files or manifest.files[0].path != b"/":
         steps.insert(0, Directory(b"/", 0o755))
     for path in (*_KERNEL, _TMP):
@@ -105,12 +98,29 @@ def plan_jail(
     )
 
 
-def _overlaid(
-    layout: _Layout, trees: Mapping[bytes, bytes], binds: tuple[UserBind, ...]
-) -> dict[bytes, bytes]:
-    """Those of `trees` in which every bind finds its mount point."""
-    new = [place for bind in binds if layout.kind(place := layout.resolve(bind.destination)) is None]
-    return {top: tree for top, tree in trees.items() if not any(_is_below(place, top) for place in new)}
+def new_mount_points(manifest: Manifest, options: JailOptions) -> tuple[bytes, ...]:
+    """Where the user's binds need a name that the manifest does not have."""
+    if not options.binds:
+        return ()
+    layout = _Layout(manifest)
+    places = (layout.resolve(bind.destination) for bind in options.binds)
+    return tuple(place for place in places if layout.kind(place) is None)
+
+
+def _image_steps(
+    manifest: Manifest, made_at_entry: Mapping[bytes, bytes], instead: Mapping[bytes, Step]
+) -> list[Step]:
+    steps: list[Step] = []
+    covered = set()
+    for entry in manifest.files:  # by path: a directory comes before what is in it
+        if entry.path.rpartition(b"/")[0] in covered:
+            covered.add(entry.path)
+        elif (step := instead.get(entry.path)) is not None:
+            covered.add(entry.path)
+            steps += [step] if isinstance(step, WholeDirectory) else [_image_step(entry, made_at_entry), step]
+        else:
+            steps.append(_image_step(entry, made_at_entry))
+    return steps
 
 
 def _image_step(entry: FileEntry, made_at_entry: Mapping[bytes, bytes]) -> Step:

@@ -16,6 +16,7 @@ import os
 import pwd
 
 from pkgjail.dirstate import changed, observe_settled
+from pkgjail.holding import hold, layers_of, release
 from pkgjail.places import is_private, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
 
@@ -77,7 +78,14 @@ class Prepared:
 
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
-        return run(self.program, command, limits=limits, meanwhile=self.refuse_stale)
+        try:
+            held = hold(layers_of(self.program[1]))
+        except OSError:
+            raise StaleError from None
+        try:
+            return run(self.program, command, limits=limits, meanwhile=self.refuse_stale)
+        finally:
+            release(held)
 
     def refuse_stale(self) -> None:
         """Raise `StaleError` unless all that this jail rests on is as it was."""

@@ -1,7 +1,8 @@
 """Whether this kernel and filesystem can do what a plan asks for, found out by trying.
 
 Never by a version number: distributions carry features back, and containers take them away. The
-try-out happens in a throw-away user and mount namespace; its answer is kept for this boot.
+try-out mounts the very directory that is to be shown, in a throw-away user and mount namespace; its
+answer is kept for this boot, this user namespace and these filesystems.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 
@@ -17,61 +19,66 @@ from pkgjail.sandbox import syscalls as sc
 
 # How the kernel writes white space and backslashes there.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
-_CONTENT = b"seen through an overlay"
+_ENOUGH = 4096
 
 
-def cannot_overlay(cache: Path) -> str:
-    """Why a metadata tree in the directory `cache` cannot be mounted here; "" where it can.
+def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
+    """Why `directory` cannot be shown in this way here; "" where it can.
 
-    Success is remembered, for this boot, this filesystem and this user namespace; a failure may
+    Success is remembered, for this boot, these filesystems and this user namespace; a failure may
     pass (a limit that is reached), so it is tried again.
+
+    Args:
+        way: "tree" (a metadata tree over a data-only layer), "mask" (an overlay with whiteouts) or
+            "whole" (a bind mount).
+        directory: a directory of the host, a real path.
+        cache: where layers are kept.
+        sample: for "tree": a regular file in `directory`, relative to it, that the caller may read.
+
     """
     try:
         make_private(cache)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = os.stat("/proc/self/ns/user").st_ino
-        works = cache / f"overlay-{boot}-{namespace}-{os.stat(cache).st_dev}"
+        devices = f"{os.stat(cache).st_dev}-{os.stat(directory).st_dev}"
+        works = cache / f"{way}-{boot}-{os.stat('/proc/self/ns/user').st_ino}-{devices}"
         if works.exists():
             return ""
         with tempfile.TemporaryDirectory(prefix=".probe-", dir=cache) as scratch:
-            answer = _try_overlay(os.fsencode(scratch))
+            answer = _try(way, directory, os.fsencode(scratch), sample)
         if not answer:
             works.touch()
     except OSError as error:
-        return f"{cache}: {error.strerror}"
+        return f"{os.fsdecode(error.filename or cache)}: {error.strerror}"
     return answer
 
 
-def mount_below(directory: bytes, table: Path = Path("/proc/self/mountinfo")) -> bytes | None:
-    """A mount point below `directory` (a real path), or None; see proc_pid_mountinfo(5).
+def mounts_below(directory: bytes, table: Path = Path("/proc/self/mountinfo")) -> list[bytes]:
+    """The mount points below `directory` (a real path); see proc_pid_mountinfo(5).
 
-    An overlay shows one filesystem: what is mounted further down is not in it, and within a user
-    namespace the kernel refuses such a layer altogether.
+    An overlay and a bind mount show one filesystem: what is mounted further down is not in it, and
+    within a user namespace the kernel refuses such a layer altogether.
     """
-    for line in table.read_bytes().splitlines():
-        point = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
-        if point.startswith(directory + b"/"):
-            return point
-    return None
+    points = (line.split(b" ")[4] for line in table.read_bytes().splitlines())
+    real = (_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), point) for point in points)
+    return [point for point in real if point.startswith(directory.rstrip(b"/") + b"/")]
 
 
-def _try_overlay(scratch: bytes) -> str:
-    """Mount one file's tree in a namespace of a child's own, and read through it."""
-    tree, data, place = (scratch + name for name in (b"/tree", b"/data", b"/mnt"))
-    for directory in (tree, data, place):
-        os.mkdir(directory)
-    Path(os.fsdecode(data + b"/file")).write_bytes(_CONTENT)
-    descriptor = os.open(tree + b"/file", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
-    try:
-        os.ftruncate(descriptor, len(_CONTENT))
-        os.setxattr(descriptor, "user.overlay.metacopy", b"")
-        os.setxattr(descriptor, "user.overlay.redirect", b"/file")
-    finally:
-        os.close(descriptor)
+def mounts_left(proc: Path = Path("/proc")) -> int:
+    """How many mounts this mount namespace may still get; see /proc/sys/fs in proc_sys_fs(5)."""
+    most = int((proc / "sys/fs/mount-max").read_text(encoding="ascii"))
+    return most - (proc / "self/mountinfo").read_bytes().count(b"\n")
+
+
+def _try(way: str, directory: bytes, scratch: bytes, sample: bytes | None) -> str:
+    """Show `directory` in a namespace of a child's own, and look at it."""
+    layer, place = scratch + b"/layer", scratch + b"/mnt"
+    os.mkdir(layer)
+    os.mkdir(place)
+    sample = _prepare(way, layer, directory, sample)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _report(writing, tree, data, place)
+        _report(writing, way, (layer, directory, place), sample)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
         text = answer.read().decode("utf-8", "replace")
@@ -79,18 +86,60 @@ def _try_overlay(scratch: bytes) -> str:
     return text
 
 
-def _report(writing: int, tree: bytes, data: bytes, place: bytes) -> None:
+def _prepare(way: str, layer: bytes, directory: bytes, sample: bytes | None) -> bytes | None:
+    """Fill the layer; returns the name by which it is seen whether it works."""
+    if way == "mask":
+        sample = next(iter(os.listdir(directory)), None)
+        if sample is not None:
+            os.mknod(layer + b"/" + sample, stat.S_IFCHR, os.makedev(0, 0))
+    elif way == "tree" and sample is not None:
+        path = layer + b"/sample"
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        try:
+            os.ftruncate(descriptor, os.stat(directory + b"/" + sample).st_size)
+            os.setxattr(descriptor, "user.overlay.metacopy", b"")
+            os.setxattr(descriptor, "user.overlay.redirect", b"/" + sample)
+        finally:
+            os.close(descriptor)
+    return sample
+
+
+def _report(writing: int, way: str, places: tuple[bytes, bytes, bytes], sample: bytes | None) -> None:
     """In the child: try it, write what failed, and end."""
     answer = "the try-out ended early"
     try:
         sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS)
-        layers = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (tree, data)]
-        sc.move_mount(sc.fsmount_overlay(*layers), sc.AT_FDCWD, place)
-        content = Path(os.fsdecode(place + b"/file")).read_bytes()
-        answer = "" if content == _CONTENT else "an overlay shows other content than the file has"
+        answer = _show(way, *places, sample)
     except OSError as error:
         answer = f"{os.fsdecode(error.filename or b'overlay')}: {error.strerror}"
     finally:
         with contextlib.suppress(OSError):
             os.write(writing, answer.encode("utf-8", "replace"))
         os._exit(0)
+
+
+def _show(way: str, layer: bytes, directory: bytes, place: bytes, sample: bytes | None) -> str:
+    """Mount it at `place`; what is wrong with what is seen there, or ""."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    layers = (os.open(layer, flags), os.open(directory, flags))
+    if way == "tree":
+        mounted = sc.fsmount_overlay(*layers)
+    elif way == "mask":
+        mounted = sc.fsmount_masked(layers, b"/proc")
+    else:
+        mounted = sc.open_tree(sc.AT_FDCWD, directory, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+    sc.move_mount(mounted, sc.AT_FDCWD, place)
+    seen = os.listdir(place)
+    if way == "whole":
+        return "" if set(seen) == set(os.listdir(directory)) else "a bind mount shows other names"
+    if sample is None:
+        return ""
+    if way == "mask":
+        return "an overlay does not hide what it should" if sample in seen else ""
+    same = _beginning(place + b"/sample") == _beginning(directory + b"/" + sample)
+    return "" if same else "an overlay shows other content than the file has"
+
+
+def _beginning(path: bytes) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_ENOUGH)

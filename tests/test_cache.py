@@ -11,6 +11,8 @@ import pytest
 
 from pkgjail import cache
 from pkgjail.commands import main
+from pkgjail.errors import JailError
+from pkgjail.layers import held
 
 
 @pytest.mark.parametrize(
@@ -33,23 +35,25 @@ def test_where_trees_are(monkeypatch: pytest.MonkeyPatch, setting: str, place: s
 
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with a tree, one of its directories closed to writing, and a loader cache."""
+    """A cache with a layer, one of its directories closed to writing, and a loader cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    top = tmp_path / "pkgjail"
-    (top / "trees" / "one" / "closed").mkdir(parents=True)
-    (top / "trees" / "one" / "closed" / "file").write_text("x")
-    (top / "trees" / "one" / "link").symlink_to("/etc")
-    (top / "trees" / "one" / "closed").chmod(0o555)
-    (top / "ld.so.cache").mkdir()
+    top, layers = tmp_path / "pkgjail", tmp_path / "run" / "pkgjail" / "layers"
+    (layers / "one" / "closed").mkdir(parents=True)
+    (layers / "one" / "closed" / "file").write_text("x")
+    (layers / "one" / "link").symlink_to("/etc")
+    (layers / "one" / "closed").chmod(0o555)
+    (layers / "lock").touch()
+    (layers / ".new-half").mkdir()
+    (top / "ld.so.cache").mkdir(parents=True)
     (top / "ld.so.cache" / "two").write_text("y")
-    return top
+    return tmp_path
 
 
 def test_what_is_kept(filled: Path) -> None:
     assert [(str(each.path.relative_to(filled)), each.names) for each in cache.kept()] == [
-        ("trees/one", 4),
-        ("ld.so.cache/two", 1),
+        ("run/pkgjail/layers/one", 4),
+        ("pkgjail/ld.so.cache/two", 1),
     ]
 
 
@@ -58,8 +62,22 @@ def test_pruning_takes_what_was_not_used_since(filled: Path) -> None:
     assert cache.prune(older_than=time.time() - 3600) == ()
     removed = cache.prune(older_than=time.time() + 3600)
     assert {each.path.name for each in removed} == {"one", "two"}
-    assert list((filled / "trees").iterdir()) == []
+    assert sorted(os.listdir(filled / "run/pkgjail/layers")) == [".new-half", "lock"]
     assert Path("/etc/passwd").exists()
+
+
+def test_pruning_leaves_what_a_jail_uses(filled: Path) -> None:
+    """Without a mask's whiteouts the names that they hide would appear in the jail."""
+    with held([bytes(filled / "run/pkgjail/layers/one/layer")]):
+        assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"two"}
+        assert (filled / "run/pkgjail/layers/one/link").is_symlink()
+    assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"one"}
+
+
+def test_what_was_removed_is_not_held(filled: Path) -> None:
+    """A jail is not entered by a layer that went between the choice and the entry."""
+    with pytest.raises(JailError, match="was removed in this moment"), held([bytes(filled / "gone/layer")]):
+        pass
 
 
 def test_the_command(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +94,7 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     """Without privilege, and without entering."""
     assert main(["plan", "--steps", "base"]) == 0
     text = capsys.readouterr().out
-    assert "/usr: an overlay can be had" in text
+    assert "/usr: tree: one overlay" in text
     assert "\nDevices /dev\n" in text
     assert main(["plan", "--json", "--plan", "binds", "--no-network", "base"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pkgjail import choosing
+from pkgjail.choosing import choose, instead_of_binds
 from pkgjail.drift import refuse_drift
 from pkgjail.errors import DriftError
 from pkgjail.files import collect_files
@@ -25,7 +27,6 @@ from pkgjail.mounts import plan_jail
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
 from pkgjail.sandbox.steps import assemble
-from pkgjail.trees import can_have_tree, ensure_tree
 from tests.memory import MemoryDatabase
 from tests.tree_text import (
     DIRECTORY_MODES,
@@ -45,9 +46,9 @@ from tests.tree_text import walk_lines as walk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pkgjail.model import FileEntry
-    from pkgjail.sandbox.steps import Plan
+    from pkgjail.sandbox.steps import Plan, Step
 
+WAYS = ("tree", "mask", "whole", "binds")
 USERS = sorted({os.geteuid(), os.geteuid() or NOBODY})
 # What a jail has of its own.
 _OWN = (b"/dev", b"/proc", b"/sys", b"/tmp")
@@ -98,17 +99,23 @@ def promised(manifest: Manifest, root: bytes, uid: int) -> list[str]:
     return sorted(lines)
 
 
-def seen(manifest: Manifest, root: bytes, uid: int, kind: str = "binds") -> str:
+def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
     """What the user `uid` finds in the jail of `manifest`, or what has changed on the host."""
+    runtime = Path(os.environ["XDG_RUNTIME_DIR"]) / f"exactness-{uid}"
+    runtime.mkdir(exist_ok=True, mode=0o700)
+    os.chown(runtime, uid, uid)
 
     def build_and_enter() -> str:
-        with tempfile.TemporaryDirectory(prefix="pkgjail-cache-") as cache:
-            try:
-                made = _trees(manifest, root, Path(cache)) if kind == "tree" else {}
-                plan = plan_jail(manifest, JailOptions(), made_at_entry={}, root=root, trees=made)
-                return _in_namespaces(lambda: enter(plan))
-            except (DriftError, HostChangedError) as changed:
-                return "\n".join(f"{shown(path)} {found}" for path, found in changed.changes)
+        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+        try:
+            if way in ("tree", "mask"):  # the others notice it themselves
+                refuse_drift(manifest.files, root)
+            plan = plan_jail(
+                manifest, JailOptions(), made_at_entry={}, root=root, instead=_shown_by(way, manifest, root)
+            )
+            return _in_namespaces(lambda: enter(plan))
+        except (DriftError, HostChangedError) as changed:
+            return "\n".join(f"{shown(path)} {found}" for path, found in changed.changes)
 
     def enter(plan: Plan) -> str:
         try:
@@ -121,17 +128,11 @@ def seen(manifest: Manifest, root: bytes, uid: int, kind: str = "binds") -> str:
     return in_child(build_and_enter, uid)
 
 
-def _trees(manifest: Manifest, root: bytes, cache: Path) -> dict[bytes, bytes]:
-    """A metadata tree for every top directory, however small, that the jail does not have of its own."""
-    tops: dict[bytes, list[FileEntry]] = {}
-    for entry in manifest.files:
-        tops.setdefault(b"/" + entry.path.split(b"/", 2)[1], []).append(entry)
-    trees = {}
-    for top, entries in tops.items():
-        if top not in (b"/", *_OWN) and entries[0].kind == "directory" and can_have_tree(entries):
-            refuse_drift(entries, root)
-            trees[top] = bytes(ensure_tree(entries, root, cache))
-    return trees
+def _shown_by(way: str, manifest: Manifest, root: bytes) -> dict[bytes, Step]:
+    """The steps for every top directory, however small, that can be shown so."""
+    choosing._WORTH_IT = 0  # in a child of its own
+    choosing._ORDER = () if way == "binds" else (way,)  # type: ignore[assignment]
+    return instead_of_binds(choose(manifest, JailOptions(), root))
 
 
 def _in_namespaces(work: Callable[[], str]) -> str:
@@ -152,20 +153,20 @@ def _in_namespaces(work: Callable[[], str]) -> str:
 _DEEP = [Node(b"/d" * 300, "directory")]
 
 
-@pytest.mark.parametrize("kind", ["binds", "tree"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("uid", USERS)
 @settings(max_examples=40, deadline=None)
 @given(trees(directory_modes=(*DIRECTORY_MODES, *PRIVATE_MODES)), st.data())
 @example(_DEEP, None)
 def test_a_walk_of_the_jail_finds_the_manifest_and_nothing_else(
-    uid: int, kind: str, nodes: list[Node], data: st.DataObject | None
+    uid: int, way: str, nodes: list[Node], data: st.DataObject | None
 ) -> None:
     with tree(nodes) as root:
         whole = manifest_of(root)
         paths = [entry.path for entry in whole.files if entry.path != b"/"]
         left_out = data.draw(st.sets(st.sampled_from(paths), max_size=3)) if data and paths else set()
         manifest = without(whole, left_out)
-        assert seen(manifest, root, uid, kind).splitlines() == promised(manifest, root, uid)
+        assert seen(manifest, root, uid, way).splitlines() == promised(manifest, root, uid)
 
 
 @settings(max_examples=60, deadline=None)
@@ -206,45 +207,51 @@ def _change(root: bytes) -> None:
     shutil.rmtree(root + b"/lost")
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("uid", USERS)
-def test_all_that_changed_on_the_host_is_named_and_nothing_is_entered(uid: int) -> None:
+def test_all_that_changed_on_the_host_is_named_and_nothing_is_entered(uid: int, way: str) -> None:
+    """A bind of each file notices it by itself; overlays are held against the host before."""
     with tree(parse_tree(_DISK)) as root:
         manifest = manifest_of(root)
         _change(root)
-        assert seen(manifest, root, uid).splitlines() == [
-            "/a/gone is gone",
-            "/a/longer has 6 bytes, not 4",
-            "/a/now-a-directory is no longer a regular file",
-            "/a/now-a-link is no longer a regular file",
-            "/a/now-a-pipe is no longer a regular file",
-            "/a/other-mode has mode 4600, not 0644",
-            "/linked/x is gone",
-            "/linked/y is gone",
-            "/lost/deep/x is gone",
-        ]
+        is_overlay = way in ("tree", "mask")
+        file = "regular" if is_overlay else "regular file"
+        directories = ["/linked is no longer a directory", "/lost is gone", "/lost/deep is gone"]
+        assert sorted(seen(manifest, root, uid, way).splitlines()) == sorted(
+            [
+                "/a/gone is gone",
+                "/a/longer has 6 bytes, not 4",
+                f"/a/now-a-directory is no longer a {file}",
+                f"/a/now-a-link is no longer a {file}",
+                f"/a/now-a-pipe is no longer a {file}",
+                "/a/other-mode has mode 4600, not 0644",
+                "/lost/deep/x is gone",
+                *(directories if is_overlay else ("/linked/x is gone", "/linked/y is gone")),
+            ]
+        )
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("uid", USERS)
-def test_a_tree_is_held_against_the_host_before_it_is_used(uid: int) -> None:
-    """All that a bind of each file would notice, and links and directories besides."""
-    with tree(parse_tree(_DISK)) as root:
-        manifest = manifest_of(root)
-        _change(root)
-        assert seen(manifest, root, uid, "tree").splitlines() == [
-            "/a/gone is gone",
-            "/a/longer has 6 bytes, not 4",
-            "/a/now-a-directory is no longer a regular",
-            "/a/now-a-link is no longer a regular",
-            "/a/now-a-pipe is no longer a regular",
-            "/a/other-mode has mode 4600, not 0644",
-        ]
+def test_a_directory_that_became_a_link_is_noticed(uid: int, way: str) -> None:
+    """Also where no package lists it, so that it is not held against the manifest by itself.
+
+    An overlay of it is not made, and a bind mount does not follow the link.
+    """
+    with tree(parse_tree("/a/linked/deep/x\n/a/y")) as root:
+        found = manifest_of(root)
+        files = [replace(e, origin="parent" if e.kind == "directory" else e.origin) for e in found.files]
+        manifest = replace(found, files=tuple(files))
+        os.rename(root + b"/a/linked", root + b"/elsewhere")
+        os.symlink("../elsewhere", root + b"/a/linked")
+        assert seen(manifest, root, uid, way) == "/a/linked/deep/x is gone"
 
 
-@pytest.mark.parametrize("kind", ["binds", "tree"])
-def test_names_that_come_to_the_host_later_are_not_seen(kind: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_names_that_come_to_the_host_later_are_not_seen(way: str) -> None:
     """A bind of a whole directory would show them; a bind of each file does not."""
     with tree(parse_tree("/a/x\n/a/empty/")) as root:
         manifest = manifest_of(root)
-        before = seen(manifest, root, os.geteuid(), kind)
+        before = seen(manifest, root, os.geteuid(), way)
         make([Node(b"/a/new", "regular"), Node(b"/a/empty/new", "regular"), Node(b"/new", "directory")], root)
-        assert seen(manifest, root, os.geteuid(), kind) == before
+        assert seen(manifest, root, os.geteuid(), way) == before

@@ -29,12 +29,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 
 # From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
 ROWS = """
-    errors sandbox dirstate places
+    errors sandbox dirstate places holding
     prepared model
     patterns reporter cache
-    probe seals
-    policy graph files hashing manifest mounts trees backends explain
-    drift limiting loader
+    probe seals layers
+    policy graph files hashing manifest mounts trees masks whole backends explain
+    drift limiting loader choosing
     api jail
     export
     __init__
@@ -44,7 +44,9 @@ ROWS = """
 HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) for unit in row.split()}
 
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
-USERS_OF_THE_SANDBOX = {"mounts", "explain", "jail", "limiting", "loader", "prepared", "probe", "export"}
+USERS_OF_THE_SANDBOX = {
+    "mounts", "explain", "jail", "limiting", "loader", "prepared", "probe", "whole", "choosing", "export",
+}  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {

@@ -5,19 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import probe, trees
+from pkgjail import choosing, layers, probe, trees
 from pkgjail.errors import JailError
 from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.model import FileEntry, JailOptions, UserBind
-from pkgjail.sandbox.steps import HostFile, Overlay
+from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pkgjail.model import Manifest
 
 
@@ -43,15 +42,21 @@ def entries_of(root: Path) -> tuple[FileEntry, ...]:
     )
 
 
+def ensure(entries: tuple[FileEntry, ...], root: bytes, cache: Path) -> Path:
+    """The metadata tree of these entries."""
+    recipe = layers.Recipe("tree", entries, root, trees.make_tree)
+    return Path(os.fsdecode(layers.ensure(recipe, cache).path))
+
+
 def made(cache: Path) -> list[str]:
-    return sorted(os.listdir(cache / "trees"))
+    return sorted(set(os.listdir(cache / "layers")) - {"lock"})
 
 
 def test_a_tree_is_made_once(tmp_path: Path) -> None:
     entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
-    first = trees.ensure_tree(entries, root, tmp_path)
-    assert trees.ensure_tree(entries, root, tmp_path) == first
-    assert made(tmp_path) == [first.name]
+    first = ensure(entries, root, tmp_path)
+    assert ensure(entries, root, tmp_path) == first
+    assert made(tmp_path) == [first.parent.name]
     assert (first / "file").stat().st_size == 3
     assert (first / "file").stat().st_mtime_ns == (tmp_path / "root/d/file").stat().st_mtime_ns
     assert (first / "closed").stat().st_mode & 0o777 == 0o555
@@ -62,15 +67,14 @@ def test_builders_at_once_make_one_tree(tmp_path: Path) -> None:
     entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
     places: list[Path] = []
     threads = [
-        threading.Thread(target=lambda: places.append(trees.ensure_tree(entries, root, tmp_path)))
-        for _ in range(16)
+        threading.Thread(target=lambda: places.append(ensure(entries, root, tmp_path))) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(places) == 16
-    assert made(tmp_path) == [places[0].name]
+    assert made(tmp_path) == [places[0].parent.name]
 
 
 def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +86,7 @@ def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "setxattr", refuse)
     with pytest.raises(OSError, match="not supported"):
-        trees.ensure_tree(entries, root, tmp_path)
+        ensure(entries, root, tmp_path)
     assert made(tmp_path) == []
 
 
@@ -98,34 +102,36 @@ def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: 
 )
 def test_what_a_tree_can_show(change: dict[str, object], *, can: bool) -> None:
     fields: dict[str, object] = {"path": b"/d/f", "kind": "regular", "mode": 0o644, "size": 1, **change}
-    assert trees.can_have_tree([FileEntry(**fields)]) == can  # type: ignore[arg-type]
+    assert (trees.why_no_tree([FileEntry(**fields)]) == "") == can  # type: ignore[arg-type]
 
 
 def test_the_probe_remembers_that_it_works(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here it does (the tests need a kernel that can); it is tried once."""
-    assert probe.cannot_overlay(cache) == ""
-    monkeypatch.setattr(probe, "_try_overlay", lambda _: "tried again")
-    assert probe.cannot_overlay(cache) == ""
+    assert probe.why_not("tree", b"/usr", cache) == ""
+    monkeypatch.setattr(probe, "_try", lambda *_: "tried again")
+    assert probe.why_not("tree", b"/usr", cache) == ""
     assert not [name for name in os.listdir(cache) if name.startswith(".probe-")]
 
 
 def test_the_probe_does_not_remember_a_failure(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may come from where the caller was: a limit reached, a namespace without namespaces."""
     with monkeypatch.context() as patch:
-        patch.setattr(probe, "_try_overlay", lambda _: "unshare: No space left on device")
-        assert probe.cannot_overlay(cache) == "unshare: No space left on device"
-    assert probe.cannot_overlay(cache) == ""
+        patch.setattr(probe, "_try", lambda *_: "unshare: No space left on device")
+        assert probe.why_not("tree", b"/usr", cache) == "unshare: No space left on device"
+    assert probe.why_not("tree", b"/usr", cache) == ""
 
 
 def test_where_the_host_cannot_it_is_said_or_done_by_binds(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never silently weaker: both plans are exact, and 'tree' by name is refused."""
-    monkeypatch.setattr(probe, "_try_overlay", lambda _: "overlay create: Invalid argument")
+    monkeypatch.setattr(probe, "_try", lambda *_: "overlay create: Invalid argument")
     options = JailOptions(environment=default_environment())
-    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, options).steps)
+    assert not any(
+        isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, options).steps
+    )
     with pytest.raises(
-        JailError, match=r"'tree' for /usr: overlay create: Invalid argument; use '--plan binds'"
+        JailError, match=r"'tree' for /usr: overlay create: Invalid argument; use '--plan auto'"
     ):
         prepare(base_manifest, JailOptions(plan="tree"))
     assert cache.is_dir()
@@ -147,7 +153,9 @@ def test_a_bind_that_needs_a_place_in_it_makes_a_directory_binds_again(
     """An overlay is read-only: a mount point cannot be made in it."""
     bind = UserBind(source=bytes(tmp_path), destination=b"/usr/new/place", writable=False)
     options = JailOptions(binds=(bind,), environment=default_environment())
-    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, options).steps)
+    assert not any(
+        isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, options).steps
+    )
     assert run_in_jail(base_manifest, ["test", "-d", "/usr/new/place"], options) == 0
     assert cache.is_dir()
 
@@ -161,19 +169,21 @@ _TABLE = rb"""21 1 254:0 / / rw - ext4 /dev/vda rw
 
 @pytest.mark.parametrize(
     ("directory", "found"),
-    [(b"/usr", b"/usr/local site/cuda"), (b"/opt", None), (b"/usr/local", None), (b"", b"/")],
+    [(b"/usr", [b"/usr/local site/cuda"]), (b"/opt", []), (b"/usr/local", [])],
 )
-def test_a_mount_below_is_seen(tmp_path: Path, directory: bytes, found: bytes | None) -> None:
+def test_a_mount_below_is_seen(tmp_path: Path, directory: bytes, found: list[bytes]) -> None:
     """An overlay of /usr would not show a site's own filesystem in it."""
     (tmp_path / "mountinfo").write_bytes(_TABLE)
-    assert probe.mount_below(directory, tmp_path / "mountinfo") == found
+    assert probe.mounts_below(directory, tmp_path / "mountinfo") == found
 
 
 def test_a_directory_with_a_mount_in_it_gets_binds(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pkgjail.jail.mount_below", lambda _: b"/usr/local")
-    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, JailOptions()).steps)
+    monkeypatch.setattr(choosing, "mounts_below", lambda _: [b"/usr/local"])
+    assert not any(
+        isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, JailOptions()).steps
+    )
     with pytest.raises(JailError, match="/usr/local is a mount of its own"):
         prepare(base_manifest, JailOptions(plan="tree"))
     assert cache.is_dir()
@@ -207,11 +217,13 @@ def test_a_command_cannot_write_to_what_later_jails_are_made_from(
 def test_a_runtime_directory_that_is_full_means_binds(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pkgjail.jail.ensure_tree", refuse)
-    assert not any(isinstance(step, Overlay) for step in prepare(base_manifest, JailOptions()).steps)
+    monkeypatch.setattr(choosing, "ensure", refuse)
+    assert not any(
+        isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, JailOptions()).steps
+    )
     with pytest.raises(JailError, match="No space left"):
         prepare(base_manifest, JailOptions(plan="tree"))
     assert cache.is_dir()
@@ -221,4 +233,4 @@ def test_a_directory_that_others_may_write_to_is_not_used(cache: Path) -> None:
     """Anybody can make a directory of that name in /dev/shm before we do."""
     cache.mkdir()
     cache.chmod(0o777)
-    assert "is not this user's alone" in probe.cannot_overlay(cache)
+    assert "is not this user's alone" in probe.why_not("tree", b"/usr", cache)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 List or clear what pkgjail keeps in your cache directory ($XDG_CACHE_HOME/pkgjail or
 ~/.cache/pkgjail: loader caches, digests of files) and your runtime directory
-($XDG_RUNTIME_DIR/pkgjail or /dev/shm/pkgjail-UID: metadata trees, answers of probes). All of it is
+($XDG_RUNTIME_DIR/pkgjail or /dev/shm/pkgjail-UID: layers of overlays, answers of probes). All of it is
 made again when it is needed.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections import Counter
@@ -10,17 +11,35 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
 
 if TYPE_CHECKING:
-    import argparse
+    from pkgjail.choosing import Choice
 
 _DESCRIPTION = """\
-Print how the jail of a manifest would be put together on this host: which directories are shown as
-one overlay, which files by a bind mount each, and why. Needs no privilege and enters nothing.
+Print how the jail of a manifest would be put together on this host: how each top directory is shown,
+what was tried out for it, with what answer, and why so. Needs no privilege and enters nothing.
+
+  tree    one overlay over a tree of metadata; names that come to the host later stay out
+  mask    one overlay that hides names; those that come to the host while a jail runs can be seen in it
+  whole   a bind mount for each directory that has nothing else; open to later names likewise
+  binds   a bind mount a file; names that come later stay out
+
+With --plan auto it is the first of these that works here, and 'binds' for directories of few names.
 """
+_MEANING = {
+    "tree": "one overlay over a tree of metadata",
+    "mask": "one overlay that hides names, open to names that come to the host while a jail runs",
+    "whole": "whole directories where these have nothing else, open to names that come while a jail runs",
+    "binds": "a bind mount a file",
+}
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this verb's arguments and help."""
-    parser = verbs.add_parser("plan", help="show how a jail would be put together", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "plan",
+        help="show how a jail would be put together",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     add_jail_options(parser)
     parser.add_argument("--steps", action="store_true", help="print every step, in order")
@@ -30,16 +49,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
-    from pkgjail.jail import prepare, why_no_tree
+    from pkgjail.choosing import choose
+    from pkgjail.jail import prepare
     from pkgjail.model import Limits
 
-    manifest = load_manifest(arguments)
+    manifest, options = load_manifest(arguments), jail_options(arguments)
     root = os.fsencode(os.path.realpath(arguments.root))
-    options = jail_options(arguments)
     plan = prepare(manifest, options, root=root)
     counts = Counter(type(step).__name__ for step in plan.steps)
     facts: dict[str, Any] = {
-        "directories": {os.fsdecode(top): why for top, why in why_no_tree(manifest, root).items()},
+        "directories": {
+            os.fsdecode(choice.top): _facts(choice) for choice in choose(manifest, options, root)
+        },
         "steps": dict(sorted(counts.items())),
         "network": plan.network,
     }
@@ -53,13 +74,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _facts(choice: Choice) -> dict[str, Any]:
+    """`tried` has each way that was looked at, with why it cannot be had or null where it can."""
+    return {"way": choice.way, "why": choice.why, "tried": {way: why or None for way, why in choice.tried}}
+
+
 def _text(facts: dict[str, Any]) -> str:
     lines = []
-    for top, why in facts["directories"].items():
-        reason = (
-            f"a bind mount a file, for an overlay cannot be had: {why}" if why else "an overlay can be had"
-        )
-        lines.append(f"{top}: {reason}")
+    for top, choice in facts["directories"].items():
+        lines.append(f"{top}: {choice['way']}: {_MEANING[choice['way']]}")
+        if choice["why"]:
+            lines.append(f"    why: {choice['why']}")
+        lines += [f"    {way}: {why or 'works here, by a try-out'}" for way, why in choice["tried"].items()]
     lines += [f"{count:7,} {kind}" for kind, count in facts["steps"].items()]
     lines.append("network: the host's" if facts["network"] else "network: a loopback of its own")
     lines += [f"{name}: {how}" for name, how in facts.get("limits", {}).items()]

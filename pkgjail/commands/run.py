@@ -101,9 +101,10 @@ def add_jail_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--plan",
-        choices=("auto", "tree", "binds"),
+        choices=("auto", "tree", "mask", "whole", "binds"),
         default="auto",
-        help="how files are shown: an overlay for large directories, a bind mount a file, or what works here",
+        help="how files are shown: an overlay a large directory (tree, mask), a bind mount a directory "
+        "where it can be (whole), one a file (binds), or the first of these that works here (auto)",
     )
     parser.add_argument(
         "--verify",

@@ -93,6 +93,8 @@ class _Builder:
             "Content": self._content,
             "HostFile": self._host_file,
             "Overlay": self._overlay,
+            "MaskedOverlay": self._masked_overlay,
+            "WholeDirectory": self._whole_directory,
             "Seal": self._seal,
             "Bind": _bind_step,
             "Tmpfs": _tmpfs,
@@ -132,38 +134,65 @@ class _Builder:
         sc.mount_setattr(sc.AT_FDCWD, _NEW, sc.MOUNT_ATTR_RDONLY | _SAFE)
 
     def _host_file(self, path: bytes, mode: int, size: int | None) -> None:
-        self._refuse_elsewhere(path)
-        parent, _, name = path.rpartition(b"/")
-        try:
-            if parent != self._parent:
-                self._open_parent(parent)
-            tree = sc.open_tree(
-                self._host_directory,
-                name,
-                sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_SYMLINK_NOFOLLOW,
-            )
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise OSError(error.errno, error.strerror, path) from None
-            self._changes.append((path, "is gone"))
+        if (tree := self._copy_of_host(path)) < 0:
             return
         try:
-            found = os.fstat(tree)
-            if (change := _change(mode, size, found)) is not None:
+            if (change := _change(mode, size, os.fstat(tree))) is not None:
                 self._changes.append((path, change))
                 return
+            name = path.rpartition(b"/")[2]
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
             os.close(os.open(name, flags, mode & 0o777, dir_fd=self._jail_directory))
             sc.move_mount(tree, self._jail_directory, name)
         finally:
             os.close(tree)
 
+    def _whole_directory(self, path: bytes, mode: int) -> None:
+        if (tree := self._copy_of_host(path)) < 0:
+            return
+        try:
+            found = os.fstat(tree)
+            if not stat.S_ISDIR(found.st_mode):
+                self._changes.append((path, "is no longer a directory"))
+            elif stat.S_IMODE(found.st_mode) != mode:
+                self._changes.append((path, _other_mode(found, mode)))
+            else:
+                name = path.rpartition(b"/")[2]
+                os.mkdir(name, dir_fd=self._jail_directory)
+                sc.move_mount(tree, self._jail_directory, name)
+        finally:
+            os.close(tree)
+
+    def _copy_of_host(self, path: bytes) -> int:
+        """A mount of what the host has at `path`, to be attached; -1 where that is gone."""
+        self._refuse_elsewhere(path)
+        parent, _, name = path.rpartition(b"/")
+        flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_SYMLINK_NOFOLLOW
+        try:
+            if parent != self._parent:
+                self._open_parent(parent)
+            return sc.open_tree(self._host_directory, name, flags)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise OSError(error.errno, error.strerror, path) from None
+            self._changes.append((path, "is gone"))
+            return -1
+
     def _overlay(self, path: bytes, tree: bytes) -> None:
-        layer = _open_old(tree)
-        data = sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, _NO_SYMLINKS)
-        mounted = sc.fsmount_overlay(layer, data)
+        self._attach_overlay(path, tree, sc.fsmount_overlay)
+
+    def _masked_overlay(self, path: bytes, mask: bytes) -> None:
+        self._attach_overlay(path, mask, lambda *pair: sc.fsmount_masked(pair, _OLD + b"/proc"))
+
+    def _attach_overlay(self, path: bytes, layer: bytes, make: Callable[[int, int], int]) -> None:
+        """Attach at `path` what `make` makes of a layer and the host's directory of that path."""
+        layers = (
+            _open_old(layer),
+            sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, _NO_SYMLINKS),
+        )
+        mounted = make(*layers)
         sc.move_mount(mounted, sc.AT_FDCWD, _NEW + path)
-        for descriptor in (mounted, data, layer):
+        for descriptor in (mounted, *layers):
             os.close(descriptor)
 
     def _open_parent(self, parent: bytes) -> None:
@@ -192,10 +221,14 @@ def _change(mode: int, size: int | None, found: os.stat_result) -> str | None:
     if not stat.S_ISREG(found.st_mode):
         return "is no longer a regular file"
     if stat.S_IMODE(found.st_mode) != mode:
-        return f"has mode {stat.S_IMODE(found.st_mode):04o}, not {mode:04o}"
+        return _other_mode(found, mode)
     if size is not None and found.st_size != size:
         return f"has {found.st_size} bytes, not {size}"
     return None
+
+
+def _other_mode(found: os.stat_result, mode: int) -> str:
+    return f"has mode {stat.S_IMODE(found.st_mode):04o}, not {mode:04o}"
 
 
 def _write_new(path: bytes, mode: int, content: bytes) -> None:

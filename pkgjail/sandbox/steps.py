@@ -59,6 +59,26 @@ class Overlay(NamedTuple):
     tree: bytes
 
 
+class MaskedOverlay(NamedTuple):
+    """Show the host's directory of the path `path` there, less what the mask `mask` hides.
+
+    `mask` is a real path of the host; see `pkgjail.masks`.
+    """
+
+    path: bytes
+    mask: bytes
+
+
+class WholeDirectory(NamedTuple):
+    """Make a directory and bind the host's of the same path, which must have this mode, with all in it.
+
+    What is mounted further down on the host is not shown; see `pkgjail.whole`.
+    """
+
+    path: bytes
+    mode: int
+
+
 class Seal(NamedTuple):
     """Make everything mounted so far read-only, without set-user-ID and without devices."""
 
@@ -96,7 +116,10 @@ class Bind(NamedTuple):
     writable: bool
 
 
-Step = Union[Directory, Symlink, Content, HostFile, Overlay, Seal, Proc, Sys, Devices, Tmpfs, Bind]
+Step = Union[
+    Directory, Symlink, Content, HostFile, Overlay, MaskedOverlay, WholeDirectory, Seal, Proc, Sys, Devices,
+    Tmpfs, Bind,
+]  # fmt: skip
 
 
 class Plan(NamedTuple):

@@ -73,6 +73,7 @@ _NR_KEYCTL = {
 _FSOPEN_CLOEXEC = 0x1
 _FSMOUNT_CLOEXEC = 0x1
 _FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
 _FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -180,23 +181,42 @@ def fsmount_overlay(tree: int, data: int) -> int:
 
     Descriptors and not paths, which would have to be quoted; see fsopen(2), fsconfig(2), fsmount(2).
     """
+    return _fsmount_overlay(
+        (_FSCONFIG_SET_FD, b"lowerdir+", None, tree), (_FSCONFIG_SET_FD, b"datadir+", None, data)
+    )
+
+
+def fsmount_masked(layers: tuple[int, int], proc: bytes) -> int:
+    """Make an overlay of two layers, the upper one first; a descriptor.
+
+    `proc` is where a proc(5) is mounted: descriptors go by its links, since "lowerdir+" takes them
+    only from Linux 6.13 on.
+    """
+    paths = b":".join(b"%s/self/fd/%d" % (proc, layer) for layer in layers)
+    return _fsmount_overlay((_FSCONFIG_SET_STRING, b"lowerdir", paths, 0))
+
+
+def _fsmount_overlay(*parameters: tuple[int, bytes, bytes | None, int]) -> int:
+    """A new overlay, whose attributes are those of the user namespace ("userxattr"); a descriptor."""
     flags = ctypes.c_uint(_FSOPEN_CLOEXEC)
     context = _checked(
         _libc.syscall(ctypes.c_long(_NR_FSOPEN), ctypes.c_char_p(b"overlay"), flags), "overlay"
     )
     try:
-        _fsconfig(context, _FSCONFIG_SET_FLAG, b"userxattr", 0)
-        _fsconfig(context, _FSCONFIG_SET_FD, b"lowerdir+", tree)
-        _fsconfig(context, _FSCONFIG_SET_FD, b"datadir+", data)
-        _fsconfig(context, _FSCONFIG_CMD_CREATE, None, 0)
+        _fsconfig(context, _FSCONFIG_SET_FLAG, b"userxattr")
+        for command, key, value, descriptor in parameters:
+            _fsconfig(context, command, key, value, descriptor)
+        _fsconfig(context, _FSCONFIG_CMD_CREATE, None)
         arguments = (ctypes.c_int(context), ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(0))
         return _checked(_libc.syscall(ctypes.c_long(_NR_FSMOUNT), *arguments), "overlay")
     finally:
         os.close(context)
 
 
-def _fsconfig(context: int, command: int, key: bytes | None, descriptor: int) -> None:
-    what = (ctypes.c_int(context), ctypes.c_uint(command), ctypes.c_char_p(key), ctypes.c_void_p(None))
+def _fsconfig(
+    context: int, command: int, key: bytes | None, value: bytes | None = None, descriptor: int = 0
+) -> None:
+    what = (ctypes.c_int(context), ctypes.c_uint(command), ctypes.c_char_p(key), ctypes.c_char_p(value))
     result = _libc.syscall(ctypes.c_long(_NR_FSCONFIG), *what, ctypes.c_int(descriptor))
     _checked(result, b"overlay " + (key or b"create"))
 

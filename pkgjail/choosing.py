@@ -1,0 +1,220 @@
+"""Which way each top directory of a manifest is shown, and why: an overlay, or bind mounts.
+
+In order of preference, the first that this host can, directory by directory:
+
+    tree    an overlay over a metadata tree (`pkgjail.trees`): one mount, closed to later names
+    mask    an overlay with whiteouts (`pkgjail.masks`): one mount, open to names that come while it runs
+    whole   binds of whole directories where these have nothing else (`pkgjail.whole`): open likewise
+    binds   a bind a file: closed to later names
+
+A directory of few names is shown by `binds`, which is as quick and closed, unless `whole` is asked for by
+name. So is one that an overlay cannot show alike for every entry, if `tree` or `mask` is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pkgjail.cache import tree_directory
+from pkgjail.dirstate import observe_settled
+from pkgjail.errors import JailError
+from pkgjail.layers import Recipe, ensure
+from pkgjail.masks import make_mask, why_no_mask
+from pkgjail.model import record, text_path
+from pkgjail.mounts import new_mount_points
+from pkgjail.probe import mounts_below, mounts_left, why_not
+from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay, WholeDirectory
+from pkgjail.trees import make_tree, why_no_tree
+from pkgjail.whole import whole_directories
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pkgjail.model import FileEntry, JailOptions, Manifest
+    from pkgjail.sandbox.steps import Plan, Step
+
+    State = tuple[bytes, int, int, int, int]
+    # Why not, or "", the steps and what they rely on.
+    Answer = tuple[str, Mapping[bytes, Step], tuple[State, ...]]
+
+# What "auto" looks at, before a bind a file.
+_ORDER = ("tree", "mask", "whole")
+# A mount for each file is as quick below this many names.
+_WORTH_IT = 500
+# What the jail has of its own, and what is mounted around it: its root twice, proc and what covers its
+# parts, sys, devices, scratch.
+_OWN = (b"/", b"/dev", b"/proc", b"/sys", b"/tmp")
+_OWN_MOUNTS = 50
+
+
+@record
+class Choice:
+    """How the top directory `top` is shown.
+
+    `way` is "tree", "mask", "whole" or "binds". `tried` has each way that was looked at, with "" or
+    why it is not taken; `why` says so where nothing had to be tried. `instead` are the steps that show
+    a directory and all below it, as `plan_jail` takes them. `observed` are the states of
+    the directories that they rest on, of the host's and of the layer: once one has changed, choose again.
+    """
+
+    top: bytes
+    way: str
+    why: str = ""
+    tried: tuple[tuple[str, str], ...] = ()
+    instead: Mapping[bytes, Step]
+    observed: tuple[State, ...] = ()
+
+
+@record
+class _Subject:
+    """A top directory: its entries by path, itself first, and what stands apart in it."""
+
+    entries: Sequence[FileEntry]
+    root: bytes
+    mounts: Sequence[bytes]
+    places: Sequence[bytes]
+    thorough: bool = False
+
+    @property
+    def top(self) -> bytes:
+        return self.entries[0].path
+
+    @property
+    def on_host(self) -> bytes:
+        return self.root.rstrip(b"/") + self.top
+
+
+def choose(
+    manifest: Manifest, options: JailOptions, root: bytes, *, thorough: bool = False
+) -> tuple[Choice, ...]:
+    """Choose for each top directory, and make the layers that it takes. Needs no privilege.
+
+    Args:
+        manifest: what the jail holds.
+        options: `plan` says which way is wanted; in the binds' new mount points no overlay can be.
+        root: where the files of the manifest are, a real path.
+        thorough: look at every name of the layers that are there; see `pkgjail.layers`.
+
+    Raises:
+        JailError: the way that is wanted cannot be had for a directory.
+
+    """
+    places = new_mount_points(manifest, options)
+    return tuple(
+        _choose(
+            _Subject(
+                entries=entries,
+                root=root,
+                mounts=mounts_below(root.rstrip(b"/") + top),
+                places=[place for place in places if place.startswith(top + b"/")],
+                thorough=thorough,
+            ),
+            options.plan,
+        )
+        for top, entries in _tops(manifest).items()
+    )
+
+
+def instead_of_binds(choices: Sequence[Choice]) -> dict[bytes, Step]:
+    """All steps of the choices, as `pkgjail.mounts.plan_jail` takes them."""
+    return {path: step for choice in choices for path, step in choice.instead.items()}
+
+
+def refuse_too_many(plan: Plan) -> None:
+    """Refuse a plan of more mounts than the kernel allows. Raises `JailError`."""
+    wanted = sum(1 for step in plan.steps if isinstance(step, (HostFile, WholeDirectory)))
+    if wanted + _OWN_MOUNTS > (left := mounts_left()):
+        raise JailError(
+            f"cannot make a jail of {wanted:,} bind mounts: this host allows {max(left - _OWN_MOUNTS, 0):,} "
+            "more (fs.mount-max); use '--plan auto', or as root: sysctl -w fs.mount-max=1000000"
+        )
+
+
+def _tops(manifest: Manifest) -> dict[bytes, tuple[FileEntry, ...]]:
+    tops: dict[bytes, list[FileEntry]] = {}
+    for entry in manifest.files:
+        tops.setdefault(b"/" + entry.path.split(b"/", 2)[1], []).append(entry)
+    return {
+        top: tuple(entries)
+        for top, entries in tops.items()
+        if top not in _OWN and entries[0].path == top and entries[0].kind == "directory"
+    }
+
+
+def _choose(subject: _Subject, plan: str) -> Choice:
+    ways = _ORDER if plan == "auto" else (plan,)
+    if plan == "binds":
+        return _binds(subject, "asked for")
+    if plan != "whole" and len(subject.entries) < _WORTH_IT:
+        return _binds(subject, f"fewer than {_WORTH_IT} names, for which a bind a file is as quick")
+    tried: list[tuple[str, str]] = []
+    for way in ways:
+        try:
+            answer, instead, observed = _WAYS[way](subject)
+        except OSError as error:  # a runtime directory that is full, say
+            name = os.fsdecode(error.filename) if error.filename else str(tree_directory())
+            answer, instead, observed = f"{name}: {error.strerror}", {}, ()
+        tried.append((way, answer))
+        if not answer:
+            return Choice(top=subject.top, way=way, tried=tuple(tried), instead=instead, observed=observed)
+    if plan == "auto" or any(entry.origin == "entry" for entry in subject.entries):
+        return _binds(subject, "", tuple(tried))
+    raise JailError(
+        f"cannot use the plan '{plan}' for {text_path(subject.top)}: {tried[-1][1]}; "
+        "use '--plan auto' or 'binds'"
+    )
+
+
+def _binds(subject: _Subject, why: str, tried: tuple[tuple[str, str], ...] = ()) -> Choice:
+    return Choice(top=subject.top, way="binds", why=why, tried=tried, instead={})
+
+
+def _overlay(
+    subject: _Subject,
+    *,
+    way: str,
+    why_no: Callable[[Sequence[FileEntry]], str],
+    make: Callable[[bytes, Sequence[FileEntry], bytes], None],
+    step: Callable[[bytes, bytes], Step],
+) -> Answer:
+    """Why there can be no overlay, or the step for it."""
+    answer = why_no(subject.entries)
+    if subject.mounts:
+        answer = f"{text_path(subject.mounts[0])} is a mount of its own"
+    elif subject.places:
+        answer = f"a bind needs a new mount point there: {text_path(subject.places[0])}"
+    answer = answer or why_not(way, subject.on_host, tree_directory(), _sample(subject))
+    if answer:
+        return answer, {}, ()
+    recipe = Recipe(way, subject.entries, subject.root, make)
+    layer = ensure(recipe, tree_directory().resolve(), thorough=subject.thorough)
+    return "", {subject.top: step(subject.top, layer.path)}, layer.observed
+
+
+def _sample(subject: _Subject) -> bytes | None:
+    """A regular file with content that all may read, relative to the top directory."""
+    for entry in subject.entries:
+        if entry.kind == "regular" and entry.size and entry.mode & 0o004:
+            return entry.path[len(subject.top) + 1 :]
+    return None
+
+
+def _whole(subject: _Subject) -> Answer:
+    """Why no directory can be bound whole, or the steps for those that can."""
+    if answer := why_not("whole", subject.on_host, tree_directory()):
+        return answer, {}, ()
+    prefix = subject.root.rstrip(b"/")
+    paths = [prefix + e.path for e in subject.entries if e.kind == "directory"]
+    observed = observe_settled(filter(os.path.lexists, paths))
+    mounts = [mount[len(prefix) :] for mount in subject.mounts]
+    steps = whole_directories(subject.entries, subject.root, (*mounts, *subject.places))
+    return "", steps, observed
+
+
+_WAYS: dict[str, Callable[[_Subject], Answer]] = {
+    "tree": partial(_overlay, way="tree", why_no=why_no_tree, make=make_tree, step=Overlay),
+    "mask": partial(_overlay, way="mask", why_no=why_no_mask, make=make_mask, step=MaskedOverlay),
+    "whole": _whole,
+}

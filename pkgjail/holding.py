@@ -1,0 +1,47 @@
+"""Layers of overlays that jails use are held, so that nobody removes them meanwhile (flock(2)).
+
+In a mask that is half gone, hidden names of the host would appear. On the way into a jail, so light.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+
+def layers_of(steps: Iterable[tuple[Any, ...]]) -> list[bytes]:
+    """The layers that the steps of a program use (`pkgjail.sandbox.steps.assemble`)."""
+    return [step[2] for step in steps if step[0] in ("Overlay", "MaskedOverlay")]
+
+
+def hold(layers: Iterable[bytes]) -> list[int]:
+    """Hold layers until the descriptors that it returns are closed.
+
+    Raises:
+        OSError: one of them is gone, or being removed.
+
+    """
+    held: list[int] = []
+    try:
+        for layer in layers:
+            place = os.path.dirname(layer)
+            held.append(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(held[-1]), os.lstat(place)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)
+    except BaseException:
+        release(held)
+        raise
+    return held
+
+
+def release(held: Iterable[int]) -> None:
+    """Let go of what `hold` holds."""
+    for descriptor in held:
+        os.close(descriptor)

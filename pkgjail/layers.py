@@ -1,0 +1,240 @@
+"""Layers of overlays, kept: made once whatever number of jails asks, used only whole and unchanged.
+
+A layer is a directory with a record of it beside:
+
+    layers/KIND-BASE-STATE/layer     what overlayfs gets
+    layers/KIND-BASE-STATE/record    the proof that `layer` is whole and as it was made
+
+BASE stands for the manifest's entries, STATE for the host's directories as they were when the layer
+was made (`pkgjail.dirstate`). So a host that has changed asks for another layer, and a layer, once it
+has its name, never changes. It gets its name by rename(2), when its record is written.
+
+What is noticed when: at each use, every directory of the layer is held against the record, which shows
+any name that was added, removed or replaced, and any directory's changed mode, owner or attributes. A
+layer's file that was changed in place (its attributes, size or mode) shows when `thorough` is asked for,
+which looks at every name. A process that runs as the same user outside of a jail could write a record
+that fits; against that nothing helps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import marshal
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pkgjail.cache import make_private, remove_unused
+from pkgjail.dirstate import changed, observe, observe_settled
+from pkgjail.model import text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pkgjail.model import FileEntry
+
+    State = tuple[bytes, int, int, int, int]
+
+# Raised whenever what a layer holds, or its record, changes its form: a layer of another version of
+# pkgjail is none.
+_FORMAT = 1
+_ATTEMPTS = 5
+# A layer that was used within so many seconds may be about to be entered.
+_RECENT_SECONDS = 60
+_DIGEST = 32
+
+
+class Recipe(NamedTuple):
+    """How a layer is made: `make` fills an empty directory from entries and a root (a real path).
+
+    The first of `entries` is the top directory. `make` raises `OSError` where it cannot.
+    """
+
+    kind: str
+    entries: Sequence[FileEntry]
+    root: bytes
+    make: Callable[[bytes, Sequence[FileEntry], bytes], None]
+
+
+class Layer(NamedTuple):
+    """A layer that can be used: its path, and the states of all directories that it rests on.
+
+    They are those of the host that it was made from, and its own.
+    """
+
+    path: bytes
+    observed: tuple[State, ...]
+
+
+class _Record(NamedTuple):
+    """`directories` has (path in the layer, device, inode, mtime, ctime); `names` a digest of all."""
+
+    format: int
+    directories: tuple[State, ...]
+    names: bytes
+
+
+def ensure(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
+    """The layer of a recipe, made now where the cache has none that is whole and as it was made.
+
+    Safe beside others that want the same one: one makes it, the others wait and take it.
+
+    Args:
+        recipe: what it is made from.
+        cache: the directory that layers are kept in, a real path, private to the user.
+        thorough: look at every name of a layer that is there, not at its directories alone.
+
+    Raises:
+        OSError: it cannot be made there; `ENOTSUP` where the filesystem keeps no user attributes.
+
+    """
+    shelf = cache / "layers"
+    make_private(shelf)
+    directories = _directories(recipe)
+    observed = observe(directories)
+    base = f"{recipe.kind}-{_base(recipe)}"
+    place = shelf / _name(base, observed)
+    states = _states(place, thorough=thorough)
+    if not states:
+        with _one_builder(shelf):
+            for _ in range(_ATTEMPTS):
+                observed = observe_settled(directories)
+                place = shelf / _name(base, observed)
+                if is_whole(place, thorough=thorough) or _build(recipe, place, observed):
+                    break
+            else:
+                raise BlockingIOError(0, "its directories keep changing")
+            _sweep(shelf, base, place)
+            states = _states(place, thorough=False)
+    os.utime(place)  # when it was last used, for `pkgjail cache prune`
+    return Layer(bytes(place / "layer"), (*observed, *states))
+
+
+def is_whole(place: Path, *, thorough: bool = False) -> bool:
+    """Whether the layer at `place` (a member of `layers`) is complete and as it was made."""
+    return bool(_states(place, thorough=thorough))
+
+
+def _states(place: Path, *, thorough: bool) -> tuple[State, ...]:
+    """The states of all directories of the layer at `place`; none where it is not as it was made."""
+    layer = bytes(place / "layer")
+    try:
+        record = _read(place)
+        if record is None:
+            return ()
+        states = tuple([(layer + path, *state) for path, *state in record.directories])
+        if changed(states) or (thorough and _all_names(layer) != record.names):
+            return ()
+    except OSError:
+        return ()
+    return states
+
+
+def _directories(recipe: Recipe) -> list[bytes]:
+    """The host's directories in which a name that comes or goes matters to the layer."""
+    prefix = recipe.root.rstrip(b"/")
+    paths = (prefix + entry.path for entry in recipe.entries if entry.kind == "directory")
+    return list(filter(os.path.lexists, paths))
+
+
+def _base(recipe: Recipe) -> str:
+    """Changes with all that a layer is made from, but for the host's own state."""
+    rows = [(e.path, e.kind, e.mode, e.size, e.target, e.origin) for e in recipe.entries]
+    # Version 2: later ones tell objects that are shared, and so differ for equal content.
+    return hashlib.sha256(marshal.dumps((_FORMAT, recipe.root, rows), 2)).hexdigest()[:40]
+
+
+def _name(base: str, observed: tuple[State, ...]) -> str:
+    return f"{base}-{hashlib.sha256(marshal.dumps(observed, 2)).hexdigest()[:24]}"
+
+
+@contextlib.contextmanager
+def _one_builder(shelf: Path) -> Iterator[None]:
+    descriptor = os.open(shelf / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _build(recipe: Recipe, place: Path, observed: tuple[State, ...]) -> bool:
+    """Make the layer at `place`; False where the host's directories changed meanwhile."""
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
+    try:
+        layer = bytes(new / "layer")
+        os.mkdir(layer, 0o700)
+        recipe.make(layer, recipe.entries, recipe.root)
+        if changed(observed):
+            return False
+        _write(new, layer)
+        if os.path.lexists(place):  # not whole, or it would have been taken
+            _put_away(place)
+        os.rename(new, place)
+    finally:
+        if new.is_dir():
+            remove_unused(new)
+    return True
+
+
+def _write(place: Path, layer: bytes) -> None:
+    """Write the record of a layer that is finished."""
+    states = observe_settled(sorted(directory for directory, _, _ in os.walk(layer)))
+    directories = [(path[len(layer) :], *state) for path, *state in states]
+    data = marshal.dumps((_FORMAT, directories, _all_names(layer)), 2)
+    (place / "record").write_bytes(hashlib.sha256(data).digest() + data)
+
+
+def _read(place: Path) -> _Record | None:
+    """The record of a layer; None where there is none that this version of pkgjail wrote, as it did."""
+    found = os.lstat(place)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        return None
+    content = (place / "record").read_bytes()
+    digest, data = content[:_DIGEST], content[_DIGEST:]
+    if hashlib.sha256(data).digest() != digest:
+        return None
+    fields = marshal.loads(data)  # noqa: S302 - its digest was held against it
+    return _Record(*fields) if fields[0] == _FORMAT else None
+
+
+def _all_names(layer: bytes) -> bytes:
+    """A digest of the names in a layer, each with its inode's mode, size, times and identity."""
+    rows = []
+    for directory, directories, files in os.walk(layer):
+        for name in (*directories, *files):
+            path = os.path.join(directory, name)
+            found = os.lstat(path)
+            rows.append((path[len(layer) :], found.st_mode, found.st_uid, found.st_ino, found.st_ctime_ns))
+    return hashlib.sha256(marshal.dumps(sorted(rows), 2)).digest()
+
+
+def _put_away(place: Path) -> None:
+    """Give the name of something that cannot be used free; jails that use it keep it."""
+    going = place.with_name(f".going-{os.getpid()}-{place.name}")
+    os.rename(place, going)
+    _remove(going)
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory that nobody uses; what cannot be removed now is tried again another time."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            remove_unused(path)
+        else:
+            path.unlink()
+
+
+def _sweep(shelf: Path, base: str, place: Path) -> None:
+    """Remove what builders that were killed left, and this layer's forms of an earlier host."""
+    recent = place.lstat().st_mtime - _RECENT_SECONDS
+    for path in shelf.iterdir():
+        is_rest = path.name.startswith((".new-", ".going-"))
+        is_earlier = path.name.startswith(base + "-") and path != place
+        with contextlib.suppress(FileNotFoundError):
+            if is_rest or (is_earlier and path.lstat().st_mtime < recent):
+                _remove(path)
