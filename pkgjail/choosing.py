@@ -8,7 +8,8 @@ In order of preference, the first that this host can, directory by directory:
     binds   a bind a file: closed to later names
 
 A directory of few names is shown by `binds`, which is as quick and closed, unless `whole` is asked for by
-name. So is one that an overlay cannot show alike for every entry, if `tree` or `mask` is asked for.
+name. So is one with files made at entry, if `tree` or `mask` is asked for: an overlay is the same for every
+entry. And so is one of which the host has something else in every directory, if `whole` is.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _choose(subject: _Subject, plan: str) -> Choice:
         tried.append((way, answer))
         if not answer:
             return Choice(top=subject.top, way=way, tried=tuple(tried), instead=instead, observed=observed)
-    if plan == "auto" or any(entry.origin == "entry" for entry in subject.entries):
+    if plan in ("auto", "whole") or any(entry.origin == "entry" for entry in subject.entries):
         return _binds(subject, "", tuple(tried))
     raise JailError(
         f"cannot use the plan '{plan}' for {text_path(subject.top)}: {tried[-1][1]}; "
@@ -203,13 +204,15 @@ def _sample(subject: _Subject) -> bytes | None:
 
 def _whole(subject: _Subject) -> Answer:
     """Why no directory can be bound whole, or the steps for those that can."""
-    if answer := why_not("whole", subject.on_host, tree_directory()):
-        return answer, {}, ()
     prefix = subject.root.rstrip(b"/")
     paths = [prefix + e.path for e in subject.entries if e.kind == "directory"]
     observed = observe_settled(filter(os.path.lexists, paths))
     mounts = [mount[len(prefix) :] for mount in subject.mounts]
     steps = whole_directories(subject.entries, subject.root, (*mounts, *subject.places))
+    if not steps:
+        return "the host has something else in every directory", {}, ()
+    if answer := why_not("whole", prefix + next(iter(steps)), tree_directory()):
+        return answer, {}, ()
     return "", steps, observed
 
 

@@ -159,6 +159,7 @@ class _Whiteouts:
         self._links = 0
 
     def make(self, path: bytes) -> None:
+        """Make one at `path`."""
         if self._links == 0:
             os.mknod(self._spare, stat.S_IFCHR, os.makedev(0, 0))
         os.link(self._spare, path)

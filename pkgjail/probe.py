@@ -2,7 +2,7 @@
 
 Never by a version number: distributions carry features back, and containers take them away. The
 try-out mounts the very directory that is to be shown, in a throw-away user and mount namespace; its
-answer is kept for this boot, this user namespace and these filesystems.
+answer is kept for this boot, these namespaces and these filesystems.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ENOUGH = 4096
 def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
     """Why `directory` cannot be shown in this way here; "" where it can.
 
-    Success is remembered, for this boot, these filesystems and this user namespace; a failure may
-    pass (a limit that is reached), so it is tried again.
+    Success is remembered, for this boot, these filesystems and these user and mount namespaces; a
+    failure may pass (a limit that is reached), so it is tried again.
 
     Args:
         way: "tree" (a metadata tree over a data-only layer), "mask" (an overlay with whiteouts) or
@@ -40,7 +40,8 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
         make_private(cache)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         devices = f"{os.stat(cache).st_dev}-{os.stat(directory).st_dev}"
-        works = cache / f"{way}-{boot}-{os.stat('/proc/self/ns/user').st_ino}-{devices}"
+        namespaces = "-".join(str(os.stat(f"/proc/self/ns/{kind}").st_ino) for kind in ("user", "mnt"))
+        works = cache / f"{way}-{boot}-{namespaces}-{devices}"
         if works.exists():
             return ""
         with tempfile.TemporaryDirectory(prefix=".probe-", dir=cache) as scratch:

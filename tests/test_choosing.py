@@ -1,0 +1,206 @@
+"""Which way a directory is shown: the first that works here, or the one that is asked for, or a refusal."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import choosing, probe
+from pkgjail.choosing import choose, layers_of
+from pkgjail.errors import JailError
+from pkgjail.jail import default_environment, prepare, run_in_jail
+from pkgjail.model import FileEntry, JailOptions, UserBind
+from pkgjail.sandbox import syscalls as sc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pkgjail.choosing import Choice
+    from pkgjail.model import Manifest
+
+WAYS = ("tree", "mask", "whole", "binds")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache directory that is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "pkgjail"
+
+
+def chosen(manifest: Manifest, plan: str = "auto", root: bytes = b"/") -> dict[bytes, Choice]:
+    return {choice.top: choice for choice in choose(manifest, JailOptions(plan=plan), root)}
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
+    """Let the try-out of these ways fail."""
+    real = probe.why_not
+
+    def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
+        return f"no {way} today" if way in ways else real(way, directory, cache, sample)
+
+    monkeypatch.setattr(choosing, "why_not", why_not)
+
+
+@pytest.mark.parametrize(
+    ("failing", "tried"),
+    [
+        ((), {"tree": ""}),
+        (("tree",), {"tree": "no tree today", "mask": ""}),
+        (("tree", "mask"), {"tree": "no tree today", "mask": "no mask today", "whole": ""}),
+        (WAYS[:3], {"tree": "no tree today", "mask": "no mask today", "whole": "no whole today"}),
+    ],
+    ids=WAYS,
+)
+def test_the_first_that_works_is_taken(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...], tried: dict[str, str]
+) -> None:
+    """In the order in which they stand in the documentation; and the jail is a jail."""
+    fail(monkeypatch, *failing)
+    choice = chosen(base_manifest)[b"/usr"]
+    assert choice.way == WAYS[len(failing)]
+    assert dict(choice.tried) == tried
+    assert run_in_jail(base_manifest, ["true"], JailOptions(environment=default_environment())) == 0
+
+
+@pytest.mark.parametrize("way", WAYS[:3])
+def test_what_is_asked_for_is_refused_where_it_cannot_be_had(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Never silently another one."""
+    fail(monkeypatch, way)
+    if way == "whole":  # files alone are what 'whole' comes down to
+        assert chosen(base_manifest, way)[b"/usr"].way == "binds"
+        return
+    with pytest.raises(JailError, match=f"cannot use the plan '{way}' for /usr: no {way} today; use '--plan"):
+        prepare(base_manifest, JailOptions(plan=way))
+
+
+@pytest.mark.parametrize(
+    ("plan", "step", "way"),
+    [
+        ("tree", "Overlay", "tree"),
+        ("mask", "MaskedOverlay", "mask"),
+        ("whole", "WholeDirectory", "whole"),
+        ("binds", "HostFile", "binds"),
+    ],
+)
+def test_what_is_asked_for_is_done(base_manifest: Manifest, plan: str, step: str, way: str) -> None:
+    prepared = prepare(base_manifest, JailOptions(plan=plan))
+    counts = Counter(type(step).__name__ for step in prepared.steps)
+    others = {"Overlay", "MaskedOverlay", "WholeDirectory"} - {step}
+    assert counts[step] >= 1
+    assert not others & set(counts)
+    assert chosen(base_manifest, plan)[b"/usr"].way == way
+    assert len(layers_of(prepared)) == (plan in ("tree", "mask"))
+
+
+def test_a_small_directory_is_shown_by_binds(base_manifest: Manifest) -> None:
+    """Whatever overlay is asked for; 'whole' is for small ones too."""
+    for plan in ("auto", "tree", "mask"):
+        choice = chosen(base_manifest, plan)[b"/etc"]
+        assert (choice.way, choice.tried) == ("binds", ())
+        assert choice.why == "fewer than 500 names, for which a bind a file is as quick"
+    assert [way for way, _ in chosen(base_manifest, "whole")[b"/etc"].tried] == ["whole"]
+
+
+def test_a_directory_with_files_made_at_entry_is_no_overlay(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They differ from entry to entry, and an overlay is kept."""
+    monkeypatch.setattr(choosing, "_WORTH_IT", 1)
+    for plan in ("tree", "mask"):
+        choice = chosen(base_manifest, plan)[b"/etc"]
+        assert choice.way == "binds"
+        assert "is made at entry" in dict(choice.tried)[plan]
+    assert chosen(base_manifest)[b"/etc"].way in ("whole", "binds")
+
+
+@pytest.mark.parametrize(("way", "refused"), [("tree", True), ("mask", True), ("whole", False)])
+def test_a_bind_that_needs_a_place_in_it(
+    base_manifest: Manifest, tmp_path: Path, way: str, *, refused: bool
+) -> None:
+    """An overlay is read-only; with bind mounts that directory is the jail's own."""
+    bind = UserBind(source=bytes(tmp_path), destination=b"/usr/lib/new/place", writable=False)
+    options = JailOptions(binds=(bind,), environment=default_environment(), plan=way)
+    if refused:
+        with pytest.raises(JailError, match="a bind needs a new mount point there: /usr/lib/new/place"):
+            prepare(base_manifest, options)
+    else:
+        assert run_in_jail(base_manifest, ["test", "-d", "/usr/lib/new/place"], options) == 0
+
+
+def test_more_binds_than_the_kernel_allows_are_refused(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is mounted, and with the number; the overlay needs few."""
+    monkeypatch.setattr(choosing, "mounts_left", lambda: 150)
+    with pytest.raises(
+        JailError, match=r"of \d,\d\d\d bind mounts: this host allows 100 more \(fs.mount-max\)"
+    ):
+        prepare(base_manifest, JailOptions(plan="binds"))
+    assert prepare(base_manifest, JailOptions(plan="tree"))
+
+
+def test_how_many_mounts_are_left(tmp_path: Path) -> None:
+    (tmp_path / "sys" / "fs").mkdir(parents=True)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "sys" / "fs" / "mount-max").write_text("100\n")
+    (tmp_path / "self" / "mountinfo").write_text("one\ntwo\n")
+    assert probe.mounts_left(tmp_path) == 98
+
+
+def test_the_kernels_own_and_what_is_no_directory_is_not_asked_about(tmp_path: Path) -> None:
+    """A manifest may name them; the jail has its own."""
+    paths = [b"/", b"/dev", b"/link", b"/proc", b"/sys", b"/tmp", b"/usr"]
+    entries = [FileEntry(path=path, kind="directory", mode=0o755) for path in paths]
+    entries[2] = replace(entries[2], kind="symlink", target=b"usr")
+    assert list(choosing._tops(_manifest_of(entries))) == [b"/usr"]
+    assert tmp_path.is_dir()
+
+
+def _manifest_of(entries: list[FileEntry]) -> Manifest:
+    from tests.test_mounts import manifest
+
+    return replace(manifest(""), files=tuple(entries))
+
+
+@pytest.mark.parametrize("way", WAYS[:3])
+def test_a_try_out_mounts_the_directory_itself(cache: Path, way: str) -> None:
+    """So what is true of another filesystem, or of another depth of overlays, does not count."""
+    with os.scandir(b"/usr/bin") as names:
+        files = [found.name for found in names if found.is_file(follow_symlinks=False)]
+    sample = files[0]
+    assert probe.why_not(way, b"/usr/bin", cache, sample) == ""
+    assert [name.split("-")[0] for name in os.listdir(cache)] == [way]
+    assert (
+        probe.why_not(way, b"/proc/self/gone", cache, sample) == "/proc/self/gone: No such file or directory"
+    )
+
+
+_LIES = {
+    "fsmount_overlay": ("tree", "an overlay shows other content than the file has"),
+    "fsmount_masked": ("mask", "an overlay does not hide what it should"),
+    "open_tree": ("whole", "a bind mount shows other names"),
+}
+
+
+@pytest.mark.parametrize("call", _LIES)
+def test_a_try_out_looks_at_what_it_mounted(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A kernel that mounts it and shows something else is not believed."""
+    for path in ("host/sample", "other/sample", "other/more"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(f"what {path} has"[:11])
+    real, flags = sc.open_tree, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC
+    other = bytes(tmp_path / "other")
+    monkeypatch.setattr(sc, call, lambda *_: real(sc.AT_FDCWD, other, flags))
+    way, answer = _LIES[call]
+    assert probe.why_not(way, bytes(tmp_path / "host"), cache, b"sample") == answer
+    assert os.listdir(cache) == []

@@ -1,0 +1,272 @@
+"""Layers of overlays: made once, whole or not at all, and never used when they are not as they were made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import layers
+from pkgjail.cache import remove_tree
+from pkgjail.jail import default_environment, run_in_jail
+from pkgjail.masks import make_mask
+from pkgjail.model import FileEntry, JailOptions
+from pkgjail.trees import make_tree
+from tests.tree_text import walk_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pkgjail.model import Manifest
+
+_ENTRIES = (
+    FileEntry(path=b"/d", kind="directory", mode=0o755),
+    FileEntry(path=b"/d/empty", kind="directory", mode=0o755),
+    FileEntry(path=b"/d/file", kind="regular", mode=0o644, size=3),
+    FileEntry(path=b"/d/in", kind="directory", mode=0o755),
+    FileEntry(path=b"/d/in/file", kind="regular", mode=0o644, size=3),
+    FileEntry(path=b"/d/in/link", kind="symlink", mode=0o777, target=b"file", origin="alternative"),
+)
+_KINDS = {"tree": make_tree, "mask": make_mask}
+
+
+@pytest.fixture(params=_KINDS)
+def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> layers.Recipe:
+    """A tree and a mask in turn, of a host with two names more than the manifest."""
+    for directory in ("in", "empty"):
+        (tmp_path / "root" / "d" / directory).mkdir(parents=True)
+    for name in ("file", "in/file", "empty/hidden", "in/hidden"):
+        (tmp_path / "root" / "d" / name).write_text("abc")
+    return layers.Recipe(request.param, _ENTRIES, bytes(tmp_path / "root"), _KINDS[request.param])
+
+
+def ensure(recipe: layers.Recipe, cache: Path, *, thorough: bool = False) -> Path:
+    return Path(os.fsdecode(layers.ensure(recipe, cache, thorough=thorough).path)).parent
+
+
+def kept(cache: Path) -> list[str]:
+    return sorted(set(os.listdir(cache / "layers")) - {"lock"})
+
+
+def counting(recipe: layers.Recipe, log: Path) -> layers.Recipe:
+    """The same recipe, which writes a byte to `log` each time it is followed."""
+
+    def make(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
+        descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        os.write(descriptor, b".")
+        os.close(descriptor)
+        recipe.make(new, entries, root)
+
+    return recipe._replace(make=make)
+
+
+def _first_file(layer: Path) -> Path:
+    """A tree's file, or a mask's whiteout."""
+    return next(path for path in sorted(layer.rglob("*")) if not path.is_dir() and not path.is_symlink())
+
+
+def _replace_content(layer: Path) -> None:
+    path = _first_file(layer)
+    path.unlink()
+    path.write_text("own")
+
+
+def _link_elsewhere(layer: Path) -> None:
+    (layer / "in" / "link").unlink()
+    (layer / "in" / "link").symlink_to("/etc/shadow")
+
+
+def _other_layer(place: Path) -> None:
+    """Another directory of the same content, with the first one's record."""
+    (place / "layer").rename(place / "old")
+    (place / "layer").mkdir()
+    remove_tree(place / "old")
+
+
+def _set_attribute(layer: Path) -> None:
+    os.setxattr(layer / "in", "user.overlay.opaque", b"y")
+
+
+_TAMPERED = [
+    ("a name was added", lambda place: (place / "layer" / "in" / "added").touch()),
+    ("a directory was added", lambda place: (place / "layer" / "in" / "added").mkdir()),
+    ("a name was removed", lambda place: _first_file(place / "layer").unlink()),
+    ("a file was replaced", lambda place: _replace_content(place / "layer")),
+    ("a link was replaced", lambda place: _link_elsewhere(place / "layer")),
+    ("a directory's mode", lambda place: (place / "layer" / "in").chmod(0o700)),
+    ("a directory's attributes", lambda place: _set_attribute(place / "layer")),
+    ("its top was replaced", _other_layer),
+    ("all of it is gone", lambda place: remove_tree(place / "layer")),
+    ("the record is gone", lambda place: (place / "record").unlink()),
+    ("the record is cut", lambda place: os.truncate(place / "record", 40)),
+    ("the record is empty", lambda place: os.truncate(place / "record", 0)),
+    ("the record is a directory", lambda place: ((place / "record").unlink(), (place / "record").mkdir())),
+    ("others may write to it", lambda place: place.chmod(0o722)),
+]
+
+
+@pytest.mark.parametrize(("what", "tamper"), _TAMPERED, ids=[what for what, _ in _TAMPERED])
+def test_a_layer_that_is_not_as_it_was_made_is_made_again(
+    recipe: layers.Recipe, tmp_path: Path, what: str, tamper: Callable[[Path], object]
+) -> None:
+    place = ensure(recipe, tmp_path)
+    before = walk_lines(bytes(place / "layer"))
+    tamper(place)
+    assert not layers.is_whole(place), what
+    assert ensure(recipe, tmp_path) == place
+    assert walk_lines(bytes(place / "layer")) == before
+    assert kept(tmp_path) == [place.name]
+
+
+_IN_PLACE = [
+    ("tree", "its size", lambda path: os.truncate(path, 9)),
+    ("tree", "its attributes", lambda path: os.setxattr(path, "user.overlay.redirect", b"/in/hidden")),
+    ("tree", "its mode", lambda path: path.chmod(0o777)),
+    ("mask", "its mode", lambda path: path.chmod(0o777)),
+]
+
+
+@pytest.mark.parametrize(("kind", "what", "tamper"), _IN_PLACE, ids=[f"{k}, {w}" for k, w, _ in _IN_PLACE])
+def test_a_file_that_was_changed_in_place_shows_when_all_is_looked_at(
+    recipe: layers.Recipe, tmp_path: Path, kind: str, what: str, tamper: Callable[[Path], object]
+) -> None:
+    """As docs/concepts.md says: not at each entry, which looks at directories."""
+    recipe = recipe._replace(kind=kind, make=_KINDS[kind])
+    place = ensure(recipe, tmp_path)
+    before = walk_lines(bytes(place / "layer"))
+    tamper(_first_file(place / "layer"))
+    assert layers.is_whole(place), what
+    assert not layers.is_whole(place, thorough=True)
+    assert ensure(recipe, tmp_path, thorough=True) == place
+    assert walk_lines(bytes(place / "layer")) == before
+
+
+def test_a_layer_of_somebody_else_is_not_used(
+    recipe: layers.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ensure(recipe, tmp_path)
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    assert not layers.is_whole(place)
+    with pytest.raises(PermissionError, match="is not this user's alone"):
+        ensure(recipe, tmp_path)
+
+
+def test_a_layer_of_another_version_is_not_used(
+    recipe: layers.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of an earlier form, under the same name, once made every command answer 127."""
+    place = ensure(recipe, tmp_path)
+    monkeypatch.setattr(layers, "_FORMAT", layers._FORMAT + 1)
+    assert not layers.is_whole(place)
+    assert ensure(recipe, tmp_path) != place
+
+
+def test_what_a_killed_builder_left_is_removed_and_not_used(recipe: layers.Recipe, tmp_path: Path) -> None:
+    half = tmp_path / "layers" / ".new-half" / "layer"
+    half.mkdir(parents=True)
+    (half / "file").touch()
+    half.parent.parent.chmod(0o700)
+    place = ensure(recipe, tmp_path)
+    assert kept(tmp_path) == [place.name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda d: (d / "in" / "late").touch(), id="a name was added"),
+        pytest.param(lambda d: (d / "in" / "hidden").unlink(), id="a name went"),
+        pytest.param(lambda d: (d / "in" / "hidden").rename(d / "in" / "file"), id="a file was replaced"),
+        pytest.param(lambda d: d.rename(d.with_name("old")) and d.mkdir(), id="the directory was replaced"),
+        pytest.param(lambda d: d.chmod(0o750), id="the directory's mode"),
+    ],
+)
+def test_another_host_gets_another_layer(
+    recipe: layers.Recipe, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    """So that a mask never shows a name that came before the entry. The old one may be in use."""
+    first = ensure(recipe, tmp_path)
+    change(tmp_path / "root" / "d")
+    (tmp_path / "root" / "d" / "in").mkdir(exist_ok=True)
+    (tmp_path / "root" / "d" / "in" / "file").touch()
+    (tmp_path / "root" / "d" / "file").touch()
+    assert ensure(recipe, tmp_path) != first
+    assert first.is_dir()
+
+
+def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(recipe: layers.Recipe, tmp_path: Path) -> None:
+    """So that hosts that change do not fill the memory that layers lie in."""
+    old = ensure(recipe, tmp_path)
+    (tmp_path / "root" / "d" / "in" / "late").touch()
+    os.utime(old, (0, 0))
+    with layers.held([bytes(old / "layer")]):
+        new = ensure(recipe, tmp_path)
+        assert kept(tmp_path) == sorted([old.name, new.name])
+    (tmp_path / "root" / "d" / "in" / "later").touch()
+    os.utime(new, (0, 0))
+    newest = ensure(recipe, tmp_path)
+    assert kept(tmp_path) == [newest.name]
+
+
+def test_directories_that_change_while_a_layer_is_made(recipe: layers.Recipe, tmp_path: Path) -> None:
+    """It is made again from what is there then; and given up where that does not end."""
+    late = iter(range(3))
+
+    def restless(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
+        recipe.make(new, entries, root)
+        for number in late:
+            (tmp_path / "root" / "d" / "in" / f"late{number}").touch()
+            break
+
+    place = ensure(recipe._replace(make=restless), tmp_path)
+    assert kept(tmp_path) == [place.name]
+    assert layers.is_whole(place)
+    late = iter(range(3, 99))
+    (tmp_path / "root" / "d" / "in" / "another").touch()
+    with pytest.raises(BlockingIOError, match="keep changing"):
+        ensure(recipe._replace(make=restless), tmp_path)
+    assert kept(tmp_path) == [place.name]
+
+
+def _children(number: int, work: Callable[[], bool]) -> int:
+    """How many of so many processes, all at once, return true from `work`."""
+    ready_read, ready_write = os.pipe()
+    children = []
+    for _ in range(number):
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(ready_write)
+                os.read(ready_read, 1)  # returns when the parent closes its end
+                os._exit(0 if work() else 1)
+            finally:
+                os._exit(2)
+        children.append(child)
+    os.close(ready_write)
+    os.close(ready_read)
+    return sum(os.waitpid(child, 0)[1] == 0 for child in children)
+
+
+def test_of_64_at_once_on_a_cold_cache_one_makes_it(recipe: layers.Recipe, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    recipe = counting(recipe, log)
+    assert _children(64, lambda: ensure(recipe, tmp_path).is_dir()) == 64
+    assert log.read_bytes() == b"."
+    assert len(kept(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("plan", ["tree", "mask"])
+def test_64_jails_at_once_on_a_cold_cache(
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str
+) -> None:
+    """All right, and one layer; the loader's cache is made by each that finds none, and replaced whole."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = JailOptions(environment=default_environment(), plan=plan)
+    listed = {entry.path for entry in base_manifest.files}
+    hidden = next(f"/usr/bin/{n}" for n in os.listdir("/usr/bin") if f"/usr/bin/{n}".encode() not in listed)
+    words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", hidden]
+    assert _children(64, lambda: run_in_jail(base_manifest, words, options) == 0) == 64
+    assert [name.split("-")[0] for name in kept(tmp_path / "run" / "pkgjail")] == [plan]

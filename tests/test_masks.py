@@ -1,0 +1,262 @@
+"""What a mask and a minimal bind plan are made of: what they hide, bring and let through, as text."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import masks
+from pkgjail.masks import make_mask
+from pkgjail.model import FileEntry
+from pkgjail.whole import whole_directories
+from tests.tree_text import make, parse_tree, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HOST = """
+/d/file
+/d/in/a
+/d/in/b
+/d/in/deep/c
+/d/link -> file
+/d/none/x
+/d/none/y
+/d/odd\\x0a\\xff/z
+/d/same/one
+/d/same/two
+"""
+
+
+def entries_of(text: str, origin: str = "package") -> list[FileEntry]:
+    """The entries that a tree's text lists, in the order of their paths; `!` before one makes it ours."""
+    entries = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        node = parse_tree(line.removeprefix("!"))[0]
+        entries.append(
+            FileEntry(
+                path=node.path,
+                kind=node.kind,
+                mode=0o777 if node.kind == "symlink" else node.mode,
+                size=len(node.data) if node.kind == "regular" else None,
+                target=node.data if node.kind == "symlink" else None,
+                origin="alternative" if line.startswith("!") else origin,
+            )
+        )
+    return sorted(entries, key=lambda entry: entry.path)
+
+
+def mask_lines(mask: bytes) -> list[str]:
+    """A mask's names: a whiteout is `-`, an opaque directory `=`."""
+    lines = []
+    for directory, directories, files in os.walk(mask):
+        inner = directory[len(mask) :]
+        mark = " =" if b"user.overlay.opaque" in map(os.fsencode, os.listxattr(directory)) else ""
+        mode = stat.S_IMODE(os.lstat(directory).st_mode)
+        lines.append(f"{shown(inner)}/{'' if mode == 0o755 else f' {mode:04o}'}{mark}")
+        for name in [*directories, *files]:
+            path = os.path.join(directory, name)
+            found = os.lstat(path)
+            if stat.S_ISLNK(found.st_mode):
+                lines.append(f"{shown(path[len(mask) :])} -> {shown(os.readlink(path))}")
+            elif not stat.S_ISDIR(found.st_mode):
+                assert (stat.S_ISCHR(found.st_mode), found.st_rdev) == (True, 0)
+                lines.append(f"{shown(path[len(mask) :])} -")
+    return sorted(lines)
+
+
+# Each row: what it protects, what the manifest has of the host above, and the mask.
+_MASKS = [
+    (
+        "all of the host's: only the top is needed",
+        """
+        /d/
+        /d/file
+        /d/in/
+        /d/in/a
+        /d/in/b
+        /d/in/deep/
+        /d/in/deep/c
+        /d/link -> file
+        /d/none/
+        /d/none/x
+        /d/none/y
+        /d/odd\\x0a\\xff/
+        /d/odd\\x0a\\xff/z
+        /d/same/
+        /d/same/one
+        /d/same/two
+        """,
+        "/",
+    ),
+    (
+        "a whiteout hides a directory with all in it",
+        """
+        /d/
+        /d/same/
+        /d/same/one
+        /d/same/two
+        """,
+        """
+        /
+        /file -
+        /in -
+        /link -
+        /none -
+        /odd\\x0a\\xff -
+        """,
+    ),
+    (
+        "a directory of which nothing shows is opaque, and what is in it not looked at",
+        """
+        /d/
+        /d/file
+        /d/in/
+        /d/in/deep/
+        /d/link -> file
+        /d/none/ 0700
+        /d/odd\\x0a\\xff/
+        /d/odd\\x0a\\xff/z
+        /d/same/
+        /d/same/one
+        /d/same/two
+        """,
+        """
+        /
+        /in/ =
+        /in/deep/ =
+        /none/ 0700 =
+        """,
+    ),
+    (
+        "what is ours lies in the mask, over the host's or where it has none",
+        """
+        /d/
+        /d/file
+        /d/in/
+        !/d/in/a -> /elsewhere
+        /d/in/b
+        !/d/link -> /other
+        !/d/new/
+        !/d/new/n -> /x
+        /d/none/
+        /d/none/x
+        /d/none/y
+        /d/odd\\x0a\\xff/
+        /d/odd\\x0a\\xff/z
+        /d/same/ 0711
+        /d/same/one
+        /d/same/two
+        """,
+        """
+        /
+        /in/
+        /in/a -> /elsewhere
+        /in/deep -
+        /link -> /other
+        /new/ =
+        /new/n -> /x
+        /same/ 0711
+        """,
+    ),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> bytes:
+    make(parse_tree(_HOST), bytes(tmp_path / "root"))
+    return bytes(tmp_path / "root")
+
+
+def new_mask(tmp_path: Path) -> bytes:
+    (tmp_path / "new" / "layer").mkdir(parents=True)
+    return bytes(tmp_path / "new" / "layer")
+
+
+@pytest.mark.parametrize(("what", "listed", "expected"), _MASKS, ids=[row[0] for row in _MASKS])
+def test_what_a_mask_is_made_of(tmp_path: Path, root: bytes, what: str, listed: str, expected: str) -> None:
+    mask = new_mask(tmp_path)
+    make_mask(mask, entries_of(listed), root)
+    assert mask_lines(mask) == dedent(expected).strip().split("\n"), what
+    assert os.listdir(os.path.dirname(mask)) == [b"layer"]
+
+
+def test_where_no_attributes_can_be_kept_whiteouts_do_it(
+    tmp_path: Path, root: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tmpfs keeps user attributes since Linux 6.6."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    mask = new_mask(tmp_path)
+    make_mask(mask, entries_of("/d/\n/d/file\n/d/none/\n!/d/new/\n!/d/new/n -> /x"), root)
+    expected = "/ /in - /link - /new/ /new/n -> /x /none/ /none/x - /none/y - /odd\\x0a\\xff - /same -"
+    assert " ".join(mask_lines(mask)) == expected
+
+
+def test_one_device_has_no_more_links_than_a_filesystem_allows(
+    tmp_path: Path, root: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ext4 refuses the 65,001st; and a device for each whiteout would be slow."""
+    monkeypatch.setattr(masks, "_LINKS", 2)
+    mask = new_mask(tmp_path)
+    make_mask(mask, entries_of("/d/"), root)
+    links = [os.lstat(os.path.join(mask, name)).st_nlink for name in os.listdir(mask)]
+    assert links == [2, 2, 2, 2, 2, 2]
+
+
+def test_what_is_no_longer_a_directory_gets_no_mask(tmp_path: Path, root: bytes) -> None:
+    """Else nothing of what is to be seen in it would be."""
+    with pytest.raises(NotADirectoryError, match="is no longer a directory"):
+        make_mask(new_mask(tmp_path), entries_of("/d/\n/d/file/\n/d/file/x"), root)
+
+
+@pytest.mark.parametrize(
+    ("listed", "why"),
+    [
+        ("/d/\n/d/x 0044", ""),
+        ("/d/\n/d/x/ 0057", "the mode 0057 of /d/x gives its owner less than others"),
+    ],
+)
+def test_what_a_mask_can_show(listed: str, why: str) -> None:
+    """Files are the host's own; directories may be the mask's, which belongs to whoever made it."""
+    assert masks.why_no_mask(entries_of(listed)) == why
+
+
+# Each row: what it protects, what the manifest has, paths apart, and the directories that are bound whole.
+_WHOLE = [
+    ("two files and nothing else", "/d/\n/d/same/\n/d/same/one\n/d/same/two", "", "/d/same"),
+    ("one of them is not listed", "/d/\n/d/same/\n/d/same/one", "", ""),
+    ("one file by itself is no worse", "/d/\n/d/odd\\x0a\\xff/\n/d/odd\\x0a\\xff/z", "", ""),
+    ("the outermost", "/d/\n/d/in/\n/d/in/a\n/d/in/b\n/d/in/deep/\n/d/in/deep/c", "", "/d/in"),
+    ("what is in it counts too", "/d/\n/d/in/\n/d/in/a\n/d/in/b\n/d/in/deep/", "", ""),
+    ("another mode", "/d/\n/d/same/ 0711\n/d/same/one\n/d/same/two", "", ""),
+    ("another kind", "/d/\n/d/same/\n/d/same/one/\n/d/same/two", "", ""),
+    ("a name more", "/d/\n/d/same/\n/d/same/one\n/d/same/three\n/d/same/two", "", ""),
+    ("a mount point in it", "/d/\n/d/same/\n/d/same/one\n/d/same/two", "/d/same/one", ""),
+    ("a mount point itself", "/d/\n/d/same/\n/d/same/one\n/d/same/two", "/d/same", "/d/same"),
+    ("the host has none", "/d/\n/d/new/\n/d/new/x\n/d/new/y", "", ""),
+]
+
+
+@pytest.mark.parametrize(("what", "listed", "apart", "expected"), _WHOLE, ids=[row[0] for row in _WHOLE])
+def test_which_directories_are_bound_whole(
+    root: bytes, what: str, listed: str, apart: str, expected: str
+) -> None:
+    steps = whole_directories(entries_of(listed), root, [apart.encode()] if apart else [])
+    assert " ".join(map(shown, steps)) == expected, what
+
+
+@pytest.mark.parametrize(("target", "whole"), [("file", True), ("/elsewhere", False)])
+def test_a_link_of_ours_is_compared(tmp_path: Path, target: str, *, whole: bool) -> None:
+    """Nothing else would notice that the host has another one."""
+    make(parse_tree("/d/link -> file\n/d/a\n/d/b"), bytes(tmp_path))
+    entries = entries_of(f"/d/\n/d/a\n/d/b\n!/d/link -> {target}")
+    assert (b"/d" in whole_directories(entries, bytes(tmp_path), [])) == whole
