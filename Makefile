@@ -31,7 +31,7 @@ test: lint
 	$(VENV)/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term
 
 test-long: lint
-	$(VENV)/bin/python -m pytest --cov --cov-report=term
+	PKGJAIL_EXAMPLES=10000 $(VENV)/bin/python -m pytest --cov --cov-report=term
 
 lint: $(VENV)/development
 	@.ci/prerequisites $(TEST_PACKAGES)

@@ -25,6 +25,8 @@ TOP = Path(__file__).resolve().parent.parent
 # The distribution's own interpreter: every user may execute it, and it imports python-apt.
 SYSTEM_PYTHON = "/usr/bin/python3"
 NOBODY = 65534
+# How many random file trees are tried for exactness, over all plans and users; `make test-long` sets it.
+EXAMPLES = int(os.environ.get("PKGJAIL_EXAMPLES", "500"))
 _IMPORTED = ("networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete")
 
 
