@@ -33,12 +33,16 @@ def hold(layers: Iterable[bytes]) -> list[int]:
             place = os.path.dirname(layer)
             held.append(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(held[-1]), os.lstat(place)):
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)
+            _refuse_renamed(held[-1], place)
     except BaseException:
         release(held)
         raise
     return held
+
+
+def _refuse_renamed(descriptor: int, place: bytes) -> None:
+    if not os.path.samestat(os.fstat(descriptor), os.lstat(place)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)
 
 
 def release(held: Iterable[int]) -> None:

@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.cache import make_private, remove_unused
 from pkgjail.dirstate import changed, observe, observe_settled
-from pkgjail.model import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -126,7 +125,7 @@ def _states(place: Path, *, thorough: bool) -> tuple[State, ...]:
         record = _read(place)
         if record is None:
             return ()
-        states = tuple([(layer + path, *state) for path, *state in record.directories])
+        states = tuple([(layer + path, a, b, c, d) for path, a, b, c, d in record.directories])
         if changed(states) or (thorough and _all_names(layer) != record.names):
             return ()
     except OSError:

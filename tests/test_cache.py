@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -11,8 +12,7 @@ import pytest
 
 from pkgjail import cache
 from pkgjail.commands import main
-from pkgjail.errors import JailError
-from pkgjail.layers import held
+from pkgjail.holding import hold, release
 
 
 @pytest.mark.parametrize(
@@ -68,16 +68,26 @@ def test_pruning_takes_what_was_not_used_since(filled: Path) -> None:
 
 def test_pruning_leaves_what_a_jail_uses(filled: Path) -> None:
     """Without a mask's whiteouts the names that they hide would appear in the jail."""
-    with held([bytes(filled / "run/pkgjail/layers/one/layer")]):
-        assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"two"}
-        assert (filled / "run/pkgjail/layers/one/link").is_symlink()
+    held = hold([bytes(filled / "run/pkgjail/layers/one/layer")])
+    assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"two"}
+    assert (filled / "run/pkgjail/layers/one/link").is_symlink()
+    release(held)
     assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"one"}
 
 
-def test_what_was_removed_is_not_held(filled: Path) -> None:
+def test_what_was_removed_is_not_held(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A jail is not entered by a layer that went between the choice and the entry."""
-    with pytest.raises(JailError, match="was removed in this moment"), held([bytes(filled / "gone/layer")]):
-        pass
+    layer = bytes(filled / "run/pkgjail/layers/one/layer")
+    lock = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        (filled / "run/pkgjail/layers/one").rename(filled / "elsewhere")
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    for _ in range(2):  # gone after it was opened, then before
+        with pytest.raises(FileNotFoundError):
+            hold([layer])
 
 
 def test_the_command(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import trees
+from pkgjail import choosing
 from pkgjail.api import resolve
 from pkgjail.drift import as_found, find_drift, hold_host, refuse_drift
 from pkgjail.errors import DriftError, JailError
@@ -304,10 +304,10 @@ class Heard:
         self.warnings.append(message)
 
 
-@pytest.fixture(params=["binds", "tree"])
+@pytest.fixture(params=["binds", "whole", "mask", "tree"])
 def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> JailOptions:
-    """Every plan; with a tree for /usr, which has five names."""
-    monkeypatch.setattr(trees, "_WORTH_IT", 5)
+    """Every plan; with an overlay for /usr, which has five names."""
+    monkeypatch.setattr(choosing, "_WORTH_IT", 5)
     return JailOptions(plan=request.param)
 
 

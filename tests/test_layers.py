@@ -10,6 +10,7 @@ import pytest
 
 from pkgjail import layers
 from pkgjail.cache import remove_tree
+from pkgjail.holding import hold, release
 from pkgjail.jail import default_environment, run_in_jail
 from pkgjail.masks import make_mask
 from pkgjail.model import FileEntry, JailOptions
@@ -201,9 +202,10 @@ def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(recipe: layers.Reci
     old = ensure(recipe, tmp_path)
     (tmp_path / "root" / "d" / "in" / "late").touch()
     os.utime(old, (0, 0))
-    with layers.held([bytes(old / "layer")]):
-        new = ensure(recipe, tmp_path)
-        assert kept(tmp_path) == sorted([old.name, new.name])
+    held = hold([bytes(old / "layer")])
+    new = ensure(recipe, tmp_path)
+    release(held)
+    assert kept(tmp_path) == sorted([old.name, new.name])
     (tmp_path / "root" / "d" / "in" / "later").touch()
     os.utime(new, (0, 0))
     newest = ensure(recipe, tmp_path)
