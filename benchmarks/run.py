@@ -1,6 +1,6 @@
 """`make bench`: pkgjail beside the tools that do a part of the same work, in one run.
 
-    python benchmarks/run.py [--runs N] [--json] [--only resolve|entry|build]
+    python benchmarks/run.py [--runs N] [--json] [--only resolve|plans|entry|build]
 
 Times are of whole processes, by the clock. "Cold" and "warm" mean pkgjail's cache of hashes; the
 kernel's page cache is warm throughout. Progress goes to standard error.
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.building import build_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
+from benchmarks.plans import plan_subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,7 @@ APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 # Numbers of files; bubblewrap takes 9,000 arguments, and a bind is three.
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
-GROUPS = ("resolve", "entry", "build")
+GROUPS = ("resolve", "plans", "entry", "build")
 SLOW_BUILDS = 5
 
 
@@ -215,6 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "resolve"):
             rows += measure("resolve", resolve_subjects(place), options.runs)
             notes += resolve_notes()
+        if options.only in (None, "plans"):
+            with tempfile.TemporaryDirectory(prefix="pkgjail-bench-", dir="/dev/shm") as memory:
+                rows += measure("plans", plan_subjects(Path(memory)), options.runs)
         if options.only in (None, "entry"):
             found, said = entry_rows(place, options.runs)
             rows += found

@@ -50,7 +50,7 @@ def names_of(manifest: Path) -> set[str]:
     return {record["path"] for record in records if record["kind"] == "file"}
 
 
-@pytest.mark.parametrize("plan", ["binds", "tree"])
+@pytest.mark.parametrize("plan", ["binds", "whole", "mask", "tree"])
 def test_the_names_in_the_jail_are_the_manifests(anyone: Caller, manifest: Path, plan: str) -> None:
     """Exactness: 0 too many, 0 missing."""
     walked = anyone.pkgjail("run", "--plan", plan, manifest, "--", "python3", "-c", _WALK)

@@ -106,6 +106,7 @@ def _row(name: str, tries: str, success: str, got: str) -> str:
     ("plan", "network"),
     [
         pytest.param("tree", False, id="an overlay a directory, no network"),
+        pytest.param("mask", False, id="an overlay that hides names, no network"),
         pytest.param("binds", True, id="a bind a file, the host's network"),
     ],
 )

@@ -26,10 +26,12 @@ from pkgjail.sandbox.steps import (
     Content,
     Directory,
     HostFile,
+    MaskedOverlay,
     Overlay,
     Plan,
     Seal,
     Symlink,
+    WholeDirectory,
     assemble,
 )
 
@@ -63,7 +65,7 @@ def victim(tmp_path: Path) -> Iterator[Path]:
     assert [(name.name, name.read_text()) for name in place.iterdir()] == [("file", "kept")]
 
 
-_Made = Union[Content, Directory, HostFile, Overlay, Symlink]
+_Made = Union[Content, Directory, HostFile, MaskedOverlay, Overlay, Symlink, WholeDirectory]
 
 
 # While the builder works the host is at /old: what a link may be aimed at.
@@ -81,6 +83,9 @@ _Made = Union[Content, Directory, HostFile, Overlay, Symlink]
         pytest.param((Content(b"dir/new", 0o644, b"x"),), id="a path that is not absolute"),
         pytest.param((Content(b"/dir/", 0o644, b"x"),), id="a name that is empty"),
         pytest.param((Overlay(b"/link", b"/usr"),), id="an overlay at a link"),
+        pytest.param((MaskedOverlay(b"/link", b"/usr"),), id="a mask at a link"),
+        pytest.param((WholeDirectory(b"/link/usr", 0o755),), id="a whole directory through a link"),
+        pytest.param((WholeDirectory(b"/link", 0o755),), id="a whole directory in the place of a link"),
         pytest.param((Directory(b"/dir", 0o755),), id="a directory twice"),
         pytest.param((Content(b"/link", 0o644, b"x"),), id="content in the place of a link"),
     ],
