@@ -11,7 +11,7 @@ import pytest
 from pkgjail import layers
 from pkgjail.cache import remove_tree
 from pkgjail.holding import hold, release
-from pkgjail.jail import default_environment, run_in_jail
+from pkgjail.jail import default_environment, prepare_jail, run_in_jail
 from pkgjail.masks import make_mask
 from pkgjail.model import FileEntry, JailOptions
 from pkgjail.trees import make_tree
@@ -259,6 +259,44 @@ def test_of_64_at_once_on_a_cold_cache_one_makes_it(recipe: layers.Recipe, tmp_p
     assert len(kept(tmp_path)) == 1
 
 
+def _hidden(manifest: Manifest) -> str:
+    """A program of the host's that the manifest does not have."""
+    listed = {entry.path for entry in manifest.files}
+    paths = (f"/usr/bin/{name}" for name in sorted(os.listdir("/usr/bin")))
+    return next(path for path in paths if path.encode() not in listed)
+
+
+def _let_show(layer: Path, name: str) -> None:
+    """What a mask's whiteout hides; in a tree, any name at all."""
+    (layer / "bin" / name).unlink(missing_ok=True)
+    if layer.parent.name.startswith("tree"):
+        (layer / "bin" / name).symlink_to("env")
+
+
+_HARM: dict[str, Callable[[Path, str], object]] = {
+    "tampered with": lambda place, name: _let_show(place / "layer", name),
+    "removed": lambda place, _: remove_tree(place),
+    "half removed": lambda place, _: remove_tree(place / "layer" / "bin"),
+    "without its record": lambda place, _: (place / "record").unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", _HARM)
+@pytest.mark.parametrize("plan", ["tree", "mask"])
+def test_a_jail_that_was_prepared_does_not_use_a_layer_that_was_harmed(
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str, harm: str
+) -> None:
+    """It looks at each entry, and has it made again; a record is read when a layer is chosen."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    jail = prepare_jail(base_manifest, JailOptions(environment=default_environment(), plan=plan))
+    hidden = _hidden(base_manifest)
+    words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", hidden]
+    assert jail.run(words) == 0
+    (name,) = kept(tmp_path / "pkgjail")
+    _HARM[harm](tmp_path / "pkgjail" / "layers" / name, os.path.basename(hidden))
+    assert jail.run(words) == 0
+
+
 @pytest.mark.parametrize("plan", ["tree", "mask"])
 def test_64_jails_at_once_on_a_cold_cache(
     base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str
@@ -267,8 +305,6 @@ def test_64_jails_at_once_on_a_cold_cache(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = JailOptions(environment=default_environment(), plan=plan)
-    listed = {entry.path for entry in base_manifest.files}
-    hidden = next(f"/usr/bin/{n}" for n in os.listdir("/usr/bin") if f"/usr/bin/{n}".encode() not in listed)
-    words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", hidden]
+    words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", _hidden(base_manifest)]
     assert _children(64, lambda: run_in_jail(base_manifest, words, options) == 0) == 64
     assert [name.split("-")[0] for name in kept(tmp_path / "run" / "pkgjail")] == [plan]
