@@ -17,6 +17,7 @@ setup(
         "pkgjail.backends",
         "pkgjail.backends.debian",
         "pkgjail.commands",
+        "pkgjail.environments",
         "pkgjail.export",
         "pkgjail.files",
         "pkgjail.hashing",

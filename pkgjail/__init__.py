@@ -24,6 +24,14 @@ if TYPE_CHECKING:
         seal_host,
         write_manifest,
     )
+    from pkgjail.environments.build import build_environment
+    from pkgjail.environments.enter import enter_environment
+    from pkgjail.environments.isolation import (
+        build_chroot_environment,
+        isolate_environment,
+        remove_chroot_environment,
+    )
+    from pkgjail.environments.remove import remove_environment
     from pkgjail.errors import PkgjailError
     from pkgjail.export import export_manifest
     from pkgjail.hashing import hash_files
@@ -36,19 +44,25 @@ __version__ = "0.1.0"
 __all__ = [
     "PkgjailError",
     "available",
+    "build_chroot_environment",
+    "build_environment",
     "build_manifest",
     "closure_graph",
     "collect_files",
     "default_environment",
     "dump_manifest",
+    "enter_environment",
     "export_manifest",
     "hash_files",
+    "isolate_environment",
     "load_policy",
     "open_database",
     "parse_manifest",
     "plan_jail",
     "prepare_jail",
     "read_manifest",
+    "remove_chroot_environment",
+    "remove_environment",
     "resolve",
     "resolve_closure",
     "run_in_jail",
@@ -58,13 +72,19 @@ __all__ = [
 
 _HOMES = {
     "PkgjailError": "errors",
+    "build_chroot_environment": "environments.isolation",
+    "build_environment": "environments.build",
     "default_environment": "jail",
+    "enter_environment": "environments.enter",
     "export_manifest": "export",
     "hash_files": "hashing",
+    "isolate_environment": "environments.isolation",
     "parse_manifest": "manifest",
     "plan_jail": "mounts",
     "prepare_jail": "jail",
     "read_manifest": "manifest",
+    "remove_chroot_environment": "environments.isolation",
+    "remove_environment": "environments.remove",
     "run_in_jail": "jail",
 }
 

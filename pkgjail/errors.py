@@ -74,6 +74,11 @@ class DriftError(JailError):
     `accepted` changes are told all the same.
     """
 
+    _refused = "cannot enter the jail"
+    _advice = (
+        "make the manifest again with 'pkgjail resolve' and review what differs, or accept the host as it is "
+        "with '--allow-drift'"
+    )
     _shown = 20
 
     def __init__(self, changes: tuple[tuple[bytes, str], ...], *, accepted: bool = False) -> None:
@@ -82,18 +87,45 @@ class DriftError(JailError):
         self.accepted = accepted
 
     def __str__(self) -> str:
-        what = "entered all the same" if self.accepted else "cannot enter the jail"
+        what = "entered all the same" if self.accepted else self._refused
         lines = [f"{what}: the host has changed since the manifest was made:"]
         for path, found in self.changes[: self._shown]:
             lines.append(f"  {path.decode('utf-8', 'backslashreplace')} {found}")
         if len(self.changes) > self._shown:
             lines.append(f"  and {len(self.changes) - self._shown} more")
         if not self.accepted:
-            lines.append(
-                "make the manifest again with 'pkgjail resolve' and review what differs, or accept the "
-                "host as it is with '--allow-drift'"
-            )
+            lines.append(self._advice)
         return "\n".join(lines)
+
+
+class BuildDriftError(DriftError):
+    """The same, found while an environment was built of that manifest; it was not built."""
+
+    _refused = "cannot build the environment"
+    _advice = "make the manifest again with 'pkgjail resolve', and review what differs"
+
+
+class SurpriseError(PkgjailError):
+    """An environment is not as `build` left it; `surprises` pairs each path with what was found.
+
+    `doing` is what was asked for, with the environment's directory; `advice` what to do about it.
+    """
+
+    _shown = 20
+
+    def __init__(self, doing: str, surprises: tuple[tuple[bytes, str], ...], advice: str) -> None:
+        super().__init__(doing, surprises, advice)
+        self.doing = doing
+        self.surprises = surprises
+        self.advice = advice
+
+    def __str__(self) -> str:
+        lines = [f"cannot {self.doing}: it is not as 'pkgjail build' left it:"]
+        for path, found in self.surprises[: self._shown]:
+            lines.append(f"  {path.decode('utf-8', 'backslashreplace')} {found}")
+        if len(self.surprises) > self._shown:
+            lines.append(f"  and {len(self.surprises) - self._shown} more")
+        return "\n".join([*lines, self.advice])
 
 
 class CommandError(JailError):

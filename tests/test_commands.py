@@ -215,7 +215,7 @@ def test_completion_completes() -> None:
         text=True,
         check=False,
     )
-    assert ran.stdout.split() == ["resolve"]
+    assert sorted(ran.stdout.split()) == ["remove", "resolve"]
 
 
 def test_environment_variables(manifest: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ ROWS = """
     drift limiting loader choosing
     api jail
     export
+    environments
     __init__
     commands
     __main__
@@ -45,7 +46,8 @@ HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) f
 
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
 USERS_OF_THE_SANDBOX = {
-    "mounts", "explain", "jail", "limiting", "loader", "prepared", "probe", "whole", "choosing", "export",
+    "choosing", "environments", "explain", "export", "jail", "limiting", "loader", "mounts", "prepared",
+    "probe", "whole",
 }  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.

@@ -19,9 +19,22 @@ from pkgjail.errors import CommandError, InputError, PkgjailError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERBS = ("resolve", "show", "run", "shell", "plan", "backends", "cache", "export", "completion")
+VERBS = (
+    "resolve",
+    "show",
+    "run",
+    "shell",
+    "build",
+    "enter",
+    "remove",
+    "plan",
+    "backends",
+    "cache",
+    "export",
+    "completion",
+)
 
-_TAKE_COMMANDS = ("run",)
+_TAKE_COMMANDS = ("run", "enter")
 
 _EPILOG = """\
 exit status:
@@ -30,7 +43,7 @@ exit status:
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem is printed
   3    this host cannot (no package database)
   130  interrupted
-'run' and 'shell' end as the command in the jail does (128 + n after signal n), or with
+'run', 'shell' and 'enter' end as the command in the jail does (128 + n after signal n), or with
   125  whatever pkgjail could not do: bad usage, bad input, no package database, no user
        namespaces, the host has changed since the manifest was made
   126  the command cannot be executed

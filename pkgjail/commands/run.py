@@ -55,50 +55,39 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add all that may stand behind MANIFEST."""
     add_jail_options(parser)
-    parser.add_argument("--tty", "-t", action="store_true", help="give the command a terminal of its own")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+    add_command(parser)
     parser.set_defaults(run=run, failure=125)
 
 
-def _command(arguments: argparse.Namespace) -> list[str]:
-    """The command's words; options between MANIFEST and them are added to `arguments`.
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Add the command to run, and what says how."""
+    parser.add_argument("--tty", "-t", action="store_true", help="give the command a terminal of its own")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+
+
+def command_words(arguments: argparse.Namespace, rest: Parser) -> list[str]:
+    """The command's words; options between MANIFEST and them are added to `arguments` by `rest`.
 
     argparse gives all that follows MANIFEST to `command`, options of ours among it.
     """
     words: list[str] = arguments.command
     if words and words[0] != "--" and words[0].startswith("-"):
-        parser = Parser(prog="pkgjail run", **_TEXTS)
-        _add_rest(parser)
-        words = parser.parse_args(words, namespace=arguments).command
+        words = rest.parse_args(words, namespace=arguments).command
     words = words[1:] if words[:1] == ["--"] else words
     if not words:
         raise UsageError("there is no command to run; write it behind '--'")
     return words
 
 
-def add_jail_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which jail, and what of the host is bound into it."""
+def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True) -> None:
+    """Add the options that say which jail, and what of the host is bound into it.
+
+    With `resolving` also those that say what a whitelist is resolved against.
+    """
     parser.add_argument(
         "--cwd", action="store_true", help="bind the current directory, writable, and start in it"
     )
-    parser.add_argument(
-        "--bind",
-        action="append",
-        default=[],
-        metavar="SRC[:DST]",
-        help="show a directory or file of the host in the jail, writable (may be repeated)",
-    )
-    parser.add_argument(
-        "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"
-    )
-    parser.add_argument("--no-network", action="store_true", help="no network but a loopback of its own")
-    parser.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set a variable, or pass the caller's on (may be repeated)",
-    )
+    add_sight_options(parser)
     parser.add_argument(
         "--plan",
         choices=("auto", "tree", "mask", "whole", "binds"),
@@ -120,12 +109,37 @@ def add_jail_options(parser: argparse.ArgumentParser) -> None:
         help="enter a host that has changed since the manifest was made, as it is now; what differs is told",
     )
     add_limit_options(parser)
-    add_policy_arguments(parser)
+    if resolving:
+        add_policy_arguments(parser)
+
+
+def add_sight_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a jail shows besides its manifest."""
+    parser.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="SRC[:DST]",
+        help="show a directory or file of the host in the jail, writable (may be repeated)",
+    )
+    parser.add_argument(
+        "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"
+    )
+    parser.add_argument("--no-network", action="store_true", help="no network but a loopback of its own")
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable, or pass the caller's on (may be repeated)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
-    command = _command(arguments)
+    rest = Parser(prog="pkgjail run", **_TEXTS)
+    _add_rest(rest)
+    command = command_words(arguments, rest)
     manifest_file = [os.fsencode(path) for path in (arguments.manifest, os.path.realpath(arguments.manifest))]
     before = observe_settled(filter(os.path.lexists, manifest_file))  # ere it is read
     jail = open_jail(arguments, load_manifest(arguments))
@@ -182,13 +196,12 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
     from pkgjail.jail import default_environment
     from pkgjail.model import JailOptions, UserBind
 
-    binds = [_bind(text, writable=True) for text in arguments.bind]
-    binds += [_bind(text, writable=False) for text in arguments.ro_bind]
+    binds = named_binds(arguments)
     cwd = b"/"
     if arguments.cwd:
         cwd = os.getcwdb()
         binds.append(UserBind(source=cwd, destination=cwd, writable=True))
-    environment = {**default_environment(), **dict(filter(None, map(_variable, arguments.env)))}
+    environment = {**default_environment(), **named_variables(arguments)}
     return JailOptions(
         binds=tuple(binds),
         cwd=cwd,
@@ -199,6 +212,17 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
         allow_drift=arguments.allow_drift,
         limits=limits_of(arguments),
     )
+
+
+def named_binds(arguments: argparse.Namespace) -> list[UserBind]:
+    """The binds that `add_sight_options` names."""
+    binds = [_bind(text, writable=True) for text in arguments.bind]
+    return binds + [_bind(text, writable=False) for text in arguments.ro_bind]
+
+
+def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
+    """The variables that `add_sight_options` names."""
+    return dict(filter(None, map(_variable, arguments.env)))
 
 
 def _bind(text: str, *, writable: bool) -> UserBind:

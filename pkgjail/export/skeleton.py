@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.errors import InputError, Problem
 from pkgjail.export.common import DEVICES, KERNEL, entry_files, missing_directories, on_host, own_entries
@@ -12,7 +12,7 @@ from pkgjail.model import JailOptions, text_path
 from pkgjail.sandbox.steps import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pkgjail.model import Manifest
 
@@ -24,6 +24,16 @@ _DEVICE_LINKS = {
     b"stdin": b"fd/0",
     b"stdout": b"fd/1",
 }
+
+
+class Piece(NamedTuple):
+    """One name of a tree that is made: what kind it is, and what it holds or points to."""
+
+    path: bytes
+    kind: str
+    mode: int
+    content: bytes = b""
+    target: bytes = b""
 
 
 def content_at_entry(manifest: Manifest, root: bytes) -> dict[bytes, bytes]:
@@ -63,26 +73,43 @@ def write_skeleton(
 
     """
     _start(directory)
-    made = {entry.path for entry in entry_files(manifest)}
-    wanted = {parent for path in made for parent in _parents(path)}
     modes: list[tuple[bytes, int]] = []
-    for entry in own_entries(manifest):
-        place = on_host(directory, entry.path)
-        if entry.path in made:
-            _write(place, content.get(entry.path, b""), entry.mode)
-        elif entry.kind == "directory" and (mount_points or entry.path in wanted):
-            if entry.path != b"/":
+    for piece in pieces_of_skeleton(manifest, content, mount_points=mount_points, besides=besides):
+        place = on_host(directory, piece.path)
+        if piece.kind == "directory":
+            if piece.path != b"/":
                 os.mkdir(place, 0o700)
-            modes.append((place, entry.mode))
-        elif mount_points and entry.kind == "symlink":
-            os.symlink(entry.target or b"", place)
-        elif mount_points:
-            _write(place, b"", 0o444)
-    if mount_points:
-        _write_kernel_directories(manifest, directory, besides)
+            modes.append((place, piece.mode))
+        elif piece.kind == "symlink":
+            os.symlink(piece.target, place)
+        else:
+            _write(place, piece.content, piece.mode)
     # Last and from below, so that a directory without write permission can be filled.
     for place, mode in reversed(modes):
         os.chmod(place, mode)
+
+
+def pieces_of_skeleton(
+    manifest: Manifest,
+    content: Mapping[bytes, bytes],
+    *,
+    mount_points: bool,
+    besides: Sequence[bytes] = (),
+) -> Iterator[Piece]:
+    """What `write_skeleton` makes, a directory before what it holds; takes what that takes."""
+    made = {entry.path for entry in entry_files(manifest)}
+    wanted = {parent for path in made for parent in _parents(path)}
+    for entry in own_entries(manifest):
+        if entry.path in made:
+            yield Piece(entry.path, "regular", entry.mode, content.get(entry.path, b""))
+        elif entry.kind == "directory" and (mount_points or entry.path in wanted):
+            yield Piece(entry.path, "directory", entry.mode)
+        elif mount_points and entry.kind == "symlink":
+            yield Piece(entry.path, "symlink", 0o777, target=entry.target or b"")
+        elif mount_points:
+            yield Piece(entry.path, "regular", 0o444)
+    if mount_points:
+        yield from _kernel_directories(manifest, besides)
 
 
 def _start(directory: bytes) -> None:
@@ -101,15 +128,15 @@ def _start(directory: bytes) -> None:
             ) from None
 
 
-def _write_kernel_directories(manifest: Manifest, directory: bytes, besides: Sequence[bytes]) -> None:
+def _kernel_directories(manifest: Manifest, besides: Sequence[bytes]) -> Iterator[Piece]:
     there = {entry.path for entry in own_entries(manifest)}
     for path in sorted({*KERNEL, *missing_directories(manifest), *besides} - there):
-        os.mkdir(on_host(directory, path), 0o755)
-    os.mkdir(on_host(directory, b"/dev/shm"), 0o755)
+        yield Piece(path, "directory", 0o755)
+    yield Piece(b"/dev/shm", "directory", 0o755)
     for name in DEVICES:
-        _write(on_host(directory, b"/dev/" + name), b"", 0o444)
+        yield Piece(b"/dev/" + name, "regular", 0o444)
     for name, target in _DEVICE_LINKS.items():
-        os.symlink(target, on_host(directory, b"/dev/" + name))
+        yield Piece(b"/dev/" + name, "symlink", 0o777, target=target)
 
 
 def _parents(path: bytes) -> list[bytes]:

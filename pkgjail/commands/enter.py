@@ -1,0 +1,62 @@
+"""`pkgjail enter`: a command in an environment that `pkgjail build` made."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from typing import Any
+
+from pkgjail.commands.parser import Parser
+from pkgjail.commands.run import (
+    add_command,
+    add_jail_options,
+    command_words,
+    jail_options,
+    named_variables,
+)
+
+_DESCRIPTION = """\
+Run a command in the jail of an environment that 'pkgjail build' made. The environment is first held
+against its record: one that was changed, half built or half removed is refused. The options come
+on top of those that it was built with.
+"""
+_EPILOG = """\
+examples:
+  pkgjail enter ~/envs/spack -- gcc --version
+  pkgjail enter --cwd --no-network ~/envs/spack -- make
+
+The exit status is as with 'pkgjail run': the command's, 128 + n after signal n; 125 where pkgjail
+failed, 126 where the command cannot be executed, 127 where the jail has no such command.
+"""
+_TEXTS: dict[str, Any] = {
+    "usage": "pkgjail enter [options] DIR [options] -- COMMAND [ARGUMENT ...]",
+    "description": _DESCRIPTION,
+    "epilog": _EPILOG,
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser("enter", help="run a command in an environment", **_TEXTS)
+    parser.add_argument("directory", metavar="DIR", help="the environment's directory")
+    _add_rest(parser)
+
+
+def _add_rest(parser: argparse.ArgumentParser) -> None:
+    """Add all that may stand behind DIR."""
+    add_jail_options(parser, resolving=False)
+    add_command(parser)
+    parser.set_defaults(run=run, failure=125)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit status."""
+    from pkgjail.environments.enter import enter_environment
+
+    rest = Parser(prog="pkgjail enter", **_TEXTS)
+    _add_rest(rest)
+    command = command_words(arguments, rest)
+    options = replace(jail_options(arguments), environment=named_variables(arguments))
+    return enter_environment(os.fsencode(arguments.directory), command, options, terminal=arguments.tty)

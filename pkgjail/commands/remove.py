@@ -1,0 +1,46 @@
+"""`pkgjail remove`: take an environment away, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+_DESCRIPTION = """\
+Remove an environment that 'pkgjail build' made, or what an interrupted build or removal left of one.
+Nothing else is lost: what is mounted below, a name that 'build' did not make, a file that has other
+content now, a directory that was replaced by a link is told, and nothing is deleted.
+"""
+_EPILOG = """\
+examples:
+  pkgjail remove ~/envs/spack
+
+An empty directory is removed too: it is what may be left of an environment.
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "remove",
+        help="remove an environment",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", help="the environment's directory")
+    parser.add_argument("--json", action="store_true", help="print what was deleted as JSON")
+    parser.set_defaults(run=run, failure=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Remove it, and print how much that was."""
+    from pkgjail.environments.remove import remove_environment
+
+    removed = remove_environment(os.fsencode(arguments.directory))
+    if arguments.json:
+        print(json.dumps(removed._asdict(), indent=2))
+    else:
+        before = f"; {removed.gone:,} had gone before" if removed.gone else ""
+        print(f"{arguments.directory}: {removed.deleted:,} names deleted{before}")
+    return 0

@@ -1,0 +1,124 @@
+"""Enter an environment: its record and manifest are held against it, then a jail is made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pkgjail.environments.copied import copied_manifest
+from pkgjail.environments.looking import tampered
+from pkgjail.environments.places import lock, opened, read_file, state_of
+from pkgjail.environments.record import JOURNAL, MANIFEST, REMOVING, TREE
+from pkgjail.errors import InputError, JailError, Problem, SurpriseError
+from pkgjail.jail import default_environment, run_in_jail
+from pkgjail.manifest import manifest_digest, parse_manifest
+from pkgjail.model import JailOptions, text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pkgjail.environments.places import Place
+    from pkgjail.environments.record import Head, Record
+    from pkgjail.model import Manifest
+
+_INTERRUPTED = {JOURNAL: "its build was interrupted", REMOVING: "its removal was interrupted"}
+
+
+def enter_environment(
+    directory: bytes, argv: Sequence[str], options: JailOptions | None = None, *, terminal: bool = False
+) -> int:
+    """Run `argv` in the jail of an environment, and wait for its end.
+
+    Args:
+        directory: the environment's.
+        argv: as `run_in_jail` takes it.
+        options: what this entry has besides what the environment was built with. Its `environment`
+            comes on top of `default_environment` and the environment's own variables.
+        terminal: as `run_in_jail` takes it.
+
+    Returns:
+        The command's exit status, or 128 + n when signal n ended it.
+
+    Raises:
+        InputError: there is no environment, or its build or removal was interrupted.
+        SurpriseError: its manifest or its tree is not as it was built.
+        PkgjailError: another process removes it.
+        CommandError, DriftError, JailError: as `run_in_jail`.
+
+    """
+    with opened(directory, "enter") as place:
+        lock(place, "enter", alone=False)
+        whole = _whole_record(place)
+        manifest = _manifest(place, whole)
+        merged = _merged(whole.head, options or JailOptions())
+        _refuse_open_tree(place, merged)
+        root = whole.head.root
+        if whole.head.form == "copy":
+            manifest, root = copied_manifest(manifest), place.path + b"/" + TREE
+        return run_in_jail(manifest, argv, merged, root=root, terminal=terminal)
+
+
+def _whole_record(place: Place) -> Record:
+    state = state_of(place, "enter")
+    if state.record is None or state.file in _INTERRUPTED:
+        path = text_path(place.path)
+        raise InputError(
+            [
+                Problem(
+                    "",
+                    f"cannot enter {path}: {_INTERRUPTED[state.file]}; take away what is left with "
+                    f"'pkgjail remove {path}', and build it again",
+                )
+            ]
+        )
+    return state.record
+
+
+def _manifest(place: Place, whole: Record) -> Manifest:
+    """The manifest, after it and the tree were held against the record."""
+    found = tampered(place, whole.made)
+    data = read_file(place, MANIFEST)
+    if not found and (data is None or manifest_digest(data) != whole.head.manifest):
+        found = [(MANIFEST, "is not the manifest that it was built of")]
+    if data is None or found:
+        raise SurpriseError(
+            f"enter {text_path(place.path)}",
+            tuple(found),
+            "undo the change, or remove the environment and build it again",
+        )
+    return parse_manifest(data, text_path(place.path + b"/" + MANIFEST))
+
+
+def _merged(head: Head, options: JailOptions) -> JailOptions:
+    return replace(
+        options,
+        binds=(*head.binds, *options.binds),
+        network=head.network and options.network,
+        environment={**default_environment(), **head.variables, **options.environment},
+    )
+
+
+def _refuse_open_tree(place: Place, options: JailOptions) -> None:
+    """Refuse to let a command write to the environment: later entries are made from what lies there."""
+    here = place.path + b"/"
+    for bind in filter(lambda bind: bind.writable, options.binds):
+        source = os.path.realpath(bind.source).rstrip(b"/") + b"/"
+        if here.startswith(source) or source.startswith(here):
+            raise JailError(
+                f"cannot bind {text_path(bind.source)} writable: the environment {text_path(place.path)} "
+                "lies there, and later entries are made from it; bind a directory further down"
+            )
+
+
+def bound_directory(directory: bytes, wanted: bytes) -> bytes:
+    """`wanted` where the binds that the environment was built with show it at that path, else `/`.
+
+    Raises:
+        InputError: there is no environment.
+
+    """
+    with opened(directory, "enter") as place:
+        head = _whole_record(place).head
+    shown = (bind.destination for bind in head.binds if bind.source == bind.destination)
+    return wanted if any((wanted + b"/").startswith(path.rstrip(b"/") + b"/") for path in shown) else b"/"
