@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 _WITHIN = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+# As openat2(2) tells it.
+_WHY_NOT = {
+    errno.EXDEV: "it is a mount point; unmount it, or name a directory in it",
+    errno.ENOTDIR: "it is no directory",
+}
 
 
 class Place(NamedTuple):
@@ -99,11 +104,10 @@ def opened(directory: bytes, doing: str) -> Iterator[Place]:
 
 
 def _cannot(doing: str, path: bytes, error: OSError) -> InputError:
-    why = {
-        errno.ELOOP: "it is a symbolic link; name the directory itself",
-        errno.EXDEV: "it is a mount point; unmount it, or name a directory in it",
-        errno.ENOTDIR: "it is no directory",
-    }.get(error.errno or 0, error.strerror)
+    if os.path.islink(path):
+        why: str | None = "it is a symbolic link; name the directory itself"
+    else:
+        why = _WHY_NOT.get(error.errno or 0, error.strerror)
     return InputError([Problem("", f"cannot {doing} {text_path(path)}: {why}")])
 
 

@@ -108,7 +108,8 @@ def _delete_all(place: Place, made: tuple[Made, ...]) -> int:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise _refusal(place, ((path, error.strerror or ""),), _SO_FAR.format(deleted)) from error
+            why = f"cannot be opened: {error.strerror}"
+            raise _refusal(place, ((path, why),), _SO_FAR.format(deleted)) from error
         try:
             for name, one in held[path].items():
                 deleted += _delete(place, directory, name, one, deleted)
@@ -135,7 +136,7 @@ def _delete(place: Place, directory: int, name: bytes, made: Made, deleted: int)
             if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EISDIR, errno.ENOTDIR):
                 error.filename = made.path
                 raise
-            change = error.strerror or ""
+            change = f"cannot be deleted: {error.strerror}"
         else:
             return True
     raise _refusal(place, ((made.path, change),), _SO_FAR.format(deleted))

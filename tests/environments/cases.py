@@ -1,0 +1,74 @@
+"""A small tree, environments of it, and what may befall them: for the tests of environments."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tests.tree_text import walk_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+HOST = """
+/bin -> usr/bin
+/usr/bin/a 0755 = alpha
+/usr/bin/b 4755 = beta
+/usr/bin/to-a -> a
+/usr/closed/ 0555
+/usr/closed/c 0444 = gamma
+/usr/empty/
+/usr/nowhere -> /no/where
+/var/sticky/ 1777
+/zero =
+"""
+FORMS = ("host", "copy", "fstab")
+
+
+def around(place: bytes) -> list[str]:
+    """All that lies in and beside the environment."""
+    return walk_lines(os.path.dirname(place))
+
+
+def put(path: bytes, content: bytes) -> None:
+    """Write a file, over what is there."""
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def replace_file(path: bytes, content: bytes) -> None:
+    """A new file in the place of another, as editors do it."""
+    put(path + b"~", content)
+    os.rename(path + b"~", path)
+
+
+def rewrite_unseen(path: bytes, content: bytes) -> None:
+    """Other content of the same size, with the times of before."""
+    found = os.stat(path)
+    put(path, content)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def replace_by_link(path: bytes) -> None:
+    """A link to the user's own directory in the place of one of the tree's."""
+    os.rename(path, os.path.dirname(path.partition(b"/env/")[0] + b"/") + b"/old")
+    os.symlink(path.partition(b"/env/")[0] + b"/precious", path)
+
+
+def replace_directory(path: bytes) -> None:
+    """Another directory with the same names in the place of one of the tree's."""
+    os.rename(path, path + b".old")
+    os.mkdir(path)
+    os.rename(path + b".old/c", path + b"/c")
+    os.rmdir(path + b".old")
+
+
+def in_turn(*changes: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """All of `changes`, one after the other."""
+
+    def change(path: bytes) -> None:
+        for each in changes:
+            each(path)
+
+    return change

@@ -1,0 +1,254 @@
+"""Removal: it takes an environment away, and anything that `build` did not leave so stops it.
+
+What a removal must not touch is put into and beside environments, and compared with before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pkgjail.environments import remove
+from pkgjail.environments.enter import enter_environment
+from pkgjail.environments.remove import remove_environment
+from pkgjail.errors import InputError, SurpriseError
+from tests.environments.cases import (
+    around,
+    in_turn,
+    put,
+    replace_by_link,
+    replace_directory,
+    replace_file,
+    rewrite_unseen,
+)
+from tests.tree_text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+ESCAPES = Path(__file__).parent
+
+SURPRISES: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
+    "a file was added": (
+        lambda env: put(env + b"/root/usr/thesis", b"x"),
+        ["root/usr/thesis was not made by pkgjail"],
+    ),
+    "a file was added to an empty directory": (
+        lambda env: put(env + b"/root/usr/empty/x", b"x"),
+        ["root/usr/empty/x was not made by pkgjail"],
+    ),
+    "a file was added beside the record": (
+        lambda env: put(env + b"/notes", b"x"),
+        ["notes was not made by pkgjail"],
+    ),
+    "a file has the name of one that a build has": (
+        lambda env: put(env + b"/building.file", b"x"),
+        ["building.file was not made by pkgjail"],
+    ),
+    "an empty directory was added": (
+        lambda env: os.mkdir(env + b"/root/var/x"),
+        ["root/var/x was not made by pkgjail"],
+    ),
+    "a file was replaced": (
+        lambda env: replace_file(env + b"/root/usr/bin/a", b"alpha"),
+        ["root/usr/bin/a was replaced by another regular file"],
+    ),
+    "a file was written to": (
+        lambda env: put(env + b"/root/usr/bin/a", b"ALPHA"),
+        ["root/usr/bin/a has other content"],
+    ),
+    "a file was written to, with its times kept": (
+        lambda env: rewrite_unseen(env + b"/root/usr/bin/a", b"ALPHA"),
+        ["root/usr/bin/a has other content"],
+    ),
+    "a file has grown": (
+        lambda env: put(env + b"/root/zero", b"now"),
+        ["root/zero has 3 bytes, not 0"],
+    ),
+    "a file is a directory now": (
+        in_turn(lambda env: os.unlink(env + b"/root/zero"), lambda env: os.mkdir(env + b"/root/zero")),
+        ["root/zero is no longer a regular file"],
+    ),
+    "a directory is a link now": (
+        lambda env: replace_by_link(env + b"/root/usr/bin"),
+        ["root/usr/bin is no longer a directory"],
+    ),
+    "the tree is a link now": (
+        lambda env: replace_by_link(env + b"/root"),
+        ["root is no longer a directory"],
+    ),
+    "a directory was replaced": (
+        lambda env: replace_directory(env + b"/root/usr/closed"),
+        ["root/usr/closed was replaced by another directory"],
+    ),
+    "a link leads elsewhere": (
+        in_turn(
+            lambda env: os.symlink("/precious", env + b"/root/new"),
+            lambda env: os.rename(env + b"/root/new", env + b"/root/bin"),
+        ),
+        ["root/bin was replaced by another symbolic link"],
+    ),
+    "the manifest was edited": (
+        lambda env: put(env + b"/manifest.jsonl", b"{}\n"),
+        ["manifest.jsonl has 3 bytes, not N"],
+    ),
+    "several": (
+        in_turn(lambda env: put(env + b"/root/x", b"x"), lambda env: put(env + b"/root/zero", b"now")),
+        ["root/x was not made by pkgjail", "root/zero has 3 bytes, not 0"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SURPRISES)
+def test_a_surprise_stops_the_removal_before_anything_is_deleted(env: bytes, name: str) -> None:
+    """It is named, with all others; and what is there stays, by name, mode and content."""
+    change, expected = SURPRISES[name]
+    change(env)
+    before = around(env)
+    with pytest.raises(SurpriseError, match="nothing was deleted") as caught:
+        remove_environment(env)
+    found = sorted(f"{shown(path)} {what}" for path, what in caught.value.surprises)
+    assert [re.sub(r"not \d{2,}", "not N", line) for line in found] == expected
+    assert around(env) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda env: os.chmod(env + b"/root/usr/bin/a", 0), id="a mode"),
+        pytest.param(lambda env: os.chmod(env + b"/root/usr", 0o500), id="a directory's mode"),
+        pytest.param(lambda env: os.link(env + b"/root/usr/bin/a", env + b"-a"), id="another link"),
+        pytest.param(lambda env: os.utime(env + b"/root/usr/bin/a"), id="a time"),
+        pytest.param(lambda env: os.unlink(env + b"/root/usr/bin/a"), id="a file that is gone"),
+        pytest.param(lambda env: shutil.rmtree(env + b"/root/usr"), id="a directory that is gone"),
+        pytest.param(lambda env: os.unlink(env + b"/manifest.jsonl"), id="a manifest that is gone"),
+    ],
+)
+def test_what_loses_nothing_is_no_surprise(env: bytes, change: Callable[[bytes], object]) -> None:
+    change(env)
+    remove_environment(env)
+    assert not os.path.lexists(env)
+
+
+def test_an_environment_may_be_renamed(env: bytes) -> None:
+    os.rename(env, env + b"2")
+    remove_environment(env + b"2")
+    assert sorted(os.listdir(os.path.dirname(env))) == [b"beside", b"precious"]
+
+
+def test_a_copy_of_an_environment_is_not_the_one_that_was_built(env: bytes) -> None:
+    """Its names are not those that were recorded; the original goes, the copy stays."""
+    subprocess.run(["cp", "-a", env, env + b"2"], check=True)
+    for function in (remove_environment, lambda place: enter_environment(place, ["true"])):
+        with pytest.raises(InputError, match="it is a copy of an environment"):
+            function(env + b"2")
+    remove_environment(env)
+    assert os.path.exists(env + b"2/root/usr/bin/a")
+
+
+@pytest.mark.parametrize(
+    ("make_it", "why"),
+    [
+        pytest.param(lambda _: None, "No such file or directory", id="nothing"),
+        pytest.param(lambda place: put(place, b"x"), "it is no directory", id="a file"),
+        pytest.param(lambda place: os.symlink("beside", place), "it is a symbolic link", id="a link"),
+        pytest.param(
+            lambda place: shutil.copytree(ESCAPES, os.fsdecode(place)),
+            "it is no environment",
+            id="a directory",
+        ),
+        pytest.param(
+            in_turn(
+                os.mkdir,
+                lambda place: put(place + b"/building.jsonl", b'{"kind":"header"'),
+            ),
+            "it was not written by pkgjail",
+            id="a file of the user's with the journal's name",
+        ),
+        pytest.param(
+            in_turn(
+                os.mkdir,
+                lambda place: put(place + b"/environment.jsonl", b'{"kind":"header"}\n'),
+            ),
+            "it was not written by pkgjail",
+            id="a file of the user's with the record's name",
+        ),
+    ],
+)
+def test_what_is_no_environment_is_neither_removed_nor_entered(
+    place: bytes, make_it: Callable[[bytes], object], why: str
+) -> None:
+    make_it(place)
+    before = around(place)
+    for function in (remove_environment, lambda place: enter_environment(place, ["true"])):
+        with pytest.raises(InputError, match=why):
+            function(place)
+    assert around(place) == before
+
+
+def test_an_empty_directory_is_what_may_be_left_and_is_removed(place: bytes) -> None:
+    os.mkdir(place)
+    assert remove_environment(place) == (0, 0)
+    assert not os.path.exists(place)
+
+
+@pytest.mark.parametrize("directory", [b"/", b".", b"..", b"/usr/..", b""])
+def test_a_directory_without_a_name_is_refused(directory: bytes) -> None:
+    with pytest.raises(InputError, match="name the directory itself"):
+        remove_environment(directory)
+
+
+DURING: dict[str, tuple[Callable[[bytes], object], str]] = {
+    "a file is added": (
+        lambda env: put(env + b"/root/usr/late", b"x"),
+        "root/usr cannot be deleted: Directory not empty",
+    ),
+    "a file is replaced": (
+        lambda env: replace_file(env + b"/root/usr/bin/a", b"mine"),
+        "root/usr/bin/a was replaced by another regular file",
+    ),
+    "a directory becomes a link": (
+        lambda env: replace_by_link(env + b"/root/usr"),
+        "root/usr/empty cannot be opened: Too many levels of symbolic links",
+    ),
+    "the environment is moved": (lambda env: os.rename(env, env + b"2"), "/env was moved away"),
+    "the environment is replaced": (
+        in_turn(
+            lambda env: os.rename(env, env + b"2"),
+            os.mkdir,
+            lambda env: put(env + b"/mine", b"x"),
+        ),
+        "/env was replaced",
+    ),
+    "something is added beside the record": (
+        lambda env: put(env + b"/late", b"x"),
+        "/env cannot be deleted: Directory not empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DURING)
+def test_a_change_during_the_removal_stops_it(env: bytes, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the moment before the first deletion; nothing that was put there is lost."""
+    change, expected = DURING[name]
+    delete = remove._delete_all
+
+    def change_and_delete(*arguments: Any) -> int:
+        change(env)
+        return delete(*arguments)
+
+    monkeypatch.setattr(remove, "_delete_all", change_and_delete)
+    with pytest.raises(SurpriseError, match=r"it changed while it was being removed") as caught:
+        remove_environment(env)
+    ((path, found),) = caught.value.surprises
+    assert f"{shown(path)} {found}".endswith(expected)
+    kept = {line.partition(" ")[0].rpartition("/")[2] for line in around(env)}
+    assert kept >= {"beside", "letter"}
+    assert kept & {"late", "mine", "a", "env2"}
