@@ -67,7 +67,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     """Build the environment, and print what was built."""
     from pkgjail.environments.build import build_environment
-    from pkgjail.environments.places import split
+    from pkgjail.environments.directory import split
     from pkgjail.manifest import read_manifest
 
     manifest = read_manifest(arguments.manifest)

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from pkgjail.commands.console import ConsoleReporter
 from pkgjail.commands.parser import Parser
 from pkgjail.commands.run import (
     add_command,
@@ -59,4 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     _add_rest(rest)
     command = command_words(arguments, rest)
     options = replace(jail_options(arguments), environment=named_variables(arguments))
-    return enter_environment(os.fsencode(arguments.directory), command, options, terminal=arguments.tty)
+    with ConsoleReporter() as reporter:
+        return enter_environment(
+            os.fsencode(arguments.directory), command, options, terminal=arguments.tty, reporter=reporter
+        )

@@ -18,7 +18,7 @@ from pkgjail.drift import refuse_drift
 from pkgjail.environments import pieces
 from pkgjail.environments.copied import drops_bits
 from pkgjail.environments.copying import sync_filesystem, write_all
-from pkgjail.environments.places import lock, opened, split
+from pkgjail.environments.directory import lock, opened, split
 from pkgjail.environments.record import (
     FORMS,
     JOURNAL,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pkgjail.environments.places import Place
+    from pkgjail.environments.directory import Place
     from pkgjail.export.skeleton import Piece
     from pkgjail.model import Manifest, UserBind
     from pkgjail.reporter import Reporter

@@ -7,26 +7,35 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.environments.copied import copied_manifest
+from pkgjail.environments.directory import lock, opened, read_file, state_of
 from pkgjail.environments.looking import tampered
-from pkgjail.environments.places import lock, opened, read_file, state_of
 from pkgjail.environments.record import JOURNAL, MANIFEST, REMOVING, TREE
-from pkgjail.errors import InputError, JailError, Problem, SurpriseError
-from pkgjail.jail import default_environment, run_in_jail
+from pkgjail.errors import DriftError, InputError, JailError, Problem, SurpriseError
+from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.model import JailOptions, text_path
+from pkgjail.reporter import SILENT
+from pkgjail.seals import seal_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.environments.places import Place
+    from pkgjail.environments.directory import Place
     from pkgjail.environments.record import Head, Record
+    from pkgjail.jail import Jail
     from pkgjail.model import Manifest
+    from pkgjail.reporter import Reporter
 
 _INTERRUPTED = {JOURNAL: "its build was interrupted", REMOVING: "its removal was interrupted"}
 
 
 def enter_environment(
-    directory: bytes, argv: Sequence[str], options: JailOptions | None = None, *, terminal: bool = False
+    directory: bytes,
+    argv: Sequence[str],
+    options: JailOptions | None = None,
+    *,
+    terminal: bool = False,
+    reporter: Reporter = SILENT,
 ) -> int:
     """Run `argv` in the jail of an environment, and wait for its end.
 
@@ -36,6 +45,7 @@ def enter_environment(
         options: what this entry has besides what the environment was built with. Its `environment`
             comes on top of `default_environment` and the environment's own variables.
         terminal: as `run_in_jail` takes it.
+        reporter: likewise.
 
     Returns:
         The command's exit status, or 128 + n when signal n ended it.
@@ -53,10 +63,25 @@ def enter_environment(
         manifest = _manifest(place, whole)
         merged = _merged(whole.head, options or JailOptions())
         _refuse_open_tree(place, merged)
-        root = whole.head.root
         if whole.head.form == "copy":
-            manifest, root = copied_manifest(manifest), place.path + b"/" + TREE
-        return run_in_jail(manifest, argv, merged, root=root, terminal=terminal)
+            jail = _jail_of_copy(manifest, merged, place.path + b"/" + TREE, reporter)
+        else:
+            jail = prepare_jail(manifest, merged, root=whole.head.root, reporter=reporter)
+        return jail.run(argv, terminal=terminal)
+
+
+def _jail_of_copy(manifest: Manifest, options: JailOptions, tree: bytes, reporter: Reporter) -> Jail:
+    """The jail of a tree that was held against its record.
+
+    The record outranks a seal: that may be of an environment that was there before.
+    """
+    manifest = copied_manifest(manifest)
+    try:
+        return prepare_jail(manifest, options, root=tree, reporter=reporter)
+    except DriftError:
+        seal_host(manifest.files, tree)
+        options = replace(options, verify=options.verify or "all")
+        return prepare_jail(manifest, options, root=tree, reporter=reporter)
 
 
 def _whole_record(place: Place) -> Record:

@@ -15,7 +15,7 @@ from pkgjail.environments.record import JOURNAL, MANIFEST, SCRATCH, TREE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.environments.places import Place
+    from pkgjail.environments.directory import Place
     from pkgjail.environments.record import Made
 
 GONE = "is gone"

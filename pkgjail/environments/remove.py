@@ -13,14 +13,14 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.environments import looking
-from pkgjail.environments.places import lock, opened, state_of
+from pkgjail.environments.directory import lock, opened, state_of
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, SCRATCH
 from pkgjail.errors import PkgjailError, SurpriseError
 from pkgjail.model import text_path
 from pkgjail.probe import mount_below
 
 if TYPE_CHECKING:
-    from pkgjail.environments.places import Place
+    from pkgjail.environments.directory import Place
     from pkgjail.environments.record import Made
 
 

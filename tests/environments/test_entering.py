@@ -1,0 +1,257 @@
+"""Entering: by real commands in real jails, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.environments.build import build_environment
+from pkgjail.environments.enter import enter_environment
+from pkgjail.environments.remove import remove_environment
+from pkgjail.errors import JailError
+from pkgjail.manifest import write_manifest
+from pkgjail.model import JailOptions, UserBind
+from tests.environments.cases import put, replace_by_link, replace_file, rewrite_unseen
+from tests.test_exactness import manifest_of
+from tests.tree_text import parse_tree, tree, walk_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Caller
+
+# A host of one program, which needs no other file.
+BUSYBOX = b"/bin/busybox"
+WORDS = ("sh", "cat", "env", "find", "ls", "true", "test", "kill", "touch")
+SMALL = """
+/data/words = as built
+/data/closed/ 0555
+/data/closed/x 0444 = x
+/usr/bin/set 4755 = x
+/usr/bin/plain = no program
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[bytes]:
+    """A host of one program by several names."""
+    with tree(parse_tree(SMALL)) as root:
+        shutil.copy(BUSYBOX, root + b"/usr/bin/busybox")
+        for word in WORDS:
+            os.symlink("busybox", root + b"/usr/bin/" + word.encode())
+        yield root
+
+
+@pytest.fixture
+def manifest_file(host: bytes, anyone: Caller) -> Path:
+    """Its manifest, where the user may read it."""
+    path = anyone.home / "small.jsonl"
+    write_manifest(manifest_of(host), path)
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture(params=["host", "copy", "fstab"])
+def env(request: pytest.FixtureRequest, manifest_file: Path, host: bytes, anyone: Caller) -> str:
+    """An environment of each form, built by the command; its name in the user's home."""
+    form = [] if request.param == "host" else [f"--{request.param}"]
+    built = anyone.pkgjail("build", *form, "--root", os.fsdecode(host), manifest_file, "env")
+    assert built.returncode == 0, built.stderr
+    return "env"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "text"),
+    [
+        pytest.param(["true"], 0, "", id="it ends well"),
+        pytest.param(["sh", "-c", "exit 7"], 7, "", id="it fails"),
+        pytest.param(["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM, "", id="a signal ends it"),
+        pytest.param(["nope"], 127, "no such command in the jail", id="no such command"),
+        pytest.param(["plain"], 126, "cannot", id="no program"),
+        pytest.param([], 125, "there is no command to run", id="no command"),
+    ],
+)
+def test_the_exit_status_is_the_commands(
+    env: str, anyone: Caller, command: list[str], status: int, text: str
+) -> None:
+    """As with `run`; and an environment is entered again and again."""
+    for _ in range(2):
+        ran = anyone.pkgjail("enter", env, "--", *command)
+        assert (ran.returncode, text in ran.stderr) == (status, True), ran.stderr
+
+
+def test_the_jail_shows_the_manifest_and_nothing_else(env: str, anyone: Caller, host: bytes) -> None:
+    ran = anyone.pkgjail("enter", env, "--", "find", "/data", "/usr", "-xdev")
+    names = [line.split(" ")[0] for line in walk_lines(host)]
+    assert sorted(ran.stdout.split()) == sorted(names), ran.stderr
+
+
+def test_removal_leaves_the_host_and_the_home_as_they_were(
+    env: str, anyone: Caller, host: bytes, manifest_file: Path
+) -> None:
+    """After it was entered; and what is built there next is entered like the first."""
+    before = walk_lines(host)
+    for _ in range(2):
+        assert anyone.pkgjail("enter", env, "--", "true").returncode == 0
+        removed = anyone.pkgjail("remove", env, "--json")
+        assert (removed.returncode, json.loads(removed.stdout)["gone"]) == (0, 0), removed.stderr
+        assert os.listdir(anyone.home) == ["small.jsonl"]
+        built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), manifest_file, env)
+        assert built.returncode == 0, built.stderr
+    assert walk_lines(host) == before
+
+
+def test_options_of_the_build_count_at_each_entry_and_more_may_come(
+    anyone: Caller, manifest_file: Path, host: bytes
+) -> None:
+    """Binds and variables of both; an entry's variable outweighs; a network taken away stays so."""
+    (anyone.home / "in").mkdir()
+    (anyone.home / "in" / "letter").write_text("dear")
+    recorded = ["--no-network", "--ro-bind", "in:/srv/in", "--env", "A=build", "--env", "B=build"]
+    arguments = ["--root", os.fsdecode(host), *recorded]
+    assert anyone.pkgjail("build", *arguments, manifest_file, "env").returncode == 0
+    script = "cat /srv/in/letter /srv/more/letter; env; ls /sys/class/net"
+    added = ["--env", "B=entry", "--ro-bind", "in:/srv/more"]
+    ran = anyone.pkgjail("enter", "env", *added, "--", "sh", "-c", script)
+    assert ran.stdout.startswith("deardear"), ran.stderr
+    lines = set(ran.stdout.removeprefix("deardear").splitlines())
+    assert {"A=build", "B=entry", "HOME=/tmp"} <= lines
+    assert "B=build" not in lines
+    assert "lo" in ran.stdout.splitlines()[-1]
+
+
+def test_a_copy_outlives_a_change_of_the_host(anyone: Caller, manifest_file: Path, host: bytes) -> None:
+    """The host's environment stops, the copy goes on with what it had."""
+    root = ["--root", os.fsdecode(host)]
+    assert anyone.pkgjail("build", *root, manifest_file, "live").returncode == 0
+    assert anyone.pkgjail("build", "--copy", *root, manifest_file, "kept").returncode == 0
+    replace_file(host + b"/data/words", b"upgraded")
+    ran = anyone.pkgjail("enter", "live", "--", "cat", "/data/words")
+    assert (ran.returncode, "/data/words" in ran.stderr) == (125, True)
+    ran = anyone.pkgjail("enter", "kept", "--", "cat", "/data/words")
+    assert (ran.returncode, ran.stdout) == (0, "as built")
+
+
+def test_dropped_bits_are_told(anyone: Caller, manifest_file: Path, host: bytes) -> None:
+    """A set-user-ID program would run as whoever copied it."""
+    built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), manifest_file, "env")
+    assert "1 names are copied without their set-user-ID and set-group-ID bits: /usr/bin/set" in built.stderr
+    assert (anyone.home / "env/root/usr/bin/set").stat().st_mode & 0o7777 == 0o755
+
+
+def test_files_that_may_not_be_read_are_told_all_at_once(user: Caller, host: bytes) -> None:
+    for name in ("one", "two"):
+        put(host + b"/data/" + name.encode(), b"secret")
+        os.chmod(host + b"/data/" + name.encode(), 0o600)
+    if os.geteuid() == user.uid:
+        os.chmod(host + b"/data/one", 0)
+        os.chmod(host + b"/data/two", 0)
+    write_manifest(manifest_of(host), user.home / "m.jsonl")
+    (user.home / "m.jsonl").chmod(0o644)
+    built = user.pkgjail("build", "--copy", "--root", os.fsdecode(host), "m.jsonl", "env")
+    assert built.returncode == 1
+    assert "cannot copy 2 of the manifest's files" in built.stderr
+    assert "  /data/one\n  /data/two\n" in built.stderr
+    assert not (user.home / "env").exists()
+
+
+def edit(env: bytes, old: bytes, new: bytes) -> None:
+    """Change a word of the record."""
+    path = Path(os.fsdecode(env + b"/environment.jsonl"))
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
+def half_build(env: bytes) -> None:
+    """The journal where the record was, as before the last name was made."""
+    path = Path(os.fsdecode(env + b"/environment.jsonl"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.with_name("building.jsonl").write_bytes(b"".join(lines[:-2]))
+    path.unlink()
+
+
+TAMPERED: dict[str, tuple[Callable[[bytes], object], str]] = {
+    "a name was added": (lambda env: put(env + b"/root/data/new", b"x"), "root/data/new was not made by"),
+    "a name is gone": (lambda env: os.unlink(env + b"/root/data/words"), "root/data/words is gone"),
+    "a file was replaced": (
+        lambda env: replace_file(env + b"/root/data/words", b"As built"),
+        "root/data/words was replaced by another regular file",
+    ),
+    "a file was written to": (
+        lambda env: rewrite_unseen(env + b"/root/data/words", b"As built"),
+        "root/data/words has other content",
+    ),
+    "a directory is a link": (
+        lambda env: replace_by_link(env + b"/root/data"),
+        "root/data is no longer a directory",
+    ),
+    "the manifest was edited": (
+        lambda env: put(env + b"/manifest.jsonl", b"x"),
+        "manifest.jsonl has 1 bytes",
+    ),
+    "the record was edited": (
+        lambda env: edit(env, b"words", b"WORDS"),
+        "it is cut off or was edited",
+    ),
+    "the record is of a newer pkgjail": (
+        lambda env: edit(env, b'"schema":1', b'"schema":2'),
+        "it has schema 2, and this pkgjail knows 1",
+    ),
+    "its build was interrupted": (
+        half_build,
+        "its build was interrupted; take away what is left with 'pkgjail remove",
+    ),
+    "its removal was interrupted": (
+        lambda env: os.rename(env + b"/environment.jsonl", env + b"/removing.jsonl"),
+        "its removal was interrupted; take away what is left with 'pkgjail remove",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_a_copy_that_is_not_as_it_was_built_is_not_entered(
+    anyone: Caller, manifest_file: Path, host: bytes, name: str
+) -> None:
+    """Before anything runs in it, by a message that names what differs."""
+    built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), manifest_file, "env")
+    assert built.returncode == 0
+    change, expected = TAMPERED[name]
+    change(bytes(anyone.home / "env"))
+    ran = anyone.pkgjail("enter", "env", "--", "sh", "-c", "echo entered")
+    assert (ran.returncode, ran.stdout) == (125, "")
+    assert expected in ran.stderr
+
+
+def test_a_command_cannot_write_to_its_environment(tmp_path: Path, host: bytes) -> None:
+    """What lies there is what later entries are made from."""
+    place = bytes(tmp_path / "env")
+    build_environment(manifest_of(host), place, form="copy", root=host)
+    for source in (place, place + b"/root/data", bytes(tmp_path)):
+        bind = UserBind(source=source, destination=b"/srv/x", writable=True)
+        with pytest.raises(JailError, match="later entries are made from it"):
+            enter_environment(place, ["true"], JailOptions(binds=(bind,)))
+    remove_environment(place)
+
+
+def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str) -> None:
+    """Nor entered while it is removed: the command would see its files go."""
+    os.mkfifo(anyone.home / "gate")
+    os.chmod(anyone.home / "gate", 0o644)
+    command = ["enter", "--ro-bind", "gate", env, "--", "cat", str(anyone.home / "gate")]
+    options = anyone.options(stdout=subprocess.PIPE)
+    del options["capture_output"]
+    entered = subprocess.Popen(["/usr/bin/python3", "-m", "pkgjail", *command], **options)
+    with open(anyone.home / "gate", "w", encoding="ascii") as gate:  # opens when the command reads it
+        refused = anyone.pkgjail("remove", env)
+        again = anyone.pkgjail("enter", env, "--", "true")
+        gate.write("through")
+    assert entered.communicate(timeout=60)[0] == "through"
+    assert (refused.returncode, again.returncode) == (1, 0)
+    assert "another pkgjail builds, enters or removes it; wait until that ends" in refused.stderr
+    assert anyone.pkgjail("remove", env).returncode == 0
