@@ -39,7 +39,7 @@ from pkgjail.environments.sources import Sources, refuse_unreadable
 from pkgjail.errors import BuildDriftError, DriftError, InputError, PkgjailError, Problem
 from pkgjail.export.skeleton import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
-from pkgjail.model import text_path
+from pkgjail.model import JailOptions, text_path
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     # the file out.
     _Fill = Callable[[int], "str | None"]
 
+# The manifest's own facts were just compared; names that came to the host besides do not matter.
+_AS_IT_IS = JailOptions(plan="binds", allow_drift=True)
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -110,7 +112,7 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
         raise BuildDriftError(changes)
     if form == "copy":
         refuse_unreadable(manifest, root)
-    content = {} if changes or form == "host" else content_at_entry(manifest, root)
+    content = {} if changes or form == "host" else content_at_entry(manifest, root, _AS_IT_IS)
     data = dump_manifest(manifest)
     head = Head(
         form=form,

@@ -6,10 +6,10 @@ RESOLVE_NO_XDEV: the kernel refuses a symbolic link, a mount and a way out in an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, parse_journal, parse_record
@@ -76,7 +76,7 @@ def split(directory: bytes) -> tuple[bytes, bytes]:
     return os.path.realpath(parent or b"."), name
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(directory: bytes, doing: str) -> Iterator[Place]:
     """Hold the directory of an environment; `doing` ("enter") stands in messages.
 
@@ -98,9 +98,15 @@ def opened(directory: bytes, doing: str) -> Iterator[Place]:
         try:
             yield Place(above, name, itself, path)
         finally:
-            os.close(itself)
+            _close(itself)
     finally:
-        os.close(above)
+        _close(above)
+
+
+def _close(directory: int) -> None:
+    """Close a directory: nothing was written by that descriptor, so nothing can be lost; close(2)."""
+    with contextlib.suppress(OSError):
+        os.close(directory)
 
 
 def _cannot(doing: str, path: bytes, error: OSError) -> InputError:

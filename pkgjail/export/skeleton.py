@@ -36,14 +36,18 @@ class Piece(NamedTuple):
     target: bytes = b""
 
 
-def content_at_entry(manifest: Manifest, root: bytes) -> dict[bytes, bytes]:
+def content_at_entry(
+    manifest: Manifest, root: bytes, options: JailOptions | None = None
+) -> dict[bytes, bytes]:
     """The content of the files that the manifest holds by name alone, for the calling user.
+
+    `options` say what drift is accepted; None accepts none.
 
     Raises:
         JailError: the loader's cache is made in a jail, and that cannot be set up here.
 
     """
-    plan = prepare(manifest, JailOptions(), root=root)
+    plan = prepare(manifest, options or JailOptions(), root=root)
     return {step.path: step.content for step in plan.steps if isinstance(step, Content)}
 
 
