@@ -1,4 +1,4 @@
-"""Builds and removals ended at every system call, by a signal or for want of room; see strace(1).
+"""Builds, entries and removals ended at every system call, by a signal or for want of room; see strace(1).
 
 Whatever ends one, the host's tree and what lies beside the environment stay as they were, nothing is
 mounted, and what is left can be removed and built again.
@@ -7,6 +7,7 @@ mounted, and what is left can be removed and built again.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from pkgjail.environments.build import build_environment
+from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
 from pkgjail.errors import PkgjailError
 from tests.test_exactness import USERS, manifest_of
@@ -71,6 +73,10 @@ class Scene(NamedTuple):
     def remove(self) -> None:
         """Remove the environment."""
         remove_environment(self.env)
+
+    def enter(self) -> None:
+        """Enter the environment for a command that it does not have."""
+        enter_environment(self.env, ["true"])
 
     def look(self) -> tuple[list[str], list[str], bytes]:
         """All that must stay as it is."""
@@ -130,7 +136,7 @@ def _work_behind(gate: int, work: Callable[[], None], uid: int) -> None:
 
 def walk(scene: Scene, verb: str, fault: str, log: Path, *, step: int) -> tuple[int, int]:
     """Let every `step`th call meet the fault; returns how many did, and how many calls there are."""
-    work = {"build": scene.build, "remove": scene.remove}[verb]
+    work = {"build": scene.build, "enter": scene.enter, "remove": scene.remove}[verb]
     what, which = FAULTS[fault]
     before = scene.look()
     recover(scene)  # for the seal that a first build leaves
@@ -148,7 +154,7 @@ def walk(scene: Scene, verb: str, fault: str, log: Path, *, step: int) -> tuple[
         if fault == "ENOSPC":
             assert end.status in {0, 1}, where
             # It had the time to clean up.
-            assert verb == "remove" or end.status == 0 or not os.path.lexists(scene.env), where
+            assert verb != "build" or end.status == 0 or not os.path.lexists(scene.env), where
         recover(scene, where)
         assert scene.look() == before, where
         met += end.met
@@ -157,7 +163,7 @@ def walk(scene: Scene, verb: str, fault: str, log: Path, *, step: int) -> tuple[
 
 def start(scene: Scene, verb: str) -> None:
     """What must be there before the work."""
-    if verb == "remove":
+    if verb != "build":
         assert in_child(lambda: str(scene.build()), scene.uid) == "None"
 
 
@@ -169,6 +175,7 @@ def recover(scene: Scene, where: str = "") -> None:
 def recovered(scene: Scene) -> str:
     """Take away what is left; then build and remove once more."""
     if os.path.lexists(scene.env):
+        with_nobody_in(scene.env)
         scene.remove()
     assert not os.path.lexists(scene.env)
     scene.build()
@@ -176,7 +183,14 @@ def recovered(scene: Scene) -> str:
     return "recovered"
 
 
-@pytest.mark.parametrize("verb", ["build", "remove"])
+def with_nobody_in(env: bytes) -> None:
+    """Wait until a jail whose caller was killed has died too: until then it is in the environment."""
+    directory = os.open(env, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    os.close(directory)
+
+
+@pytest.mark.parametrize("verb", ["build", "enter", "remove"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_now_and_then(scene: Scene, verb: str, fault: str, tmp_path: Path) -> None:
     """The walk below with long steps."""
@@ -185,7 +199,7 @@ def test_a_fault_now_and_then(scene: Scene, verb: str, fault: str, tmp_path: Pat
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("verb", ["build", "remove"])
+@pytest.mark.parametrize("verb", ["build", "enter", "remove"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_every_call(scene: Scene, verb: str, fault: str, tmp_path: Path) -> None:
     """The number of calls differs a little from run to run: memory, and the clock's ticks."""
