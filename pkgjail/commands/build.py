@@ -12,7 +12,7 @@ from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.run import add_sight_options, named_binds, named_variables
 
 if TYPE_CHECKING:
-    from pkgjail.environments.build import Built
+    from pkgjail.environments.builder import Built
 
 _DESCRIPTION = """\
 Make DIR an environment of a manifest, to be entered again and again with 'pkgjail enter' and taken

@@ -18,7 +18,7 @@ from pkgjail.mounts import HOSTNAME
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.environments.build import Built
+    from pkgjail.environments.builder import Built
     from pkgjail.environments.remove import Removed
     from pkgjail.model import Manifest, UserBind
 

@@ -235,12 +235,12 @@ def _all_made(lines: list[bytes], name: str, *, first_line: int) -> tuple[Made, 
 
 def _made(values: Any) -> Made | None:
     """One name, or None where the line is not what `made_line` writes."""
-    fields = _FIELDS.get(values.pop("kind", None)) if isinstance(values, dict) else None
-    if fields is None or values.keys() != fields.keys():
+    kind = values.pop("kind", None) if isinstance(values, dict) else None
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if kind is None or fields is None or values.keys() != fields.keys():
         return None
-    if not all(type(values[key]) is kind for key, kind in fields.items()):
+    if not all(type(values[key]) is wanted for key, wanted in fields.items()):
         return None
-    kind = next(kind for kind, known in _FIELDS.items() if known is fields)
     try:
         values["path"] = raw_path(values["path"])
         if "target" in values:

@@ -45,7 +45,7 @@ def test_removal_takes_away_all_that_was_built(
 
 
 @pytest.mark.parametrize("uid", USERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(trees())
 def test_a_copy_is_the_manifest_name_by_name(uid: int, nodes: list[Node]) -> None:
     """For any tree: kinds, modes less set-ID bits, contents, links; no hard link; and it can be removed.

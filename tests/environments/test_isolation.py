@@ -1,0 +1,135 @@
+"""The 2017 paper's three functions, tried by programs that call them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pkgjail
+from pkgjail.environments import isolation
+from pkgjail.errors import InputError, JailError
+from pkgjail.manifest import read_manifest
+from pkgjail.model import UserBind
+from tests.conftest import SYSTEM_PYTHON
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pkgjail.model import Manifest
+    from tests.conftest import Caller
+
+# As Spack would have it: a program that goes on inside, whatever it was called with.
+PROGRAM = """
+import os, sys
+from pkgjail import isolate_environment
+print("before", end=" ")
+isolate_environment()
+print(os.uname().nodename == "pkgjail", os.getcwd(), os.environ.get("COLOUR"), *sys.argv[1:])
+sys.exit(7)
+"""
+BUILD = """
+import os, sys
+from pkgjail import build_chroot_environment
+from pkgjail.manifest import read_manifest
+from pkgjail.model import UserBind
+bind = lambda path, writable: UserBind(source=path, destination=path, writable=writable)
+build_chroot_environment(
+    "env",
+    read_manifest("m.jsonl"),
+    binds=(bind(os.fsencode(sys.argv[1]), False), bind(os.getcwdb() + b"/work", True)),
+    variables={"PYTHONPATH": sys.argv[1], "COLOUR": "blue"},
+)
+"""
+
+
+@pytest.fixture
+def home(anyone: Caller, spack_manifest: Manifest, library: Path) -> Path:
+    """A home with the program in `work`, and an environment that shows that and pkgjail."""
+    (anyone.home / "work").mkdir()
+    (anyone.home / "work" / "program").write_text(f"#!{SYSTEM_PYTHON}{PROGRAM}")
+    (anyone.home / "work" / "program").chmod(0o755)
+    os.chown(anyone.home / "work", anyone.uid, anyone.uid)
+    pkgjail.write_manifest(spack_manifest, anyone.home / "m.jsonl")
+    (anyone.home / "m.jsonl").chmod(0o644)
+    built = anyone.run([SYSTEM_PYTHON, "-c", BUILD, str(library)])
+    assert built.returncode == 0, built.stderr
+    return anyone.home
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["./program"], id="by its first line"),
+        pytest.param([SYSTEM_PYTHON, "program"], id="by its interpreter"),
+        pytest.param([SYSTEM_PYTHON, "-W", "error", "program"], id="with options of the interpreter"),
+    ],
+)
+def test_a_program_goes_on_in_the_environment(anyone: Caller, home: Path, command: list[str]) -> None:
+    """In its directory, with its words; it runs once more from the start, and ends once."""
+    work = home / "work"
+    environment = {"PKGJAIL_ENVIRONMENT": str(home / "env")}
+    ran = anyone.run([*command, "a b", "--c"], cwd=work, environment=environment)
+    assert ran.stderr == ""
+    assert (ran.returncode, ran.stdout) == (7, f"before before True {work} blue a b --c\n")
+
+
+def test_without_an_environment_a_program_goes_on_where_it_is(anyone: Caller, home: Path) -> None:
+    for value in (None, ""):
+        environment = {} if value is None else {"PKGJAIL_ENVIRONMENT": value}
+        ran = anyone.run(["./program"], cwd=home / "work", environment=environment)
+        assert (ran.returncode, ran.stdout) == (7, f"before False {home}/work None\n"), ran.stderr
+
+
+def test_an_environment_that_cannot_be_entered_stops_the_program(anyone: Caller, home: Path) -> None:
+    """It does not go on outside, nor because a variable says that it is inside."""
+    environment = {"PKGJAIL_ENVIRONMENT": str(home / "none"), "HOSTNAME": "pkgjail"}
+    ran = anyone.run(["./program"], cwd=home / "work", environment=environment)
+    assert (ran.returncode, ran.stdout) == (1, "before ")
+    assert "cannot enter" in ran.stderr
+
+
+def test_where_no_bind_shows_the_current_directory_it_is_the_root(anyone: Caller, home: Path) -> None:
+    ran = anyone.run([home / "work" / "program"], environment={"PKGJAIL_ENVIRONMENT": str(home / "env")})
+    assert ran.stdout == "before before True / blue\n", ran.stderr
+
+
+def test_the_default_is_spack_without_documentation(tmp_path: Path) -> None:
+    """As the paper's function, which took a directory and nothing else."""
+    pkgjail.build_chroot_environment(tmp_path / "env")
+    header = read_manifest(tmp_path / "env" / "manifest.jsonl").header
+    assert (header.whitelists, header.blacklists) == (("base", "spack"), ("docs",))
+    pkgjail.remove_chroot_environment(str(tmp_path / "env"))
+    assert not (tmp_path / "env").exists()
+
+
+def test_a_host_of_that_name_is_not_a_jail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name alone is not believed: this process has capabilities to lose."""
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "pkgjail", "", "", "")))
+    assert not isolation.is_isolated()
+
+
+def test_the_words_of_this_process() -> None:
+    """Both ways of telling them, as Python before 3.10 knows but one."""
+    with open("/proc/self/cmdline", "rb") as file:
+        words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    assert isolation.own_command() == [sys.executable, *words[1:]]
+    assert isolation._command_of_process() == words
+
+
+def test_a_program_that_embeds_python_is_asked_for_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(JailError, match="pass 'argv'"):
+        isolation.own_command()
+
+
+def test_words_and_place_can_be_given(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file or directory"):
+        pkgjail.isolate_environment(tmp_path / "none", ["true"])
+    bind = UserBind(source=bytes(tmp_path), destination=bytes(tmp_path), writable=False)
+    pkgjail.build_chroot_environment(tmp_path / "env", binds=(bind,))
+    with pytest.raises(SystemExit) as ended:
+        pkgjail.isolate_environment(tmp_path / "env", ["test", "-e", str(tmp_path / "env")])
+    assert ended.value.code == 0

@@ -1,0 +1,198 @@
+"""The record and the journal: what is written is read back, and nothing else is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pkgjail.environments.record import (
+    Head,
+    Made,
+    Record,
+    made_line,
+    parse_journal,
+    parse_record,
+    record_bytes,
+)
+from pkgjail.errors import InputError
+from pkgjail.model import UserBind
+
+HEAD = Head(form="copy", inode=7, manifest="sha256:0", root=b"/")
+MADE = (
+    Made(b"manifest.jsonl", "regular", 8, 3, 1, 2, "ab"),
+    Made(b"root", "directory", 9, ctime=4),
+    Made(b"root/a", "symlink", 10, target=b"b"),
+    Made(b"root/b", "regular", 11, 5, 6, 7, "cd"),
+)
+WHOLE = record_bytes(Record(head=HEAD, made=MADE))
+_PARTS = st.binary(min_size=1, max_size=9).filter(
+    lambda part: not {0, 47} & set(part) and part not in (b".", b"..")
+)
+_TARGETS = st.binary(min_size=1).filter(lambda target: 0 not in target)
+_NUMBERS = st.integers(0, 2**63)
+
+
+@st.composite
+def made(draw: st.DrawFn) -> tuple[Made, ...]:
+    """Names of all kinds, in directories that are there."""
+    directories, found = [b""], dict[bytes, Made]()
+    for _ in range(draw(st.integers(0, 8))):
+        above = draw(st.sampled_from(directories))
+        path = above + b"/" + draw(_PARTS) if above else draw(_PARTS)
+        kind = draw(st.sampled_from(["directory", "regular", "symlink"]))
+        if path in found:
+            continue
+        inode, size, mtime, ctime = (draw(_NUMBERS) for _ in range(4))
+        found[path] = {
+            "directory": Made(path, kind, inode, ctime=ctime),
+            "regular": Made(path, kind, inode, size, mtime, ctime, draw(st.text("0123456789abcdef"))),
+            "symlink": Made(path, kind, inode, target=draw(_TARGETS)),
+        }[kind]
+        directories += [path] if kind == "directory" else []
+    return tuple(found[path] for path in sorted(found))
+
+
+@given(
+    made(),
+    st.sampled_from(["host", "copy", "fstab"]),
+    st.builds(
+        UserBind,
+        source=st.binary(),
+        destination=st.binary(),
+        writable=st.booleans(),
+    ),
+    st.dictionaries(st.text(), st.text()),
+)
+def test_what_is_written_is_read_back(
+    names: tuple[Made, ...], form: str, bind: UserBind, variables: dict[str, str]
+) -> None:
+    """Any bytes in paths; and the same record gives the same bytes."""
+    head = Head(
+        form=form,
+        inode=1,
+        manifest="m",
+        root=b"/\xff",
+        binds=(bind,),
+        network=bind.writable,
+        variables=variables,
+    )
+    whole = Record(head=head, made=names)
+    data = record_bytes(whole)
+    assert parse_record(data, "r") == whole
+    assert record_bytes(parse_record(data, "r")) == data
+    lines = data.splitlines(keepends=True)
+    assert parse_journal(b"".join(lines[:-1]), "r") == whole
+
+
+def test_a_record_that_is_cut_off_is_refused() -> None:
+    """At every byte; as a journal it is read as far as its lines are whole."""
+    head = WHOLE.index(b"\n") + 1
+    body = WHOLE[: WHOLE.rindex(b"\n", 0, -1) + 1]
+    for end in range(len(WHOLE)):
+        with pytest.raises(InputError):
+            parse_record(WHOLE[:end], "r")
+        if head <= end <= len(body):
+            journal = parse_journal(WHOLE[:end], "r")
+            assert journal is not None
+            assert journal.made == MADE[: WHOLE[head:end].count(b"\n")]
+
+
+def resealed(lines: list[bytes]) -> bytes:
+    """Lines with an end that fits them, as somebody with patience would edit a record."""
+    body = b"".join(line + b"\n" for line in lines)
+    end = {"kind": "end", "records": len(lines), "sha256": hashlib.sha256(body).hexdigest()}
+    return body + json.dumps(end, separators=(",", ":")).encode() + b"\n"
+
+
+def edited(number: int, **values: Any) -> bytes:
+    """The record with other values in one line; None takes a key away."""
+    lines = WHOLE.splitlines()[:-1]
+    line = {**json.loads(lines[number]), **values}
+    line = {key: value for key, value in line.items() if value is not None}
+    lines[number] = json.dumps(line, separators=(",", ":")).encode()
+    return resealed(lines)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"", "it was not written by pkgjail", id="nothing"),
+        pytest.param(b"\n", "it was not written by pkgjail", id="an empty line"),
+        pytest.param(b"#!/bin/sh\n", "it was not written by pkgjail", id="something else"),
+        pytest.param(edited(0, schema=2), "r:1: .* it has schema 2, and this pkgjail knows 1", id="newer"),
+        pytest.param(edited(0, schema="1"), "r:1: .* it has schema 1, ", id="a schema of text"),
+        pytest.param(edited(0, schema=None), "r:1: .* it was edited", id="no schema"),
+        pytest.param(edited(0, form="chroot"), "r:1: .* it was edited", id="an unknown form"),
+        pytest.param(edited(0, inode="x"), "r:1: .* it was edited", id="an inode of text"),
+        pytest.param(edited(0, more=1), "r:1: .* it was edited", id="a header with more"),
+        pytest.param(edited(0, binds=[{}]), "r:1: .* it was edited", id="a bind without a source"),
+        pytest.param(edited(0, variables=[]), "r:1: .* it was edited", id="variables that are none"),
+        pytest.param(edited(2, path="../x"), "r:3: .* it was edited", id="a path upwards"),
+        pytest.param(edited(3, path="root/../a"), "r:4: .* it was edited", id="a path through .."),
+        pytest.param(edited(3, path="/etc/passwd"), "r:4: .* it was edited", id="an absolute path"),
+        pytest.param(edited(3, path="root//a"), "r:4: .* it was edited", id="a path with an empty part"),
+        pytest.param(edited(3, path="root/\0"), "r:4: .* it was edited", id="a NUL"),
+        pytest.param(edited(3, path="elsewhere/a"), "r:4: .* it was edited", id="in no recorded directory"),
+        pytest.param(edited(3, path="\ud83d"), "r:4: .* it was edited", id="a surrogate of no byte"),
+        pytest.param(edited(3, kind="fifo"), "r:4: .* it was edited", id="an unknown kind"),
+        pytest.param(edited(3, kind=None), "r:4: .* it was edited", id="no kind"),
+        pytest.param(edited(3, kind=[1]), "r:4: .* it was edited", id="a kind that is none"),
+        pytest.param(edited(3, inode=None), "r:4: .* it was edited", id="no inode"),
+        pytest.param(edited(4, size=True), "r:5: .* it was edited", id="a size that is no number"),
+        pytest.param(edited(4, more=1), "r:5: .* it was edited", id="more than is known"),
+        pytest.param(resealed([*WHOLE.splitlines()[:-1], b"[]"]), "r:6: .* it was edited", id="a list"),
+        pytest.param(
+            resealed([*WHOLE.splitlines()[:-1], b"{},{}"]), "a line is no JSON object", id="two in a line"
+        ),
+        pytest.param(resealed([*WHOLE.splitlines()[:-1], b"{"]), "a line is no JSON object", id="no JSON"),
+        pytest.param(
+            resealed([WHOLE.splitlines()[n] for n in (0, 2, 1, 3, 4)]),
+            "not in their order",
+            id="out of order",
+        ),
+        pytest.param(
+            resealed([WHOLE.splitlines()[n] for n in (0, 1, 1, 2, 3)]), "not in their order", id="twice"
+        ),
+        pytest.param(WHOLE.replace(b'"size":5', b'"size":6'), "cut off or was edited", id="another size"),
+        pytest.param(WHOLE + b"\n", "cut off or was edited", id="a line more"),
+    ],
+)
+def test_what_was_not_written_so_is_refused(data: bytes, message: str) -> None:
+    """By its line, where that can be told; whoever removes by it would remove something else."""
+    with pytest.raises(InputError, match=f"^r.*{message}" if message.startswith("it was not") else message):
+        parse_record(data, "r")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing was written"),
+        pytest.param(WHOLE[:60], id="the header was torn"),
+    ],
+)
+def test_a_journal_that_announces_nothing(data: bytes) -> None:
+    assert parse_journal(data, "r") is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"my notes", b"my\nnotes\n", b'{"kind":', WHOLE.splitlines()[0] + b"\nnotes\n"]
+)
+def test_a_file_that_is_no_journal_is_refused(data: bytes) -> None:
+    """It may be the user's own, and is not deleted."""
+    with pytest.raises(InputError):
+        parse_journal(data, "r")
+
+
+def test_a_line_has_what_its_kind_has() -> None:
+    """Protects the format that docs/environments.md tells."""
+    assert [made_line(one) for one in MADE] == [
+        b'{"kind":"regular","ctime":2,"inode":8,"mtime":1,"path":"manifest.jsonl","sha256":"ab","size":3}\n',
+        b'{"kind":"directory","ctime":4,"inode":9,"path":"root"}\n',
+        b'{"kind":"symlink","inode":10,"path":"root/a","target":"b"}\n',
+        b'{"kind":"regular","ctime":7,"inode":11,"mtime":6,"path":"root/b","sha256":"cd","size":5}\n',
+    ]
