@@ -55,6 +55,15 @@ def test_help_teaches(verb: str | None, capsys: pytest.CaptureFixture[str]) -> N
         pytest.param(["run", "--env", "=x", "base", "--", "true"], 125, "NAME=VALUE", id="bad variable"),
         pytest.param(["run", "base", "--", "nope"], 127, "no such command in the jail", id="no such command"),
         pytest.param(["backends", "--root", "/no/such"], 3, "", id="no backend"),
+        pytest.param(
+            ["build", "/no/such.jsonl", "/no/env"], 1, "/no/such.jsonl: No such", id="build of nothing"
+        ),
+        pytest.param(
+            ["enter", "/no/such", "--", "true"], 125, "cannot enter /no/such: No", id="enter nothing"
+        ),
+        pytest.param(["enter", "/no/such"], 125, "there is no command", id="enter without command"),
+        pytest.param(["remove", "/no/such"], 2, "cannot remove /no/such: No such file", id="remove nothing"),
+        pytest.param(["remove", "/etc"], 2, "/etc: it is no environment", id="remove what is none"),
     ],
 )
 def test_what_cannot_be_done_is_told(
@@ -77,6 +86,14 @@ def test_what_cannot_be_done_is_told(
         pytest.param(["run", "m", "--bind"], 125, "argument --bind: expected one", id="run: lacks a value"),
         pytest.param(["run", "--verify=x", "m"], 125, "invalid choice: 'x'", id="run: no such way to verify"),
         pytest.param(["shell"], 125, "pkgjail shell: error: the following", id="shell: too few"),
+        pytest.param(["build", "m"], 2, "pkgjail build: error: the following", id="build: too few"),
+        pytest.param(["build", "--copy", "--fstab", "m", "d"], 2, "not allowed with", id="build: two forms"),
+        pytest.param(["enter"], 125, "pkgjail enter: error: the following", id="enter: too few"),
+        pytest.param(["enter", "d", "--frob", "--", "x"], 125, "arguments: --frob", id="enter: unknown"),
+        pytest.param(
+            ["enter", "--blacklist", "docs", "d", "--", "x"], 125, "unrecognized", id="enter: policy"
+        ),
+        pytest.param(["remove"], 2, "pkgjail remove: error: the following", id="remove: too few"),
         pytest.param(["shell", "m", "--frob"], 125, "arguments: --frob", id="shell: unknown option"),
     ],
 )
@@ -107,6 +124,37 @@ def test_options_stand_before_or_behind_the_manifest(
     """Protects options from being taken for words of the command, and its words for options."""
     assert main(["run", *(str(manifest) if word == "M" else word for word in line.split())]) == 0
     assert {"A=1", "B=2"} <= set(capfd.readouterr().out.splitlines())
+
+
+def test_an_environment_by_its_commands(
+    manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Options stand on both sides of DIR; what is printed is for people, or JSON."""
+    env = str(tmp_path / "env")
+    assert main(["build", "--json", "--env", "A=1", str(manifest), env]) == 0
+    built = json.loads(capfd.readouterr().out)
+    assert (built["directory"], built["form"], built["names"]) == (env, "host", 1)
+    assert main(["enter", "--verify", "--env", "B=2", env, "--env", "C=3", "--no-network", "--", "env"]) == 0
+    assert {"A=1", "B=2", "C=3"} <= set(capfd.readouterr().out.splitlines())
+    assert main(["remove", env]) == 0
+    assert capfd.readouterr().out == f"{env}: 1 names deleted\n"
+
+
+def test_lines_for_fstab_are_those_of_the_export(
+    manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On standard output alone, to be put into a file; with --json among the rest."""
+    env = str(tmp_path / "env")
+    assert main(["export", str(manifest), "--format", "fstab", "--at", f"{env}/root"]) == 0
+    lines = capfd.readouterr().out
+    assert main(["build", "--fstab", str(manifest), env]) == 0
+    captured = capfd.readouterr()
+    assert captured.out == lines
+    assert "enter it with: pkgjail enter" in captured.err
+    assert main(["remove", env, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["gone"] == 0
+    assert main(["build", "--fstab", "--json", str(manifest), env]) == 0
+    assert json.loads(capfd.readouterr().out)["fstab"] == lines.splitlines()
 
 
 def test_policy_arguments_do_not_go_with_a_manifest(
