@@ -17,7 +17,7 @@ from pkgjail.environments.directory import lock, opened, state_of
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, SCRATCH
 from pkgjail.errors import PkgjailError, SurpriseError
 from pkgjail.model import text_path
-from pkgjail.probe import mount_below
+from pkgjail.probe import mounts_below
 
 if TYPE_CHECKING:
     from pkgjail.environments.directory import Place
@@ -67,7 +67,7 @@ def refuse_mounts(place: Place) -> None:
     """
     # Where the directory is by now, should it have been moved.
     path = os.readlink(b"/proc/self/fd/%d" % place.directory)
-    if (point := mount_below(path)) is not None:
+    for point in mounts_below(path):
         raise PkgjailError(
             f"cannot remove {text_path(place.path)}: something is mounted at {text_path(point)}; unmount it "
             "with 'umount' as root, take its line out of /etc/fstab where there is one, and try again"
