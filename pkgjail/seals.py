@@ -7,6 +7,7 @@ cache directory, by the files of the manifest, the root, and the host.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import marshal
 import os
@@ -92,7 +93,7 @@ def is_directory(path: bytes) -> bool:
 def seal_key(entries: Iterable[FileEntry], root: bytes) -> str:
     """The name of the seal of a manifest's files, on this host."""
     facts = [(e.path, e.kind, e.mode, e.size, e.target, e.sha256, e.origin) for e in entries]
-    return hashlib.sha256(marshal.dumps((facts, root, _host()), _MARSHAL)).hexdigest()
+    return hashlib.sha256(marshal.dumps((facts, root, _host(root)), _MARSHAL)).hexdigest()
 
 
 def load_seal(key: str) -> Seal | None:
@@ -113,13 +114,15 @@ def _place(key: str) -> Path:
     return cache_directory() / "seals" / key
 
 
-def _host() -> tuple[str, bytes]:
-    """What tells hosts apart that share a home: their name, and machine-id(5)."""
-    try:
+def _host(root: bytes) -> tuple[str, bytes, int, int]:
+    """What tells hosts apart that share a home: name, machine-id(5), and, for containers, the root itself."""
+    machine, device, inode = b"", 0, 0
+    with contextlib.suppress(OSError):
         machine = Path("/etc/machine-id").read_bytes()
-    except OSError:
-        machine = b""
-    return os.uname().nodename, machine
+    with contextlib.suppress(OSError):
+        found = os.stat(root)
+        device, inode = found.st_dev, found.st_ino
+    return os.uname().nodename, machine, device, inode
 
 
 def _directories(entries: Sequence[FileEntry], root: bytes) -> Iterator[bytes]:
