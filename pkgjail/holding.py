@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+_LAST_STANDARD = 2
+
 
 def layers_of(steps: Iterable[tuple[Any, ...]]) -> list[bytes]:
     """The layers that the steps of a program use (`pkgjail.sandbox.steps.assemble`)."""
@@ -31,13 +33,24 @@ def hold(layers: Iterable[bytes]) -> list[int]:
     try:
         for layer in layers:
             place = os.path.dirname(layer)
-            held.append(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            held.append(_open(place))
             fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
             _refuse_renamed(held[-1], place)
     except BaseException:
         release(held)
         raise
     return held
+
+
+def _open(place: bytes) -> int:
+    """A descriptor that the command does not inherit: 0 to 2 may be closed, and are the command's."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if descriptor > _LAST_STANDARD:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_renamed(descriptor: int, place: bytes) -> None:

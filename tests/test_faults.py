@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 STOPS = ("signal=SIGKILL", "signal=SIGTERM", "signal=SIGINT", "error=ENOSPC")
 # An overlay for a directory of five names too.
-_SMALL = "import sys; from pkgjail import trees; trees._WORTH_IT = 5; from pkgjail.commands import main; "
+_SMALL = (
+    "import sys; from pkgjail import choosing; choosing._WORTH_IT = 5; from pkgjail.commands import main; "
+)
 _MAIN = f"{_SMALL}sys.exit(main())"
 _SHORT = "import sys; from pkgjail.__main__ import main; sys.exit(main())"
 

@@ -21,7 +21,7 @@ _OVERLAY_ROOT = """
 mount -t tmpfs none /mnt; mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay none -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
 for name in proc sys dev tmp; do mount --rbind /$name /mnt/root/$name; done
-cd /mnt/root; mkdir -p old; pivot_root . old; cd /; umount -l /old
+cd /mnt/root; pivot_root . mnt; cd /; umount -l /mnt
 """
 
 
