@@ -28,7 +28,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.cache import make_private, remove_unused
+from pkgjail.cache import make_private, remove_unused, undisturbed
 from pkgjail.dirstate import changed, observe, observe_settled
 
 if TYPE_CHECKING:
@@ -163,6 +163,11 @@ def _one_builder(shelf: Path) -> Iterator[None]:
 
 def _build(recipe: Recipe, place: Path, observed: tuple[State, ...]) -> bool:
     """Make the layer at `place`; False where the host's directories changed meanwhile."""
+    with undisturbed():
+        return _make(recipe, place, observed)
+
+
+def _make(recipe: Recipe, place: Path, observed: tuple[State, ...]) -> bool:
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
     try:
         layer = bytes(new / "layer")

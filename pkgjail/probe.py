@@ -14,7 +14,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from pkgjail.cache import make_private
+from pkgjail.cache import make_private, undisturbed
 from pkgjail.sandbox import syscalls as sc
 
 # How the kernel writes white space and backslashes there.
@@ -44,7 +44,7 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
         works = cache / f"{way}-{boot}-{namespaces}-{devices}"
         if works.exists():
             return ""
-        with tempfile.TemporaryDirectory(prefix=".probe-", dir=cache) as scratch:
+        with undisturbed(), tempfile.TemporaryDirectory(prefix=".probe-", dir=cache) as scratch:
             answer = _try(way, directory, os.fsencode(scratch), sample)
         if not answer:
             works.touch()
