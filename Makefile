@@ -11,7 +11,8 @@ DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip 
 # What the tests need besides: what the shipped whitelist `build` names, and programs that they
 # compare with or look through.
 TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex gettext libtool m4 pkg-config \
-	bubblewrap busybox-static libarchive-tools mtree-netbsd procps qemu-system-x86 strace systemd-container util-linux zlib1g-dev
+	bubblewrap busybox-static libarchive-tools mtree-netbsd procps strace systemd-container util-linux zlib1g-dev
+LONG_TEST_PACKAGES = qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail
 
@@ -31,6 +32,7 @@ test: lint
 	$(VENV)/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term
 
 test-long: lint
+	@.ci/prerequisites $(LONG_TEST_PACKAGES)
 	PKGJAIL_EXAMPLES=10000 $(VENV)/bin/python -m pytest --cov --cov-report=term
 
 lint: $(VENV)/development

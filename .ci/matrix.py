@@ -14,7 +14,7 @@ from pathlib import Path
 
 MINORS = range(9, 14)
 TOP = Path(__file__).resolve().parent.parent
-TOOLS = ("pytest", "hypothesis", "jsonschema", "typing_extensions", "PyYAML")
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extensions", "PyYAML")
 
 
 def works(interpreter: str, minor: int) -> bool:
@@ -39,8 +39,9 @@ def test(interpreter: str, minor: int) -> bool:
         subprocess.run([interpreter, "-m", "venv", home], check=True)
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--editable", TOP, *TOOLS], check=True)
-    tests = [python, "-m", "pytest", "-q", "-m", "not long and not gate", "-p", "no:cacheprovider"]
-    return subprocess.run(tests, cwd=TOP, check=False).returncode == 0
+    tests = [python, "-m", "pytest", "-q", "-n", "2", "-m", "not long and not gate", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PKGJAIL_EXAMPLES": "100"}
+    return subprocess.run(tests, cwd=TOP, env=environment, check=False).returncode == 0
 
 
 def main() -> int:

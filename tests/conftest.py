@@ -111,12 +111,13 @@ def _caller(uid: int, library: Path) -> Iterator[Caller]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _trees_of_our_own() -> Iterator[None]:
-    """Keep the tests' metadata trees apart from the user's, in memory like those."""
+def _places_of_our_own() -> Iterator[None]:
+    """Keep what the tests' jails leave apart from the user's own: layers in memory like those."""
     with tempfile.TemporaryDirectory(prefix="pkgjail-run-", dir="/dev/shm") as made:
         Path(made).chmod(0o711)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_RUNTIME_DIR", made)
+            patch.setenv("XDG_CACHE_HOME", f"{made}/cache")
             yield
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Caller
 
+pytestmark = pytest.mark.gate  # what it asks is the kernel's to answer, not a Python's
+
 _IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc")
 _AS_ROOT = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private")
 _OVERLAY_ROOT = """

@@ -24,6 +24,8 @@ from tests.tree_text import parse_tree, tree, walk_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.gate  # what it asks is the kernel's to answer, not a Python's
+
 HOST = """
 /d/closed/ 0555
 /d/closed/a = alpha
