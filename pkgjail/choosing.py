@@ -8,8 +8,8 @@ In order of preference, the first that this host can, directory by directory:
     binds   a bind a file: closed to later names
 
 A directory of few names is shown by `binds`, which is as quick and closed, unless `whole` is asked for by
-name. So is one with files made at entry, if `tree` or `mask` is asked for: an overlay is the same for every
-entry. And so is one of which the host has something else in every directory, if `whole` is.
+name. So is one of a few hundred (`/etc`) that cannot be had as asked for: with files made at entry as a mask,
+which is the same for every entry; with another mount in it. A larger one is refused then.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 # What "auto" looks at, before a bind a file.
 _ORDER = ("tree", "mask", "whole")
 # A mount for each file is as quick below this many names.
-_WORTH_IT = 500
+_WORTH_IT = 100
+# Binds stand in for the way that was asked for below this many, and are refused from it on.
+_LARGE = 500
 # What the jail has of its own, and what is mounted around it: its root twice, proc and what covers its
 # parts, sys, devices, scratch.
 _OWN = (b"/", b"/dev", b"/proc", b"/sys", b"/tmp")
@@ -160,7 +162,7 @@ def _choose(subject: _Subject, plan: str) -> Choice:
         tried.append((way, answer))
         if not answer:
             return Choice(top=subject.top, way=way, tried=tuple(tried), instead=instead, observed=observed)
-    if plan in ("auto", "whole") or any(entry.origin == "entry" for entry in subject.entries):
+    if plan in ("auto", "whole") or len(subject.entries) < _LARGE:
         return _binds(subject, "", tuple(tried))
     raise JailError(
         f"cannot use the plan '{plan}' for {text_path(subject.top)}: {tried[-1][1]}; "

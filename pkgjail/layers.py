@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Raised whenever what a layer holds, or its record, changes its form: a layer of another version of
 # pkgjail is none.
-_FORMAT = 1
+_FORMAT = 2
 _ATTEMPTS = 5
 # A layer that was used within so many seconds may be about to be entered.
 _RECENT_SECONDS = 60

@@ -15,6 +15,7 @@ from pkgjail.model import record, text_path
 from pkgjail.sandbox.steps import (
     Bind,
     Content,
+    Cover,
     Devices,
     Directory,
     HostFile,
@@ -115,6 +116,8 @@ def _image_steps(
     for entry in manifest.files:  # by path: a directory comes before what is in it
         if entry.path.rpartition(b"/")[0] in covered:
             covered.add(entry.path)
+            if entry.origin == "entry":
+                steps.append(Cover(entry.path, entry.mode, made_at_entry.get(entry.path, b"")))
         elif (step := instead.get(entry.path)) is not None:
             covered.add(entry.path)
             steps += [step] if isinstance(step, WholeDirectory) else [_image_step(entry, made_at_entry), step]

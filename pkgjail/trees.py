@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 def why_no_tree(entries: Sequence[FileEntry]) -> str:
     """Why a tree would not show these entries as the host does; "" where it would.
 
-    A file made at entry differs from entry to entry. And all in a tree belongs to whoever made it:
-    where a mode gives the owner less than others have, that user would see less than on the host.
+    All in a tree belongs to whoever made it: where a mode gives the owner less than others have, that
+    user would see less than on the host.
     """
     for entry in entries:
-        if entry.origin == "entry":
-            return f"{text_path(entry.path)} is made at entry"
         if entry.mode & 0o007 & ~(entry.mode >> 6):
             return f"the mode {entry.mode:04o} of {text_path(entry.path)} gives its owner less than others"
     return ""
@@ -54,6 +52,8 @@ def make_tree(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
             os.mkdir(new + inner, 0o700)
         elif entry.kind == "symlink":
             os.symlink(entry.target or b"", new + inner)
+        elif entry.origin == "entry":  # what each entry covers with its own
+            os.close(os.open(new + inner, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         else:
             _make_file(new + inner, inner, entry, os.lstat(prefix + entry.path).st_mtime_ns)
     for entry in reversed(entries):  # inner ones first: some may not be written to afterwards

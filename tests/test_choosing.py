@@ -99,28 +99,36 @@ def test_what_is_asked_for_is_done(base_manifest: Manifest, plan: str, step: str
     assert counts[step] >= 1
     assert not others & set(counts)
     assert chosen(base_manifest, plan)[b"/usr"].way == way
-    assert len(layers_of(assemble(prepared)[1])) == (plan in ("tree", "mask"))
+    assert len(layers_of(assemble(prepared)[1])) == {"tree": 2, "mask": 1}.get(plan, 0)
 
 
 def test_a_small_directory_is_shown_by_binds(base_manifest: Manifest) -> None:
     """Whatever overlay is asked for; 'whole' is for small ones too."""
     for plan in ("auto", "tree", "mask"):
-        choice = chosen(base_manifest, plan)[b"/etc"]
+        choice = chosen(base_manifest, plan)[b"/var"]
         assert (choice.way, choice.tried) == ("binds", ())
-        assert choice.why == "fewer than 500 names, for which a bind a file is as quick"
-    assert [way for way, _ in chosen(base_manifest, "whole")[b"/etc"].tried] == ["whole"]
+        assert choice.why == "fewer than 100 names, for which a bind a file is as quick"
+    assert [way for way, _ in chosen(base_manifest, "whole")[b"/var"].tried] == ["whole"]
 
 
-def test_a_directory_with_files_made_at_entry_is_no_overlay(
-    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+def test_a_directory_with_files_made_at_entry_is_no_mask(base_manifest: Manifest) -> None:
+    """They differ from entry to entry, and an overlay is kept; a tree has places for them to cover."""
+    choice = chosen(base_manifest, "mask")[b"/etc"]
+    assert choice.way == "binds"
+    assert "is made at entry" in dict(choice.tried)["mask"]
+    assert chosen(base_manifest)[b"/etc"].way == "tree"
+
+
+def test_what_is_made_at_entry_covers_a_tree(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """They differ from entry to entry, and an overlay is kept."""
-    monkeypatch.setattr(choosing, "_WORTH_IT", 1)
-    for plan in ("tree", "mask"):
-        choice = chosen(base_manifest, plan)[b"/etc"]
-        assert choice.way == "binds"
-        assert "is made at entry" in dict(choice.tried)[plan]
-    assert chosen(base_manifest)[b"/etc"].way in ("whole", "binds")
+    """Each jail has its own, read-only and of the right mode, in the tree that all share."""
+    options = JailOptions(environment=default_environment(), plan="tree")
+    script = "grep -c pkgjail /etc/hosts; stat -c %a /etc/passwd; echo x 2>/dev/null >> /etc/hosts || echo no"
+    assert run_in_jail(base_manifest, ["sh", "-c", script], options) == 0
+    assert capfd.readouterr().out.split() == ["1", "644", "no"]
+    closed = JailOptions(environment=default_environment(), plan="tree", network=False)
+    assert run_in_jail(base_manifest, ["sh", "-c", "test ! -s /etc/resolv.conf"], closed) == 0
 
 
 @pytest.mark.parametrize(("way", "refused"), [("tree", True), ("mask", True), ("whole", False)])

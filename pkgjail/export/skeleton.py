@@ -9,7 +9,7 @@ from pkgjail.errors import InputError, Problem
 from pkgjail.export.common import DEVICES, KERNEL, entry_files, missing_directories, on_host, own_entries
 from pkgjail.jail import prepare
 from pkgjail.model import JailOptions, text_path
-from pkgjail.sandbox.steps import Content
+from pkgjail.sandbox.steps import Content, Cover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ def content_at_entry(
 
     """
     plan = prepare(manifest, options or JailOptions(), root=root)
-    return {step.path: step.content for step in plan.steps if isinstance(step, Content)}
+    return {step.path: step.content for step in plan.steps if isinstance(step, (Content, Cover))}
 
 
 def write_skeleton(

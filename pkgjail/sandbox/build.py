@@ -13,6 +13,19 @@ import os
 import stat
 
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.sandbox.kernel import (
+    NEW,
+    NO_SYMLINKS,
+    OLD,
+    SAFE,
+    bind_step,
+    devices,
+    open_old,
+    procfs,
+    sysfs,
+    tmpfs,
+    write_new,
+)
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -24,23 +37,6 @@ if TYPE_CHECKING:
 
 # Any directory that every root has would do; what it holds is seen again after the first pivot.
 _BASE = b"/tmp"
-_OLD = b"/old"
-_NEW = b"/new"
-
-# A process whose user is the host's real root may write here without any capability
-# (kernel: proc_sys_permission, and files of mode 0644 owned by root).
-_PROC_READ_ONLY = (b"acpi", b"bus", b"fs", b"irq", b"scsi", b"sys", b"sysrq-trigger")
-_PROC_HIDDEN = (b"kcore", b"keys", b"key-users", b"timer_list", b"sched_debug")
-_DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
-_DEVICE_LINKS = (
-    (b"fd", b"/proc/self/fd"),
-    (b"stdin", b"/proc/self/fd/0"),
-    (b"stdout", b"/proc/self/fd/1"),
-    (b"stderr", b"/proc/self/fd/2"),
-    (b"ptmx", b"pts/ptmx"),
-)
-_SAFE = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV
-_NO_SYMLINKS = sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
 
 
 class HostChangedError(Exception):
@@ -62,15 +58,15 @@ def enter_new_root(program: Program) -> None:
     sc.mount(None, b"/", None, sc.MS_REC | sc.MS_PRIVATE)
     sc.mount(b"pkgjail", _BASE, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
     os.chdir(_BASE)
-    for name in (_OLD, _NEW):
+    for name in (OLD, NEW):
         os.mkdir(name[1:])
-    sc.pivot_root(b".", _OLD[1:])
+    sc.pivot_root(b".", OLD[1:])
     os.chdir("/")
-    sc.mount(b"pkgjail", _NEW, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
+    sc.mount(b"pkgjail", NEW, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
     _Builder(program).build()
-    sc.umount2(_OLD, sc.MNT_DETACH)
+    sc.umount2(OLD, sc.MNT_DETACH)
     # The base lies below the new root only for the moment between these calls; pivot_root(2), NOTES.
-    os.chdir(_NEW)
+    os.chdir(NEW)
     sc.pivot_root(b".", b".")
     sc.umount2(b".", sc.MNT_DETACH)
     os.chdir("/")
@@ -82,10 +78,11 @@ class _Builder:
     def __init__(self, program: Program) -> None:
         root, self._steps, _, _ = program
         self._changes: list[tuple[bytes, str]] = []
+        self._made = 0
         self._parent: bytes | None = None
         self._host_directory = -1
         self._jail_directory = -1
-        self._root = _open_old(root)
+        self._root = open_old(root)
         self._directories = {b"/"}
         self._doing: dict[str, Callable[..., None]] = {
             "Directory": self._directory,
@@ -93,14 +90,15 @@ class _Builder:
             "Content": self._content,
             "HostFile": self._host_file,
             "Overlay": self._overlay,
+            "Cover": self._cover,
             "MaskedOverlay": self._masked_overlay,
             "WholeDirectory": self._whole_directory,
             "Seal": self._seal,
-            "Bind": _bind_step,
-            "Tmpfs": _tmpfs,
-            "Proc": _proc,
-            "Sys": _sys,
-            "Devices": _devices,
+            "Bind": bind_step,
+            "Tmpfs": tmpfs,
+            "Proc": procfs,
+            "Sys": sysfs,
+            "Devices": devices,
         }
 
     def build(self) -> None:
@@ -117,21 +115,21 @@ class _Builder:
         if path != b"/":
             self._refuse_elsewhere(path)
             self._directories.add(path)
-            os.mkdir(_NEW + path)
-        os.chmod(_NEW + path, mode)  # mkdir(2) would take the umask away and set no special bits
+            os.mkdir(NEW + path)
+        os.chmod(NEW + path, mode)  # mkdir(2) would take the umask away and set no special bits
 
     def _symlink(self, path: bytes, target: bytes) -> None:
         self._refuse_elsewhere(path)
-        os.symlink(target, _NEW + path)
+        os.symlink(target, NEW + path)
 
     def _content(self, path: bytes, mode: int, content: bytes) -> None:
         self._refuse_elsewhere(path)
-        _write_new(_NEW + path, mode, content)
+        write_new(NEW + path, mode, content)
 
     def _seal(self) -> None:
         if self._changes:
             raise HostChangedError(self._changes)  # here, so that all of them are named
-        sc.mount_setattr(sc.AT_FDCWD, _NEW, sc.MOUNT_ATTR_RDONLY | _SAFE)
+        sc.mount_setattr(sc.AT_FDCWD, NEW, sc.MOUNT_ATTR_RDONLY | SAFE)
 
     def _host_file(self, path: bytes, mode: int, size: int | None) -> None:
         if (tree := self._copy_of_host(path)) < 0:
@@ -182,16 +180,30 @@ class _Builder:
         self._attach_overlay(path, tree, sc.fsmount_overlay)
 
     def _masked_overlay(self, path: bytes, mask: bytes) -> None:
-        self._attach_overlay(path, mask, lambda *pair: sc.fsmount_masked(pair, _OLD + b"/proc"))
+        self._attach_overlay(path, mask, lambda *pair: sc.fsmount_masked(pair, OLD + b"/proc"))
+
+    def _cover(self, path: bytes, mode: int, content: bytes) -> None:
+        source = b"/made-%d" % self._made  # in the base, which nobody sees
+        self._made += 1
+        write_new(source, mode, content)
+        tree = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+        inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            place = sc.openat2(inside, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        sc.move_mount(tree, place, b"")
+        for descriptor in (place, inside, tree):
+            os.close(descriptor)
 
     def _attach_overlay(self, path: bytes, layer: bytes, make: Callable[[int, int], int]) -> None:
         """Attach at `path` what `make` makes of a layer and the host's directory of that path."""
         layers = (
-            _open_old(layer),
-            sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, _NO_SYMLINKS),
+            open_old(layer),
+            sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, NO_SYMLINKS),
         )
         mounted = make(*layers)
-        sc.move_mount(mounted, sc.AT_FDCWD, _NEW + path)
+        sc.move_mount(mounted, sc.AT_FDCWD, NEW + path)
         for descriptor in (mounted, *layers):
             os.close(descriptor)
 
@@ -201,20 +213,9 @@ class _Builder:
             os.close(self._jail_directory)
             self._parent = None
         flags = os.O_PATH | os.O_DIRECTORY
-        self._host_directory = sc.openat2(self._root, parent[1:] or b".", flags, _NO_SYMLINKS)
-        self._jail_directory = os.open(_NEW + parent, flags | os.O_CLOEXEC)
+        self._host_directory = sc.openat2(self._root, parent[1:] or b".", flags, NO_SYMLINKS)
+        self._jail_directory = os.open(NEW + parent, flags | os.O_CLOEXEC)
         self._parent = parent
-
-
-def _open_old(path: bytes) -> int:
-    """Open a real path of the old root, which has no symbolic link in it."""
-    old = os.open(_OLD, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return sc.openat2(old, path[1:] or b".", os.O_PATH, _NO_SYMLINKS)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(old)
 
 
 def _change(mode: int, size: int | None, found: os.stat_result) -> str | None:
@@ -229,108 +230,3 @@ def _change(mode: int, size: int | None, found: os.stat_result) -> str | None:
 
 def _other_mode(found: os.stat_result, mode: int) -> str:
     return f"has mode {stat.S_IMODE(found.st_mode):04o}, not {mode:04o}"
-
-
-def _write_new(path: bytes, mode: int, content: bytes) -> None:
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, mode)
-        while content:
-            content = content[os.write(descriptor, content) :]
-    finally:
-        os.close(descriptor)
-
-
-def write_setting(path: bytes, content: bytes) -> None:
-    """Write one of the kernel's files in one write(2). Raises `OSError` with the file's name."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(descriptor)
-
-
-def _tmpfs(path: bytes, mode: int) -> None:
-    sc.mount(b"tmpfs", _NEW + path, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=%04o" % mode)
-
-
-def _bind_step(path: bytes, source: bytes, writable: bool) -> None:  # noqa: FBT001 - as the step has it
-    _bind(source, path, _SAFE | (0 if writable else sc.MOUNT_ATTR_RDONLY))
-
-
-def _sys(path: bytes) -> None:
-    _bind(b"/sys", path, _SAFE | sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOEXEC)
-
-
-def _bind(source: bytes, path: bytes, attributes: int) -> None:
-    """Bind `source` of the host at `path` of the jail, which must be there and not by a link."""
-    flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_RECURSIVE | sc.AT_EMPTY_PATH
-    inside = os.open(_NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    tree = sc.open_tree(_open_old(source), b"", flags)
-    sc.mount_setattr(tree, b"", attributes)
-    try:
-        place = sc.openat2(inside, path[1:], os.O_PATH, _NO_SYMLINKS | sc.RESOLVE_BENEATH)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    sc.move_mount(tree, place, b"")
-    for descriptor in (place, tree, inside):
-        os.close(descriptor)
-
-
-def _proc(path: bytes) -> None:
-    path = _NEW + path
-    sc.mount(b"proc", path, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
-    # In a user and cgroup namespace of its own the command could mount a writable cgroup2, whose
-    # root is the caller's own group, and kill or freeze what runs there.
-    write_setting(path + b"/sys/user/max_cgroup_namespaces", b"0")
-    for name in _PROC_READ_ONLY:
-        if os.path.exists(path + b"/" + name):
-            _cover(path + b"/" + name, path + b"/" + name)
-    for name in _PROC_HIDDEN:
-        if os.path.exists(path + b"/" + name):
-            _cover(_OLD + b"/dev/null", path + b"/" + name)
-
-
-def _cover(source: bytes, target: bytes) -> None:
-    """Bind `source` over `target`, read-only; both are absolute paths of this mount namespace."""
-    tree = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
-    try:
-        sc.mount_setattr(tree, b"", sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID)
-        sc.move_mount(tree, sc.AT_FDCWD, target)
-    finally:
-        os.close(tree)
-
-
-def _devices(path: bytes) -> None:
-    path = _NEW + path
-    sc.mount(b"dev", path, b"tmpfs", sc.MS_NOSUID | sc.MS_NOEXEC, b"mode=0755")
-    for name in _DEVICES:
-        _write_new(path + b"/" + name, 0o666, b"")
-        _cover_device(name, path + b"/" + name)
-    for link, target in _DEVICE_LINKS:
-        os.symlink(target, path + b"/" + link)
-    for name in (b"/pts", b"/shm"):
-        os.mkdir(path + name)
-    sc.mount(
-        b"devpts",
-        path + b"/pts",
-        b"devpts",
-        sc.MS_NOSUID | sc.MS_NOEXEC,
-        b"newinstance,ptmxmode=0666,mode=0620",
-    )
-    sc.mount_setattr(sc.AT_FDCWD, path, sc.MOUNT_ATTR_RDONLY, recursive=False)
-    sc.mount(b"tmpfs", path + b"/shm", b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=1777")
-
-
-def _cover_device(name: bytes, target: bytes) -> None:
-    """Bind one device of the host; a read-only mount does not keep a device from being written."""
-    tree = sc.open_tree(sc.AT_FDCWD, _OLD + b"/dev/" + name, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
-    try:
-        if not stat.S_ISCHR(os.fstat(tree).st_mode):
-            raise OSError(errno.ENODEV, "is not a character device", b"/dev/" + name)
-        sc.mount_setattr(tree, b"", sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NOEXEC)
-        sc.move_mount(tree, sc.AT_FDCWD, target)
-    finally:
-        os.close(tree)

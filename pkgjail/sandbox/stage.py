@@ -24,7 +24,8 @@ import stat
 
 from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.sandbox.build import HostChangedError, enter_new_root, write_setting
+from pkgjail.sandbox.build import HostChangedError, enter_new_root
+from pkgjail.sandbox.kernel import write_setting
 from pkgjail.sandbox.waiting import RELAYED, relaying, wait
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing

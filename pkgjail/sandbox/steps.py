@@ -59,6 +59,14 @@ class Overlay(NamedTuple):
     tree: bytes
 
 
+class Cover(NamedTuple):
+    """Show a regular file with this content in the place of the empty one that an overlay has there."""
+
+    path: bytes
+    mode: int
+    content: bytes
+
+
 class MaskedOverlay(NamedTuple):
     """Show the host's directory of the path `path` there, less what the mask `mask` hides.
 
@@ -117,8 +125,8 @@ class Bind(NamedTuple):
 
 
 Step = Union[
-    Directory, Symlink, Content, HostFile, Overlay, MaskedOverlay, WholeDirectory, Seal, Proc, Sys, Devices,
-    Tmpfs, Bind,
+    Directory, Symlink, Content, HostFile, Overlay, Cover, MaskedOverlay, WholeDirectory, Seal, Proc, Sys,
+    Devices, Tmpfs, Bind,
 ]  # fmt: skip
 
 

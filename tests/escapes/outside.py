@@ -171,18 +171,23 @@ class Outside:
 
 
 def _keys() -> dict[str, Any]:
-    """A key in the session's keyring and one in the user's; -1 where the kernel has no keys."""
+    """A key in the session's keyring and one in the user's; -1 where the kernel has no keys.
+
+    The user's keyring is one for all runs at once, so the name is this run's.
+    """
+    name = f"pkgjail-user-canary-{os.getpid()}"
     try:
         call("keyctl", 1, b"pkgjail-session")
         keyring = call("keyctl", 0, -4, 1)
         return {
             "key": call("add_key", b"user", b"pkgjail-canary", _SECRET, len(_SECRET), -3),
-            "user_key": call("add_key", b"user", b"pkgjail-user-canary", _SECRET, len(_SECRET), -4),
+            "user_key": call("add_key", b"user", name.encode(), _SECRET, len(_SECRET), -4),
+            "user_key_name": name,
             "keyring": keyring,
             "persistent": _persistent(),
         }
     except OSError:
-        return {"key": -1, "user_key": -1, "keyring": -1, "persistent": -1}
+        return {"key": -1, "user_key": -1, "user_key_name": name, "keyring": -1, "persistent": -1}
 
 
 def _persistent() -> int:

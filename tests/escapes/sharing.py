@@ -40,7 +40,7 @@ def keyring_by_number() -> str:
 
 @attempt("user keyring", "search the user keyring for the caller's key", "the key", control=True)
 def user_keyring() -> str:
-    return f"key {call('keyctl', 10, -4, b'user', b'pkgjail-user-canary', 0)}"
+    return f"key {call('keyctl', 10, -4, b'user', facts['user_key_name'].encode(), 0)}"
 
 
 @attempt("persistent keyring", "get the user's persistent keyring", "Kerberos tickets of the host")
