@@ -37,11 +37,13 @@ HELPER = (sys.executable, str(Path(__file__).with_name("entering.py")))
 PAIR = "apt-cache + dpkg -L"
 UNHASHED = "resolve spack, unhashed"
 FLOOR = "unshare -Urmpf true"
+PASS, MODULE = "python -c pass", "python -m nothing"
 APT_LISTS = Path("/var/lib/apt/lists")
 APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 # Numbers of files; bubblewrap takes 9,000 arguments, and a bind is three.
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
+GROWN = (1000, 100_000)
 GROUPS = ("resolve", "plans", "entry", "build")
 SLOW_BUILDS = 5
 
@@ -99,20 +101,20 @@ def resolve_notes() -> list[str]:
 
 
 @contextmanager
-def library(manifest: Path) -> Iterator[Callable[[], float]]:
-    """A running Python that enters the manifest's jail by `run_in_jail` whenever it is called."""
+def library(manifest: Path) -> Iterator[Callable[[str], float]]:
+    """A running Python that has prepared the manifest's jail, and does what it is told (see entering.py)."""
     with subprocess.Popen(
         [*HELPER, "enter", manifest], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
 
-        def once() -> float:
+        def tell(what: str) -> float:
             if process.stdin is None or process.stdout is None:
                 raise RuntimeError("the helper has no pipes")
-            process.stdin.write("\n")
+            process.stdin.write(f"{what}\n")
             process.stdin.flush()
             return float(process.stdout.readline())
 
-        yield once
+        yield tell
         if process.stdin is not None:
             process.stdin.close()
 
@@ -155,9 +157,17 @@ def cut(manifest: Path, size: int) -> Path:
     return path
 
 
-def enter(manifest: Path) -> float:
+def enter(manifest: Path, *options: str) -> float:
     """Run `true` in the manifest's jail by the command line."""
-    return timed([*PKGJAIL, "run", str(manifest), "--", "true"])
+    return timed([*PKGJAIL, "run", *options, str(manifest), "--", "true"])
+
+
+def grown(place: Path, size: int) -> tuple[Path, str, str]:
+    """The manifest of a root with so many files, and the options that enter it."""
+    root, manifest = place / f"root-{size}", place / f"grown-{size}.jsonl"
+    root.mkdir()
+    subprocess.run([*HELPER, "grow", root, str(size), manifest], check=True)
+    return manifest, "--root", str(root)
 
 
 def files_of(manifest: Path) -> int:
@@ -165,22 +175,62 @@ def files_of(manifest: Path) -> int:
     return sum(1 for r in records(manifest) if r["kind"] == "file" and r["type"] == "regular")
 
 
+def whole_subjects(spack: Path, place: Path) -> list[Subject]:
+    """The whole process of `pkgjail run`, beside Python alone."""
+    (place / "nothing.py").touch()
+    there = {**os.environ, "PYTHONPATH": str(place)}
+    return [
+        Subject(PASS, lambda: timed([sys.executable, "-c", "pass"])),
+        Subject(MODULE, lambda: timed([sys.executable, "-m", "nothing"], environment=there), PASS),
+        Subject(f"pkgjail run spack, {files_of(spack):,} files", partial(enter, spack), PASS),
+        Subject("pkgjail run spack", partial(enter, spack), MODULE),
+    ]
+
+
+def library_subjects(tell: Callable[[str], float]) -> list[Subject]:
+    """What a running Python takes for the jail of `spack`, beside a process and bare namespaces."""
+    return [
+        Subject("subprocess.run(true)", partial(tell, "true")),
+        Subject(FLOOR, partial(tell, "bare"), "subprocess.run(true)"),
+        Subject("prepare_jail(spack).run(true)", partial(tell, "jail"), "subprocess.run(true)"),
+        Subject("set-up of the jail of spack", partial(tell, "jail"), FLOOR),
+        Subject("run_in_jail(spack, true)", partial(tell, "once"), FLOOR),
+    ]
+
+
+def growth_subjects(place: Path) -> list[Subject]:
+    """A hundred times as many files, in the jail that is one mount of them."""
+    few, many = (grown(place, size) for size in GROWN)
+    name = f"pkgjail run, {GROWN[0]:,} files in a tree"
+    return [
+        Subject(name, partial(enter, *few)),
+        Subject(f"pkgjail run, {GROWN[1]:,} files in a tree", partial(enter, *many), name),
+    ]
+
+
 def entry_rows(place: Path, runs: int) -> tuple[list[Row], list[str]]:
-    """Jails of growing size beside bubblewrap with the same files, and beside bare namespaces."""
-    spack, base = make_manifest("spack", place), make_manifest("base", place)
-    subjects = [Subject(FLOOR, lambda: timed(["unshare", "-Urmpf", "true"]))]
+    """Entries beside Python alone, beside bare namespaces, and beside bubblewrap with the same files."""
+    spack = make_manifest("spack", place)
+    rows = measure("whole process", whole_subjects(spack, place), 2 * runs)
+    with library(spack) as tell:
+        rows += measure("from a running Python", library_subjects(tell), 2 * runs)
+    rows += measure("growth", growth_subjects(place), runs)
+    peers, said = peer_rows(spack, runs)
+    return rows + peers, said
+
+
+def peer_rows(spack: Path, runs: int) -> tuple[list[Row], list[str]]:
+    """Jails of growing size, a bind mount a file, beside bubblewrap's."""
+    subjects = []
     has_peer = shutil.which("bwrap") is not None
     for size in SIZES:
         part, peer = cut(spack, size), f"bubblewrap, {size:,} files"
         if has_peer:
             subjects.append(Subject(peer, partial(bubblewrap, bubblewrap_arguments(part))))
+        binds = partial(enter, part, "--plan", "binds")
+        subjects.append(Subject(f"pkgjail run --plan binds, {size:,} files", binds, peer))
         subjects.append(Subject(f"pkgjail run, {size:,} files", partial(enter, part), peer))
-    with library(base) as enter_base, library(spack) as enter_spack:
-        for name, manifest, once in (("base", base, enter_base), ("spack", spack, enter_spack)):
-            whole = f"pkgjail run {name}, {files_of(manifest):,} files"
-            subjects.append(Subject(whole, partial(enter, manifest), FLOOR))
-            subjects.append(Subject(f"run_in_jail, {name}", once, FLOOR))
-        rows = measure("entry", subjects, runs)
+    rows = measure("entry", subjects, runs)
     return rows, [refusal(spack) if has_peer else "bubblewrap is not installed."]
 
 

@@ -1,7 +1,7 @@
 """Stopped at any system call, or with a full disk: the host is as before, and the next run works.
 
-`make test` stops each program at the first and the last call of each kind, `make test-long` at every
-one. `pkgjail build` and `remove` have their walks in tests/test_environment_faults.py.
+`make test` stops each program at the first call of each kind, and kills it at the last too; `make
+test-long` at every one. Environments have their walks in tests/environments/test_interruptions.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ class Scene:
             "PYTHONPATH": str(TOP),
             "HOME": str(place),
         }
-        self.before: list[str] = []
 
     def fresh(self) -> None:
         """Places of their own for the next run, with nothing in them."""
@@ -122,13 +121,22 @@ def test_resolve(scene: Scene, *, every: bool) -> None:
 
 
 @thorough
-@pytest.mark.parametrize("kept", [pytest.param(False, id="cold"), pytest.param(True, id="short way")])
-def test_run(scene: Scene, *, kept: bool, every: bool) -> None:
+@pytest.mark.parametrize(
+    ("plan", "kept"),
+    [
+        pytest.param("tree", False, id="making a tree"),
+        pytest.param("mask", False, id="making a mask"),
+        pytest.param("auto", True, id="the short way"),
+    ],
+)
+def test_run(scene: Scene, plan: str, *, kept: bool, every: bool) -> None:
     """The command runs whole or not at all, and the next entry is right, by whatever is kept."""
     write_manifest(manifest_of(entries_of(scene.host)), scene.out)
     assert read_manifest(scene.out)
     words = [
         "run",
+        "--plan",
+        plan,
         "--root",
         str(scene.host),
         str(scene.out),
