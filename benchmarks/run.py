@@ -108,6 +108,7 @@ def library(manifest: Path) -> Iterator[Callable[[str], float]]:
     ) as process:
 
         def tell(what: str) -> float:
+            """Have it done once; the seconds that it took."""
             if process.stdin is None or process.stdout is None:
                 raise RuntimeError("the helper has no pipes")
             process.stdin.write(f"{what}\n")
