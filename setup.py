@@ -16,6 +16,8 @@ setup(
         "pkgjail",
         "pkgjail.backends",
         "pkgjail.backends.debian",
+        "pkgjail.backends.pacman",
+        "pkgjail.backends.rpm",
         "pkgjail.commands",
         "pkgjail.environments",
         "pkgjail.export",

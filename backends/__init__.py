@@ -15,61 +15,102 @@ if __name__ != "pkgjail.backends":
 import errno
 import importlib
 import os
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Any
 
 from pkgjail.errors import DatabaseError
 from pkgjail.model import record, text_path
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from collections.abc import Callable, Iterable
 
     from pkgjail.model import PackageDatabase
 
-__all__ = ["BackendStatus", "available", "open_database", "resolve_inside"]
+__all__ = ["ENTRY_POINTS", "BackendStatus", "available", "open_database", "resolve_inside"]
+
+ENTRY_POINTS = "pkgjail.backends"
+"""The group of entry points by which other distributions of Python packages add backends.
+
+The name of an entry point is the backend's. Its object has `open_database(root)`, which returns a
+`PackageDatabase`, `SERVES`, which says for which systems it is, and `MARKERS`, the paths (bytes,
+absolute) of which any shows that a root has such a database.
+"""
 
 
 @record
 class BackendStatus:
     """Whether a backend can read one root: `reason` says what was found, or what is not there.
 
-    `serves` tells people which systems the backend is for.
+    `serves` tells people which systems the backend is for, `aliases` are other names for it.
     """
 
     name: str
     serves: str
     usable: bool
     reason: str
+    aliases: tuple[str, ...] = ()
 
 
 @record
 class _Backend:
-    """A backend: its module here, the module it needs, the file by which its database is known."""
+    """A backend: what it needs (a module, or a program), and the files by which its database is known.
+
+    `ids` are the words of os-release(5)'s ID and ID_LIKE of systems whose own database it is.
+    """
 
     name: str
     serves: str
-    needs: str
     remedy: str
-    marker: bytes
+    markers: tuple[bytes, ...]
+    module: str = ""
+    program: str = ""
+    aliases: tuple[str, ...] = ()
+    ids: frozenset[str] = frozenset()
+    load: Callable[[], Any] | None = None
 
 
 _MAXIMUM_LINKS = 40  # as path_resolution(7) has it
-_STATUS = b"var/lib/dpkg/status"
+_STATUS = (b"/var/lib/dpkg/status",)
+_RPM_DIRECTORIES = (b"/usr/lib/sysimage/rpm/", b"/var/lib/rpm/", b"/usr/share/rpm/")
+_DEBIAN = frozenset({"debian", "ubuntu"})
 
 # In the order of preference: where both can be used, the faster one is first.
 _BACKENDS = (
     _Backend(
         name="apt",
         serves="Debian and its derivatives, with python-apt",
-        needs="apt_pkg",
+        module="apt_pkg",
         remedy="install python3-apt and use the distribution's own python3, or use the backend 'dpkg'",
-        marker=_STATUS,
+        markers=_STATUS,
+        ids=_DEBIAN,
     ),
     _Backend(
         name="dpkg",
         serves="Debian and its derivatives, with python-debian",
-        needs="debian.deb822",
+        module="debian.deb822",
         remedy="install python-debian (python3-debian in Debian)",
-        marker=_STATUS,
+        markers=_STATUS,
+        ids=_DEBIAN,
+    ),
+    _Backend(
+        name="rpm",
+        serves="Fedora, RHEL and its rebuilds, openSUSE, and systems of rpm-ostree",
+        program="rpm",
+        remedy="install rpm; it need not be the root's own",
+        markers=tuple(
+            directory + name
+            for directory in _RPM_DIRECTORIES
+            for name in (b"rpmdb.sqlite", b"Packages.db", b"Packages")
+        ),
+        aliases=("dnf", "yum", "zypper"),
+        ids=frozenset({"fedora", "rhel", "centos", "suse", "opensuse", "amzn", "mageia", "openmandriva"}),
+    ),
+    _Backend(
+        name="pacman",
+        serves="Arch Linux and its derivatives",
+        remedy="",
+        markers=(b"/var/lib/pacman/local",),
+        ids=frozenset({"arch", "archarm", "manjaro", "artix"}),
     ),
 )
 
@@ -77,33 +118,31 @@ _BACKENDS = (
 def available(root: bytes = b"/") -> tuple[BackendStatus, ...]:
     """Every backend, the preferred first, and whether it can read the database of `root`.
 
-    A database that is there and damaged counts as usable: `open_database` says what is wrong.
+    Preferred is one whose database the root has, of several such the one that its os-release(5)
+    speaks for. A database that is there and damaged counts as usable: `open_database` says what is
+    wrong.
     """
-    return tuple(_status(backend, root) for backend in _BACKENDS)
+    return tuple(_status(backend, root) for backend in _ordered((*_BACKENDS, *_others()), root))
 
 
 def open_database(root: bytes = b"/", backend: str = "auto") -> PackageDatabase:
     """Read the package database of the system below `root` (an absolute path).
 
-    `backend` is a name of `available`, or "auto" for the first that is usable. Raises
+    `backend` is a name or an alias of `available`, or "auto" for the first that is usable. Raises
     `DatabaseError` when there is no such backend, nothing to read, or the reading fails.
     """
-    known = [candidate.name for candidate in _BACKENDS]
-    if backend not in {"auto", *known}:
-        raise _error(root, f"there is no backend {backend!r}", f"use one of {', '.join(('auto', *known))}")
-    chosen = [candidate for candidate in _BACKENDS if backend in {"auto", candidate.name}]
-    present = [candidate for candidate in chosen if _present(candidate, root)]
+    chosen = _named(backend, root)
+    present = [candidate for candidate in _ordered(chosen, root) if _marker(candidate, root)]
     if not present:
-        missing = " or ".join(sorted({text_path(candidate.marker) for candidate in chosen}))
-        raise _error(root, f"it has no {missing}", "name the root directory of a Debian or derived system")
+        raise _error(root, *_nothing(chosen))
     failures = []
     for candidate in present:
-        module = _module(candidate)
-        if not isinstance(module, ImportError):
-            database: PackageDatabase = module.open_database(root)
+        lack = _lack(candidate)
+        if not lack:
+            database: PackageDatabase = _load(candidate).open_database(root)
             return database
-        failures.append((candidate, module))
-    why = "; ".join(f"the backend {tried.name!r} cannot be imported ({error})" for tried, error in failures)
+        failures.append((candidate, lack))
+    why = "; ".join(f"the backend {tried.name!r} {lack}" for tried, lack in failures)
     raise _error(root, why, failures[-1][0].remedy)
 
 
@@ -137,32 +176,124 @@ def resolve_inside(root: bytes, path: bytes) -> bytes:
     return os.path.join(root, *done)
 
 
+def _named(name: str, root: bytes) -> tuple[_Backend, ...]:
+    """The backends that `name` may mean. Those of others are looked for when ours do not serve."""
+    ours = tuple(one for one in _BACKENDS if name in {"auto", one.name, *one.aliases})
+    if any(_marker(one, root) for one in ours):
+        return ours
+    chosen = (*ours, *(one for one in _others() if name in {"auto", one.name}))
+    if not chosen:
+        known = [word for one in (*_BACKENDS, *_others()) for word in (one.name, *one.aliases)]
+        raise _error(root, f"there is no backend {name!r}", f"use one of {', '.join(('auto', *known))}")
+    return chosen
+
+
+def _others() -> tuple[_Backend, ...]:
+    """The backends of other distributions of Python packages, by name; ours keep their names."""
+    from importlib.metadata import entry_points  # takes longer than most backends
+
+    found: Any = entry_points()
+    points = found.select(group=ENTRY_POINTS) if hasattr(found, "select") else found.get(ENTRY_POINTS, ())
+    taken = {word for one in _BACKENDS for word in (one.name, *one.aliases)}
+    return tuple(
+        _other(point.name, point.load)
+        for point in sorted(points, key=lambda point: str(point.name))
+        if point.name not in taken
+    )
+
+
+def _other(name: str, load: Callable[[], Any]) -> _Backend:
+    """The backend of an entry point; one that cannot be loaded is there all the same, to be told."""
+    try:
+        module = load()
+        serves, markers = str(module.SERVES), tuple(module.MARKERS)
+    except Exception as error:  # noqa: BLE001 - whatever somebody else's code raises
+        serves, markers = f"nothing: it cannot be loaded ({error})", ()
+    return _Backend(
+        name=name, serves=serves, remedy=f"repair what brings {name!r}", markers=markers, load=load
+    )
+
+
+def _ordered(backends: Iterable[_Backend], root: bytes) -> list[_Backend]:
+    """Those whose database is there first; of several, that of the distribution that the root says it is."""
+    kept = tuple(backends)
+    present = {one.name: bool(_marker(one, root)) for one in kept}
+    databases = {one.markers for one in kept if present[one.name]}
+    ids = _ids(root) if len(databases) > 1 else frozenset()
+    return sorted(kept, key=lambda one: (not present[one.name], not one.ids & ids if ids else False))
+
+
+def _ids(root: bytes) -> frozenset[str]:
+    """ID and ID_LIKE of os-release(5); none where it cannot be read."""
+    from pkgjail.backends.release import read_release
+    from pkgjail.backends.root import Root
+
+    try:
+        fields = read_release(Root(root))
+    except DatabaseError:
+        return frozenset()
+    return frozenset(f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace("-", " ").split())
+
+
 def _status(backend: _Backend, root: bytes) -> BackendStatus:
     """Look for the database first: it says more than a library that is not there."""
-    if not _present(backend, root):
-        reason = f"{text_path(root)} has no {text_path(backend.marker)}"
-        return BackendStatus(name=backend.name, serves=backend.serves, usable=False, reason=reason)
-    module = _module(backend)
-    if isinstance(module, ImportError):
-        reason = f"{backend.needs} cannot be imported ({module}); {backend.remedy}"
-        return BackendStatus(name=backend.name, serves=backend.serves, usable=False, reason=reason)
-    reason = f"{text_path(os.path.join(root, backend.marker))} is read with {backend.needs}"
-    return BackendStatus(name=backend.name, serves=backend.serves, usable=True, reason=reason)
+    marker, lack = _marker(backend, root), ""
+    if not marker:
+        reason = _nothing((backend,))[0].replace("it has", f"{text_path(root)} has", 1)
+    elif lack := _lack(backend):
+        reason = f"{text_path(os.path.join(root, marker[1:]))} is there, but '{backend.name}' {lack}"
+        reason = f"{reason}; {backend.remedy}"
+    else:
+        means = backend.module or backend.program or backend.name
+        reason = f"{text_path(os.path.join(root, marker[1:]))} is read with {means}"
+    return BackendStatus(
+        name=backend.name,
+        serves=backend.serves,
+        usable=bool(marker) and not lack,
+        reason=reason,
+        aliases=backend.aliases,
+    )
 
 
-def _present(backend: _Backend, root: bytes) -> bool:
+def _nothing(backends: Iterable[_Backend]) -> tuple[str, str]:
+    """What a root lacks for any of `backends`, and what to do."""
+    directories: dict[str, None] = {}
+    for one in backends:
+        several = len(one.markers) > 1
+        names = sorted({os.path.dirname(name) for name in one.markers}) if several else one.markers
+        directories.update(dict.fromkeys(text_path(name).lstrip("/") for name in names))
+    what = " or ".join(directories) or "database for a backend that cannot be loaded"
+    return f"it has no {what}", "name the root directory of a system that a backend serves"
+
+
+def _marker(backend: _Backend, root: bytes) -> bytes:
+    """The first of the backend's files that is there; b"" for none."""
+    return next((marker for marker in backend.markers if _is_there(root, marker)), b"")
+
+
+def _is_there(root: bytes, marker: bytes) -> bool:
     try:
-        return os.path.lexists(resolve_inside(root, backend.marker))
+        return os.path.lexists(resolve_inside(root, marker))
     except OSError:  # A loop of links: the backend's to report.
         return True
 
 
-def _module(backend: _Backend) -> ModuleType | ImportError:
-    """The backend's module, or the `ImportError` that says why it cannot be had."""
+def _lack(backend: _Backend) -> str:
+    """What keeps a backend from being used on any root; "" for nothing."""
+    if backend.program and shutil.which(backend.program) is None:
+        return f"needs the program {backend.program}, which is not in PATH"
     try:
-        return importlib.import_module(f"{__name__}.{backend.name}")
+        _load(backend)
     except ImportError as error:
-        return error
+        return f"cannot be imported ({error})"
+    return ""
+
+
+def _load(backend: _Backend) -> Any:
+    """The backend's module, or what an entry point names."""
+    if backend.load is not None:
+        return backend.load()
+    return importlib.import_module(f"{__name__}.{backend.name}")
 
 
 def _error(root: bytes, why: str, remedy: str) -> DatabaseError:

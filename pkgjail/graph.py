@@ -2,8 +2,9 @@
 
 A requirement with one possible answer is settled at once. One that several installed packages
 could answer waits until nothing else is left, for by then one of them is often in the closure for
-another reason. What waits is taken in the order of its text, not of the lines that asked, so that
-a whitelist means the same whichever way its lines are ordered.
+another reason. One with conditions is asked as soon as they hold, before any choice is made. What
+waits is taken in the order of its text, not of the lines that asked, so that a whitelist means the
+same whichever way its lines are ordered.
 
 networkx takes 0.1 s to import and is needed for a graph's own verbs alone, so `closure_graph`
 imports it when called; the search for reasons is short enough to do without.
@@ -60,11 +61,12 @@ def resolve_closure(database: PackageDatabase, policy: Policy) -> Closure:
     problems: list[Problem] = []
     for rule in policy.packages:
         try:
-            group = database.parse(rule.pattern)
+            groups = database.parse(rule.pattern)
         except ValueError as error:  # noqa: PERF203 - every rule's error is wanted, not the first
             problems.append(Problem(rule.origin, str(error)))
         else:
-            search.ask(rule.origin, database.architecture, group)
+            for group in groups:
+                search.ask(rule.origin, database.architecture, group)
     if problems:
         raise PolicyError(problems)
     if policy.essential:
@@ -84,22 +86,44 @@ class _Search:
         self._chosen: dict[str, Package] = {}
         self._unread: list[Package] = []
         self._waiting: list[_Waiting] = []
+        self._conditional: list[tuple[str, str, DependencyGroup]] = []
         self._edges: set[tuple[str, str, str, str]] = set()
         self._unmet: set[tuple[str, str, str, str]] = set()
 
     def run(self) -> None:
         """Work until every requirement is settled."""
-        while self._unread or self._waiting:
+        while self._unread or self._ask_conditional() or self._waiting:
             if self._unread:
                 self._read(self._unread.pop())
-            else:
+            elif self._waiting:
                 self._settle(heapq.heappop(self._waiting))
 
     def _read(self, package: Package) -> None:
         for group in self._database.requirements(package, recommends=self._recommends):
             self.ask(package.key, package.architecture, group)
 
+    def _ask_conditional(self) -> bool:
+        """Ask what has come to be asked by what is in the closure by now; whether there was anything."""
+        due = [one for one in self._conditional if self._is_due(one[1], one[2])]
+        self._conditional = [one for one in self._conditional if one not in due] if due else self._conditional
+        for source, architecture, group in due:
+            self._ask(source, architecture, group)
+        return bool(due)
+
+    def _is_due(self, architecture: str, group: DependencyGroup) -> bool:
+        return all(
+            any(package.key in self._chosen for package in self._database.candidates(one, architecture))
+            for one in group.conditions
+        )
+
     def ask(self, source: str, architecture: str, group: DependencyGroup) -> None:
+        """Take a requirement in, or put it off until its conditions hold."""
+        if group.conditions:
+            self._conditional.append((source, architecture, group))
+        else:
+            self._ask(source, architecture, group)
+
+    def _ask(self, source: str, architecture: str, group: DependencyGroup) -> None:
         """Settle a requirement if it has one answer, else put it off; remember it if it has none."""
         for relation in group.alternatives:
             keys = tuple(package.key for package in self._database.candidates(relation, architecture))

@@ -109,12 +109,14 @@ class DependencyGroup:
     """One requirement: satisfied by any of its `alternatives`, the first choice first.
 
     `kind` is the field that asked, in the distribution's own word ("Depends", "Recommends");
-    `text` is the requirement as written there, with white space folded.
+    `text` is the requirement as written there, with white space folded. It asks nothing until each
+    of `conditions` is satisfied by a package of the closure (rpm's `(a if b)`).
     """
 
     kind: str
     alternatives: tuple[Relation, ...]
     text: str
+    conditions: tuple[Relation, ...] = ()
 
 
 @record
@@ -209,8 +211,11 @@ class PackageDatabase(Protocol):
         """Every fully installed package by its `key`, in the order of the keys."""
         ...
 
-    def parse(self, text: str) -> DependencyGroup:
-        """Read one whitelist entry in the family's syntax (kind "whitelist"). Raises `ValueError`."""
+    def parse(self, text: str) -> tuple[DependencyGroup, ...]:
+        """Read one whitelist entry in the family's syntax (kind "whitelist"). Raises `ValueError`.
+
+        It is one requirement, or several where the family has a name for them (pacman's groups).
+        """
         ...
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
@@ -221,7 +226,8 @@ class PackageDatabase(Protocol):
         """The installed packages that satisfy `relation` when a package of `architecture` asks.
 
         Those of that very name come first (the asker's architecture, then by name of the
-        architecture), then those that provide it, by key.
+        architecture), then those that provide it, by key; where a name says no architecture
+        (rpm), the asker's before the others there too.
         """
         ...
 

@@ -159,9 +159,9 @@ class MemoryDatabase:
             generated=generated,
         )
 
-    def parse(self, text: str) -> DependencyGroup:
+    def parse(self, text: str) -> tuple[DependencyGroup, ...]:
         """One whitelist entry: `a | b (>= 1)`."""
-        return parse_group(text, "whitelist")
+        return (parse_group(text, "whitelist"),)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Pre-Depends, Depends and, if asked, Recommends."""

@@ -64,7 +64,7 @@ def test_parse_refuses(backend: str, text: str, reason: str, tmp_path: Path) -> 
 def test_parse_accepts(backend: str, tmp_path: Path) -> None:
     """Protects Policy 7.1's syntax, the order of alternatives, and the folding of white space."""
     database = open_database(make_root(tmp_path), backend)
-    group = database.parse(" g++(>=4:10)  |libc6:any\t| c ")
+    (group,) = database.parse(" g++(>=4:10)  |libc6:any\t| c ")
     assert show(group) == "whitelist: g++(>=4:10) |libc6:any | c"
     assert group.alternatives == (
         Relation(name="g++", operator=">=", version="4:10"),

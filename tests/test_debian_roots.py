@@ -69,7 +69,11 @@ def test_database_is_the_roots_own(backend: str, tmp_path: Path) -> None:
 
 
 BAD_RELEASES: list[tuple[str, Callable[[Path], object], str]] = [
-    ("none", lambda etc: etc, "it has neither etc/os-release nor usr/lib/os-release; install base-files"),
+    (
+        "none",
+        lambda etc: etc,
+        "it has neither etc/os-release nor usr/lib/os-release; install the package that brings it",
+    ),
     (
         "quote",
         lambda etc: (etc / "os-release").write_text("A=1\nID='x\n"),

@@ -92,7 +92,7 @@ def test_the_makefile_installs_what_the_lists_name(variable: str, whitelists: Se
     listed = {*makefile(variable), *(package.name for package in always)}
     lacking = []
     for rule in load_policy(whitelists, database=database).packages:
-        group = database.parse(rule.pattern)
+        (group,) = database.parse(rule.pattern)
         found = [database.candidates(one, database.architecture) for one in group.alternatives]
         names = {one.name for one in group.alternatives} | {one.name for each in found for one in each}
         if not names & listed:

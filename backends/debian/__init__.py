@@ -8,10 +8,8 @@ rules are here, a module for each of dpkg's records:
     matching       which installed packages satisfy a requirement
     shortcomings   why none does, in words
     paths          file lists, diversions, conffiles
-    alternatives   update-alternatives' link groups
-    release        os-release
     generated      the allow-list of files that no package owns
-    root           reading files below a root, and its errors
+    root           where dpkg keeps them
     database       all of these as one `PackageDatabase`
 """
 

@@ -6,15 +6,15 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pkgjail.backends.debian.alternatives import read_alternatives
+from pkgjail.backends.alternatives import read_alternatives
 from pkgjail.backends.debian.generated import GENERATED
 from pkgjail.backends.debian.matching import Installed
 from pkgjail.backends.debian.paths import Paths
 from pkgjail.backends.debian.relations import parse_group
-from pkgjail.backends.debian.release import read_distribution
 from pkgjail.backends.debian.root import Root
 from pkgjail.backends.debian.shortcomings import Shortcomings
 from pkgjail.backends.debian.status import read_status, refuse_interrupted
+from pkgjail.backends.release import read_distribution
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -65,13 +65,13 @@ class DebianDatabase:
         """`ID` and `VERSION_ID` of os-release(5)."""
         return read_distribution(self._root)
 
-    def parse(self, text: str) -> DependencyGroup:
+    def parse(self, text: str) -> tuple[DependencyGroup, ...]:
         """Read one requirement as Policy 7.1 writes it: `gcc:any (>= 4:10) | clang`."""
         if "," in text:
             raise ValueError(
                 f"{text!r} has a comma, so it is more than one requirement; write an entry for each"
             )
-        return parse_group(text, "whitelist")
+        return (parse_group(text, "whitelist"),)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Pre-Depends and Depends, and Recommends when asked for, as the stanza orders them."""
@@ -99,7 +99,7 @@ class DebianDatabase:
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """Every group of update-alternatives(1)."""
-        return read_alternatives(self._root)
+        return read_alternatives(self._root, self._root.admin(b"alternatives"))
 
     def generated(self) -> tuple[Generated, ...]:
         """The allow-list; the same for every Debian root."""

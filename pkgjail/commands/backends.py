@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+    from pkgjail.backends import BackendStatus
 
 _DESCRIPTION = "Show which package managers' databases pkgjail reads here, and which one 'auto' takes."
 
@@ -31,7 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     serving = next((status.name for status in found if status.usable), None)
     if arguments.json:
         rows = [
-            {"name": s.name, "usable": s.usable, "serves": s.name == serving, "reason": s.reason}
+            {
+                "name": s.name,
+                "aliases": list(s.aliases),
+                "usable": s.usable,
+                "serves": s.name == serving,
+                "reason": s.reason,
+            }
             for s in found
         ]
         json.dump(rows, sys.stdout, indent=2)
@@ -39,5 +48,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for status in found:
             mark = "serves" if status.name == serving else "usable" if status.usable else "no"
-            print(f"{status.name:8} {mark:8} {status.reason}")
+            also = f" (also called {', '.join(status.aliases)})" if status.aliases else ""
+            print(f"{status.name:8} {mark:8} {status.reason}{also}")
+        print(f"'auto' takes {_choice(found)}")
     return 0 if serving else 3
+
+
+def _choice(found: Sequence[BackendStatus]) -> str:
+    """Which backend is chosen, and why."""
+    usable = [status.name for status in found if status.usable]
+    if not usable:
+        return "none: there is no database here that can be read"
+    if len(usable) == 1:
+        return f"{usable[0]}: no other can read what is here"
+    others = " and ".join(usable[1:])
+    return f"{usable[0]} before {others}: os-release speaks for it, or it is the faster for the same database"

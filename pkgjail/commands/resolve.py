@@ -68,7 +68,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         default="auto",
         metavar="NAME",
-        help="auto (default), apt or dpkg; see 'pkgjail backends'",
+        help="auto (default), apt, dpkg, rpm or pacman; see 'pkgjail backends'",
     )
     parser.add_argument(
         "--recommends", action="store_true", default=None, help="follow Recommends too, not only Depends"

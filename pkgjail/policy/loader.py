@@ -115,17 +115,19 @@ class Loader:
     def _check_packages(self, entries: Iterable[Entry], page: Page) -> None:
         for entry in entries:
             try:
-                group = self.database.parse(entry.text)
+                groups = self.database.parse(entry.text)
             except ValueError as error:
                 page.add(entry.line, f"bad requirement {entry.text!r}: {error}")
                 continue
-            if fault := self._shortcoming(group):
+            if fault := "; ".join(filter(None, map(self._shortcoming, groups))):
                 page.add(entry.line, f"cannot satisfy {entry.text!r}: {fault}")
 
     def _shortcoming(self, group: DependencyGroup) -> str:
-        """Why no installed package satisfies `group`; "" where one does."""
+        """Why no installed package satisfies `group`; "" where one does, or where nothing asks it."""
         architecture = self.database.architecture
         if any(self.database.candidates(relation, architecture) for relation in group.alternatives):
+            return ""
+        if not all(self.database.candidates(relation, architecture) for relation in group.conditions):
             return ""
         names = {package.name for package in self.database.packages.values()}
         return "; ".join(

@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING
 from pkgjail.model import Distribution, text_path
 
 if TYPE_CHECKING:
-    from pkgjail.backends.debian.root import Root
+    from pkgjail.backends.root import Root
 
 
 def read_distribution(root: Root) -> Distribution:
     """`ID` and `VERSION_ID`: /etc first, links resolved inside the root."""
+    fields = read_release(root)
+    return Distribution(id=fields.get("ID", "linux"), version=fields.get("VERSION_ID", ""))
+
+
+def read_release(root: Root) -> dict[str, str]:
+    """All fields of the file that `read_distribution` reads."""
     for candidate in (b"/etc/os-release", b"/usr/lib/os-release"):
         path = root.inside(candidate)
         if os.path.lexists(path):
-            fields = _os_release(root, path)
-            return Distribution(id=fields.get("ID", "linux"), version=fields.get("VERSION_ID", ""))
-    raise root.error("it has neither etc/os-release nor usr/lib/os-release", "install base-files there")
+            return _os_release(root, path)
+    raise root.error(
+        "it has neither etc/os-release nor usr/lib/os-release",
+        "install the package that brings it",
+    )
 
 
 def _os_release(root: Root, path: bytes) -> dict[str, str]:

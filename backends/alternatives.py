@@ -1,31 +1,43 @@
-"""update-alternatives(1): the link groups of a root, from its own records."""
+"""The link groups of a root, from the records of update-alternatives(1) or of Red Hat's alternatives(8).
+
+The two write the same lines, but for two things: Red Hat's puts `@family@` before a priority and
+the name of an init script behind it, and no empty line after the last candidate.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.backends.debian.root import CORRECT, normal_path
+from pkgjail.backends.root import CORRECT, normal_path
 from pkgjail.model import AlternativeChoice, AlternativeGroup, text_path
 
 if TYPE_CHECKING:
-    from pkgjail.backends.debian.root import Root
+    from pkgjail.backends.root import Root
 
 _ETC_ALTERNATIVES = b"/etc/alternatives/"
 
 
-def read_alternatives(root: Root) -> tuple[AlternativeGroup, ...]:
-    """Every group, by name. An empty record is none."""
-    directory = root.admin(b"alternatives")
+# The priority, which Red Hat's may have something before and behind.
+_PRIORITY = re.compile(rb"(?:@[^@]*@)?(?P<number>[+-]?[0-9]{1,10})(?: .*)?")
+
+
+def read_alternatives(root: Root, directory: bytes, *, ended: bool = True) -> tuple[AlternativeGroup, ...]:
+    """Every group of the records in `directory`, by name. An empty record is none.
+
+    With `ended` a record that has no empty line at its end was cut off.
+    """
     # update-alternatives leaves its unfinished writes out by this name, so do we.
     names = sorted(name for name in root.names(directory) if not name.endswith(b".dpkg-tmp"))
-    paths = {name: root.admin(b"alternatives", name) for name in names}
+    paths = {name: os.path.join(directory, name) for name in names}
     records = {name: root.read(path) for name, path in paths.items()}
-    return tuple(_group(root, name, paths[name], data) for name, data in records.items() if data)
+    return tuple(
+        _group(root, name, paths[name], _Lines(data, ended=ended)) for name, data in records.items() if data
+    )
 
 
-def _group(root: Root, name: bytes, path: bytes, data: bytes) -> AlternativeGroup:
-    lines = _Lines(data)
+def _group(root: Root, name: bytes, path: bytes, lines: _Lines) -> AlternativeGroup:
     try:
         return _alternative_group(name, lines)
     except ValueError as error:
@@ -35,8 +47,9 @@ def _group(root: Root, name: bytes, path: bytes, data: bytes) -> AlternativeGrou
 class _Lines:
     """The lines of a record, taken one by one; `number` is that of the last one taken."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, ended: bool) -> None:
         self.number = 0
+        self._ended = ended
         self._lines = data.split(b"\n")[:-1]
 
     def take(self, what: str) -> bytes:
@@ -44,6 +57,11 @@ class _Lines:
         if self.number > len(self._lines):
             raise ValueError(f"the file ends where {what} should stand")
         return self._lines[self.number - 1]
+
+    def take_candidate(self) -> bytes:
+        """The path of the next candidate, or b"" after the last: an empty line, or the file's end."""
+        at_end = self.number == len(self._lines) and not self._ended
+        return b"" if at_end else self.take("a candidate's path")
 
 
 def _alternative_group(name: bytes, lines: _Lines) -> AlternativeGroup:
@@ -64,15 +82,16 @@ def _alternative_group(name: bytes, lines: _Lines) -> AlternativeGroup:
             raise ValueError(f"the link {text_path(link)} stands twice")
         links[slave] = link
     choices: dict[bytes, AlternativeChoice] = {}
-    while candidate := lines.take("a candidate's path"):
+    while candidate := lines.take_candidate():
         target = normal_path(candidate)
         if target in choices:
             raise ValueError(f"the candidate {text_path(target)} stands twice")
         priority = lines.take("a priority")
-        if re.fullmatch(rb"[+-]?[0-9]{1,10}", priority) is None:
+        match = _PRIORITY.fullmatch(priority)
+        if match is None:
             raise ValueError(f"the priority {priority!r} is not a number")
         files = [lines.take("a slave's file") for _ in range(len(links) - 1)]
         targets = (target, *(normal_path(file) if file else b"" for file in files))
-        choices[target] = AlternativeChoice(priority=int(priority), targets=targets)
+        choices[target] = AlternativeChoice(priority=int(match["number"]), targets=targets)
     pairs = tuple((link, _ETC_ALTERNATIVES + administrative) for administrative, link in links.items())
     return AlternativeGroup(name=text_path(name), links=pairs, choices=tuple(choices.values()))

@@ -1,0 +1,128 @@
+"""pacman's local database: a directory for each package, with the files `desc` and `files` in it.
+
+Their form is that of libalpm's lib/libalpm/be_local.c: `%NAME%`, a value a line, an empty line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from pkgjail.model import record, text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pkgjail.backends.root import Root
+
+LOCAL = b"/var/lib/pacman/local"
+_LOCK = b"/var/lib/pacman/db.lck"
+_VERSION_FILE = b"ALPM_DB_VERSION"
+_VERSION = b"9"
+_RESTORE = "restore it from a backup, or install the package again with pacman -S --dbonly"
+
+
+@record
+class Entry:
+    """An installed package: `fields` are those of `desc` without their signs; `directory` has the files."""
+
+    directory: bytes
+    name: str
+    version: str
+    architecture: str
+    size: int
+    fields: Mapping[str, tuple[str, ...]]
+
+
+def read_local(root: Root) -> Iterator[Entry]:
+    """Every package of the root, in the order of the directories. Raises `DatabaseError`."""
+    _refuse_locked(root)
+    local = root.inside(LOCAL)
+    version = root.read(os.path.join(local, _VERSION_FILE), missing=b"").strip()
+    if version != _VERSION:
+        said = f"version {text_path(version)}" if version else f"no {text_path(_VERSION_FILE)}"
+        raise root.error(
+            f"{text_path(local)} has {said}, and version {text_path(_VERSION)} is read",
+            "run pacman-db-upgrade for an older one; use a newer pkgjail for a newer one",
+        )
+    names = sorted(name for name in root.names(local) if name != _VERSION_FILE and not name.startswith(b"."))
+    for name in names:
+        yield _entry(root, os.path.join(local, name))
+    _refuse_locked(root)
+
+
+def _refuse_locked(root: Root) -> None:
+    """Stop while pacman changes the database, or after it was killed at that."""
+    path = root.inside(_LOCK)
+    if os.path.lexists(path):
+        raise root.error(
+            f"{text_path(path)} is there: pacman is running, or was interrupted",
+            "wait for it; remove that file if no pacman runs",
+        )
+
+
+def _entry(root: Root, directory: bytes) -> Entry:
+    path = os.path.join(directory, b"desc")
+    try:
+        fields = _fields(text_path(root.read(path)))
+        name, version, architecture = (_one(fields, key) for key in ("NAME", "VERSION", "ARCH"))
+        size = _one(fields, "SIZE") if "SIZE" in fields else "0"
+        _check(f"{name}-{version}" == text_path(os.path.basename(directory)), f"it is of {name} {version}")
+        _check(re.fullmatch(r"[0-9]{1,18}", size) is not None, f"the size {size!r} is no number")
+    except ValueError as error:
+        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
+    return Entry(
+        directory=directory,
+        name=name,
+        version=version,
+        architecture=architecture,
+        size=int(size),
+        fields=fields,
+    )
+
+
+def _check(holds: bool, fault: str) -> None:  # noqa: FBT001 - a condition
+    if not holds:
+        raise ValueError(fault)
+
+
+def _fields(text: str) -> dict[str, tuple[str, ...]]:
+    """The fields of a file. Raises `ValueError` where it is cut off, or of another form."""
+    if not text.endswith("\n\n"):
+        raise ValueError("it is empty" if not text else "it ends within a field")
+    fields = {}
+    for block in text.rstrip("\n").split("\n\n"):
+        head, *values = block.lstrip("\n").split("\n")
+        if re.fullmatch(r"%[^%]+%", head) is None or head[1:-1] in fields:
+            raise ValueError(f"{head!r} is no field, or stands twice")
+        fields[head[1:-1]] = tuple(values)
+    return fields
+
+
+def _one(fields: Mapping[str, tuple[str, ...]], key: str) -> str:
+    values = fields.get(key, ())
+    if len(values) != 1 or not values[0]:
+        raise ValueError(f"it has not one %{key}%")
+    return values[0]
+
+
+def read_files(root: Root, entry: Entry) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
+    """The paths that the package lists, and those of them that are %BACKUP%, as absolute ones."""
+    path = os.path.join(entry.directory, b"files")
+    text = text_path(root.read(path))
+    try:
+        # A package without files has an empty one.
+        fields = _fields(text) if text else {}
+        paths = tuple(_absolute(line) for line in fields.get("FILES", ()))
+        backup = frozenset(_absolute(line.rpartition("\t")[0]) for line in fields.get("BACKUP", ()))
+    except ValueError as error:
+        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
+    return paths, backup & frozenset(paths)
+
+
+def _absolute(line: str) -> bytes:
+    path = line.encode("utf-8", "surrogateescape").rstrip(b"/")
+    if not path or path.startswith(b"/") or {b"", b".", b".."} & set(path.split(b"/")):
+        raise ValueError(f"{line!r} is no path of a package")
+    return b"/" + path

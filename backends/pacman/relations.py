@@ -1,0 +1,26 @@
+"""Requirements as pacman writes them: `name`, `name>=1:2-3`, and `libfoo.so=1-64` too."""
+
+from __future__ import annotations
+
+import re
+
+from pkgjail.model import DependencyGroup, Relation
+
+_RELATION = re.compile(r"(?P<name>[^<>=\s]+)\s*(?:(?P<operator><=|>=|=|<|>)\s*(?P<version>[^<>=\s]+))?")
+_OPERATORS = {"<": "<<", ">": ">>"}
+
+
+def parse_relation(text: str) -> Relation:
+    """Read one. Raises `ValueError` with what is wrong with it."""
+    match = _RELATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"{text.strip()!r} is not a package, or one with a version such as 'name>=1.2' (PKGBUILD(5))"
+        )
+    sign = match["operator"] or ""
+    return Relation(name=match["name"], operator=_OPERATORS.get(sign, sign), version=match["version"] or "")
+
+
+def group_of(text: str, kind: str) -> DependencyGroup:
+    """The requirement `text`, of the field `kind`. Raises `ValueError`."""
+    return DependencyGroup(kind=kind, alternatives=(parse_relation(text),), text=" ".join(text.split()))

@@ -1,0 +1,91 @@
+"""Files below the root of another system, and the errors that reading them ends in: for every backend."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pkgjail.backends import resolve_inside
+from pkgjail.errors import DatabaseError
+from pkgjail.model import text_path
+
+CORRECT = "correct the file, or install the package that it belongs to again"
+
+
+class Root:
+    """The directory `path`, which stands for `/`; every failure is a `DatabaseError` that names it."""
+
+    def __init__(self, path: bytes) -> None:
+        """Keep the absolute `path`."""
+        self.path = path
+
+    def inside(self, path: bytes) -> bytes:
+        """Where the absolute `path` of that system is on this one."""
+        try:
+            return resolve_inside(self.path, path)
+        except OSError as error:
+            raise self.unreadable(error) from error
+
+    def top_links(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The symbolic links in the root directory, each with the path that it leads to."""
+        base = self.path.rstrip(b"/")
+        found = (b"/" + name for name in sorted(self.names(self.path)))
+        return tuple((path, self.inside(path)[len(base) :]) for path in found if os.path.islink(base + path))
+
+    def names(self, directory: bytes) -> list[bytes]:
+        """The names in a directory; none where it is not there."""
+        try:
+            return os.listdir(directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self.unreadable(error) from error
+
+    def read(self, path: bytes, missing: bytes | None = None) -> bytes:
+        """The content of a file, `missing` where there is none and that is no error."""
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError as error:
+            if missing is not None:
+                return missing
+            raise self.unreadable(error) from error
+        except OSError as error:
+            raise self.unreadable(error) from error
+
+    def normal_paths(self, file: bytes, lines: list[bytes], *, first: int, step: int = 1) -> list[bytes]:
+        """The paths in `lines` of `file`, the first of which has the number `first`, made normal."""
+        paths: list[bytes] = []
+        try:
+            for line in lines:
+                paths.append(normal_path(line))  # noqa: PERF401  (their number tells the line of a fault)
+        except ValueError as error:
+            where = f"{text_path(file)}:{first + step * len(paths)}"
+            raise self.error(f"{where}: {error}", CORRECT) from error
+        return paths
+
+    def command(self, command: str) -> str:
+        """A command for the user to run, and where."""
+        return f"'{command}'" if self.path == b"/" else f"'{command}' in {text_path(self.path)}"
+
+    def unreadable(self, error: OSError) -> DatabaseError:
+        """The error to raise for one of the system's."""
+        name = os.fsdecode(error.filename) if error.filename else "a file of it"
+        why = os.strerror(error.errno) if error.errno else str(error)
+        remedies = {
+            errno.ENOENT: "the database is incomplete: install the package that the file belongs to again",
+            errno.EACCES: "make it readable, or run as a user who may read it",
+        }
+        return self.error(f"{name}: {why}", remedies.get(error.errno or 0, "repair it"))
+
+    def error(self, why: str, remedy: str) -> DatabaseError:
+        """The error to raise, with what the user can do."""
+        return DatabaseError(f"cannot read the package database of {text_path(self.path)}: {why}; {remedy}")
+
+
+def normal_path(path: bytes) -> bytes:
+    """An absolute `path` without doubled slashes, final slash or `.`. Raises `ValueError`."""
+    parts = path.split(b"/")
+    if not path.startswith(b"/") or b".." in parts or b"\0" in path:
+        raise ValueError(f"{path!r} is not an absolute path without '..'")
+    return b"/" + b"/".join(part for part in parts if part not in {b"", b"."})

@@ -1,0 +1,155 @@
+"""The package database of an rpm root: the parts of this package put together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pkgjail.backends.alternatives import read_alternatives
+from pkgjail.backends.release import read_distribution, read_release
+from pkgjail.backends.root import Root
+from pkgjail.backends.rpm import boolean
+from pkgjail.backends.rpm.generated import AT_ENTRY, GENERATED
+from pkgjail.backends.rpm.installed import Installed
+from pkgjail.backends.rpm.query import query
+from pkgjail.backends.rpm.shortcomings import Shortcomings
+from pkgjail.backends.rpm.store import find_store
+from pkgjail.model import DependencyGroup, Relation, text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from pkgjail.model import AlternativeGroup, Distribution, Generated, Package
+
+_CONFIG, _GHOST = 1, 64  # RPMFILE_CONFIG, RPMFILE_GHOST
+_PROTECTED = (b"/etc/dnf/protected.d", b"/etc/yum/protected.d")
+_ALTERNATIVES = b"/var/lib/alternatives"
+
+
+class RpmDatabase:
+    """`model.PackageDatabase` for an rpm root; see there for what each method promises."""
+
+    backend = "rpm"
+
+    def __init__(self, root: bytes) -> None:
+        """Ask rpm for the database below `root` (an absolute path). Raises `DatabaseError`."""
+        self._root = Root(root)
+        store = find_store(self._root)
+        if store is None:
+            raise self._root.error("it has no rpm database", "name the root directory of a system with one")
+        self._installed = Installed(self._root, query(self._root, store), self._protected())
+        self._packages = MappingProxyType(dict(self._installed.packages))
+        self._shortcomings = Shortcomings(self._root, self._installed, self._is_suse)
+
+    def _protected(self) -> frozenset[str]:
+        """What dnf and yum refuse to remove: a name a line (dnf.conf(5), `protected_packages`)."""
+        names = set()
+        for candidate in _PROTECTED:
+            directory = self._root.inside(candidate)
+            for name in sorted(self._root.names(directory)):
+                if name.endswith(b".conf"):
+                    names.update(text_path(self._root.read(os.path.join(directory, name))).split())
+        return frozenset(names)
+
+    @property
+    def family(self) -> str:
+        """`suse` for openSUSE and SLE, `rhel` for all others."""
+        return "suse" if self._is_suse() else "rhel"
+
+    def _is_suse(self) -> bool:
+        fields = read_release(self._root)
+        return "suse" in f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}"
+
+    @property
+    def packages(self) -> Mapping[str, Package]:
+        """All but imported keys."""
+        return self._packages
+
+    @property
+    def architecture(self) -> str:
+        """The architecture that most packages have."""
+        return self._installed.architecture
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        """`ID` and `VERSION_ID` of os-release(5)."""
+        return read_distribution(self._root)
+
+    def parse(self, text: str) -> tuple[DependencyGroup, ...]:
+        """Read one requirement as a spec file writes it, a rich one too, or dnf's `name.arch`."""
+        if text.startswith("@"):
+            raise ValueError(
+                f"{text!r} is a group of a repository's, not of what is installed; name packages"
+            )
+        return tuple(map(self._with_architecture, boolean.groups(text, "whitelist")))
+
+    def _with_architecture(self, group: DependencyGroup) -> DependencyGroup:
+        """Take `name.arch` apart where it is no name itself."""
+        relation = group.alternatives[0]
+        name, architecture = self._installed.whitelisted(relation.name)
+        if boolean.is_rich(name) or not architecture:
+            return group
+        return replace(group, alternatives=(replace(relation, name=name, architecture=architecture),))
+
+    def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
+        """Requires, and Recommends when asked for, as the package's header orders them."""
+        return self._installed.requirements(package, recommends=recommends)
+
+    def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
+        """Who satisfies `relation`, by what packages provide and by their files."""
+        return self._installed.candidates(relation, architecture)
+
+    def shortcoming(self, relation: Relation, architecture: str) -> str:
+        """The nearest miss: version, architecture, or none at all."""
+        return self._shortcomings.explain(relation, architecture)
+
+    def owned_paths(self, package: Package) -> tuple[bytes, ...]:
+        """What the package has brought, and those of its ghosts that are there.
+
+        Left out is what a jail makes of its own, and ghosts that are links of alternatives.
+        """
+        return tuple(
+            path
+            for flags, path in self._installed.files(package)
+            if path not in AT_ENTRY
+            and not (flags & _GHOST and (path in self._alternative_links or not self._is_there(path)))
+        )
+
+    def _is_there(self, path: bytes) -> bool:
+        directory, _, name = path.rpartition(b"/")
+        return os.path.lexists(os.path.join(self._root.inside(directory or b"/"), name))
+
+    @cached_property
+    def _alternative_links(self) -> frozenset[bytes]:
+        return frozenset(path for group in self.alternatives() for pair in group.links for path in pair)
+
+    def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
+        """Whose file list has each of `paths`."""
+        return {path: self._owners[path] for path in paths if path in self._owners} if paths else {}
+
+    @cached_property
+    def _owners(self) -> Mapping[bytes, str]:
+        found: dict[bytes, str] = {}
+        for key, package in self._packages.items():
+            for _, path in self._installed.files(package):
+                found.setdefault(path, key)
+        return found
+
+    def conffiles(self, package: Package) -> frozenset[bytes]:
+        """The files that the spec file marks `%config`."""
+        return frozenset(path for flags, path in self._installed.files(package) if flags & _CONFIG)
+
+    def alternatives(self) -> tuple[AlternativeGroup, ...]:
+        """Every group of alternatives(8), or of openSUSE's update-alternatives(1)."""
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> tuple[AlternativeGroup, ...]:
+        return read_alternatives(self._root, self._root.inside(_ALTERNATIVES), ended=False)
+
+    def generated(self) -> tuple[Generated, ...]:
+        """The allow-list; the same for every rpm root."""
+        return GENERATED

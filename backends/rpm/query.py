@@ -1,0 +1,171 @@
+"""One call of rpm for all that is installed, and its answer cut into packages.
+
+Strings come as rpm's `:shescape` writes them: within quotes, a quote of their own as a shell wants it.
+With those replaced by NUL, which no string of rpm's has, a string holds no quote. So two quotes in a
+row behind a control character stand nowhere but where the format has put them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING
+
+from pkgjail.backends.rpm.store import copy_store
+from pkgjail.model import record, text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pkgjail.backends.root import Root
+    from pkgjail.backends.rpm.store import Store
+
+_PACKAGE, _SECTION, _ITEM, _STRING = "\x1e''", "\x1d''", "\n''", "\t''\t"
+_FORMAT = _SECTION.join((
+    _STRING.join(("%{NAME:shescape}", "%{VERSION:shescape}", "%{RELEASE:shescape}", "%{ARCH:shescape}"))
+    + _STRING
+    + "%{EPOCHNUM} %{LONGSIZE}",
+    "[%{PROVIDEFLAGS} %{PROVIDENAME:shescape}\t''\t%{PROVIDEVERSION:shescape}\n'']",
+    "[%{REQUIREFLAGS} %{REQUIREFLAGS:deptype} %{REQUIRENAME:shescape}\t''\t%{REQUIREVERSION:shescape}\n'']",
+    "[%{RECOMMENDFLAGS} weak %{RECOMMENDNAME:shescape}\t''\t%{RECOMMENDVERSION:shescape}\n'']",
+    "[%{FILEFLAGS} %{FILESTATES} %{FILENAMES:shescape}\n'']",
+)) + _PACKAGE  # fmt: skip
+_SECTIONS, _FIELDS = 5, 5  # of a package, and of its first section
+_RPM = "/usr/bin/rpm"
+# What the names that rpm itself uses for a format are in a program that can only read it.
+_READ_ONLY = {"bdb": "bdb_ro"}
+
+
+@record
+class Header:
+    """One installed package as rpm printed it; the lists are cut when they are asked for."""
+
+    name: str
+    version: str
+    release: str
+    architecture: str
+    epoch: int
+    size: int
+    provides: bytes
+    requires: bytes
+    recommends: bytes
+    files: bytes
+
+    @property
+    def evr(self) -> str:
+        """`[epoch:]version-release`, without an epoch of 0, as rpm prints it."""
+        return (
+            f"{self.epoch}:{self.version}-{self.release}" if self.epoch else f"{self.version}-{self.release}"
+        )
+
+
+def query(root: Root, store: Store) -> list[Header]:
+    """All that is installed, from one call of rpm on a copy of the database. Raises `DatabaseError`."""
+    program = shutil.which("rpm") or _RPM
+    with tempfile.TemporaryDirectory(prefix="pkgjail-rpm-") as place:
+        copy_store(root, store, os.fsencode(place))
+        name = store.format.name
+        answers = [_ask(root, program, place, name)]
+        if b"invalid %_db_backend" in answers[0].stderr and name in _READ_ONLY:
+            answers.append(_ask(root, program, place, _READ_ONLY[name]))
+    done = answers[-1]
+    _refuse_failure(root, store, done)
+    # rpm ends with 0 where it skipped a package that it could not read.
+    data = done.stdout.replace(b"'\\''", b"\0")
+    *blocks, rest = data.split(_PACKAGE.encode())
+    if rest or not blocks:
+        why = (
+            "what rpm printed ends within a package" if rest else "it has no packages, or rpm cannot read it"
+        )
+        raise root.error(f"{text_path(store.file)}: {why}", _remedy(store))
+    try:
+        return [_header(block) for block in blocks]
+    except ValueError as error:
+        raise root.error(f"{text_path(store.file)}: rpm printed {error}", _remedy(store)) from error
+
+
+def _ask(root: Root, program: str, place: str, form: str) -> subprocess.CompletedProcess[bytes]:
+    """Call rpm, with no file of the user's, in no language but the one that we read."""
+    command = [program, "--dbpath", place, "--define", f"_db_backend {form}", "-qa", "--qf", _FORMAT]
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/dev/null", "TMPDIR": place}
+    try:
+        return subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd="/"
+        )
+    except OSError as error:
+        why = f"{program}: {os.strerror(error.errno or 0)}"
+        raise root.error(why, "install rpm; it need not be the root's own") from error
+
+
+def _refuse_failure(root: Root, store: Store, done: subprocess.CompletedProcess[bytes]) -> None:
+    """Refuse an answer unless rpm said nothing of an error: one package less is a jail that lies."""
+    said = [line for line in text_path(done.stderr).splitlines() if line.strip()]
+    faults = [line for line in said if line.startswith("error:") or "invalid %_db_backend" in line]
+    if not done.returncode and not faults:
+        return
+    how = f"rpm was killed by signal {-done.returncode}" if done.returncode < 0 else "rpm failed"
+    why = "; ".join((faults or said)[:3]) or f"it ended with {done.returncode} and said nothing"
+    raise root.error(f"{text_path(store.file)}: {how}: {why}", _remedy(store))
+
+
+def _remedy(store: Store) -> str:
+    return (
+        f"where the database (format {store.format.name}) is newer than this rpm use a newer rpm; "
+        "else restore it from a backup, or try 'rpmdb --rebuilddb' there"
+    )
+
+
+def _header(block: bytes) -> Header:
+    """Cut one package. Raises `ValueError` for what the format does not print."""
+    sections = block.split(_SECTION.encode())
+    head = sections[0].split(_STRING.encode())
+    if len(sections) != _SECTIONS or len(head) != _FIELDS:
+        raise ValueError(f"a package without all its fields: {block[:80]!r}")
+    name, version, release, architecture = map(_string, head[:4])
+    epoch, size = head[4].split(b" ")
+    return Header(
+        name=name,
+        version=version,
+        release=release,
+        architecture=architecture,
+        epoch=int(epoch),
+        size=int(size) if size.isdigit() else 0,
+        provides=sections[1],
+        requires=sections[2],
+        recommends=sections[3],
+        files=sections[4],
+    )
+
+
+def capabilities(section: bytes) -> Iterator[tuple[int, str, str]]:
+    """The provides of a package: flags, name, and version, "" where there is none."""
+    for item in section.split(_ITEM.encode())[:-1]:
+        flags, _, rest = item.partition(b" ")
+        name, _, version = rest.partition(_STRING.encode())
+        yield int(flags), _string(name), _string(version)
+
+
+def requirements(section: bytes) -> Iterator[tuple[int, str, str, str]]:
+    """The requirements of a package: flags, the kinds that rpm names (`pre,post`), name, version."""
+    for item in section.split(_ITEM.encode())[:-1]:
+        flags, kinds, rest = item.split(b" ", 2)
+        name, _, version = rest.partition(_STRING.encode())
+        yield int(flags), kinds.decode(), _string(name), _string(version)
+
+
+def files(section: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """The files of a package: flags, state, path."""
+    for item in section.split(_ITEM.encode())[:-1]:
+        flags, state, name = item.split(b" ", 2)
+        yield int(flags), int(state), name[1:-1].replace(b"\0", b"'")
+
+
+def quoted(path: bytes) -> bytes:
+    """How `path` stands at the end of an item."""
+    return b"'" + path.replace(b"'", b"\0") + b"'" + _ITEM.encode()
+
+
+def _string(item: bytes) -> str:
+    return text_path(item[1:-1].replace(b"\0", b"'"))

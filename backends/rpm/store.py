@@ -1,0 +1,149 @@
+"""Where a root's rpm database is, which of rpm's three formats it has, and a copy of it to ask.
+
+rpm makes files beside a database that it merely reads, even a new database where it finds none that it
+knows. So it is given a copy, which also stands still while it is read, and needs no rights but to read.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import struct
+from typing import TYPE_CHECKING
+
+from pkgjail.model import record, text_path
+
+if TYPE_CHECKING:
+    from pkgjail.backends.root import Root
+
+DIRECTORIES = (b"/usr/lib/sysimage/rpm", b"/var/lib/rpm", b"/usr/share/rpm")
+"""`%_dbpath` of Fedora since 36 and of openSUSE, of all others, and of systems that ostree made."""
+
+_LOCK = b".rpm.lock"
+# `struct flock` of fcntl(2): l_type, l_whence, l_start, l_len, l_pid; padded at its end.
+_FLOCK = "hhqqi0q"
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_SQLITE_HEADER = 100  # bytes
+
+
+@record
+class Format:
+    """One of rpm's formats: the name that rpm has for it, its main file, those to copy besides."""
+
+    name: str
+    file: bytes
+    beside: tuple[bytes, ...] = ()
+
+
+FORMATS = (
+    Format(name="sqlite", file=b"rpmdb.sqlite", beside=(b"rpmdb.sqlite-wal",)),
+    Format(name="ndb", file=b"Packages.db"),
+    Format(name="bdb", file=b"Packages"),
+)
+
+
+@record
+class Store:
+    """The database of a root."""
+
+    directory: bytes
+    format: Format
+
+    @property
+    def file(self) -> bytes:
+        """The file that has the packages."""
+        return os.path.join(self.directory, self.format.file)
+
+
+def find_store(root: Root) -> Store | None:
+    """The first database of `DIRECTORIES`; the newest format where there are several."""
+    for candidate in DIRECTORIES:
+        directory = root.inside(candidate)
+        for form in FORMATS:
+            if os.path.lexists(os.path.join(directory, form.file)):
+                return Store(directory=directory, format=form)
+    return None
+
+
+def copy_store(root: Root, store: Store, place: bytes) -> None:
+    """Copy the database into the directory `place`. Raises `DatabaseError` for one that rpm writes to."""
+    _refuse_locked(root, store)
+    before = _fingerprint(root, store)
+    for name in (store.format.file, *store.format.beside):
+        source = os.path.join(store.directory, name)
+        try:
+            shutil.copyfile(source, os.path.join(place, name))
+        except FileNotFoundError as error:
+            if name == store.format.file:
+                raise root.unreadable(error) from error
+        except OSError as error:
+            raise root.unreadable(error) from error
+    _refuse_locked(root, store)
+    if _fingerprint(root, store) != before:
+        raise _busy(root, store, "it changed while it was read")
+    _refuse_damaged(root, store, os.path.join(place, store.format.file))
+
+
+def _refuse_locked(root: Root, store: Store) -> None:
+    """Stop while a transaction of rpm's holds its lock: what it has written so far is neither old nor new."""
+    try:
+        descriptor = os.open(os.path.join(store.directory, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EACCES}:
+            return  # no transaction was ever made, or the lock is not ours to look at
+        raise root.unreadable(error) from error
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    finally:
+        os.close(descriptor)
+    if answer[0] != fcntl.F_UNLCK:
+        raise _busy(root, store, f"the process {answer[4]} is installing or removing packages")
+
+
+def _busy(root: Root, store: Store, why: str) -> Exception:
+    return root.error(f"{text_path(store.directory)}: {why}", "try again when that has ended")
+
+
+def _fingerprint(root: Root, store: Store) -> tuple[tuple[int, ...] | None, ...]:
+    names = (store.format.file, *store.format.beside)
+    return tuple(_state_of(root, os.path.join(store.directory, name)) for name in names)
+
+
+def _state_of(root: Root, path: bytes) -> tuple[int, ...] | None:
+    """What changes when the file does; None where there is none."""
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise root.unreadable(error) from error
+    return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def _refuse_damaged(root: Root, store: Store, copy: bytes) -> None:
+    """What rpm would take for an empty database, or mend; its header says what size it should have.
+
+    https://www.sqlite.org/fileformat.html, section 1.3: the page's size at 16, the number of pages at
+    28, which holds where the numbers at 24 and 92 are the same.
+    """
+    with open(copy, "rb") as file:
+        head = file.read(_SQLITE_HEADER)
+    fault = ""
+    if not head:
+        fault = "it is empty"
+    elif store.format.name == "sqlite":
+        size = os.path.getsize(copy)
+        if not head.startswith(_SQLITE_MAGIC) or len(head) < _SQLITE_HEADER:
+            fault = "it is no SQLite database"
+        else:
+            page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+            page = 65536 if page == 1 else page
+            whole = head[24:28] != head[92:96] or pages * page <= size
+            fault = "" if whole else f"it has {size} bytes of {pages * page}"
+    if fault:
+        raise root.error(
+            f"{text_path(store.file)}: {fault}", "restore it from a backup, or try 'rpmdb --rebuilddb' there"
+        )
