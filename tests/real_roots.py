@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests import real_world
 from tests.real_world import Made, world
 
@@ -291,25 +289,9 @@ FAMILY_OF = {"rpm": "rpm", "pacman": "pacman", "apt": "deb", "dpkg": "deb"}
 """The family whose root a backend reads."""
 
 
-@pytest.fixture(scope="session")
-def rpm_root() -> Path:
-    """The world as rpm has installed it."""
-    return the_root("rpm")
-
-
-@pytest.fixture(scope="session")
-def pacman_root() -> Path:
-    """The world as pacman has installed it."""
-    return the_root("pacman")
-
-
-@pytest.fixture
-def copied(tmp_path: Path) -> Callable[[Path], Path]:
-    """Copy a root, to be spoilt."""
-
-    def copy(root: Path) -> Path:
-        target = tmp_path / "copied"
-        run("cp", "-a", root, target)
-        return target
-
-    return copy
+def copy_of(family: str, place: Path) -> Path:
+    """A copy of the family's root in `place`, for programs that write, and to be spoilt."""
+    target = place / family / "root"
+    target.parent.mkdir(parents=True)
+    run("cp", "-a", the_root(family), target)
+    return target

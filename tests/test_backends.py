@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import pytest
 
 from pkgjail import backends
-from pkgjail.backends import available, debian, open_database
+from pkgjail.backends import ENTRY_POINTS, available, debian, open_database
 from pkgjail.backends.dpkg import DpkgReader
 from pkgjail.errors import DatabaseError
-from tests.debian_roots import every_backend, make_root
+from tests.debian_roots import USABLE, every_backend, make_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,3 +146,90 @@ def test_dangling_status(backend: str, tmp_path: Path) -> None:
     (tmp_path / "var/lib/dpkg/status").symlink_to("/etc/hostname")
     with pytest.raises(DatabaseError, match=r"it has no var/lib/dpkg/status"):
         open_database(root, backend)
+
+
+# --- which one is chosen ------------------------------------------------------------------------
+
+
+def test_of_several_databases_the_distributions_own(tmp_path: Path) -> None:
+    """Protects a Fedora on which somebody has used dpkg, and the other way round."""
+    root = make_root(tmp_path, files={"etc/os-release": 'ID=nobara\nID_LIKE="fedora"\n'})
+    (tmp_path / "usr/lib/sysimage/rpm").mkdir(parents=True)
+    (tmp_path / "usr/lib/sysimage/rpm/rpmdb.sqlite").touch()
+    (tmp_path / "var/lib/pacman/local").mkdir(parents=True)
+    assert [status.name for status in available(root)] == ["rpm", "apt", "dpkg", "pacman"]
+    (tmp_path / "etc/os-release").write_text("ID=arch\n")
+    assert available(root)[0].name == "pacman"
+    (tmp_path / "etc/os-release").write_text("ID=none-that-we-know\n")
+    assert available(root)[0].name == "apt"
+    (tmp_path / "etc/os-release").unlink()
+    assert open_database(root).backend == USABLE[0]
+
+
+class _Apk:
+    """What somebody's entry point names."""
+
+    SERVES = "Alpine Linux"
+    MARKERS = (b"/lib/apk/db/installed",)
+
+    @staticmethod
+    def open_database(root: bytes) -> object:
+        """Give something that can be told."""
+        return ("apk", root)
+
+
+class _Point:
+    """An entry point, as importlib.metadata has it."""
+
+    def __init__(self, name: str, target: object) -> None:
+        self.name = name
+        self._target = target
+
+    def load(self) -> object:
+        """Import it, or fail as an import may."""
+        if isinstance(self._target, Exception):
+            raise self._target
+        return self._target
+
+
+class _Points(list[_Point]):
+    """What `entry_points()` returns from Python 3.10 on."""
+
+    def select(self, *, group: str) -> _Points:
+        """All are of one group here."""
+        assert group == ENTRY_POINTS
+        return self
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other people's backends: one that serves, one that takes a name of ours, one that is broken."""
+    points = _Points([_Point("rpm", _Apk), _Point("apk", _Apk), _Point("broken", RuntimeError("no luck"))])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda: points)
+
+
+@pytest.mark.usefixtures("others")
+def test_a_backend_of_others(tmp_path: Path) -> None:
+    """Protects the way in for other package managers, and ours from what comes by it."""
+    (tmp_path / "lib/apk/db").mkdir(parents=True)
+    (tmp_path / "lib/apk/db/installed").touch()
+    root = os.fsencode(tmp_path)
+    found = {status.name: status for status in available(root)}
+    assert list(found) == ["apk", "apt", "dpkg", "rpm", "pacman", "broken"]
+    assert (found["apk"].usable, found["apk"].serves) == (True, "Alpine Linux")
+    assert found["apk"].reason == f"{tmp_path}/lib/apk/db/installed is read with apk"
+    assert found["broken"].serves == "nothing: it cannot be loaded (no luck)"
+    assert found["broken"].reason == f"{tmp_path} has no database for a backend that cannot be loaded"
+    for name in ("auto", "apk"):
+        opened: object = open_database(root, name)
+        assert opened == ("apk", root)
+    with pytest.raises(DatabaseError, match=r"no backend 'yam'; use one of auto, .*, pacman, apk, broken"):
+        open_database(root, "yam")
+    with pytest.raises(DatabaseError, match="has no database for a backend that cannot be loaded"):
+        open_database(root, "broken")
+
+
+def test_entry_points_of_python_3_9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the oldest Python, where entry points come as a dictionary."""
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda: {ENTRY_POINTS: [_Point("apk", _Apk)]})
+    assert "apk" in [status.name for status in available(os.fsencode(tmp_path))]

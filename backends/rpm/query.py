@@ -34,8 +34,6 @@ _FORMAT = _SECTION.join((
 )) + _PACKAGE  # fmt: skip
 _SECTIONS, _FIELDS = 5, 5  # of a package, and of its first section
 _RPM = "/usr/bin/rpm"
-# What the names that rpm itself uses for a format are in a program that can only read it.
-_READ_ONLY = {"bdb": "bdb_ro"}
 
 
 @record
@@ -66,13 +64,8 @@ def query(root: Root, store: Store) -> list[Header]:
     program = shutil.which("rpm") or _RPM
     with tempfile.TemporaryDirectory(prefix="pkgjail-rpm-") as place:
         copy_store(root, store, os.fsencode(place))
-        name = store.format.name
-        answers = [_ask(root, program, place, name)]
-        if b"invalid %_db_backend" in answers[0].stderr and name in _READ_ONLY:
-            answers.append(_ask(root, program, place, _READ_ONLY[name]))
-    done = answers[-1]
+        done = _ask(root, program, place, store.format.name)
     _refuse_failure(root, store, done)
-    # rpm ends with 0 where it skipped a package that it could not read.
     data = done.stdout.replace(b"'\\''", b"\0")
     *blocks, rest = data.split(_PACKAGE.encode())
     if rest or not blocks:
@@ -87,7 +80,10 @@ def query(root: Root, store: Store) -> list[Header]:
 
 
 def _ask(root: Root, program: str, place: str, form: str) -> subprocess.CompletedProcess[bytes]:
-    """Call rpm, with no file of the user's, in no language but the one that we read."""
+    """Call rpm, with no file of the user's, in no language but the one that we read.
+
+    The format is named so that rpm looks for no other; a program that can only read bdb knows it too.
+    """
     command = [program, "--dbpath", place, "--define", f"_db_backend {form}", "-qa", "--qf", _FORMAT]
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/dev/null", "TMPDIR": place}
     try:
@@ -100,7 +96,10 @@ def _ask(root: Root, program: str, place: str, form: str) -> subprocess.Complete
 
 
 def _refuse_failure(root: Root, store: Store, done: subprocess.CompletedProcess[bytes]) -> None:
-    """Refuse an answer unless rpm said nothing of an error: one package less is a jail that lies."""
+    """Refuse an answer unless rpm said nothing of an error.
+
+    It ends with 0 where it skipped a package that it could not read.
+    """
     said = [line for line in text_path(done.stderr).splitlines() if line.strip()]
     faults = [line for line in said if line.startswith("error:") or "invalid %_db_backend" in line]
     if not done.returncode and not faults:

@@ -1,0 +1,426 @@
+"""The rpm backend's own rules, each against rpm's programs where they can say."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pkgjail.backends import open_database
+from pkgjail.backends.rpm import boolean, query
+from pkgjail.backends.rpm.versions import LESS, compare, compare_parts, overlaps
+from pkgjail.model import Relation
+from tests.real_roots import AS_ROOT, RPM, copy_of, kept, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pkgjail.model import DependencyGroup
+
+ALPHABET = "0019ab.Z~^+_"
+
+# fmt: off
+VERSIONS = [
+    ("1.0", "1.0", 0), ("1.0", "2.0", -1), ("2.0.1", "2.0", 1), ("2.0.1a", "2.0.1", 1),
+    ("5.5p1", "5.5p2", -1),
+    ("5.5p10", "5.5p1", 1), ("10xyz", "10.1xyz", -1), ("xyz10", "xyz10.1", -1), ("xyz.4", "8", -1),
+    ("1.0010", "1.9", 1), ("1.05", "1.5", 0), ("1.0", "1", 1), ("2.50", "2.5", 1), ("fc4", "fc.4", 0),
+    ("FC5", "fc4", -1), ("2a", "2.0", -1), ("1.0~rc1", "1.0", -1), ("1.0~rc1", "1.0~rc2", -1),
+    ("1.0~rc1~git1", "1.0~rc1", -1), ("1.0^", "1.0", 1), ("1.0^git1", "1.0^git2", -1),
+    ("1.0^git1", "1.01", -1), ("1.0^20160101", "1.0.1", -1), ("1.0~rc1^git1", "1.0~rc1", 1),
+    ("1.0^git1~pre", "1.0^git1", -1), ("a+", "a_", 0), ("", "0", -1), ("~", "", -1), ("^", "", 1),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("left", "right", "order"), VERSIONS)
+def test_the_order_of_versions(left: str, right: str, order: int) -> None:
+    """Protects rpm's order, by the cases that rpm's own documentation and users rely on."""
+    assert (compare_parts(left, right), compare_parts(right, left)) == (order, -order) or (
+        (compare_parts(left, right) > 0) - (compare_parts(left, right) < 0) == order
+    )
+
+
+@pytest.mark.gate
+def test_the_order_is_rpms() -> None:
+    """Protects the order of thousands of random versions, against `rpm.vercmp` of rpm's own Lua."""
+    chance = random.Random(6)  # noqa: S311 - to be the same each time
+    pairs = []
+    for _ in range(3000):
+        left, right = (
+            "".join(chance.choice(ALPHABET) for _ in range(chance.randint(1, 7))) for _ in range(2)
+        )
+        if chance.random() < 1 / 2:
+            right = left[: chance.randint(0, len(left))] + right[:3]
+        if left.strip("~^._+") and right.strip("~^._+"):
+            pairs.append((left, right))
+    script = "".join(f"print(rpm.vercmp('{left}', '{right}') .. ' ')" for left, right in pairs)
+    said = run("rpm", "--eval", f"%{{lua:{script}}}").split()
+    ours = [compare_parts(left, right) for left, right in pairs]
+    assert [(order > 0) - (order < 0) for order in ours] == [int(word) for word in said]
+
+
+_RANGES = """
+import json, rpm, sys
+def deps(name, flags, version):
+    return rpm.ds((name, flags, version), rpm.RPMTAG_REQUIRENAME)
+json.dump([bool(deps("n", f, a).Compare(deps("n", g, b))) for a, f, b, g in json.load(sys.stdin)], sys.stdout)
+"""
+
+
+@pytest.mark.gate
+def test_ranges_overlap_as_rpms_do() -> None:
+    """Protects what satisfies a versioned requirement, epochs and releases too, against rpm's library."""
+    import json
+
+    chance = random.Random(7)  # noqa: S311 - to be the same each time
+    versions = [
+        "1",
+        "1-1",
+        "1-2",
+        "2",
+        "2-1",
+        "0:1",
+        "1:1",
+        "1:1-1",
+        "2:0",
+        "1~a",
+        "1~a-1",
+        "1^b-1",
+        "",
+        "1.0-1",
+    ]
+    flags = [0, 2, 4, 8, 10, 12]
+    cases = [(chance.choice(versions), chance.choice(flags), chance.choice(versions), chance.choice(flags))
+             for _ in range(2000)]  # fmt: skip
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", _RANGES],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [overlaps(*case) for case in cases] == json.loads(done.stdout)
+
+
+def test_a_version_without_release_fits_any() -> None:
+    """Protects `name = 1.0` and `name < 1.0` where 1.0-5 is installed."""
+    assert compare("1.0", "1.0-5") == 0
+    assert overlaps("1.0-5", 8, "1.0", 8)
+    assert not overlaps("1.0-5", 8, "1.0", LESS)
+
+
+# --- rich requirements --------------------------------------------------------------------------
+
+
+def shown(groups: tuple[DependencyGroup, ...]) -> list[str]:
+    """Each group as `wanted [<- conditions]`."""
+    return [
+        boolean.show(group.alternatives[0])
+        + (f" <- {', '.join(map(boolean.show, group.conditions))}" if group.conditions else "")
+        for group in groups
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a", ["a"]),
+        ("a >= 1:2-3", ["a >= 1:2-3"]),
+        ("a  <2", ["a < 2"]),
+        ("perl(A::B) => 1", ["perl(A::B) >= 1"]),
+        ("libc.so.6(GLIBC_2.34)(64bit)", ["libc.so.6(GLIBC_2.34)(64bit)"]),
+        ("(a and b)", ["a", "b"]),
+        ("(a or b > 1)", ["(a or b > 1)"]),
+        ("(a or b or c)", ["(a or b or c)"]),
+        ("(a if b)", ["a <- b"]),
+        ("(a if b else c)", ["a <- b", "(c or b)"]),
+        ("(a unless b)", ["(a or b)"]),
+        ("(a unless b else c)", ["(a or b)", "c <- b"]),
+        ("(a if (b or c))", ["a <- b", "a <- c"]),
+        ("(a if (b and c))", ["a <- b, c"]),
+        ("((a and b) if c)", ["a <- c", "b <- c"]),
+        ("((a if b) or c)", ["(a or c) <- b"]),
+        ("(a with b)", ["(a with b)"]),
+        ("(a without (b or c))", ["(a without (b or c))"]),
+        ("((a with b) if c)", ["(a with b) <- c"]),
+        ("(a(x) if b(y))", ["a(x) <- b(y)"]),
+        ("(a or a)", ["a"]),
+        ("(a if a)", []),
+        ("(a if (b if c))", ["(a or c)", "a <- b"]),
+        ("(a if (b if c else d))", ["(a or c) <- d", "a <- b, c", "a <- b, d"]),
+        ("(a if (b unless c))", ["a <- c", "a <- b"]),
+    ],
+)
+def test_rich_requirements(text: str, expected: list[str]) -> None:
+    """Protects what a rich requirement asks, and when."""
+    assert sorted(shown(boolean.groups(text, "Requires"))) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a name is missing"),
+        ("(a)", "'' is not one of and, or"),
+        ("(a or b", "'' is not one of"),
+        ("(a or b) c", "'c' stands after"),
+        ("(a xor b)", "'xor' is not one of"),
+        ("(a if b if c)", "'if' cannot follow 'if'"),
+        ("(a if b else c else d)", "'else' cannot follow 'if'"),
+        ("(a or b else c)", "'else' cannot follow 'or'"),
+        ("a >< 1", "'><' is not one of"),
+        ("a >", "a version is missing"),
+        ("(" * 60 + "a", "nested too deeply"),
+        ("(" + " or ".join(f"(a{n} and b{n})" for n in range(12)) + ")", "too large"),
+    ],
+)
+def test_what_is_no_requirement(text: str, message: str) -> None:
+    """Protects the message for what cannot be read, and time and memory from what is too large."""
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        boolean.groups(text, "Requires")
+
+
+NAMES = ("a", "b", "c", "d")
+NODES = st.recursive(
+    st.sampled_from([Relation(name=name) for name in NAMES]),
+    lambda inner: st.one_of(
+        st.builds(
+            lambda operator, operands: boolean.Operation(operator, tuple(operands)),
+            st.sampled_from(["and", "or"]),
+            st.lists(inner, min_size=2, max_size=3),
+        ),
+        st.builds(
+            lambda operator, operands: boolean.Operation(operator, tuple(operands)),
+            st.sampled_from(["if", "unless"]),
+            st.lists(inner, min_size=2, max_size=3),
+        ),
+    ),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def holds(node: boolean.Node, inside: set[str]) -> bool:
+    """Whether `inside` satisfies a requirement, by rpm's manual word for word."""
+    if isinstance(node, Relation):
+        return node.name in inside
+    values = [holds(operand, inside) for operand in node.operands]
+    if node.operator == "and":
+        return all(values)
+    if node.operator == "or":
+        return any(values)
+    condition = values[1] if node.operator == "if" else not values[1]
+    otherwise = values[2] if len(values) > 2 else True
+    return values[0] if condition else otherwise
+
+
+@given(node=NODES)
+def test_the_clauses_say_the_same(node: boolean.Node) -> None:
+    """For any rich requirement and any set of packages the clauses hold where the requirement does."""
+    try:
+        groups = boolean.groups(boolean.show(node), "Requires")
+    except ValueError as error:
+        assert "too large" in str(error)  # noqa: PT017 - only where it is
+        return
+    for size in range(len(NAMES) + 1):
+        for inside in map(set, itertools.combinations(NAMES, size)):
+            clauses = [
+                not inside.issuperset(one.name for one in group.conditions)
+                or any(holds(boolean.parse(boolean.show(one)), inside) for one in group.alternatives)
+                for group in groups
+            ]
+            assert all(clauses) == holds(node, inside)
+
+
+@given(node=NODES)
+def test_what_is_shown_is_read_again(node: boolean.Node) -> None:
+    """A requirement that is written out reads as the same."""
+    assert boolean.parse(boolean.show(node)) == node
+
+
+# --- rpm's answer -----------------------------------------------------------------------------
+
+STRINGS = st.binary(max_size=12).map(lambda data: data.replace(b"\0", b"'"))
+
+
+def shescape(text: bytes) -> bytes:
+    """What rpm's `:shescape` makes of a string."""
+    return b"'" + text.replace(b"'", b"'\\''") + b"'"
+
+
+@settings(max_examples=300)
+@given(names=st.lists(STRINGS, max_size=4), files=st.lists(STRINGS, max_size=4))
+def test_any_string_comes_back(names: list[bytes], files: list[bytes]) -> None:
+    """Strings of any bytes, among them those that separate, are read as they are."""
+    head = b"\t''\t".join([shescape(b"n"), shescape(b"1"), shescape(b"2"), shescape(b"x86_64"), b"0 7"])
+    provides = b"".join(b"8 %b\t''\t%b\n''" % (shescape(name), shescape(name[::-1])) for name in names)
+    listed = b"".join(b"64 2 %b\n''" % shescape(name) for name in files)
+    block = b"\x1d''".join([head, provides, b"", b"", listed])
+    (found, rest) = (block + b"\x1e''").replace(b"'\\''", b"\0").split(b"\x1e''")
+    header = query._header(found)
+    assert rest == b""
+    assert (header.name, header.evr, header.size) == ("n", "1-2", 7)
+    assert [(name, version) for _, name, version in query.capabilities(header.provides)] == [
+        (name.decode("utf-8", "surrogateescape"), name[::-1].decode("utf-8", "surrogateescape"))
+        for name in names
+    ]
+    assert list(query.files(header.files)) == [(64, 2, name) for name in files]
+
+
+# --- what rpm's database can hold besides ---------------------------------------------------------
+
+SPEC = """
+Name: {name}
+Version: {version}
+Release: 1
+Summary: Made for tests
+License: MIT
+AutoReqProv: no
+{fields}
+%description
+Made for tests.
+%install
+mkdir -p %{{buildroot}}/usr/share/{name} %{{buildroot}}/usr/share/doc/{name}
+echo {version} > %{{buildroot}}/usr/share/{name}/{version}
+echo {version} > %{{buildroot}}/usr/share/doc/{name}/README-{version}
+%files
+/usr/share/{name}/{version}
+%doc /usr/share/doc/{name}/README-{version}
+"""
+
+SPECIAL = {
+    "kernel-1": ("kernel", "1.9", "", "x86_64"),
+    "kernel-2": ("kernel", "1.10", "", "x86_64"),
+    "multi-64": ("multi", "1", "Provides: capability", "x86_64"),
+    "multi-32": ("multi", "1", "Provides: capability", "i686"),
+    "wants-64": ("wants64", "1", "Requires: capability, multi(x86-64)", "x86_64"),
+    "wants-32": ("wants32", "1", "Requires: capability, multi(x86-32)", "i686"),
+    "independent": ("independent", "1", "Requires: capability", "noarch"),
+}
+
+
+def _special(place: Path) -> None:
+    """Install two kernels, one package for two architectures, and no documentation."""
+    files = {}
+    for key, (name, version, fields, architecture) in SPECIAL.items():
+        spec = place / f"{key}.spec"
+        spec.write_text(SPEC.format(name=name, version=version, fields=fields))
+        macros = {
+            "_topdir": place / key, "_rpmdir": place / key, "_dbpath": place / "none",
+            "_build_name_fmt": f"{key}.rpm", "__os_install_post": "%{nil}",
+        }  # fmt: skip
+        definitions = [word for pair in macros.items() for word in ("--define", "{} {}".format(*pair))]
+        run("rpmbuild", "-bb", "--target", architecture, *definitions, spec)
+        files[key] = place / key / f"{key}.rpm"
+    root = place / "root"
+    (root / "var/lib/rpm").mkdir(parents=True)
+    (root / "etc/dnf/protected.d").mkdir(parents=True)
+    (root / "etc/dnf/protected.d/made.conf").write_text("wants64\n")
+    (root / "etc/os-release").write_text('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n')
+    options = ("--root", root, "--nosignature", "--excludedocs", "--ignorearch")
+    run(*AS_ROOT, *RPM, *options, "-i", *files.values())
+
+
+@pytest.fixture(scope="module")
+def special() -> Path:
+    """A root with what the world of all backends cannot have."""
+    return kept("special", _special, SPEC, repr(SPECIAL), Path(__file__).read_text()) / "root"
+
+
+@pytest.mark.gate
+def test_several_architectures(special: Path) -> None:
+    """Protects multilib: an asker is answered from its own architecture, a noarch one from the native."""
+    database = open_database(os.fsencode(special))
+    assert database.architecture == "x86_64"
+    answers: Mapping[str, list[str]] = {
+        asker: [one.key for one in database.candidates(Relation(name="capability"), asker)]
+        for asker in ("x86_64", "i686", "noarch")
+    }
+    assert answers == {
+        "x86_64": ["multi:x86_64", "multi:i686"],
+        "i686": ["multi:i686", "multi:x86_64"],
+        "noarch": ["multi:x86_64", "multi:i686"],
+    }
+    for text, expected in {
+        "multi.i686": ["multi:i686"],
+        "multi": ["multi:x86_64", "multi:i686"],
+        "multi(x86-32)": ["multi:i686"],
+        "independent.noarch": ["independent:noarch"],
+    }.items():
+        (group,) = database.parse(text)
+        assert [one.key for one in database.candidates(group.alternatives[0], "x86_64")] == expected
+    assert [text for group in database.requirements(database.packages["wants32:i686"], recommends=False)
+            for text in [group.text]] == ["capability", "multi(x86-32)"]  # fmt: skip
+
+
+@pytest.mark.gate
+def test_installed_more_than_once(special: Path) -> None:
+    """Protects against two packages of one key: of kernels the newest counts, by rpm's order."""
+    database = open_database(os.fsencode(special))
+    kernel = database.packages["kernel:x86_64"]
+    assert kernel.version == "1.10-1"
+    assert b"/usr/share/kernel/1.10" in database.owned_paths(kernel)
+    assert b"/usr/share/kernel/1.9" not in database.owned_paths(kernel)
+
+
+@pytest.mark.gate
+def test_files_that_were_not_installed(special: Path) -> None:
+    """Protects against documentation that rpm was told to leave out being called missing."""
+    database = open_database(os.fsencode(special))
+    assert database.owned_paths(database.packages["independent:noarch"]) == (b"/usr/share/independent/1",)
+    assert "not installed" in run(*RPM, "--root", special, "-q", "--state", "independent")
+    (group,) = database.parse("/usr/share/doc/independent/README-1")
+    assert database.candidates(group.alternatives[0], "x86_64") == ()
+
+
+@pytest.mark.gate
+def test_what_the_root_says_of_itself(special: Path) -> None:
+    """Protects openSUSE's key in whitelists, and the names that dnf would not remove."""
+    database = open_database(os.fsencode(special))
+    assert database.family == "suse"
+    assert [key for key, package in database.packages.items() if package.protected] == ["wants64:x86_64"]
+    assert database.shortcoming(Relation(name="x"), "x86_64").endswith(
+        f"install it with 'zypper install x' in {special}"
+    )
+
+
+@pytest.mark.gate
+def test_the_old_format(tmp_path: Path) -> None:
+    """Protects hosts of RHEL 8 and before, whose database is of Berkeley DB: the same is read of it."""
+    root = copy_of("rpm", tmp_path)
+    before = open_database(os.fsencode(root))
+    directory = root / "var/lib/rpm"
+    with sqlite3.connect(directory / "rpmdb.sqlite") as connection:
+        rows = connection.execute("SELECT hnum, blob FROM Packages").fetchall()
+    connection.close()
+    shutil.rmtree(directory)
+    directory.mkdir()
+    # Record 0 has the highest number; a record's key is its number in the machine's own order.
+    rows = [(0, max(number for number, _ in rows).to_bytes(4, sys.byteorder)), *rows]
+    lines = [f" {word.hex()}" for number, blob in rows for word in (number.to_bytes(4, sys.byteorder), blob)]
+    text = "\n".join(["VERSION=3", "format=bytevalue", "type=hash", "HEADER=END", *lines, "DATA=END"]) + "\n"
+    subprocess.run(["db5.3_load", directory / "Packages"], input=text, text=True, check=True)
+    after = open_database(os.fsencode(root))
+    assert dict(after.packages) == dict(before.packages)
+    assert os.listdir(directory) == ["Packages"]
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("place", ["usr/lib/sysimage/rpm", "usr/share/rpm"])
+def test_other_places(place: str, tmp_path: Path) -> None:
+    """Protects Fedora's and openSUSE's place of the database, and that of rpm-ostree, linked or not."""
+    root = copy_of("rpm", tmp_path)
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / "var/lib/rpm").rename(root / place)
+    assert len(open_database(os.fsencode(root)).packages) > 25
+    (root / "var/lib/rpm").symlink_to(f"/{place}")
+    assert len(open_database(os.fsencode(root), "dnf").packages) > 25
