@@ -118,7 +118,7 @@ def test_pacman_mtree(tmp_path: Path) -> None:
         defaults: dict[str, str] = {}
         for line in gzip.decompress(record.read_bytes()).decode().splitlines():
             name, *words = line.split(" ")
-            values = dict(word.partition("=")[::2] for word in words)
+            values = {key: value for key, _, value in (word.partition("=") for word in words)}
             if name == "/set":
                 defaults = {**defaults, **values}
             path = unescaped(name[1:]) if name.startswith("./") else b""

@@ -232,7 +232,8 @@ def test_the_clauses_say_the_same(node: boolean.Node) -> None:
         assert "too large" in str(error)  # noqa: PT017 - only where it is
         return
     for size in range(len(NAMES) + 1):
-        for inside in map(set, itertools.combinations(NAMES, size)):
+        for chosen in itertools.combinations(NAMES, size):
+            inside: set[str] = set(chosen)
             clauses = [
                 not inside.issuperset(one.name for one in group.conditions)
                 or any(holds(boolean.parse(boolean.show(one)), inside) for one in group.alternatives)
