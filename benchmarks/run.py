@@ -1,6 +1,6 @@
 """`make bench`: pkgjail beside the tools that do a part of the same work, in one run.
 
-    python benchmarks/run.py [--runs N] [--json] [--only resolve|plans|entry|build]
+    python benchmarks/run.py [--runs N] [--json] [--only resolve|databases|plans|entry|build]
 
 Times are of whole processes, by the clock. "Cold" and "warm" mean pkgjail's cache of hashes; the
 kernel's page cache is warm throughout. Progress goes to standard error.
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 # As a script this finds its neighbours only from the clone's top.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.building import build_subjects
+from benchmarks.databases import database_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
 from benchmarks.plans import plan_subjects
 
@@ -44,7 +45,7 @@ APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
 GROWN = (1000, 100_000)
-GROUPS = ("resolve", "plans", "entry", "build")
+GROUPS = ("resolve", "databases", "plans", "entry", "build")
 SLOW_BUILDS = 5
 
 
@@ -267,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "resolve"):
             rows += measure("resolve", resolve_subjects(place), options.runs)
             notes += resolve_notes()
+        if options.only in (None, "databases"):
+            rows += measure("databases", database_subjects(place), options.runs)
         if options.only in (None, "plans"):
             with tempfile.TemporaryDirectory(prefix="pkgjail-bench-", dir="/dev/shm") as memory:
                 rows += measure("plans", plan_subjects(Path(memory)), options.runs)

@@ -70,10 +70,39 @@ def the_root(family: str) -> Path:
 def packages(family: str) -> Path:
     """Where the packages of `family` are (`packages`) and their root (`root`)."""
     sources = [Path(module).read_text() for module in (__file__, real_world.__file__)]
-    return kept(family, partial(_make, family), str(BUSYBOX.stat().st_size), *sources)
+    return kept(family, partial(_make_world, family), str(BUSYBOX.stat().st_size), *sources)
 
 
-def _make(family: str, place: Path) -> None:
+def _make_world(family: str, place: Path) -> None:
+    make(family, world(family), place)
+    root = place / "root"
+    if family == "rpm":
+        (root / "var/log").mkdir(exist_ok=True)
+        (root / "var/log/ghostly.log").write_text("made later\n")
+        _alternatives(root, "var/lib/alternatives", "@two@20\n\n")
+    elif family == "deb":
+        _alternatives(root, "var/lib/dpkg/alternatives", "20\n\n\n")
+    else:
+        (root / "etc/pacman.conf").write_text("[options]\nHoldPkg = bash base\n")
+
+
+def _alternatives(root: Path, records: str, end: str) -> None:
+    """What `alternatives --install` would write: Debian has no such program of Red Hat's."""
+    record = root / records / "prog"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(
+        "auto\n/usr/bin/prog\nprog-page\n/usr/share/prog.1\n\n"
+        f"/usr/bin/prog.one\n10\n/usr/share/prog.one.1\n/usr/bin/prog.two\n{end}"
+    )
+    admin = root / "etc/alternatives"
+    admin.mkdir(exist_ok=True)
+    (admin / "prog").symlink_to("/usr/bin/prog.two")
+    (root / "usr/bin/prog").unlink(missing_ok=True)
+    (root / "usr/bin/prog").symlink_to("/etc/alternatives/prog")
+
+
+def make(family: str, packages: Sequence[Made], place: Path) -> None:
+    """Make `packages` below `place`, and install them all into `place/root`."""
     build, install = {
         "rpm": (_rpm, _install_rpms),
         "pacman": (_pacman_package, _install_pacman),
@@ -82,7 +111,7 @@ def _make(family: str, place: Path) -> None:
     output = place / "packages"
     output.mkdir()
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:
-        for made in pool.map(partial(_one, family, build, output, Path(work)), world(family)):
+        for made in pool.map(partial(_one, family, build, output, Path(work)), packages):
             assert made, family
     install(place / "root", sorted(output.iterdir()))
 
@@ -160,24 +189,6 @@ def _rpm(made: Made, payload: Path, work: Path, output: Path) -> None:
 def _install_rpms(root: Path, files: Sequence[Path]) -> None:
     (root / "var/lib/rpm").mkdir(parents=True)
     run(*AS_ROOT, *RPM, "--root", root, "--nosignature", "-U", *files)
-    (root / "var/log").mkdir(exist_ok=True)
-    (root / "var/log/ghostly.log").write_text("made later\n")
-    _red_hat_alternatives(root)
-
-
-def _red_hat_alternatives(root: Path) -> None:
-    """What `alternatives --install` of RHEL writes; Debian has no such program."""
-    record = root / "var/lib/alternatives/prog"
-    record.parent.mkdir(parents=True)
-    record.write_text(
-        "auto\n/usr/bin/prog\nprog-page\n/usr/share/prog.1\n\n"
-        "/usr/bin/prog.one\n10\n/usr/share/prog.one.1\n/usr/bin/prog.two\n@two@20\n\n"
-    )
-    admin = root / "etc/alternatives"
-    admin.mkdir()
-    (admin / "prog").symlink_to("/usr/bin/prog.two")
-    (root / "usr/bin/prog").unlink(missing_ok=True)
-    (root / "usr/bin/prog").symlink_to("/etc/alternatives/prog")
 
 
 # --- pacman -----------------------------------------------------------------------------------
@@ -211,6 +222,11 @@ def _pacman_package(made: Made, payload: Path, _work: Path, output: Path) -> Non
 
 def pacman(root: Path, *arguments: str | Path) -> str:
     """Run pacman on a root, with no file of the host's."""
+    return run(*AS_ROOT, *pacman_command(root, *arguments))
+
+
+def pacman_command(root: Path, *arguments: str | Path) -> list[str]:
+    """The words of a command of pacman on a root, for which it is then ready."""
     configuration = root.parent / "pacman.conf"
     if not configuration.exists():
         configuration.write_text(
@@ -221,14 +237,13 @@ def pacman(root: Path, *arguments: str | Path) -> str:
     work.mkdir(exist_ok=True)
     places = ("--cachedir", work, "--gpgdir", work, "--hookdir", work, "--logfile", work / "log")
     options = ("--config", configuration, "-r", root, "-b", root / "var/lib/pacman", *places, "--noconfirm")
-    return run(*AS_ROOT, "pacman", *options, *arguments)
+    return list(map(str, ("pacman", *options, *arguments)))
 
 
 def _install_pacman(root: Path, files: Sequence[Path]) -> None:
     (root / "var/lib/pacman").mkdir(parents=True)
     run("repo-add", "-q", files[0].parent / "made.db.tar.gz", *files)
-    pacman(root, "-Sy", *(made.name for made in world("pacman")))
-    (root / "etc/pacman.conf").write_text("[options]\nHoldPkg = bash base\n")
+    pacman(root, "-Sy", *(file.name.rsplit("-", 3)[0] for file in files))
     for name in ("pacman.conf", "work"):
         path = root.parent / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -272,15 +287,6 @@ def _install_debs(root: Path, files: Sequence[Path]) -> None:
     (records / "info/format").write_text("1\n")
     (records / "arch").write_text("amd64\n")
     run(*AS_ROOT, "dpkg", "--root", root, "--force-all", "--log=/dev/null", "-i", *files)
-    group = records / "alternatives/prog"
-    group.parent.mkdir(exist_ok=True)
-    group.write_text(
-        "auto\n/usr/bin/prog\nprog-page\n/usr/share/prog.1\n\n"
-        "/usr/bin/prog.one\n10\n/usr/share/prog.one.1\n/usr/bin/prog.two\n20\n\n\n"
-    )
-    (root / "etc/alternatives").mkdir(exist_ok=True)
-    (root / "etc/alternatives/prog").symlink_to("/usr/bin/prog.two")
-    (root / "usr/bin/prog").symlink_to("/etc/alternatives/prog")
 
 
 # --- for tests ----------------------------------------------------------------------------------

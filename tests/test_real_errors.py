@@ -186,7 +186,7 @@ def test_an_rpm_that_fails(script: str, said: str, tmp_path: Path, monkeypatch: 
     fake.parent.mkdir()
     fake.write_text(f"#!/bin/sh\n{script}\n")
     fake.chmod(0o755)
-    answer = run(*RPM, "--root", copy_of("rpm", tmp_path / "other"), "-qa", "--qf", query._FORMAT)
+    answer = run(*RPM, "--root", copy_of("rpm", tmp_path / "other"), "-qa", "--qf", query.FORMAT)
     (tmp_path / "bin" / "rpm.out").write_text(answer, errors="surrogateescape")
     monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
     refused(root, said)

@@ -68,6 +68,7 @@ class Installed:
         self._keys = list(self.packages)
         self._ends = list(accumulate(len(self.headers[key].files) for key in self._keys))
         self._files = b"".join(self.headers[key].files for key in self._keys)
+        self._cut: dict[str, list[tuple[int, bytes]]] = {}
         self.candidates = lru_cache(maxsize=None)(self._candidates)
 
     def _package(self, header: Header, protected: Collection[str]) -> Package:
@@ -194,14 +195,15 @@ class Installed:
         return keys
 
     def _has(self, key: str, path: bytes) -> bool:
-        return any(
-            path == name for _, state, name in files(self.headers[key].files) if state not in _ELSEWHERE
-        )
+        return any(path == name for _, name in self.files(self.packages[key]))
 
     def files(self, package: Package) -> list[tuple[int, bytes]]:
         """The flags and path of each file that the package has brought."""
-        found = files(self.headers[package.key].files)
-        return [(flags, name) for flags, state, name in found if state not in _ELSEWHERE]
+        key = package.key
+        if key not in self._cut:
+            found = files(self.headers[key].files)
+            self._cut[key] = [(flags, name) for flags, state, name in found if state not in _ELSEWHERE]
+        return self._cut[key]
 
     def native(self, architecture: str) -> str:
         """A package for all architectures counts as one for the native architecture."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pkgjail.backends.rpm.store import Store
 
 _PACKAGE, _SECTION, _ITEM, _STRING = "\x1e''", "\x1d''", "\n''", "\t''\t"
-_FORMAT = _SECTION.join((
+FORMAT = _SECTION.join((
     _STRING.join(("%{NAME:shescape}", "%{VERSION:shescape}", "%{RELEASE:shescape}", "%{ARCH:shescape}"))
     + _STRING
     + "%{EPOCHNUM} %{LONGSIZE}",
@@ -84,12 +84,22 @@ def _ask(root: Root, program: str, place: str, form: str) -> subprocess.Complete
 
     The format is named so that rpm looks for no other; a program that can only read bdb knows it too.
     """
-    command = [program, "--dbpath", place, "--define", f"_db_backend {form}", "-qa", "--qf", _FORMAT]
+    command = [program, "--dbpath", place, "--define", f"_db_backend {form}", "-qa", "--qf", FORMAT]
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/dev/null", "TMPDIR": place}
     try:
-        return subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd="/"
-        )
+        # Megabytes through a pipe would have the two wait for each other.
+        with open(os.path.join(place, "answer"), "w+b") as answer:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=subprocess.PIPE,
+                check=False,
+                cwd="/",
+            )
+            answer.seek(0)
+            return subprocess.CompletedProcess(command, done.returncode, answer.read(), done.stderr)
     except OSError as error:
         why = f"{program}: {os.strerror(error.errno or 0)}"
         raise root.error(why, "install rpm; it need not be the root's own") from error
