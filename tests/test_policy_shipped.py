@@ -20,7 +20,7 @@ def test_shipped_names() -> None:
     assert shipped_blacklists() == ("docs", "locales", "python-bytecode", "static-libs")
 
 
-@pytest.mark.parametrize("family", ["debian", "rhel", "arch"])
+@pytest.mark.parametrize("family", ["debian", "rhel", "suse", "arch"])
 def test_shipped_lists_load(family: str) -> None:
     """Shipped lists are sound for each family: what is installed is all that they can miss."""
     with pytest.raises(PolicyError) as caught:
