@@ -223,6 +223,7 @@ def holds(node: boolean.Node, inside: set[str]) -> bool:
     return values[0] if condition else otherwise
 
 
+@settings(deadline=None)
 @given(node=NODES)
 def test_the_clauses_say_the_same(node: boolean.Node) -> None:
     """For any rich requirement and any set of packages the clauses hold where the requirement does."""
@@ -242,6 +243,7 @@ def test_the_clauses_say_the_same(node: boolean.Node) -> None:
             assert all(clauses) == holds(node, inside)
 
 
+@settings(deadline=None)
 @given(node=NODES)
 def test_what_is_shown_is_read_again(node: boolean.Node) -> None:
     """A requirement that is written out reads as the same."""
@@ -258,7 +260,7 @@ def shescape(text: bytes) -> bytes:
     return b"'" + text.replace(b"'", b"'\\''") + b"'"
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(names=st.lists(STRINGS, max_size=4), files=st.lists(STRINGS, max_size=4))
 def test_any_string_comes_back(names: list[bytes], files: list[bytes]) -> None:
     """Strings of any bytes, among them those that separate, are read as they are."""
@@ -425,3 +427,26 @@ def test_other_places(place: str, tmp_path: Path) -> None:
     assert len(open_database(os.fsencode(root)).packages) > 25
     (root / "var/lib/rpm").symlink_to(f"/{place}")
     assert len(open_database(os.fsencode(root), "dnf").packages) > 25
+
+
+@pytest.mark.gate
+def test_imported_keys_are_no_packages(tmp_path: Path) -> None:
+    """Protects roots whose repositories are signed: rpm keeps each key as a package of no architecture."""
+    root = copy_of("rpm", tmp_path)
+    before = dict(open_database(os.fsencode(root)).packages)
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    gpg = ("gpg", "--homedir", home, "--batch", "--quiet", "--passphrase", "")
+    for name in ("one", "two"):
+        run(*gpg, "--quick-generate-key", name, "rsa1024", "sign")
+        (root / f"{name}.asc").write_text(run(*gpg, "--armor", "--export", name))
+        run(*AS_ROOT, *RPM, "--root", root, "--import", root / f"{name}.asc")
+    run("gpgconf", "--homedir", home, "--kill", "all")
+    assert "gpg-pubkey" in run(*RPM, "--root", root, "-qa")
+    assert dict(open_database(os.fsencode(root)).packages) == before
+
+
+def test_what_a_package_does_not_have() -> None:
+    """Protects old packages: rpm prints `(none)`, without quotes, for a field that is not there."""
+    assert list(query.capabilities(b"(none) 'a'\t''\t(none)\n''")) == [(0, "a", "")]
+    assert list(query.files(b"(none) (none) '/a'\n''")) == [(0, 0, b"/a")]

@@ -54,7 +54,7 @@ class Installed:
         for header in headers:
             key, before = _key(header), self.headers.get(_key(header))
             # What rpm makes of imported keys has no architecture, and nothing that a jail could have.
-            if header.architecture != "(none)" and (before is None or compare(before.evr, header.evr) < 0):
+            if header.architecture and (before is None or compare(before.evr, header.evr) < 0):
                 self.headers[key] = header
         counts = Counter(header.architecture for header in self.headers.values())
         del counts["noarch"]

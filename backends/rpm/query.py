@@ -32,6 +32,7 @@ FORMAT = _SECTION.join((
     "[%{RECOMMENDFLAGS} weak %{RECOMMENDNAME:shescape}\t''\t%{RECOMMENDVERSION:shescape}\n'']",
     "[%{FILEFLAGS} %{FILESTATES} %{FILENAMES:shescape}\n'']",
 )) + _PACKAGE  # fmt: skip
+_NONE = b"(none)"  # without quotes
 _SECTIONS, _FIELDS = 5, 5  # of a package, and of its first section
 _RPM = "/usr/bin/rpm"
 
@@ -140,7 +141,7 @@ def _header(block: bytes) -> Header:
         release=release,
         architecture=architecture,
         epoch=int(epoch),
-        size=int(size) if size.isdigit() else 0,
+        size=_number(size),
         provides=sections[1],
         requires=sections[2],
         recommends=sections[3],
@@ -153,7 +154,7 @@ def capabilities(section: bytes) -> Iterator[tuple[int, str, str]]:
     for item in section.split(_ITEM.encode())[:-1]:
         flags, _, rest = item.partition(b" ")
         name, _, version = rest.partition(_STRING.encode())
-        yield int(flags), _string(name), _string(version)
+        yield _number(flags), _string(name), _string(version)
 
 
 def requirements(section: bytes) -> Iterator[tuple[int, str, str, str]]:
@@ -161,14 +162,14 @@ def requirements(section: bytes) -> Iterator[tuple[int, str, str, str]]:
     for item in section.split(_ITEM.encode())[:-1]:
         flags, kinds, rest = item.split(b" ", 2)
         name, _, version = rest.partition(_STRING.encode())
-        yield int(flags), kinds.decode(), _string(name), _string(version)
+        yield _number(flags), kinds.decode(), _string(name), _string(version)
 
 
 def files(section: bytes) -> Iterator[tuple[int, int, bytes]]:
     """The files of a package: flags, state, path."""
     for item in section.split(_ITEM.encode())[:-1]:
         flags, state, name = item.split(b" ", 2)
-        yield int(flags), int(state), name[1:-1].replace(b"\0", b"'")
+        yield _number(flags), _number(state), name[1:-1].replace(b"\0", b"'")
 
 
 def quoted(path: bytes) -> bytes:
@@ -177,4 +178,10 @@ def quoted(path: bytes) -> bytes:
 
 
 def _string(item: bytes) -> str:
-    return text_path(item[1:-1].replace(b"\0", b"'"))
+    """A string; "" for one that the package does not have."""
+    return "" if item == _NONE else text_path(item[1:-1].replace(b"\0", b"'"))
+
+
+def _number(item: bytes) -> int:
+    """A number; 0 for one that the package does not have."""
+    return 0 if item == _NONE else int(item)
