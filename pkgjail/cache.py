@@ -8,7 +8,6 @@ import fcntl
 import os
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Directories of which each member counts by itself, and a lock.
-_NOT_KEPT = ("ld.so.cache", "layers", "lock")
+_NOT_KEPT = frozenset({"layers", "ld.so.cache", "lock", "prepared", "seals"})
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
@@ -52,22 +51,6 @@ def make_private(directory: Path) -> None:
         raise PermissionError(errno.EPERM, "is not this user's alone", str(directory))
 
 
-def keep(path: Path, content: bytes) -> None:
-    """Make `content` the file at `path`, at one stroke, and its directory where it is not there.
-
-    Raises `OSError`; nothing new is left then.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as new:
-        try:
-            new.write(content)
-            new.flush()
-            os.replace(new.name, path)
-        except BaseException:
-            os.unlink(new.name)
-            raise
-
-
 class Kept(NamedTuple):
     """One thing in the cache: its path, how many names it has, bytes on the disk, last use (epoch s)."""
 
@@ -78,11 +61,21 @@ class Kept(NamedTuple):
 
 
 def kept() -> tuple[Kept, ...]:
-    """What is in the cache, the least recently used first: layers, loader caches, digests, probes."""
+    """What is in the cache, the least recently used first.
+
+    Layers, prepared jails, seals, loader caches, digests, and the answers of try-outs.
+    """
     cache, run = cache_directory(), tree_directory()
     places = {
         path
-        for directory in (cache, cache / "ld.so.cache", run, run / "layers")
+        for directory in (
+            cache,
+            cache / "ld.so.cache",
+            cache / "seals",
+            run,
+            run / "layers",
+            run / "prepared",
+        )
         if directory.is_dir()
         for path in directory.iterdir()
         if path.name not in _NOT_KEPT and not path.name.startswith(".")

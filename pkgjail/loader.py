@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.cache import cache_directory, keep
+from pkgjail.cache import cache_directory
 from pkgjail.explain import explain
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import plan_jail
+from pkgjail.places import keep
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 
@@ -44,7 +45,7 @@ def loader_cache(manifest: Manifest, made: Mapping[bytes, bytes], root: bytes) -
         return stored.read_bytes()
     content = _run_ldconfig(manifest, made, root, text_path(ldconfig))
     with contextlib.suppress(OSError):  # not kept, then made again
-        keep(stored, content)
+        keep(str(stored), content)
     return content
 
 

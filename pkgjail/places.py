@@ -1,4 +1,7 @@
-"""Where pkgjail keeps what it needs only as long as the host runs. On the way into a jail, so light."""
+"""Where pkgjail keeps what it needs only as long as the host runs, and how it keeps a file.
+
+On the way into a jail, so light.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,44 @@ def is_private(directory: str) -> bool:
     """
     found = os.lstat(directory)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def keep(path: str, content: bytes) -> None:
+    """Make `content` the file at `path`, at one stroke, and its directory where it is not there.
+
+    What a writer that was killed left half-written is taken over by the next one.
+
+    Raises `OSError`; nothing new is left then.
+    """
+    import fcntl
+
+    directory, name = os.path.split(path)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    new = f"{directory}/.new-{name}"
+    kept = False
+    while not kept:
+        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(new, flags, 0o600), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            kept = _is_at(file.fileno(), new)  # else another writer has just finished with it
+            if kept:
+                _write(file.fileno(), content, new, path)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _write(descriptor: int, content: bytes, new: str, path: str) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        while content:
+            content = content[os.write(descriptor, content) :]
+        os.rename(new, path)
+    except BaseException:
+        if os.path.lexists(new):
+            os.unlink(new)
+        raise

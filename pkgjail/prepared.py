@@ -17,7 +17,7 @@ import pwd
 
 from pkgjail.dirstate import changed, observe_settled
 from pkgjail.holding import hold, layers_of, release
-from pkgjail.places import is_private, runtime_directory
+from pkgjail.places import is_private, keep, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
@@ -160,17 +160,7 @@ def remember(
     environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
     fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
     record = (_FORMAT, words, os.getcwdb(), environment, _HERE, _own_files(), terminal, fields)
-    place = _place(words)
-    os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
-    new = f"{place}.{os.getpid()}"
-    try:
-        with open(new, "wb") as file:
-            file.write(marshal.dumps(record))
-        os.rename(new, place)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
+    keep(_place(words), marshal.dumps(record))
 
 
 def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:

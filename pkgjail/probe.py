@@ -8,14 +8,18 @@ answer is kept for this boot, these namespaces and these filesystems.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pkgjail.cache import make_private, undisturbed
+from pkgjail.cache import make_private, remove_tree, undisturbed
 from pkgjail.sandbox import syscalls as sc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # How the kernel writes white space and backslashes there.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -44,13 +48,28 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
         works = cache / f"{way}-{boot}-{namespaces}-{devices}"
         if works.exists():
             return ""
-        with undisturbed(), tempfile.TemporaryDirectory(prefix=".probe-", dir=cache) as scratch:
-            answer = _try(way, directory, os.fsencode(scratch), sample)
+        with undisturbed(), _scratch(cache) as scratch:
+            answer = _try(way, directory, scratch, sample)
         if not answer:
             works.touch()
     except OSError as error:
         return f"{os.fsdecode(error.filename or cache)}: {error.strerror}"
     return answer
+
+
+@contextlib.contextmanager
+def _scratch(cache: Path) -> Iterator[bytes]:
+    """An empty directory for one try-out at a time, so that what a killed one left is cleared by the next."""
+    scratch = cache / ".probe"
+    with open(cache / ".lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if scratch.is_dir():
+            remove_tree(scratch)
+        scratch.mkdir(mode=0o700)
+        try:
+            yield bytes(scratch)
+        finally:
+            remove_tree(scratch)
 
 
 def mounts_below(directory: bytes, table: Path = Path("/proc/self/mountinfo")) -> list[bytes]:

@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.cache import cache_directory, keep
+from pkgjail.cache import cache_directory
 from pkgjail.dirstate import TICKS_NS, observe_settled
+from pkgjail.places import keep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -107,7 +108,7 @@ def load_seal(key: str) -> Seal | None:
 
 def store_seal(key: str, seal: Seal) -> None:
     """Keep `seal` under `key`. Raises `OSError`."""
-    keep(_place(key), marshal.dumps((_FORMAT, *seal), _MARSHAL))
+    keep(str(_place(key)), marshal.dumps((_FORMAT, *seal), _MARSHAL))
 
 
 def _place(key: str) -> Path:

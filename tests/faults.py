@@ -1,16 +1,21 @@
-"""Fault injection: a program is stopped, or told that the disk is full, at any of its system calls.
+"""Fault injection: pkgjail is stopped, or told that the disk is full, at any of its system calls.
 
-strace(1) does it (`--inject`). A run that is not disturbed tells which calls there are; those up to
-the first that names `marker` belong to the start of Python and are left out.
+strace(1) does it (`--inject`), attached to a process that has everything imported (faults_worker.py).
+A run that is not disturbed tells which calls there are.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
+
+from tests.conftest import TOP
+from tests.test_layout import unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,49 +39,97 @@ class Fault(NamedTuple):
     what: str
 
 
-def calls_of(
-    command: Sequence[str | Path], environment: Mapping[str, str], *, log: Path, marker: str
-) -> dict[str, tuple[int, int]]:
-    """The system calls of a run: for each, the first number behind the marker, and the last."""
-    traced = ["strace", "-f", "-qq", "-s", "4096", "-e", "signal=none", "-o", log, *command]
-    subprocess.run(traced, env=environment, check=True, capture_output=True, timeout=120)
-    counts: dict[bytes, Counter[str]] = {}
-    before: Counter[str] = Counter()
-    seen = False
-    for line in log.read_bytes().splitlines():
-        if not seen and marker.encode() in line and b"execve(" not in line:
-            seen = True
-            before = next(iter(counts.values()), Counter()).copy()
-        if match := _CALL.match(line):
-            counts.setdefault(match[1], Counter())[match[2].decode()] += 1
-    assert seen, f"no call names {marker}"
-    last = {call: max(each[call] for each in counts.values()) for each in counts.values() for call in each}
-    return {call: (before[call] + 1, number) for call, number in last.items() if call not in _LAST}
+class Done(NamedTuple):
+    """How a run ended: its exit status, or minus a signal, and what it wrote."""
+
+    status: int
+    out: bytes
+    err: str
 
 
-def faults(calls: Mapping[str, tuple[int, int]], *, what: Sequence[str], every: bool) -> list[Fault]:
-    """The faults of a walk: at `every` call, or for each kind at the first, with SIGKILL the last too.
+class Worker:
+    """A process that runs pkgjail's command line again and again, each time in a new process."""
+
+    def __init__(self, place: Path) -> None:
+        self._out = place / "output"
+        self._log = place / "trace"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults_worker"],
+            cwd=TOP,
+            env=unmeasured(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+    def run(
+        self, words: Sequence[str], environment: Mapping[str, str], *, short: bool, tracer: Sequence[str] = ()
+    ) -> Done:
+        """Run pkgjail with these words, and perhaps with strace and its options attached.
+
+        Returns when all processes have ended that strace followed: none is left behind.
+        """
+        request = {"words": words, "environment": environment, "short": short, "out": str(self._out)}
+        self._say(json.dumps(request))
+        child = self._answer()
+        if tracer:
+            command = ["strace", "-f", "-o", str(self._log), *tracer, "-p", str(child)]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracing:
+                assert tracing.stderr is not None
+                assert "attached" in tracing.stderr.readline()
+                self._say("")
+                status = self._answer()
+                tracing.communicate(timeout=60)
+        else:
+            self._say("")
+            status = self._answer()
+        return Done(status, self._out.read_bytes(), self._out.with_suffix(".err").read_text())
+
+    def calls(self, words: Sequence[str], environment: Mapping[str, str], *, short: bool) -> dict[str, int]:
+        """The system calls of a run that is not disturbed: how many of each one process makes at most."""
+        self.run(words, environment, short=short, tracer=["-e", "signal=none"])
+        counts: dict[bytes, Counter[str]] = {}
+        for line in self._log.read_bytes().splitlines():
+            if match := _CALL.match(line):
+                counts.setdefault(match[1], Counter())[match[2].decode()] += 1
+        most = {
+            call: max(each[call] for each in counts.values()) for each in counts.values() for call in each
+        }
+        return {call: number for call, number in most.items() if call not in _LAST}
+
+    def disturbed(
+        self, words: Sequence[str], environment: Mapping[str, str], fault: Fault, *, short: bool
+    ) -> Done:
+        """A run that meets a fault."""
+        inject = f"inject={fault.call}:{fault.what}:when={fault.when}"
+        return self.run(words, environment, short=short, tracer=["-e", f"trace={fault.call}", "-e", inject])
+
+    def _say(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{text}\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
+
+
+def faults(calls: Mapping[str, int], *, what: str, every: bool) -> list[Fault]:
+    """The faults of a walk: at `every` call, or at the first and the last of each kind.
 
     A full disk is met by calls that write, and by no others.
     """
     found = []
-    for each in what:
-        for call, (first, last) in sorted(calls.items()):
-            if each.startswith("error=") and not _WRITING.fullmatch(call):
-                continue
-            some = sorted({first, last} if "KILL" in each else {first})
-            numbers = range(first, last + 1) if every else some
-            found += [Fault(call, number, each) for number in numbers if number >= first]
+    for call, number in sorted(calls.items()):
+        if not what.startswith("error=") or _WRITING.fullmatch(call):
+            places = range(1, number + 1) if every else sorted({1, number})
+            found += [Fault(call, place, what) for place in places]
     return found
-
-
-def disturbed(
-    command: Sequence[str | Path], environment: Mapping[str, str], fault: Fault
-) -> subprocess.CompletedProcess[bytes]:
-    """Run a program with a fault. Returns when all of its processes have ended: none is left behind."""
-    inject = f"{fault.call}:{fault.what}:when={fault.when}"
-    traced = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={fault.call}", "-e", f"inject={inject}"]
-    return subprocess.run([*traced, *command], env=environment, check=False, capture_output=True, timeout=60)
 
 
 def state_of(root: Path) -> list[str]:

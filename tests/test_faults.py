@@ -1,22 +1,20 @@
 """Stopped at any system call, or with a full disk: the host is as before, and the next run works.
 
-`make test` stops each program at the first call of each kind, and kills it at the last too; `make
-test-long` at every one. Environments have their walks in tests/environments/test_interruptions.py.
+`make test` does it at the first and the last call of each kind, `make test-long` at every one.
+Environments have their walks in tests/environments/test_interruptions.py.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.manifest import read_manifest, write_manifest
-from tests.conftest import TOP
+from pkgjail.manifest import write_manifest
 from tests.debian_roots import make_root
-from tests.faults import Fault, calls_of, disturbed, faults, mounts_below, state_of
+from tests.faults import Done, Fault, Worker, faults, mounts_below, state_of
 from tests.test_drift import entries_of, make_host, manifest_of
 
 if TYPE_CHECKING:
@@ -26,101 +24,95 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.gate  # what it asks is the kernel's to answer, not a Python's
 
 STOPS = ("signal=SIGKILL", "signal=SIGTERM", "signal=SIGINT", "error=ENOSPC")
-# An overlay for a directory of five names too.
-_SMALL = (
-    "import sys; from pkgjail import choosing; choosing._WORTH_IT = 5; from pkgjail.commands import main; "
-)
-_MAIN = f"{_SMALL}sys.exit(main())"
-_SHORT = "import sys; from pkgjail.__main__ import main; sys.exit(main())"
+_PLACES = ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 
 
 class Scene:
-    """A small host, and the places where pkgjail keeps things, for one walk."""
+    """A small host, the places where pkgjail keeps things, and a worker, for one walk."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
         self.host = place / "host"
         self.host.mkdir(mode=0o755)
         make_host(self.host)
         self.out = place / "out.jsonl"
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(TOP),
-            "HOME": str(place),
-        }
+        self.worker = Worker(place)
+        self.environment = {name: str(place / name) for name in _PLACES}
+        self.short = False
 
     def fresh(self) -> None:
-        """Places of their own for the next run, with nothing in them."""
-        number = len(os.listdir(self.place))
-        for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
-            directory = self.place / f"{name}-{number}"
-            directory.mkdir(mode=0o700)
-            self.environment[name] = str(directory)
+        """Nothing is kept from earlier runs."""
+        for name in _PLACES:
+            shutil.rmtree(self.environment[name], ignore_errors=True)
+            os.mkdir(self.environment[name], 0o700)
 
-    def run(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    def run(self, words: list[str]) -> Done:
         """Run it undisturbed."""
-        return subprocess.run(command, env=self.environment, check=False, capture_output=True, timeout=60)
+        return self.worker.run(words, self.environment, short=self.short)
 
     def half_written(self) -> list[str]:
-        """Files of this pkgjail's making that have no name of their own and were not left by SIGKILL."""
-        kept = (self.environment["XDG_CACHE_HOME"], self.environment["XDG_RUNTIME_DIR"])
-        found = [path for top in kept for path, *_ in os.walk(top)]
-        return [path for path in found if os.path.basename(path).startswith((".new-", ".probe-", ".going-"))]
+        """What was made under a name for the time being."""
+        walks = (os.walk(self.environment[top]) for top in _PLACES)
+        names = (name for walk in walks for _, inner, files in walk for name in (*inner, *files))
+        return [name for name in names if name.startswith((".new-", ".probe", ".going-"))]
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.worker.close()
 
 
 def walk(
-    scene: Scene, command: list[str], *, marker: str, every: bool, prepare: Callable[[], None]
-) -> Iterator[tuple[Fault, subprocess.CompletedProcess[bytes]]]:
-    """Run `command` with each fault in turn, from the start that `prepare` makes."""
+    scene: Scene, words: list[str], what: str, *, every: bool, prepare: Callable[[], None]
+) -> Iterator[tuple[Fault, Done]]:
+    """Run pkgjail with each fault in turn, from the start that `prepare` makes."""
     prepare()
-    calls = calls_of(command, scene.environment, log=scene.place / "trace", marker=marker)
+    calls = scene.worker.calls(words, scene.environment, short=scene.short)
     before = state_of(scene.host)
-    for fault in faults(calls, what=STOPS, every=every):
+    for fault in faults(calls, what=what, every=every):
         prepare()
-        done = disturbed(command, scene.environment, fault)
+        done = scene.worker.disturbed(words, scene.environment, fault, short=scene.short)
         assert state_of(scene.host) == before, fault
-        assert mounts_below(scene.place) == [], fault
+        assert mounts_below(scene.host.parent) == [], fault
         yield fault, done
 
 
 thorough = pytest.mark.parametrize(
     "every", [pytest.param(False, id="some"), pytest.param(True, id="every", marks=pytest.mark.long)]
 )
+each_fault = pytest.mark.parametrize("what", STOPS)
 
 
 @thorough
-def test_resolve(scene: Scene, *, every: bool) -> None:
+@each_fault
+def test_resolve(scene: Scene, what: str, *, every: bool) -> None:
     """The manifest is the old one or the whole new one."""
     files = {
         "etc/os-release": "ID=debian\n",
         "var/lib/dpkg/info/a.list": "/.\n/usr\n/usr/lib\n/usr/lib/library\n",
     }
     make_root(scene.host, "a 1 amd64", files=files)
-    whitelist = scene.place / "w.toml"
+    whitelist = scene.out.with_name("w.toml")
     whitelist.write_text('[packages]\ndebian = ["a"]\n[options]\nessential = false\n')
-    command = [sys.executable, "-c", _MAIN, "resolve", str(whitelist), "--root", str(scene.host)]
-    command += ["--backend", "dpkg", "-o", str(scene.out)]
+    words = ["resolve", str(whitelist), "--root", str(scene.host), "--backend", "dpkg", "-o", str(scene.out)]
     scene.fresh()
-    assert scene.run(command).returncode == 0
+    assert scene.run(words).status == 0
     whole = scene.out.read_bytes()
 
     def prepare() -> None:
         scene.fresh()
         scene.out.write_bytes(b"old")
 
-    for fault, _ in walk(scene, command, marker=str(whitelist), every=every, prepare=prepare):
+    for fault, done in walk(scene, words, what, every=every, prepare=prepare):
         assert scene.out.read_bytes() in {b"old", whole}, fault
-        again = scene.run(command)
-        assert (again.returncode, scene.out.read_bytes()) == (0, whole), (fault, again.stderr)
+        assert done.status != 0 or scene.out.read_bytes() == whole, fault
+        again = scene.run(words)
+        assert (again.status, scene.out.read_bytes()) == (0, whole), (fault, again.err)
 
 
 @thorough
+@each_fault
 @pytest.mark.parametrize(
     ("plan", "kept"),
     [
@@ -129,37 +121,22 @@ def test_resolve(scene: Scene, *, every: bool) -> None:
         pytest.param("auto", True, id="the short way"),
     ],
 )
-def test_run(scene: Scene, plan: str, *, kept: bool, every: bool) -> None:
+def test_run(scene: Scene, plan: str, what: str, *, kept: bool, every: bool) -> None:
     """The command runs whole or not at all, and the next entry is right, by whatever is kept."""
     write_manifest(manifest_of(entries_of(scene.host)), scene.out)
-    assert read_manifest(scene.out)
-    words = [
-        "run",
-        "--plan",
-        plan,
-        "--root",
-        str(scene.host),
-        str(scene.out),
-        "--",
-        "/bin/busybox",
-        "cat",
-        "/usr/lib/library",
-    ]
-    command = [sys.executable, "-c", _SHORT if kept else _MAIN, *words]
+    command = ["/bin/busybox", "cat", "/usr/lib/library"]
+    words = ["run", "--plan", plan, "--root", str(scene.host), str(scene.out), "--", *command]
+    scene.fresh()
+    assert scene.run(words).status == 0
+    scene.short = kept
 
     def prepare() -> None:
         if not kept:
             scene.fresh()
 
-    if kept:
-        scene.fresh()
-        assert scene.run(command).returncode == 0
-    marker = f"{scene.environment['XDG_RUNTIME_DIR']}/pkgjail/prepared" if kept else str(scene.out)
-    for fault, done in walk(scene, command, marker=marker, every=every, prepare=prepare):
-        assert done.stdout in {b"", b"abc"}, fault
-        if done.returncode == 0:
-            assert done.stdout == b"abc", fault
-        if "SIGKILL" not in fault.what:
-            assert scene.half_written() == [], fault
-        again = scene.run(command)
-        assert (again.returncode, again.stdout) == (0, b"abc"), (fault, again.stderr)
+    for fault, done in walk(scene, words, what, every=every, prepare=prepare):
+        assert done.out in {b"", b"abc"}, fault
+        assert done.status != 0 or done.out == b"abc", fault
+        again = scene.run(words)
+        assert (again.status, again.out) == (0, b"abc"), (fault, again.err)
+        assert scene.half_written() == [], fault

@@ -62,11 +62,14 @@ PLACES = {
     "tomllib": "policy/",
     "typing_extensions": "",  # anywhere, as it is for type checkers alone
 }
-# coverage, when it measures subprocesses too, loads itself and some of these into each: not pkgjail's doing.
-UNMEASURED = {
-    name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "COV_CORE"))
-}
 HEAVY = ("networkx", "rich", "pathspec", "sqlite3", "multiprocessing", "pkgjail.backends", "pkgjail.api")
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment without coverage, which would load itself into each subprocess: not pkgjail's doing."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "COV_CORE"))
+    }
 
 
 def source_files() -> list[Path]:
@@ -159,7 +162,7 @@ def test_entering_imports_nothing_heavy(code: str) -> None:
     """Protects the time that it takes to enter a jail: what resolving needs is not loaded."""
     code += f"; import sys; print([name for name in {HEAVY} if name in sys.modules])"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=UNMEASURED, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -168,7 +171,7 @@ def test_a_run_imports_nothing_heavy(base_manifest: Manifest, tmp_path: Path) ->
     path = tmp_path / "m.jsonl"
     write_manifest(base_manifest, path)
     command = [sys.executable, "-X", "importtime", "-m", "pkgjail", "run", str(path), "--", "true"]
-    done = subprocess.run(command, env=UNMEASURED, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0, done.stderr
     assert "pkgjail.jail" in loaded

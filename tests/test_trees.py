@@ -110,7 +110,7 @@ def test_the_probe_remembers_that_it_works(cache: Path, monkeypatch: pytest.Monk
     assert probe.why_not("tree", b"/usr", cache) == ""
     monkeypatch.setattr(probe, "_try", lambda *_: "tried again")
     assert probe.why_not("tree", b"/usr", cache) == ""
-    assert not [name for name in os.listdir(cache) if name.startswith(".probe-")]
+    assert not [name for name in os.listdir(cache) if name.startswith(".probe")]
 
 
 def test_the_probe_does_not_remember_a_failure(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

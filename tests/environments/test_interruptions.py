@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import TOP
 from tests.environments.worker import REFUSED
 from tests.test_exactness import USERS
-from tests.test_layout import UNMEASURED
+from tests.test_layout import unmeasured
 from tests.tree_text import parse_tree, tree, walk_lines
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
         with subprocess.Popen(
             [sys.executable, "-m", "tests.environments.worker", *words],
             cwd=TOP,
-            env={**UNMEASURED, "XDG_CACHE_HOME": os.fsdecode(place + b"/cache")},
+            env={**unmeasured(), "XDG_CACHE_HOME": os.fsdecode(place + b"/cache")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
