@@ -25,6 +25,7 @@ setup(
         "pkgjail.hashing",
         "pkgjail.manifest",
         "pkgjail.policy",
+        "pkgjail.questions",
         "pkgjail.sandbox",
     ],
     package_data={

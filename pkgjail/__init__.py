@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pkgjail.jail import default_environment, prepare_jail, run_in_jail
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.mounts import plan_jail
+    from pkgjail.questions.why import why
 
 __version__ = "0.1.0"
 
@@ -67,6 +68,7 @@ __all__ = [
     "resolve_closure",
     "run_in_jail",
     "seal_host",
+    "why",
     "write_manifest",
 ]
 
@@ -86,6 +88,7 @@ _HOMES = {
     "remove_chroot_environment": "environments.isolation",
     "remove_environment": "environments.remove",
     "run_in_jail": "jail",
+    "why": "questions.why",
 }
 
 

@@ -56,6 +56,12 @@ class ClosureError(InputError):
     exit_status = 1
 
 
+class QuestionError(PkgjailError):
+    """A question that a manifest cannot answer, whatever is in it."""
+
+    exit_status = 2
+
+
 class DatabaseError(PkgjailError):
     """The host's package database cannot be read, or none is there."""
 

@@ -34,7 +34,7 @@ ROWS = """
     patterns reporter cache
     probe seals layers
     policy graph files hashing manifest mounts trees masks whole backends explain
-    drift limiting loader choosing
+    drift limiting loader choosing questions
     api jail
     export
     environments

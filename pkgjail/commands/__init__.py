@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VERBS = (
     "resolve",
     "show",
+    "why",
     "run",
     "shell",
     "build",

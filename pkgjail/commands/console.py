@@ -19,6 +19,13 @@ def human_size(size: int) -> str:
     return decimal(size)
 
 
+def shown(path: bytes | str) -> str:
+    r"""A path, or a text that holds one, for people: what is no UTF-8 or no printable character as `\xNN`."""
+    raw = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
+    text = raw.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class ConsoleReporter:
     """A reporter that draws progress on standard error while that is a terminal, and prints warnings.
 
