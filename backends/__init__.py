@@ -24,9 +24,9 @@ from pkgjail.model import record, text_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pkgjail.model import PackageDatabase
+    from pkgjail.model import Distribution, PackageDatabase
 
-__all__ = ["ENTRY_POINTS", "BackendStatus", "available", "open_database", "resolve_inside"]
+__all__ = ["ENTRY_POINTS", "BackendStatus", "available", "open_database", "resolve_inside", "version_order"]
 
 ENTRY_POINTS = "pkgjail.backends"
 """The group of entry points by which other distributions of Python packages add backends.
@@ -73,6 +73,8 @@ _MAXIMUM_LINKS = 40  # as path_resolution(7) has it
 _STATUS = (b"/var/lib/dpkg/status",)
 _RPM_DIRECTORIES = (b"/usr/lib/sysimage/rpm/", b"/var/lib/rpm/", b"/usr/share/rpm/")
 _DEBIAN = frozenset({"debian", "ubuntu"})
+# Those that order versions by deb-version(7), by the ID in their os-release.
+_OF_DEBIAN = _DEBIAN | {"devuan", "kali", "linuxmint", "pop", "raspbian"}
 
 # In the order of preference: where both can be used, the faster one is first.
 _BACKENDS = (
@@ -144,6 +146,21 @@ def open_database(root: bytes = b"/", backend: str = "auto") -> PackageDatabase:
         failures.append((candidate, lack))
     why = "; ".join(f"the backend {tried.name!r} {lack}" for tried, lack in failures)
     raise _error(root, why, failures[-1][0].remedy)
+
+
+def version_order(distribution: Distribution) -> Callable[[str, str], int] | None:
+    """The function that orders two versions as a distribution does: negative, 0 or positive.
+
+    None where its order is not known, or its backend cannot be imported. No database is read. The function
+    raises `ValueError` for what is no version.
+    """
+    if distribution.id not in _OF_DEBIAN:
+        return None
+    try:
+        from pkgjail.backends.dpkg import DpkgReader
+    except ImportError:
+        return None
+    return DpkgReader().compare
 
 
 def resolve_inside(root: bytes, path: bytes) -> bytes:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pkgjail.jail import default_environment, prepare_jail, run_in_jail
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.mounts import plan_jail
+    from pkgjail.questions.diff import diff_manifests
     from pkgjail.questions.why import why
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ __all__ = [
     "closure_graph",
     "collect_files",
     "default_environment",
+    "diff_manifests",
     "dump_manifest",
     "enter_environment",
     "export_manifest",
@@ -77,6 +79,7 @@ _HOMES = {
     "build_chroot_environment": "environments.isolation",
     "build_environment": "environments.build",
     "default_environment": "jail",
+    "diff_manifests": "questions.diff",
     "enter_environment": "environments.enter",
     "export_manifest": "export",
     "hash_files": "hashing",

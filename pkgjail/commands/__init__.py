@@ -23,6 +23,7 @@ VERBS = (
     "resolve",
     "show",
     "why",
+    "diff",
     "run",
     "shell",
     "build",
