@@ -152,15 +152,24 @@ def version_order(distribution: Distribution) -> Callable[[str, str], int] | Non
     """The function that orders two versions as a distribution does: negative, 0 or positive.
 
     None where its order is not known, or its backend cannot be imported. No database is read. The function
-    raises `ValueError` for what is no version.
+    may raise `ValueError` for what is no version.
     """
-    if distribution.id not in _OF_DEBIAN:
-        return None
-    try:
-        from pkgjail.backends.dpkg import DpkgReader
-    except ImportError:
-        return None
-    return DpkgReader().compare
+    if distribution.id in _OF_DEBIAN:
+        try:
+            from pkgjail.backends.dpkg import DpkgReader
+        except ImportError:
+            return None
+        return DpkgReader().compare
+    found = next((one.name for one in _BACKENDS if distribution.id in one.ids), "")
+    if found == "rpm":
+        from pkgjail.backends.rpm.versions import compare as of_rpm
+
+        return of_rpm
+    if found == "pacman":
+        from pkgjail.backends.pacman.versions import compare as of_pacman
+
+        return of_pacman
+    return None
 
 
 def resolve_inside(root: bytes, path: bytes) -> bytes:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.mounts import plan_jail
     from pkgjail.questions.diff import diff_manifests
+    from pkgjail.questions.shape import shape_of
     from pkgjail.questions.why import why
 
 __version__ = "0.1.0"
@@ -70,6 +71,7 @@ __all__ = [
     "resolve_closure",
     "run_in_jail",
     "seal_host",
+    "shape_of",
     "why",
     "write_manifest",
 ]
@@ -91,6 +93,7 @@ _HOMES = {
     "remove_chroot_environment": "environments.isolation",
     "remove_environment": "environments.remove",
     "run_in_jail": "jail",
+    "shape_of": "questions.shape",
     "why": "questions.why",
 }
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     import networkx as nx
 
-    from pkgjail.model import DependencyGroup, Package, PackageDatabase, Policy
+    from pkgjail.model import DependencyGroup, Manifest, Package, PackageDatabase, Policy
+
+    Graph = nx.DiGraph[str]
 
 ESSENTIAL = "essential"
 """The source and the kind of the edges to packages that no system is complete without."""
@@ -202,8 +204,8 @@ def shortest_reasons(dependencies: Iterable[Dependency]) -> dict[str, Dependency
     return {key: reasons[key] for key in sorted(reasons)}
 
 
-def closure_graph(closure: Closure) -> nx.DiGraph[str]:
-    """The closure as a directed graph from who asks to what is brought in.
+def closure_graph(closure: Closure | Manifest) -> nx.DiGraph[str]:
+    """The closure, or a manifest's, as a directed graph from who asks to what is brought in.
 
     The nodes are the packages' keys, the origins of the rules, and "essential"; a node's `kind` is
     "package", "rule" or "essential". An edge has the `kind` and `text` of its requirement; where
@@ -220,3 +222,45 @@ def closure_graph(closure: Closure) -> nx.DiGraph[str]:
         if not graph.has_edge(edge.source, edge.target):
             graph.add_edge(edge.source, edge.target, kind=edge.kind, text=edge.text)
     return graph
+
+
+def dominators(graph: nx.DiGraph[str]) -> dict[str, tuple[str, ...]]:
+    """For each node of a `closure_graph` those that every chain from a root to it goes through.
+
+    They are in the order of the chain, the node itself last. All nodes must be led to from a root.
+    """
+    import networkx as nx
+
+    rooted: nx.DiGraph[str] = nx.DiGraph(graph.edges)
+    rooted.add_nodes_from(graph)
+    start = "\0"  # in no name
+    rooted.add_edges_from([(start, node) for node, degree in graph.in_degree() if degree == 0])
+    above = nx.immediate_dominators(rooted, start)
+    found: dict[str, tuple[str, ...]] = {}
+    for node in graph:
+        chain = [node]
+        while (upper := above.get(chain[-1], start)) not in {start, None}:
+            chain.append(upper)
+        found[node] = tuple(reversed(chain))
+    return found
+
+
+def components(graph: nx.DiGraph[str]) -> tuple[tuple[str, ...], ...]:
+    """The strongly connected components of a graph, each sorted, in the order of their first nodes."""
+    import networkx as nx
+
+    return tuple(sorted(tuple(sorted(members)) for members in nx.strongly_connected_components(graph)))
+
+
+def empty_graph() -> nx.DiGraph[str]:
+    """A directed graph without nodes."""
+    import networkx as nx
+
+    return nx.DiGraph()
+
+
+def graphml(graph: nx.DiGraph[str]) -> str:
+    """A graph as GraphML, in the order of its nodes and edges."""
+    import networkx as nx
+
+    return "\n".join(nx.generate_graphml(graph)) + "\n"

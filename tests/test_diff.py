@@ -254,6 +254,15 @@ def test_packages_and_their_files(old: str, new: str, packages: str, files: str)
     assert _files(before, after, parents=True) == dedent(files).strip().splitlines()
 
 
+@pytest.mark.parametrize("name", ["debian", "linuxmint", "fedora", "opensuse", "arch"])
+def test_each_distribution_orders_versions_its_own_way(name: str) -> None:
+    """By numbers and not by letters; a later epoch before all."""
+    order = version_order(Distribution(id=name, version=""))
+    assert order is not None
+    assert order("1.9-1", "1.10-1") < 0 < order("1:1-1", "2-1")
+    assert order("1-1", "1-1") == 0
+
+
 def test_versions_without_an_order_are_only_changed() -> None:
     """No upgrade is claimed for a distribution whose order is not known, or for what is no version."""
     assert version_order(Distribution(id="void", version="")) is None

@@ -24,6 +24,7 @@ VERBS = (
     "show",
     "why",
     "diff",
+    "graph",
     "run",
     "shell",
     "build",

@@ -1,0 +1,102 @@
+"""`pkgjail graph`: the closure of a manifest, to be drawn."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.errors import PkgjailError
+
+if TYPE_CHECKING:
+    from pkgjail.questions.shape import Shape
+
+_DESCRIPTION = """\
+Write the closure of a manifest as a graph: who asks for what, from the whitelists' lines to the last
+package. Each node has its cost: the bytes that would leave the jail with it, since nothing else asks for
+what it brings (dominators).
+"""
+_EPILOG = """\
+examples:
+  pkgjail graph spack.manifest.jsonl --focus perl --depth 1 --format svg -o perl.svg
+  pkgjail graph spack.manifest.jsonl --collapse --format mermaid
+
+SVG is made by graphviz's 'dot', where that is installed.
+"""
+FORMATS = ("dot", "graphml", "mermaid", "svg", "json")
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "graph",
+        help="write the closure of a manifest as a graph",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_argument("--format", choices=FORMATS, default="dot", metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
+    parser.add_argument(
+        "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
+    )
+    parser.add_argument(
+        "--focus", default="", metavar="PKG", help="only what leads to PKG and what it leads to"
+    )
+    parser.add_argument("--depth", type=_depth, metavar="N", help="at most N edges away from the focus")
+    parser.add_argument(
+        "--collapse", action="store_true", help="packages that ask for each other become one node"
+    )
+    parser.set_defaults(run=run, failure=0)
+
+
+def _depth(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of edges")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the graph."""
+    from pkgjail.manifest import read_manifest
+    from pkgjail.manifest.writer import replace_file
+    from pkgjail.questions.shape import shape_of
+
+    manifest = read_manifest(arguments.manifest)
+    shape = shape_of(manifest, focus=arguments.focus, depth=arguments.depth, collapse=arguments.collapse)
+    data = _drawn(shape, arguments.format)
+    if arguments.output == "-":
+        sys.stdout.buffer.write(data)
+    else:
+        replace_file(arguments.output, data)
+    return 0
+
+
+def _drawn(shape: Shape, form: str) -> bytes:
+    from pkgjail.questions import drawing
+
+    if form == "svg":
+        return _svg(drawing.dot(shape))
+    write = {
+        "dot": drawing.dot,
+        "graphml": drawing.as_graphml,
+        "mermaid": drawing.mermaid,
+        "json": drawing.as_json,
+    }[form]
+    return write(shape).encode()
+
+
+def _svg(dot: str) -> bytes:
+    """What graphviz draws of `dot`. Raises `PkgjailError` where it is not installed, or fails."""
+    command = ["dot", "-Tsvg"]
+    try:
+        done = subprocess.run(command, input=dot.encode(), capture_output=True, check=False)
+    except FileNotFoundError:
+        raise PkgjailError(
+            "cannot make SVG: there is no program 'dot'; install graphviz, or write another --format"
+        ) from None
+    if done.returncode:
+        raise PkgjailError(f"cannot make SVG: dot: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
