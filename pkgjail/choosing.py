@@ -64,9 +64,9 @@ class Choice:
 
     top: bytes
     way: str
+    instead: Mapping[bytes, Step]
     why: str = ""
     tried: tuple[tuple[str, str], ...] = ()
-    instead: Mapping[bytes, Step]
     observed: tuple[State, ...] = ()
 
 

@@ -129,6 +129,15 @@ def test_imports_run_one_way(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_fields_with_defaults_come_last(name: str) -> None:
+    """Protects Python 3.9, which has no keyword-only dataclasses: newer ones do not mind the order."""
+    for node in ast.walk(ast.parse(FILES[name].read_bytes())):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(d) == "record" for d in node.decorator_list):
+            has_default = [field.value is not None for field in node.body if isinstance(field, ast.AnnAssign)]
+            assert has_default == sorted(has_default), node.name
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_the_sandbox_stands_alone(name: str) -> None:
     """Protects the stage that must be audited: it needs nobody, and few know it."""
     if unit_of(name) == "sandbox":

@@ -295,7 +295,8 @@ def _dependencies(pairs: Sequence[tuple[int, int]]) -> tuple[Dependency, ...]:
 def test_minimal_chains_are_those_of_the_definition(pairs: list[tuple[int, int]], target: int) -> None:
     """Every simple way from a root in which no node asks for a later one but the next, and no other."""
     edges = _dependencies(pairs)
-    graph: nx.DiGraph[str] = nx.DiGraph((edge.source, edge.target) for edge in edges)
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_edges_from((edge.source, edge.target) for edge in edges)
     key = f"n{target}"
     expected = set()
     if key in graph:
