@@ -231,7 +231,8 @@ def dominators(graph: nx.DiGraph[str]) -> dict[str, tuple[str, ...]]:
     """
     import networkx as nx
 
-    rooted: nx.DiGraph[str] = nx.DiGraph(graph.edges)
+    rooted: nx.DiGraph[str] = nx.DiGraph()
+    rooted.add_edges_from(graph.edges)
     rooted.add_nodes_from(graph)
     start = "\0"  # in no name
     rooted.add_edges_from([(start, node) for node, degree in graph.in_degree() if degree == 0])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 import pkgjail
 from pkgjail.api import resolve
@@ -27,6 +28,9 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 NOBODY = 65534
 # How many random file trees are tried for exactness, over all plans and users; `make test-long` sets it.
 EXAMPLES = int(os.environ.get("PKGJAIL_EXAMPLES", "500"))
+# No test is timed: how long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 _IMPORTED = ("networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete")
 
 
