@@ -202,6 +202,26 @@ def test_without_rpm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.reason.endswith("not in PATH; install rpm; it need not be the root's own")
 
 
+def test_an_rpm_that_cannot_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the message where what is called rpm is no program."""
+    root = copy_of("rpm", tmp_path)
+    fake = tmp_path / "bin" / "rpm"
+    fake.parent.mkdir()
+    fake.write_text("no program\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent))
+    refused(root, r"bin/rpm: Exec format error; install rpm; it need not be the root's own")
+
+
+def test_a_lock_that_one_may_not_look_at(user: Caller) -> None:
+    """Protects users of roots whose lock is the administrator's alone: the copy's check still stands."""
+    root = copy_of("rpm", user.home)
+    (root / "var/lib/rpm/.rpm.lock").touch(0o600)
+    (user.home / "list.toml").write_text('[packages]\nrhel = ["app"]\n')
+    made = user.pkgjail("resolve", "./list.toml", "--root", root, "-o", "m.jsonl")
+    assert made.returncode == 0, made.stderr
+
+
 def test_reading_changes_nothing(anyone: Caller) -> None:
     """Protects the host: even root's reading leaves no file beside a database that nobody has open."""
     root = copy_of("rpm", anyone.home)

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from pkgjail.backends import open_database
 from pkgjail.backends.rpm import boolean, query
 from pkgjail.backends.rpm.versions import LESS, compare, compare_parts, overlaps
+from pkgjail.errors import DatabaseError
 from pkgjail.model import Relation
-from tests.real_roots import AS_ROOT, RPM, copy_of, kept, run
+from tests.real_roots import AS_ROOT, RPM, copy_of, kept, run, the_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -450,3 +451,37 @@ def test_what_a_package_does_not_have() -> None:
     """Protects old packages: rpm prints `(none)`, without quotes, for a field that is not there."""
     assert list(query.capabilities(b"(none) 'a'\t''\t(none)\n''")) == [(0, "a", "")]
     assert list(query.files(b"(none) (none) '/a'\n''")) == [(0, 0, b"/a")]
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize(
+    ("relation", "said"),
+    [
+        (
+            Relation(name="libapi", operator=">>", version="9"),
+            "'libapi' is provided as 3 by lib:x86_64, and (> 9)",
+        ),
+        (Relation(name="lib", operator="<<", version="1"), "lib is installed as 1:1.5-2, and (< 1) is asked"),
+        (Relation(name="lib", architecture="i686"), "'lib' is installed for x86_64, and i686 is asked"),
+        (Relation(name="no(x)"), "nothing that is provides it; install it with 'dnf install \"no(x)\"' in"),
+    ],
+)
+def test_why_nothing_answers(relation: Relation, said: str) -> None:
+    """Protects the words for the nearest miss."""
+    database = open_database(os.fsencode(the_root("rpm")))
+    assert database.candidates(relation, "x86_64") == ()
+    assert said in database.shortcoming(relation, "x86_64")
+
+
+@pytest.mark.gate
+def test_a_requirement_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects against a rich requirement of a newer rpm being passed over."""
+    root = the_root("rpm")
+
+    def newer(_text: str, _kind: str) -> tuple[DependencyGroup, ...]:
+        raise ValueError("'nand' is not an operator")
+
+    monkeypatch.setattr(boolean, "groups", newer)
+    database = open_database(os.fsencode(root))
+    with pytest.raises(DatabaseError, match=r"the package rich-or:x86_64 requires '\(.*: 'nand' is not"):
+        database.requirements(database.packages["rich-or:x86_64"], recommends=False)
