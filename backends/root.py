@@ -26,12 +26,6 @@ class Root:
         except OSError as error:
             raise self.unreadable(error) from error
 
-    def top_links(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The symbolic links in the root directory, each with the path that it leads to."""
-        base = self.path.rstrip(b"/")
-        found = (b"/" + name for name in sorted(self.names(self.path)))
-        return tuple((path, self.inside(path)[len(base) :]) for path in found if os.path.islink(base + path))
-
     def names(self, directory: bytes) -> list[bytes]:
         """The names in a directory; none where it is not there."""
         try:

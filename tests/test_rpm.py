@@ -485,3 +485,18 @@ def test_a_requirement_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> N
     database = open_database(os.fsencode(root))
     with pytest.raises(DatabaseError, match=r"the package rich-or:x86_64 requires '\(.*: 'nand' is not"):
         database.requirements(database.packages["rich-or:x86_64"], recommends=False)
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("asked", ["/usr/share/odd/it's", "/usr/moved/odd/it's", "/share/odd/it's"])
+def test_paths_are_the_same_by_every_link(asked: str, tmp_path: Path) -> None:
+    """Protects requirements of paths where a directory was merged below the top, as Fedora's /usr/sbin."""
+    root = copy_of("rpm", tmp_path)
+    (root / "usr/share").rename(root / "usr/moved")
+    (root / "usr/share").symlink_to("moved")
+    (root / "share").symlink_to("/usr/share")
+    database = open_database(os.fsencode(root))
+    (group,) = database.parse(asked)
+    found = database.candidates(group.alternatives[0], "x86_64")
+    assert [package.name for package in found] == ["odd++name.2"]
+    assert database.candidates(Relation(name="/usr/odd/it's"), "x86_64") == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +14,7 @@ from pkgjail.backends.rpm.versions import EQUAL, OPERATORS, compare, overlaps
 from pkgjail.model import Package, Relation, raw_path
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pkgjail.backends.root import Root
     from pkgjail.backends.rpm.query import Header
@@ -68,6 +68,7 @@ class Installed:
         self._keys = list(self.packages)
         self._ends = list(accumulate(len(self.headers[key].files) for key in self._keys))
         self._files = b"".join(self.headers[key].files for key in self._keys)
+        self._places: dict[bytes, bytes] = {}
         self._cut: dict[str, list[tuple[int, bytes]]] = {}
         self.candidates = lru_cache(maxsize=None)(self._candidates)
 
@@ -163,39 +164,34 @@ class Installed:
         return list(dict.fromkeys(one for part in sets for one in part))
 
     def owners_of_file(self, path: bytes) -> list[str]:
-        """The keys of the packages that have brought `path`, by any way that leads to it in the root."""
-        for spelled in self._spellings(path):
-            keys = [key for key in self._listing(spelled) if self._has(key, spelled)]
-            if keys:
-                return keys
-        return []
+        """The keys of the packages that have brought `path`, by whatever way leads to it in the root.
 
-    @cached_property
-    def _top_links(self) -> tuple[tuple[bytes, bytes], ...]:
-        return self._root.top_links()
-
-    def _spellings(self, path: bytes) -> Iterable[bytes]:
-        """`path` itself, then with its directories resolved, then through the links of the root."""
-        yield path
+        As rpm does it: those files of the same last name whose directories are the same once links are
+        followed. They are found by a search of the text of all lists, as few requirements are paths.
+        """
         directory, _, name = path.rpartition(b"/")
-        base = self._root.path.rstrip(b"/")
-        real = self._root.inside(directory or b"/")[len(base) :] + b"/" + name
-        yield real
-        for link, target in self._top_links:
-            if real.startswith(target + b"/"):
-                yield link + real[len(target) :]
+        place = self._place(directory)
+        return [
+            key for key, listed in self._of_name(name) if self._place(listed.rpartition(b"/")[0]) == place
+        ]
 
-    def _listing(self, path: bytes) -> list[str]:
-        """The keys of the packages in whose lists `path` stands: a search of the text of all lists."""
-        token, keys = b" " + quoted(path), []
+    def _place(self, directory: bytes) -> bytes:
+        if directory not in self._places:
+            self._places[directory] = self._root.inside(directory or b"/")
+        return self._places[directory]
+
+    def _of_name(self, name: bytes) -> Iterator[tuple[str, bytes]]:
+        """The paths of all lists whose last name is `name`, each with its package's key."""
+        token = b"/" + quoted(name)[1:]
         at = self._files.find(token)
         while at >= 0:
-            keys.append(self._keys[bisect_right(self._ends, at)])
+            key = self._keys[bisect_right(self._ends, at)]
+            # A string holds no quote, so the last one before is its beginning.
+            start = self._files.rfind(b"'", 0, at) + 1
+            path = self._files[start : at + len(token)].partition(b"'")[0].replace(b"\0", b"'")
+            if any(path == listed for _, listed in self.files(self.packages[key])):
+                yield key, path
             at = self._files.find(token, at + 1)
-        return keys
-
-    def _has(self, key: str, path: bytes) -> bool:
-        return any(path == name for _, name in self.files(self.packages[key]))
 
     def files(self, package: Package) -> list[tuple[int, bytes]]:
         """The flags and path of each file that the package has brought."""
