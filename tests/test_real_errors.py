@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -44,13 +45,15 @@ def state(root: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def refused(root: Path, said: str) -> None:
-    """Reading `root` ends in one error, by name and by `auto`, and leaves it as it was."""
+def refusal(root: Path) -> str:
+    """What is said of `root`: reading it must end in one error, and leave it as it was."""
     before = state(root)
-    with pytest.raises(DatabaseError, match=said) as caught:
+    with pytest.raises(DatabaseError) as caught:
         open_database(os.fsencode(root))
-    assert str(caught.value).startswith(f"cannot read the package database of {root}: ")
     assert state(root) == before
+    opening, _, said = str(caught.value).partition(f" of {root}: ")
+    assert opening == "cannot read the package database"
+    return said
 
 
 # --- rpm ------------------------------------------------------------------------------------------
@@ -135,7 +138,7 @@ def test_a_damaged_rpm_database(spoil: Callable[[Path], object], said: str, tmp_
     """Protects against a jail of what could be read of a damaged database, and against mending it."""
     root = copy_of("rpm", tmp_path)
     spoil(root)
-    refused(root, said)
+    assert re.search(said, refusal(root))
 
 
 def test_rpm_is_installing(tmp_path: Path) -> None:
@@ -149,7 +152,9 @@ def test_rpm_is_installing(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        refused(root, rf"var/lib/rpm: the process {holder.pid} is installing or removing.*; try again")
+        assert re.search(
+            rf"var/lib/rpm: the process {holder.pid} is installing or removing.*; try again", refusal(root)
+        )
         holder.communicate()
     assert open_database(os.fsencode(root)).packages
 
@@ -189,14 +194,16 @@ def test_an_rpm_that_fails(script: str, said: str, tmp_path: Path, monkeypatch: 
     answer = run(*RPM, "--root", copy_of("rpm", tmp_path / "other"), "-qa", "--qf", query.FORMAT)
     (tmp_path / "bin" / "rpm.out").write_text(answer, errors="surrogateescape")
     monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
-    refused(root, said)
+    assert re.search(said, refusal(root))
 
 
 def test_without_rpm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the message on a host that has such a root and no rpm."""
     root = copy_of("rpm", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    refused(root, "the backend 'rpm' needs the program rpm, which is not in PATH; install rpm")
+    assert re.search(
+        "the backend 'rpm' needs the program rpm, which is not in PATH; install rpm", refusal(root)
+    )
     found = available(os.fsencode(root))[0]
     assert (found.name, found.usable) == ("rpm", False)
     assert found.reason.endswith("not in PATH; install rpm; it need not be the root's own")
@@ -210,7 +217,7 @@ def test_an_rpm_that_cannot_be_executed(tmp_path: Path, monkeypatch: pytest.Monk
     fake.write_text("no program\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(fake.parent))
-    refused(root, r"bin/rpm: Exec format error; install rpm; it need not be the root's own")
+    assert re.search(r"bin/rpm: Exec format error; install rpm; it need not be the root's own", refusal(root))
 
 
 def test_a_lock_that_one_may_not_look_at(user: Caller) -> None:
@@ -307,7 +314,7 @@ def test_a_damaged_pacman_database(spoil: Callable[[Path], object], said: str, t
     """Protects against a jail of what could be read of a damaged database, and against mending it."""
     root = copy_of("pacman", tmp_path)
     spoil(root)
-    refused(root, said)
+    assert re.search(said, refusal(root))
 
 
 LISTS = [
