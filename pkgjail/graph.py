@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ESSENTIAL = "essential"
 """The source and the kind of the edges to packages that no system is complete without."""
 
+# What asks for those packages: Debian has a field for it, other families have a list of names.
+_BASE = {"debian": "Essential: yes"}
+
 # Fields that ask politely: what nothing installed satisfies is left out and not worth a word.
 _WEAK = frozenset({"Recommends"})
 
@@ -74,7 +77,7 @@ def resolve_closure(database: PackageDatabase, policy: Policy) -> Closure:
     if policy.essential:
         for package in database.packages.values():
             if package.essential:
-                search.take(ESSENTIAL, package.key, ESSENTIAL, "Essential: yes")
+                search.take(ESSENTIAL, package.key, ESSENTIAL, _BASE.get(database.family, "base set"))
     search.run()
     return search.result()
 

@@ -12,7 +12,7 @@ from pkgjail.api import resolve
 from pkgjail.backends import available, open_database
 from pkgjail.errors import ClosureError, PolicyError
 from pkgjail.graph import resolve_closure
-from pkgjail.model import text_path
+from pkgjail.model import Policy, text_path
 from pkgjail.policy import load_policy
 from tests.real_roots import FAMILY_OF, the_root
 from tests.real_world import world
@@ -163,6 +163,10 @@ def test_essential(backend: str, resolved: Callable[..., str]) -> None:
     """Protects the base set: what no system is without comes unasked, and with it what it requires."""
     base = {"pacman": "base bash empty filesystem"}.get(backend, "bash empty filesystem")
     assert resolved(backend, "empty", essential=True) == base
+    database = open_database(os.fsencode(the_root(FAMILY_OF[backend])), backend)
+    closure = resolve_closure(database, Policy(whitelists=(), blacklists=(), packages=()))
+    asked = {edge.text for edge in closure.dependencies if edge.source == "essential"}
+    assert asked == ({"base set"} if backend in {"rpm", "pacman"} else {"Essential: yes"})
 
 
 @every_backend
