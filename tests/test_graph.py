@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from pkgjail.errors import PolicyError
 from pkgjail.graph import closure_graph, resolve_closure
-from pkgjail.model import Closure, Policy, Rule
-from tests.memory import MemoryDatabase
+from pkgjail.model import Closure, DependencyGroup, Policy, Relation, Rule
+from tests.memory import MemoryDatabase, parse_records
 
 if TYPE_CHECKING:
     from random import Random
+
+    from pkgjail.model import Package
 
 
 def policy(*patterns: str, essential: bool = False, recommends: bool = False) -> Policy:
@@ -384,3 +386,41 @@ def test_graph_has_kinds_and_texts() -> None:
         ("essential", "b:amd64", "Essential: yes"),
         ("w.toml:1", "a:amd64", "a"),
     ]
+
+
+class Conditional(MemoryDatabase):
+    """A database in which `asker` asks for `wanted` where `one` and `other` are in (rpm's `(a if b)`)."""
+
+    def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
+        """Its own requirements besides."""
+        own = super().requirements(package, recommends=recommends)
+        if package.name != "asker":
+            return own
+        conditions = (Relation(name="one"), Relation(name="other"))
+        wanted = (Relation(name="wanted"),)
+        text = "(wanted if (one and other))"
+        return (*own, DependencyGroup(kind="Requires", alternatives=wanted, text=text, conditions=conditions))
+
+
+@pytest.mark.parametrize(
+    ("names", "is_in"),
+    [("asker", False), ("asker one", False), ("asker one other", True), ("other one asker", True),
+     ("asker one choice", True), ("one other", False)],
+)  # fmt: skip
+def test_a_requirement_with_conditions(names: str, *, is_in: bool) -> None:
+    """Protects that it is asked when all its conditions hold, whatever brings them, and not before."""
+    text = """
+        asker 1 amd64
+        choice 1 amd64
+         Depends: virtual
+        one 1 amd64
+        other 1 amd64
+         Provides: virtual
+        wanted 1 amd64
+        zzz 1 amd64
+         Provides: virtual
+    """
+    database = Conditional(parse_records(text))
+    closure = resolve_closure(database, policy(*names.split()))
+    assert ("wanted:amd64" in {package.key for package in closure.packages}) == is_in
+    assert closure.unmet == ()
