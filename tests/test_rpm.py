@@ -431,6 +431,16 @@ def test_other_places(place: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.gate
+def test_a_database_behind_a_link(tmp_path: Path) -> None:
+    """Protects the root from a link of its own that would lead to a file of the host's."""
+    root = copy_of("rpm", tmp_path)
+    (root / "srv").mkdir()
+    (root / "var/lib/rpm/rpmdb.sqlite").rename(root / "srv/database")
+    (root / "var/lib/rpm/rpmdb.sqlite").symlink_to("/srv/database")
+    assert len(open_database(os.fsencode(root)).packages) > 25
+
+
+@pytest.mark.gate
 def test_imported_keys_are_no_packages(tmp_path: Path) -> None:
     """Protects roots whose repositories are signed: rpm keeps each key as a package of no architecture."""
     root = copy_of("rpm", tmp_path)

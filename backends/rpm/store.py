@@ -30,7 +30,7 @@ _SQLITE_HEADER = 100  # bytes
 
 @record
 class Format:
-    """One of rpm's formats: the name that rpm has for it, its main file, those to copy besides."""
+    """One of rpm's formats: the name that rpm has for it, its file, what files beside it end in."""
 
     name: str
     file: bytes
@@ -38,7 +38,7 @@ class Format:
 
 
 FORMATS = (
-    Format(name="sqlite", file=b"rpmdb.sqlite", beside=(b"rpmdb.sqlite-wal",)),
+    Format(name="sqlite", file=b"rpmdb.sqlite", beside=(b"-wal",)),
     Format(name="ndb", file=b"Packages.db"),
     Format(name="bdb", file=b"Packages"),
 )
@@ -46,24 +46,25 @@ FORMATS = (
 
 @record
 class Store:
-    """The database of a root."""
+    """The database of a root: its directory, and the file that has the packages, links followed."""
 
     directory: bytes
+    file: bytes
     format: Format
 
     @property
-    def file(self) -> bytes:
-        """The file that has the packages."""
-        return os.path.join(self.directory, self.format.file)
+    def parts(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Each file of it, the main one first, and the name that rpm knows it by."""
+        return tuple((self.file + end, self.format.file + end) for end in (b"", *self.format.beside))
 
 
 def find_store(root: Root) -> Store | None:
     """The first database of `DIRECTORIES`; the newest format where there are several."""
     for candidate in DIRECTORIES:
-        directory = root.inside(candidate)
         for form in FORMATS:
-            if os.path.lexists(os.path.join(directory, form.file)):
-                return Store(directory=directory, format=form)
+            file = root.inside(candidate + b"/" + form.file)
+            if os.path.lexists(file):
+                return Store(directory=root.inside(candidate), file=file, format=form)
     return None
 
 
@@ -71,19 +72,22 @@ def copy_store(root: Root, store: Store, place: bytes) -> None:
     """Copy the database into the directory `place`. Raises `DatabaseError` for one that rpm writes to."""
     _refuse_locked(root, store)
     before = _fingerprint(root, store)
-    for name in (store.format.file, *store.format.beside):
-        source = os.path.join(store.directory, name)
-        try:
-            shutil.copyfile(source, os.path.join(place, name))
-        except FileNotFoundError as error:
-            if name == store.format.file:
-                raise root.unreadable(error) from error
-        except OSError as error:
-            raise root.unreadable(error) from error
+    for source, name in store.parts:
+        _copy(root, source, os.path.join(place, name), required=source == store.file)
     _refuse_locked(root, store)
     if _fingerprint(root, store) != before:
         raise _busy(root, store, "it changed while it was read")
     _refuse_damaged(root, store, os.path.join(place, store.format.file))
+
+
+def _copy(root: Root, source: bytes, target: bytes, *, required: bool) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError as error:
+        if required:
+            raise root.unreadable(error) from error
+    except OSError as error:
+        raise root.unreadable(error) from error
 
 
 def _refuse_locked(root: Root, store: Store) -> None:
@@ -108,8 +112,7 @@ def _busy(root: Root, store: Store, why: str) -> Exception:
 
 
 def _fingerprint(root: Root, store: Store) -> tuple[tuple[int, ...] | None, ...]:
-    names = (store.format.file, *store.format.beside)
-    return tuple(_state_of(root, os.path.join(store.directory, name)) for name in names)
+    return tuple(_state_of(root, source) for source, _ in store.parts)
 
 
 def _state_of(root: Root, path: bytes) -> tuple[int, ...] | None:
