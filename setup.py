@@ -27,10 +27,12 @@ setup(
         "pkgjail.policy",
         "pkgjail.questions",
         "pkgjail.sandbox",
+        "pkgjail.spack",
     ],
     package_data={
         "pkgjail": ["py.typed", "whitelists/*.toml", "blacklists/*.ignore"],
         "pkgjail.manifest": ["schema.json"],
+        "pkgjail.spack": ["extension/*/*/cmd/*.py"],
     },
     install_requires=[
         "argcomplete>=3",
@@ -40,5 +42,12 @@ setup(
         "rich>=13",
         "tomli>=2; python_version < '3.11'",
     ],
-    entry_points={"console_scripts": ["pkgjail = pkgjail.__main__:main"]},
+    entry_points={
+        "console_scripts": [
+            "pkgjail = pkgjail.__main__:main",
+            "pkgjail-spack-python = pkgjail.spack.wrapper:main",
+        ],
+        "spack.config": ["pkgjail = pkgjail.spack.hook:go_inside"],
+        "spack.extensions": ["pkgjail = pkgjail.spack.hook:extension_paths"],
+    },
 )

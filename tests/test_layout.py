@@ -40,6 +40,7 @@ ROWS = """
     environments
     __init__
     commands
+    spack
     __main__
 """
 HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) for unit in row.split()}

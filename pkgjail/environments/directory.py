@@ -12,6 +12,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from pkgjail.environments.holders import holders
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, parse_journal, parse_record
 from pkgjail.errors import InputError, PkgjailError, Problem
 from pkgjail.model import text_path
@@ -131,8 +132,9 @@ def lock(place: Place, doing: str, *, alone: bool) -> None:
     except OSError as error:
         if error.errno != errno.EWOULDBLOCK:
             raise
+        who = "; ".join(holders(place.directory)) or "of another user's, perhaps"
         raise PkgjailError(
-            f"cannot {doing} {text_path(place.path)}: another pkgjail builds, enters or removes it; "
+            f"cannot {doing} {text_path(place.path)}: another pkgjail builds, enters or removes it: {who}; "
             "wait until that ends"
         ) from error
 

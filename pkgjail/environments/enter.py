@@ -136,6 +136,28 @@ def _refuse_open_tree(place: Place, options: JailOptions) -> None:
             )
 
 
+def read_head(directory: bytes) -> Head:
+    """The options that an environment was built with, and what else stands at the head of its record.
+
+    Raises:
+        InputError: there is no environment, or its build or removal was interrupted.
+
+    """
+    with opened(directory, "enter") as place:
+        return _whole_record(place).head
+
+
+def read_built_manifest(directory: bytes) -> Manifest:
+    """The manifest that an environment was built of.
+
+    Raises:
+        InputError, SurpriseError: as `enter_environment`.
+
+    """
+    with opened(directory, "enter") as place:
+        return _manifest(place, _whole_record(place))
+
+
 def bound_directory(directory: bytes, wanted: bytes) -> bytes:
     """`wanted` where the binds that the environment was built with show it at that path, else `/`.
 
@@ -143,7 +165,6 @@ def bound_directory(directory: bytes, wanted: bytes) -> bytes:
         InputError: there is no environment.
 
     """
-    with opened(directory, "enter") as place:
-        head = _whole_record(place).head
+    head = read_head(directory)
     shown = (bind.destination for bind in head.binds if bind.source == bind.destination)
     return wanted if any((wanted + b"/").startswith(path.rstrip(b"/") + b"/") for path in shown) else b"/"

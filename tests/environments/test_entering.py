@@ -240,7 +240,7 @@ def test_a_command_cannot_write_to_its_environment(tmp_path: Path, host: bytes) 
 
 
 def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str) -> None:
-    """Nor entered while it is removed: the command would see its files go."""
+    """Nor entered while it is removed: the command would see its files go. Who is in it is told."""
     os.mkfifo(anyone.home / "gate")
     os.chmod(anyone.home / "gate", 0o644)
     command = ["enter", "--ro-bind", "gate", env, "--", "cat", str(anyone.home / "gate")]
@@ -253,5 +253,7 @@ def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str) -> None:
         gate.write("through")
     assert entered.communicate(timeout=60)[0] == "through"
     assert (refused.returncode, again.returncode) == (1, 0)
-    assert "another pkgjail builds, enters or removes it; wait until that ends" in refused.stderr
+    who = f"process {entered.pid} (/usr/bin/python3 -m pkgjail enter --ro-bind gate {env} -- cat "
+    assert f"another pkgjail builds, enters or removes it: {who}" in refused.stderr
+    assert refused.stderr.endswith("; wait until that ends\n")
     assert anyone.pkgjail("remove", env).returncode == 0

@@ -1,0 +1,128 @@
+"""What Spack calls at the start of every command, and goes on from in the jail.
+
+`extension_paths` stands behind the entry point `spack.extensions`, `go_inside` behind
+`spack.config`. Where no environment is active both are quick: they import little.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pkgjail.spack.state import load_state
+from pkgjail.spack.words import is_own_command, split_words
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pkgjail.spack.state import State
+
+_EXTENSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "extension")
+# Warned about are the tools that a build would miss; other commands need none.
+_BUILDING = frozenset({"build-env", "ci", "dev-build", "install", "test-env"})
+
+
+def extension_paths(root: str | None = None) -> list[str]:
+    """The folders of Spack's extensions: `spack jail`, and `spack isolate` where Spack has none itself."""
+    paths = [os.path.join(_EXTENSIONS, "spack-jail")]
+    root = loaded_root() if root is None else root
+    if root is None or not has_isolate(root):
+        paths.append(os.path.join(_EXTENSIONS, "spack-isolate"))
+    return paths
+
+
+def go_inside() -> None:
+    """Run this command of Spack's in the active environment, and end as that does.
+
+    Returns where there is none, where this is in the jail already, and for `spack jail` itself.
+
+    Else the process ends here, at once. `SystemExit` would not do: Spack's main catches it and asks
+    its configuration, which calls this once more.
+    """
+    root = loaded_root()
+    if root is None:
+        return
+    words = getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv]  # Python 3.10
+    status = run_inside(root, sys.executable, words[1:], sys.argv[1:])
+    if status is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def run_inside(root: str, python: str, script: Sequence[str], words: Sequence[str]) -> int | None:
+    """Run a command of Spack's in the environment that is active for the Spack in `root`.
+
+    Args:
+        root: Spack's.
+        python: its interpreter.
+        script: what the interpreter is given: Spack's script, and `words`.
+        words: the command line of Spack.
+
+    Returns:
+        The command's exit status, or 1 where the environment cannot be entered; that is told on
+        standard error as Spack tells errors. None where the command is to run here.
+
+    """
+    try:
+        state = load_state(root, os.environ)
+    except ValueError as error:
+        return complain(str(error))
+    _, command = split_words(words)
+    if state is None or is_own_command(command, has_isolate=has_isolate(root)):
+        return None
+    from pkgjail.environments.isolation import is_isolated
+
+    if is_isolated():
+        return None
+    if state.removing:
+        warn(
+            f"{state.environment} is being removed, or that was interrupted: this command runs outside; "
+            "'spack jail --remove-environment' ends it"
+        )
+        return None
+    return _enter(state, root, [python, *script], words, building=command in _BUILDING)
+
+
+def _enter(state: State, root: str, argv: Sequence[str], words: Sequence[str], *, building: bool) -> int:
+    from pkgjail.errors import PkgjailError
+    from pkgjail.spack.entering import enter
+    from pkgjail.spack.knowing import know
+
+    try:
+        known = know(state, root, argv[0], words)
+        for text in known.outside if building else ():
+            warn(text)
+        sys.stdout.flush()
+        return enter(state, known.instance, argv)
+    except PkgjailError as error:
+        return complain(f"{error}\n'spack jail --status' tells of the environment")
+    except OSError as error:
+        return complain(f"cannot enter {state.environment}: {error}")
+
+
+def loaded_root() -> str | None:
+    """The root of the Spack that runs in this process; None where none does."""
+    return getattr(sys.modules.get("spack.paths"), "prefix", None)
+
+
+def has_isolate(root: str) -> bool:
+    """Whether Spack has a command `isolate` of its own, as since 1.2; it comes before an extension's."""
+    return os.path.exists(os.path.join(root, "lib", "spack", "spack", "cmd", "isolate.py"))
+
+
+def complain(message: str) -> int:
+    """Tell an error as Spack does; returns the exit status."""
+    _say("Error", message)
+    return 1
+
+
+def warn(message: str) -> None:
+    """Tell a warning as Spack does."""
+    _say("Warning", message)
+
+
+def _say(kind: str, message: str) -> None:
+    sys.stderr.write(f"==> {kind}: " + message.replace("\n", "\n    ") + "\n")
+    sys.stderr.flush()

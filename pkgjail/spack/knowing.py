@@ -1,0 +1,147 @@
+"""What a command must know of its Spack before it goes inside: asked of Spack once, then kept.
+
+Kept until a file of Spack's configuration, a variable, or an option that decides about the
+configuration is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pkgjail.dirstate import TICKS_NS, changed, observe
+from pkgjail.environments.enter import read_built_manifest, read_head
+from pkgjail.errors import PkgjailError
+from pkgjail.spack.instance import Instance, binds_of, make_directories, parse_instance
+from pkgjail.spack.outside import find_outside
+from pkgjail.spack.state import load_cache, save_cache
+from pkgjail.spack.words import split_words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pkgjail.spack.state import State
+
+_MOST = 16
+_EXTENSION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "extension", "spack-jail")
+
+
+class Known(NamedTuple):
+    """A Spack, and for each tool of its configuration outside of the jail a sentence that tells it."""
+
+    instance: Instance
+    outside: tuple[str, ...]
+
+
+def know(state: State, root: str, python: str, words: Sequence[str]) -> Known:
+    """What the Spack in `root` needs, for the command line `words`.
+
+    Raises:
+        PkgjailError: Spack does not tell; its own message is in it.
+
+    """
+    telling, _ = split_words(words)
+    key = _key(state, python, telling, os.environ)
+    kept = load_cache(state)
+    known = _read(kept.get(key))
+    if known is not None:
+        return known
+    start = time.time_ns() - TICKS_NS
+    instance = parse_instance(_ask(root, python, telling))
+    return _keep(state, key, _with_outside(state, instance), start)
+
+
+def remember(state: State, instance: Instance) -> Known:
+    """The same for an instance that Spack has just told of, for later commands with no such options."""
+    key = _key(state, instance.python, [], os.environ)
+    return _keep(state, key, _with_outside(state, instance), time.time_ns() - TICKS_NS)
+
+
+def _with_outside(state: State, instance: Instance) -> Known:
+    make_directories(instance)
+    directory = os.fsencode(state.environment)
+    binds = (*read_head(directory).binds, *binds_of(instance))
+    found = find_outside(instance.tools, read_built_manifest(directory), binds)
+    return Known(instance, tuple(map(str, found)))
+
+
+def _keep(state: State, key: str, known: Known, start: int) -> Known:
+    """Keep it, unless something that it rests on was changed meanwhile (by time, ns)."""
+    watched = [os.fsencode(path) for path in known.instance.watched if os.path.lexists(path)]
+    states = observe(watched)
+    if all(ctime < start for *_, ctime in states):
+        values = {
+            "instance": asdict(known.instance),
+            "outside": known.outside,
+            "states": [[os.fsdecode(path), *numbers] for path, *numbers in states],
+        }
+        kept = dict(list(load_cache(state).items())[-_MOST:])
+        save_cache(state, {**kept, key: values})
+    return known
+
+
+def _read(values: object) -> Known | None:
+    """What was kept, if all that it rests on is as it was."""
+    if not isinstance(values, dict):
+        return None
+    try:
+        states = [(os.fsencode(path), *map(int, numbers)) for path, *numbers in values["states"]]
+        instance = parse_instance(_with_tools(values["instance"]))
+        outside = tuple(map(str, values["outside"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    if changed(states):  # type: ignore[arg-type]  # as many numbers as were written
+        return None
+    return Known(instance, outside)
+
+
+def _with_tools(values: dict[str, Any]) -> dict[str, Any]:
+    tools = [{"name": name, "paths": paths} for name, paths in values["tools"]]
+    return {**values, "tools": tools}
+
+
+def _key(state: State, python: str, telling: Sequence[str], variables: Mapping[str, str]) -> str:
+    """What Spack's answer depends on, besides files."""
+    counting = {
+        name: value
+        for name, value in variables.items()
+        if name.startswith("SPACK_") or name in ("HOME", "TMPDIR", "USER", "SSL_CERT_FILE")
+    }
+    # Options may have relative paths.
+    where = os.getcwd() if telling else ""
+    facts = [
+        state.environment,
+        state.made,
+        python,
+        os.geteuid(),
+        where,
+        list(telling),
+        sorted(counting.items()),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _ask(root: str, python: str, telling: Sequence[str]) -> dict[str, Any]:
+    """Have Spack load the extension and tell; once with what is installed, else with the folder named."""
+    script = os.path.join(root, "bin", "spack")
+    named = ["-c", f"config:extensions:[{json.dumps(_EXTENSION)}]"]
+    done = None
+    for more in ([], named):
+        command = [python, script, *telling, *more, "jail", "--describe"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            try:
+                found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            except (ValueError, IndexError):
+                continue
+            return found
+    said = done.stderr.strip() if done is not None else ""
+    raise PkgjailError(
+        f"cannot learn from {script} what it needs in the jail: it said: {said or 'nothing'}; "
+        "see whether 'spack jail --describe' works, and add pkgjail's extension to 'config:extensions'"
+    )

@@ -1,0 +1,134 @@
+"""Which environment is active for a Spack: a small file in Spack's own root.
+
+There every process finds it, whatever its variables say: cron's too. Where the root is another
+user's, the file is where Spack keeps this user's caches. What is read at the start of each Spack
+command is here, so it imports little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from typing import NamedTuple
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = 1
+_FILE = "active.json"
+_CACHE = "instances.json"
+# `opt` is ignored by Spack's own git.
+_IN_ROOT = ("opt", ".pkgjail")
+
+
+class State(NamedTuple):
+    """The environment's directory, Spack's Python, and when it was built (ns since 1970).
+
+    `removing` while it is taken away. `place` is the directory that has the file.
+    """
+
+    environment: str
+    python: str
+    made: int
+    removing: bool
+    place: str
+
+
+def places(root: str, variables: Mapping[str, str]) -> tuple[str, str]:
+    """The directories that may have the file: this Spack's, and this user's for this Spack."""
+    real = os.path.realpath(root)
+    cache = variables.get("SPACK_USER_CACHE_PATH") or os.path.join(os.path.expanduser("~"), ".spack")
+    name = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
+    return os.path.join(real, *_IN_ROOT), os.path.join(cache, "pkgjail", name)
+
+
+def load_state(root: str, variables: Mapping[str, str]) -> State | None:
+    """What is active for the Spack in `root`; None where nothing is.
+
+    Raises:
+        ValueError: there is a file that pkgjail did not write. Nothing may go on as if there were none.
+
+    """
+    for place in reversed(places(root, variables)):
+        path = os.path.join(place, _FILE)
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                values = json.load(file)
+            if values["schema"] != SCHEMA:
+                raise ValueError  # noqa: TRY301 - told below, as all that is wrong with it
+            return State(
+                str(values["environment"]),
+                str(values["python"]),
+                int(values["made"]),
+                bool(values["removing"]),
+                place,
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"cannot read {path}: this pkgjail did not write it; look at it, and delete it"
+            raise ValueError(message) from error
+    return None
+
+
+def save_state(state: State, root: str, variables: Mapping[str, str]) -> State:
+    """Write the file, at one stroke, to the first place that can be written to.
+
+    A state that has a place keeps it. Raises `OSError` where there is none.
+    """
+    *earlier, last = [state.place] if state.place else places(root, variables)
+    for place in earlier:
+        with contextlib.suppress(OSError):
+            return _save(state._replace(place=place))
+    return _save(state._replace(place=last))
+
+
+def _save(state: State) -> State:
+    os.makedirs(state.place, exist_ok=True)
+    values = {"schema": SCHEMA, **state._asdict()}
+    del values["place"]
+    _write(os.path.join(state.place, _FILE), values)
+    return state
+
+
+def drop_state(state: State) -> None:
+    """Nothing is active any more."""
+    for name in (_CACHE, _FILE):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(state.place, name))
+    with contextlib.suppress(OSError):
+        os.rmdir(state.place)
+
+
+def load_cache(state: State) -> dict[str, object]:
+    """What was kept by `save_cache`; empty where that cannot be read."""
+    try:
+        with open(os.path.join(state.place, _CACHE), encoding="utf-8", errors="surrogateescape") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def save_cache(state: State, values: Mapping[str, object]) -> None:
+    """Keep what need not be asked for again. Where it cannot be written, it will be asked for."""
+    with contextlib.suppress(OSError):
+        _write(os.path.join(state.place, _CACHE), values)
+
+
+def _write(path: str, values: Mapping[str, object]) -> None:
+    new = f"{path}.{os.getpid()}"
+    try:
+        with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(values, file, ensure_ascii=False, indent=1, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise

@@ -1,0 +1,64 @@
+"""`pkgjail-spack-python`: what `SPACK_PYTHON` may name, so that Spack itself knows nothing of pkgjail.
+
+Spack's script executes whatever `SPACK_PYTHON` names, with its own path and arguments. This enters
+the jail and executes the real interpreter there; where nothing is active, here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+from pkgjail.spack.hook import complain, run_inside
+from pkgjail.spack.state import load_state
+
+VARIABLE = "PKGJAIL_SPACK_PYTHON"
+"""The variable that names the real interpreter; else it is the one that built the environment."""
+
+_NAMES = ("python3", "python")
+
+
+def main() -> int:
+    """Go on in the jail, or as the real interpreter; returns the exit status of the former."""
+    words = sys.argv[1:]
+    root = spack_root(words)
+    try:
+        python = real_python(root)
+    except ValueError as error:
+        return complain(str(error))
+    if python is None:
+        return complain(f"cannot find Spack's Python; name it in {VARIABLE}")
+    status = None if root is None else run_inside(root, python, words, words[1:])
+    if status is None:
+        os.execv(python, [python, *words])
+    return status
+
+
+def spack_root(words: list[str]) -> str | None:
+    """The root of the Spack whose script these words begin with; None where it is another program."""
+    if not words or os.path.basename(words[0]) != "spack":
+        return None
+    root = os.path.dirname(os.path.dirname(os.path.realpath(words[0])))
+    return root if os.path.isdir(os.path.join(root, "lib", "spack", "spack")) else None
+
+
+def real_python(root: str | None) -> str | None:
+    """The interpreter that Spack is to run on.
+
+    Raises:
+        ValueError: as `load_state`.
+
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        return shutil.which(named)
+    state = None if root is None else load_state(root, os.environ)
+    if state is not None and os.access(state.python, os.X_OK):
+        return state.python
+    found = (shutil.which(name) for name in _NAMES)
+    return next((path for path in found if path and not _is_wrapper(path)), None)
+
+
+def _is_wrapper(path: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(sys.argv[0])
