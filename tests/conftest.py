@@ -31,6 +31,8 @@ EXAMPLES = int(os.environ.get("PKGJAIL_EXAMPLES", "500"))
 # No test is timed: how long an example takes is the machine's affair.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# A real Spack for the tests of `pkgjail.spack`; they run against a stand-in where there is none.
+SPACK_ROOT = os.environ.get("PKGJAIL_SPACK_ROOT", "")
 _IMPORTED = ("networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete")
 
 
@@ -146,3 +148,9 @@ def anyone(request: pytest.FixtureRequest, library: Path) -> Iterator[Caller]:
 def pytest_report_header() -> list[str]:
     """Say what the tests run on."""
     return [f"pkgjail {pkgjail.__version__} on Python {sys.version.split()[0]}, uid {os.geteuid()}"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which Spack the tests of it ran against."""
+    which = f"the real one in {SPACK_ROOT}" if SPACK_ROOT else "a stand-in, as PKGJAIL_SPACK_ROOT names none"
+    terminalreporter.write_line(f"Spack: {which}")

@@ -21,7 +21,7 @@ from pkgjail.spack.knowing import remember
 from pkgjail.spack.state import State, drop_state, load_state, save_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pkgjail.environments.remove import Removed
     from pkgjail.model import Manifest, UserBind
@@ -193,11 +193,3 @@ def _try(state: State, instance: Instance) -> None:
         raise JailError(f"{error}\n{_INSTEAD}") from error
     if status != 0:
         raise PkgjailError(f"{advice}: it ended with status {status}")
-
-
-def hooks(variables: Mapping[str, str], *, by_entry_point: bool) -> list[str]:
-    """What leads the other commands inside, in words; `by_entry_point` where this Spack calls it."""
-    found = ["the entry point 'spack.config'"] if by_entry_point else []
-    if os.path.basename(variables.get("SPACK_PYTHON", "")) == "pkgjail-spack-python":
-        found.append("SPACK_PYTHON")
-    return found

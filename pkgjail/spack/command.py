@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import sys
@@ -96,12 +95,18 @@ def run(
     `describe` tells of this Spack, and `failure` is Spack's own error (a message, and more lines).
     """
     try:
-        return _run(name, arguments, describe)
+        status = _run(name, arguments, describe)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read our output has gone, as with `| head`; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except PkgjailError as error:
         raise failure(*_in_two(str(error))) from error
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         raise failure(f"{where}{error.strerror or error}", None) from error
+    return status
 
 
 def _in_two(message: str) -> tuple[str, str | None]:
@@ -277,15 +282,11 @@ def _contents(state: State) -> str:
 
 
 def _hooks() -> list[str]:
-    from pkgjail.spack.actions import hooks
+    """What leads Spack's other commands inside, in words."""
+    from pkgjail.spack.hook import is_called
+    from pkgjail.spack.wrapper import NAME
 
-    configuration = sys.modules.get("spack.config")
-    calls = hasattr(configuration, "config_paths_from_entry_points")
-    return hooks(os.environ, by_entry_point=calls and _is_installed())
-
-
-def _is_installed() -> bool:
-    """Whether the interpreter that runs this finds pkgjail's entry points."""
-    found: Any = importlib.metadata.entry_points()
-    group = found.select(group="spack.config") if hasattr(found, "select") else found.get("spack.config", ())
-    return any(point.value.startswith("pkgjail.") for point in group)
+    found = ["the entry point 'spack.config'"] if is_called() else []
+    if os.path.basename(os.environ.get("SPACK_PYTHON", "")) == NAME:
+        found.append("SPACK_PYTHON")
+    return found

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pkgjail.spack.state import State
 
 _EXTENSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "extension")
+# Whether Spack has called `go_inside` in this process.
+_called = False
 # Warned about are the tools that a build would miss; other commands need none.
 _BUILDING = frozenset({"build-env", "ci", "dev-build", "install", "test-env"})
 
@@ -40,6 +42,8 @@ def go_inside() -> None:
     Else the process ends here, at once. `SystemExit` would not do: Spack's main catches it and asks
     its configuration, which calls this once more.
     """
+    global _called  # noqa: PLW0603 - what Spack did in this process
+    _called = True
     root = loaded_root()
     if root is None:
         return
@@ -86,7 +90,7 @@ def run_inside(root: str, python: str, script: Sequence[str], words: Sequence[st
 
 
 def _enter(state: State, root: str, argv: Sequence[str], words: Sequence[str], *, building: bool) -> int:
-    from pkgjail.errors import PkgjailError
+    from pkgjail.errors import DriftError, PkgjailError
     from pkgjail.spack.entering import enter
     from pkgjail.spack.knowing import know
 
@@ -96,10 +100,18 @@ def _enter(state: State, root: str, argv: Sequence[str], words: Sequence[str], *
             warn(text)
         sys.stdout.flush()
         return enter(state, known.instance, argv)
+    except DriftError as error:
+        again = f"'spack jail --build-environment {state.environment} --force'"
+        return complain(f"{error}\nor build the environment anew with {again}")
     except PkgjailError as error:
-        return complain(f"{error}\n'spack jail --status' tells of the environment")
+        return complain(f"{error}\n'spack jail --remove-environment' has Spack run outside again")
     except OSError as error:
         return complain(f"cannot enter {state.environment}: {error}")
+
+
+def is_called() -> bool:
+    """Whether this process's Spack calls the entry point `spack.config` of pkgjail's."""
+    return _called
 
 
 def loaded_root() -> str | None:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pkgjail.dirstate import TICKS_NS, changed, observe
 from pkgjail.environments.enter import read_built_manifest, read_head
 from pkgjail.errors import PkgjailError
+from pkgjail.spack.hook import extension_paths
 from pkgjail.spack.instance import Instance, binds_of, make_directories, parse_instance
 from pkgjail.spack.outside import find_outside
 from pkgjail.spack.state import load_cache, save_cache
-from pkgjail.spack.words import split_words
+from pkgjail.spack.words import extension_option, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pkgjail.spack.state import State
 
 _MOST = 16
-_EXTENSION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "extension", "spack-jail")
 
 
 class Known(NamedTuple):
@@ -129,9 +129,8 @@ def _key(state: State, python: str, telling: Sequence[str], variables: Mapping[s
 def _ask(root: str, python: str, telling: Sequence[str]) -> dict[str, Any]:
     """Have Spack load the extension and tell; once with what is installed, else with the folder named."""
     script = os.path.join(root, "bin", "spack")
-    named = ["-c", f"config:extensions:[{json.dumps(_EXTENSION)}]"]
     done = None
-    for more in ([], named):
+    for more in ([], extension_option(extension_paths(root)[0])):
         command = [python, script, *telling, *more, "jail", "--describe"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode == 0:

@@ -27,6 +27,8 @@ class Outside(NamedTuple):
                 f"{self.name} is outside of the jail: {self.path} belongs to the package {self.package}; "
                 "add that to the whitelist, or take it out of Spack's configuration"
             )
+        if not os.path.lexists(self.path):
+            return f"{self.name} is not on this host: there is no {self.path}"
         return (
             f"{self.name} is outside of the jail: {self.path} belongs to no package; show it with --ro-bind, "
             "or take it out of Spack's configuration"

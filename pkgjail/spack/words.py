@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,3 +35,8 @@ def split_words(words: Sequence[str]) -> tuple[list[str], str | None]:
 def is_own_command(command: str | None, *, has_isolate: bool) -> bool:
     """Whether it is `spack jail`, by one of its names, which runs outside."""
     return command == "jail" or (command == "isolate" and not has_isolate)
+
+
+def extension_option(folder: str) -> list[str]:
+    """The option that has Spack load one more extension; since Spack 0.17."""
+    return ["-c", f"config:extensions:[{json.dumps(folder)}]"]

@@ -10,8 +10,12 @@ import os
 import shutil
 import sys
 
-from pkgjail.spack.hook import complain, run_inside
+from pkgjail.spack.hook import complain, extension_paths, has_isolate, run_inside
 from pkgjail.spack.state import load_state
+from pkgjail.spack.words import extension_option, is_own_command, split_words
+
+NAME = "pkgjail-spack-python"
+"""The program's name."""
 
 VARIABLE = "PKGJAIL_SPACK_PYTHON"
 """The variable that names the real interpreter; else it is the one that built the environment."""
@@ -31,8 +35,18 @@ def main() -> int:
         return complain(f"cannot find Spack's Python; name it in {VARIABLE}")
     status = None if root is None else run_inside(root, python, words, words[1:])
     if status is None:
-        os.execv(python, [python, *words])
+        os.execv(python, [python, *words[:1], *_loading(root, words[1:]), *words[1:]])
     return status
+
+
+def _loading(root: str | None, words: list[str]) -> list[str]:
+    """What has Spack know `spack jail`, where that is asked for and Spack can be told."""
+    if root is None or not is_own_command(split_words(words)[1], has_isolate=has_isolate(root)):
+        return []
+    with open(os.path.join(root, "lib", "spack", "spack", "main.py"), encoding="utf-8") as file:
+        if '"--config"' not in file.read():
+            return []
+    return [word for folder in extension_paths(root) for word in extension_option(folder)]
 
 
 def spack_root(words: list[str]) -> str | None:

@@ -1,0 +1,233 @@
+"""`spack jail --build-environment` and `--remove-environment`: what they refuse, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import faults
+from tests.spack.test_inside import HOST, WHERE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.spack.conftest import Spack
+
+
+@contextlib.contextmanager
+def started(spack: Spack, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """`spack …` while it runs; it has ended behind the block."""
+    options = spack.user.options(spack.variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    del options["capture_output"]
+    with subprocess.Popen([spack.script, *words], **options) as running:
+        yield running
+
+
+def test_removal_leaves_spack_as_it_was(spack: Spack) -> None:
+    """Nothing is mounted, nothing lies about, and commands run bare."""
+    before = sorted(os.listdir(spack.user.home))
+    spack.build()
+    removed = spack("isolate", "--remove-environment")
+    assert (removed.returncode, removed.stderr) == (0, "")
+    assert sorted(set(os.listdir(spack.user.home)) - {"cache", "config"}) == before
+    assert not (spack.root / "opt" / ".pkgjail").exists()
+    assert faults.mounts_below(spack.user.home) == []
+    assert spack("python", "-c", WHERE).stdout == HOST + "\n"
+    again = spack("jail", "--remove-environment")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "==> Error: no environment is active for this Spack" in again.stderr
+
+
+def test_an_environment_in_use_stays(spack: Spack) -> None:
+    """Neither removed nor replaced while a command runs in it; that is named."""
+    (spack.user.home / "gates").mkdir()
+    os.mkfifo(spack.user.home / "gates" / "gate")
+    os.chmod(spack.user.home / "gates" / "gate", 0o644)
+    spack.build("--ro-bind", str(spack.user.home / "gates"))
+    code = f"open({str(spack.user.home / 'gates' / 'gate')!r}).read()"
+    gate = spack.user.home / "gates" / "gate"
+    with started(spack, "python", "-c", code) as running, open(gate, "w", encoding="ascii"):
+        # It is open when the command has opened it too.
+        removed = spack("jail", "--remove-environment")
+        replaced = spack("jail", "--build-environment", spack.environment, "--force")
+        beside = spack("python", "-c", WHERE)
+    assert running.returncode == 0
+    for refused in (removed, replaced):
+        assert refused.returncode == 1
+        assert f"process {running.pid} ({spack.python} {spack.script} python -c " in refused.stderr
+    assert (beside.stdout, beside.stderr) == ("pkgjail\n", "")
+    assert spack("jail", "--remove-environment").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(["--build-environment", "{root}/env"], "Spack writes to {root}", id="in Spack's root"),
+        pytest.param(["--build-environment", "{home}"], "Spack writes to {home}/", id="above it"),
+        pytest.param(["--build-environment", "{home}/python"], "it is not empty", id="not empty"),
+        pytest.param(
+            ["--build-environment", "{home}/e", "--whitelist", "no"], "whitelist", id="no whitelist"
+        ),
+        pytest.param(
+            ["--build-environment", "{home}/e", "--manifest", "m", "--blacklist", "docs"],
+            "complete",
+            id="both",
+        ),
+        pytest.param(
+            ["--build-environment", "{home}/e", "--copy", "--permanent"], "two forms", id="two forms"
+        ),
+        pytest.param(
+            ["--build-environment", "{home}/e", "--manifest", "/no"], "/no: No such", id="no manifest"
+        ),
+        pytest.param(["--build-environment", "{home}/e", "--bind", "a:b"], "absolute path", id="a bad bind"),
+        pytest.param(["--run", "--", "true"], "no environment is active", id="nothing to run in"),
+        pytest.param(["--status", "x"], "A command goes with --run", id="a word too many"),
+    ],
+)
+def test_what_cannot_be_done_is_told_as_spack_tells_errors(
+    spack: Spack, words: list[str], message: str
+) -> None:
+    """And nothing becomes active."""
+    names = {"root": spack.root, "home": spack.user.home}
+    if "--whitelist" not in words and "--manifest" not in words and "--run" not in words:
+        words = [*words[:2], "--whitelist", spack.whitelist, *words[2:]]
+    done = spack("jail", *[word.format(**names) for word in words])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("==> Error: ")
+    assert message.format(**names) in done.stderr
+    assert "outside; no environment is active" in spack("jail").stdout
+
+
+def test_an_active_environment_is_replaced_by_force_alone(spack: Spack) -> None:
+    """By one that is elsewhere, or in its place; a word is enough to say what to do."""
+    spack.build()
+    again = spack("jail", "--build-environment", spack.environment + "2", "--whitelist", spack.whitelist)
+    assert again.returncode == 1
+    assert "is active for this Spack; take it away with --remove-environment" in again.stderr
+    spack.build("--force")
+    other = ["jail", "--build-environment", spack.environment + "2", "-f", "--whitelist", spack.whitelist]
+    assert spack(*other).returncode == 0
+    assert not os.path.exists(spack.environment)
+    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+    inside = spack("jail", "--run", "--", spack.script, "jail", "--remove-environment")
+    assert "this is inside of" in inside.stderr
+
+
+def test_spacks_python_must_run_inside(spack: Spack) -> None:
+    """Else every later command would fail; nothing is left."""
+    Path(spack.whitelist).write_text('include = ["base"]\n[options]\nessential = false\n')
+    done = spack("jail", "--build-environment", spack.environment, "--whitelist", spack.whitelist)
+    assert done.returncode == 1
+    assert f"cannot run Spack's Python {spack.python}" in done.stderr
+    assert not os.path.exists(spack.environment)
+    assert spack("python", "-c", WHERE).stdout == HOST + "\n"
+
+
+def test_tools_outside_are_named_before_a_build_starts(spack: Spack) -> None:
+    """With the package that would bring them: when the environment is built, and whenever one is."""
+    prefix = str(spack.user.home / "prefix")
+    os.mkdir(prefix)
+    externals = [
+        # As compilers are given since 1.0: by the very files.
+        {"spec": "gmake@4.3", "prefix": "/usr", "extra_attributes": {"compilers": {"c": "/usr/bin/make"}}},
+        {"spec": "bash@5", "prefix": "/usr", "extra_attributes": {"compilers": {"c": "/bin/bash"}}},
+        {"spec": "gone@1", "prefix": "/no/such"},
+        {"spec": "mine@1", "prefix": prefix},
+    ]
+    spack.configure("packages", json.dumps({"packages": {"tools": {"externals": externals}}}))
+    add, advice = "add that to the whitelist", "or take it out of Spack's configuration"
+    outside = "==> Warning: external {} is outside of the jail".format
+    told = [
+        f"{outside('gmake@4.3')}: /usr/bin/make belongs to the package make; {add}, {advice}",
+        "==> Warning: external gone@1 is not on this host: there is no /no/such",
+        f"{outside('mine@1')}: {prefix} belongs to no package; show it with --ro-bind, {advice}",
+    ]
+    assert spack.build().stderr.splitlines() == told
+    assert spack("install", "--help").stderr.splitlines() == told
+    assert spack("python", "-c", WHERE).stderr == ""
+
+
+def test_the_rules_for_spacks_own_sandbox(spack: Spack) -> None:
+    """From a whitelist where nothing is active, as in a container without namespaces; else from what is."""
+    from_list = spack("jail", "--landlock", "--whitelist", spack.whitelist)
+    spack.build()
+    from_active = spack("jail", "--landlock")
+    assert from_list.stdout == from_active.stdout
+    assert "config:\n  sandbox:\n    enable: true\n    allow_read:\n" in from_active.stdout
+    with started(spack, "jail", "--landlock") as head:
+        assert head.stdout is not None
+        assert head.stderr is not None
+        head.stdout.close()
+        assert head.stderr.read() == ""
+    assert head.returncode == 0
+
+
+def test_lines_for_fstab_are_printed_alone(spack: Spack) -> None:
+    """--permanent: standard output is for the file, as with `pkgjail build --fstab`."""
+    done = spack.build("--permanent")
+    assert all(f" {spack.environment}/root" in line for line in done.stdout.splitlines() if line[:1] != "#")
+    assert f"{spack.environment} is active" in done.stderr
+    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+
+
+def test_a_copy_is_entered_too(spack: Spack) -> None:
+    """--copy: the files are in the environment."""
+    spack.build("--copy")
+    assert os.path.isfile(spack.environment + "/root/etc/passwd")
+    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+
+
+def test_where_another_owns_the_root_a_users_own_place_tells(spack: Spack) -> None:
+    """A Spack that is shared and read-only has environments too, each user's own."""
+    opt = spack.root / "opt"
+    opt.mkdir(exist_ok=True)
+    os.chown(opt, os.geteuid(), -1)
+    opt.chmod(0o555)
+    spack.build()
+    assert not (opt / ".pkgjail").exists()
+    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+    assert spack("jail", "--remove-environment").returncode == 0
+    assert spack("python", "-c", WHERE).stdout == HOST + "\n"
+    opt.chmod(0o755)
+
+
+@pytest.fixture
+def usable(spack: Spack) -> Iterator[Spack]:
+    """After whatever a test did: Spack runs, inside or outside, and can be built for and removed again."""
+    yield spack
+    ran = spack("python", "-c", WHERE)
+    assert (ran.returncode, ran.stdout.strip() in {HOST, "pkgjail"}) == (0, True), ran.stderr
+    spack.build("--force")
+    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+    assert spack("jail", "--remove-environment").returncode == 0
+    assert faults.mounts_below(spack.user.home) == []
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("doing", ["build", "remove"])
+@pytest.mark.parametrize(
+    "call", ["mkdir", "rename", "unlink", "unlinkat", "link", "linkat", "rmdir", "fsync"]
+)
+@pytest.mark.parametrize("when", ["first", "last"])
+def test_a_kill_at_any_point_leaves_spack_usable(usable: Spack, doing: str, call: str, when: str) -> None:
+    """At the first and the last of each call that changes a directory; see strace(1)."""
+    words = ["jail", "--build-environment", usable.environment, "--whitelist", usable.whitelist]
+    if doing == "remove":
+        usable.build()
+        words = ["jail", "--remove-environment"]
+    trace = usable.user.home / "trace"
+    count = ["strace", "-qq", "-o", str(trace), "-e", f"trace={call}", usable.script, *words]
+    assert usable.user.run(count, environment=usable.variables()).returncode == 0
+    number = {"first": 1, "last": max(1, len(trace.read_text().splitlines()))}[when]
+    usable("jail", "--remove-environment")
+    if doing == "remove":
+        usable.build()
+    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
+    killed = ["strace", "-f", "-qq", "-o", "/dev/null", *inject, usable.script, *words]
+    usable.user.run(killed, environment=usable.variables())

@@ -1,0 +1,163 @@
+"""Spack's commands in the jail: both hooks, exactly once, with the status, and what is seen there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.spack.hook import extension_paths
+from tests.conftest import SYSTEM_PYTHON
+
+if TYPE_CHECKING:
+    from tests.spack.conftest import Spack
+
+HOST = os.uname().nodename
+WHERE = "import os; print(os.uname().nodename)"
+BUILTIN = """
+def setup_parser(subparser):
+    pass
+def isolate(parser, args):
+    import os
+    print("builtin on", os.uname().nodename)
+"""
+
+
+@pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
+@pytest.mark.parametrize("way", ["script", "setup-env.sh", "cron", "nested"])
+def test_a_command_goes_inside_exactly_once(spack: Spack, hook: str, way: str) -> None:
+    """However it is started and whichever hook leads it; `spack` run by what runs inside stays there."""
+    hooked = {} if hook == "entry point" else spack.wrapped()
+    spack.build()
+    log = spack.root / "log"
+    code = f"import os; print(os.uname().nodename, file=open({str(log)!r}, 'a'))"
+    if way == "nested":
+        code += f"; os.system({spack.script!r} + ' python -c ' + {json.dumps(json.dumps(WHERE))})"
+    if way == "setup-env.sh":
+        command = ["bash", "-c", '. "$1"; spack python -c "$2"', "-"]
+        command += [str(spack.root / "share" / "spack" / "setup-env.sh"), code]
+    else:
+        command = [spack.script, "python", "-c", code]
+    variables = spack.variables(**hooked, SPACK_ROOT_OF_TEST=str(spack.root))
+    if way == "cron":
+        done = spack.user.run(["env", "-i", *[f"{k}={v}" for k, v in variables.items()], *command])
+    else:
+        done = spack.user.run(command, environment=variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.read_text() == "pkgjail\n"
+    assert done.stdout.split() == (["pkgjail"] if way == "nested" else [])
+
+
+@pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        pytest.param("import sys; sys.exit(7)", 7, id="its own"),
+        pytest.param(
+            "import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 128 + signal.SIGTERM, id="a signal's"
+        ),
+    ],
+)
+def test_spack_ends_with_the_status_of_the_command_inside(
+    spack: Spack, hook: str, code: str, status: int
+) -> None:
+    """Scripts and CI go by it."""
+    spack.build()
+    hooked = {} if hook == "entry point" else spack.wrapped()
+    assert spack("python", "-c", code, environment=hooked).returncode == status
+
+
+def test_nothing_goes_inside_where_nothing_is_active(spack: Spack) -> None:
+    """An installed pkgjail changes nothing of Spack until it is asked to."""
+    for hooked in ({}, spack.wrapped()):
+        done = spack("python", "-c", WHERE, environment=hooked)
+        assert (done.returncode, done.stdout, done.stderr) == (0, HOST + "\n", "")
+
+
+def test_what_spack_keeps_is_writable_where_it_is_and_the_host_is_gone(spack: Spack) -> None:
+    """Spack's directories come from its configuration; the file that says what is active is closed."""
+    elsewhere = spack.user.home / "elsewhere"
+    spack.configure("config", json.dumps({"config": {"misc_cache": str(elsewhere)}}))
+    (spack.user.home / "mine").write_text("mine")
+    spack.build()
+    paths = [str(path) for path in (elsewhere, spack.root, spack.root / "opt/.pkgjail", spack.python.parent)]
+    code = f"""
+import os
+def writes(path):
+    try:
+        open(os.path.join(path, "x"), "w").close()
+    except OSError as error:
+        return error.strerror
+    return "written"
+print([writes(path) for path in {paths}])
+print(sorted(os.listdir(os.environ["HOME"])), os.getcwd())
+"""
+    closed = "Read-only file system"
+    assert spack("python", "-c", code, cwd=spack.root).stdout.splitlines() == [
+        str(["written", "written", closed, closed]),
+        f"['cache', 'elsewhere', 'python', 'spack'] {spack.root}",
+    ]
+
+
+def test_a_changed_configuration_is_seen_by_the_next_command(spack: Spack) -> None:
+    """What Spack told of itself is kept, and asked again when one of its files is another."""
+    spack.build()
+    code = "import os, sys; print([os.path.isdir(os.path.expanduser('~/' + name)) for name in ('a', 'b')])"
+    for name, seen in (("a", "[True, False]"), ("b", "[False, True]")):
+        misc = str(spack.user.home / name)
+        spack.configure("config", json.dumps({"config": {"misc_cache": misc}}))
+        assert [spack("python", "-c", code).stdout for _ in range(2)] == [seen + "\n"] * 2
+
+
+def test_what_cannot_be_bound_is_asked_for_by_name(spack: Spack) -> None:
+    """--bind, --env and --no-network hold for every later command."""
+    (spack.user.home / "seen").mkdir()
+    spack.build("--ro-bind", str(spack.user.home / "seen"), "--env", "X=1", "--no-network")
+    code = "import os; print(os.path.isdir(os.path.expanduser('~/seen')), os.environ['X'])"
+    code += "; print([name for _, name in __import__('socket').if_nameindex()])"
+    assert spack("python", "-c", code).stdout == "True 1\n['lo']\n"
+
+
+def test_run_and_cli_and_status(spack: Spack) -> None:
+    """A command, a shell, and where one is: from outside and from inside."""
+    spack.build()
+    ran = spack("jail", "--run", "--", "sh", "-c", "uname -n; exit 3")
+    assert (ran.returncode, ran.stdout) == (3, "pkgjail\n")
+    shell = spack("jail", "--cli", input="uname -n; exit 4\n")
+    assert (shell.returncode, shell.stdout) == (4, "pkgjail\n")
+    outside = spack("jail", "--status").stdout.splitlines()
+    assert outside[0] == f"outside; active: {spack.environment}"
+    assert outside[-1] == "spack commands run inside, by the entry point 'spack.config'"
+    wrapped = spack("isolate", environment=spack.wrapped()).stdout.splitlines()
+    assert wrapped[-1] == "spack commands run inside, by SPACK_PYTHON"
+    plain = spack(
+        "-c",
+        f"config:extensions:[{extension_paths()[0]}]",
+        "jail",
+        environment={"SPACK_PYTHON": SYSTEM_PYTHON},
+    )
+    assert plain.stdout.splitlines()[-1] == "nothing leads spack commands inside", plain.stderr
+    inside = spack("jail", "--run", "--", spack.script, "jail", "--status")
+    assert inside.stdout == f"inside; active: {spack.environment}\n"
+
+
+def test_a_builtin_isolate_stays_spacks_own(spack: Spack) -> None:
+    """Since 1.2 Spack has one; it runs inside as every other command, and `spack jail` is there still."""
+    spack.user_writes(spack.root / "lib/spack/spack/cmd/isolate.py", BUILTIN)
+    assert spack("isolate").stdout == f"builtin on {HOST}\n"
+    spack.build()
+    assert spack("isolate").stdout == "builtin on pkgjail\n"
+    assert spack("jail").stdout.startswith("outside; active")
+
+
+@pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
+def test_a_record_that_cannot_be_read_stops_all_but_bare_python(spack: Spack, hook: str) -> None:
+    """Whoever wanted a jail does not get none because a file was damaged."""
+    spack.build()
+    spack.user_writes(spack.root / "opt/.pkgjail/active.json", "{}")
+    done = spack("python", "-c", WHERE, environment={} if hook == "entry point" else spack.wrapped())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "active.json: this pkgjail did not write it; look at it, and delete it" in done.stderr
