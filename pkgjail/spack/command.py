@@ -111,7 +111,7 @@ def run(
 
 def _in_two(message: str) -> tuple[str, str | None]:
     first, _, rest = message.partition("\n")
-    return first, rest.replace("\n", "\n    ") or None
+    return first, "    " + rest.replace("\n", "\n    ") if rest else None
 
 
 def _run(name: str, arguments: argparse.Namespace, describe: Callable[[], dict[str, Any]]) -> int:

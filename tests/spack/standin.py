@@ -47,9 +47,6 @@ class SpackError(Exception):
     def __init__(self, message, long_message=None):
         super().__init__(message)
         self.long_message = long_message
-
-    def __str__(self):
-        return self.args[0] + ("\\n    " + self.long_message if self.long_message else "")
 """,
     "lib/spack/spack/config.py": """\
 import importlib.metadata
@@ -242,7 +239,9 @@ def main():
     try:
         return run(sys.argv[1:])
     except spack.error.SpackError as error:
-        sys.stderr.write(f"==> Error: {error}\\n")
+        sys.stderr.write(f"==> Error: {error.args[0]}\\n")
+        if error.long_message:
+            sys.stderr.write(error.long_message + "\\n")
         return 1
     except SystemExit as error:
         spack.config.get("config:debug")
