@@ -99,7 +99,7 @@ def make_python(place: Path, library: Path) -> Path:
     """A virtual environment of the distribution's Python with pkgjail in it, as pip leaves it."""
     subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", place], check=True)
     (site,) = place.glob("lib/python3*/site-packages")
-    (site / "pkgjail.pth").write_text(f"{library}\n{os.environ.get('PKGJAIL_SPACK_SITE', '')}\n")
+    (site / "pkgjail.pth").write_text(f"{library}\n")
     information = site / "pkgjail-0.1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pkgjail\nVersion: 0.1.0\n")
