@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         seal_host,
         write_manifest,
     )
+    from pkgjail.checking import check_manifest
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.enter import enter_environment
     from pkgjail.environments.isolation import (
@@ -50,6 +51,7 @@ __all__ = [
     "build_chroot_environment",
     "build_environment",
     "build_manifest",
+    "check_manifest",
     "closure_graph",
     "collect_files",
     "default_environment",
@@ -80,6 +82,7 @@ _HOMES = {
     "PkgjailError": "errors",
     "build_chroot_environment": "environments.isolation",
     "build_environment": "environments.build",
+    "check_manifest": "checking",
     "default_environment": "jail",
     "diff_manifests": "questions.diff",
     "enter_environment": "environments.enter",

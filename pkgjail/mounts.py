@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.errors import JailError
 from pkgjail.model import record, text_path
+from pkgjail.names import follow
 from pkgjail.sandbox.steps import (
     Bind,
     Content,
@@ -40,8 +41,6 @@ HOSTNAME = "pkgjail"
 _KERNEL = (b"/dev", b"/proc", b"/sys")
 _TMP = b"/tmp"
 _PRIVATE = (_TMP, b"/var/tmp")
-# As path_resolution(7) has it.
-_MAXSYMLINKS = 40
 _NOUNS = {"regular": "file", "symlink": "symbolic link", "directory": "directory"}
 
 
@@ -176,28 +175,12 @@ class _Layout:
 
     def resolve(self, path: bytes) -> bytes:
         """The path in the jail that `path` means, through the manifest's own symbolic links."""
-        todo = path.split(b"/")[::-1]
-        done = b""
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                done = done.rpartition(b"/")[0]
-                continue
-            place = done + b"/" + name
-            target = self._targets.get(place)
-            if target is None:
-                done = place
-                continue
-            links += 1
-            if links > _MAXSYMLINKS:
-                raise JailError(f"cannot resolve {text_path(path)} in the jail: too many symbolic links")
-            if target.startswith(b"/"):
-                done = b""
-            todo.extend(reversed(target.split(b"/")))
-        return done or b"/"
+        try:
+            return follow(path, self._targets)
+        except OSError as error:
+            raise JailError(
+                f"cannot resolve {text_path(path)} in the jail: too many symbolic links"
+            ) from error
 
 
 def _bind_steps(

@@ -33,7 +33,9 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 # A real Spack for the tests of `pkgjail.spack`; they run against a stand-in where there is none.
 SPACK_ROOT = os.environ.get("PKGJAIL_SPACK_ROOT", "")
-_IMPORTED = ("networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete")
+_IMPORTED = (
+    "networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete", "elftools",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

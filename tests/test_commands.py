@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pkgjail.commands import VERBS, main
-from pkgjail.manifest import read_manifest
+from pkgjail.manifest import read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,6 +216,23 @@ def test_summaries_as_json(manifest: Path, tmp_path: Path, capsys: pytest.Captur
     assert resolved["names"] == len(parsed.files)
     assert sum(shown["by_origin"].values()) == len(parsed.files)
     assert sum(shown["dropped"].values()) == len(parsed.dropped)
+
+
+def test_check_by_its_command(manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """0 where the set is closed, 1 where it is not, and the text says what the JSON says."""
+    assert main(["check", str(manifest)]) == 0
+    assert "closed: " in capfd.readouterr().out
+    whole = read_manifest(manifest)
+    files = tuple(entry for entry in whole.files if not entry.path.endswith(b"/libselinux.so.1"))
+    holed = tmp_path / "holed.jsonl"
+    write_manifest(replace(whole, files=files), holed)
+    assert main(["check", "--static", str(holed)]) == 1
+    text = capfd.readouterr().out
+    assert main(["check", "--static", "--json", str(holed)]) == 1
+    findings = json.loads(capfd.readouterr().out)["findings"]
+    assert {finding["wanted"] for finding in findings} == {"libselinux.so.1"}
+    assert {finding["responsible"] for finding in findings} == {"libselinux1:amd64"}
+    assert all(finding["cause"] in text for finding in findings)
 
 
 def test_show_prints_tables(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,12 +31,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 ROWS = """
     errors sandbox dirstate places holding
     prepared model
-    patterns reporter cache
+    patterns reporter cache names parallel
     probe seals layers
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions
     api jail
-    export
+    export checking
     environments
     __init__
     commands
@@ -56,6 +56,7 @@ PLACES = {
     "apt_pkg": "backends/apt.py",
     "argcomplete": "commands/",
     "debian": "backends/dpkg.py",
+    "elftools": "checking/elf.py",
     "networkx": "graph.py",
     "pathspec": "patterns.py",
     "rich": "commands/",

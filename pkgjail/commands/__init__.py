@@ -25,6 +25,7 @@ VERBS = (
     "why",
     "diff",
     "graph",
+    "check",
     "run",
     "shell",
     "build",
@@ -42,7 +43,8 @@ _TAKE_COMMANDS = ("run", "enter")
 _EPILOG = """\
 exit status:
   0    done
-  1    the work could not be done (unmet requirements, a file that cannot be read or written)
+  1    the work could not be done (unmet requirements, a file that cannot be read or written);
+       check: there are findings
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem is printed
   3    this host cannot (no package database)
   130  interrupted

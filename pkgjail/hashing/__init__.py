@@ -7,18 +7,16 @@ seconds; one that changed later within the resolution of its timestamps could no
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
-import signal
 import stat
-import warnings
 from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.errors import PkgjailError
 from pkgjail.hashing.cache import HashCache, Identity
+from pkgjail.parallel import in_processes
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
@@ -39,8 +37,6 @@ _OPENING_BYTES = 1 << 15
 _WORTH_A_PROCESS = 1 << 25
 _LEAST_SHARE = 1 << 20
 _SHARES_PER_PROCESS = 8
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Wanted(NamedTuple):
@@ -141,38 +137,8 @@ def _shares(files: list[_Wanted], cost: int) -> list[list[_Wanted]]:
 def _hash_in_processes(
     shares: list[list[_Wanted]], processes: int, note: Callable[[list[_Hashed]], None]
 ) -> None:
-    # Wanted for many files that the cache does not know only, and slow to import.
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    executor = ProcessPoolExecutor(
-        processes, mp_context=get_context("fork"), initializer=_start_worker, initargs=(os.getpid(),)
-    )
-    try:
-        with warnings.catch_warnings():
-            # Python 3.12 and later warn of fork in a process with threads, such as a progress bar's.
-            # These children touch nothing that a thread could have locked.
-            warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
-            futures = [executor.submit(_hash_share, share) for share in shares]
-        for future in as_completed(futures):
-            note(future.result())
-    except BrokenProcessPool as error:
-        raise PkgjailError(
-            "cannot hash the files: a hashing process was killed, perhaps for want of memory; try again"
-        ) from error
-    finally:
-        # What runs is let finish: a share takes a moment. Nothing else is begun.
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    for hashed in in_processes(_hash_share, shares, processes, "hashing"):
+        note(hashed)
 
 
 def _hash_share(share: list[_Wanted]) -> list[_Hashed]:

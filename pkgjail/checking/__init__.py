@@ -1,0 +1,107 @@
+"""Whether a manifest is closed: all that a file of the set needs of others to start is in the set.
+
+Names are resolved in the manifest, by its own links (`pkgjail.names`); contents are read from the
+host, through the manifest's paths. One module a question: `loading` for libraries (`elf` reads the
+files), `scripts`, `links`, `compiler`, `modules`; `blame` says who is responsible.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.checking.blame import Blame
+from pkgjail.checking.links import link_wants
+from pkgjail.checking.loading import Loader
+from pkgjail.checking.objects import object_wants
+from pkgjail.checking.reading import read_facts
+from pkgjail.checking.scripts import script_wants
+from pkgjail.checking.wants import Check, Finding, Want
+from pkgjail.names import Names
+from pkgjail.reporter import SILENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pkgjail.checking.reading import Facts
+    from pkgjail.model import Manifest, PackageDatabase
+    from pkgjail.reporter import Reporter
+
+__all__ = ["Check", "Finding", "check_manifest", "open_loader"]
+
+
+def check_manifest(
+    manifest: Manifest,
+    *,
+    root: bytes = b"/",
+    database: PackageDatabase | None = None,
+    run: bool = True,
+    reporter: Reporter = SILENT,
+) -> Check:
+    """Prove that the set of `manifest` is closed, or say what is lacking, who took it away, and what to do.
+
+    Args:
+        manifest: what the jail holds.
+        root: the directory that it was resolved from.
+        database: the package database of that root, which tells who has on the host what the set
+            lacks; None where there is none.
+        run: ask the compilers, Python and Perl of the set as well, in a jail of it.
+        reporter: hears of progress by shares of files ("reading").
+
+    Raises:
+        JailError: `run`, and the jail cannot be set up here, or the host has changed.
+        OSError: the root cannot be read.
+
+    """
+    root = os.path.realpath(root)
+    names = Names(manifest.files)
+    facts = read_facts(manifest.files, root, reporter)
+    wants = [
+        *object_wants(names, facts.objects, loader_of(names, facts, root)),
+        *script_wants(names, facts.scripts),
+        *link_wants(names),
+        *_unreadable(facts),
+    ]
+    if run:
+        from pkgjail.checking.running import running_wants  # enters a jail
+
+        wants += running_wants(manifest, names, root, reporter)
+    blame = Blame(manifest, root, database, wants)
+    # Several compilers want the same of one header: once is enough.
+    single = {(want.path, want.kind, want.wanted): want for want in reversed(wants)}
+    told = [want for want in single.values() if not blame.is_void(want)]
+    told.sort(key=lambda want: (want.path, want.kind, want.wanted))
+    return Check(
+        findings=tuple(blame.finding(want) for want in told if not blame.is_note(want)),
+        notes=tuple(blame.finding(want) for want in told if blame.is_note(want)),
+        objects=len(facts.objects),
+        scripts=len(facts.scripts),
+        links=sum(entry.kind == "symlink" for entry in manifest.files),
+    )
+
+
+def open_loader(manifest: Manifest, *, root: bytes = b"/", reporter: Reporter = SILENT) -> Loader:
+    """The dynamic loader of a manifest, to ask what it would load (`Loader.trace`)."""
+    root = os.path.realpath(root)
+    names = Names(manifest.files)
+    return loader_of(names, read_facts(manifest.files, root, reporter), root)
+
+
+def loader_of(names: Names, facts: Facts, root: bytes) -> Loader:
+    """A loader over facts that were read."""
+
+    def read(path: bytes) -> bytes:
+        found = names.find(path)
+        if found.entry is None or found.entry.kind != "regular":
+            return b""
+        with open(root.rstrip(b"/") + found.place, "rb") as file:
+            return file.read()
+
+    return Loader(names, facts.objects, read)
+
+
+def _unreadable(facts: Facts) -> Iterator[Want]:
+    """What could not be read is told, and not taken for sound."""
+    for path, why in facts.unreadable.items():
+        cause = f"it cannot be read here ({why}), so what it needs is not known"
+        yield Want(path=path, kind="unreadable", wanted=path, cause=cause, places=(), optional=True)

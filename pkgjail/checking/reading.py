@@ -1,0 +1,69 @@
+"""What the files of a manifest are to those that start them: ELF objects, scripts, or neither."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from pkgjail.checking.elf import Elf, read_elf
+from pkgjail.parallel import in_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pkgjail.model import FileEntry
+    from pkgjail.reporter import Reporter
+
+# BINPRM_BUF_SIZE of linux/binfmts.h, less the end of the line.
+_SHEBANG = 255
+_SHARE = 250
+
+
+class Facts(NamedTuple):
+    """By path: the objects, the first lines of scripts without `#!`, and what could not be read, and why."""
+
+    objects: dict[bytes, Elf]
+    scripts: dict[bytes, bytes]
+    unreadable: dict[bytes, str]
+
+
+def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) -> Facts:
+    """Read the regular files of `entries` below the real path `root`, in parallel."""
+    paths = [e.path for e in entries if e.kind == "regular" and e.origin != "entry"]
+    # The same mix of files in each share: directories of libraries take longer.
+    shares = [paths[start :: len(paths) // _SHARE + 1] for start in range(len(paths) // _SHARE + 1)]
+    processes = min(len(os.sched_getaffinity(0)), len(shares))
+    read = partial(_read_share, root.rstrip(b"/"))
+    results = map(read, shares) if processes == 1 else in_processes(read, shares, processes, "reading")
+    facts = Facts({}, {}, {})
+    for done, result in enumerate(results, start=1):
+        facts.objects.update(result.objects)
+        facts.scripts.update(result.scripts)
+        facts.unreadable.update(result.unreadable)
+        reporter.progress("reading", done, len(shares))
+    return facts
+
+
+def _read_share(prefix: bytes, paths: Sequence[bytes]) -> Facts:
+    facts = Facts({}, {}, {})
+    for path in paths:
+        _read(prefix + path, path, facts)
+    return facts
+
+
+def _read(name: bytes, path: bytes, facts: Facts) -> None:
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        facts.unreadable[path] = os.strerror(error.errno or 0)
+        return
+    with open(descriptor, "rb") as file:
+        start = file.read(4)
+        if start == b"\x7fELF":
+            elf = read_elf(file)
+            if elf is not None:
+                facts.objects[path] = elf
+        elif start[:2] == b"#!":
+            line = (start + file.read(_SHEBANG - len(start))).split(b"\n", 1)[0]
+            facts.scripts[path] = line[2:]

@@ -1,0 +1,131 @@
+"""`pkgjail check`: whether a manifest is closed, and where not, who is responsible."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.commands.console import ConsoleReporter
+
+if TYPE_CHECKING:
+    from pkgjail.checking import Check, Finding
+    from pkgjail.model import PackageDatabase
+    from pkgjail.reporter import Reporter
+
+_DESCRIPTION = """\
+Prove that a manifest is closed: every library, interpreter and link's end that a file of it needs is in
+it, as the jail itself would find them; the compilers of the set have all that they start, include and
+link, and the standard modules of its Python and Perl can be loaded. Each finding names the file, the
+cause, the blacklist's rule or the package that is responsible, and the fix.
+"""
+_EPILOG = """\
+exit status: 0 the set is closed, 1 there are findings; notes do not count
+
+examples:
+  pkgjail check spack.manifest.jsonl
+  pkgjail check --static --json spack.manifest.jsonl   # runs nothing, reads alone
+
+docs/check.md tells what is looked at, and by which rules.
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "check",
+        help="prove that a manifest is closed, or say what is lacking",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest was resolved from")
+    parser.add_argument(
+        "--static",
+        action="store_true",
+        help="read files alone; do not ask the compilers, Python and Perl of the set in a jail",
+    )
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.set_defaults(run=run, failure=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the manifest and print what was found; 1 where that is anything."""
+    from pkgjail.checking import check_manifest
+    from pkgjail.manifest import read_manifest
+
+    manifest = read_manifest(arguments.manifest)
+    root = os.fsencode(os.path.realpath(arguments.root))
+    with ConsoleReporter() as reporter:
+        database = database_or_none(root, reporter)
+        check = check_manifest(
+            manifest, root=root, database=database, run=not arguments.static, reporter=reporter
+        )
+    if arguments.json:
+        json.dump(_facts(check), sys.stdout, indent=2)
+        print()
+    else:
+        _print(check)
+    return 1 if check.findings else 0
+
+
+def database_or_none(root: bytes, reporter: Reporter) -> PackageDatabase | None:
+    """The package database of a root; none, with a warning, where there is none that can be read."""
+    from pkgjail.backends import open_database
+    from pkgjail.errors import DatabaseError
+
+    try:
+        return open_database(root)
+    except DatabaseError as error:
+        reporter.warn(f"{error}; so no packages outside of the manifest can be named")
+        return None
+
+
+def shown(path: bytes) -> str:
+    """A path on one line, whatever it holds."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _facts(check: Check) -> dict[str, Any]:
+    return {
+        "closed": not check.findings,
+        "findings": [_row(finding) for finding in check.findings],
+        "notes": [_row(note) for note in check.notes],
+        "objects": check.objects,
+        "scripts": check.scripts,
+        "links": check.links,
+    }
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    from pkgjail.model import text_path
+
+    return {
+        "path": text_path(finding.path),
+        "kind": finding.kind,
+        "wanted": text_path(finding.wanted),
+        "cause": finding.cause,
+        "owners": list(finding.owners),
+        "responsible": finding.responsible,
+        "fix": finding.fix,
+    }
+
+
+def _print(check: Check) -> None:
+    for word, findings in (("note: ", check.notes), ("", check.findings)):
+        for finding in findings:
+            owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
+            wanted = shown(finding.wanted) or "something"
+            print(f"{word}{shown(finding.path)}{owners}: {finding.kind} {wanted}: {finding.cause}")
+            if finding.responsible:
+                print(f"    responsible: {finding.responsible}")
+            print(f"    fix: {finding.fix}")
+    looked = f"{check.objects:,} ELF files, {check.scripts:,} scripts, {check.links:,} links"
+    if check.findings:
+        print(f"not closed: {len(check.findings):,} findings in {looked}")
+    else:
+        print(f"closed: {looked}; {len(check.notes):,} notes")

@@ -1,0 +1,29 @@
+"""Directories of a test's own as entries of a manifest."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from pkgjail.model import FileEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def entries_below(place: Path, shown_at: bytes, *, parents: bool = False) -> list[FileEntry]:
+    """A directory and all in it, as a manifest has them at `shown_at`; with `parents` those above too."""
+    above = [_entry(os.fsencode(path), os.fsencode(path)) for path in place.parents[:-1]] if parents else []
+    prefix = len(os.fsencode(place))
+    found = [os.fsencode(path) for path in (place, *place.rglob("*"))]
+    return above + [_entry(path, shown_at + path[prefix:]) for path in found]
+
+
+def _entry(path: bytes, shown: bytes) -> FileEntry:
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        return FileEntry(path=shown, kind="symlink", mode=0o777, target=os.readlink(path), owners=("x:all",))
+    kind = "directory" if stat.S_ISDIR(found.st_mode) else "regular"
+    size = found.st_size if kind == "regular" else None
+    return FileEntry(path=shown, kind=kind, mode=stat.S_IMODE(found.st_mode), size=size, owners=("x:all",))

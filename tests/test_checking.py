@@ -1,0 +1,208 @@
+"""`check`: no finding where the set is closed, one for each hole, and each names who made it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.backends import open_database
+from pkgjail.checking import check_manifest
+from pkgjail.checking.scripts import env_program
+from pkgjail.model import Dropped
+from tests.checked_trees import entries_below
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pkgjail.checking import Check
+    from pkgjail.model import Manifest
+
+_LIB = "/usr/lib/x86_64-linux-gnu"
+_GCC = "/usr/lib/gcc/x86_64-linux-gnu/12"
+
+# Each is taken out of the set by a rule of its own, which a finding then has to name. Reading finds these:
+READ = [
+    f"{_LIB}/libz.so.1",
+    f"{_LIB}/libmpfr.so.6",
+    f"{_LIB}/libgmp.so.10.4.1",
+    f"{_LIB}/libcurl.so.4",
+    f"{_LIB}/libcurl-gnutls.so.4",
+    f"{_LIB}/libmagic.so.1",
+    f"{_LIB}/libreadline.so.8",
+    f"{_LIB}/libsqlite3.so.0",
+    f"{_LIB}/libbz2.so.1.0",
+    f"{_LIB}/liblzma.so.5",
+    f"{_LIB}/libisl.so.23",
+    f"{_LIB}/libzstd.so.1",
+    f"{_LIB}/libacl.so.1",
+    f"{_LIB}/libpcre2-8.so.0",
+    f"{_LIB}/libcrypto.so.3",
+    f"{_LIB}/libnettle.so.8",
+    f"{_LIB}/libopcodes-2.40-system.so",
+    f"{_LIB}/gconv/libGB.so",
+    "/usr/bin/mawk",
+    "/usr/bin/bash",
+    "/usr/bin/perl",
+    "/usr/bin/xz",
+    "/usr/bin/x86_64-linux-gnu-nm",
+    "/etc/alternatives/awk",
+]
+# And these only the compilers, Python and Perl of the set, when asked:
+ASKED = [
+    f"{_LIB}/crt1.o",
+    f"{_LIB}/Scrt1.o",
+    f"{_LIB}/crti.o",
+    f"{_GCC}/crtbegin.o",
+    f"{_GCC}/crtbeginS.o",
+    f"{_GCC}/crtendS.o",
+    f"{_LIB}/crtn.o",
+    f"{_GCC}/libgcc.a",
+    f"{_LIB}/libc_nonshared.a",
+    f"{_GCC}/finclude/ieee_arithmetic.mod",
+    f"{_GCC}/include/stddef.h",
+    "/usr/include/asm-generic/errno-base.h",
+    "/usr/include/stdio.h",
+    "/usr/include/x86_64-linux-gnu/bits/stdlib-float.h",
+    "/usr/include/c++/12/vector",
+    "/usr/include/c++/12/bits/stl_map.h",
+    "/usr/bin/x86_64-linux-gnu-as",
+    "/usr/lib/python3.11/json/scanner.py",
+    "/usr/lib/python3.11/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so",
+    "/usr/lib/python3.11/decimal.py",
+    "/usr/share/perl/5.36.0/Test/Builder.pm",
+    f"{_LIB}/perl/5.36.0/Encode/Alias.pm",
+]
+
+
+def without(manifest: Manifest, paths: Sequence[str]) -> Manifest:
+    """The manifest as if a blacklist had taken each path away, by a rule of its own."""
+    gone = {os.fsencode(path): f"holes.ignore:{number}: {path}" for number, path in enumerate(paths, start=1)}
+    assert gone.keys() <= {entry.path for entry in manifest.files}
+    return replace(
+        manifest,
+        files=tuple(entry for entry in manifest.files if entry.path not in gone),
+        dropped=tuple(
+            sorted((*manifest.dropped, *(Dropped(path=p, rule=r) for p, r in gone.items())), key=_path)
+        ),
+    )
+
+
+def _path(dropped: Dropped) -> bytes:
+    return dropped.path
+
+
+def told(check: Check) -> list[str]:
+    return [f"{os.fsdecode(f.path)}: {f.kind} {os.fsdecode(f.wanted)}: {f.cause}" for f in check.findings]
+
+
+@pytest.mark.gate
+def test_the_shipped_whitelist_is_closed(spack_manifest: Manifest) -> None:
+    """Protects from false alarms, and the whitelist from holes."""
+    check = check_manifest(spack_manifest, database=open_database())
+    assert told(check) == []
+    assert (check.objects > 800, check.scripts > 200, check.links > 700) == (True, True, True)
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("run", [pytest.param(False, id="by reading"), pytest.param(True, id="by asking")])
+def test_every_hole_is_found_and_its_rule_named(spack_manifest: Manifest, run: bool) -> None:  # noqa: FBT001
+    """Protects the proof: what a blacklist takes away and something needs is told, with that rule."""
+    holes = ASKED if run else READ
+    holed = without(spack_manifest, holes)
+    check = check_manifest(holed, run=run)
+    named = {finding.responsible for finding in check.findings}
+    assert [
+        rule.rule for rule in holed.dropped if rule.rule.startswith("holes") and rule.rule not in named
+    ] == []
+    assert {finding.fix.startswith("take ") for finding in check.findings} == {True}
+
+
+def compile_c(source: str, *options: str | Path) -> None:
+    subprocess.run(["gcc", "-x", "c", "-", *options], input=source, text=True, check=True)
+
+
+# name -> (the first line of a script, what is wanted)
+SCRIPTS = {
+    "absolute": ("#!/opt/none/bin/tool", "/opt/none/bin/tool"),
+    "blank": ("#! /opt/none/bin/tool -x", "/opt/none/bin/tool"),
+    "env": ("#!/usr/bin/env none-such", "none-such"),
+    "split": ("#!/usr/bin/env -S A=1 none-such -x", "none-such"),
+    "relative": ("#!perl -w", "perl"),
+    "directory": ("#!/usr/bin", "/usr/bin"),
+    "plain": ("#!/etc/debian_version", "/etc/debian_version"),
+}
+
+
+@pytest.mark.gate
+def test_holes_of_files_that_no_package_has(base_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects what no package brings: site scripts, programs with paths of their own, links."""
+    for name, (line, _) in SCRIPTS.items():
+        (tmp_path / name).write_text(line + "\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "read.sh").write_text("#!/opt/none/bin/tool\n")  # not executable: no hole
+    compile_c("int f(void) { return 0; }", "-shared", "-o", tmp_path / "libhole.so")
+    libraries = [f"-L{tmp_path}", "-lhole", "-Wl,-rpath,$ORIGIN"]
+    compile_c("int f(void); int main(void) { return f(); }", "-o", tmp_path / "origin", *libraries)
+    compile_c("int main(void) { return 0; }", "-Wl,--dynamic-linker=/lib/none.so", "-o", tmp_path / "start")
+    (tmp_path / "out").symlink_to("/opt/none")
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "null").symlink_to("/dev/null")  # the jail's own: no hole
+    files = [
+        entry
+        for entry in entries_below(tmp_path, os.fsencode(tmp_path), parents=True)
+        if not entry.path.endswith(b"/libhole.so")
+    ]
+    known = {entry.path: entry for entry in base_manifest.files}
+    known.update((entry.path, entry) for entry in files)
+    manifest = replace(base_manifest, files=tuple(known[path] for path in sorted(known)))
+    check = check_manifest(manifest, database=open_database(), run=False)
+    found = {
+        (os.fsdecode(f.path), f.kind, os.fsdecode(f.wanted))
+        for f in check.findings
+        if f.path.startswith(os.fsencode(tmp_path))
+    }
+    assert found == {
+        *((f"{tmp_path}/{name}", "interpreter", wanted) for name, (_, wanted) in SCRIPTS.items()),
+        (f"{tmp_path}/origin", "library", "libhole.so"),
+        (f"{tmp_path}/start", "interpreter", "/lib/none.so"),
+        (f"{tmp_path}/out", "link", "/opt/none"),
+        (f"{tmp_path}/round", "link", "round"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [
+        (b"python3", b"python3"),
+        (b"python3 -x", b"python3 -x"),  # without -S all of it is the name, by execve(2)
+        (b"-S python3 -x", b"python3"),
+        (b"-Spython3", b"python3"),
+        (b"-S A=1 B= python3", b"python3"),
+        (b"-vS python3", b"python3"),
+        (b"", b""),
+    ],
+)
+def test_what_env_starts(arguments: bytes, program: bytes) -> None:
+    """Protects scripts that are found by name: env(1)."""
+    assert env_program(arguments) == program
+
+
+@pytest.mark.gate
+def test_without_rules_the_package_is_named(spack_manifest: Manifest) -> None:
+    """Protects the advice where a package is not in the set at all: the host's database knows it."""
+    gone = "libmpfr6:amd64"
+    files = tuple(
+        entry for entry in spack_manifest.files if gone not in entry.owners or entry.kind == "directory"
+    )
+    packages = tuple(package for package in spack_manifest.packages if package.key != gone)
+    check = check_manifest(
+        replace(spack_manifest, files=files, packages=packages), database=open_database(), run=False
+    )
+    assert {(f.kind, f.wanted, f.responsible, f.fix) for f in check.findings} == {
+        ("library", b"libmpfr.so.6", gone, 'add "libmpfr6" to [packages] of a whitelist')
+    }

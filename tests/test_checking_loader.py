@@ -1,0 +1,135 @@
+"""Libraries: the answer of `check` is the loader's own, asked in the jail by LD_TRACE_LOADED_OBJECTS."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.checking import open_loader
+from pkgjail.checking.elf import read_elf
+from pkgjail.checking.loading import Loader
+from pkgjail.manifest import write_manifest
+from pkgjail.model import FileEntry
+from pkgjail.names import Names
+from tests.checked_trees import entries_below
+
+if TYPE_CHECKING:
+    from pkgjail.model import Manifest
+    from tests.conftest import Caller
+
+_SCRIPT = """\
+while IFS= read -r program; do
+    echo "= $program"
+    LD_TRACE_LOADED_OBJECTS=1 "$program" < /dev/null 2>&1
+done
+"""
+_LINE = re.compile(r"\t(?:(?P<name>\S+) => )?(?P<path>\S+|not found)(?: \(0x[0-9a-f]+\))?")
+
+
+def traced(output: str) -> dict[str, dict[str, str]]:
+    """What the loader printed: program -> name -> path, or "not found".
+
+    Without what the kernel maps: the vdso, which has no file, and the loader itself.
+    """
+    programs: dict[str, dict[str, str]] = {}
+    for line in output.splitlines():
+        if line.startswith("= "):
+            programs[line[2:]] = {}
+            continue
+        match = _LINE.fullmatch(line)
+        assert match is not None, line
+        if not match["path"].startswith(("linux-vdso", "/lib64/ld-linux")):
+            *_, current = programs.values()
+            current[match["name"] or match["path"]] = match["path"]
+    return programs
+
+
+def said(loader: Loader, path: bytes) -> dict[str, str]:
+    """The same by `check`'s own search."""
+    trace = loader.trace(path)
+    return {
+        **{name.decode(): found.decode() for name, found in trace.found.items()},
+        **{name.decode(): "not found" for name in trace.missing},
+    }
+
+
+@pytest.mark.gate
+def test_the_loader_loads_what_is_said(caller: Caller, spack_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects the proof for libraries: for each program of `spack`, each name and the file that it gets."""
+    loader = open_loader(spack_manifest)
+    entries = {entry.path: entry for entry in spack_manifest.files}
+    programs = [p for p, elf in loader.objects.items() if elf.interpreter and entries[p].mode & 0o111]
+    write_manifest(spack_manifest, tmp_path / "m.jsonl")
+    names = b"".join(path + b"\n" for path in programs).decode()
+    ran = caller.pkgjail("run", tmp_path / "m.jsonl", "--", "sh", "-c", _SCRIPT, input=names)
+    assert ran.returncode == 0, ran.stderr
+    assert len(programs) > 300
+    assert traced(ran.stdout) == {path.decode(): said(loader, path) for path in programs}
+
+
+# What is compiled: a source's functions, then the linker's arguments; NAME is in DIRECTORY of the tree.
+_BUILD = """\
+d1/libb.so      b                   -shared -Wl,-soname,libb.so
+d3/libb.so      b                   -shared -Wl,-soname,libb.so
+d1/liba.so      a:b                 -shared -Ld1 -lb
+d4/liba.so      a:b                 -shared -Ld1 -lb -Wl,-rpath,$ORIGIN/../d1
+d2/libc1.so     c                   -shared -Wl,-soname,libc1.so
+d2/glibc-hwcaps/x86-64-v2/libc1.so c -shared -Wl,-soname,libc1.so
+d2/glibc-hwcaps/x86-64-v9/libc1.so c -shared -Wl,-soname,libc1.so
+d2/libn.so      n                   -shared
+bin/rpath       main:a              -Ld1 -la -Wl,--disable-new-dtags,-rpath,/opt/t/d1
+bin/runpath     main:a              -Ld1 -la -Wl,--enable-new-dtags,-rpath,/opt/t/d1
+bin/origin      main:a:b            -Ld1 -la -lb -Wl,-rpath,$ORIGIN/../d1
+bin/braces      main:a:b            -Ld1 -la -lb -Wl,-rpath,${ORIGIN}/../d1
+bin/own         main:a              -Ld4 -la -Wl,--disable-new-dtags,-rpath,/opt/t/d4:/opt/t/d3
+bin/first       main:a:b            -Ld1 -la -lb -Wl,-rpath,/opt/t/d3:/opt/t/d1
+bin/levels      main:c              -Ld2 -lc1 -Wl,-rpath,/opt/t/d2
+bin/slash       main:n              ./d2/libn.so
+bin/lib         main:b              -Ld1 -lb -Wl,-rpath,/opt/t/$LIB
+bin/nodefault   main                -z nodefaultlib
+lib/x86_64-linux-gnu/libb.so b      -shared -Wl,-soname,libb.so
+"""
+
+
+def build_tree(place: Path) -> None:
+    """Compile the rows of `_BUILD`; `main:a:b` is a main that calls a and b."""
+    for line in _BUILD.splitlines():
+        name, functions, *options = line.split()
+        head, *called = functions.split(":")
+        body = "".join(f"int {one}(void);" for one in called)
+        source = f"{body} int {head}(void) {{ return 0{''.join(f' + {one}()' for one in called)}; }}"
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        command = ["gcc", "-fPIC", "-x", "c", "-", "-x", "none", "-Wl,--allow-shlib-undefined", "-o", name]
+        subprocess.run([*command, *options], cwd=place, input=source, text=True, check=True)
+    (place / "linked").symlink_to("bin/origin")
+
+
+@pytest.mark.gate
+def test_rules_of_the_search(caller: Caller, base_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects each rule of ld.so(8) by itself: the loader is asked of programs made for it."""
+    place = tmp_path / "t"
+    place.mkdir()
+    build_tree(place)
+    made = entries_below(place, b"/opt/t")
+    objects = dict(open_loader(base_manifest).objects)
+    for entry in made:
+        if entry.kind == "regular":
+            with open(os.fsencode(place) + entry.path[len(b"/opt/t") :], "rb") as file:
+                elf = read_elf(file)
+            assert elf is not None
+            objects[entry.path] = elf
+    opt = FileEntry(path=b"/opt", kind="directory", mode=0o755)
+    host = Path("/etc/ld.so.conf.d/x86_64-linux-gnu.conf").read_bytes()
+    loader = Loader(Names([*base_manifest.files, opt, *made]), objects, lambda _: host)
+    write_manifest(base_manifest, tmp_path / "m.jsonl")
+    programs = sorted(path for path in objects if path.startswith(b"/opt/t/bin/"))
+    names = b"".join(path + b"\n" for path in programs).decode()
+    bind = ["--ro-bind", f"{place}:/opt/t"]
+    ran = caller.pkgjail("run", *bind, tmp_path / "m.jsonl", "--", "sh", "-c", _SCRIPT, input=names)
+    assert ran.returncode == 0, ran.stderr
+    assert traced(ran.stdout) == {path.decode(): said(loader, path) for path in programs}
