@@ -29,6 +29,7 @@ setup(
         "pkgjail.questions",
         "pkgjail.sandbox",
         "pkgjail.spack",
+        "pkgjail.verifying",
     ],
     package_data={
         "pkgjail": ["py.typed", "whitelists/*.toml", "blacklists/*.ignore"],

@@ -1,6 +1,6 @@
 """`make bench`: pkgjail beside the tools that do a part of the same work, in one run.
 
-    python benchmarks/run.py [--runs N] [--json] [--only resolve|databases|plans|entry|build]
+    python benchmarks/run.py [--runs N] [--json] [--only GROUP]
 
 Times are of whole processes, by the clock. "Cold" and "warm" mean pkgjail's cache of hashes; the
 kernel's page cache is warm throughout. Progress goes to standard error.
@@ -29,6 +29,7 @@ from benchmarks.building import build_subjects
 from benchmarks.databases import database_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
 from benchmarks.plans import plan_subjects
+from benchmarks.verifying import verify_subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
 GROWN = (1000, 100_000)
-GROUPS = ("resolve", "databases", "plans", "entry", "build")
+GROUPS = ("resolve", "databases", "plans", "verify", "entry", "build")
 SLOW_BUILDS = 5
 
 
@@ -273,6 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "plans"):
             with tempfile.TemporaryDirectory(prefix="pkgjail-bench-", dir="/dev/shm") as memory:
                 rows += measure("plans", plan_subjects(Path(memory)), options.runs)
+        if options.only in (None, "verify"):
+            rows += measure("verify", verify_subjects(PKGJAIL, place), options.runs)
         if options.only in (None, "entry"):
             found, said = entry_rows(place, options.runs)
             rows += found

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pkgjail.questions.diff import diff_manifests
     from pkgjail.questions.shape import shape_of
     from pkgjail.questions.why import why
+    from pkgjail.verifying import verify_manifest
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ __all__ = [
     "run_in_jail",
     "seal_host",
     "shape_of",
+    "verify_manifest",
     "why",
     "write_manifest",
 ]
@@ -98,6 +100,7 @@ _HOMES = {
     "run_in_jail": "jail",
     "shape_of": "questions.shape",
     "why": "questions.why",
+    "verify_manifest": "verifying",
 }
 
 

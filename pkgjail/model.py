@@ -247,6 +247,14 @@ class PackageDatabase(Protocol):
         """Those of `owned_paths` whose content the administrator may have changed."""
         ...
 
+    def digests(self, package: Package) -> Mapping[bytes, str]:
+        """What the package manager recorded of the content of `owned_paths` that the package brought.
+
+        `algorithm:digest in hex`, the algorithm as hashlib names it; not conffiles, and nothing at all
+        where there is no record.
+        """
+        ...
+
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """Every alternatives group of the root, by name."""
         ...

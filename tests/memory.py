@@ -209,6 +209,11 @@ class MemoryDatabase:
         """The paths marked `conffile`."""
         return self._records[package.key].conffiles
 
+    def digests(self, package: Package) -> dict[bytes, str]:
+        """None."""
+        del package
+        return {}
+
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """What the constructor was given."""
         return self._alternatives

@@ -235,6 +235,24 @@ def test_check_by_its_command(manifest: Path, tmp_path: Path, capfd: pytest.Capt
     assert all(finding["cause"] in text for finding in findings)
 
 
+def test_verify_by_its_command(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A manifest by name or from standard input; 1 where something differs, and JSON says the same."""
+    assert main(["verify", "--quick", str(manifest)]) == 0
+    assert "as the manifest says: " in capfd.readouterr().out
+    with manifest.open() as source:
+        monkeypatch.setattr(sys, "stdin", source)
+        assert main(["verify", "--quick", "--json", "-"]) == 0
+    assert json.loads(capfd.readouterr().out)["holds"]
+    assert main(["verify", str(manifest)]) == 3
+    assert "no digests" in capfd.readouterr().err
+    assert main(["verify", "--quick", "--root", "/var", "--all", str(manifest)]) == 1
+    captured = capfd.readouterr()
+    assert "no packages outside of the manifest can be named" in captured.err
+    assert "missing /usr/bin/bash (bash:amd64): there is no such regular" in captured.out
+
+
 def test_show_prints_tables(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(manifest)]) == 0
     short = capsys.readouterr().out

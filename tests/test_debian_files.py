@@ -42,6 +42,26 @@ def test_owned_paths(  # noqa: PLR0913, PLR0917
 
 
 @every_backend
+def test_digests(backend: str, tmp_path: Path) -> None:
+    """Protects the second witness: md5sums as dpkg writes them, diversions included; none is no error."""
+    info = "var/lib/dpkg/info"
+    sums = {f"{info}/bash.md5sums": f"{'0' * 32}  bin/sh\n{'1' * 32}  usr/x  y\n"}
+    lists = {
+        f"{info}/bash.list": "/bin/sh\n",
+        f"{info}/a:amd64.list": "",
+        f"{info}/a:amd64.md5sums": "2  z\n",
+    }
+    files = {**sums, **lists, "var/lib/dpkg/diversions": DIVERSIONS}
+    root = make_root(tmp_path, "bash 1 amd64", "a 1 amd64; Multi-Arch: same", "b 1 amd64", files=files)
+    (tmp_path / f"{info}/b.list").write_text("")
+    database = open_database(root, backend)
+    found = {key: dict(database.digests(package)) for key, package in database.packages.items()}
+    assert found["bash:amd64"] == {b"/bin/sh.distrib": f"md5:{'0' * 32}", b"/usr/x  y": f"md5:{'1' * 32}"}
+    assert found["a:amd64"] == {b"/z": "md5:2"}
+    assert found["b:amd64"] == {}
+
+
+@every_backend
 def test_lists_of_the_older_format(backend: str, tmp_path: Path) -> None:
     """Protects roots without `info/format`, where no list is named for an architecture."""
     files = {"var/lib/dpkg/info/format": "", "var/lib/dpkg/info/a.list": "/x\n"}

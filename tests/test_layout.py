@@ -36,7 +36,7 @@ ROWS = """
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions
     api jail
-    export checking
+    export checking verifying
     environments
     __init__
     commands

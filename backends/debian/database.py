@@ -97,6 +97,10 @@ class DebianDatabase:
         """The status file's Conffiles that the package still ships, where diversions have put them."""
         return self._paths.conffiles(package)
 
+    def digests(self, package: Package) -> dict[bytes, str]:
+        """The package's md5sums file, where diversions have put what it lists."""
+        return self._paths.digests(package)
+
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """Every group of update-alternatives(1)."""
         return read_alternatives(self._root, self._root.admin(b"alternatives"))

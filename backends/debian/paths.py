@@ -78,6 +78,17 @@ class Paths:
                 found.add(self._diverted(name.encode("utf-8", "surrogateescape"), package))
         return frozenset(found) & frozenset(self.owned(package)) if found else frozenset()
 
+    def digests(self, package: Package) -> dict[bytes, str]:
+        """The package's md5sums file, which older packages may lack; deb-md5sums(5)."""
+        path = self._list_file(package)[: -len(b".list")] + b".md5sums"
+        found = {}
+        for line in self._root.read(path, missing=b"").split(b"\n"):
+            digest, _, name = line.partition(b"  ")
+            if name:
+                recorded = b"/" + name.removeprefix(b"./").lstrip(b"/")
+                found[self._diverted(recorded, package)] = f"md5:{digest.decode('ascii', 'replace')}"
+        return found
+
     def _list_file(self, package: Package) -> bytes:
         """Name the architecture too, as dpkg does where a package may be installed for several.
 

@@ -156,6 +156,11 @@ class PacmanDatabase:
         """The package's %BACKUP%: what pacman keeps when the administrator has changed it."""
         return self._list(package.key)[1]
 
+    def digests(self, package: Package) -> dict[bytes, str]:
+        """None: the record's digests are not read yet."""
+        del package
+        return {}
+
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """None: Arch has no such program."""
         return ()

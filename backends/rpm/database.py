@@ -142,6 +142,11 @@ class RpmDatabase:
         """The files that the spec file marks `%config`."""
         return frozenset(path for flags, path in self._installed.files(package) if flags & _CONFIG)
 
+    def digests(self, package: Package) -> dict[bytes, str]:
+        """None: the record's digests are not read yet."""
+        del package
+        return {}
+
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """Every group of alternatives(8), or of openSUSE's update-alternatives(1)."""
         return self._groups

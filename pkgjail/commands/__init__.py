@@ -26,6 +26,7 @@ VERBS = (
     "diff",
     "graph",
     "check",
+    "verify",
     "run",
     "shell",
     "build",
@@ -44,7 +45,7 @@ _EPILOG = """\
 exit status:
   0    done
   1    the work could not be done (unmet requirements, a file that cannot be read or written);
-       check: there are findings
+       check: there are findings; verify: there are differences
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem is printed
   3    this host cannot (no package database)
   130  interrupted

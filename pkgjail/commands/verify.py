@@ -1,0 +1,141 @@
+"""`pkgjail verify`: a host or a tree, held against a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.commands.console import ConsoleReporter
+
+if TYPE_CHECKING:
+    from pkgjail.model import Manifest
+    from pkgjail.verifying import Difference, Verification
+
+_DESCRIPTION = """\
+Hold a host, or a tree, against a manifest: what is missing, what was changed (content, mode, kind, a
+link's target), and what is there besides in the directories of the set. Of each difference it says what
+the package manager's own record knows. By default every file is read and hashed.
+"""
+_EPILOG = """\
+exit status: 0 it is as the manifest says, 1 there are differences
+
+examples:
+  pkgjail verify spack.manifest.jsonl
+  ssh build1 cat spack.manifest.jsonl | pkgjail verify -
+  pkgjail verify --root /srv/jail --quick --json spack.manifest.jsonl
+
+docs/verify.md tells what counts as a difference, and what is known of extra names.
+"""
+_SHOWN = 50
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "verify",
+        help="hold a host or a tree against a manifest",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest, or - for standard input")
+    parser.add_argument("--root", default="/", metavar="DIR", help="verify this tree, not the host")
+    parser.add_argument(
+        "--quick", action="store_true", help="look at kinds, modes, sizes and links alone, and read no file"
+    )
+    parser.add_argument(
+        "--packages",
+        action="store_true",
+        help="hold every file against its package's record too, not the changed ones alone",
+    )
+    extra = parser.add_mutually_exclusive_group()
+    extra.add_argument("--no-extra", action="store_true", help="do not look for names besides")
+    extra.add_argument(
+        "--strict",
+        action="store_true",
+        help="count every name besides, also on a host where nobody knows which came later",
+    )
+    parser.add_argument("--all", action="store_true", help=f"every line, not the first {_SHOWN} of each sort")
+    parser.add_argument("--json", action="store_true", help="print all as JSON")
+    parser.set_defaults(run=run, failure=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify, and print what was found; 1 where that is anything."""
+    from pkgjail.commands.check import database_or_none
+    from pkgjail.verifying import verify_manifest
+
+    manifest = _read(arguments.manifest)
+    root = os.fsencode(os.path.realpath(arguments.root))
+    with ConsoleReporter() as reporter:
+        found = verify_manifest(
+            manifest,
+            root=root,
+            quick=arguments.quick,
+            packages=arguments.packages,
+            extra=not arguments.no_extra,
+            strict=arguments.strict,
+            database=database_or_none(root, reporter),
+            reporter=reporter,
+        )
+        if found.unread:
+            reporter.warn(f"the content of {len(found.unread):,} files was not compared (--json names them)")
+    if arguments.json:
+        json.dump(_facts(found), sys.stdout, indent=2)
+        print()
+    else:
+        _print(found, None if arguments.all else _SHOWN)
+    return 0 if found.holds else 1
+
+
+def _read(name: str) -> Manifest:
+    from pkgjail.manifest import parse_manifest, read_manifest
+
+    return parse_manifest(sys.stdin.buffer.read(), "standard input") if name == "-" else read_manifest(name)
+
+
+def _facts(found: Verification) -> dict[str, Any]:
+    from pkgjail.model import text_path
+
+    return {
+        "holds": found.holds,
+        "differences": [_row(one) for one in found.differences],
+        "extras": [_row(one) for one in found.extras],
+        "beside": [_row(one) for one in found.beside],
+        "unread": [text_path(path) for path in found.unread],
+        "names": found.names,
+        "hashed": found.hashed,
+    }
+
+
+def _row(one: Difference) -> dict[str, Any]:
+    from pkgjail.model import text_path
+
+    return {
+        "path": text_path(one.path),
+        "what": one.what,
+        "detail": one.detail,
+        "owners": list(one.owners),
+        "witness": one.witness,
+    }
+
+
+def _print(found: Verification, most: int | None) -> None:
+    from pkgjail.commands.check import shown
+
+    for group in (found.differences, found.extras):
+        for one in group[:most]:
+            owners = f" ({', '.join(one.owners)})" if one.owners and one.what != "extra" else ""
+            witness = f"; {one.witness}" if one.witness else ""
+            print(f"{one.what} {shown(one.path)}{owners}: {one.detail}{witness}")
+        if most is not None and len(group) > most:
+            print(f"and {len(group) - most:,} more (--all)")
+    looked = f"{found.names:,} names, {found.hashed:,} files read"
+    beside = f"; {len(found.beside):,} other names beside them" if found.beside else ""
+    if found.holds:
+        print(f"as the manifest says: {looked}{beside}")
+    else:
+        print(f"{len(found.differences):,} differences, {len(found.extras):,} extra; {looked}{beside}")

@@ -1,0 +1,82 @@
+"""Names beside those of a manifest, in its directories."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.names import Names
+from pkgjail.seals import is_directory, is_variable, load_seal, names_in, seal_key
+from pkgjail.verifying.record import Difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pkgjail.model import Manifest, PackageDatabase
+    from pkgjail.seals import Seal
+
+
+def find_extras(
+    manifest: Manifest, root: bytes, database: PackageDatabase | None, *, strict: bool
+) -> Iterator[Difference]:
+    """The names below the real path `root` that the manifest neither has nor has dropped.
+
+    They are looked for where `pkgjail.seals` looks: not in parts of a host where names come and go while
+    it runs. Where this host was sealed for the manifest, only what came later is told. Of a host with
+    packages that was not sealed nobody knows what came later: there, unless `strict`, names of other
+    packages and of none are merely beside. Of a directory its own name is told, not what is in it.
+    """
+    seal = load_seal(seal_key(manifest.files, root))
+    names = {entry.path for entry in manifest.files}
+    passed = names | {dropped.path for dropped in manifest.dropped}
+    found = [path for path in _names(manifest, root, seal) if path not in passed]
+    # dpkg lists what it installed by older names too (/bin/x for /usr/bin/x).
+    aliases = _aliases(manifest)
+    spellings = {path: tuple(_spellings(path, aliases)) for path in found}
+    owners: Mapping[bytes, str] = {}
+    if database is not None:
+        owners = database.owners({one for each in spellings.values() for one in each})
+    packages = {package.key for package in manifest.packages}
+    for path, spelled in spellings.items():
+        owner = next((owners[one] for one in spelled if one in owners), "")
+        yield Difference(
+            path=path,
+            what="extra",
+            detail=_detail(owner, owner in packages, sealed=seal is not None),
+            owners=(owner,) if owner else (),
+            beside=seal is None and database is not None and owner not in packages and not strict,
+        )
+
+
+def _spellings(path: bytes, aliases: tuple[tuple[bytes, bytes], ...]) -> Iterator[bytes]:
+    yield path
+    yield from (alias + path[len(real) :] for real, alias in aliases if path.startswith(real))
+
+
+def _detail(owner: str, known: bool, *, sealed: bool) -> str:  # noqa: FBT001 - of the owner
+    since = ", and came after the manifest was made" if sealed else ""
+    if not owner:
+        return f"no package owns it{since}"
+    return f"it belongs to {owner}, which is {'' if known else 'not '}in the manifest{since}"
+
+
+def _names(manifest: Manifest, root: bytes, seal: Seal | None) -> Iterator[bytes]:
+    prefix = root.rstrip(b"/")
+    for entry in manifest.files:
+        place = prefix + entry.path
+        if entry.kind != "directory" or is_variable(entry.path) or not is_directory(place):
+            continue
+        before = {} if seal is None else seal.names.get(place, {})
+        above = entry.path.rstrip(b"/")
+        for name in names_in(place).keys() - before.keys():
+            path = above + b"/" + name
+            # The kernel's and the host's own directories, such as /proc, are no more in / than in a jail's.
+            if not (above == b"" and is_variable(path)):
+                yield path
+
+
+def _aliases(manifest: Manifest) -> tuple[tuple[bytes, bytes], ...]:
+    """The directories that links of the root directory stand for: (b"/usr/bin/", b"/bin/")."""
+    names = Names(manifest.files)
+    links = (e.path for e in manifest.files if e.kind == "symlink" and os.path.dirname(e.path) == b"/")
+    return tuple((names.find(path).place + b"/", path + b"/") for path in links)
