@@ -53,4 +53,7 @@ setup(
         "spack.config": ["pkgjail = pkgjail.spack.hook:go_inside"],
         "spack.extensions": ["pkgjail = pkgjail.spack.hook:extension_paths"],
     },
+    extras_require={
+        "sbom": ["cyclonedx-python-lib>=8", "packageurl-python>=0.11", "spdx-tools>=0.8.2"],
+    },
 )

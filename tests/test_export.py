@@ -546,7 +546,12 @@ REFUSED = [
     pytest.param(
         "landlock", [regular(b"/no-such", b"")], "/no-such to landlock: it is gone", id="landlock: gone"
     ),
-    pytest.param("tar", [], "the forms are bwrap, fstab, landlock, mtree, nspawn, sha256sums", id="unknown"),
+    pytest.param(
+        "tar",
+        [],
+        "the forms are bwrap, cyclonedx, fstab, landlock, mtree, nspawn, sha256sums, spdx",
+        id="unknown",
+    ),
 ]
 
 

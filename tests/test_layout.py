@@ -55,11 +55,14 @@ USERS_OF_THE_SANDBOX = {
 PLACES = {
     "apt_pkg": "backends/apt.py",
     "argcomplete": "commands/",
+    "cyclonedx": "export/cyclonedx.py",
     "debian": "backends/dpkg.py",
     "elftools": "checking/elf.py",
     "networkx": "graph.py",
+    "packageurl": "export/",
     "pathspec": "patterns.py",
     "rich": "commands/",
+    "spdx_tools": "export/spdx.py",
     "tomli": "policy/",
     "tomllib": "policy/",
     "typing_extensions": "",  # anywhere, as it is for type checkers alone

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Write a manifest for another program to read: arguments for bubblewrap, settings for systemd-nspawn,
 lines for fstab, a specification for mtree and bsdtar, a list for sha256sum, read rules for Spack's
-Landlock sandbox. A name that a form can't carry is an error, and never left out.
+Landlock sandbox, a bill of materials in SPDX or CycloneDX. A name that a form can't carry is an error,
+and never left out.
 """
 _EPILOG = """\
 examples:
   pkgjail export base.manifest.jsonl --format sha256sums -o base.sha256
+  pkgjail export base.manifest.jsonl --format cyclonedx -o base.cdx.json
   pkgjail export base.manifest.jsonl --format bwrap --at entry --skeleton -o base.bwrap
   pkgjail export base.manifest.jsonl --format fstab --at /srv/jail --skeleton -o jail.fstab
 
@@ -27,7 +29,8 @@ docs/export.md tells how each is used, and what it does not do.
 """
 # Spelled out here, so that the parser needs nothing of what does the work; a test holds the two
 # together.
-FORMATS = ("bwrap", "fstab", "landlock", "mtree", "nspawn", "sha256sums")
+FORMATS = ("bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
+_OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
 _WITH_SKELETON = ("bwrap", "fstab", "nspawn")
 
 
@@ -98,5 +101,5 @@ def _warn(manifest: Manifest, form: str, at: bytes | None) -> None:
         if form == "bwrap" and at is None and left_out:
             reporter.warn(f"{left_out} files made at entry are left out; --at DIR --skeleton brings them")
         without = sum(1 for e in manifest.files if e.kind == "regular" and e.sha256 is None)
-        if form == "sha256sums" and without:
+        if form in _OF_DIGESTS and without:
             reporter.warn(f"{without} files without a digest are left out")

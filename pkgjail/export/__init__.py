@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pkgjail.errors import InputError, Problem
-from pkgjail.export import bwrap, fstab, landlock, mtree, nspawn, sha256sums
+from pkgjail.export import bwrap, fstab, landlock, mtree, nspawn, sbom, sha256sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 _WRITERS: dict[str, Callable[[Manifest, bytes, bytes | None], bytes]] = {
     "bwrap": bwrap.write,
+    "cyclonedx": sbom.write_cyclonedx,
     "fstab": fstab.write,
     "landlock": landlock.write,
     "mtree": mtree.write,
     "nspawn": nspawn.write,
     "sha256sums": sha256sums.write,
+    "spdx": sbom.write_spdx,
 }
 
 FORMS = tuple(_WRITERS)
@@ -42,11 +44,12 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
 
     Returns:
         The same bytes for the same arguments, but for "landlock", which looks at the files below
-        `root`.
+        `root`. "spdx" reads them all, for a digest that the manifest does not have.
 
     Raises:
         InputError: the form is unknown, or it cannot carry this manifest; every name that it
             cannot carry is told.
+        PkgjailError: a library that the form needs is not installed.
 
     """
     writer = _WRITERS.get(form)

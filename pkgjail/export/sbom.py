@@ -1,0 +1,146 @@
+"""What the bills of materials share: names for packages and files, and libraries that may not be there.
+
+Both forms have their libraries, which come with `pip install 'pkgjail[sbom]'`; a manifest holds neither a
+time nor a random number, so neither do they: what a form insists on is derived from the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pkgjail.errors import InputError, PkgjailError, Problem
+from pkgjail.export.common import host_files, refuse
+from pkgjail.manifest import dump_manifest, manifest_digest
+from pkgjail.parallel import in_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.model import FileEntry, Manifest, Package
+
+# The time that both forms ask for; a manifest has none, so that its bytes are the same tomorrow.
+NO_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_LIBRARIES = frozenset({"cyclonedx", "packageurl", "spdx_tools", "jsonschema", "license_expression"})
+# The types of package URLs by os-release(5)'s ID; all others are Debian's kin.
+_TYPES = {
+    **dict.fromkeys(("arch", "archarm", "artix", "endeavouros", "manjaro"), "alpm"),
+    **dict.fromkeys(("almalinux", "amzn", "centos", "fedora", "ol", "rhel", "rocky", "sles"), "rpm"),
+}
+_SHARES = 16
+_BLOCK = 1 << 18
+
+
+def write_spdx(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
+    """SPDX 2.3 in JSON; see `pkgjail.export.spdx`. Raises as `hashed_files` and `sha1_digests`."""
+    del at
+    try:
+        from pkgjail.export import spdx
+    except ImportError as error:
+        raise _missing_library("spdx", error) from error
+    return spdx.document(manifest, root)
+
+
+def write_cyclonedx(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
+    """CycloneDX 1.6 in JSON; see `pkgjail.export.cyclonedx`. Raises as `hashed_files`."""
+    del root, at
+    try:
+        from pkgjail.export import cyclonedx
+    except ImportError as error:
+        raise _missing_library("cyclonedx", error) from error
+    return cyclonedx.document(manifest)
+
+
+def _missing_library(form: str, error: ImportError) -> PkgjailError | ImportError:
+    if (error.name or "").partition(".")[0] not in _LIBRARIES:
+        return error
+    return PkgjailError(
+        f"cannot export to {form}: the library {error.name!r} is not installed; "
+        "install it with: pip install 'pkgjail[sbom]'"
+    )
+
+
+def package_url(package: Package, manifest: Manifest) -> tuple[str, str, str, str, dict[str, str]]:
+    """Type, namespace, name, version and qualifiers of a package's URL (purl-spec, its list of types)."""
+    distribution = manifest.header.distribution
+    kind = "rpm" if distribution.id.startswith("opensuse") else _TYPES.get(distribution.id, "deb")
+    version, qualifiers = package.version, {"arch": package.architecture}
+    if kind == "rpm" and ":" in version:
+        qualifiers["epoch"], _, version = version.partition(":")
+    qualifiers["distro"] = "-".join(filter(None, (distribution.id, distribution.version)))
+    return kind, distribution.id, package.name, version, qualifiers
+
+
+def title(manifest: Manifest) -> str:
+    """The name of what is described: the whitelists."""
+    return "+".join(manifest.header.whitelists) or "manifest"
+
+
+def identity(manifest: Manifest) -> tuple[str, uuid.UUID]:
+    """The manifest's digest, and a UUID made of it (RFC 9562, version 5)."""
+    digest = manifest_digest(dump_manifest(manifest))
+    return digest, uuid.uuid5(uuid.NAMESPACE_URL, f"pkgjail:{digest}")
+
+
+def hashed_files(manifest: Manifest, form: str) -> list[FileEntry]:
+    """The regular files with a digest, which is what a bill of materials can tell.
+
+    Raises:
+        InputError: there are none, or names that are not UTF-8, which JSON can't carry.
+
+    """
+    files = [entry for entry in host_files(manifest) if entry.sha256 is not None]
+    if not files:
+        why = f"cannot export to {form}: the manifest has no digests; resolve it with them"
+        raise InputError([Problem("", why)])
+    refuse(form, [e.path for e in files if not _is_text(e.path)], "the name is not UTF-8")
+    return files
+
+
+def _is_text(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def sha1_digests(files: Sequence[FileEntry], root: bytes) -> dict[bytes, str]:
+    """The SHA-1 of each file, which SPDX asks for, of exactly the content that the manifest has.
+
+    Raises:
+        InputError: files below `root` are not there, or not as the manifest says; each is told.
+
+    """
+    pairs = [(entry.path, entry.sha256 or "") for entry in files]
+    shares = [pairs[start::_SHARES] for start in range(_SHARES)]
+    processes = min(len(os.sched_getaffinity(0)), _SHARES)
+    digests: dict[bytes, str] = {}
+    for found in in_processes(partial(_share, root.rstrip(b"/")), shares, processes, "hashing"):
+        digests.update(found)
+    lacking = sorted(path for path, _ in pairs if path not in digests)
+    refuse("spdx", lacking, "the file is not there, or not as the manifest says, so it has no SHA-1")
+    return digests
+
+
+def _share(prefix: bytes, share: Sequence[tuple[bytes, str]]) -> dict[bytes, str]:
+    return {
+        path: sha1 for path, wanted in share for sha1, sha256 in _digests(prefix + path) if sha256 == wanted
+    }
+
+
+def _digests(path: bytes) -> Iterator[tuple[str, str]]:
+    """Both digests of a file, or nothing where it cannot be read."""
+    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            while block := file.read(_BLOCK):
+                sha1.update(block)
+                sha256.update(block)
+    except OSError:
+        return
+    yield sha1.hexdigest(), sha256.hexdigest()
