@@ -10,7 +10,8 @@ DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip 
 	python3-apt python3-venv
 # What the tests need besides: what the shipped whitelist `build` names, and programs that they
 # compare with or look through.
-TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex gettext libtool m4 pkg-config graphviz \
+TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex gettext libtool m4 pkg-config \
+	chromium chromium-driver graphviz \
 	bubblewrap busybox-static createrepo-c db5.3-util dnf fakeroot libarchive-tools makepkg mtree-netbsd \
 	pacman-package-manager procps rpm strace systemd-container util-linux zlib1g-dev zypper
 LONG_TEST_PACKAGES = qemu-system-x86

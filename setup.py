@@ -27,6 +27,7 @@ setup(
         "pkgjail.manifest",
         "pkgjail.policy",
         "pkgjail.questions",
+        "pkgjail.report",
         "pkgjail.sandbox",
         "pkgjail.spack",
         "pkgjail.verifying",
@@ -35,6 +36,7 @@ setup(
         "pkgjail": ["py.typed", "whitelists/*.toml", "blacklists/*.ignore"],
         "pkgjail.manifest": ["schema.json"],
         "pkgjail.spack": ["extension/*/*/cmd/*.py"],
+        "pkgjail.report": ["assets/*", "assets/licences/*"],
     },
     install_requires=[
         "argcomplete>=3",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pkgjail.questions.shape import shape_of
     from pkgjail.questions.why import why
     from pkgjail.verifying import verify_manifest
+    from pkgjail.report import report_page
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ __all__ = [
     "read_manifest",
     "remove_chroot_environment",
     "remove_environment",
+    "report_page",
     "resolve",
     "resolve_closure",
     "run_in_jail",
@@ -97,6 +99,7 @@ _HOMES = {
     "read_manifest": "manifest",
     "remove_chroot_environment": "environments.isolation",
     "remove_environment": "environments.remove",
+    "report_page": "report",
     "run_in_jail": "jail",
     "shape_of": "questions.shape",
     "why": "questions.why",

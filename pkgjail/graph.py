@@ -236,8 +236,8 @@ def dominators(graph: nx.DiGraph[str]) -> dict[str, tuple[str, ...]]:
 
     rooted: nx.DiGraph[str] = nx.DiGraph()
     rooted.add_edges_from(graph.edges)
-    rooted.add_nodes_from(graph)
     start = "\0"  # in no name
+    rooted.add_nodes_from([start, *graph])
     rooted.add_edges_from([(start, node) for node, degree in graph.in_degree() if degree == 0])
     above = nx.immediate_dominators(rooted, start)
     found: dict[str, tuple[str, ...]] = {}

@@ -299,7 +299,7 @@ def test_completion_completes() -> None:
         text=True,
         check=False,
     )
-    assert sorted(ran.stdout.split()) == ["remove", "resolve"]
+    assert sorted(ran.stdout.split()) == ["remove", "report", "resolve"]
 
 
 def test_environment_variables(manifest: Path, capfd: pytest.CaptureFixture[str]) -> None:

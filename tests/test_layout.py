@@ -35,7 +35,7 @@ ROWS = """
     probe seals layers
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions
-    api jail
+    api jail report
     export checking verifying
     environments
     __init__

@@ -27,6 +27,7 @@ VERBS = (
     "graph",
     "check",
     "verify",
+    "report",
     "run",
     "shell",
     "build",

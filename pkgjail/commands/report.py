@@ -1,0 +1,57 @@
+"""`pkgjail report`: a manifest as one page for reviewers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_DESCRIPTION = """\
+Write a manifest as one HTML page for a browser: summary, sizes, who asks for what, every name with its
+reason, what was dropped and, with --against, what changed. The page needs no network and no other file.
+"""
+_EPILOG = """\
+examples:
+  pkgjail report spack.manifest.jsonl -o review.html
+  pkgjail report --against old.manifest.jsonl new.manifest.jsonl -o review.html
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "report",
+        help="write a manifest as a page to review",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_argument("--against", metavar="OLD", help="an older manifest to compare with")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="write the page here")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    parser.set_defaults(run=run, failure=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page, and say where."""
+    from pkgjail.backends import version_order
+    from pkgjail.manifest import dump_manifest, manifest_digest, read_manifest
+    from pkgjail.manifest.writer import replace_file
+    from pkgjail.report import report_page
+
+    manifest = read_manifest(arguments.manifest)
+    against = None if arguments.against is None else read_manifest(arguments.against)
+    page = report_page(
+        manifest,
+        manifest_digest(dump_manifest(manifest)),
+        against=against,
+        compare=version_order(manifest.header.distribution),
+    )
+    replace_file(arguments.output, page)
+    facts: dict[str, Any] = {"file": arguments.output, "bytes": len(page)}
+    print(json.dumps(facts, indent=2) if arguments.json else f"written to {arguments.output}")
+    return 0

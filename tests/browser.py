@@ -1,0 +1,67 @@
+"""A headless Chromium for tests of pages: what it drew, what it complained of, what it asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Debian's own; /dev/shm may be small in containers, and root has no sandbox of Chromium's.
+_BINARY, _DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+_OPTIONS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900")
+
+
+class Browser:
+    """A browser with one page at a time. Close it."""
+
+    def __init__(self) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = _BINARY
+        for option in _OPTIONS:
+            options.add_argument(option)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(_DRIVER))
+
+    def open(self, path: Path, scheme: str = "light") -> None:
+        """Show a file that sets `data-ready` at its end, to who prefers a colour scheme."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        self.driver.get(path.as_uri())
+        WebDriverWait(self.driver, 60).until(lambda _: self.js("document.documentElement.dataset.ready"))
+
+    def js(self, expression: str, *arguments: Any) -> Any:
+        """The value of an expression in the page; `a` are the arguments."""
+        return self.driver.execute_script(f"const a = arguments; return ({expression});", *arguments)
+
+    def text(self, selector: str) -> str:
+        """The text that an element shows."""
+        return str(self.js("document.querySelector(a[0]).innerText", selector))
+
+    def measures(self, name: str) -> list[float]:
+        """The durations, in milliseconds, that the page measured under a name."""
+        return list(self.js("performance.getEntriesByName(a[0]).map(one => one.duration)", name))
+
+    def complaints(self) -> list[str]:
+        """What is in the console."""
+        return [entry["message"] for entry in self._log("browser")]
+
+    def requests(self) -> list[str]:
+        """The addresses that were asked for since the last call."""
+        messages = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
+        return [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        return self.driver.get_log(kind)  # type: ignore[no-untyped-call,no-any-return]  # Selenium's
+
+    def close(self) -> None:
+        """End the browser."""
+        self.driver.quit()
