@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from pkgjail.questions.diff import diff_manifests
     from pkgjail.questions.shape import shape_of
     from pkgjail.questions.why import why
-    from pkgjail.verifying import verify_manifest
     from pkgjail.report import report_page
+    from pkgjail.verifying import verify_manifest
 
 __version__ = "0.1.0"
 
