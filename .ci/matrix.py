@@ -1,5 +1,7 @@
 """Run the tests on every Python from 3.9 to 3.13 that this machine has, and say which ran.
 
+    matrix.py [MINOR ...]       (9 and 13 for the oldest and the newest alone)
+
 An interpreter is looked for as `python3.N` in PATH and among pyenv's versions. Each gets a virtual
 environment of its own under .venv-matrix, kept for the next time.
 """
@@ -46,9 +48,10 @@ def test(interpreter: str, minor: int) -> bool:
 
 def main() -> int:
     """Run all; exit 1 if the tests failed on any."""
-    found = {minor: find(minor) for minor in MINORS}
+    asked = [int(word) for word in sys.argv[1:]] or MINORS
+    found = {minor: find(minor) for minor in asked}
     results = {minor: test(interpreter, minor) for minor, interpreter in found.items() if interpreter}
-    for minor in MINORS:
+    for minor in asked:
         outcome = {None: "not on this machine", True: "passed", False: "FAILED"}[results.get(minor)]
         print(f"Python 3.{minor}: {outcome}", flush=True)
     return 0 if all(results.values()) else 1
