@@ -12,6 +12,7 @@ import pytest
 from pkgjail.backends import open_database
 from pkgjail.checking import check_manifest
 from pkgjail.checking.scripts import env_program
+from pkgjail.manifest import dump_manifest
 from pkgjail.model import Dropped
 from tests.checked_trees import entries_below
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from pkgjail.checking import Check
     from pkgjail.model import Manifest
+    from tests.conftest import Caller
 
 _LIB = "/usr/lib/x86_64-linux-gnu"
 _GCC = "/usr/lib/gcc/x86_64-linux-gnu/12"
@@ -206,3 +208,41 @@ def test_without_rules_the_package_is_named(spack_manifest: Manifest) -> None:
     assert {(f.kind, f.wanted, f.responsible, f.fix) for f in check.findings} == {
         ("library", b"libmpfr.so.6", gone, 'add "libmpfr6" to [packages] of a whitelist')
     }
+
+
+_NOTE = """
+__asm__(".pushsection .note.dlopen, \\"a\\", %note\\n .balign 4\\n .long 4, 2f-1f, 0x407c0c0a\\n"
+        ".asciz \\"FDO\\"\\n 1: .asciz \\"{json}\\"\\n 2: .balign 4\\n .popsection");
+int main(void) {{ return 0; }}
+"""
+
+
+@pytest.mark.gate
+def test_what_is_loaded_if_it_is_there_makes_a_note(base_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects from findings that are none: a note of dlopen(3) names what a program can do without."""
+    said = r"[{{\\\"soname\\\":[\\\"{}\\\"],\\\"feature\\\":\\\"x\\\",\\\"priority\\\":\\\"suggested\\\"}}]"
+    for name, library in (("without", "libnone.so.1"), ("with", "libc.so.6")):
+        compile_c(_NOTE.format(json=said.format(library)), "-o", tmp_path / name)
+    known = {entry.path: entry for entry in base_manifest.files}
+    known.update((e.path, e) for e in entries_below(tmp_path, os.fsencode(tmp_path), parents=True))
+    manifest = replace(base_manifest, files=tuple(known[path] for path in sorted(known)))
+    check = check_manifest(manifest, run=False)
+    assert told(check) == []
+    notes = [note for note in check.notes if note.path.startswith(os.fsencode(tmp_path))]
+    assert [(note.path, note.wanted, note.cause) for note in notes] == [
+        (
+            os.fsencode(tmp_path / "without"),
+            b"libnone.so.1",
+            "its note says that it loads it for x (suggested)",
+        )
+    ]
+
+
+@pytest.mark.gate
+def test_anyone_checks_and_verifies(anyone: Caller, base_manifest: Manifest) -> None:
+    """Protects that no root is needed: what an ordinary user sees is enough."""
+    (anyone.home / "m.jsonl").write_bytes(dump_manifest(base_manifest))
+    checked = anyone.pkgjail("check", "m.jsonl")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    verified = anyone.pkgjail("verify", "--quick", "m.jsonl")
+    assert (verified.returncode, verified.stderr) == (0, "")

@@ -51,8 +51,8 @@ def compare_names(entries: Sequence[FileEntry], root: bytes, *, quick: bool, rep
         found = _lstat(prefix + entry.path)
         here = list(_metadata(entry, prefix + entry.path, found))
         differences += here
-        if entry.kind == "regular" and all(each.what == "mode" for each in here):
-            if entry.sha256 is None or (not quick and not os.access(prefix + entry.path, os.R_OK)):
+        if not quick and entry.kind == "regular" and all(each.what == "mode" for each in here):
+            if entry.sha256 is None or not os.access(prefix + entry.path, os.R_OK):
                 unread.append(entry.path)
             else:
                 content.append(entry)

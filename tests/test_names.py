@@ -1,0 +1,98 @@
+"""Where paths lead in a manifest: as the kernel would say, and never by a look at the host."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pkgjail.model import FileEntry
+from pkgjail.names import Names
+from tests.checked_trees import entries_below
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TREE = {
+    b"/": None,
+    b"/usr": None,
+    b"/usr/bin": None,
+    b"/usr/bin/bash": b"",
+    b"/bin": b"usr/bin",
+    b"/usr/bin/sh": b"bash",
+    b"/usr/bin/up": b"../../bin/sh",
+    b"/etc": b"/usr/../gone/x",
+    b"/round": b"round",
+    b"/top": b"/../../bin/bash",
+}
+
+
+def entry(path: bytes, content: bytes | None) -> FileEntry:
+    if content is None:
+        return FileEntry(path=path, kind="directory", mode=0o755)
+    if content:
+        return FileEntry(path=path, kind="symlink", mode=0o777, target=content)
+    return FileEntry(path=path, kind="regular", mode=0o755, size=0)
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "there"),
+    [
+        (b"/bin/bash", b"/usr/bin/bash", True),
+        (b"/bin/up", b"/usr/bin/bash", True),
+        (b"/bin", b"/usr/bin", True),
+        (b"/top", b"/usr/bin/bash", True),
+        (b"/usr/bin/.././bin//sh", b"/usr/bin/bash", True),
+        (b"/usr/bin/bash/", b"/usr/bin/bash/", False),  # no directory
+        (b"/usr/bin/bash/x", b"/usr/bin/bash/x", False),
+        (b"/etc/passwd", b"/gone", False),  # which the host has: that never counts
+        (b"/no/../usr", b"/no", False),  # the first that is missing, as path_resolution(7) has it
+    ],
+)
+def test_where_a_path_leads(path: bytes, place: bytes, there: bool) -> None:  # noqa: FBT001
+    """Protects every proof that rests on it: the end of the links, or the first name that is missing."""
+    found = Names(entry(name, content) for name, content in _TREE.items()).find(path)
+    assert (found.place, found.entry is not None, found.loop) == (place, there, False)
+
+
+def test_a_circle_is_told() -> None:
+    """Protects from endless work."""
+    found = Names(entry(name, content) for name, content in _TREE.items()).find(b"/round/x")
+    assert (found.entry, found.loop) == (None, True)
+
+
+_PART = st.sampled_from(["a", "b", "c", "..", "."])
+_RELATIVE = st.lists(_PART, min_size=1, max_size=4).map("/".join)
+
+
+@given(
+    links=st.dictionaries(st.sampled_from(["a", "b", "d/a", "d/c", "d/e/b"]), _RELATIVE, max_size=5),
+    path=st.lists(st.sampled_from(["a", "b", "c", "d", "e", "..", "."]), min_size=1, max_size=6).map(
+        "/".join
+    ),
+)
+def test_the_kernel_says_the_same(
+    tmp_path_factory: pytest.TempPathFactory, links: dict[str, str], path: str
+) -> None:
+    """Protects the rule for any links: the kernel is asked of a tree, which `..` may not leave here."""
+    top = tmp_path_factory.mktemp("t")
+    deep = top / "1/2/3/4/5/6/7/8/9"  # more than any `..` here climbs
+    (deep / "d/e").mkdir(parents=True)
+    for name, target in links.items():
+        (deep / name).symlink_to(target)
+    names = Names(entries_below(top, b"/t"))
+    inside = b"/t" + os.fsencode(deep)[len(os.fsencode(top)) :] + b"/" + path.encode()
+    found = names.find(inside)
+    assert (found.entry is not None, found.loop) == _by_the_kernel(deep, path)
+
+
+def _by_the_kernel(place: Path, path: str) -> tuple[bool, bool]:
+    try:
+        os.stat(f"{place}/{path}")
+    except OSError as error:
+        return False, error.errno == errno.ELOOP
+    return True, False
