@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -300,6 +301,28 @@ def test_completion_completes() -> None:
         check=False,
     )
     assert sorted(ran.stdout.split()) == ["remove", "report", "resolve"]
+
+
+def test_the_manual_page_is_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Groff sets it without a warning, and every line of each verb's help is in what it sets."""
+    assert main(["man"]) == 0
+    page = capsys.readouterr().out
+    groff = ["groff", "-man", "-ww", "-Kutf8", "-Tutf8", "-P-c", "-P-b", "-P-o", "-P-u", "-rLL=100n"]
+    done = subprocess.run(groff, input=page, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    plain = {" ".join(line.split()) for line in re.sub("[\u2010\u2212]", "-", done.stdout).splitlines()}
+    monkeypatch.setenv("COLUMNS", "80")  # argparse leaves two of them free
+    for verb in VERBS:
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert [line for line in told if line not in plain] == [], verb
+    assert "130 interrupted" in plain
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["man"]) == 0
+    assert capsys.readouterr().out == page
 
 
 def test_environment_variables(manifest: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -59,6 +60,22 @@ def test_who_reads_our_output_may_leave() -> None:
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (ran.returncode, [line for line in ran.stderr.splitlines() if "warning" not in line]) == (0, [])
+
+
+def test_no_color_is_heeded(base_manifest: Manifest, tmp_path: Path) -> None:
+    """https://no-color.org: on a terminal too there is no colour, and the tables fit its width."""
+    path = tmp_path / "m.jsonl"
+    write_manifest(base_manifest, path)
+    command = f"{sys.executable} -m pkgjail show {path}"
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "60"}
+    typescript = ["script", "-qec", command, "/dev/null"]
+    ran = subprocess.run(
+        typescript, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", ran.stdout)
+    assert "By package" in plain
+    assert re.findall(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7])[0-9;]*m", ran.stdout) == []
+    assert max(map(len, plain.splitlines()[3:])) <= 60
 
 
 def test_show_tells_what_is_unmet(

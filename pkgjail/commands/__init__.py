@@ -17,7 +17,7 @@ from pkgjail.commands.parser import Parser
 from pkgjail.errors import CommandError, InputError, PkgjailError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 VERBS = (
     "resolve",
@@ -38,6 +38,7 @@ VERBS = (
     "cache",
     "export",
     "completion",
+    "man",
 )
 
 _TAKE_COMMANDS = ("run", "enter")
@@ -66,6 +67,11 @@ start here:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
+    return make_parsers()[0]
+
+
+def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the whole command line, and those of its verbs."""
     parser = Parser(
         prog="pkgjail",
         description="Jails that show exactly the files of whitelisted packages, for honest builds.",
@@ -78,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
         module = import_module(f"pkgjail.commands.{verb}")
         module.add_parser(verbs)
         verbs.choices[verb].set_defaults(complain=verbs.choices[verb].error)
-    return parser
+    return parser, verbs.choices
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
