@@ -61,12 +61,13 @@ missing /usr/share/man/gcc absent of gcc
 
 
 class _Finding(NamedTuple):
-    file: bytes
+    path: bytes
     cause: str
+    responsible: str
     fix: str
 
 
-FINDINGS = [_Finding(b"/usr/bin/gcc", "<needs> libx.so", "bring libx")]
+FINDINGS = [_Finding(b"/usr/bin/gcc", "<needs> libx.so", "x.ignore:1: libx*", "bring libx")]
 
 
 def _hostile() -> Manifest:
@@ -208,7 +209,7 @@ def test_what_needs_no_script(opened: Browser) -> None:
     for section, parts in {
         "summary": ["4\npackages", "unmet", "gcc:amd64\tDepends: gone\t<not installed>", "sha256:abc"],
         "dropped": ["docs.ignore:4: /usr/share/doc/<b>\t1", "absent\t1"],
-        "findings": ["/usr/bin/gcc\t<needs> libx.so\tbring libx"],
+        "findings": ["/usr/bin/gcc\t<needs> libx.so\tx.ignore:1: libx*\tbring libx"],
         "difference": ["gcc:amd64\tchanged\t11 → 12", "package gcc:amd64 changed: 1 added, 2 changed"],
     }.items():
         for part in parts:
@@ -327,3 +328,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["report", str(new), "-o", str(page), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": str(page), "bytes": page.stat().st_size}
     assert main(["report", "/no/such", "-o", str(page)]) == 1
+
+
+def test_what_check_finds_is_in_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --check: the file, who took away what it lacks, and the fix; without, that nobody looked."""
+    manifest, page, blacklist = tmp_path / "m.jsonl", tmp_path / "review.html", tmp_path / "b.ignore"
+    blacklist.write_text("/usr/bin/perl\n")
+    assert main(["resolve", "base", "--no-hash", "--blacklist", str(blacklist), "-o", str(manifest)]) == 0
+    capsys.readouterr()
+    assert main(["report", "--check", str(manifest), "-o", str(page), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] > 0
+    text = page.read_text()
+    assert "b.ignore:1: /usr/bin/perl" in text
+    assert "not checked" not in text

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from pkgjail.checking import Finding
+    from pkgjail.model import Manifest
 
 _DESCRIPTION = """\
 Write a manifest as one HTML page for a browser: summary, sizes, who asks for what, every name with its
@@ -16,7 +20,7 @@ reason, what was dropped and, with --against, what changed. The page needs no ne
 _EPILOG = """\
 examples:
   pkgjail report spack.manifest.jsonl -o review.html
-  pkgjail report --against old.manifest.jsonl new.manifest.jsonl -o review.html
+  pkgjail report --check --against old.manifest.jsonl new.manifest.jsonl -o review.html
 """
 
 
@@ -31,6 +35,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
     parser.add_argument("--against", metavar="OLD", help="an older manifest to compare with")
+    parser.add_argument(
+        "--check", action="store_true", help="check whether the set is closed, and show what is found"
+    )
+    parser.add_argument("--root", default="/", metavar="DIR", help="where --check finds the manifest's files")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="write the page here")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.set_defaults(run=run, failure=0)
@@ -45,13 +53,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = read_manifest(arguments.manifest)
     against = None if arguments.against is None else read_manifest(arguments.against)
+    findings = _findings(manifest, arguments.root) if arguments.check else None
     page = report_page(
         manifest,
         manifest_digest(dump_manifest(manifest)),
         against=against,
         compare=version_order(manifest.header.distribution),
+        findings=findings,
     )
     replace_file(arguments.output, page)
     facts: dict[str, Any] = {"file": arguments.output, "bytes": len(page)}
+    if findings is not None:
+        facts["findings"] = len(findings)
     print(json.dumps(facts, indent=2) if arguments.json else f"written to {arguments.output}")
     return 0
+
+
+def _findings(manifest: Manifest, directory: str) -> tuple[Finding, ...]:
+    """What `pkgjail check` finds."""
+    from pkgjail.checking import check_manifest
+    from pkgjail.commands.check import database_or_none
+    from pkgjail.commands.console import ConsoleReporter
+
+    root = os.fsencode(os.path.realpath(directory))
+    with ConsoleReporter() as reporter:
+        database = database_or_none(root, reporter)
+        return check_manifest(manifest, root=root, database=database, reporter=reporter).findings

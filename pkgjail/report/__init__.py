@@ -32,21 +32,26 @@ _SOURCE_MAP = "//# sourceMappingURL="
 
 
 class Finding(Protocol):
-    """What a check of the manifest found: a file, what is wrong with it, and what mends that."""
+    """What a check of the manifest found, as `pkgjail.checking` tells it."""
 
     @property
-    def file(self) -> bytes:
-        """The path that it is about."""
+    def path(self) -> bytes:
+        """The file that lacks something."""
         ...
 
     @property
     def cause(self) -> str:
-        """What is wrong, and who is responsible."""
+        """What it lacks, and why."""
+        ...
+
+    @property
+    def responsible(self) -> str:
+        """The rule or the package that is responsible, or ""."""
         ...
 
     @property
     def fix(self) -> str:
-        """What mends it."""
+        """The way out."""
         ...
 
 

@@ -85,8 +85,8 @@ def findings_section(findings: Sequence[Finding] | None) -> str:
         return "<p>This manifest was not checked for this page.</p>"
     if not findings:
         return "<p>The set is closed: the check found nothing.</p>"
-    rows = ((text_path(one.file), one.cause, one.fix) for one in findings)
-    return table(f"{len(findings):,} findings", ("file", "what is wrong", "what mends it"), rows)
+    rows = ((text_path(one.path), one.cause, one.responsible, one.fix) for one in findings)
+    return table(f"{len(findings):,} findings", ("file", "cause", "responsible", "fix"), rows)
 
 
 def difference_section(difference: Difference | None) -> str:
