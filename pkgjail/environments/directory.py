@@ -21,7 +21,7 @@ from pkgjail.sandbox import syscalls as sc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.environments.record import Record
+    from pkgjail.environments.record import Head, Record
 
 _WITHIN = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -30,6 +30,9 @@ _WHY_NOT = {
     errno.EXDEV: "it is a mount point; unmount it, or name a directory in it",
     errno.ENOTDIR: "it is no directory",
 }
+
+
+_INTERRUPTED = {JOURNAL: "its build was interrupted", REMOVING: "its removal was interrupted"}
 
 
 class Place(NamedTuple):
@@ -183,3 +186,36 @@ def read_file(place: Place, name: bytes) -> bytes | None:
         return None
     with open(descriptor, "rb") as file:
         return file.read()
+
+
+def whole_record(place: Place) -> Record:
+    """The record of an environment that can be entered.
+
+    Raises:
+        InputError: there is no environment, or its build or removal was interrupted.
+
+    """
+    state = state_of(place, "enter")
+    if state.record is None or state.file in _INTERRUPTED:
+        path = text_path(place.path)
+        raise InputError(
+            [
+                Problem(
+                    "",
+                    f"cannot enter {path}: {_INTERRUPTED[state.file]}; take away what is left with "
+                    f"'pkgjail remove {path}', and build it again",
+                )
+            ]
+        )
+    return state.record
+
+
+def read_head(directory: bytes) -> Head:
+    """The options that an environment was built with, and what else stands at the head of its record.
+
+    Raises:
+        InputError: there is no environment, or its build or removal was interrupted.
+
+    """
+    with opened(directory, "enter") as place:
+        return whole_record(place).head

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.environments.copied import copied_manifest
-from pkgjail.environments.directory import lock, opened, read_file, state_of
+from pkgjail.environments.directory import lock, opened, read_file, read_head, whole_record
 from pkgjail.environments.looking import tampered
-from pkgjail.environments.record import JOURNAL, MANIFEST, REMOVING, TREE
-from pkgjail.errors import DriftError, InputError, JailError, Problem, SurpriseError
+from pkgjail.environments.record import MANIFEST, TREE
+from pkgjail.errors import DriftError, JailError, SurpriseError
 from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.model import JailOptions, text_path
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pkgjail.jail import Jail
     from pkgjail.model import Manifest
     from pkgjail.reporter import Reporter
-
-_INTERRUPTED = {JOURNAL: "its build was interrupted", REMOVING: "its removal was interrupted"}
 
 
 def enter_environment(
@@ -59,15 +57,25 @@ def enter_environment(
     """
     with opened(directory, "enter") as place:
         lock(place, "enter", alone=False)
-        whole = _whole_record(place)
-        manifest = _manifest(place, whole)
-        merged = _merged(whole.head, options or JailOptions())
-        _refuse_open_tree(place, merged)
-        if whole.head.form == "copy":
-            jail = _jail_of_copy(manifest, merged, place.path + b"/" + TREE, reporter)
-        else:
-            jail = prepare_jail(manifest, merged, root=whole.head.root, reporter=reporter)
+        jail, _ = jail_in(place, options or JailOptions(), reporter)
         return jail.run(argv, terminal=terminal)
+
+
+def jail_in(place: Place, options: JailOptions, reporter: Reporter = SILENT) -> tuple[Jail, str]:
+    """The jail of an environment whose directory is held and locked, and its form.
+
+    Raises:
+        PkgjailError: as `enter_environment`.
+
+    """
+    whole = whole_record(place)
+    manifest = _manifest(place, whole)
+    merged = _merged(whole.head, options)
+    _refuse_open_tree(place, merged)
+    if whole.head.form == "copy":
+        return _jail_of_copy(manifest, merged, place.path + b"/" + TREE, reporter), "copy"
+    jail = prepare_jail(manifest, merged, root=whole.head.root, reporter=reporter)
+    return jail, whole.head.form
 
 
 def _jail_of_copy(manifest: Manifest, options: JailOptions, tree: bytes, reporter: Reporter) -> Jail:
@@ -82,22 +90,6 @@ def _jail_of_copy(manifest: Manifest, options: JailOptions, tree: bytes, reporte
         seal_host(manifest.files, tree)
         options = replace(options, verify=options.verify or "all")
         return prepare_jail(manifest, options, root=tree, reporter=reporter)
-
-
-def _whole_record(place: Place) -> Record:
-    state = state_of(place, "enter")
-    if state.record is None or state.file in _INTERRUPTED:
-        path = text_path(place.path)
-        raise InputError(
-            [
-                Problem(
-                    "",
-                    f"cannot enter {path}: {_INTERRUPTED[state.file]}; take away what is left with "
-                    f"'pkgjail remove {path}', and build it again",
-                )
-            ]
-        )
-    return state.record
 
 
 def _manifest(place: Place, whole: Record) -> Manifest:
@@ -136,17 +128,6 @@ def _refuse_open_tree(place: Place, options: JailOptions) -> None:
             )
 
 
-def read_head(directory: bytes) -> Head:
-    """The options that an environment was built with, and what else stands at the head of its record.
-
-    Raises:
-        InputError: there is no environment, or its build or removal was interrupted.
-
-    """
-    with opened(directory, "enter") as place:
-        return _whole_record(place).head
-
-
 def read_built_manifest(directory: bytes) -> Manifest:
     """The manifest that an environment was built of.
 
@@ -155,7 +136,7 @@ def read_built_manifest(directory: bytes) -> Manifest:
 
     """
     with opened(directory, "enter") as place:
-        return _manifest(place, _whole_record(place))
+        return _manifest(place, whole_record(place))
 
 
 def bound_directory(directory: bytes, wanted: bytes) -> bytes:

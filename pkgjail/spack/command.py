@@ -273,7 +273,8 @@ def _tell(name: str, state: State | None) -> int:
 
 
 def _contents(state: State) -> str:
-    from pkgjail.environments.enter import read_built_manifest, read_head
+    from pkgjail.environments.directory import read_head
+    from pkgjail.environments.enter import read_built_manifest
 
     directory = os.fsencode(state.environment)
     head, manifest = read_head(directory), read_built_manifest(directory)

@@ -6,7 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.environments.enter import enter_environment, read_head
+from pkgjail.environments.again import enter_again
+from pkgjail.environments.directory import read_head
 from pkgjail.environments.isolation import VARIABLE
 from pkgjail.model import JailOptions
 from pkgjail.spack.instance import binds_of, make_directories, shows
@@ -32,7 +33,7 @@ def enter(state: State, instance: Instance, argv: Sequence[str]) -> int:
     Where the command has a terminal on all three of its descriptors it gets one of its own inside.
 
     Raises:
-        PkgjailError, OSError: as `enter_environment`.
+        PkgjailError, OSError: as `enter_again`.
 
     """
     make_directories(instance)
@@ -48,7 +49,7 @@ def enter(state: State, instance: Instance, argv: Sequence[str]) -> int:
     terminal = all(os.isatty(number) for number in (0, 1, 2))
     sys.stdout.flush()
     sys.stderr.flush()
-    return enter_environment(directory, argv, options, terminal=terminal)
+    return enter_again(directory, argv, options, terminal=terminal)
 
 
 def variables_inside(variables: Mapping[str, str], state: State, instance: Instance) -> dict[str, str]:

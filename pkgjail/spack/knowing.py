@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.dirstate import TICKS_NS, changed, observe
-from pkgjail.environments.enter import read_built_manifest, read_head
+from pkgjail.environments.directory import read_head
 from pkgjail.errors import PkgjailError
 from pkgjail.spack.hook import extension_paths
 from pkgjail.spack.instance import Instance, binds_of, make_directories, parse_instance
@@ -64,6 +63,8 @@ def remember(state: State, instance: Instance) -> Known:
 
 def _with_outside(state: State, instance: Instance) -> Known:
     make_directories(instance)
+    from pkgjail.environments.enter import read_built_manifest
+
     directory = os.fsencode(state.environment)
     binds = (*read_head(directory).binds, *binds_of(instance))
     found = find_outside(instance.tools, read_built_manifest(directory), binds)
@@ -129,6 +130,8 @@ def _key(state: State, python: str, telling: Sequence[str], variables: Mapping[s
 def _ask(root: str, python: str, telling: Sequence[str]) -> dict[str, Any]:
     """Have Spack load the extension and tell; once with what is installed, else with the folder named."""
     script = os.path.join(root, "bin", "spack")
+    import subprocess
+
     done = None
     for more in ([], extension_option(extension_paths(root)[0])):
         command = [python, script, *telling, *more, "jail", "--describe"]

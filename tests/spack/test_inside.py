@@ -121,6 +121,14 @@ def test_what_cannot_be_bound_is_asked_for_by_name(spack: Spack) -> None:
     assert spack("python", "-c", code).stdout == "True 1\n['lo']\n"
 
 
+def test_an_environment_that_was_replaced_is_not_entered_as_it_was(spack: Spack) -> None:
+    """How it was entered before is kept, but for no longer than its record."""
+    code = "import os; print(os.environ['X'])"
+    for value in ("1", "2"):
+        spack.build("--env", f"X={value}", "--force")
+        assert [spack("python", "-c", code).stdout for _ in range(2)] == [value + "\n"] * 2
+
+
 def test_run_and_cli_and_status(spack: Spack) -> None:
     """A command, a shell, and where one is: from outside and from inside."""
     spack.build()
