@@ -35,7 +35,7 @@ def test_a_command_goes_inside_exactly_once(spack: Spack, hook: str, way: str) -
     log = spack.root / "log"
     code = f"import os; print(os.uname().nodename, file=open({str(log)!r}, 'a'))"
     if way == "nested":
-        code += f"; os.system({spack.script!r} + ' python -c ' + {json.dumps(json.dumps(WHERE))})"
+        code += f"; _ = os.system({spack.script!r} + ' python -c ' + {json.dumps(json.dumps(WHERE))})"
     if way == "setup-env.sh":
         command = ["bash", "-c", '. "$1"; spack python -c "$2"', "-"]
         command += [str(spack.root / "share" / "spack" / "setup-env.sh"), code]
