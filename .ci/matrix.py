@@ -16,7 +16,7 @@ from pathlib import Path
 
 MINORS = range(9, 14)
 TOP = Path(__file__).resolve().parent.parent
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extensions", "PyYAML",
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "selenium", "typing_extensions", "PyYAML",
          "cyclonedx-python-lib[json-validation]", "packageurl-python", "spdx-tools")  # fmt: skip
 
 
