@@ -42,7 +42,12 @@ def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) ->
         facts.scripts.update(result.scripts)
         facts.unreadable.update(result.unreadable)
         reporter.progress("reading", done, len(shares))
-    return facts
+    # By path, for the same findings each time: shares are done in any order.
+    return Facts(
+        dict(sorted(facts.objects.items())),
+        dict(sorted(facts.scripts.items())),
+        dict(sorted(facts.unreadable.items())),
+    )
 
 
 def _read_share(prefix: bytes, paths: Sequence[bytes]) -> Facts:
