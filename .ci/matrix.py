@@ -17,7 +17,7 @@ from pathlib import Path
 MINORS = range(9, 14)
 TOP = Path(__file__).resolve().parent.parent
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extensions", "PyYAML")
-# These want a browser's driver or validators, which pip of older Pythons resolves in minutes: see 'make test'.
+# These want a browser's driver or validators, which old versions of pip resolve in minutes: see 'make test'.
 ELSEWHERE = ("tests/test_report.py", "tests/test_sbom.py")
 
 
