@@ -53,6 +53,7 @@ class _Lines:
         self._lines = data.split(b"\n")[:-1]
 
     def take(self, what: str) -> bytes:
+        """The next line, which should be `what`. Raises `ValueError` at the end."""
         self.number += 1
         if self.number > len(self._lines):
             raise ValueError(f"the file ends where {what} should stand")

@@ -115,6 +115,7 @@ class _RealPaths:
         self._directories: dict[bytes, bytes] = {}
 
     def of(self, path: bytes) -> bytes:
+        """The path as the host has it, its directory's links followed; each directory once."""
         directory, _, name = path.rpartition(b"/")
         if directory not in self._directories:
             real = os.path.realpath(self._prefix + directory)

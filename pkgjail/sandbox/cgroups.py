@@ -19,6 +19,8 @@ import os
 import re
 import select
 
+from pkgjail.sandbox.kernel import write_setting
+
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +53,7 @@ class Jail:
 
     def set(self, name: str, content: bytes) -> None:
         """Write one of the group's settings. Raises `OSError` with the file's name."""
-        _write(self.path + b"/" + name.encode(), content)
+        write_setting(self.path + b"/" + name.encode(), content)
 
     def can_limit_swap(self) -> bool:
         """Whether the kernel counts swap by groups."""
@@ -179,9 +181,9 @@ def _divide(base: bytes, controllers: Iterable[str]) -> None:
     if inside:
         with contextlib.suppress(FileExistsError):
             os.mkdir(base + b"/" + _CALLER, 0o755)
-        _write(base + b"/" + _CALLER + b"/cgroup.procs", b"0")
+        write_setting(base + b"/" + _CALLER + b"/cgroup.procs", b"0")
     if missing:
-        _write(base + b"/cgroup.subtree_control", " ".join(f"+{name}" for name in missing).encode())
+        write_setting(base + b"/cgroup.subtree_control", " ".join(f"+{name}" for name in missing).encode())
 
 
 def _undivide(base: bytes) -> None:
@@ -193,9 +195,9 @@ def _undivide(base: bytes) -> None:
         # A group that held a process had none enabled, so all of these came with the leaf.
         enabled = _read(base + b"/cgroup.subtree_control").split()
         if enabled:
-            _write(base + b"/cgroup.subtree_control", b" ".join(b"-" + name for name in enabled))
+            write_setting(base + b"/cgroup.subtree_control", b" ".join(b"-" + name for name in enabled))
         if str(os.getpid()).encode() in _read(leaf + b"/cgroup.procs").split():
-            _write(base + b"/cgroup.procs", b"0")
+            write_setting(base + b"/cgroup.procs", b"0")
         os.rmdir(leaf)
 
 
@@ -215,7 +217,7 @@ def _remove(path: bytes) -> None:
     """Remove a jail's group, killing what is still in it. What cannot be is left for `_sweep`."""
     with contextlib.suppress(OSError):
         with contextlib.suppress(FileNotFoundError):  # before Linux 5.14, where they die with init
-            _write(path + b"/cgroup.kill", b"1")
+            write_setting(path + b"/cgroup.kill", b"1")
         _wait_until_empty(path)
         os.rmdir(path)
 
@@ -255,14 +257,3 @@ def _lock(path: bytes, how: int) -> int:
 def _read(path: bytes) -> bytes:
     with open(path, "rb") as file:
         return file.read()
-
-
-def _write(path: bytes, content: bytes) -> None:
-    """Write a setting in one write(2). Raises `OSError` with the file's name."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(descriptor)
