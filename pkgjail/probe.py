@@ -29,8 +29,9 @@ _ENOUGH = 4096
 def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
     """Why `directory` cannot be shown in this way here; "" where it can.
 
-    Success is remembered, for this boot, these filesystems and these user and mount namespaces; a
-    failure may pass (a limit that is reached), so it is tried again.
+    Success is remembered, for this boot, these filesystems and these user and mount namespaces. A
+    failure may pass (a limit that is reached), so it is tried again; and so is a filesystem on no
+    device (an overlay, say): its number goes to the next that is mounted when it is gone, stat(2).
 
     Args:
         way: "tree" (a metadata tree over a data-only layer), "mask" (an overlay with whiteouts) or
@@ -43,14 +44,15 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
     try:
         make_private(cache)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        devices = f"{os.stat(cache).st_dev}-{os.stat(directory).st_dev}"
+        device = os.stat(directory).st_dev
+        devices = f"{os.stat(cache).st_dev}-{device}"
         namespaces = "-".join(str(os.stat(f"/proc/self/ns/{kind}").st_ino) for kind in ("user", "mnt"))
         works = cache / f"{way}-{boot}-{namespaces}-{devices}"
         if works.exists():
             return ""
         with undisturbed(), _scratch(cache) as scratch:
             answer = _try(way, directory, scratch, sample)
-        if not answer:
+        if not answer and os.major(device):
             works.touch()
     except OSError as error:
         return f"{os.fsdecode(error.filename or cache)}: {error.strerror}"
