@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.commands import VERBS, main
+from pkgjail.commands import VERBS, main, make_parsers
 from pkgjail.manifest import read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -30,6 +30,16 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("manifest") / "base.jsonl"
     assert main(["resolve", "base", "--blacklist", "docs", "--no-hash", "-o", str(path)]) == 0
     return path
+
+
+@pytest.fixture
+def faulty_inputs(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the working directory: a whitelist with five faults, a manifest that the host has left behind."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text(_FIVE_FAULTS)
+    parsed = read_manifest(manifest)
+    files = [replace(e, mode=0o600) if e.path == b"/usr/bin/env" else e for e in parsed.files]
+    write_manifest(replace(parsed, files=tuple(files)), tmp_path / "drifted.jsonl")
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])
@@ -217,6 +227,76 @@ def test_summaries_as_json(manifest: Path, tmp_path: Path, capsys: pytest.Captur
     assert resolved["names"] == len(parsed.files)
     assert sum(shown["by_origin"].values()) == len(parsed.files)
     assert sum(shown["dropped"].values()) == len(parsed.dropped)
+
+
+def test_every_verb_speaks_json() -> None:
+    """For programs; where standard output is a command's, what pkgjail itself has to say."""
+    _, verbs = make_parsers()
+    without = [verb for verb, parser in verbs.items() if "--json" not in parser.format_help()]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(
+            ["resolve", "--json", "bad.toml"],
+            {
+                "error": "PolicyError",
+                "exit_status": 2,
+                "problems": {"bad.toml:1", "bad.toml:3", "bad.toml:4", "bad.toml:6", "bad.toml:8"},
+            },
+            id="an input, problem by problem",
+        ),
+        pytest.param(
+            ["run", "--json", "--verify", "drifted.jsonl", "--", "true"],
+            {"error": "DriftError", "exit_status": 125, "changes": {"/usr/bin/env"}},
+            id="a host that has changed",
+        ),
+        pytest.param(
+            ["run", "drifted.jsonl", "--json", "--verify", "--allow-drift", "--", "nope"],
+            {"error": "CommandError", "exit_status": 127},
+            id="no such command, behind a warning",
+        ),
+        pytest.param(
+            ["graph", "--json", "/no/such"],
+            {"error": "FileNotFoundError", "exit_status": 1},
+            id="no such file",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("faulty_inputs")
+def test_failures_as_json(
+    arguments: list[str], told: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An object a line on standard error, the last of them why the command ended; nothing else there."""
+    assert main(arguments) == told["exit_status"]
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.err.splitlines()]
+    assert [line.keys() for line in lines[:-1]] == [{"warning"}] * (len(lines) - 1)
+    found = lines[-1]
+    assert found.pop("message")
+    if "problems" in found:
+        found["problems"] = {problem["origin"] for problem in found["problems"]}
+    if "changes" in found:
+        found["changes"] = {change["path"] for change in found["changes"]}
+    assert found == told
+    assert captured.out == ""
+
+
+def test_what_is_made_as_json(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An export says what it wrote; code and page stand whole in the object."""
+    out = tmp_path / "out"
+    assert main(["export", "--json", "--format", "mtree", str(manifest), "-o", str(out)]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written == {"file": str(out), "format": "mtree", "bytes": out.stat().st_size}
+    assert main(["export", "--json", "--format", "mtree", str(manifest)]) == 2
+    assert json.loads(capsys.readouterr().err)["error"] == "UsageError"
+    for words, name in ((["completion", "bash"], "code"), (["man"], "page")):
+        assert main(words) == 0
+        plain = capsys.readouterr().out
+        assert main([*words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[name] + "\n" == plain
 
 
 def test_check_by_its_command(manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

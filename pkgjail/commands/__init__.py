@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from pkgjail import __version__
 from pkgjail.commands.parser import Parser
-from pkgjail.errors import CommandError, InputError, PkgjailError
+from pkgjail.commands.telling import tell_error, wants_json
+from pkgjail.errors import CommandError, PkgjailError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,20 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = parsed.run(parsed)
         sys.stdout.flush()
-    except CommandError as error:
-        _complain(error)
-        return error.exit_status
-    except PkgjailError as error:
-        _complain(error)
-        return parsed.failure or error.exit_status
     except BrokenPipeError:
         # Who read our output has gone, as with `| head`; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        print(f"pkgjail: {where}{error.strerror or error}", file=sys.stderr)
-        return parsed.failure or 1
+    except (PkgjailError, OSError) as error:
+        return _failed(error, parsed)
     except KeyboardInterrupt:
         print("pkgjail: interrupted", file=sys.stderr)
         return 130
@@ -149,9 +142,10 @@ def _explicit(arguments: Sequence[str]) -> list[str]:
     return ["--verify=all" if word == "--verify" else word for word in words[:end]] + words[end:]
 
 
-def _complain(error: PkgjailError) -> None:
-    """Print an error; an input's problems a line each, as compilers do, so that editors find them."""
-    if isinstance(error, InputError):
-        print(error, file=sys.stderr)
-    else:
-        print(f"pkgjail: {error}", file=sys.stderr)
+def _failed(error: PkgjailError | OSError, parsed: argparse.Namespace) -> int:
+    """Tell the error; returns the exit status. A command's own comes before the verb's."""
+    status: int = getattr(error, "exit_status", 1)
+    if not isinstance(error, CommandError):
+        status = parsed.failure or status
+    tell_error(error, status, as_json=wants_json(parsed))
+    return status

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         from pkgjail.export import export_manifest
 
         lines = export_manifest(manifest, "fstab", root=root, at=b"/".join((*split(directory), b"root")))
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         built = build_environment(
             manifest,
             directory,

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = read_manifest(arguments.manifest)
     root = os.fsencode(os.path.realpath(arguments.root))
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         database = database_or_none(root, reporter)
         check = check_manifest(
             manifest, root=root, database=database, run=not arguments.static, reporter=reporter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("completion", help="print shell completion code", description=_DESCRIPTION)
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument("--json", action="store_true", help="print the code in a JSON object")
     parser.set_defaults(run=run, failure=0)
 
 
@@ -24,5 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the code."""
     from argcomplete.shell_integration import shellcode
 
-    print(shellcode(["pkgjail"], shell=arguments.shell))
+    code = shellcode(["pkgjail"], shell=arguments.shell)
+    print(json.dumps({"shell": arguments.shell, "code": code}) if arguments.json else code)
     return 0

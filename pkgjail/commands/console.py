@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,12 @@ def shown(path: bytes | str) -> str:
 class ConsoleReporter:
     """A reporter that draws progress on standard error while that is a terminal, and prints warnings.
 
-    Use it as a context manager, so that the progress is taken away at the end.
+    Use it as a context manager, so that the progress is taken away at the end. With `as_json` a
+    warning is a JSON object on a line of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool = False) -> None:
+        self._as_json = as_json
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -57,7 +60,8 @@ class ConsoleReporter:
 
     def warn(self, message: str) -> None:
         """Print a warning on standard error."""
-        print(f"pkgjail: warning: {message}", file=sys.stderr)
+        text = json.dumps({"warning": message}) if self._as_json else f"pkgjail: warning: {message}"
+        print(text, file=sys.stderr)
 
 
 def _started_progress() -> Progress:

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     _add_rest(rest)
     command = command_words(arguments, rest)
     options = replace(jail_options(arguments), environment=named_variables(arguments))
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         return enter_environment(
             os.fsencode(arguments.directory), command, options, terminal=arguments.tty, reporter=reporter
         )

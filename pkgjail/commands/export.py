@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -60,6 +61,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="make DIR, and in it what the format can't carry: files made at entry; for fstab and "
         "nspawn also directories, links and mount points",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print what was written, and warnings, as JSON; goes with -o FILE"
+    )
     parser.set_defaults(run=run, failure=0)
 
 
@@ -73,11 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     form: str = arguments.format
     if arguments.skeleton and (form not in _WITH_SKELETON or arguments.at is None):
         raise UsageError(f"--skeleton goes with --at DIR and one of {', '.join(_WITH_SKELETON)}")
+    if arguments.json and arguments.output == "-":
+        raise UsageError("--json goes with -o FILE: standard output is the export's own")
     manifest = read_manifest(arguments.manifest)
     root = os.fsencode(os.path.realpath(arguments.root))
     at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
     data = export_manifest(manifest, form, root=root, at=at)
-    _warn(manifest, form, at)
+    _warn(manifest, arguments, at)
     if arguments.skeleton and at is not None:
         from pkgjail.export.skeleton import content_at_entry, write_skeleton
 
@@ -89,14 +95,17 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.buffer.write(data)
     else:
         replace_file(arguments.output, data)
+    if arguments.json:
+        print(json.dumps({"file": arguments.output, "format": form, "bytes": len(data)}, indent=2))
     return 0
 
 
-def _warn(manifest: Manifest, form: str, at: bytes | None) -> None:
+def _warn(manifest: Manifest, arguments: argparse.Namespace, at: bytes | None) -> None:
     """Say what is not in the export though it is in the manifest."""
     from pkgjail.export.common import entry_files
 
-    with ConsoleReporter() as reporter:
+    form: str = arguments.format
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         left_out = len(entry_files(manifest))
         if form == "bwrap" and at is None and left_out:
             reporter.warn(f"{left_out} files made at entry are left out; --at DIR --skeleton brings them")

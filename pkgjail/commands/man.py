@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ _WIDTH = 78
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("man", help="print the manual page", description=_DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="print the page in a JSON object")
     parser.set_defaults(run=run, failure=0)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Print the page."""
-    print("\n".join(_page()))
+    page = "\n".join(_page())
+    print(json.dumps({"page": page}) if arguments.json else page)
     return 0
 
 

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = read_manifest(arguments.manifest)
     against = None if arguments.against is None else read_manifest(arguments.against)
-    findings = _findings(manifest, arguments.root) if arguments.check else None
+    findings = _findings(manifest, arguments) if arguments.check else None
     page = report_page(
         manifest,
         manifest_digest(dump_manifest(manifest)),
@@ -69,13 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _findings(manifest: Manifest, directory: str) -> tuple[Finding, ...]:
+def _findings(manifest: Manifest, arguments: argparse.Namespace) -> tuple[Finding, ...]:
     """What `pkgjail check` finds."""
     from pkgjail.checking import check_manifest
     from pkgjail.commands.check import database_or_none
     from pkgjail.commands.console import ConsoleReporter
 
-    root = os.fsencode(os.path.realpath(directory))
-    with ConsoleReporter() as reporter:
+    root = os.fsencode(os.path.realpath(arguments.root))
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         database = database_or_none(root, reporter)
         return check_manifest(manifest, root=root, database=database, reporter=reporter).findings

@@ -88,7 +88,7 @@ def resolve_arguments(
     """Resolve `whitelists` as the arguments of `add_policy_arguments` say."""
     from pkgjail.api import resolve
 
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         return resolve(
             whitelists,
             arguments.blacklist,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.limits import add_limit_options, has_limits, limits_of
 from pkgjail.commands.parser import Parser
 from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
+from pkgjail.commands.telling import JSON_ERRORS
 from pkgjail.dirstate import observe_settled
 from pkgjail.errors import PkgjailError
 
@@ -61,6 +62,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
 
 def add_command(parser: argparse.ArgumentParser) -> None:
     """Add the command to run, and what says how."""
+    parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
     parser.add_argument("--tty", "-t", action="store_true", help="give the command a terminal of its own")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
 
@@ -156,7 +158,8 @@ def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
     from pkgjail.jail import prepare_jail
 
     root = os.fsencode(os.path.realpath(arguments.root))
-    return prepare_jail(manifest, jail_options(arguments), root=root, reporter=ConsoleReporter())
+    reporter = ConsoleReporter(as_json=arguments.json)
+    return prepare_jail(manifest, jail_options(arguments), root=root, reporter=reporter)
 
 
 def _remember(arguments: argparse.Namespace, jail: Jail, manifest_file: States) -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, load_manifest, open_jail
+from pkgjail.commands.telling import JSON_ERRORS
 
 if TYPE_CHECKING:
     import argparse
@@ -26,6 +27,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     add_jail_options(parser)
+    parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
     parser.set_defaults(run=run, failure=125)
 
 

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = _read(arguments.manifest)
     root = os.fsencode(os.path.realpath(arguments.root))
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         found = verify_manifest(
             manifest,
             root=root,

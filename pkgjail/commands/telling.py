@@ -1,0 +1,58 @@
+"""What goes wrong, for people in words or, with `--json`, for programs: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.errors import DriftError, InputError, SurpriseError
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from pkgjail.errors import PkgjailError
+
+JSON_ERRORS = "print pkgjail's own errors and warnings as JSON, one object a line, on standard error"
+
+
+def wants_json(arguments: argparse.Namespace) -> bool:
+    """Whether these arguments ask for JSON, by `--json` or as a format."""
+    return getattr(arguments, "json", False) or getattr(arguments, "format", None) == "json"
+
+
+def tell_error(error: PkgjailError | OSError, status: int, *, as_json: bool) -> None:
+    """Print why the command ends with `status`, on standard error.
+
+    In words an input's problems are a line each, as compilers print them, so that editors find the
+    place. In JSON it is `error` (its class), `message`, `exit_status` and, where there are any,
+    `problems` (`origin`, `message`) or `changes` (`path`, `found`).
+    """
+    if as_json:
+        facts = {"error": type(error).__name__, "message": _words(error), "exit_status": status}
+        print(json.dumps({**facts, **_parts(error)}), file=sys.stderr)
+    else:
+        print(
+            _words(error) if isinstance(error, InputError) else f"pkgjail: {_words(error)}", file=sys.stderr
+        )
+
+
+def _words(error: PkgjailError | OSError) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{where}{error.strerror or error}"
+
+
+def _parts(error: PkgjailError | OSError) -> dict[str, Any]:
+    """What is wrong, piece by piece."""
+    if isinstance(error, InputError):
+        return {"problems": [problem._asdict() for problem in error.problems]}
+    if isinstance(error, (DriftError, SurpriseError)):
+        from pkgjail.model import text_path
+
+        changes = error.changes if isinstance(error, DriftError) else error.surprises
+        return {"changes": [{"path": text_path(path), "found": found} for path, found in changes]}
+    return {}
