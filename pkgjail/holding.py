@@ -1,4 +1,4 @@
-"""Layers of overlays that jails use are held, so that nobody removes them meanwhile (flock(2)).
+"""What jails rest on is held, so that nobody removes it meanwhile (flock(2)): layers, environments.
 
 In a mask that is half gone, hidden names of the host would appear. On the way into a jail, so light.
 """
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _LAST_STANDARD = 2
 
 
-def layers_of(steps: Iterable[tuple[Any, ...]]) -> list[bytes]:
-    """The layers that the steps of a program use (`pkgjail.sandbox.steps.assemble`)."""
-    return [step[2] for step in steps if step[0] in ("Overlay", "MaskedOverlay")]
+def places_of(steps: Iterable[tuple[Any, ...]]) -> list[bytes]:
+    """The places of the layers that the steps of a program use (`pkgjail.sandbox.steps.assemble`)."""
+    return [os.path.dirname(step[2]) for step in steps if step[0] in ("Overlay", "MaskedOverlay")]
 
 
-def hold(layers: Iterable[bytes]) -> list[int]:
-    """Hold layers until the descriptors that it returns are closed.
+def hold(places: Iterable[bytes]) -> list[int]:
+    """Hold directories, by their real paths, until the descriptors that it returns are closed.
 
     Raises:
         OSError: one of them is gone, or being removed.
@@ -31,8 +31,7 @@ def hold(layers: Iterable[bytes]) -> list[int]:
     """
     held: list[int] = []
     try:
-        for layer in layers:
-            place = os.path.dirname(layer)
+        for place in places:
             held.append(_open(place))
             fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
             _refuse_renamed(held[-1], place)

@@ -16,7 +16,7 @@ import os
 import pwd
 
 from pkgjail.dirstate import changed, observe_settled
-from pkgjail.holding import hold, layers_of, release
+from pkgjail.holding import hold, places_of, release
 from pkgjail.places import is_private, keep, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
 
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.limits import Limits
 
 # Changes with what a kept jail is made of.
-_FORMAT = 1
+_FORMAT = 2
 _RESOLVER = "/etc/resolv.conf"
 _HERE = os.path.dirname(os.fsencode(__file__))
 # What of the environment decides where things lie and what a command gets without being asked for.
 _VARIABLES = ("HOME", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+
+# The commands of the command line that run one in a jail.
+_VERBS = ("run", "enter")
 
 
 class StaleError(Exception):
@@ -47,9 +50,10 @@ class Prepared:
     still be so at entry: `watched` are states as of `pkgjail.dirstate.observe`, `sources` the user's
     binds (what was asked for, its real path, whether it is a directory), `account` what
     `account_fields` gives, `resolver` the host's resolv.conf(5), or None where it is not shown.
+    `held` are directories, by their real paths, that nobody may remove meanwhile, besides the layers'.
     """
 
-    __slots__ = ("account", "cwd", "environment", "program", "resolver", "sources", "watched")
+    __slots__ = ("account", "cwd", "environment", "held", "program", "resolver", "sources", "watched")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record, without what makes one slow to import
         self,
@@ -60,6 +64,7 @@ class Prepared:
         sources: tuple[tuple[bytes, bytes, bool], ...],
         account: tuple[int, int, str, str],
         resolver: bytes | None,
+        held: tuple[bytes, ...] = (),
     ) -> None:
         self.program = program
         self.environment = environment
@@ -68,6 +73,7 @@ class Prepared:
         self.sources = sources
         self.account = account
         self.resolver = resolver
+        self.held = held
 
     def run(self, argv: Sequence[str], *, terminal: bool = False, limits: Limits | None = None) -> int:
         """Run `argv` in this jail, within `limits`; its exit status.
@@ -79,7 +85,7 @@ class Prepared:
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
         try:
-            held = hold(layers_of(self.program[1]))
+            held = hold((*places_of(self.program[1]), *self.held))
         except OSError:
             raise StaleError from None
         try:
@@ -125,7 +131,7 @@ def resolver() -> bytes:
 
 
 def enter(arguments: Sequence[str]) -> int | None:
-    """Run the command of `pkgjail run … -- COMMAND …` in the jail that the same words led to before.
+    """Run the command of `pkgjail run … -- COMMAND …`, or `enter`, in the jail of the same words before.
 
     Returns:
         The command's exit status; None where there is no such jail, or it cannot be entered as it
@@ -188,8 +194,13 @@ def _read(words: tuple[str, ...]) -> Any:
 
 
 def _words(arguments: Sequence[str]) -> tuple[str, ...] | None:
-    """What says which jail: all before `--`; None where that is not `run` with a command behind it."""
-    if not arguments or arguments[0] != "run" or "--" not in arguments[:-1] or "_ARGCOMPLETE" in os.environ:
+    """What says which jail: all before `--`; None where no command can be behind it."""
+    if (
+        not arguments
+        or arguments[0] not in _VERBS
+        or "--" not in arguments[:-1]
+        or "_ARGCOMPLETE" in os.environ
+    ):
         return None
     return tuple(arguments[: list(arguments).index("--")])
 

@@ -68,7 +68,7 @@ def test_pruning_takes_what_was_not_used_since(filled: Path) -> None:
 
 def test_pruning_leaves_what_a_jail_uses(filled: Path) -> None:
     """Without a mask's whiteouts the names that they hide would appear in the jail."""
-    held = hold([bytes(filled / "run/pkgjail/layers/one/layer")])
+    held = hold([bytes(filled / "run/pkgjail/layers/one")])
     assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"two"}
     assert (filled / "run/pkgjail/layers/one/link").is_symlink()
     release(held)
@@ -77,7 +77,7 @@ def test_pruning_leaves_what_a_jail_uses(filled: Path) -> None:
 
 def test_what_was_removed_is_not_held(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A jail is not entered by a layer that went between the choice and the entry."""
-    layer = bytes(filled / "run/pkgjail/layers/one/layer")
+    place = bytes(filled / "run/pkgjail/layers/one")
     lock = fcntl.flock
 
     def late(descriptor: int, how: int) -> None:
@@ -87,7 +87,7 @@ def test_what_was_removed_is_not_held(filled: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fcntl, "flock", late)
     for _ in range(2):  # gone after it was opened, then before
         with pytest.raises(FileNotFoundError):
-            hold([layer])
+            hold([place])
 
 
 def test_the_command(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:

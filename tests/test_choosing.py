@@ -12,7 +12,7 @@ import pytest
 from pkgjail import choosing, probe
 from pkgjail.choosing import choose
 from pkgjail.errors import JailError
-from pkgjail.holding import layers_of
+from pkgjail.holding import places_of
 from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.model import FileEntry, JailOptions, UserBind
 from pkgjail.sandbox import syscalls as sc
@@ -99,7 +99,7 @@ def test_what_is_asked_for_is_done(base_manifest: Manifest, plan: str, step: str
     assert counts[step] >= 1
     assert not others & set(counts)
     assert chosen(base_manifest, plan)[b"/usr"].way == way
-    assert len(layers_of(assemble(prepared)[1])) == {"tree": 2, "mask": 1}.get(plan, 0)
+    assert len(places_of(assemble(prepared)[1])) == {"tree": 2, "mask": 1}.get(plan, 0)
 
 
 def test_a_small_directory_is_shown_by_binds(base_manifest: Manifest) -> None:

@@ -202,7 +202,7 @@ def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(recipe: layers.Reci
     old = ensure(recipe, tmp_path)
     (tmp_path / "root" / "d" / "in" / "late").touch()
     os.utime(old, (0, 0))
-    held = hold([bytes(old / "layer")])
+    held = hold([bytes(old)])
     new = ensure(recipe, tmp_path)
     release(held)
     assert kept(tmp_path) == sorted([old.name, new.name])

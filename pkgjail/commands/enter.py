@@ -14,7 +14,9 @@ from pkgjail.commands.run import (
     add_jail_options,
     command_words,
     jail_options,
+    may_be_kept,
     named_variables,
+    passed_variables,
 )
 
 _DESCRIPTION = """\
@@ -54,13 +56,23 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
+    from pkgjail.environments.again import enter_first
     from pkgjail.environments.enter import enter_environment
 
     rest = Parser(prog="pkgjail enter", **_TEXTS)
     _add_rest(rest)
     command = command_words(arguments, rest)
     options = replace(jail_options(arguments), environment=named_variables(arguments))
+    directory = os.fsencode(arguments.directory)
     with ConsoleReporter(as_json=arguments.json) as reporter:
-        return enter_environment(
-            os.fsencode(arguments.directory), command, options, terminal=arguments.tty, reporter=reporter
+        if not may_be_kept(arguments):
+            return enter_environment(directory, command, options, terminal=arguments.tty, reporter=reporter)
+        return enter_first(
+            directory,
+            command,
+            options,
+            arguments.words,
+            variables=passed_variables(arguments),
+            terminal=arguments.tty,
+            reporter=reporter,
         )

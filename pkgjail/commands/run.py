@@ -145,8 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest_file = [os.fsencode(path) for path in (arguments.manifest, os.path.realpath(arguments.manifest))]
     before = observe_settled(filter(os.path.lexists, manifest_file))  # ere it is read
     jail = open_jail(arguments, load_manifest(arguments))
-    # With limits a jail may fail after its command has started, and must not be entered again for it.
-    if before and not (arguments.verify or arguments.allow_drift or has_limits(arguments)):
+    if before and may_be_kept(arguments):
         with contextlib.suppress(OSError):  # the next entry takes the long way again
             _remember(arguments, jail, before)
     return jail.run(command, terminal=arguments.tty)
@@ -168,8 +167,21 @@ def _remember(arguments: argparse.Namespace, jail: Jail, manifest_file: States) 
 
     prepared = jail.prepared
     prepared.watched += manifest_file
-    passed = [text for text in arguments.env if "=" not in text]
-    remember(arguments.words, prepared, terminal=arguments.tty, variables=passed)
+    variables = passed_variables(arguments)
+    remember(arguments.words, prepared, terminal=arguments.tty, variables=variables)
+
+
+def may_be_kept(arguments: argparse.Namespace) -> bool:
+    """Whether the jail of these arguments may be entered by the same words without their being read.
+
+    With limits a jail may fail after its command has started, and must not be entered again for it.
+    """
+    return not (arguments.verify or arguments.allow_drift or has_limits(arguments))
+
+
+def passed_variables(arguments: argparse.Namespace) -> list[str]:
+    """The names of the caller's variables that are passed on."""
+    return [text for text in arguments.env if "=" not in text]
 
 
 class UsageError(PkgjailError):

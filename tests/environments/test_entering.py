@@ -228,6 +228,39 @@ def test_a_copy_that_is_not_as_it_was_built_is_not_entered(
     assert expected in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        pytest.param(lambda _: None, "", id="nothing"),
+        pytest.param(lambda env: env.rename(env.with_name("gone")), "No such file", id="it is gone"),
+        pytest.param(
+            lambda env: env.joinpath("manifest.jsonl").write_bytes(b""), "not as", id="its manifest"
+        ),
+        pytest.param(
+            lambda env: env.joinpath("environment.jsonl").unlink(), "no environment", id="its record"
+        ),
+        pytest.param(
+            lambda env: env.symlink_to(env.rename(env.with_name("gone"))), "symbolic link", id="a link"
+        ),
+    ],
+)
+def test_the_second_entry_is_short_and_sees_the_same(
+    manifest_file: Path, host: bytes, anyone: Caller, change: Callable[[Path], object], refused: str
+) -> None:
+    """Nothing that the long way refuses is entered the short way."""
+    built = anyone.pkgjail("build", "--root", os.fsdecode(host), manifest_file, "env")
+    assert built.returncode == 0, built.stderr
+    command = ["/usr/bin/python3", "-X", "importtime", "-m", "pkgjail", "enter", "env", "--", "true"]
+    loaded = [line.rpartition("|")[2].strip() for line in anyone.run(command).stderr.splitlines()]
+    assert "pkgjail.environments.enter" in loaded
+    change(anyone.home / "env")
+    again = anyone.run(command)
+    assert again.returncode == (125 if refused else 0)
+    assert refused in again.stderr
+    loaded = [line.rpartition("|")[2].strip() for line in again.stderr.splitlines()]
+    assert ("pkgjail.environments.enter" in loaded) == bool(refused)
+
+
 def test_a_command_cannot_write_to_its_environment(tmp_path: Path, host: bytes) -> None:
     """What lies there is what later entries are made from."""
     place = bytes(tmp_path / "env")
@@ -239,10 +272,13 @@ def test_a_command_cannot_write_to_its_environment(tmp_path: Path, host: bytes) 
     remove_environment(place)
 
 
-def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str) -> None:
+@pytest.mark.parametrize("times", [1, 2], ids=["the long way in", "the short way in"])
+def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str, times: int) -> None:
     """Nor entered while it is removed: the command would see its files go. Who is in it is told."""
     os.mkfifo(anyone.home / "gate")
     os.chmod(anyone.home / "gate", 0o644)
+    for _ in range(1, times):
+        assert anyone.pkgjail("enter", "--ro-bind", "gate", env, "--", "true").returncode == 0
     command = ["enter", "--ro-bind", "gate", env, "--", "cat", str(anyone.home / "gate")]
     options = anyone.options(stdout=subprocess.PIPE)
     del options["capture_output"]
