@@ -30,7 +30,7 @@ def enter_again(
 ) -> int:
     """As `enter_environment`; quicker from the second time on.
 
-    A copy is held against its record at each entry, and so is never quicker.
+    An environment with a tree is held against its record at each entry, and so is never quicker.
     """
     facts = (directory, options, terminal, sorted(options.environment.items()))
     digest = hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
@@ -60,7 +60,7 @@ def enter_first(  # noqa: PLR0913 - as `enter_environment`, and how it is kept
         paths = [place.path + b"/" + name for name in (MANIFEST, RECORD)]
         before = observe_settled(filter(os.path.lexists, paths))  # ere they are read
         jail, form = jail_in(place, options, reporter)
-        if form != "copy":
+        if form == "host":
             jail.prepared.watched += before
             jail.prepared.held = (place.path,)
             with contextlib.suppress(OSError):  # the next entry takes the long way again

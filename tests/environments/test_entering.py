@@ -228,6 +228,16 @@ def test_a_copy_that_is_not_as_it_was_built_is_not_entered(
     assert expected in ran.stderr
 
 
+def test_a_tree_is_looked_at_each_time(anyone: Caller, env: str) -> None:
+    """Whoever built it with one is told of what changed in it, at the second entry as at the first."""
+    tree_there = anyone.home / env / "root"
+    assert anyone.pkgjail("enter", env, "--", "true").returncode == 0
+    if tree_there.exists():
+        tree_there.joinpath("late").touch()
+    again = anyone.pkgjail("enter", env, "--", "true")
+    assert ("late" in again.stderr) == tree_there.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "refused"),
     [
