@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pkgjail.errors import JailError
+from pkgjail.inside import HOSTNAME
 from pkgjail.model import record, text_path
 from pkgjail.names import follow
 from pkgjail.sandbox.steps import (
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pkgjail.model import FileEntry, JailOptions, Manifest, UserBind
-
-HOSTNAME = "pkgjail"
 
 # What the jail has of its own, whatever the manifest says.
 _KERNEL = (b"/dev", b"/proc", b"/sys")

@@ -56,7 +56,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
-    from pkgjail.environments.again import enter_first
+    from pkgjail.environments.again import enter_and_keep
     from pkgjail.environments.enter import enter_environment
 
     rest = Parser(prog="pkgjail enter", **_TEXTS)
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ConsoleReporter(as_json=arguments.json) as reporter:
         if not may_be_kept(arguments):
             return enter_environment(directory, command, options, terminal=arguments.tty, reporter=reporter)
-        return enter_first(
+        return enter_and_keep(
             directory,
             command,
             options,

@@ -1,4 +1,4 @@
-"""Enter an environment that was entered before, without working out again how: as `pkgjail run` does.
+"""Enter an environment, and keep how: the same words then enter it without working it out again.
 
 What an entry works from is kept (`pkgjail.prepared`), and each entry looks whether all that it rests
 on is still so, the environment's manifest and record among it.
@@ -7,15 +7,14 @@ on is still so, the environment's manifest and record among it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
 from pkgjail.dirstate import observe_settled
 from pkgjail.environments.directory import lock, opened
+from pkgjail.environments.enter import jail_in
 from pkgjail.environments.record import MANIFEST, RECORD
-from pkgjail.model import text_path
-from pkgjail.prepared import enter, remember
+from pkgjail.prepared import remember
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
@@ -24,44 +23,43 @@ if TYPE_CHECKING:
     from pkgjail.model import JailOptions
     from pkgjail.reporter import Reporter
 
-
-def enter_again(
-    directory: bytes, argv: Sequence[str], options: JailOptions, *, terminal: bool = False
-) -> int:
-    """As `enter_environment`; quicker from the second time on.
-
-    An environment with a tree is held against its record at each entry, and so is never quicker.
-    """
-    facts = (directory, options, terminal, sorted(options.environment.items()))
-    digest = hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
-    words = ["run", "environment", text_path(directory), digest, "--", *argv]
-    status = enter(words)
-    return enter_first(directory, argv, options, words, terminal=terminal) if status is None else status
+    # As `pkgjail.dirstate.observe` has them.
+    States = tuple[tuple[bytes, int, int, int, int], ...]
 
 
-def enter_first(  # noqa: PLR0913 - as `enter_environment`, and how it is kept
+def enter_and_keep(  # noqa: PLR0913 - as `enter_environment`, and what it is kept by
     directory: bytes,
     argv: Sequence[str],
     options: JailOptions,
     words: Sequence[str],
     *,
     variables: Sequence[str] = (),
+    watched: States = (),
     terminal: bool = False,
     reporter: Reporter = SILENT,
 ) -> int:
-    """As `enter_environment`, and keep the jail for `pkgjail.prepared.enter` with these words.
+    """As `enter_environment`; what it works from is kept for `pkgjail.prepared.enter` with `words`.
 
-    `words` and `variables` are as `pkgjail.prepared.remember` takes them.
+    An environment with a tree is held against its record at each entry, and so is never kept.
+
+    Args:
+        directory: the environment's.
+        argv: what to run.
+        options: what this entry has besides what the environment was built with.
+        words: a command line that ends in `--` and `argv`, as `pkgjail.prepared.remember` takes it.
+        variables: likewise.
+        watched: the states of files that `options` depend on.
+        terminal: as `run_in_jail` takes it.
+        reporter: likewise.
+
     """
-    from pkgjail.environments.enter import jail_in
-
     with opened(directory, "enter") as place:
         lock(place, "enter", alone=False)
         paths = [place.path + b"/" + name for name in (MANIFEST, RECORD)]
         before = observe_settled(filter(os.path.lexists, paths))  # ere they are read
         jail, form = jail_in(place, options, reporter)
         if form == "host":
-            jail.prepared.watched += before
+            jail.prepared.watched += before + watched
             jail.prepared.held = (place.path,)
             with contextlib.suppress(OSError):  # the next entry takes the long way again
                 remember(words, jail.prepared, terminal=terminal, variables=variables)

@@ -12,8 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Union
 
 from pkgjail.errors import JailError
+from pkgjail.inside import is_isolated
 from pkgjail.model import JailOptions
-from pkgjail.mounts import HOSTNAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,19 +112,6 @@ def isolate_environment(
     sys.stderr.flush()
     status = enter_environment(place, own_command() if argv is None else argv, options)
     raise SystemExit(status)
-
-
-def is_isolated() -> bool:
-    """Whether this process runs in a jail of pkgjail's.
-
-    Told by what only a jail has and no variable can claim: its host name, no_new_privs, and an empty
-    bounding set of capabilities (proc_pid_status(5)).
-    """
-    if os.uname().nodename != HOSTNAME:
-        return False
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    return fields.get("NoNewPrivs") == "1" and int(fields.get("CapBnd", "1"), 16) == 0
 
 
 def own_command() -> list[str]:

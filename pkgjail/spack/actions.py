@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.directory import lock, opened
 from pkgjail.environments.enter import enter_environment
-from pkgjail.environments.isolation import VARIABLE, is_isolated
+from pkgjail.environments.isolation import VARIABLE
 from pkgjail.environments.remove import remove_environment
 from pkgjail.errors import CommandError, InputError, JailError, PkgjailError, Problem
+from pkgjail.inside import is_isolated
 from pkgjail.model import JailOptions, record
 from pkgjail.reporter import SILENT
 from pkgjail.spack.entering import variables_inside

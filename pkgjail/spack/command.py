@@ -248,7 +248,7 @@ def _landlock(name: str, arguments: argparse.Namespace, state: State | None) -> 
 
 
 def _tell(name: str, state: State | None) -> int:
-    from pkgjail.environments.isolation import is_isolated
+    from pkgjail.inside import is_isolated
 
     inside = is_isolated()
     if state is None:

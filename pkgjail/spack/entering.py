@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.environments.again import enter_again
+from pkgjail.dirstate import observe_settled
+from pkgjail.environments.again import enter_and_keep
 from pkgjail.environments.directory import read_head
 from pkgjail.environments.isolation import VARIABLE
 from pkgjail.model import JailOptions
-from pkgjail.spack.instance import binds_of, make_directories, shows
+from pkgjail.spack import kept
+from pkgjail.spack.instance import binds_of, is_whole, links_of, make_directories, shows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pkgjail.environments.again import States
     from pkgjail.spack.instance import Instance
     from pkgjail.spack.state import State
 
-# What Spack reads besides its own: where the home is that `~` in its configuration means, where temporary
-# files lie, and how the network is reached.
-_PASSED = (
-    "HOME", "TMPDIR", "COLORTERM", "NO_COLOR", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE",
-    "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy",
-    "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
-)  # fmt: skip
 
-
-def enter(state: State, instance: Instance, argv: Sequence[str]) -> int:
+def enter(
+    state: State,
+    instance: Instance,
+    argv: Sequence[str],
+    *,
+    facts: Sequence[str] = (),
+    watched: States = (),
+) -> int:
     """Run `argv` in the environment, with what `instance` needs; its exit status.
 
     Where the command has a terminal on all three of its descriptors it gets one of its own inside.
 
+    Args:
+        state: which environment.
+        instance: the Spack.
+        argv: the command.
+        facts: what the entry is kept by (`pkgjail.spack.kept`); without any, by what it comes to.
+        watched: the files that `instance` rests on, as `enter_and_keep` takes them.
+
     Raises:
-        PkgjailError, OSError: as `enter_again`.
+        PkgjailError, OSError: as `enter_and_keep`.
 
     """
     make_directories(instance)
@@ -46,15 +56,21 @@ def enter(state: State, instance: Instance, argv: Sequence[str]) -> int:
         cwd=here if shown else b"/",
         environment=variables_inside(os.environ, state, instance),
     )
-    terminal = all(os.isatty(number) for number in (0, 1, 2))
+    terminal = kept.has_terminal()
     sys.stdout.flush()
     sys.stderr.flush()
-    return enter_again(directory, argv, options, terminal=terminal)
+    if facts and is_whole(instance, binds):
+        watched += observe_settled(links_of(instance))
+    else:
+        whole = repr((options, terminal, sorted(options.environment.items())))
+        facts = [hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()]
+        status = kept.enter(state, facts, argv)
+        if status is not None:
+            return status
+    words = kept.words_of(state, facts, argv)
+    return enter_and_keep(directory, argv, options, words, watched=watched, terminal=terminal)
 
 
 def variables_inside(variables: Mapping[str, str], state: State, instance: Instance) -> dict[str, str]:
-    """What of the caller's variables is seen inside: Spack's own, and a few that it reads."""
-    passed = {
-        name: value for name, value in variables.items() if name.startswith("SPACK_") or name in _PASSED
-    }
-    return {**passed, "SPACK_PYTHON": instance.python, VARIABLE: state.environment}
+    """What of the caller's variables is seen inside, and what tells Spack where it is."""
+    return {**kept.passed(variables), "SPACK_PYTHON": instance.python, VARIABLE: state.environment}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from pkgjail.inside import is_isolated
+from pkgjail.spack import kept
 from pkgjail.spack.state import load_state
 from pkgjail.spack.words import is_own_command, split_words
 
@@ -69,6 +71,8 @@ def run_inside(root: str, python: str, script: Sequence[str], words: Sequence[st
         standard error as Spack tells errors. None where the command is to run here.
 
     """
+    if is_isolated():
+        return None
     try:
         state = load_state(root, os.environ)
     except ValueError as error:
@@ -76,30 +80,34 @@ def run_inside(root: str, python: str, script: Sequence[str], words: Sequence[st
     _, command = split_words(words)
     if state is None or is_own_command(command, has_isolate=has_isolate(root)):
         return None
-    from pkgjail.environments.isolation import is_isolated
-
-    if is_isolated():
-        return None
     if state.removing:
         warn(
             f"{state.environment} is being removed, or that was interrupted: this command runs outside; "
             "'spack jail --remove-environment' ends it"
         )
         return None
-    return _enter(state, root, [python, *script], words, building=command in _BUILDING)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    argv = [python, *script]
+    facts = kept.facts_of(state, python, words)
+    status = kept.enter(state, facts, argv)
+    return _enter(state, root, argv, words, facts) if status is None else status
 
 
-def _enter(state: State, root: str, argv: Sequence[str], words: Sequence[str], *, building: bool) -> int:
+def _enter(state: State, root: str, argv: Sequence[str], words: Sequence[str], facts: Sequence[str]) -> int:
     from pkgjail.errors import DriftError, PkgjailError
     from pkgjail.spack.entering import enter
     from pkgjail.spack.knowing import know
 
     try:
         known = know(state, root, argv[0], words)
-        for text in known.outside if building else ():
-            warn(text)
-        sys.stdout.flush()
-        return enter(state, known.instance, argv)
+        if split_words(words)[1] in _BUILDING:
+            for text in known.outside:
+                warn(text)
+        # Nothing would be told by an entry that is kept, and none kept be right about files that may change.
+        if known.outside or not known.states:
+            return enter(state, known.instance, argv)
+        return enter(state, known.instance, argv, facts=facts, watched=known.states)
     except DriftError as error:
         again = f"'spack jail --build-environment {state.environment} --force'"
         return complain(f"{error}\nor build the environment anew with {again}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pkgjail.model import UserBind, record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Of the host's own directories Spack's Python may name some, and the manifest decides about those.
 _SYSTEM = (
@@ -87,6 +87,19 @@ def shows(binds: Iterable[UserBind], path: bytes) -> bool:
     """Whether the host's `path` is seen in the jail at the same path by one of these binds."""
     shown = (bind.destination for bind in binds if bind.source == bind.destination)
     return any((path + b"/").startswith(directory.rstrip(b"/") + b"/") for directory in shown)
+
+
+def is_whole(instance: Instance, binds: Sequence[UserBind]) -> bool:
+    """Whether all that a Spack names is there: if not, what comes later must be shown then."""
+    return all(
+        os.path.exists(path) or _is_system(path) or shows(binds, os.fsencode(path))
+        for path in (*instance.writable, *instance.readable)
+    )
+
+
+def links_of(instance: Instance) -> list[bytes]:
+    """The symbolic links among what a Spack names: were one to lead elsewhere, so would the binds."""
+    return [os.fsencode(path) for path in (*instance.writable, *instance.readable) if os.path.islink(path)]
 
 
 def _is_ours(path: str) -> bool:

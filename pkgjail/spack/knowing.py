@@ -25,16 +25,22 @@ from pkgjail.spack.words import extension_option, split_words
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pkgjail.environments.again import States
     from pkgjail.spack.state import State
 
 _MOST = 16
 
 
 class Known(NamedTuple):
-    """A Spack, and for each tool of its configuration outside of the jail a sentence that tells it."""
+    """A Spack, and for each tool of its configuration outside of the jail a sentence that tells it.
+
+    `states` are those of the files that both rest on, as `observe` has them; none where one of them
+    was being changed.
+    """
 
     instance: Instance
     outside: tuple[str, ...]
+    states: States = ()
 
 
 def know(state: State, root: str, python: str, words: Sequence[str]) -> Known:
@@ -83,6 +89,7 @@ def _keep(state: State, key: str, known: Known, start: int) -> Known:
         }
         kept = dict(list(load_cache(state).items())[-_MOST:])
         save_cache(state, {**kept, key: values})
+        return known._replace(states=states)
     return known
 
 
@@ -91,14 +98,17 @@ def _read(values: object) -> Known | None:
     if not isinstance(values, dict):
         return None
     try:
-        states = [(os.fsencode(path), *map(int, numbers)) for path, *numbers in values["states"]]
+        states = tuple(_read_state(*each) for each in values["states"])
         instance = parse_instance(_with_tools(values["instance"]))
         outside = tuple(map(str, values["outside"]))
     except (KeyError, TypeError, ValueError):
         return None
-    if changed(states):  # type: ignore[arg-type]  # as many numbers as were written
-        return None
-    return Known(instance, outside)
+    return None if changed(states) else Known(instance, outside, states)
+
+
+def _read_state(path: str, *numbers: int) -> tuple[bytes, int, int, int, int]:
+    device, inode, mtime, ctime = map(int, numbers)
+    return os.fsencode(path), device, inode, mtime, ctime
 
 
 def _with_tools(values: dict[str, Any]) -> dict[str, Any]:

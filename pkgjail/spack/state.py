@@ -8,7 +8,6 @@ command is here, so it imports little.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from typing import NamedTuple
@@ -39,10 +38,23 @@ class State(NamedTuple):
 
 def places(root: str, variables: Mapping[str, str]) -> tuple[str, str]:
     """The directories that may have the file: this Spack's, and this user's for this Spack."""
+    import hashlib  # loads OpenSSL
+
     real = os.path.realpath(root)
-    cache = variables.get("SPACK_USER_CACHE_PATH") or os.path.join(os.path.expanduser("~"), ".spack")
     name = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-    return os.path.join(real, *_IN_ROOT), os.path.join(cache, "pkgjail", name)
+    return os.path.join(real, *_IN_ROOT), os.path.join(_of_user(variables), name)
+
+
+def _of_user(variables: Mapping[str, str]) -> str:
+    cache = variables.get("SPACK_USER_CACHE_PATH") or os.path.join(os.path.expanduser("~"), ".spack")
+    return os.path.join(cache, "pkgjail")
+
+
+def _likely(root: str, variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of `places` that may be there, the one that counts first."""
+    if os.path.isdir(_of_user(variables)):
+        return places(root, variables)[::-1]
+    return (os.path.join(os.path.realpath(root), *_IN_ROOT),)
 
 
 def load_state(root: str, variables: Mapping[str, str]) -> State | None:
@@ -52,7 +64,7 @@ def load_state(root: str, variables: Mapping[str, str]) -> State | None:
         ValueError: there is a file that pkgjail did not write. Nothing may go on as if there were none.
 
     """
-    for place in reversed(places(root, variables)):
+    for place in _likely(root, variables):
         path = os.path.join(place, _FILE)
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,4 +37,6 @@ def is_own_command(command: str | None, *, has_isolate: bool) -> bool:
 
 def extension_option(folder: str) -> list[str]:
     """The option that has Spack load one more extension; since Spack 0.17."""
+    import json  # here, as this module is read by every command
+
     return ["-c", f"config:extensions:[{json.dumps(folder)}]"]

@@ -7,7 +7,6 @@ the jail and executes the real interpreter there; where nothing is active, here.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
 from pkgjail.spack.hook import complain, extension_paths, has_isolate, run_inside
@@ -66,12 +65,21 @@ def real_python(root: str | None) -> str | None:
     """
     named = os.environ.get(VARIABLE)
     if named:
-        return shutil.which(named)
+        return _which(named)
     state = None if root is None else load_state(root, os.environ)
     if state is not None and os.access(state.python, os.X_OK):
         return state.python
-    found = (shutil.which(name) for name in _NAMES)
+    found = map(_which, _NAMES)
     return next((path for path in found if path and not _is_wrapper(path)), None)
+
+
+def _which(name: str) -> str | None:
+    """The program of this name; one that has a directory in its name is what it says."""
+    if os.path.dirname(name):
+        return name if os.access(name, os.X_OK) and not os.path.isdir(name) else None
+    import shutil  # takes as long to import as all else here
+
+    return shutil.which(name)
 
 
 def _is_wrapper(path: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pkgjail
+from pkgjail import inside
 from pkgjail.environments import isolation
 from pkgjail.errors import InputError, JailError
 from pkgjail.manifest import read_manifest
@@ -108,7 +109,7 @@ def test_the_default_is_spack_without_documentation(tmp_path: Path) -> None:
 def test_a_host_of_that_name_is_not_a_jail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name alone is not believed: this process has capabilities to lose."""
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "pkgjail", "", "", "")))
-    assert not isolation.is_isolated()
+    assert not inside.is_isolated()
 
 
 def test_the_words_of_this_process() -> None:

@@ -112,6 +112,30 @@ def test_a_changed_configuration_is_seen_by_the_next_command(spack: Spack) -> No
         assert [spack("python", "-c", code).stdout for _ in range(2)] == [seen + "\n"] * 2
 
 
+def test_from_the_second_command_on_the_way_inside_is_short(spack: Spack) -> None:
+    """Until something that it rests on is another: a variable, the configuration, the environment."""
+    wrapper, spack_jail = spack.python.parent / "pkgjail-spack-python", "pkgjail.spack.entering"
+    (spack.user.home / "elsewhere").mkdir()
+    spack.build()
+
+    def is_long(*, cwd: str = "/", **more: str) -> bool:
+        command = ["-X", "importtime", str(wrapper), spack.script, "python", "-c", WHERE]
+        done = spack.user.run(
+            [spack.python, *command], environment={**spack.variables(), **spack.wrapped(), **more}, cwd=cwd
+        )
+        assert (done.returncode, done.stdout) == (0, "pkgjail\n")
+        return spack_jail in done.stderr
+
+    assert [is_long() for _ in range(3)] == [True, False, False]
+    assert [is_long(SPACK_X="1") for _ in range(2)] == [True, False]
+    assert [is_long(), is_long(SPACK_X="1")] == [False, False]
+    assert [is_long(cwd=str(spack.root)) for _ in range(2)] == [True, False]
+    spack.configure("config", json.dumps({"config": {"misc_cache": str(spack.user.home / "elsewhere")}}))
+    assert is_long(cwd=str(spack.root))
+    spack.build("--force")
+    assert is_long(cwd=str(spack.root))
+
+
 def test_what_cannot_be_bound_is_asked_for_by_name(spack: Spack) -> None:
     """--bind, --env and --no-network hold for every later command."""
     (spack.user.home / "seen").mkdir()

@@ -12,7 +12,7 @@ from pkgjail.environments import isolation
 from pkgjail.errors import DriftError, InputError, Problem
 from pkgjail.model import UserBind
 from pkgjail.spack import entering, hook, knowing, state, wrapper
-from pkgjail.spack.instance import Instance, binds_of, make_directories, shows
+from pkgjail.spack.instance import Instance, binds_of, is_whole, links_of, make_directories, shows
 from pkgjail.spack.words import is_own_command, split_words
 
 if TYPE_CHECKING:
@@ -97,6 +97,24 @@ def test_binds_are_the_outermost_directories_and_what_links_lead_to(tmp_path: Pa
         (f"{tmp_path}/venv", False),
         (f"{tmp_path}/root/state", False),
     ]
+
+
+def test_what_is_not_there_yet_will_be_looked_for_again(tmp_path: Path) -> None:
+    """Only where all is there may an entry be kept, with the links, which could lead elsewhere later."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path)
+    (tmp_path / "file").touch()
+    whole = instance(
+        tmp_path,
+        writable=(f"{tmp_path}/root", f"{tmp_path}/root/link"),
+        readable=("/usr/no", f"{tmp_path}/root/no"),
+    )
+    binds = (UserBind(source=b"/", destination=b"/", writable=False),)
+    assert is_whole(whole, binds_of(whole))
+    assert links_of(whole) == [os.fsencode(tmp_path / "root" / "link")]
+    missing = instance(tmp_path, writable=(f"{tmp_path}/file/x",))
+    assert not is_whole(missing, binds_of(missing))
+    assert is_whole(missing, binds)
 
 
 def test_directories_that_spack_would_make_are_made(tmp_path: Path) -> None:

@@ -126,12 +126,15 @@ def _mapping(key: str) -> dict[str, Any]:
 
 
 def _canonical(path: object) -> str | None:
-    """A path of the configuration with its variables filled in; None for what is no local path."""
+    """A path of the configuration with its variables filled in; None for what is no local path.
+
+    Nor is one where a variable is left that is not set, as in Spack's own `ssl_certs: $SSL_CERT_FILE`.
+    """
     if not isinstance(path, str) or not path:
         return None
     path = path.removeprefix("file://")
     full: str = _module("spack.util.path").canonicalize_path(path)
-    return full if os.path.isabs(full) and "://" not in path else None
+    return full if os.path.isabs(full) and "://" not in path and "$" not in full else None
 
 
 def _scopes() -> Iterator[str]:
