@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,11 +54,13 @@ def test_an_environment_in_use_stays(spack: Spack) -> None:
     spack.build("--ro-bind", str(spack.user.home / "gates"))
     code = f"open({str(spack.user.home / 'gates' / 'gate')!r}).read()"
     gate = spack.user.home / "gates" / "gate"
-    with started(spack, "python", "-c", code) as running, open(gate, "w", encoding="ascii"):
+    with started(spack, "python", "-c", code) as running, open(gate, "w", encoding="ascii") as opened:
         # It is open when the command has opened it too.
         removed = spack("jail", "--remove-environment")
         replaced = spack("jail", "--build-environment", spack.environment, "--force")
         beside = spack("python", "-c", WHERE)
+        opened.close()
+        assert running.communicate() == ("", "")
     assert running.returncode == 0
     for refused in (removed, replaced):
         assert refused.returncode == 1
@@ -186,7 +190,8 @@ def test_a_copy_is_entered_too(spack: Spack) -> None:
 def test_where_another_owns_the_root_a_users_own_place_tells(spack: Spack) -> None:
     """A Spack that is shared and read-only has environments too, each user's own."""
     opt = spack.root / "opt"
-    opt.mkdir(exist_ok=True)
+    (opt / "spack").mkdir(parents=True, exist_ok=True)
+    os.chown(opt / "spack", spack.user.uid, -1)
     os.chown(opt, os.geteuid(), -1)
     opt.chmod(0o555)
     spack.build()
@@ -197,37 +202,83 @@ def test_where_another_owns_the_root_a_users_own_place_tells(spack: Spack) -> No
     opt.chmod(0o755)
 
 
-@pytest.fixture
-def usable(spack: Spack) -> Iterator[Spack]:
-    """After whatever a test did: Spack runs, inside or outside, and can be built for and removed again."""
-    yield spack
-    ran = spack("python", "-c", WHERE)
+_CHANGING = ("mkdir", "rename", "unlink", "unlinkat", "link", "linkat", "rmdir", "fsync")
+_ENTERING = (
+    "clone",
+    "clone3",
+    "flock",
+    "fsmount",
+    "move_mount",
+    "pivot_root",
+    "capset",
+    "vfork",
+    "execve",
+    "wait4",
+)
+_PYTHON = ("python", "-c", WHERE)
+
+
+def seen_by_a_process(spack: Spack, words: list[str], calls: tuple[str, ...]) -> dict[str, int]:
+    """How often `spack …` calls each of them: in the process that calls it most, as strace(1) counts too."""
+    trace = spack.user.home / "trace"
+    command = ["strace", "-qq", "-f", "--seccomp-bpf", "-o", str(trace), "-e", f"trace={','.join(calls)}"]
+    done = spack.user.run([*command, spack.script, *words], environment=spack.variables())
+    assert done.returncode == 0, done.stderr
+    found = Counter(re.findall(r"^(\d+) +(\w+)\(", trace.read_text(), re.MULTILINE))
+    return {call: max([0, *(found[key] for key in found if key[1] == call)]) for call in calls}
+
+
+def killed(spack: Spack, words: list[str], call: str, signal: str, number: int, **variables: str) -> None:
+    """Run `spack …`; the process that makes this call for the `number`th time gets a signal at it."""
+    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal={signal}:when={number}"]
+    command = ["strace", "-qq", "-f", "--seccomp-bpf", "-o", "/dev/null", *inject, spack.script, *words]
+    spack.user.run(command, environment=spack.variables(**variables))
+
+
+def check_usable(spack: Spack) -> None:
+    """Spack runs, inside or outside, and can be built for and removed again."""
+    ran = spack(*_PYTHON)
     assert (ran.returncode, ran.stdout.strip() in {HOST, "pkgjail"}) == (0, True), ran.stderr
     spack.build("--force")
-    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+    assert spack(*_PYTHON).stdout == "pkgjail\n"
     assert spack("jail", "--remove-environment").returncode == 0
     assert faults.mounts_below(spack.user.home) == []
 
 
 @pytest.mark.gate
+@pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
 @pytest.mark.parametrize("doing", ["build", "remove"])
-@pytest.mark.parametrize(
-    "call", ["mkdir", "rename", "unlink", "unlinkat", "link", "linkat", "rmdir", "fsync"]
-)
-@pytest.mark.parametrize("when", ["first", "last"])
-def test_a_kill_at_any_point_leaves_spack_usable(usable: Spack, doing: str, call: str, when: str) -> None:
-    """At the first and the last of each call that changes a directory; see strace(1)."""
-    words = ["jail", "--build-environment", usable.environment, "--whitelist", usable.whitelist]
+def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signal: str) -> None:
+    """At the first, the middle and the last of each call that changes a directory."""
+    words = ["jail", "--build-environment", spack.environment, "--whitelist", spack.whitelist]
     if doing == "remove":
-        usable.build()
+        spack.build()
         words = ["jail", "--remove-environment"]
-    trace = usable.user.home / "trace"
-    count = ["strace", "-qq", "-o", str(trace), "-e", f"trace={call}", usable.script, *words]
-    assert usable.user.run(count, environment=usable.variables()).returncode == 0
-    number = {"first": 1, "last": max(1, len(trace.read_text().splitlines()))}[when]
-    usable("jail", "--remove-environment")
-    if doing == "remove":
-        usable.build()
-    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
-    killed = ["strace", "-f", "-qq", "-o", "/dev/null", *inject, usable.script, *words]
-    usable.user.run(killed, environment=usable.variables())
+    seen = seen_by_a_process(spack, words, _CHANGING)
+    if doing == "build":
+        spack("jail", "--remove-environment")
+    assert seen["unlinkat" if doing == "remove" else "fsync"]
+    for call, number in seen.items():
+        for when in sorted({1, (number + 1) // 2, number} if number else ()):
+            if doing == "remove":
+                spack.build()
+            killed(spack, words, call, signal, when)
+            check_usable(spack)
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
+def test_a_command_that_is_killed_on_its_way_inside_leaves_spack_usable(spack: Spack, signal: str) -> None:
+    """Whichever process of those on the way it is, on the short way and on the long one."""
+    spack.build()
+    assert spack(*_PYTHON).returncode == 0
+    seen = seen_by_a_process(spack, list(_PYTHON), _ENTERING)
+    assert seen["move_mount"]
+    assert seen["pivot_root"]
+    for call, number in seen.items():
+        for when in sorted({1, (number + 1) // 2, number} if number else ()):
+            killed(spack, list(_PYTHON), call, signal, when)
+            killed(spack, list(_PYTHON), call, signal, when, SPACK_X=f"{call} {when}")
+            ran = spack(*_PYTHON)
+            assert (ran.returncode, ran.stdout, ran.stderr) == (0, "pkgjail\n", "")
+    check_usable(spack)
