@@ -43,12 +43,17 @@ def faulty_inputs(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])
-def test_help_teaches(verb: str | None, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each verb says in a sentence or more what it is for."""
+def test_help_teaches(
+    verb: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each verb says in a sentence or more what it is for; a line that can be copied may be wider."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
         main([*([verb] if verb else []), "--help"])
     assert ended.value.code == 0
-    assert len(capsys.readouterr().out) > 200
+    told = capsys.readouterr().out
+    assert len(told) > 200
+    assert [line for line in told.splitlines() if len(line) > 80 and not line.startswith("  pkgjail ")] == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ slow to import inside `run`, so that `run` and `shell` start quickly.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from importlib import import_module
@@ -18,6 +17,7 @@ from pkgjail.commands.telling import tell_error, wants_json
 from pkgjail.errors import CommandError, PkgjailError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
 VERBS = (
@@ -47,14 +47,17 @@ _TAKE_COMMANDS = ("run", "enter")
 _EPILOG = """\
 exit status:
   0    done
-  1    the work could not be done (unmet requirements, a file that cannot be read or written);
-       check: there are findings; verify: there are differences
-  2    bad usage or bad input (whitelist, blacklist, manifest); every problem is printed
+  1    the work could not be done (unmet requirements, a file that cannot be
+       read or written); check: there are findings; verify: differences
+  2    bad usage or bad input (whitelist, blacklist, manifest); every problem
+       is printed
   3    this host cannot (no package database)
   130  interrupted
-'run', 'shell' and 'enter' end as the command in the jail does (128 + n after signal n), or with
-  125  whatever pkgjail could not do: bad usage, bad input, no package database, no user
-       namespaces, the host has changed since the manifest was made
+'run', 'shell' and 'enter' end as the command in the jail does (128 + n after
+signal n), or with
+  125  whatever pkgjail could not do: bad usage, bad input, no package
+       database, no user namespaces, the host has changed since the manifest
+       was made
   126  the command cannot be executed
   127  there is no such command in the jail
   137  the jail was killed, having reached its --memory (or by signal 9)
@@ -77,7 +80,6 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
         prog="pkgjail",
         description="Jails that show exactly the files of whitelisted packages, for honest builds.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"pkgjail {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="verb", required=True)

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pkgjail.backends import BackendStatus
+    from pkgjail.commands.parser import Verbs
 
 _DESCRIPTION = "Show which package managers' databases pkgjail reads here, and which one 'auto' takes."
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "backends", help="show the package databases of this host", description=_DESCRIPTION

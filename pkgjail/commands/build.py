@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -12,6 +11,9 @@ from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.run import add_sight_options, named_binds, named_variables
 
 if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.commands.parser import Verbs
     from pkgjail.environments.builder import Built
 
 _DESCRIPTION = """\
@@ -32,16 +34,15 @@ tells what is in DIR.
 """
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "build",
         help="make an environment, to be entered again and again",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_manifest()
     parser.add_argument("directory", metavar="DIR", help="where the environment is made")
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cache import Kept
+    from pkgjail.commands.parser import Verbs
 
 _DESCRIPTION = """\
 List or clear what pkgjail keeps in your cache directory ($XDG_CACHE_HOME/pkgjail or
@@ -21,7 +22,7 @@ made again when it is needed.
 """
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "cache", help="list or clear what is kept between runs", description=_DESCRIPTION

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.console import ConsoleReporter
 
 if TYPE_CHECKING:
+    import argparse
+
     from pkgjail.checking import Check, Finding
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import PackageDatabase
     from pkgjail.reporter import Reporter
 
@@ -32,16 +34,15 @@ docs/check.md tells what is looked at, and by which rules.
 """
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "check",
         help="prove that a manifest is closed, or say what is lacking",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_manifest()
     parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest was resolved from")
     parser.add_argument(
         "--static",

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from pkgjail.commands.parser import Verbs
+
 _DESCRIPTION = """\
 Print the code that makes a shell complete 'pkgjail'. For bash and zsh: eval "$(pkgjail completion
 bash)"; for fish: pkgjail completion fish | source.
 """
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("completion", help="print shell completion code", description=_DESCRIPTION)
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,10 @@ from pkgjail.commands.why import edge_facts
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable
 
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Unmet
     from pkgjail.questions.diff import Difference, FileChange, PackageChange, Totals
 
@@ -44,14 +45,13 @@ _HEADINGS = {
 }
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "diff",
         help="say what differs between two manifests, and why",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("old", metavar="OLD", help="a manifest that 'pkgjail resolve' made")
     parser.add_argument("new", metavar="NEW", help="another")

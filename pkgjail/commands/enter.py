@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter
 from pkgjail.commands.parser import Parser
@@ -18,6 +17,11 @@ from pkgjail.commands.run import (
     named_variables,
     passed_variables,
 )
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.commands.parser import Verbs
 
 _DESCRIPTION = """\
 Run a command in the jail of an environment that 'pkgjail build' made. The environment is first held
@@ -36,11 +40,10 @@ _TEXTS: dict[str, Any] = {
     "usage": "pkgjail enter [options] DIR [options] -- COMMAND [ARGUMENT ...]",
     "description": _DESCRIPTION,
     "epilog": _EPILOG,
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
 }
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("enter", help="run a command in an environment", **_TEXTS)
     parser.add_argument("directory", metavar="DIR", help="the environment's directory")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING
 from pkgjail.commands.console import ConsoleReporter
 
 if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Manifest
 
 _DESCRIPTION = """\
@@ -35,16 +37,15 @@ _OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
 _WITH_SKELETON = ("bwrap", "fstab", "nspawn")
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "export",
         help="write a manifest for another program",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_manifest()
     parser.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument(
         "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"

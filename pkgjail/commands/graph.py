@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
+    from pkgjail.commands.parser import Verbs
     from pkgjail.questions.shape import Shape
 
 _DESCRIPTION = """\
@@ -27,16 +28,15 @@ SVG is made by graphviz's 'dot', where that is installed.
 FORMATS = ("dot", "graphml", "mermaid", "svg", "json")
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "graph",
         help="write the closure of a manifest as a graph",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_manifest()
     parser.add_argument("--format", choices=FORMATS, default="dot", metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     parser.add_argument(

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from pkgjail.commands.parser import Verbs
+
 _DESCRIPTION = """\
 Print pkgjail's manual page, made of the same texts as --help. To read it: pkgjail man | man -l -; to
 install it: pkgjail man > /usr/local/share/man/man1/pkgjail.1
@@ -17,7 +19,7 @@ install it: pkgjail man > /usr/local/share/man/man1/pkgjail.1
 _WIDTH = 78
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("man", help="print the manual page", description=_DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="print the page in a JSON object")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections import Counter
@@ -11,15 +10,21 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
 
 if TYPE_CHECKING:
+    import argparse
+
     from pkgjail.choosing import Choice
+    from pkgjail.commands.parser import Verbs
 
 _DESCRIPTION = """\
 Print how the jail of a manifest would be put together on this host: how each top directory is shown,
 what was tried out for it, with what answer, and why so. Needs no privilege and enters nothing.
 
-  tree    one overlay over a tree of metadata; names that come to the host later stay out
-  mask    one overlay that hides names; those that come to the host while a jail runs can be seen in it
-  whole   a bind mount for each directory that has nothing else; open to later names likewise
+  tree    one overlay over a tree of metadata; names that come to the host
+          later stay out
+  mask    one overlay that hides names; those that come to the host while a
+          jail runs can be seen in it
+  whole   a bind mount for each directory that has nothing else; open to later
+          names likewise
   binds   a bind mount a file; names that come later stay out
 
 With --plan auto it is the first of these that works here, and 'binds' for directories of few names.
@@ -32,13 +37,12 @@ _MEANING = {
 }
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "plan",
         help="show how a jail would be put together",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     add_jail_options(parser)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.commands.parser import Verbs
 
 _DESCRIPTION = """\
 Remove an environment that 'pkgjail build' made, or what an interrupted build or removal left of one.
@@ -19,14 +24,13 @@ An empty directory is removed too: it is what may be left of an environment.
 """
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "remove",
         help="remove an environment",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", metavar="DIR", help="the environment's directory")
     parser.add_argument("--json", action="store_true", help="print what was deleted as JSON")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
 
     from pkgjail.checking import Finding
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Manifest
 
 _DESCRIPTION = """\
@@ -24,16 +25,15 @@ examples:
 """
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "report",
         help="write a manifest as a page to review",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_manifest()
     parser.add_argument("--against", metavar="OLD", help="an older manifest to compare with")
     parser.add_argument(
         "--check", action="store_true", help="check whether the set is closed, and show what is found"

@@ -13,6 +13,7 @@ from pkgjail.commands.console import ConsoleReporter, human_size
 if TYPE_CHECKING:
     import argparse
 
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Manifest
 
 _DESCRIPTION = """\
@@ -30,16 +31,13 @@ examples:
 """
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
-    import argparse
-
     parser = verbs.add_parser(
         "resolve",
         help="resolve whitelists to a manifest",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("whitelists", nargs="+", metavar="WHITELIST", help="base, build, spack, or a path")
     parser.add_argument(

@@ -15,6 +15,7 @@ from pkgjail.dirstate import observe_settled
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
+    from pkgjail.commands.parser import Verbs
     from pkgjail.drift import States
     from pkgjail.jail import Jail
     from pkgjail.model import JailOptions, Manifest, UserBind
@@ -41,12 +42,11 @@ _TEXTS: dict[str, Any] = {
     "usage": "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]",
     "description": _DESCRIPTION,
     "epilog": _EPILOG,
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
 }
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("run", help="run a command in the jail of a manifest", **_TEXTS)
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)

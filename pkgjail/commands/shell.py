@@ -11,6 +11,7 @@ from pkgjail.commands.telling import JSON_ERRORS
 if TYPE_CHECKING:
     import argparse
 
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Manifest
 
 _DESCRIPTION = """\
@@ -20,7 +21,7 @@ else sh. Takes the options of 'pkgjail run'.
 _SHELLS = (b"/usr/bin/bash", b"/bin/bash")
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "shell", help="open a shell in the jail of a manifest", description=_DESCRIPTION

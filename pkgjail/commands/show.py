@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Manifest
 
 _DESCRIPTION = """\
@@ -24,10 +25,10 @@ was dropped or is missing, and why.
 _ROWS = 15
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("show", help="show what a manifest holds", description=_DESCRIPTION)
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_manifest()
     parser.add_argument(
         "--all", action="store_true", help=f"every row, not the largest {_ROWS} of each table"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.console import ConsoleReporter
 
 if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Manifest
     from pkgjail.verifying import Difference, Verification
 
@@ -32,14 +34,13 @@ docs/verify.md tells what counts as a difference, and what is known of extra nam
 _SHOWN = 50
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "verify",
         help="hold a host or a tree against a manifest",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("manifest", metavar="MANIFEST", help="a manifest, or - for standard input")
     parser.add_argument("--root", default="/", metavar="DIR", help="verify this tree, not the host")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -12,8 +11,10 @@ from pkgjail.commands.console import shown
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
+    from pkgjail.commands.parser import Verbs
     from pkgjail.model import Dependency, FileEntry, Manifest, PackageDatabase
     from pkgjail.questions.why import Answer, Reason
 
@@ -40,16 +41,15 @@ _ORIGINS = {
 }
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "why",
         help="say why a package or a path is in a manifest, or is not",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+    parser.add_manifest()
     parser.add_argument("asked", nargs="+", metavar="NAME|PATH", help="a package's name or an absolute path")
     parser.add_argument(
         "--all", action="store_true", help="every minimal chain, and of each package that owns a path"
