@@ -211,6 +211,25 @@ def test_a_closed_descriptor_stays_closed(number: int) -> None:
     assert ran.returncode == 42, ran.stderr
 
 
+@pytest.mark.parametrize("threads", [False, True], ids=["cloned", "forked"])
+def test_a_descriptor_above_the_limit_is_not_inherited(threads: bool) -> None:  # noqa: FBT001 - a parameter
+    """One that was opened before RLIMIT_NOFILE was lowered: of the host's root, say, and so a way out."""
+    script = f"""
+import os, resource, threading
+from pkgjail import resolve, run_in_jail
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+manifest = resolve(["base"], hashed=False)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+os.dup2(os.open("/", os.O_RDONLY), 900)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+if {threads}:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+os._exit(run_in_jail(manifest, ["sh", "-c", "ls /proc/self/fd; test ! -e /proc/self/fd/900"]))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.split()) == (0, ["0", "1", "2", "3"]), ran.stderr
+
+
 def test_kill_of_all_ends_the_jail_alone(base_manifest: Manifest) -> None:
     with subprocess.Popen(["sleep", "1000"]) as outside:
         try:

@@ -46,6 +46,7 @@ NOT_FOUND = 127
 _STAGE_FAILED = 125
 _KILLED = 128 + 9
 _REPORT_SIZE = 16 << 20  # bytes; enough for some 100,000 changed files, and used only if written to
+_FIRST_OTHER = 3  # descriptor that the command does not get
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 # What Python ignores, and the command shall not.
 _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -374,7 +375,7 @@ def _start(job: _Job) -> int:
     terminal of the jail's it takes a child that adopts it; else posix_spawn(3) does all at once.
     """
     if job.channel is not None:
-        sc.close_range_cloexec(3)
+        sc.close_range(_FIRST_OTHER, cloexec=True)
         return _fork(job, "execute", lambda: _execute_with_terminal(job))
     _only_standard_descriptors()
     try:
@@ -465,9 +466,14 @@ def _tell(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list
 
 
 def _only_standard_descriptors(kept: int = 2) -> None:
-    """Close all descriptors but 0 to 2, and `kept`."""
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    """Close all descriptors but 0 to 2, and `kept`.
+
+    Not up to RLIMIT_NOFILE, as os.closerange() would be told to: what was opened before the limit was
+    lowered lies above it.
+    """
+    if kept > _FIRST_OTHER:
+        sc.close_range(_FIRST_OTHER, kept - 1)
+    sc.close_range(max(kept + 1, _FIRST_OTHER))
 
 
 def _bring_loopback_up() -> None:

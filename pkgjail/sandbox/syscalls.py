@@ -79,6 +79,7 @@ _FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _CLOSE_RANGE_CLOEXEC = 0x4
+_LAST_DESCRIPTOR = 0xFFFFFFFF
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -230,11 +231,11 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
     return _checked(_libc.syscall(ctypes.c_long(_NR_OPENAT2), *place, ctypes.byref(how), size), path)
 
 
-def close_range_cloexec(first: int) -> None:
-    """Mark every descriptor from `first` on to be closed at exec; see close_range(2)."""
-    last = ctypes.c_uint(0xFFFFFFFF)
-    flags = ctypes.c_uint(_CLOSE_RANGE_CLOEXEC)
-    _checked(_libc.syscall(ctypes.c_long(_NR_CLOSE_RANGE), ctypes.c_uint(first), last, flags), None)
+def close_range(first: int, last: int = _LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:
+    """Close every descriptor from `first` to `last`, or have it closed at exec; see close_range(2)."""
+    bounds = (ctypes.c_uint(first), ctypes.c_uint(last))
+    flags = ctypes.c_uint(_CLOSE_RANGE_CLOEXEC if cloexec else 0)
+    _checked(_libc.syscall(ctypes.c_long(_NR_CLOSE_RANGE), *bounds, flags), None)
 
 
 def prctl(option: int, argument: int = 0, further: int = 0) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pty
+import resource
 import socket
 import subprocess
 import sys
@@ -34,8 +35,9 @@ memory = ctypes.create_string_buffer(b"SECRET!")
 print(ctypes.addressof(memory), flush=True)
 time.sleep(600)
 """
-# Descriptors of the caller's; "" is the canary.
-_LEFT_OPEN = {50: "/", 100: "", 512: "/etc", 1000: ""}
+# Descriptors of the caller's; "" is the canary. The limit is lowered below the last two.
+_LEFT_OPEN = {50: "/", 100: "", 512: "/etc", 1000: "", 1001: "/"}
+_LIMIT = 900
 _SETTINGS = (
     "kernel/core_pattern", "kernel/modprobe", "kernel/hostname", "kernel/domainname",
     "vm/drop_caches", "net/ipv4/ip_forward", "user/max_user_namespaces",
@@ -237,11 +239,14 @@ def _left(marker: str) -> list[str]:
 
 def _enter(outside: Outside, command: list[str], sentinel: Path) -> tuple[int, str]:
     """Run the jail with two terminals, an output file, and many descriptors left open."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for number, path in _LEFT_OPEN.items():
         os.dup2(os.open(path or outside.facts["canary"], os.O_RDONLY), number)
 
     def lead_a_session() -> None:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_LIMIT, most))
         fcntl.ioctl(2, termios.TIOCSCTTY, 0)
 
     with open(outside.home / "output", "wb") as output:
