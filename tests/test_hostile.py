@@ -34,6 +34,7 @@ from pkgjail.sandbox.steps import (
     WholeDirectory,
     assemble,
 )
+from tests.conftest import SYSTEM_PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,6 +229,21 @@ os._exit(run_in_jail(manifest, ["sh", "-c", "ls /proc/self/fd; test ! -e /proc/s
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.split()) == (0, ["0", "1", "2", "3"]), ran.stderr
+
+
+def test_a_short_command_line_shows_no_variable(tmp_path: Path) -> None:
+    """Behind init's words, which are overwritten, lie the caller's variables; proc_pid_cmdline(5)."""
+    script = """
+from pkgjail import resolve, run_in_jail
+run_in_jail(resolve(["base"], hashed=False), ["cat", "/proc/1/cmdline"])
+"""
+    (tmp_path / "x").write_text(script)
+    environment = {"SECRET": "hidden", **os.environ, "PYTHONPATH": os.getcwd()}
+    entered = ["python3", "x"]  # shorter than what is written over it
+    ran = subprocess.run(
+        entered, executable=SYSTEM_PYTHON, cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+    assert (ran.returncode, ran.stdout.rstrip(b"\0")) == (0, b"pkgjail-i"), ran.stderr
 
 
 def test_kill_of_all_ends_the_jail_alone(base_manifest: Manifest) -> None:

@@ -343,12 +343,14 @@ def _hide_command_line() -> None:
     """Overwrite this process's arguments, which the jail can read in /proc/1/cmdline.
 
     proc_pid_stat(5): arg_start and arg_end are fields 48 and 49, of which the first two are the
-    process id and a name in parentheses that may hold anything.
+    process id and a name in parentheses that may hold anything. The last byte stays 0: else the kernel
+    shows what lies behind it, which is the first of the caller's variables (fs/proc/base.c).
     """
     with open("/proc/self/stat", "rb") as record:
         fields = record.read().rpartition(b")")[2].split()
     start, end = int(fields[45]), int(fields[46])
-    sc.overwrite(start, b"pkgjail-init".ljust(end - start, b"\0")[: end - start])
+    size = max(end - start, 0)
+    sc.overwrite(start, b"pkgjail-init"[: max(size - 1, 0)].ljust(size, b"\0"))
 
 
 def _give_up_privileges() -> None:
