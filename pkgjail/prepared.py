@@ -47,8 +47,8 @@ class Prepared:
     """One jail, ready to be entered.
 
     `program`, `environment` and `cwd` are as `pkgjail.sandbox.stage.run` takes them. The rest must
-    still be so at entry: `watched` are states as of `pkgjail.dirstate.observe`, `sources` the user's
-    binds (what was asked for, its real path, whether it is a directory), `account` what
+    still be so at entry: `watched` are states as of `pkgjail.dirstate.observe`, `sources` what the user
+    named, binds above all (what was asked for, its real path, whether it is a directory), `account` what
     `account_fields` gives, `resolver` the host's resolv.conf(5), or None where it is not shown.
     `held` are directories, by their real paths, that nobody may remove meanwhile, besides the layers'.
     """
@@ -177,9 +177,9 @@ def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
         if form != _FORMAT:
             return None
         _, kept_words, cwd, environment, here, own, terminal, fields = record
+        same = (kept_words, cwd, here) == (words, os.getcwdb(), _HERE)
     except (OSError, EOFError, ValueError, TypeError, IndexError):
         return None
-    same = (kept_words, cwd, here) == (words, os.getcwdb(), _HERE)
     if not same or any(os.environ.get(name) != value for name, value in environment.items()) or changed(own):
         return None
     by_name: dict[str, Any] = dict(zip(Prepared.__slots__, fields))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,75 @@ def test_what_is_stale_is_not_used(
     assert entering.run()[1] is False
     change(entering)
     assert entering.run() == (output, True)
+
+
+def test_a_link_on_the_way_to_the_manifest_counts(entering: Entering, base_manifest: Manifest) -> None:
+    """Also one that is neither the name given nor where it leads in the end."""
+    for link, target in (("stable.jsonl", "m.jsonl"), ("latest.jsonl", "stable.jsonl")):
+        (entering.home / link).symlink_to(target)
+    entering.words[-1] = "latest.jsonl"
+    assert [entering.run()[1], entering.run()[1]] == [True, False]
+    fewer = tuple(entry for entry in base_manifest.files if entry.path != b"/usr/bin/env")
+    write_manifest(replace(base_manifest, files=fewer), entering.home / "other.jsonl")
+    (entering.home / "stable.jsonl").unlink()
+    (entering.home / "stable.jsonl").symlink_to("other.jsonl")
+    assert entering.run("test -e /usr/bin/env || echo other") == ("other\n", True)
+
+
+def test_another_root_is_noticed(entering: Entering) -> None:
+    """One that is named by a link which leads elsewhere by now."""
+    (entering.home / "root").symlink_to("/")
+    entering.words[:0] = ["--root", "root"]
+    assert [entering.run()[1], entering.run()[1]] == [True, False]
+    (entering.home / "root").unlink()
+    (entering.home / "root").symlink_to("bound")
+    command = [SYSTEM_PYTHON, "-m", "pkgjail", "run", *entering.words, "--", "true"]
+    assert entering.caller.run(command, environment=entering.environment).returncode == 125
+
+
+def test_an_environment_by_a_link_that_leads_elsewhere(entering: Entering) -> None:
+    """Two environments, and the name of a directory that is the one's and then the other's."""
+    for name in ("first", "second"):
+        (entering.home / name).mkdir()
+        os.chown(entering.home / name, entering.caller.uid, entering.caller.uid)
+        words = ["build", "--env", f"WHICH={name}", "m.jsonl", f"{name}/env"]
+        assert entering.caller.pkgjail(*words, environment=entering.environment).returncode == 0
+    link = entering.home / "link"
+    said = []
+    for name in ("first", "first", "second"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        words = ["enter", "link/env", "--", "sh", "-c", "echo $WHICH"]
+        said.append(entering.caller.pkgjail(*words, environment=entering.environment).stdout)
+    assert said == ["first\n", "first\n", "second\n"]
+
+
+def test_a_whitelist_is_resolved_each_time(entering: Entering) -> None:
+    """It rests on what it includes, on blacklists and on packages, which an entry does not look at."""
+    (entering.home / "outer.toml").write_text('include = ["./inner.toml"]\n')
+    (entering.home / "inner.toml").write_text('include = ["base"]\n')
+    entering.words[-1] = "./outer.toml"
+    assert [entering.run()[1], entering.run()[1]] == [True, True]
+    entering.words[:0] = ["--blacklist", "./names.ignore"]
+    names = entering.home / "names.ignore"
+    names.write_text("")
+    for _ in range(2):
+        assert entering.run("ls /usr/bin/env")[0] == "/usr/bin/env\n"
+    names.write_text("/usr/bin/env\n")
+    assert entering.run("test -e /usr/bin/env || echo hidden")[0] == "hidden\n"
+
+
+def test_a_working_directory_that_is_gone(entering: Entering) -> None:
+    """Protects from a traceback where the same words were entered before."""
+    (entering.home / "gone").mkdir()
+    entering.cwd = entering.home / "gone"
+    entering.words[-1] = entering.manifest
+    entering.run()
+    words = ["-m", "pkgjail", "run", *entering.words, "--", "echo", "in"]
+    script = 'rmdir ../gone && exec "$@"'
+    command = ["sh", "-c", script, "sh", SYSTEM_PYTHON, *words]
+    done = entering.caller.run(command, environment=entering.environment, cwd=entering.cwd)
+    assert (done.stdout, done.stderr) == ("in\n", "")
 
 
 @pytest.mark.parametrize("option", ["--verify", "--allow-drift"])

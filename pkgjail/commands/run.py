@@ -13,10 +13,10 @@ from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
 from pkgjail.commands.telling import JSON_ERRORS
 from pkgjail.dirstate import observe_settled
 from pkgjail.errors import PkgjailError
+from pkgjail.prepared import bind_source, remember
 
 if TYPE_CHECKING:
     from pkgjail.commands.parser import Verbs
-    from pkgjail.drift import States
     from pkgjail.jail import Jail
     from pkgjail.model import JailOptions, Manifest, UserBind
 
@@ -142,12 +142,14 @@ def run(arguments: argparse.Namespace) -> int:
     rest = Parser(prog="pkgjail run", **_TEXTS)
     _add_rest(rest)
     command = command_words(arguments, rest)
-    manifest_file = [os.fsencode(path) for path in (arguments.manifest, os.path.realpath(arguments.manifest))]
-    before = observe_settled(filter(os.path.lexists, manifest_file))  # ere it is read
+    places = [bind_source(os.fsencode(path)) for path in (arguments.manifest, arguments.root)]
+    before = observe_settled(filter(os.path.lexists, places[0][:2]))  # ere it is read
     jail = open_jail(arguments, load_manifest(arguments))
-    if before and may_be_kept(arguments):
+    if before and may_be_kept(arguments) and not _is_whitelist(arguments.manifest):
+        jail.prepared.watched += before
+        jail.prepared.sources += tuple(places)
         with contextlib.suppress(OSError):  # the next entry takes the long way again
-            _remember(arguments, jail, before)
+            _remember(arguments, jail)
     return jail.run(command, terminal=arguments.tty)
 
 
@@ -161,14 +163,10 @@ def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
     return prepare_jail(manifest, jail_options(arguments), root=root, reporter=reporter)
 
 
-def _remember(arguments: argparse.Namespace, jail: Jail, manifest_file: States) -> None:
+def _remember(arguments: argparse.Namespace, jail: Jail) -> None:
     """Keep the jail for the next entry with the same words."""
-    from pkgjail.prepared import remember
-
-    prepared = jail.prepared
-    prepared.watched += manifest_file
     variables = passed_variables(arguments)
-    remember(arguments.words, prepared, terminal=arguments.tty, variables=variables)
+    remember(arguments.words, jail.prepared, terminal=arguments.tty, variables=variables)
 
 
 def may_be_kept(arguments: argparse.Namespace) -> bool:
@@ -193,8 +191,7 @@ class UsageError(PkgjailError):
 def load_manifest(arguments: argparse.Namespace) -> Manifest:
     """Read the manifest, or resolve the whitelist that stands in its place (without digests)."""
     name: str = arguments.manifest
-    is_whitelist = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
-    if is_whitelist and not name.endswith(".jsonl"):
+    if _is_whitelist(name):
         return resolve_arguments(arguments, [name], hashed=False)
     if arguments.blacklist or arguments.recommends or arguments.essential is not None:
         raise UsageError(
@@ -204,6 +201,16 @@ def load_manifest(arguments: argparse.Namespace) -> Manifest:
     from pkgjail.manifest import read_manifest
 
     return read_manifest(name)
+
+
+def _is_whitelist(name: str) -> bool:
+    """Whether what stands in the manifest's place is a whitelist.
+
+    Its jail rests on more than is looked at when one is entered again: on what it includes, on
+    blacklists, on the package database.
+    """
+    is_list = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
+    return is_list and not name.endswith(".jsonl")
 
 
 def jail_options(arguments: argparse.Namespace) -> JailOptions:

@@ -14,7 +14,7 @@ from pkgjail.dirstate import observe_settled
 from pkgjail.environments.directory import lock, opened
 from pkgjail.environments.enter import jail_in
 from pkgjail.environments.record import MANIFEST, RECORD
-from pkgjail.prepared import remember
+from pkgjail.prepared import bind_source, remember
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def enter_and_keep(  # noqa: PLR0913 - as `enter_environment`, and what it is ke
         reporter: likewise.
 
     """
+    named = bind_source(directory)
     with opened(directory, "enter") as place:
         lock(place, "enter", alone=False)
         paths = [place.path + b"/" + name for name in (MANIFEST, RECORD)]
@@ -60,6 +61,7 @@ def enter_and_keep(  # noqa: PLR0913 - as `enter_environment`, and what it is ke
         jail, form = jail_in(place, options, reporter)
         if form == "host":
             jail.prepared.watched += before + watched
+            jail.prepared.sources += (named,)
             jail.prepared.held = (place.path,)
             with contextlib.suppress(OSError):  # the next entry takes the long way again
                 remember(words, jail.prepared, terminal=terminal, variables=variables)
