@@ -166,6 +166,7 @@ REFUSED = [
     ("a mode that is no text", '"mode":"4755"', '"mode":4755', "m:14: mode must be four octal digits"),
     ("a mode of five digits", '"mode":"4755"', '"mode":"14755"', "m:14: mode must be four octal digits"),
     ("a negative mode", '"mode":"4755"', '"mode":"-755"', "m:14: mode must be four octal digits"),
+    ("a version that is two words", '"version":"1.3"', '"version":"1.3 x"', "m:3: names, versions and arch"),
     ("a negative size", '"size":3', '"size":-3', "m:14: a regular file has a size of 0 or more"),
     ("a negative package", '"size":255', '"size":-255', "m:3: a package has a name"),
     ("another schema", '"schema":1', '"schema":0', "m:1: schema 0 is unknown"),

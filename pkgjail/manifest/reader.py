@@ -155,6 +155,12 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
             yield Fault(
                 "package", index, "a package has a name, a version, an architecture, and no negative size"
             )
+        elif not all(map(_is_word, (package.name, package.version, package.architecture))):
+            yield Fault(
+                "package",
+                index,
+                "names, versions and architectures have no blanks and no unprintable character",
+            )
     for index, edge in enumerate(manifest.dependencies):
         if edge.target not in keys:
             yield Fault("dependency", index, f"target {edge.target} is no package of this manifest")
@@ -169,6 +175,11 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
         message = _missing_problem(missing, keys)
         if message:
             yield Fault("missing", index, message)
+
+
+def _is_word(text: str) -> bool:
+    """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
+    return text.isprintable() and " " not in text
 
 
 def _misplaced(kind: str, records: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[Fault]:
