@@ -96,7 +96,7 @@ class DriftError(JailError):
         what = "entered all the same" if self.accepted else self._refused
         lines = [f"{what}: the host has changed since the manifest was made:"]
         for path, found in self.changes[: self._shown]:
-            lines.append(f"  {path.decode('utf-8', 'backslashreplace')} {found}")
+            lines.append(f"  {_on_one_line(path)} {found}")
         if len(self.changes) > self._shown:
             lines.append(f"  and {len(self.changes) - self._shown} more")
         if not self.accepted:
@@ -128,7 +128,7 @@ class SurpriseError(PkgjailError):
     def __str__(self) -> str:
         lines = [f"cannot {self.doing}: it is not as 'pkgjail build' left it:"]
         for path, found in self.surprises[: self._shown]:
-            lines.append(f"  {path.decode('utf-8', 'backslashreplace')} {found}")
+            lines.append(f"  {_on_one_line(path)} {found}")
         if len(self.surprises) > self._shown:
             lines.append(f"  and {len(self.surprises) - self._shown} more")
         return "\n".join([*lines, self.advice])
@@ -154,3 +154,9 @@ class OutOfMemoryError(CommandError):
             "raise --memory, or run fewer jobs at once",
             128 + 9,
         )
+
+
+def _on_one_line(path: bytes) -> str:
+    """A path as it may stand in a list of paths, whatever it holds."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -9,15 +9,15 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pkgjail.commands import main
 from pkgjail.commands.console import ConsoleReporter
 from pkgjail.manifest import write_manifest
-from pkgjail.model import Unmet
+from pkgjail.model import Dropped, Unmet
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from pkgjail.model import Manifest
 
@@ -89,3 +89,53 @@ def test_show_tells_what_is_unmet(
     write_manifest(replace(base_manifest, unmet=(gap,)), path)
     assert main(["show", str(path)]) == 0
     assert f"unmet: {gap.source}: Depends: gone (>= 2)" in capsys.readouterr().out
+
+
+# A terminal's title, a line of its own, the end of a fence of markdown, HTML, text from right to left, a
+# line end of JavaScript's, no UTF-8, and half of a character.
+_HOSTILE = "\x1b]0;x\x07\n````\n</script><script>alert(1)</script>[/]\u202e\u2028\udcff"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["show", "--all", "M"], id="show"),
+        pytest.param(["why", "M", "/usr/bin/env"], id="why"),
+        pytest.param(["diff", "--all", "OLD", "M"], id="diff"),
+        pytest.param(["diff", "--format", "markdown", "OLD", "M"], id="markdown"),
+        pytest.param(["check", "--static", "M"], id="check"),
+        pytest.param(["verify", "M"], id="verify"),
+        pytest.param(["run", "M", "--", "true"], id="run"),
+        pytest.param(["run", "--allow-drift", "M", "--", "true"], id="drift"),
+        pytest.param(["graph", "M", "--format", "graphml"], id="graphml"),
+        pytest.param(["report", "M", "--against", "OLD", "-o", "-"], id="the page"),
+        pytest.param(["show", f"/no/{_HOSTILE}.jsonl"], id="no such file"),
+        pytest.param(["enter", f"/no/{_HOSTILE}", "--", "true"], id="no such environment"),
+        pytest.param(["run", "OLD", "--", _HOSTILE], id="no such command"),
+        pytest.param(["run", "--bind", f"/no{_HOSTILE}", "OLD", "--", "true"], id="no such source"),
+        pytest.param(["resolve", f"./{_HOSTILE}.toml"], id="no such whitelist"),
+    ],
+)
+def test_what_is_told_of_is_no_part_of_the_telling(
+    base_manifest: Manifest, tmp_path: Path, words: list[str], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Names and reasons of a stranger's manifest: nothing of them acts on a terminal or in a page."""
+    whole = f"{_HOSTILE}\ud800"
+    entry = next(each for each in base_manifest.files if each.path == b"/usr/bin/env")
+    name = b"/usr/bin/zz" + _HOSTILE.replace("/", "_").encode("utf-8", "surrogateescape")
+    hostile = replace(
+        base_manifest,
+        header=replace(base_manifest.header, whitelists=(whole,), blacklists=(whole,)),
+        files=tuple(sorted((*base_manifest.files, replace(entry, path=name)), key=lambda each: each.path)),
+        dropped=(Dropped(path=name + b"d", rule=whole),),
+        unmet=(Unmet(source=entry.owners[0], kind="Depends", text=whole, reason=whole),),
+    )
+    places = {"M": tmp_path / "m.jsonl", "OLD": tmp_path / "old.jsonl"}
+    write_manifest(hostile, places["M"])
+    write_manifest(base_manifest, places["OLD"])
+    main([str(places.get(word, word)) for word in words])
+    told = b"".join(capfdbinary.readouterr()).decode()
+    assert told
+    assert [sign for sign in "\x1b\x07\u202e\u2028" if sign in told] == []
+    assert "M" not in words or "\n````\n</script>" not in told  # the caller's own words may have lines
+    assert words[0] != "report" or "<script>alert" not in told

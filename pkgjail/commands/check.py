@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import ConsoleReporter
+from pkgjail.commands.console import ConsoleReporter, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -85,12 +85,6 @@ def database_or_none(root: bytes, reporter: Reporter) -> PackageDatabase | None:
         return None
 
 
-def shown(path: bytes) -> str:
-    """A path on one line, whatever it holds."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _facts(check: Check) -> dict[str, Any]:
     return {
         "closed": not check.findings,
@@ -121,10 +115,10 @@ def _print(check: Check) -> None:
         for finding in findings:
             owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
             wanted = shown(finding.wanted) or "something"
-            print(f"{word}{shown(finding.path)}{owners}: {finding.kind} {wanted}: {finding.cause}")
+            print(f"{word}{shown(finding.path)}{owners}: {finding.kind} {wanted}: {shown(finding.cause)}")
             if finding.responsible:
-                print(f"    responsible: {finding.responsible}")
-            print(f"    fix: {finding.fix}")
+                print(f"    responsible: {shown(finding.responsible)}")
+            print(f"    fix: {shown(finding.fix)}")
     looked = f"{check.objects:,} ELF files, {check.scripts:,} scripts, {check.links:,} links"
     if check.findings:
         print(f"not closed: {len(check.findings):,} findings in {looked}")

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import human_size
+from pkgjail.commands.console import human_size, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -90,14 +90,15 @@ def _by_directory(manifest: Manifest) -> list[dict[str, Any]]:
 
 def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=False)
     summary = facts["summary"]
     console.print(
-        f"[bold]{', '.join(summary['whitelists'])}[/] on {summary['distribution']} "
-        f"{summary['architecture']}: "
+        Text(", ".join(map(shown, summary["whitelists"])), "bold"),
+        Text(shown(f"on {summary['distribution']} {summary['architecture']}:")),
         f"{summary['packages']:,} packages, {summary['names']:,} names "
-        f"({summary['regular_files']:,} regular files), {human_size(summary['bytes'])}"
+        f"({summary['regular_files']:,} regular files), {human_size(summary['bytes'])}",
     )
     console.print(summary["digest"])
     packages = [
@@ -115,7 +116,7 @@ def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
             rows = [(name, f"{count:,}") for name, count in counted]
             console.print(_table(title, ("why" if key != "by_origin" else "origin", "names"), rows, most))
     for line in facts["unmet"]:
-        console.print("unmet:", line, markup=False)
+        console.print("unmet:", shown(line), markup=False)
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], most: int | None) -> Table:
@@ -129,7 +130,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
     for row in listed[:most]:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     if most is not None and len(listed) > most:
         table.caption = f"and {len(listed) - most} more (--all)"
         table.caption_justify = "left"

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.console import shown_lines
 from pkgjail.errors import DriftError, InputError, SurpriseError
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ def tell_error(error: PkgjailError | OSError, status: int, *, as_json: bool) -> 
         facts = {"error": type(error).__name__, "message": _words(error), "exit_status": status}
         print(json.dumps({**facts, **_parts(error)}), file=sys.stderr)
     else:
-        print(
-            _words(error) if isinstance(error, InputError) else f"pkgjail: {_words(error)}", file=sys.stderr
-        )
+        words = shown_lines(_words(error))
+        print(words if isinstance(error, InputError) else f"pkgjail: {words}", file=sys.stderr)
 
 
 def _words(error: PkgjailError | OSError) -> str:

@@ -125,7 +125,7 @@ def _row(one: Difference) -> dict[str, Any]:
 
 
 def _print(found: Verification, most: int | None) -> None:
-    from pkgjail.commands.check import shown
+    from pkgjail.commands.console import shown
 
     for group in (found.differences, found.extras):
         for one in group[:most]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from pkgjail.model import Manifest
 
+# By which number a byte that is no UTF-8 stands in a text, and which bytes those are (PEP 383).
+_NO_UTF8, _FIRST_BYTE, _LAST_BYTE = 0xDC00, 0x80, 0xFF
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -110,5 +112,11 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    raw = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in raw)
+    return "".join(map(_printable_character, text))
+
+
+def _printable_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    byte = ord(character) - _NO_UTF8
+    return f"\\x{byte:02x}" if _FIRST_BYTE <= byte <= _LAST_BYTE else ascii(character)[1:-1]

@@ -144,5 +144,6 @@ def warn(message: str) -> None:
 
 
 def _say(kind: str, message: str) -> None:
-    sys.stderr.write(f"==> {kind}: " + message.replace("\n", "\n    ") + "\n")
+    lines = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in message.split("\n"))
+    sys.stderr.write(f"==> {kind}: " + "\n    ".join(lines) + "\n")
     sys.stderr.flush()
