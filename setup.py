@@ -15,6 +15,7 @@ setup(
     packages=[
         "pkgjail",
         "pkgjail.backends",
+        "pkgjail.backends.available",
         "pkgjail.backends.debian",
         "pkgjail.backends.pacman",
         "pkgjail.backends.rpm",

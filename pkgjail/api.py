@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pkgjail.backends import available, open_database
 from pkgjail.errors import ClosureError, Problem
 from pkgjail.files import collect_files
-from pkgjail.graph import closure_graph, resolve_closure
+from pkgjail.graph import closure_graph, resolve_closure, shortest_reasons
 from pkgjail.manifest import (
     build_manifest,
     dump_manifest,
@@ -24,15 +24,19 @@ from pkgjail.manifest import (
     read_manifest,
     write_manifest,
 )
+from pkgjail.model import PackagePlan, PlannedPackage
 from pkgjail.mounts import plan_jail
+from pkgjail.patterns import matcher
 from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
 from pkgjail.reporter import SILENT
 from pkgjail.seals import seal_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pkgjail.model import Closure, Manifest
+    from pkgjail.backends.available.solving import Chosen
+    from pkgjail.backends.available.universe import Universe
+    from pkgjail.model import Closure, Manifest, Policy
     from pkgjail.reporter import Reporter
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "open_database",
     "parse_manifest",
     "plan_jail",
+    "plan_packages",
     "policy_digest",
     "read_manifest",
     "resolve",
@@ -119,3 +124,95 @@ def _refuse_unmet(closure: Closure, reporter: Reporter, *, allow: bool) -> None:
         raise ClosureError(problems)
     for problem in problems:
         reporter.warn(str(problem))
+
+
+def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
+    whitelists: Sequence[str],
+    blacklists: Sequence[str] = (),
+    *,
+    sources: Sequence[str],
+    architecture: str = "",
+    recommends: bool | None = None,
+    essential: bool | None = None,
+    contents: bool = False,
+    reporter: Reporter = SILENT,
+) -> PackagePlan:
+    """Go from whitelists to what would be installed for them on another distribution, which need not be here.
+
+    The packages are chosen by libsolv, as if nothing were installed, from metadata that is on this machine:
+    nothing is fetched. The result is no manifest: of files there is no more than names.
+
+    Args:
+        whitelists: names of shipped lists, or paths.
+        blacklists: likewise; they take file names away.
+        sources: repositories' metadata, each `FAMILY:PATH` (docs/backends.md says which paths).
+        architecture: which packages are wanted; "" for this machine's architecture.
+        recommends: take recommended packages too; None leaves it to the whitelists.
+        essential: take the base set in; None leaves it to the whitelists.
+        contents: name the packages' files, where there are lists of them.
+        reporter: hears of what was left out.
+
+    Raises:
+        PolicyError: the lists cannot be used, or name what is not to be had; all their problems at once.
+        DatabaseError: metadata that cannot be read, or libsolv's binding is not there.
+        ClosureError: not all of it can be installed together; all of libsolv's problems.
+
+    """
+    from pkgjail.backends.available import open_available  # brings XML and tar readers in
+
+    universe = open_available(sources, architecture, contents=contents)
+    policy = load_policy(
+        whitelists, blacklists, database=universe, recommends=recommends, essential=essential
+    )
+    solution = universe.solve(policy)
+    for rule in policy.includes:
+        reporter.warn(f"{rule.origin}: {rule.pattern}: a plan has no files but those of packages")
+    files = _planned_files(universe, solution.chosen, reporter) if contents else {}
+    packages, dropped = _planned(solution.chosen, files, policy)
+    return PackagePlan(
+        family=universe.family,
+        architecture=universe.architecture,
+        policy=policy_digest(policy),
+        whitelists=policy.whitelists,
+        blacklists=policy.blacklists,
+        recommends=policy.recommends,
+        essential=policy.essential,
+        repositories=universe.repositories,
+        packages=packages,
+        dependencies=solution.dependencies,
+        reasons=shortest_reasons(solution.dependencies),
+        dropped=dropped,
+    )
+
+
+def _planned_files(
+    universe: Universe, chosen: Iterable[Chosen], reporter: Reporter
+) -> dict[str, tuple[bytes, ...]]:
+    """The files of each package by key; it is missing where its repository has no file lists."""
+    by_repository: dict[str, list[Chosen]] = {}
+    for one in chosen:
+        by_repository.setdefault(one.repository, []).append(one)
+    found: dict[str, tuple[bytes, ...]] = {}
+    for name, members in by_repository.items():
+        listed = universe.contents([one.package for one in members], name)
+        if listed is None:
+            reporter.warn(f"{name}: there are no file lists beside its metadata, so no file names")
+        else:
+            found.update(listed)
+    return found
+
+
+def _planned(
+    chosen: Iterable[Chosen], files: Mapping[str, tuple[bytes, ...]], policy: Policy
+) -> tuple[tuple[PlannedPackage, ...], int]:
+    """The packages with those of their files that no blacklist drops, and how many were dropped."""
+    judge = matcher(policy.drops)
+    planned, dropped = [], 0
+    for one in chosen:
+        listed = files.get(one.package.key)
+        kept = None if listed is None else tuple(path for path in listed if judge(path) is None)
+        dropped += len(listed or ()) - len(kept or ())
+        planned.append(
+            PlannedPackage(package=one.package, repository=one.repository, download=one.download, files=kept)
+        )
+    return tuple(planned), dropped

@@ -179,26 +179,12 @@ class Generated:
     at_entry: bool = False
 
 
-class PackageDatabase(Protocol):
-    """What the pipeline asks of a package manager: the installed state of one root, read once.
-
-    Implementations are frozen to the outside: two calls give the same answer. All raise
-    `DatabaseError` when a record cannot be read.
-    """
-
-    @property
-    def backend(self) -> str:
-        """The backend's name ("apt", "dpkg"). It never reaches a manifest."""
-        ...
+class PackageNames(Protocol):
+    """What a whitelist is read against: the packages that can be asked for, and by which names."""
 
     @property
     def family(self) -> str:
-        """The key of `[packages]` in a whitelist that this database serves ("debian")."""
-        ...
-
-    @property
-    def distribution(self) -> Distribution:
-        """The distribution of the root, from its os-release file."""
+        """The key of `[packages]` in a whitelist that this serves ("debian")."""
         ...
 
     @property
@@ -208,7 +194,7 @@ class PackageDatabase(Protocol):
 
     @property
     def packages(self) -> Mapping[str, Package]:
-        """Every fully installed package by its `key`, in the order of the keys."""
+        """Every package that can be had by its `key`, in the order of the keys."""
         ...
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
@@ -218,12 +204,8 @@ class PackageDatabase(Protocol):
         """
         ...
 
-    def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """What `package` requires, in the order of its record; its own name for each field."""
-        ...
-
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """The installed packages that satisfy `relation` when a package of `architecture` asks.
+        """The packages that satisfy `relation` when a package of `architecture` asks.
 
         Those of that very name come first (the asker's architecture, then by name of the
         architecture), then those that provide it, by key; where a name says no architecture
@@ -233,6 +215,28 @@ class PackageDatabase(Protocol):
 
     def shortcoming(self, relation: Relation, architecture: str) -> str:
         """Why `candidates` gives nothing, and what to do: for a message, without a full stop."""
+        ...
+
+
+class PackageDatabase(PackageNames, Protocol):
+    """What the pipeline asks of a package manager: the installed state of one root, read once.
+
+    Its `packages` are those that are fully installed. Implementations are frozen to the outside: two
+    calls give the same answer. All raise `DatabaseError` when a record cannot be read.
+    """
+
+    @property
+    def backend(self) -> str:
+        """The backend's name ("apt", "dpkg"). It never reaches a manifest."""
+        ...
+
+    @property
+    def distribution(self) -> Distribution:
+        """The distribution of the root, from its os-release file."""
+        ...
+
+    def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
+        """What `package` requires, in the order of its record; its own name for each field."""
         ...
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
@@ -397,6 +401,51 @@ class Manifest:
     dropped: tuple[Dropped, ...] = ()
     missing: tuple[Missing, ...] = ()
     unmet: tuple[Unmet, ...] = ()
+
+
+# --- plans of packages ----------------------------------------------------------------------
+
+
+@record
+class Repository:
+    """Metadata that a plan was made from: its name, never a directory, and the digest of what was read."""
+
+    name: str
+    sha256: str
+
+
+@record
+class PlannedPackage:
+    """A package that would be installed; `repository` has it, `download` is its file's size in bytes.
+
+    `files` are the paths that the repository's file list names, None where it has none or none was asked for.
+    """
+
+    package: Package
+    repository: str
+    download: int = 0
+    files: tuple[bytes, ...] | None = None
+
+
+@record
+class PackagePlan:
+    """What a policy's closure would be, by a distribution's metadata. It is no `Manifest`.
+
+    `dropped` counts the paths that blacklists took out of the packages' `files`.
+    """
+
+    family: str
+    architecture: str
+    policy: str
+    whitelists: tuple[str, ...]
+    blacklists: tuple[str, ...]
+    recommends: bool
+    essential: bool
+    repositories: tuple[Repository, ...]
+    packages: tuple[PlannedPackage, ...]
+    dependencies: tuple[Dependency, ...]
+    reasons: Mapping[str, Dependency]
+    dropped: int = 0
 
 
 # --- jail -----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ ROWS = """
     patterns reporter cache names parallel
     probe seals layers
     policy graph files hashing manifest mounts trees masks whole backends explain
-    drift limiting loader choosing questions
+    drift limiting loader choosing questions planned
     api jail report
     export checking verifying
     environments
@@ -62,6 +62,7 @@ PLACES = {
     "packageurl": "export/",
     "pathspec": "patterns.py",
     "rich": "commands/",
+    "solv": "backends/available/binding.py",
     "spdx_tools": "export/spdx.py",
     "tomli": "policy/",
     "tomllib": "policy/",

@@ -27,7 +27,7 @@ _ELSEWHERE = frozenset({2, 4})
 _WHEN = frozenset({
     "pre", "post", "preun", "postun", "pretrans", "posttrans", "preuntrans", "postuntrans", "verify",
 })  # fmt: skip
-_ARCHITECTURES = frozenset({
+ARCHITECTURES = frozenset({
     "aarch64", "armv7hl", "armv6hl", "i386", "i486", "i586", "i686", "athlon", "loongarch64", "noarch",
     "ppc64", "ppc64le", "riscv64", "s390", "s390x", "x86_64", "x86_64_v2", "x86_64_v3", "x86_64_v4",
 })  # fmt: skip
@@ -208,7 +208,7 @@ class Installed:
     def whitelisted(self, text: str) -> tuple[str, str]:
         """Take `name.arch` of a whitelist apart where there is nothing of the whole name; else (name, "")."""
         name, dot, architecture = text.rpartition(".")
-        known = {package.architecture for package in self.packages.values()} | _ARCHITECTURES
+        known = {package.architecture for package in self.packages.values()} | ARCHITECTURES
         if not dot or text in self.providers or architecture not in known:
             return text, ""
         return name, architecture

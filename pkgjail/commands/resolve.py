@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, human_size
+from pkgjail.commands.planned import add_plan_arguments, is_plan, run_plan
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +29,7 @@ examples:
   pkgjail resolve spack -o spack.manifest.jsonl
   pkgjail resolve spack ./site.toml --blacklist docs --blacklist ./my.ignore -o site.jsonl
   pkgjail resolve base | jq -r 'select(.kind == "file").path'
+  pkgjail resolve spack --available rhel:/srv/mirror/BaseOS --available rhel:/srv/mirror/AppStream
 """
 
 
@@ -49,6 +51,7 @@ def add_parser(verbs: Verbs) -> None:
         "--allow-unmet", action="store_true", help="record requirements that nothing installed satisfies"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_plan_arguments(parser)
     parser.set_defaults(run=run, failure=0)
 
 
@@ -101,7 +104,9 @@ def resolve_arguments(
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Resolve, write the manifest, print a summary."""
+    """Resolve, write the manifest, print a summary; or plan."""
+    if is_plan(arguments):
+        return run_plan(arguments)
     from pkgjail.api import dump_manifest, manifest_digest, write_manifest
 
     # The process ends soon; looking through a growing manifest for garbage takes a twentieth of it.

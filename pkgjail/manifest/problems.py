@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _LIMIT = 20
 _MODE = re.compile(r"[0-7]{4}")
+_A_PLAN = (
+    "this is a plan of packages ('pkgjail resolve --available'), not a manifest: it has no files, and "
+    "nothing of it need be installed here; install the packages, and resolve the whitelists on that system"
+)
 _RESOLVE_ANEW = "resolve it anew, or fetch it again"
 
 
@@ -47,6 +51,8 @@ def _faults(data: bytes) -> Iterable[tuple[int, str]]:
     lines = text.split("\n")
     rest = lines.pop()
     first = _decode(lines[0] if lines else rest)
+    if isinstance(first, dict) and first.get("kind") == "plan":
+        return [(1, _A_PLAN)]
     if not isinstance(first, dict) or first.get("kind") != "header":
         return [(1, f"this is not a manifest: a manifest's first line is its header; {_RESOLVE_ANEW}")]
     schema = first.get("schema")

@@ -18,7 +18,7 @@ from pkgjail.policy.loader import Loader, first, widest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pkgjail.model import PackageDatabase, Rule
+    from pkgjail.model import PackageNames, Rule
     from pkgjail.policy.lists import Entry, Page
 
 
@@ -36,7 +36,7 @@ def load_policy(
     whitelists: Sequence[str],
     blacklists: Sequence[str] = (),
     *,
-    database: PackageDatabase,
+    database: PackageNames,
     recommends: bool | None = None,
     essential: bool | None = None,
 ) -> Policy:

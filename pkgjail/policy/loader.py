@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from pkgjail.model import DependencyGroup, PackageDatabase, Rule
+    from pkgjail.model import DependencyGroup, PackageNames, Rule
 
 
 @record
@@ -36,7 +36,7 @@ class Loaded:
 class Loader:
     """The state of one `load_policy`: what was read, in the order of merging, and what is wrong."""
 
-    def __init__(self, database: PackageDatabase) -> None:
+    def __init__(self, database: PackageNames) -> None:
         self.database = database
         self.command_line = Page("")
         self.pages = [self.command_line]
