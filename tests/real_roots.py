@@ -103,17 +103,19 @@ def _alternatives(root: Path, records: str, end: str) -> None:
 
 def make(family: str, packages: Sequence[Made], place: Path) -> None:
     """Make `packages` below `place`, and install them all into `place/root`."""
-    build, install = {
-        "rpm": (_rpm, _install_rpms),
-        "pacman": (_pacman_package, _install_pacman),
-        "deb": (_deb, _install_debs),
-    }[family]
+    install = {"rpm": _install_rpms, "pacman": _install_pacman, "deb": _install_debs}[family]
     output = place / "packages"
     output.mkdir()
+    make_only(family, packages, output)
+    install(place / "root", sorted(output.iterdir()))
+
+
+def make_only(family: str, packages: Sequence[Made], output: Path) -> None:
+    """Make `packages` in the directory `output`."""
+    build = {"rpm": _rpm, "pacman": _pacman_package, "deb": _deb}[family]
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:
         for made in pool.map(partial(_one, family, build, output, Path(work)), packages):
             assert made, family
-    install(place / "root", sorted(output.iterdir()))
 
 
 def _one(family: str, build: Callable[..., None], output: Path, work: Path, made: Made) -> Made:

@@ -123,7 +123,13 @@ def _load(solv: Any, pool: Any, path: str, *, contents: bool) -> Loaded:
 
 
 def _read(path: str, data: bytes, kind: str) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
-    """The fields of each member `NAME-VERSION/kind` of the archive. Raises `DatabaseError`."""
+    """The fields of each member `NAME-VERSION/kind` of the archive. Raises `DatabaseError`.
+
+    An archive ends with two blocks of zeros (pax(1), "ustar Interchange Format"), which one that was cut
+    between two members has not.
+    """
+    if any(data[-1024:]):
+        raise fault(path, "it is no whole database of pacman's (it has no end)")
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for member in archive:

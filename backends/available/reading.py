@@ -71,7 +71,7 @@ def unpack(path: str, data: bytes) -> bytes:
         for magic, unpacker in _UNPACKERS:
             if data.startswith(magic):
                 return unpacker(data)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise fault(path, f"it is damaged ({error})") from error
     program = next((name for magic, name in _PROGRAMS if data.startswith(magic)), "")
     return _by_program(path, data, program) if program else data
