@@ -414,6 +414,32 @@ def test_a_path_that_primary_does_not_list(tmp_path: Path) -> None:
         plan_packages([str(tmp_path / "w.toml")], sources=sources[:1], architecture="x86_64", essential=False)
 
 
+def test_two_architectures(tmp_path: Path) -> None:
+    """Protects from a package of the second architecture where the first will do; both are there by name."""
+    data = gzip.decompress(next((repository("rpm") / "repodata").glob("*-primary.xml.gz")).read_bytes())
+    data = data.replace(b"x86_64", b"i686").replace(b"x86-64", b"x86-32")
+    write(tmp_path, "repodata/primary.xml", data)
+    sums = f'<checksum type="sha256">{hashlib.sha256(data).hexdigest()}</checksum>'
+    entry = f'<data type="primary">{sums}<location href="repodata/primary.xml"/></data>'
+    space = "http://linux.duke.edu/metadata/repo"
+    write(tmp_path, "repodata/repomd.xml", f'<repomd xmlns="{space}">{entry}</repomd>')
+    asked = {"app, editor": "app lib nano tool", "lib.i686, lib.x86_64": "lib lib"}
+    for entries, expected in asked.items():
+        whitelist = write(tmp_path, "w.toml", f"packages.rhel = {entries.split(', ')}\n")
+        planned = plan_packages(
+            [str(whitelist)],
+            sources=[f"rhel:{tmp_path}", source("rpm")],
+            architecture="x86_64",
+            essential=False,
+        )
+        assert names(planned) == expected
+        other = [one.package.name for one in planned.packages if one.package.architecture == "i686"]
+        assert other == (["lib"] if "i686" in entries else [])
+    write(tmp_path, "w.toml", 'packages.suse = ["app"]\n')
+    planned = plan_packages([str(tmp_path / "w.toml")], sources=[f"suse:{tmp_path}"], architecture="i686")
+    assert names(planned) == "app bash filesystem lib nano tool"
+
+
 @pytest.mark.parametrize("packed", ["xz", "gz", "bz2", "zst", "lz4"])
 def test_packed_metadata(packed: str, tmp_path: Path) -> None:
     """Protects each way in which metadata is packed, and the directories of a mirror."""

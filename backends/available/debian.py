@@ -42,6 +42,7 @@ class Debian:
     family = "debian"
     disttype = "DISTTYPE_DEB"
     everywhere = "all"
+    multilib = False
     fields = ("Depends", "Pre-Depends")
 
     def architecture(self, machine: str) -> str:

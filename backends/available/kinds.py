@@ -59,6 +59,11 @@ class Kind(Protocol):
         ...
 
     @property
+    def multilib(self) -> bool:
+        """Whether packages of one name and two architectures can be installed together."""
+        ...
+
+    @property
     def fields(self) -> tuple[str, str]:
         """The package manager's words for a requirement, and for one that is met before all else."""
         ...

@@ -31,6 +31,7 @@ class Pacman:
     family = "arch"
     disttype = "DISTTYPE_ARCH"
     everywhere = "any"
+    multilib = False
     fields = ("Depends", "Depends")
 
     def architecture(self, machine: str) -> str:

@@ -46,6 +46,7 @@ class RpmMd:
 
     def __init__(self, family: str) -> None:
         self.family = family
+        self.multilib = family == "rhel"  # openSUSE has packages of other names for it
 
     def architecture(self, machine: str) -> str:
         """Rpm's words are those of uname(2), nearly."""

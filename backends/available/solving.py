@@ -145,8 +145,10 @@ class Solving:
 
     def _preferred(self, asked: str, candidates: Sequence[Any]) -> Any:
         """Of `candidates`, which all satisfy the requirement `asked`, the first in our order."""
-        first = self._universe.preferred
-        ranked = sorted(candidates, key=lambda one: (one.name not in first, f"{one.name}:{one.arch}"))
+        first, own = self._universe.preferred, (self._universe.architecture, self._kind.everywhere)
+        ranked = sorted(
+            candidates, key=lambda one: (one.arch not in own, one.name not in first, f"{one.name}:{one.arch}")
+        )
         for name in self._kind.alternatives(asked):
             named = [one for one in ranked if one.name == name]
             providers = {one.id for one in self._pool.whatprovides(self._pool.Dep(name))}

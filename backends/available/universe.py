@@ -33,6 +33,7 @@ class Universe:
         self.pool = solv.Pool()
         self.pool.setdisttype(getattr(solv.Pool, kind.disttype))
         self.pool.setarch(architecture)
+        self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, kind.multilib)
         self._loaded: list[Loaded] = []
         for path in paths:
             self._loaded += kind.load(solv, self.pool, path, architecture, contents=contents)
