@@ -59,7 +59,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     from pkgjail.api import plan_packages
     from pkgjail.planned import dump_plan, plan_digest, plan_header, planned_record, write_plan
 
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(as_json=arguments.json) as reporter:
         plan = plan_packages(
             arguments.whitelists,
             arguments.blacklist,
