@@ -234,8 +234,7 @@ def _present(entry: FileEntry, path: bytes) -> FileEntry | None:
     kind = None if found is None else _KIND_OF.get(stat.S_IFMT(found.st_mode))
     if found is None or kind is None:
         return None
-    return replace(
-        entry,
+    return entry._replace(
         kind=kind,
         mode=0o777 if kind == "symlink" else stat.S_IMODE(found.st_mode),
         size=found.st_size if kind == "regular" else None,

@@ -13,6 +13,7 @@ import marshal
 import os
 import stat
 import time
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pkgjail.model import FileEntry
 
 _FORMAT = 1
+# What of an entry its manifest's seal depends on: all but whose it is, and the words about it.
+_FACTS = attrgetter("path", "kind", "mode", "size", "target", "sha256", "origin")
 # Two seals of one manifest are the same on all Pythons: version 2 has no references, which newer
 # versions place by how often an object happens to be used.
 _MARSHAL = 2
@@ -93,7 +96,7 @@ def is_directory(path: bytes) -> bool:
 
 def seal_key(entries: Iterable[FileEntry], root: bytes) -> str:
     """The name of the seal of a manifest's files, on this host."""
-    facts = [(e.path, e.kind, e.mode, e.size, e.target, e.sha256, e.origin) for e in entries]
+    facts = list(map(_FACTS, entries))
     return hashlib.sha256(marshal.dumps((facts, root, _host(root)), _MARSHAL)).hexdigest()
 
 

@@ -169,7 +169,7 @@ def test_the_kernels_own_and_what_is_no_directory_is_not_asked_about(tmp_path: P
     """A manifest may name them; the jail has its own."""
     paths = [b"/", b"/dev", b"/link", b"/proc", b"/sys", b"/tmp", b"/usr"]
     entries = [FileEntry(path=path, kind="directory", mode=0o755) for path in paths]
-    entries[2] = replace(entries[2], kind="symlink", target=b"usr")
+    entries[2] = entries[2]._replace(kind="symlink", target=b"usr")
     assert list(choosing._tops(_manifest_of(entries))) == [b"/usr"]
     assert tmp_path.is_dir()
 

@@ -38,7 +38,7 @@ def faulty_inputs(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text(_FIVE_FAULTS)
     parsed = read_manifest(manifest)
-    files = [replace(e, mode=0o600) if e.path == b"/usr/bin/env" else e for e in parsed.files]
+    files = [e._replace(mode=0o600) if e.path == b"/usr/bin/env" else e for e in parsed.files]
     write_manifest(replace(parsed, files=tuple(files)), tmp_path / "drifted.jsonl")
 
 

@@ -248,7 +248,7 @@ def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: str) -> 
     entry = FileEntry(path=b"/usr/bin/pager", kind="regular", mode=0o644, origin=origin)
     refuse_drift([entry], bytes(tmp_path))  # raises nothing
     with pytest.raises(DriftError, match="/usr/bin/pager is gone"):
-        refuse_drift([replace(entry, origin="package")], bytes(tmp_path))
+        refuse_drift([entry._replace(origin="package")], bytes(tmp_path))
 
 
 def test_the_entries_as_found(host: Path) -> None:

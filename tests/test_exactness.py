@@ -196,7 +196,7 @@ def test_a_walk_of_the_jail_finds_the_manifest_and_nothing_else(
 def _with_links_of_ours(manifest: Manifest, paths: set[bytes]) -> Manifest:
     """These links as alternatives, which lead elsewhere than the host's."""
     files = tuple(
-        replace(entry, target=b"../ours", origin="alternative") if entry.path in paths else entry
+        entry._replace(target=b"../ours", origin="alternative") if entry.path in paths else entry
         for entry in manifest.files
     )
     return replace(manifest, files=files)
@@ -273,7 +273,7 @@ def test_a_directory_that_became_a_link_is_noticed(uid: int, way: str) -> None:
     """
     with tree(parse_tree("/a/linked/deep/x\n/a/y")) as root:
         found = manifest_of(root)
-        files = [replace(e, origin="parent" if e.kind == "directory" else e.origin) for e in found.files]
+        files = [e._replace(origin="parent" if e.kind == "directory" else e.origin) for e in found.files]
         manifest = replace(found, files=tuple(files))
         os.rename(root + b"/a/linked", root + b"/elsewhere")
         os.symlink("../elsewhere", root + b"/a/linked")

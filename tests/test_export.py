@@ -5,7 +5,6 @@ Names are as odd as names may be, and content, modes and links are compared, not
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -529,7 +528,7 @@ def test_landlock_leaves_unreadable_directories_to_their_files(tmp_path: Path) -
 # --- refusals -----------------------------------------------------------------------------------
 
 MANY = [regular(b"/f%d" % number, b"") for number in range(3000)]
-NO_DIGEST = dataclasses.replace(regular(b"/f", b""), sha256=None)
+NO_DIGEST = regular(b"/f", b"")._replace(sha256=None)
 REFUSED = [
     pytest.param("nspawn", [regular(b"/a\nb", b"")], r"/a\\nb to nspawn: .* no line ends", id="nspawn: LF"),
     pytest.param("nspawn", [regular(b"/a\rb", b"")], r"/a\\rb to nspawn", id="nspawn: CR"),

@@ -105,7 +105,7 @@ def test_a_plan_makes_nothing_outside_of_its_root(victim: Path, steps: tuple[_Ma
 def _file(manifest: Manifest, path: bytes) -> FileEntry:
     """A regular file of the manifest under another path."""
     kept = next(entry for entry in manifest.files if entry.path == b"/usr/bin/env")
-    return replace(kept, path=path, origin="include", owners=())
+    return kept._replace(path=path, origin="include", owners=())
 
 
 @pytest.mark.parametrize(

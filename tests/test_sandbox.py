@@ -203,7 +203,7 @@ def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
         b"/usr/bin/cp": {"mode": 0o700},
         b"/usr/bin/ls": {"path": b"/usr/bin/zzz-gone"},
     }
-    files = [replace(entry, **lies.get(entry.path, {})) for entry in base_manifest.files]
+    files = [entry._replace(**lies.get(entry.path, {})) for entry in base_manifest.files]
     manifest = replace(base_manifest, files=tuple(sorted(files, key=lambda entry: entry.path)))
     with pytest.raises(DriftError, match="has changed") as caught:
         run_in_jail(manifest, ["true"], jail_options())

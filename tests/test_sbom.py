@@ -50,7 +50,7 @@ def small(tmp_path: Path) -> tuple[Manifest, bytes]:
         digest = hashlib.sha256(data).hexdigest()
         entry = FileEntry(path=path, kind="regular", mode=0o644, size=len(data), sha256=digest)
         files.append(
-            replace(entry, owners=owners.get(path, ()), origin="package" if path in owners else "generated")
+            entry._replace(owners=owners.get(path, ()), origin="package" if path in owners else "generated")
         )
     manifest = Manifest(
         header=Header(
@@ -207,10 +207,10 @@ def test_package_urls(small: tuple[Manifest, bytes], distribution: str, package:
 def test_what_cannot_be_told_is_refused(form: str, small: tuple[Manifest, bytes]) -> None:
     """Protects from a bill that leaves things out in silence."""
     manifest, root = small
-    bare = replace(manifest, files=tuple(replace(entry, sha256=None) for entry in manifest.files))
+    bare = replace(manifest, files=tuple(entry._replace(sha256=None) for entry in manifest.files))
     with pytest.raises(InputError, match="no digests"):
         export_manifest(bare, form, root=root)
-    odd = replace(manifest.files[-1], kind="regular", sha256="0" * 64, path=b"/usr/\xff")
+    odd = manifest.files[-1]._replace(kind="regular", sha256="0" * 64, path=b"/usr/\xff")
     with pytest.raises(InputError, match=rf"cannot export /usr/\\xff to {form}: the name is not UTF-8"):
         export_manifest(replace(manifest, files=(*manifest.files, odd)), form, root=root)
 

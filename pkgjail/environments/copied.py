@@ -24,4 +24,4 @@ def drops_bits(entry: FileEntry) -> bool:
 
 
 def _as_copied(entry: FileEntry) -> FileEntry:
-    return replace(entry, mode=entry.mode & KEPT_BITS) if drops_bits(entry) else entry
+    return entry._replace(mode=entry.mode & KEPT_BITS) if drops_bits(entry) else entry

@@ -151,8 +151,8 @@ def test_a_copy_is_held_against_digests_while_it_is_made(
     hashed = replace(
         manifest,
         files=tuple(
-            replace(
-                entry, sha256=hashlib.sha256(Path(os.fsdecode(host + entry.path)).read_bytes()).hexdigest()
+            entry._replace(
+                sha256=hashlib.sha256(Path(os.fsdecode(host + entry.path)).read_bytes()).hexdigest()
             )
             if entry.kind == "regular"
             else entry
