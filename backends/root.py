@@ -38,7 +38,7 @@ class Root:
     def read(self, path: bytes, missing: bytes | None = None) -> bytes:
         """The content of a file, `missing` where there is none and that is no error."""
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", buffering=0) as file:
                 return file.read()
         except FileNotFoundError as error:
             if missing is not None:

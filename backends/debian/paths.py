@@ -28,9 +28,16 @@ class Paths:
         """Read nothing yet."""
         self._root = root
         self._installations = installations
+        self._owned: dict[str, tuple[bytes, ...]] = {}
 
     def owned(self, package: Package) -> tuple[bytes, ...]:
         """The lines of the package's list file, each where dpkg-divert(1) has put it."""
+        found = self._owned.get(package.key)
+        if found is None:
+            found = self._owned[package.key] = self._read(package)
+        return found
+
+    def _read(self, package: Package) -> tuple[bytes, ...]:
         path = self._list_file(package)
         data = self._root.read(path)
         if data and not data.endswith(b"\n"):
@@ -50,13 +57,23 @@ class Paths:
         found: dict[bytes, str] = {}
         recorded = {path for path, (target, _) in self._diversions.items() if target in paths}
         recorded.update(paths)
+        wanted = frozenset(paths)
+        directories = _outermost({path[: path.rfind(b"/") + 1] for path in recorded})
         for package in packages if paths else ():
-            # Comparing the lines as they stand is what makes this quick; few lists go further.
-            if not recorded.isdisjoint(self._root.read(self._list_file(package)).split(b"\n")):
-                for path in self.owned(package):
-                    if path in paths:
-                        found.setdefault(path, package.key)
+            if package.key in self._owned or self._may_own(package, recorded, directories):
+                for path in wanted.intersection(self.owned(package)):
+                    found.setdefault(path, package.key)
         return found
+
+    def _may_own(self, package: Package, recorded: set[bytes], directories: Collection[bytes]) -> bool:
+        """Whether a list has one of the lines `recorded`, which are below `directories`.
+
+        Most lists have nothing below any of these, which a search of their text tells at once.
+        """
+        data = self._root.read(self._list_file(package))
+        return any(directory in data for directory in directories) and not recorded.isdisjoint(
+            data.split(b"\n")
+        )
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
         """The status file's Conffiles that the package still ships, where diversions have put them.
@@ -118,6 +135,15 @@ class Paths:
         contested = self._root.normal_paths(path, lines[0::3], first=1, step=3)
         targets = self._root.normal_paths(path, lines[1::3], first=2, step=3)
         return dict(zip(contested, zip(targets, map(text_path, lines[2::3]))))
+
+
+def _outermost(directories: Collection[bytes]) -> list[bytes]:
+    """Those of `directories`, which end in a slash, that are in no other of them."""
+    found: list[bytes] = []
+    for directory in sorted(directories):
+        if not found or not directory.startswith(found[-1]):
+            found.append(directory)
+    return found
 
 
 def _reinstall(package: Package) -> str:

@@ -17,7 +17,7 @@ from pkgjail.patterns import matcher
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from pkgjail.files.draft import Hasher
     from pkgjail.model import Closure, FileSet, PackageDatabase, Policy
@@ -59,9 +59,9 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     _add_owned(draft, database, closure)
     extras.add_alternatives(draft, database.alternatives(), reporter)
     owners_of = _Owners(database, draft.tree)
-    keys: dict[str, frozenset[str]] = {}
+    keys: dict[str, tuple[str, ...]] = {}
     for package in closure.packages:
-        keys[package.name] = keys.get(package.name, frozenset()) | {package.key}
+        keys[package.name] = tuple(sorted((*keys.get(package.name, ()), package.key)))
     extras.add_generated(draft, database.generated(), keys, owners_of)
     extras.add_byte_code(draft)
     extras.add_includes(draft, policy.includes, owners_of, reporter)
@@ -74,21 +74,25 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
 def _add_owned(draft: Draft, database: PackageDatabase, closure: Closure) -> None:
     """The packages' own paths, each with every package that lists it."""
     names: dict[bytes, Name] = {}
+    shared: dict[bytes, list[Name]] = {}
     for package in closure.packages:
-        alone = Name(owners=frozenset((package.key,)))
-        conffiles = database.conffiles(package)
-        for path in database.owned_paths(package):
-            place = draft.place(path)
-            name = alone if path not in conffiles else alone._replace(origin="conffile")
-            before = names.get(place)
-            names[place] = name if before is None else _shared(before, name)
+        alone, conffiles = Name(owners=(package.key,)), database.conffiles(package)
+        paths = database.owned_paths(package)
+        own = dict.fromkeys(draft.places(paths), alone)
+        if conffiles:
+            changed = alone._replace(origin="conffile")
+            own.update((draft.place(path), changed) for path in paths if path in conffiles)
+        for place in names.keys() & own.keys():
+            shared.setdefault(place, [names[place]]).append(own[place])
+        names.update(own)
+    names.update((place, _shared(each)) for place, each in shared.items())
     draft.add(names)
 
 
-def _shared(one: Name, other: Name) -> Name:
-    """A name that two packages bring; its content is the administrator's if either says so."""
-    origin = "conffile" if "conffile" in (one.origin, other.origin) else "package"
-    return Name(owners=one.owners | other.owners, origin=origin)
+def _shared(names: Sequence[Name]) -> Name:
+    """A name that several packages bring; its content is the administrator's if any of them says so."""
+    origin = "conffile" if any(name.origin == "conffile" for name in names) else "package"
+    return Name(owners=tuple(sorted(owner for name in names for owner in name.owners)), origin=origin)
 
 
 class _Owners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.model import Dropped, FileEntry, FileSet, Missing
@@ -23,10 +24,10 @@ class Name(NamedTuple):
     """A name that is to be in the jail: who brings it and how it comes.
 
     With `is_ours` the jail makes it, whatever the disk has there: a symbolic link to `target`, or
-    without one a file that is made at entry.
+    without one a file that is made at entry. `owners` are sorted.
     """
 
-    owners: frozenset[str] = frozenset()
+    owners: tuple[str, ...] = ()
     origin: str = "package"
     detail: str = ""
     is_ours: bool = False
@@ -51,15 +52,18 @@ class Draft:
 
         What is missing from the disk can still be made by us.
         """
+        kept, judge = self.kept, self._judge if self._labels else None
+        looked_at = self.tree.lstat_all(path for path, name in names.items() if not name.is_ours)
         for path, name in names.items():
-            if path in self.kept or path in self._dropped:
+            if path in kept or path in self._dropped:
                 continue
-            found = None if name.is_ours else self.tree.lstat(path)
-            rule = self._judge(path, is_directory=found is not None and stat.S_ISDIR(found.st_mode))
+            found = looked_at.get(path)
+            kind = "" if found is None else _shape(found.st_mode)[0]
+            rule = judge(path, is_directory=kind == "directory") if judge is not None else None
             if rule is not None:
                 self._dropped[path] = (self._labels[rule], name)
-            elif name.is_ours or (found is not None and stat.S_IFMT(found.st_mode) in _KINDS):
-                self.kept[path] = name
+            elif kind or name.is_ours:
+                kept[path] = name
                 self._missing.pop(path, None)
             else:
                 self._miss(path, name, found)
@@ -70,6 +74,14 @@ class Draft:
         if real != path:
             self._links.append((real, self.tree.links_above(path)))
         return real
+
+    def places(self, paths: Sequence[bytes]) -> Sequence[bytes]:
+        """`place` of each of `paths`, in their order; most lists have none that goes through a link."""
+        directories = {path[: path.rfind(b"/")] for path in paths}
+        moved = {directory for directory in directories if self.tree.real_directory(directory) != directory}
+        if not moved:
+            return paths
+        return [self.place(path) if path[: path.rfind(b"/")] in moved else path for path in paths]
 
     def has(self, path: bytes) -> bool:
         """Whether `path`, as recorded anywhere, is in the set so far."""
@@ -96,17 +108,17 @@ class Draft:
         self.add({link: Name(origin="parent") for link in wanted if not self.settled(link)})
         for directory in {path[: path.rfind(b"/")] or b"/" for path in self.kept}:
             self._keep_directory(directory)
-        kept = sorted(self.kept.items())
+        kept = [(path, self.kept[path]) for path in sorted(self.kept)]
         digests = hasher([path for path, name in kept if self._is_hashed(path, name)]) if hasher else {}
         return FileSet(
-            entries=tuple(self._entry(path, name, digests.get(path)) for path, name in kept),
+            entries=tuple([self._entry(path, name, digests.get(path)) for path, name in kept]),
             dropped=tuple(Dropped(path=path, rule=rule) for path, (rule, _) in sorted(self._dropped.items())),
             missing=tuple(self._missing[path] for path in sorted(self._missing)),
         )
 
     def _miss(self, path: bytes, name: Name, found: os.stat_result | None) -> None:
         reason = "special" if found is not None else "private" if self.tree.is_private(path) else "absent"
-        self._missing[path] = Missing(path=path, reason=reason, owners=tuple(sorted(name.owners)))
+        self._missing[path] = Missing(path=path, reason=reason, owners=name.owners)
 
     def _keep_directory(self, directory: bytes) -> None:
         """Bring in a directory, and those above it, whatever was decided of them."""
@@ -122,32 +134,25 @@ class Draft:
         return found is not None and stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IROTH)
 
     def _entry(self, path: bytes, name: Name, sha256: str | None) -> FileEntry:
-        kind, mode, size, target = self._as_on_disk(path) if not name.is_ours else _as_made(name)
-        return FileEntry(
-            path=path,
-            kind=kind,
-            mode=mode,
-            size=size,
-            target=target,
-            sha256=sha256,
-            owners=tuple(sorted(name.owners)),
-            origin=name.origin,
-            detail=name.detail,
-        )
-
-    def _as_on_disk(self, path: bytes) -> tuple[str, int, int | None, bytes | None]:
-        """Kind, mode, size and link text of what the disk has at `path`."""
-        found = self.tree.lstat(path)
-        if found is None:  # a directory that holds what we make
-            return "directory", 0o755, None, None
-        kind = _KINDS[stat.S_IFMT(found.st_mode)]
-        if kind == "symlink":
-            return kind, 0o777, None, self.tree.readlink(path)
-        return kind, stat.S_IMODE(found.st_mode), found.st_size if kind == "regular" else None, None
+        found = None if name.is_ours else self.tree.lstat(path)
+        if found is None:
+            return _made_entry(path, name)
+        kind, mode = _shape(found.st_mode)
+        size = found.st_size if kind == "regular" else None
+        target = self.tree.readlink(path) if kind == "symlink" else None
+        return FileEntry(path, kind, mode, size, target, sha256, name.owners, name.origin, name.detail)
 
 
-def _as_made(name: Name) -> tuple[str, int, int | None, bytes | None]:
-    """The same of what the jail makes itself."""
-    return (
-        ("symlink", 0o777, None, name.target) if name.target is not None else ("regular", 0o644, None, None)
-    )
+@cache
+def _shape(mode: int) -> tuple[str, int]:
+    """The kind of what has this st_mode, "" for what cannot be in a jail, and its mode there."""
+    kind = _KINDS.get(stat.S_IFMT(mode), "")
+    return kind, 0o777 if kind == "symlink" else stat.S_IMODE(mode)
+
+
+def _made_entry(path: bytes, name: Name) -> FileEntry:
+    """The entry of what the jail makes itself: a link, a file, or a directory that holds such."""
+    kind, mode = ("regular", 0o644) if name.is_ours else ("directory", 0o755)
+    if name.target is not None:
+        kind, mode = "symlink", 0o777
+    return FileEntry(path, kind, mode, None, name.target, None, name.owners, name.origin, name.detail)

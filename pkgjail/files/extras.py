@@ -89,14 +89,14 @@ def _add_links(draft: Draft, group: AlternativeGroup, targets: Sequence[bytes], 
 
 
 def add_generated(
-    draft: Draft, rules: Sequence[Generated], keys: Mapping[str, frozenset[str]], owners_of: OwnersOf
+    draft: Draft, rules: Sequence[Generated], keys: Mapping[str, tuple[str, ...]], owners_of: OwnersOf
 ) -> None:
     """The files of the allow-list whose package is in the set; `keys` maps its names to keys."""
     names: dict[bytes, Name] = {}
     for rule in rules:
         if rule.package and rule.package not in keys:
             continue
-        owners = keys.get(rule.package, frozenset())
+        owners = keys.get(rule.package, ())
         if rule.at_entry:
             name = Name(owners, origin="entry", detail=rule.made_by, is_ours=True)
             draft.add({draft.place(raw_path(rule.pattern)): name})

@@ -9,6 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # As path_resolution(7) has it.
 _MAXSYMLINKS = 40
@@ -38,6 +42,22 @@ class Tree:
         found = self._stats[path] = self._look(path)
         return found
 
+    def lstat_all(self, paths: Iterable[bytes]) -> dict[bytes, os.stat_result | None]:
+        """The same of many real paths at once: in a fraction of the time."""
+        seen, states, root, lstat = self._stats, self._states, self._root, os.lstat
+        found: dict[bytes, os.stat_result | None] = {}
+        for path in paths:
+            if path in seen:
+                found[path] = seen[path]
+            elif states.get(path[: path.rfind(b"/")]) != _OPEN:
+                found[path] = self.lstat(path)
+            else:
+                try:
+                    found[path] = seen[path] = lstat(root + path or b"/")
+                except OSError:
+                    found[path] = self.lstat(path)
+        return found
+
     def is_private(self, path: bytes) -> bool:
         """Whether a directory above `path` may not be searched by others (mode o-x)."""
         return self._state(path.rpartition(b"/")[0]) == _PRIVATE
@@ -63,8 +83,12 @@ class Tree:
         """
         slash = path.rfind(b"/")
         directory = path[:slash]
-        known = self._real.get(directory) or self._resolve(directory)
-        return path if known[0] == directory else known[0] + path[slash:]
+        real = self.real_directory(directory)
+        return path if real == directory else real + path[slash:]
+
+    def real_directory(self, directory: bytes) -> bytes:
+        """The path of a directory ("" is the root) with every link in it followed, as `real` does."""
+        return (self._real.get(directory) or self._resolve(directory))[0]
 
     def links_above(self, path: bytes) -> tuple[bytes, ...]:
         """The symbolic links (their real paths) that `real` went through for `path`."""

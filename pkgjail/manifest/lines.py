@@ -125,13 +125,10 @@ def _files(entries: Iterable[FileEntry]) -> Iterator[str]:
         head = heads.get(same)
         if head is None:
             head = heads[same] = _file_head(entry)
-        yield (
-            f'{head},"path":{_bytes(entry.path)}'
-            + (f',"sha256":{quoted(entry.sha256)}' if entry.sha256 is not None else "")
-            + (f',"size":{entry.size:d}' if entry.size is not None else "")
-            + (f',"target":{_bytes(entry.target)}' if entry.target is not None else "")
-            + f',"type":{quoted(entry.kind)}}}'
-        )
+        sha256 = "" if entry.sha256 is None else f',"sha256":{quoted(entry.sha256)}'
+        size = "" if entry.size is None else f',"size":{entry.size:d}'
+        target = "" if entry.target is None else f',"target":{_bytes(entry.target)}'
+        yield f'{head},"path":{_bytes(entry.path)}{sha256}{size}{target},"type":{quoted(entry.kind)}}}'
 
 
 def _file_head(entry: FileEntry) -> str:
