@@ -126,7 +126,7 @@ def test_what_is_told_of_is_no_part_of_the_telling(
     hostile = replace(
         base_manifest,
         header=replace(base_manifest.header, whitelists=(whole,), blacklists=(whole,)),
-        files=tuple(sorted((*base_manifest.files, replace(entry, path=name)), key=lambda each: each.path)),
+        files=tuple(sorted((*base_manifest.files, entry._replace(path=name)), key=lambda each: each.path)),
         dropped=(Dropped(path=name + b"d", rule=whole),),
         unmet=(Unmet(source=entry.owners[0], kind="Depends", text=whole, reason=whole),),
     )
