@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.pacman.generated import AT_ENTRY, GENERATED
-from pkgjail.backends.pacman.local import read_files, read_local
+from pkgjail.backends.pacman.local import read_digests, read_files, read_local
 from pkgjail.backends.pacman.relations import group_of, parse_relation
 from pkgjail.backends.pacman.versions import satisfies
 from pkgjail.backends.release import read_distribution
@@ -157,9 +157,10 @@ class PacmanDatabase:
         return self._list(package.key)[1]
 
     def digests(self, package: Package) -> dict[bytes, str]:
-        """None: the record's digests are not read yet."""
-        del package
-        return {}
+        """The SHA-256 in the package's `mtree`, or MD5 where it has no other."""
+        paths = set(self.owned_paths(package)) - self.conffiles(package)
+        listed = read_digests(self._root, self._entries[package.key])
+        return {path: digest for path, digest in listed.items() if path in paths}
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """None: Arch has no such program."""

@@ -5,8 +5,10 @@ Their form is that of libalpm's lib/libalpm/be_local.c: `%NAME%`, a value a line
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import zlib
 from typing import TYPE_CHECKING
 
 from pkgjail.model import record, text_path
@@ -20,6 +22,9 @@ LOCAL = b"/var/lib/pacman/local"
 _LOCK = b"/var/lib/pacman/db.lck"
 _VERSION_FILE = b"ALPM_DB_VERSION"
 _VERSION = b"9"
+# A name of mtree(5): white space, backslashes and all but ASCII's own characters as octal numbers.
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+_DIGESTS = ((b"sha256digest=", "sha256"), (b"md5digest=", "md5"))
 _RESTORE = "restore it from a backup, or install the package again with pacman -S --dbonly"
 
 
@@ -119,6 +124,31 @@ def read_files(root: Root, entry: Entry) -> tuple[tuple[bytes, ...], frozenset[b
     except ValueError as error:
         raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
     return paths, backup & frozenset(paths)
+
+
+def read_digests(root: Root, entry: Entry) -> dict[bytes, str]:
+    """`algorithm:digest` of each regular file by its path, from the package's `mtree` (mtree(5))."""
+    path = os.path.join(entry.directory, b"mtree")
+    data = root.read(path, missing=b"")
+    try:
+        lines = gzip.decompress(data).split(b"\n") if data else []
+    except (OSError, EOFError, zlib.error) as error:
+        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
+    found = {}
+    for line in lines:
+        name, *words = line.split(b" ")
+        digest = next(
+            (
+                f"{kind}:{word[len(mark) :].decode('ascii', 'replace')}"
+                for mark, kind in _DIGESTS
+                for word in words
+                if word.startswith(mark)
+            ),
+            "",
+        )
+        if name.startswith(b"./") and digest:
+            found[_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), name[1:])] = digest
+    return found
 
 
 def _absolute(line: str) -> bytes:

@@ -14,7 +14,7 @@ from pkgjail.backends.root import Root
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.rpm.installed import Installed
-from pkgjail.backends.rpm.query import query
+from pkgjail.backends.rpm.query import query, query_digests
 from pkgjail.backends.rpm.shortcomings import Shortcomings
 from pkgjail.backends.rpm.store import find_store
 from pkgjail.model import DependencyGroup, Relation, text_path
@@ -40,6 +40,7 @@ class RpmDatabase:
         store = find_store(self._root)
         if store is None:
             raise self._root.error("it has no rpm database", "name the root directory of a system with one")
+        self._store = store
         self._installed = Installed(self._root, query(self._root, store), self._protected())
         self._packages = MappingProxyType(dict(self._installed.packages))
         self._shortcomings = Shortcomings(self._root, self._installed, self._is_suse)
@@ -143,9 +144,17 @@ class RpmDatabase:
         return frozenset(path for flags, path in self._installed.files(package) if flags & _CONFIG)
 
     def digests(self, package: Package) -> dict[bytes, str]:
-        """None: the record's digests are not read yet."""
-        del package
-        return {}
+        """What the package's header has of its files, asked of rpm when first wanted; not those of `%config`.
+
+        A package that was replaced meanwhile has none.
+        """
+        listed = self._digests.get((package.name, package.version, package.architecture), {})
+        plain = (path for flags, path in self._installed.files(package) if not flags & (_CONFIG | _GHOST))
+        return {path: listed[path] for path in plain if path in listed and path not in AT_ENTRY}
+
+    @cached_property
+    def _digests(self) -> Mapping[tuple[str, str, str], Mapping[bytes, str]]:
+        return query_digests(self._root, self._store)
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """Every group of alternatives(8), or of openSUSE's update-alternatives(1)."""

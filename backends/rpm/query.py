@@ -11,17 +11,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.rpm.store import copy_store
 from pkgjail.model import record, text_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pkgjail.backends.root import Root
     from pkgjail.backends.rpm.store import Store
 
+_T = TypeVar("_T")
 _PACKAGE, _SECTION, _ITEM, _STRING = "\x1e''", "\x1d''", "\n''", "\t''\t"
 FORMAT = _SECTION.join((
     _STRING.join(("%{NAME:shescape}", "%{VERSION:shescape}", "%{RELEASE:shescape}", "%{ARCH:shescape}"))
@@ -32,6 +33,14 @@ FORMAT = _SECTION.join((
     "[%{RECOMMENDFLAGS} weak %{RECOMMENDNAME:shescape}\t''\t%{RECOMMENDVERSION:shescape}\n'']",
     "[%{FILEFLAGS} %{FILESTATES} %{FILENAMES:shescape}\n'']",
 )) + _PACKAGE  # fmt: skip
+_DIGESTS = _SECTION.join((
+    _STRING.join(("%{NAME:shescape}", "%{VERSION:shescape}", "%{RELEASE:shescape}", "%{ARCH:shescape}"))
+    + _STRING
+    + "%{EPOCHNUM} %{FILEDIGESTALGO}",
+    "[%{FILEDIGESTS} %{FILENAMES:shescape}\n'']",
+)) + _PACKAGE  # fmt: skip
+# RFC 4880, 9.4, as hashlib names them; what names none has MD5.
+_ALGORITHMS = {0: "md5", 1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
 _NONE = b"(none)"  # without quotes
 _SECTIONS, _FIELDS = 5, 5  # of a package, and of its first section
 _RPM = "/usr/bin/rpm"
@@ -62,10 +71,20 @@ class Header:
 
 def query(root: Root, store: Store) -> list[Header]:
     """All that is installed, from one call of rpm on a copy of the database. Raises `DatabaseError`."""
+    return _cut(root, store, FORMAT, _header)
+
+
+def query_digests(root: Root, store: Store) -> dict[tuple[str, str, str], Mapping[bytes, str]]:
+    """By name, version and architecture of each package the `algorithm:digest` of its files, as `query`."""
+    return dict(_cut(root, store, _DIGESTS, _digests))
+
+
+def _cut(root: Root, store: Store, form: str, cut: Callable[[bytes], _T]) -> list[_T]:
+    """Each package in the format `form`, cut by `cut`."""
     program = shutil.which("rpm") or _RPM
     with tempfile.TemporaryDirectory(prefix="pkgjail-rpm-") as place:
         copy_store(root, store, os.fsencode(place))
-        done = _ask(root, program, place, store.format.name)
+        done = _ask(root, program, place, store.format.name, form)
     _refuse_failure(root, store, done)
     data = done.stdout.replace(b"'\\''", b"\0")
     *blocks, rest = data.split(_PACKAGE.encode())
@@ -75,17 +94,17 @@ def query(root: Root, store: Store) -> list[Header]:
         )
         raise root.error(f"{text_path(store.file)}: {why}", _remedy(store))
     try:
-        return [_header(block) for block in blocks]
+        return [cut(block) for block in blocks]
     except ValueError as error:
         raise root.error(f"{text_path(store.file)}: rpm printed {error}", _remedy(store)) from error
 
 
-def _ask(root: Root, program: str, place: str, form: str) -> subprocess.CompletedProcess[bytes]:
+def _ask(root: Root, program: str, place: str, backend: str, form: str) -> subprocess.CompletedProcess[bytes]:
     """Call rpm, with no file of the user's, in no language but the one that we read.
 
     The format is named so that rpm looks for no other; a program that can only read bdb knows it too.
     """
-    command = [program, "--dbpath", place, "--define", f"_db_backend {form}", "-qa", "--qf", FORMAT]
+    command = [program, "--dbpath", place, "--define", f"_db_backend {backend}", "-qa", "--qf", form]
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/dev/null", "TMPDIR": place}
     try:
         # Megabytes through a pipe would have the two wait for each other.
@@ -147,6 +166,23 @@ def _header(block: bytes) -> Header:
         recommends=sections[3],
         files=sections[4],
     )
+
+
+def _digests(block: bytes) -> tuple[tuple[str, str, str], Mapping[bytes, str]]:
+    """Cut one package with its files' digests. Raises `ValueError`."""
+    head, files = (*block.split(_SECTION.encode()), b"")[:2]
+    fields = head.split(_STRING.encode())
+    if len(fields) != _FIELDS:
+        raise ValueError(f"a package without all its fields: {block[:80]!r}")
+    name, version, release, architecture = map(_string, fields[:4])
+    epoch, algorithm = map(_number, fields[4].split(b" "))
+    evr = f"{epoch}:{version}-{release}" if epoch else f"{version}-{release}"
+    kind = _ALGORITHMS.get(algorithm)
+    items = (item.partition(b" ") for item in files.split(_ITEM.encode())[:-1] if kind)
+    found = {
+        path[1:-1].replace(b"\0", b"'"): f"{kind}:{digest.decode()}" for digest, _, path in items if digest
+    }
+    return (name, evr, architecture), found
 
 
 def capabilities(section: bytes) -> Iterator[tuple[int, str, str]]:
