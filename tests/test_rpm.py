@@ -328,7 +328,7 @@ def _special(place: Path) -> None:
     root = place / "root"
     (root / "var/lib/rpm").mkdir(parents=True)
     (root / "etc/dnf/protected.d").mkdir(parents=True)
-    (root / "etc/dnf/protected.d/made.conf").write_text("wants64\n")
+    (root / "etc/dnf/protected.d/made.conf").write_text("# what a site keeps: multi\nwants64\n")
     (root / "etc/os-release").write_text('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n')
     options = ("--root", root, "--nosignature", "--excludedocs", "--ignorearch")
     run(*AS_ROOT, *RPM, *options, "-i", *files.values())
@@ -392,6 +392,7 @@ def test_what_the_root_says_of_itself(special: Path) -> None:
     database = open_database(os.fsencode(special))
     assert database.family == "suse"
     assert [key for key, package in database.packages.items() if package.protected] == ["wants64:x86_64"]
+    assert [key for key, package in database.packages.items() if package.essential] == ["wants64:x86_64"]
     assert database.shortcoming(Relation(name="x"), "x86_64").endswith(
         f"install it with 'zypper install x' in {special}"
     )

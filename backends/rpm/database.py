@@ -46,13 +46,14 @@ class RpmDatabase:
         self._shortcomings = Shortcomings(self._root, self._installed, self._is_suse)
 
     def _protected(self) -> frozenset[str]:
-        """What dnf and yum refuse to remove: a name a line (dnf.conf(5), `protected_packages`)."""
-        names = set()
+        """What dnf and yum refuse to remove (dnf.conf(5), `protected_packages`): names and comments."""
+        names: set[str] = set()
         for candidate in _PROTECTED:
             directory = self._root.inside(candidate)
             for name in sorted(self._root.names(directory)):
                 if name.endswith(b".conf"):
-                    names.update(text_path(self._root.read(os.path.join(directory, name))).split())
+                    lines = text_path(self._root.read(os.path.join(directory, name))).splitlines()
+                    names.update(word for line in lines if not line.startswith("#") for word in line.split())
         return frozenset(names)
 
     @property

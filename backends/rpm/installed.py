@@ -47,7 +47,7 @@ class Installed:
     def __init__(self, root: Root, headers: Iterable[Header], protected: Collection[str]) -> None:
         """Of packages that are installed more than once (kernels) the newest counts.
 
-        `protected` are names of packages that the package manager will not remove.
+        `protected` are names of packages that the package manager will not remove: of the base set too.
         """
         self._root = root
         self.headers: dict[str, Header] = {}
@@ -73,11 +73,12 @@ class Installed:
         self.candidates = lru_cache(maxsize=None)(self._candidates)
 
     def _package(self, header: Header, protected: Collection[str]) -> Package:
+        is_base = header.name in BASE or header.name in protected
         return Package(
             name=header.name,
             version=header.evr,
             architecture=header.architecture,
-            essential=header.name in BASE and self.native(header.architecture) == self.architecture,
+            essential=is_base and self.native(header.architecture) == self.architecture,
             protected=header.name in protected,
             size=header.size,
         )
@@ -217,7 +218,10 @@ class Installed:
 BASE = frozenset({
     "setup", "filesystem", "basesystem", "glibc", "bash", "coreutils", "coreutils-single", "aaa_base",
 })  # fmt: skip
-"""Without these nothing runs: the counterpart of Debian's Essential. The last is openSUSE's."""
+"""Without these nothing runs: with what protected.d names, the counterpart of Debian's Essential.
+
+The last is openSUSE's.
+"""
 
 
 def _key(header: Header) -> str:
