@@ -21,6 +21,7 @@ from pkgjail.manifest import (
     read_manifest,
     write_manifest,
 )
+from pkgjail.manifest.writer import replace_file
 from tests.manifest_cases import (
     SAMPLE,
     sample,
@@ -159,3 +160,18 @@ def test_what_is_no_regular_file_is_not_written_over(tmp_path: Path, what: str) 
     assert stat.S_IFMT(path.lstat().st_mode) == kind
     assert precious.read_text() == "kept"
     assert names(tmp_path) == ["m.jsonl", "precious"]
+
+
+def test_a_failure_names_what_was_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has heard of the temporary name, whose creation is what fails in a read-only directory."""
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError) as caught:
+        replace_file(tmp_path / "new", b"")
+    assert caught.value.filename == str(tmp_path / "new")

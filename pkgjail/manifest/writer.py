@@ -40,7 +40,7 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         _sync(directory)
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)  # a full disk doesn't say where
+        error.filename = os.fspath(path)  # a full disk says nothing, other failures the temporary name
         raise
     finally:
         os.close(directory)
