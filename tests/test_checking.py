@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from pkgjail.backends import open_database
 from pkgjail.checking import check_manifest
+from pkgjail.checking.blame import Blame
 from pkgjail.checking.scripts import env_program
+from pkgjail.checking.wants import Want
 from pkgjail.manifest import dump_manifest
 from pkgjail.model import Dropped
 from tests.checked_trees import entries_below
+from tests.manifest_cases import sample
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from pkgjail.checking import Check
-    from pkgjail.model import Manifest
+    from pkgjail.model import Manifest, PackageDatabase
     from tests.conftest import Caller
 
 _LIB = "/usr/lib/x86_64-linux-gnu"
@@ -208,6 +211,35 @@ def test_without_rules_the_package_is_named(spack_manifest: Manifest) -> None:
     assert {(f.kind, f.wanted, f.responsible, f.fix) for f in check.findings} == {
         ("library", b"libmpfr.so.6", gone, 'add "libmpfr6" to [packages] of a whitelist')
     }
+
+
+@dataclass(frozen=True)
+class _OwnerOf:
+    """A package database that knows one path: `another:amd64` lists it."""
+
+    path: bytes
+
+    def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
+        return {path: "another:amd64" for path in paths if path == self.path}
+
+
+@pytest.mark.parametrize(
+    ("listed", "responsible"), [(b"/etc/none/Gone.pm", "another:amd64"), (b"/etc/none", "")]
+)
+def test_who_has_a_directory_alone_is_not_responsible(listed: bytes, responsible: str) -> None:
+    """Protects from advice that does not help: a package of the directory lacks what is wanted in it."""
+    want = Want(
+        path=b"/usr/bin/perl",
+        kind="module",
+        wanted=b"Gone.pm",
+        cause="",
+        places=(b"/etc/none/Gone.pm",),
+        of_the_set=True,
+    )
+    database = cast("PackageDatabase", _OwnerOf(listed))
+    blame = Blame(sample(), b"/", database, [want])
+    assert blame.finding(want).responsible == responsible
+    assert blame.is_void(want) == (not responsible)
 
 
 _NOTE = """

@@ -56,9 +56,16 @@ class Blame:
         )
 
     def _places(self, want: Want) -> tuple[bytes, ...]:
-        """Where what is wanted would be, as packages list it: a link's end too, where the set has it."""
-        ends = (self._names.find(place) for place in want.places)
-        lacking = [found.place for found in ends if found.entry is None]
+        """Where what is wanted would be, as packages list it: a link's end too, where the set has it.
+
+        A directory above it that the set lacks is no such place: whose that is says nothing of what is in it.
+        """
+        ends = ((place, self._names.find(place)) for place in want.places)
+        lacking = [
+            found.place
+            for place, found in ends
+            if found.entry is None and not place.startswith(found.place + b"/")
+        ]
         return tuple(dict.fromkeys(map(self._real.of, (*lacking, *want.places))))
 
     def _cause(self, want: Want) -> tuple[str, str]:
