@@ -6,14 +6,13 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory
 from pkgjail.explain import explain
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import plan_jail
-from pkgjail.places import keep
+from pkgjail.places import keep, read_kept
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 
@@ -42,7 +41,7 @@ def loader_cache(manifest: Manifest, made: Mapping[bytes, bytes], root: bytes) -
         return b""
     stored = cache_directory() / "ld.so.cache" / _libraries_digest(manifest)
     with contextlib.suppress(OSError):
-        return stored.read_bytes()
+        return read_kept(str(stored))
     content = _run_ldconfig(manifest, made, root, text_path(ldconfig))
     with contextlib.suppress(OSError):  # not kept, then made again
         keep(str(stored), content)
@@ -72,6 +71,7 @@ def _run_ldconfig(manifest: Manifest, made: Mapping[bytes, bytes], root: bytes, 
         except StageError as failure:
             raise explain(failure, ldconfig) from failure
         try:
-            return (Path(scratch) / "ld.so.cache").read_bytes()
+            # Not through a link, which a program of the set may have made: it would lead out of the jail.
+            return read_kept(f"{scratch}/ld.so.cache")
         except OSError:
             return b""

@@ -5,6 +5,7 @@ On the way into a jail, so light.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -29,17 +30,38 @@ def is_private(directory: str) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
+def read_kept(path: str) -> bytes:
+    """The content of a file that `keep` made for this user.
+
+    Where the home directory is another user's, as with some ways to become root, or the runtime
+    directory is, that user may have put a file there, or put one in its place.
+
+    Raises:
+        OSError: it cannot be read; `PermissionError` where it, or its directory, is not the user's alone.
+
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(path, flags), "rb") as file:
+        found = os.fstat(file.fileno())
+        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        if not (own and is_private(os.path.dirname(path))):
+            raise PermissionError(errno.EPERM, "is not this user's alone", path)
+        return file.read()
+
+
 def keep(path: str, content: bytes) -> None:
     """Make `content` the file at `path`, at one stroke, and its directory where it is not there.
 
     What a writer that was killed left half-written is taken over by the next one.
 
-    Raises `OSError`; nothing new is left then.
+    Raises `OSError`, also where the directory is not the user's alone; nothing new is left then.
     """
     import fcntl
 
     directory, name = os.path.split(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    if not is_private(directory):
+        raise PermissionError(errno.EPERM, "is not this user's alone", directory)
     new = f"{directory}/.new-{name}"
     kept = False
     while not kept:

@@ -17,7 +17,7 @@ import pwd
 
 from pkgjail.dirstate import changed, observe_settled
 from pkgjail.holding import hold, places_of, release
-from pkgjail.places import is_private, keep, runtime_directory
+from pkgjail.places import is_private, keep, read_kept, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
@@ -189,8 +189,7 @@ def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
 def _read(words: tuple[str, ...]) -> Any:
     if not is_private(runtime_directory()):
         raise PermissionError
-    with open(_place(words), "rb") as file:
-        return marshal.loads(file.read())  # noqa: S302 - in a directory that is the user's alone
+    return marshal.loads(read_kept(_place(words)))  # noqa: S302 - the user's own, and nobody else's
 
 
 def _words(arguments: Sequence[str]) -> tuple[str, ...] | None:

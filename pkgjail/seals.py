@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.cache import cache_directory
 from pkgjail.dirstate import TICKS_NS, observe_settled
-from pkgjail.places import keep
+from pkgjail.places import keep, read_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,7 +103,7 @@ def seal_key(entries: Iterable[FileEntry], root: bytes) -> str:
 def load_seal(key: str) -> Seal | None:
     """The seal that was stored under `key`; None where there is none that can be read."""
     try:
-        form, *fields = marshal.loads(_place(key).read_bytes())  # noqa: S302 - the user's own
+        form, *fields = marshal.loads(read_kept(str(_place(key))))  # noqa: S302 - the user's own
         return Seal(*fields) if form == _FORMAT else None
     except (OSError, EOFError, ValueError, TypeError):
         return None

@@ -7,12 +7,17 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pkgjail import cache
 from pkgjail.commands import main
 from pkgjail.holding import hold, release
+from pkgjail.places import keep, read_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -111,3 +116,50 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["steps"]["HostFile"] > 1000
     assert "Overlay" not in facts["steps"]
     assert facts["network"] is False
+
+
+_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+
+
+def _given_away(place: Path) -> None:
+    os.chown(place, 65534, 65534)
+
+
+def _linked(place: Path) -> None:
+    place.rename(place.with_name("other"))
+    place.symlink_to("other")
+
+
+def _a_pipe(place: Path) -> None:
+    place.unlink()
+    os.mkfifo(place, 0o600)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda file: file.chmod(0o666), id="others may write to the file"),
+        pytest.param(lambda file: file.parent.chmod(0o777), id="others may write to the directory"),
+        pytest.param(_linked, id="a link"),
+        pytest.param(_a_pipe, id="a pipe that nobody writes to"),
+        pytest.param(_given_away, id="another user's file", marks=_ROOT),
+        pytest.param(lambda file: _given_away(file.parent), id="another user's directory", marks=_ROOT),
+    ],
+)
+def test_what_a_stranger_put_there_is_not_read(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """HOME or XDG_RUNTIME_DIR may still be another user's, as after `su`, who could plant a record."""
+    file = tmp_path / "kept" / "record"
+    keep(str(file), b"ours")
+    assert read_kept(str(file)) == b"ours"
+    change(file)
+    with pytest.raises(OSError, match=r"alone|symbolic"):
+        read_kept(str(file))
+
+
+def test_nothing_is_kept_with_a_stranger(tmp_path: Path) -> None:
+    """Others could put a link, or a pipe, in the place of what is being written."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept").chmod(0o777)
+    with pytest.raises(PermissionError):
+        keep(str(tmp_path / "kept" / "record"), b"ours")
+    assert list((tmp_path / "kept").iterdir()) == []

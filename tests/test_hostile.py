@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import pytest
 
+from pkgjail import loader
 from pkgjail.errors import CommandError, JailError, ManifestError
 from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest
@@ -253,6 +254,28 @@ def test_kill_of_all_ends_the_jail_alone(base_manifest: Manifest) -> None:
             assert outside.poll() is None
         finally:
             outside.kill()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_loader_cache_is_not_read_by_a_link(
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its jail's ldconfig is a program of the set, which with a stranger's root is a stranger's."""
+    secret = tmp_path / "secret"
+    secret.write_text("of the host")
+
+    def run_hostile(program: tuple[Any, ...], _command: Command) -> int:
+        place = next(step[2] for step in program[1] if step[:2] == ("Bind", b"/tmp"))
+        made = os.path.join(place, b"ld.so.cache")
+        if kind == "link":
+            os.symlink(os.fsencode(secret), made)
+        else:
+            os.mkfifo(made)
+        return 0
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(loader, "run", run_hostile)
+    assert loader.loader_cache(base_manifest, {}, b"/") == b""
 
 
 class _Words(NamedTuple):
