@@ -6,10 +6,13 @@ Each is refused by name, or has no effect outside. What a program tries from ins
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
@@ -254,6 +257,30 @@ def test_kill_of_all_ends_the_jail_alone(base_manifest: Manifest) -> None:
             assert outside.poll() is None
         finally:
             outside.kill()
+
+
+def test_a_terminal_that_is_not_read_holds_nobody_up(base_manifest: Manifest, tmp_path: Path) -> None:
+    """A command that takes no input, and ends: what was typed meanwhile has nobody to go to."""
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_bytes(dump_manifest(base_manifest))
+    leader, follower = pty.openpty()
+    script = "stty raw -echo; echo ready; sleep 1; exit 7"
+    words = [sys.executable, "-m", "pkgjail", "run", "--tty", str(manifest), "--", "sh", "-c", script]
+    with subprocess.Popen(words, stdin=follower, stdout=follower, stderr=follower) as entered:
+        try:
+            while b"ready" not in os.read(leader, 4096):
+                pass
+            os.write(leader, b"x" * 4000)
+            os.set_blocking(leader, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(leader, b"x" * 4000)
+                    time.sleep(0.05)
+            assert entered.wait(timeout=20) == 7
+        finally:
+            entered.kill()
+            os.close(leader)
+            os.close(follower)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

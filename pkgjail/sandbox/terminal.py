@@ -88,21 +88,48 @@ def _same_size(leader: int) -> Iterator[None]:
 
 
 def _copy(leader: int) -> None:
-    sources = [leader, 0]
-    while leader in sources:
-        for ready in select.select(sources, [], [])[0]:
-            try:
-                data = os.read(ready, _CHUNK)
-            except OSError as error:
-                if error.errno != errno.EIO:  # EIO: the last process on the terminal has gone
-                    raise
-                data = b""
-            if data:
-                _write_all(0 + 1 if ready == leader else leader, data)
-            else:
-                sources.remove(ready)
-                if ready == 0:
-                    _write_all(leader, b"\x04")  # end of input, as a user would type it
+    """Copy both ways until the jail's end hangs up.
+
+    What is typed waits here while the jail does not read it: a write that blocks would never return when
+    nobody is left to read.
+    """
+    os.set_blocking(leader, False)
+    typed, is_open = b"", True
+    while True:
+        sources = [leader, 0] if is_open and not typed else [leader]
+        readable, writable, _ = select.select(sources, [leader] if typed else [], [])
+        if leader in readable:
+            if not (shown := _read(leader)):
+                return
+            _write_all(1, shown)
+        if 0 in readable:
+            typed = _read(0)
+            if not typed:
+                typed, is_open = b"\x04", False  # end of input, as a user would type it
+        if writable:
+            typed = typed[_write(leader, typed) :]
+
+
+def _read(descriptor: int) -> bytes:
+    """What there is to read; nothing at the end, and when the other end has gone (EIO)."""
+    try:
+        return os.read(descriptor, _CHUNK)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def _write(leader: int, data: bytes) -> int:
+    """How much of `data` the terminal took; all of it when nobody is left to read it."""
+    try:
+        return os.write(leader, data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return len(data)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
