@@ -10,6 +10,7 @@ import contextlib
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -303,6 +304,21 @@ def test_a_loader_cache_is_not_read_by_a_link(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(loader, "run", run_hostile)
     assert loader.loader_cache(base_manifest, {}, b"/") == b""
+
+
+def test_the_callers_handlers_are_not_run_for_the_command(base_manifest: Manifest) -> None:
+    """Init comes of the caller's process, and takes the signals that it has handlers for."""
+
+    def refuse(number: int, _frame: object) -> None:
+        raise AssertionError(number)
+
+    before = {number: signal.signal(number, refuse) for number in (signal.SIGALRM, signal.SIGUSR1)}
+    try:
+        script = "trap 'exit 3' USR1; kill -ALRM 1; kill -USR1 1; for i in 1 2 3 4 5 6; do sleep 0.1; done"
+        assert run_in_jail(base_manifest, ["sh", "-c", script], _options()) == 3
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Words(NamedTuple):

@@ -26,7 +26,7 @@ from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
 from pkgjail.sandbox.kernel import write_setting
-from pkgjail.sandbox.waiting import RELAYED, relaying, wait
+from pkgjail.sandbox.waiting import RELAYED, forget_handlers, relaying, wait
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -323,6 +323,7 @@ def _is_open_elsewhere(pipe: int) -> bool:
 def _init(job: _Job) -> int:
     """PID 1 of the jail: build the root, give up all privilege, start the command, reap."""
     _hide_command_line()
+    forget_handlers()
     os.umask(0o022)
     sc.sethostname(job.program[3].encode())
     if not job.network:

@@ -50,6 +50,17 @@ def relaying(child: int, mask: set[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def forget_handlers() -> None:
+    """In a child: none of the caller's handlers is run, at whoever's signal.
+
+    Process 1 gets from within its PID namespace just the signals that have a handler; pid_namespaces(7).
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+
+
 def wait(child: int, *, reap_all: bool = False) -> int:
     """Wait for `child` to end; returns its exit status, or 128 + n when signal n ended it.
 
