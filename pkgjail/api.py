@@ -1,9 +1,10 @@
 """The library: one function a stage, and `resolve`, which goes the whole way to a manifest.
 
     open_database -> load_policy -> resolve_closure -> collect_files -> build_manifest
-        -> write_manifest / read_manifest -> plan_jail -> run_in_jail
+        -> write_manifest / read_manifest
 
-The stages are re-exported here; `pkgjail` itself exports them too. Nothing here prints or exits.
+The stages are re-exported here; `pkgjail` itself exports them too, and what enters a jail, which
+resolving does not import. Nothing here prints or exits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from pkgjail.manifest import (
     write_manifest,
 )
 from pkgjail.model import PackagePlan, PlannedPackage
-from pkgjail.mounts import plan_jail
 from pkgjail.patterns import matcher
 from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
 from pkgjail.reporter import SILENT
@@ -49,7 +49,6 @@ __all__ = [
     "manifest_digest",
     "open_database",
     "parse_manifest",
-    "plan_jail",
     "plan_packages",
     "policy_digest",
     "read_manifest",
@@ -72,6 +71,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     essential: bool | None = None,
     hashed: bool = True,
     allow_unmet: bool = False,
+    sealed: bool = True,
     reporter: Reporter = SILENT,
 ) -> Manifest:
     """Go from whitelists to a manifest of the host's packages and files, and seal it (`pkgjail.seals`).
@@ -85,6 +85,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         essential: take Essential packages in; None leaves it to the whitelists.
         hashed: record the SHA-256 of regular files.
         allow_unmet: record requirements that nothing installed satisfies, instead of refusing.
+        sealed: seal it; else the caller does, or the first entry.
         reporter: hears of progress and of what was left out.
 
     Raises:
@@ -102,8 +103,9 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     _refuse_unmet(closure, reporter, allow=allow_unmet)
     hasher = _hasher(root, reporter) if hashed else None
     file_set = collect_files(database, closure, policy, root=root, hasher=hasher, reporter=reporter)
-    with contextlib.suppress(OSError):  # then the first entry seals it
-        seal_host(file_set.entries, root)
+    if sealed:
+        with contextlib.suppress(OSError):  # then the first entry seals it
+            seal_host(file_set.entries, root)
     return build_manifest(
         policy, policy_digest(policy), database.distribution, database.architecture, closure, file_set
     )

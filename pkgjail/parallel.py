@@ -1,11 +1,11 @@
-"""Work in as many processes as are asked for: each share of it by one of them, results as they come."""
+"""Work in other processes: shares of it in as many as are asked for, or one thing beside another."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.errors import PkgjailError
@@ -39,10 +39,7 @@ def in_processes(
         processes, mp_context=get_context("fork"), initializer=_start_worker, initargs=(os.getpid(),)
     )
     try:
-        with warnings.catch_warnings():
-            # Python 3.12 and later warn of fork in a process with threads, such as a progress bar's.
-            # These children touch nothing that a thread could have locked.
-            warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        with _unwarned():
             futures = [executor.submit(work, share) for share in shares]
         for future in as_completed(futures):
             yield future.result()
@@ -55,10 +52,42 @@ def in_processes(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Do `work` in a process of its own while the block runs, and wait for it at the block's end.
+
+    For what may as well fail: nothing is heard of it.
+    """
+    with _unwarned():
+        child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    try:
+        yield
+    finally:
+        os.waitpid(child, 0)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Python 3.12 and later warn of fork in a process with threads, such as a progress bar's.
+
+    These children touch nothing that a thread could have locked.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        yield
+
+
 def _start_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, and end with it however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    import ctypes
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

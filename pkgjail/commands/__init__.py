@@ -74,8 +74,10 @@ def make_parser() -> argparse.ArgumentParser:
     return make_parsers()[0]
 
 
-def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
-    """The parser of the whole command line, and those of its verbs."""
+def make_parsers(
+    wanted: Sequence[str] = VERBS,
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and those of its verbs: all of them, or those that are `wanted`."""
     parser = Parser(
         prog="pkgjail",
         description="Jails that show exactly the files of whitelisted packages, for honest builds.",
@@ -83,7 +85,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     )
     parser.add_argument("--version", action="version", version=f"pkgjail {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="verb", required=True)
-    for verb in VERBS:
+    for verb in wanted:
         module = import_module(f"pkgjail.commands.{verb}")
         module.add_parser(verbs)
         verbs.choices[verb].set_defaults(complain=verbs.choices[verb].error)
@@ -113,8 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed arguments. None at all ask for help."""
-    parser = make_parser()
-    if "_ARGCOMPLETE" in os.environ:
+    completing = "_ARGCOMPLETE" in os.environ
+    # The parsers of the other verbs take longer to make than some verbs take to work.
+    alone = not completing and bool(arguments) and arguments[0] in VERBS
+    parser, _ = make_parsers(arguments[:1] if alone else VERBS)
+    if completing:
         import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
 
         argcomplete.autocomplete(parser)

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, human_size
@@ -13,6 +14,7 @@ from pkgjail.commands.planned import add_plan_arguments, is_plan, run_plan
 
 if TYPE_CHECKING:
     import argparse
+    from typing import TextIO
 
     from pkgjail.commands.parser import Verbs
     from pkgjail.model import Manifest
@@ -84,7 +86,12 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve_arguments(
-    arguments: argparse.Namespace, whitelists: list[str], *, hashed: bool, allow_unmet: bool = False
+    arguments: argparse.Namespace,
+    whitelists: list[str],
+    *,
+    hashed: bool,
+    allow_unmet: bool = False,
+    sealed: bool = True,
 ) -> Manifest:
     """Resolve `whitelists` as the arguments of `add_policy_arguments` say."""
     from pkgjail.api import resolve
@@ -93,36 +100,53 @@ def resolve_arguments(
         return resolve(
             whitelists,
             arguments.blacklist,
-            root=os.fsencode(os.path.realpath(arguments.root)),
+            root=_root(arguments),
             backend=arguments.backend,
             recommends=arguments.recommends,
             essential=arguments.essential,
             hashed=hashed,
             allow_unmet=allow_unmet,
+            sealed=sealed,
             reporter=reporter,
         )
+
+
+def _root(arguments: argparse.Namespace) -> bytes:
+    return os.fsencode(os.path.realpath(arguments.root))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve, write the manifest, print a summary; or plan."""
     if is_plan(arguments):
         return run_plan(arguments)
-    from pkgjail.api import dump_manifest, manifest_digest, write_manifest
-
     # The process ends soon; looking through a growing manifest for garbage takes a twentieth of it.
     gc.disable()
+    from pkgjail.api import seal_host
+    from pkgjail.parallel import beside
+
     manifest = resolve_arguments(
-        arguments, arguments.whitelists, hashed=not arguments.no_hash, allow_unmet=arguments.allow_unmet
+        arguments,
+        arguments.whitelists,
+        hashed=not arguments.no_hash,
+        allow_unmet=arguments.allow_unmet,
+        sealed=False,
     )
-    if arguments.output == "-":
-        data = dump_manifest(manifest)
-        sys.stdout.buffer.write(data)
-        digest, out = manifest_digest(data), sys.stderr
-    else:
-        digest, out = write_manifest(manifest, arguments.output), sys.stdout
+    with beside(partial(seal_host, manifest.files, _root(arguments))):
+        digest, out = _write(manifest, arguments.output)
     summary = summarize(manifest, digest)
     print(json.dumps(summary, indent=2) if arguments.json else _text(summary, arguments.output), file=out)
     return 0
+
+
+def _write(manifest: Manifest, output: str) -> tuple[str, TextIO]:
+    """Write the manifest; its digest, and where there is room for what people read."""
+    from pkgjail.api import dump_manifest, manifest_digest, write_manifest
+
+    if output != "-":
+        return write_manifest(manifest, output), sys.stdout
+    data = dump_manifest(manifest)
+    sys.stdout.buffer.write(data)
+    return manifest_digest(data), sys.stderr
 
 
 def summarize(manifest: Manifest, digest: str) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from pkgjail.manifest.lines import (
     SCHEMA,
     manifest_bytes,
 )
-from pkgjail.manifest.reader import content_problems, sound_manifest
 from pkgjail.manifest.writer import replace_file
 from pkgjail.model import Header, Manifest
 
@@ -77,6 +76,8 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     Raises `ManifestError` with everything that is wrong (twenty problems at most), each with its
     line, when `data` is not what pkgjail of this version would have written.
     """
+    from pkgjail.manifest.reader import content_problems, sound_manifest  # who writes does not read
+
     manifest = sound_manifest(data)
     if manifest is None or next(content_problems(manifest), None):
         # Wanted for a manifest that is refused only; its tables would cost every other one.
