@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.building import build_subjects
 from benchmarks.databases import database_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
+from benchmarks.planning import planning_subjects
 from benchmarks.plans import plan_subjects
 from benchmarks.verifying import verify_subjects
 
@@ -46,7 +47,7 @@ APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
 GROWN = (1000, 100_000)
-GROUPS = ("resolve", "databases", "plans", "verify", "entry", "build")
+GROUPS = ("resolve", "available", "databases", "plans", "verify", "entry", "build")
 SLOW_BUILDS = 5
 
 
@@ -269,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "resolve"):
             rows += measure("resolve", resolve_subjects(place), options.runs)
             notes += resolve_notes()
+        if options.only in (None, "available"):
+            rows += measure("available", planning_subjects(PKGJAIL, APT_LISTS, place), options.runs)
         if options.only in (None, "databases"):
             rows += measure("databases", database_subjects(place), options.runs)
         if options.only in (None, "plans"):
