@@ -38,7 +38,7 @@ test-long: lint
 	PKGJAIL_EXAMPLES=10000 $(VENV)/bin/python -m pytest --cov --cov-report=term
 
 lint: $(VENV)/development
-	@.ci/prerequisites $(TEST_PACKAGES)
+	@.ci/prerequisites --lists $(TEST_PACKAGES)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
@@ -47,11 +47,11 @@ lint: $(VENV)/development
 
 # The tests on every Python from 3.9 to 3.13 that this machine has; says which ran. MINORS="9 13" for some.
 matrix: $(VENV)/development
-	@.ci/prerequisites $(TEST_PACKAGES)
+	@.ci/prerequisites --lists $(TEST_PACKAGES)
 	$(VENV)/bin/python .ci/matrix.py $(MINORS)
 
 bench: $(VENV)/development
-	@.ci/prerequisites $(TEST_PACKAGES) apt
+	@.ci/prerequisites --lists $(TEST_PACKAGES) apt
 	$(VENV)/bin/python benchmarks/run.py
 
 $(VENV)/bin/python:

@@ -10,7 +10,7 @@ import pytest
 
 from pkgjail.api import resolve
 from pkgjail.backends import open_database
-from pkgjail.errors import JailError
+from pkgjail.errors import InputError, JailError
 from pkgjail.verifying import verify_manifest
 from tests.debian_roots import make_root
 
@@ -197,6 +197,12 @@ def test_without_digests_only_quick_is_left(base_manifest: Manifest) -> None:
 
 
 @pytest.mark.gate
+def test_a_root_that_is_not_there_is_told(base_manifest: Manifest) -> None:
+    """And not ten thousand names that it lacks."""
+    with pytest.raises(InputError, match="/no/such: there is no such directory to verify"):
+        verify_manifest(base_manifest, root=b"/no/such", quick=True)
+
+
 def test_this_host_is_as_it_was() -> None:
     """Protects from false alarms on a real host, by its packages' records too."""
     manifest = resolve(["spack"], ["docs"])

@@ -55,10 +55,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("old", metavar="OLD", help="a manifest that 'pkgjail resolve' made")
     parser.add_argument("new", metavar="NEW", help="another")
-    parser.add_argument(
-        "--format", choices=FORMATS, default="text", metavar="FORMAT", help=", ".join(FORMATS)
-    )
-    parser.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=", ".join(FORMATS))
+    form.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     parser.add_argument("--all", action="store_true", help="text: every row, not the first of each list")
     parser.set_defaults(run=run, failure=2)
 

@@ -37,8 +37,9 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_manifest()
-    parser.add_argument("--format", choices=FORMATS, default="dot", metavar="FORMAT", help=", ".join(FORMATS))
-    parser.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--format", choices=FORMATS, default="dot", metavar="FORMAT", help=", ".join(FORMATS))
+    form.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     parser.add_argument(
         "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
     )

@@ -19,13 +19,13 @@ _DESCRIPTION = """\
 Print how the jail of a manifest would be put together on this host: how each top directory is shown,
 what was tried out for it, with what answer, and why so. Needs no privilege and enters nothing.
 
-  tree    one overlay over a tree of metadata; names that come to the host
+  tree    an overlay over a tree of metadata; names that come to the host
           later stay out
-  mask    one overlay that hides names; those that come to the host while a
+  mask    an overlay that hides names; those that come to the host while a
           jail runs can be seen in it
   whole   a bind mount for each directory that has nothing else; open to later
           names likewise
-  binds   a bind mount a file; names that come later stay out
+  binds   one bind mount per file; names that come later stay out
 
 With --plan auto it is the first of these that works here, and 'binds' for directories of few names.
 """
@@ -33,7 +33,7 @@ _MEANING = {
     "tree": "one overlay over a tree of metadata",
     "mask": "one overlay that hides names, open to names that come to the host while a jail runs",
     "whole": "whole directories where these have nothing else, open to names that come while a jail runs",
-    "binds": "a bind mount a file",
+    "binds": "one bind mount per file",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def add_parser(verbs: Verbs) -> None:
         "--check", action="store_true", help="check whether the set is closed, and show what is found"
     )
     parser.add_argument("--root", default="/", metavar="DIR", help="where --check finds the manifest's files")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="write the page here")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="write the page here; - for standard output"
+    )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.set_defaults(run=run, failure=0)
 
@@ -61,11 +64,19 @@ def run(arguments: argparse.Namespace) -> int:
         compare=version_order(manifest.header.distribution),
         findings=findings,
     )
-    replace_file(arguments.output, page)
+    if arguments.output == "-":
+        sys.stdout.buffer.write(page)
+        out = sys.stderr
+    else:
+        replace_file(arguments.output, page)
+        out = sys.stdout
     facts: dict[str, Any] = {"file": arguments.output, "bytes": len(page)}
     if findings is not None:
         facts["findings"] = len(findings)
-    print(json.dumps(facts, indent=2) if arguments.json else f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(facts, indent=2), file=out)
+    elif arguments.output != "-":
+        print(f"written to {arguments.output}")
     return 0
 
 

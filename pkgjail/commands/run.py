@@ -94,8 +94,8 @@ def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True)
         "--plan",
         choices=("auto", "tree", "mask", "whole", "binds"),
         default="auto",
-        help="how files are shown: an overlay a large directory (tree, mask), a bind mount a directory "
-        "where it can be (whole), one a file (binds), or the first of these that works here (auto)",
+        help="how files are shown: by an overlay per large directory (tree, mask), by a bind mount per "
+        "directory where it can be (whole) or per file (binds), or by what works here first (auto)",
     )
     parser.add_argument(
         "--verify",

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import JailError
+from pkgjail.errors import InputError, JailError, Problem
+from pkgjail.model import text_path
 from pkgjail.reporter import SILENT
 from pkgjail.verifying.comparing import compare_names
 from pkgjail.verifying.extras import find_extras
@@ -50,12 +51,15 @@ def verify_manifest(  # noqa: PLR0913 - what, and by name how
         reporter: hears of progress by number of files ("hashing").
 
     Raises:
+        InputError: there is no such directory.
         JailError: not `quick`, and the manifest has no digests.
         OSError: a file went while it was read.
         PkgjailError: a file kept changing while it was read.
 
     """
     root = os.path.realpath(root)
+    if not os.path.isdir(root):
+        raise InputError([Problem(text_path(root), "there is no such directory to verify")])
     if not quick and not any(entry.sha256 for entry in manifest.files):
         raise JailError(
             "cannot verify by hash: the manifest has no digests; make it again with 'pkgjail resolve', "
