@@ -65,6 +65,9 @@ def started(directory: bytes, head: Head) -> Iterator[Builder]:
         new = True
     except FileExistsError:
         new = False
+    except FileNotFoundError:
+        why = f"{text_path(parent)} is not there; make it with 'mkdir -p'"
+        raise InputError([Problem("", f"cannot build {text_path(path)}: {why}")]) from None
     try:
         with opened(directory, "build") as place:
             lock(place, "build", alone=True)

@@ -124,6 +124,12 @@ def test_what_is_there_is_not_built_over(
     assert around(place) == before
 
 
+def test_a_parent_that_is_not_there_is_named(manifest: Manifest, host: bytes, place: bytes) -> None:
+    """Protects from a message that tells the environment's own name, which need not be there."""
+    with pytest.raises(InputError, match=r"cannot build .*/in/env: .*/in is not there; make it"):
+        build_environment(manifest, place + b"/in/env", root=host)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "an empty directory"])
 def test_drift_is_told_by_name_and_nothing_is_left(
