@@ -1,5 +1,6 @@
 """`python -m pkgjail`."""
 
+import os
 import sys
 
 
@@ -17,5 +18,17 @@ def main() -> int:
     return status
 
 
+def _import_nothing_from_here() -> None:
+    """Take the directory that `python -m` begins to look for modules in, the current one, off `sys.path`.
+
+    A jail may have left modules there, which would run outside. Where pkgjail itself is there it stays.
+    """
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    first = sys.path[0]
+    if first != own and (not first or os.path.realpath(first) == os.path.realpath(".")):
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    _import_nothing_from_here()
     sys.exit(main())

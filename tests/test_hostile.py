@@ -321,6 +321,23 @@ def test_the_callers_handlers_are_not_run_for_the_command(base_manifest: Manifes
             signal.signal(number, handler)
 
 
+@pytest.mark.parametrize("name", ["argparse", "ctypes", "socket", "tty"])
+def test_a_module_that_a_jail_left_is_not_imported(
+    base_manifest: Manifest, tmp_path: Path, name: str
+) -> None:
+    """`python -m` looks for modules in the current directory, where with --cwd a jail may write."""
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_bytes(dump_manifest(base_manifest))
+    script = f"echo 'import os; os._exit(66)' > {name}.py"
+    words = ["-m", "pkgjail", "run", "--no-network", "--cwd", "--tty", "m.jsonl", "--", "sh", "-c", script]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    for _ in range(2):
+        ran = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, check=False
+        )
+        assert ran.returncode == 0
+
+
 class _Words(NamedTuple):
     """What a command is started with."""
 
