@@ -179,7 +179,7 @@ def _head(line: bytes, name: str) -> Head:
     try:
         values = json.loads(line)
         schema = values.pop("schema")
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):  # the last for what is nested without end
         raise _refusal(f"{name}:1", "it was edited") from None
     if not isinstance(schema, int) or schema > SCHEMA:
         raise _refusal(
@@ -217,7 +217,7 @@ def _all_made(lines: list[bytes], name: str, *, first_line: int) -> tuple[Made, 
     try:
         # One call for all: a tenth of the time of a call a line.
         parsed = json.loads(b"[" + b",".join(lines) + b"]")
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = []
     if len(parsed) != len(lines):
         raise _refusal(name, "a line is no JSON object")

@@ -80,7 +80,7 @@ def load_state(root: str, variables: Mapping[str, str]) -> State | None:
             )
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             message = f"cannot read {path}: this pkgjail did not write it; look at it, and delete it"
             raise ValueError(message) from error
     return None
@@ -120,7 +120,7 @@ def load_cache(state: State) -> dict[str, object]:
     try:
         with open(os.path.join(state.place, _CACHE), encoding="utf-8", errors="surrogateescape") as file:
             found = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -151,6 +151,16 @@ def edited(number: int, **values: Any) -> bytes:
         ),
         pytest.param(resealed([*WHOLE.splitlines()[:-1], b"{"]), "a line is no JSON object", id="no JSON"),
         pytest.param(
+            resealed([*WHOLE.splitlines()[:-1], b"[" * 200_000]),
+            "a line is no JSON object",
+            id="deeper than any parser follows",
+        ),
+        pytest.param(
+            resealed([WHOLE[:44] + b'"x":' + b"[" * 200_000]),
+            "r:1: .* it was edited",
+            id="a header deeper than any parser follows",
+        ),
+        pytest.param(
             resealed([WHOLE.splitlines()[n] for n in (0, 2, 1, 3, 4)]),
             "not in their order",
             id="out of order",
