@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.rpm.store import copy_store
@@ -218,6 +219,7 @@ def _string(item: bytes) -> str:
     return "" if item == _NONE else text_path(item[1:-1].replace(b"\0", b"'"))
 
 
+@lru_cache(maxsize=1024)  # most are flags of files, and the same few
 def _number(item: bytes) -> int:
     """A number; 0 for one that the package does not have."""
     return 0 if item == _NONE else int(item)

@@ -131,6 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         allow_unmet=arguments.allow_unmet,
         sealed=False,
     )
+    gc.freeze()  # nor does Python look through it when it ends
     with beside(partial(seal_host, manifest.files, _root(arguments))):
         digest, out = _write(manifest, arguments.output)
     summary = summarize(manifest, digest)

@@ -39,7 +39,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     `backslashreplace` happens to do for lone surrogates.
     """
     lines = list(_body(manifest))
-    body = "".join([f"{line}\n" for line in lines]).encode("utf-8", "backslashreplace")
+    body = "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
     return body + end_line(len(lines), hashlib.sha256(body).hexdigest())
 
 
@@ -121,14 +121,15 @@ def _files(entries: Iterable[FileEntry]) -> Iterator[str]:
     """The lines of the files; what comes before the path is the same in many of them, and made once."""
     heads: dict[tuple[object, ...], str] = {}
     for entry in entries:
-        same = (entry.detail, entry.mode, entry.origin, entry.owners)
+        path, kind, mode, size, target, sha256, owners, origin, detail = entry
+        same = (detail, mode, origin, owners)
         head = heads.get(same)
         if head is None:
             head = heads[same] = _file_head(entry)
-        sha256 = "" if entry.sha256 is None else f',"sha256":{quoted(entry.sha256)}'
-        size = "" if entry.size is None else f',"size":{entry.size:d}'
-        target = "" if entry.target is None else f',"target":{_bytes(entry.target)}'
-        yield f'{head},"path":{_bytes(entry.path)}{sha256}{size}{target},"type":{quoted(entry.kind)}}}'
+        hashed = "" if sha256 is None else f',"sha256":{quoted(sha256)}'
+        sized = "" if size is None else f',"size":{size:d}'
+        leads = "" if target is None else f',"target":{_bytes(target)}'
+        yield f'{head},"path":{_bytes(path)}{hashed}{sized}{leads},"type":{quoted(kind)}}}'
 
 
 def _file_head(entry: FileEntry) -> str:
