@@ -82,4 +82,6 @@ def normal_path(path: bytes) -> bytes:
     parts = path.split(b"/")
     if not path.startswith(b"/") or b".." in parts or b"\0" in path:
         raise ValueError(f"{path!r} is not an absolute path without '..'")
+    if b"" not in parts[1:] and b"." not in parts:
+        return path
     return b"/" + b"/".join(part for part in parts if part not in {b"", b"."})

@@ -25,6 +25,7 @@ _VERSION = b"9"
 # A name of mtree(5): white space, backslashes and all but ASCII's own characters as octal numbers.
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _DIGESTS = ((b"sha256digest=", "sha256"), (b"md5digest=", "md5"))
+_NO_PARTS = frozenset({b"", b".", b".."})
 _RESTORE = "restore it from a backup, or install the package again with pacman -S --dbonly"
 
 
@@ -153,6 +154,6 @@ def read_digests(root: Root, entry: Entry) -> dict[bytes, str]:
 
 def _absolute(line: str) -> bytes:
     path = line.encode("utf-8", "surrogateescape").rstrip(b"/")
-    if not path or path.startswith(b"/") or {b"", b".", b".."} & set(path.split(b"/")):
+    if not _NO_PARTS.isdisjoint(path.split(b"/")):
         raise ValueError(f"{line!r} is no path of a package")
     return b"/" + path
