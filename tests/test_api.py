@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from typing import TYPE_CHECKING
@@ -61,6 +62,34 @@ def test_what_nothing_satisfies_can_be_accepted(root: bytes, backend: str, hashe
     assert [text for text in reporter.warnings if text.startswith(_UNMET)]
     digests = {entry.path: entry.sha256 for entry in manifest.files}
     assert digests[b"/usr/bin/a"] == (hashlib.sha256(b"alpha").hexdigest() if hashed else None)
+
+
+def test_garbage_collection_is_as_the_caller_has_it(root: bytes) -> None:
+    """Protects programs that resolve: off meanwhile, and then on again, or off as before."""
+    states: list[bool] = []
+
+    class Watching:
+        def progress(self, task: str, done: int, total: int) -> None:
+            """Nothing."""
+
+        def warn(self, message: str) -> None:
+            """See how it is while resolving."""
+            del message
+            states.append(gc.isenabled())
+
+    resolve(["./a.toml"], root=root, hashed=False, allow_unmet=True, reporter=Watching())
+    assert states
+    assert not any(states)
+    assert gc.isenabled()
+    with pytest.raises(ClosureError):
+        resolve(["./a.toml"], root=root, hashed=False)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        resolve(["./a.toml"], root=root, hashed=False, allow_unmet=True)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_every_name_that_the_package_offers_is_there() -> None:

@@ -191,3 +191,23 @@ def test_a_run_imports_nothing_heavy(base_manifest: Manifest, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "pkgjail.jail" in loaded
     assert loaded & set(HEAVY) == set()
+
+
+def test_resolve_imports_nothing_that_enters(tmp_path: Path) -> None:
+    """Protects the time that `pkgjail resolve` takes to start: no stage, no plan, no other verb."""
+    command = [sys.executable, "-X", "importtime", "-m", "pkgjail", "resolve", "base", "--no-hash"]
+    done = subprocess.run(
+        [*command, "-o", tmp_path / "m.jsonl"], env=unmeasured(), capture_output=True, text=True, check=False
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0, done.stderr
+    assert "pkgjail.files" in loaded
+    entering = {
+        "pkgjail.jail",
+        "pkgjail.mounts",
+        "pkgjail.prepared",
+        "pkgjail.sandbox",
+        "networkx",
+        "pkgjail.commands.run",
+    }
+    assert loaded & entering == set()
