@@ -6,7 +6,7 @@ import errno
 import os
 
 from pkgjail.backends import resolve_inside
-from pkgjail.errors import DatabaseError
+from pkgjail.errors import DatabaseError, told
 from pkgjail.model import text_path
 
 CORRECT = "correct the file, or install the package that it belongs to again"
@@ -64,13 +64,11 @@ class Root:
 
     def unreadable(self, error: OSError) -> DatabaseError:
         """The error to raise for one of the system's."""
-        name = os.fsdecode(error.filename) if error.filename else "a file of it"
-        why = os.strerror(error.errno) if error.errno else str(error)
         remedies = {
             errno.ENOENT: "the database is incomplete: install the package that the file belongs to again",
             errno.EACCES: "make it readable, or run as a user who may read it",
         }
-        return self.error(f"{name}: {why}", remedies.get(error.errno or 0, "repair it"))
+        return self.error(told(error, "a file of it"), remedies.get(error.errno or 0, "repair it"))
 
     def error(self, why: str, remedy: str) -> DatabaseError:
         """The error to raise, with what the user can do."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cache import tree_directory
 from pkgjail.dirstate import observe_settled
-from pkgjail.errors import JailError
+from pkgjail.errors import JailError, told
 from pkgjail.layers import Recipe, ensure
 from pkgjail.masks import make_mask, why_no_mask
 from pkgjail.model import record, text_path
@@ -157,8 +157,7 @@ def _choose(subject: _Subject, plan: str) -> Choice:
         try:
             answer, instead, observed = _WAYS[way](subject)
         except OSError as error:  # a runtime directory that is full, say
-            name = os.fsdecode(error.filename) if error.filename else str(tree_directory())
-            answer, instead, observed = f"{name}: {error.strerror}", {}, ()
+            answer, instead, observed = told(error, tree_directory()), {}, ()
         tried.append((way, answer))
         if not answer:
             return Choice(top=subject.top, way=way, tried=tuple(tried), instead=instead, observed=observed)

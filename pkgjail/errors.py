@@ -7,10 +7,21 @@ ends with (see the table in README.md).
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def told(error: OSError, otherwise: object = "") -> str:
+    """What an error of the system's says, as "FILE: WHY".
+
+    `otherwise` stands for the file where the error names none, or a descriptor by its number.
+    """
+    named = isinstance(error.filename, (str, bytes, os.PathLike))
+    name = os.fsdecode(error.filename) if named else str(otherwise)
+    return f"{name}: {error.strerror or error}" if name else error.strerror or str(error)
 
 
 class Problem(NamedTuple):

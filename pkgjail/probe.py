@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import make_private, remove_tree, undisturbed
+from pkgjail.errors import told
 from pkgjail.sandbox import syscalls as sc
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
         if not answer and os.major(device):
             works.touch()
     except OSError as error:
-        return f"{os.fsdecode(error.filename or cache)}: {error.strerror}"
+        return told(error, cache)
     return answer
 
 
@@ -133,7 +134,7 @@ def _report(writing: int, way: str, places: tuple[bytes, bytes, bytes], sample: 
         sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS)
         answer = _show(way, *places, sample)
     except OSError as error:
-        answer = f"{os.fsdecode(error.filename or b'overlay')}: {error.strerror}"
+        answer = told(error, "overlay")
     finally:
         with contextlib.suppress(OSError):
             os.write(writing, answer.encode("utf-8", "replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from dataclasses import replace
@@ -214,3 +215,17 @@ def test_a_try_out_looks_at_what_it_mounted(
     way, answer = _LIES[call]
     assert probe.why_not(way, bytes(tmp_path / "host"), cache, b"sample") == answer
     assert os.listdir(cache) == [".lock"]
+
+
+def test_a_filesystem_without_extended_attributes_is_told(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the runtime directory's before Linux 6.6: Python names the file by its descriptor then."""
+
+    def setxattr(descriptor: int, *_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), descriptor)
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
+    (tmp_path / "sample").write_text("x")
+    answer = probe.why_not("tree", bytes(tmp_path), cache, b"sample")
+    assert answer == f"{cache}: Operation not supported"

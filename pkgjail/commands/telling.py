@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.console import shown_lines
-from pkgjail.errors import DriftError, InputError, SurpriseError
+from pkgjail.errors import DriftError, InputError, SurpriseError, told
 
 if TYPE_CHECKING:
     import argparse
@@ -40,10 +39,7 @@ def tell_error(error: PkgjailError | OSError, status: int, *, as_json: bool) -> 
 
 
 def _words(error: PkgjailError | OSError) -> str:
-    if not isinstance(error, OSError):
-        return str(error)
-    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    return f"{where}{error.strerror or error}"
+    return told(error) if isinstance(error, OSError) else str(error)
 
 
 def _parts(error: PkgjailError | OSError) -> dict[str, Any]:

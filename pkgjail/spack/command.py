@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.errors import InputError, PkgjailError, Problem
+from pkgjail.errors import InputError, PkgjailError, Problem, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +104,7 @@ def run(
     except PkgjailError as error:
         raise failure(*_in_two(str(error))) from error
     except OSError as error:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        raise failure(f"{where}{error.strerror or error}", None) from error
+        raise failure(told(error), None) from error
     return status
 
 
