@@ -5,12 +5,26 @@ import sys
 
 
 def main() -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        return _main()
+    except KeyboardInterrupt:
+        print("pkgjail: interrupted", file=sys.stderr)
+        return 130
+
+
+def _main() -> int:
     """Enter a jail that was entered before, the short way; do everything else as `pkgjail.commands` does."""
     status = None
     if sys.argv[1:2] in (["run"], ["enter"]):
         from pkgjail.prepared import enter
 
-        status = enter(sys.argv[1:])
+        try:
+            status = enter(sys.argv[1:])
+        except OSError as error:  # no process to be had, say
+            from pkgjail.commands import tell_failure
+
+            return tell_failure(error, sys.argv[1:])
     if status is None:
         from pkgjail.commands import main as command_line
 

@@ -137,6 +137,9 @@ def enter(arguments: Sequence[str]) -> int | None:
         The command's exit status; None where there is no such jail, or it cannot be entered as it
         is: then nothing was started, and the long way tells why or does it.
 
+    Raises:
+        OSError: the calling process was refused something; the command may have run.
+
     """
     words = _words(arguments)
     kept = None if words is None else _load(words)

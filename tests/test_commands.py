@@ -498,8 +498,15 @@ def test_a_kill_leaves_the_old_manifest_or_the_new(tmp_path: Path, delay: float)
     assert out.read_text() == "old" or read_manifest(out)
 
 
+def test_the_status_tells_where_nothing_can_be_printed() -> None:
+    """Protects callers who tell a failure of pkgjail's by its status."""
+    with open("/dev/full", "w", encoding="ascii") as full:
+        command = [sys.executable, "-m", "pkgjail", "run", "/no/such.jsonl", "--", "true"]
+        assert subprocess.run(command, stderr=full, check=False).returncode == 125
+
+
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from pkgjail.commands import main; raise SystemExit(main())"]
+    command = [sys.executable, "-c", "from pkgjail.__main__ import main; raise SystemExit(main())"]
     fifo = tmp_path / "bad.toml"
     os.mkfifo(fifo)
     process = subprocess.Popen([*command, "resolve", str(fifo)], stderr=subprocess.PIPE, text=True)

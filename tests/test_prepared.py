@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import prepared
+from pkgjail import __main__, prepared
 from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.model import JailOptions, UserBind
@@ -233,6 +235,32 @@ def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
     entering.run()
     done = entering.caller.pkgjail("run", *entering.words, "--", "no-such", environment=entering.environment)
     assert (done.returncode, "there is no such command in the jail" in done.stderr) == (127, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (OSError(errno.EAGAIN, "no more processes"), 125, "pkgjail: no more processes\n"),
+        (KeyboardInterrupt(), 130, "pkgjail: interrupted\n"),
+    ],
+    ids=["refused", "interrupted"],
+)
+def test_what_stops_the_short_way_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    told: str,
+) -> None:
+    """Protects from a traceback, and from running the command a second time."""
+
+    def enter(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(prepared, "enter", enter)
+    monkeypatch.setattr(sys, "argv", ["pkgjail", "run", "m.jsonl", "--", "true"])
+    assert __main__.main() == status
+    assert capsys.readouterr().err == told
 
 
 def test_a_program_enters_many_times(base_manifest: Manifest, tmp_path: Path) -> None:

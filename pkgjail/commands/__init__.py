@@ -6,6 +6,7 @@ slow to import inside `run`, so that `run` and `shell` start quickly.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import import_module
@@ -95,7 +96,7 @@ def make_parsers(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (see `pkgjail --help`).
 
-    Raises `SystemExit`, as argparse does, for bad usage, `--help` and `--version`.
+    Raises `SystemExit`, as argparse does, for bad usage, `--help` and `--version`; `KeyboardInterrupt`.
     """
     parsed = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -107,10 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (PkgjailError, OSError) as error:
         return _failed(error, parsed)
-    except KeyboardInterrupt:
-        print("pkgjail: interrupted", file=sys.stderr)
-        return 130
     return status
+
+
+def tell_failure(error: OSError, arguments: Sequence[str]) -> int:
+    """Tell what stopped these words on another way than `main`; returns the exit status."""
+    return _failed(error, _parse(arguments))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -154,5 +157,7 @@ def _failed(error: PkgjailError | OSError, parsed: argparse.Namespace) -> int:
     status: int = getattr(error, "exit_status", 1)
     if not isinstance(error, CommandError):
         status = parsed.failure or status
-    tell_error(error, status, as_json=wants_json(parsed))
+    with contextlib.suppress(OSError):  # standard error is on a full disk, say: the status tells it
+        tell_error(error, status, as_json=wants_json(parsed))
+        sys.stderr.flush()
     return status
