@@ -130,10 +130,11 @@ def remove_unused(directory: Path) -> bool:
 def remove_tree(directory: Path) -> None:
     """Remove a directory that is ours, whose directories may be read-only."""
     for place, names, _ in os.walk(directory):
-        os.chmod(place, 0o700)
-        for name in names:
-            if not os.path.islink(os.path.join(place, name)):
-                os.chmod(os.path.join(place, name), 0o700)
+        for path in (place, *(os.path.join(place, name) for name in names)):
+            # A full disk may refuse it; most can be removed as they are, which then shows.
+            with contextlib.suppress(OSError):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
     shutil.rmtree(directory)
 
 
