@@ -1,6 +1,6 @@
 """Fault injection: pkgjail is stopped, or told that the disk is full, at any of its system calls.
 
-strace(1) does it (`--inject`), attached to a process that has everything imported (faults_worker.py).
+strace(1) does it (`--inject`), attached to a process that has everything imported (forking.py).
 A run that is not disturbed tells which calls there are.
 """
 
@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.conftest import TOP
 from tests.test_layout import unmeasured
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from typing_extensions import Self
+
 # As strace writes a call: who, which.
 _CALL = re.compile(rb"^(\d+) +(\w+)\(")
-# A call that ends the process cannot fail, nor is anything left to be stopped.
-_LAST = frozenset({"exit", "exit_group"})
+# A call that ends the process cannot fail, nor is anything left to be stopped; the worker waits in readv.
+_LEFT_OUT = frozenset({"exit", "exit_group", "readv"})
 _WRITING = re.compile(
-    "openat|open|creat|mkdir.*|p?write.*|rename.*|link.*|symlink.*|mknod.*|f?truncate|fallocate|fsync"
-    "|fdatasync|f?setxattr|f?chmod.*|utimensat|copy_file_range|ioctl|sendfile"
+    "openat|open|creat|mkdir.*|p?write.*|rename.*|(sym|un)?link.*|mknod.*|f?truncate|fallocate|fsync"
+    "|fdatasync|syncfs|[fl]?setxattr|f?chmod.*|[fl]?chown.*|utimensat|copy_file_range|ioctl|sendfile"
+    # No room for one more: user.max_user_namespaces and the like, fs.mount-max.
+    "|unshare|mount|move_mount|open_tree"
 )
 
 
@@ -40,42 +44,44 @@ class Fault(NamedTuple):
 
 
 class Done(NamedTuple):
-    """How a run ended: its exit status, or minus a signal, and what it wrote."""
+    """How work ended: its exit status, or minus a signal, what it wrote, and whether it `met` its fault."""
 
     status: int
     out: bytes
     err: str
+    met: bool = False
 
 
 class Worker:
-    """A process that runs pkgjail's command line again and again, each time in a new process."""
+    """A process of `module`, which does work again and again, each time in a new process (forking.py)."""
 
-    def __init__(self, place: Path) -> None:
-        self._out = place / "output"
+    def __init__(
+        self, place: Path, module: str, *words: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._out, self._err = place / "output", place / "errors"
         self._log = place / "trace"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults_worker"],
+            [sys.executable, "-m", module, *words],
             cwd=TOP,
-            env=unmeasured(),
+            env={**unmeasured(), **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def close(self) -> None:
-        """End it."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
 
-    def run(
-        self, words: Sequence[str], environment: Mapping[str, str], *, short: bool, tracer: Sequence[str] = ()
-    ) -> Done:
-        """Run pkgjail with these words, and perhaps with strace and its options attached.
+    def run(self, request: Any, tracer: Sequence[str] = ()) -> Done:
+        """Let it do the work of a request, perhaps with strace and its options attached.
 
         Returns when all processes have ended that strace followed: none is left behind.
         """
-        request = {"words": words, "environment": environment, "short": short, "out": str(self._out)}
-        self._say(json.dumps(request))
+        self._say(json.dumps([request, str(self._out), str(self._err)]))
         child = self._answer()
         if tracer:
             command = ["strace", "-f", "-o", str(self._log), *tracer, "-p", str(child)]
@@ -88,11 +94,11 @@ class Worker:
         else:
             self._say("")
             status = self._answer()
-        return Done(status, self._out.read_bytes(), self._out.with_suffix(".err").read_text())
+        return Done(status, self._out.read_bytes(), self._err.read_text())
 
-    def calls(self, words: Sequence[str], environment: Mapping[str, str], *, short: bool) -> dict[str, int]:
-        """The system calls of a run that is not disturbed: how many of each one process makes at most."""
-        self.run(words, environment, short=short, tracer=["-e", "signal=none"])
+    def calls(self, request: Any) -> dict[str, int]:
+        """The system calls of work that is not disturbed: how many of each one process makes at most."""
+        self.run(request, ["-e", "signal=none"])
         counts: dict[bytes, Counter[str]] = {}
         for line in self._log.read_bytes().splitlines():
             if match := _CALL.match(line):
@@ -100,14 +106,14 @@ class Worker:
         most = {
             call: max(each[call] for each in counts.values()) for each in counts.values() for call in each
         }
-        return {call: number for call, number in most.items() if call not in _LAST}
+        return {call: number for call, number in most.items() if call not in _LEFT_OUT}
 
-    def disturbed(
-        self, words: Sequence[str], environment: Mapping[str, str], fault: Fault, *, short: bool
-    ) -> Done:
-        """A run that meets a fault."""
+    def disturbed(self, request: Any, fault: Fault) -> Done:
+        """Work that meets a fault, unless it makes fewer calls than when they were counted."""
         inject = f"inject={fault.call}:{fault.what}:when={fault.when}"
-        return self.run(words, environment, short=short, tracer=["-e", f"trace={fault.call}", "-e", inject])
+        done = self.run(request, ["-e", f"trace={fault.call}", "-e", inject])
+        signs = rb"\(INJECTED\)|(---|killed by) " + fault.what.partition("=")[2].encode()
+        return done._replace(met=re.search(signs, self._log.read_bytes()) is not None)
 
     def _say(self, text: str) -> None:
         assert self._process.stdin is not None

@@ -7,22 +7,20 @@ mounted, and what is left can be removed and built again.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.conftest import TOP
 from tests.environments.worker import REFUSED
+from tests.faults import Worker, faults
+from tests.forking import BROKEN
 from tests.test_exactness import USERS
-from tests.test_layout import unmeasured
 from tests.tree_text import parse_tree, tree, walk_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.gate  # what it asks is the kernel's to answer, not a Python's
 
@@ -32,21 +30,7 @@ HOST = """
 /d/link -> closed
 /etc/passwd
 """
-# What is done to a system call, and to which: strace's classes.
-FAULTS = {
-    "SIGKILL": ("signal=KILL", "all"),
-    "SIGTERM": ("signal=TERM", "all"),
-    "SIGINT": ("signal=INT", "all"),
-    "ENOSPC": ("error=ENOSPC", "%file,%desc"),
-}
-
-
-class End(NamedTuple):
-    """How a piece of work ended: its exit status, or minus a signal, and the calls that it made."""
-
-    status: int
-    calls: list[str]
-    met: bool
+STOPS = ("signal=SIGKILL", "signal=SIGTERM", "signal=SIGINT", "error=ENOSPC")
 
 
 class Scene(NamedTuple):
@@ -54,8 +38,7 @@ class Scene(NamedTuple):
 
     host: bytes
     home: bytes
-    worker: subprocess.Popen[str]
-    log: Path
+    worker: Worker
 
     @property
     def env(self) -> bytes:
@@ -67,35 +50,10 @@ class Scene(NamedTuple):
         mounts = Path("/proc/self/mountinfo").read_bytes()
         return walk_lines(self.host), walk_lines(self.home), mounts
 
-    def do(self, verb: str) -> int:
-        """Let the worker do `verb` undisturbed; its exit status."""
-        self._ask(f"{verb}\n\n")
-        self._answer()
-        return self._answer()
-
-    def traced(self, verb: str, *options: str) -> End:
-        """Let the worker do `verb` while strace looks on, and perhaps tampers with it."""
-        self._ask(f"{verb}\n")
-        command = ["strace", "-o", str(self.log), *options, "-p", str(self._answer())]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
-            assert tracer.stderr is not None
-            assert "attached" in tracer.stderr.readline()
-            self._ask("\n")
-            status = self._answer()
-            tracer.stderr.read()
-        lines = self.log.read_text(errors="replace").splitlines()
-        calls = [match[1] for line in lines if (match := re.match(r"(\w+)\(", line))]
-        met = status < 0 or any("(INJECTED)" in line or line.startswith("--- SIG") for line in lines)
-        return End(status, calls, met)
-
-    def _ask(self, text: str) -> None:
-        assert self.worker.stdin is not None
-        self.worker.stdin.write(text)
-        self.worker.stdin.flush()
-
-    def _answer(self) -> int:
-        assert self.worker.stdout is not None
-        return int(self.worker.stdout.readline())
+    def do(self, verb: str, where: object = "") -> None:
+        """Let the worker do `verb` undisturbed."""
+        done = self.worker.run(verb)
+        assert done.status == 0, (verb, where, done.err)
 
 
 @pytest.fixture(params=USERS, ids=lambda uid: f"uid {uid}")
@@ -104,62 +62,55 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     with tree(parse_tree(HOST)) as host, tree(parse_tree("/home/mine\n/cache/")) as place:
         subprocess.run(["chown", "-R", f"{request.param}", place], check=True)
         words = [str(request.param), os.fsdecode(host), os.fsdecode(place + b"/home/env")]
-        with subprocess.Popen(
-            [sys.executable, "-m", "tests.environments.worker", *words],
-            cwd=TOP,
-            env={**unmeasured(), "XDG_CACHE_HOME": os.fsdecode(place + b"/cache")},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as worker:
-            yield Scene(host, place + b"/home", worker, tmp_path / "log")
-            worker.kill()
+        environment = {"XDG_CACHE_HOME": os.fsdecode(place + b"/cache")}
+        with Worker(tmp_path, "tests.environments.worker", *words, environment=environment) as worker:
+            yield Scene(host, place + b"/home", worker)
 
 
-def walk(scene: Scene, verb: str, fault: str, *, step: int) -> tuple[int, int]:
-    """Let every `step`th call meet the fault; returns how many did, and how many calls there are."""
-    what, which = FAULTS[fault]
+def walk(scene: Scene, verb: str, what: str, *, step: int) -> tuple[int, int]:
+    """Let every `step`th call meet the fault; returns how many did, and how many were to."""
     before = scene.look()
-    assert scene.do("recover") == 0  # for the seal that a first build leaves
+    scene.do("recover")  # for the seal that a first build leaves
     start(scene, verb)
-    calls = scene.traced(verb, "-e", f"trace={which}").calls
-    assert scene.do("recover") == 0
+    calls = scene.worker.calls(verb)
+    scene.do("recover")
+    chosen = faults(calls, what=what, every=True)[step - 1 :: step]
     met = 0
-    for number in range(step - 1, len(calls), step):
+    for fault in chosen:
         start(scene, verb)
-        # strace counts the calls of each name by themselves.
-        when = calls[: number + 1].count(calls[number])
-        inject = f"inject={calls[number]}:{what}:when={when}"
-        end = scene.traced(verb, "-e", f"trace={which}", "-e", inject)
-        where = f"call {number}, the {when}. {calls[number]}: ended {end.status}"
-        if fault == "ENOSPC":
-            assert end.status in {0, REFUSED}, where
+        done = scene.worker.disturbed(verb, fault)
+        assert done.status != BROKEN, (fault, done.err)
+        if what == "error=ENOSPC":
+            assert done.status in {0, REFUSED}, fault
             # It had the time to clean up.
-            assert verb != "build" or end.status == 0 or not os.path.lexists(scene.env), where
-        assert scene.do("recover") == 0, where
-        assert scene.look() == before, where
-        met += end.met
-    return met, len(calls)
+            assert verb != "build" or done.status == 0 or not os.path.lexists(scene.env), fault
+        scene.do("recover", fault)
+        assert scene.look() == before, fault
+        met += done.met
+    return met, len(chosen)
 
 
 def start(scene: Scene, verb: str) -> None:
     """What must be there before the work."""
     if verb != "build":
-        assert scene.do("build") == 0
+        scene.do("build")
 
 
 @pytest.mark.parametrize("verb", ["build", "enter", "remove"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_now_and_then(scene: Scene, verb: str, fault: str) -> None:
+@pytest.mark.parametrize("what", STOPS)
+def test_a_fault_now_and_then(scene: Scene, verb: str, what: str) -> None:
     """The walk below with long steps."""
-    met, _ = walk(scene, verb, fault, step=47 if verb == "enter" else 23)
+    met, _ = walk(scene, verb, what, step=3 if what == "error=ENOSPC" else 23)
     assert met > 3
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("verb", ["build", "enter", "remove"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_every_call(scene: Scene, verb: str, fault: str) -> None:
+@pytest.mark.parametrize("what", STOPS)
+def test_a_fault_at_every_call(
+    scene: Scene, verb: str, what: str, record_property: Callable[[str, object], None]
+) -> None:
     """The number of calls differs a little from run to run: memory, and the clock's ticks."""
-    met, calls = walk(scene, verb, fault, step=1)
-    assert met > 0.9 * calls > 90
+    met, all_faults = walk(scene, verb, what, step=1)
+    record_property("faults met", f"{met} of {all_faults}")
+    assert met > 0.9 * all_faults

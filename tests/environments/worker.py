@@ -1,15 +1,11 @@
-"""Builds, enters and removes an environment in a new process each time, for whoever disturbs that.
+"""Builds, enters and removes an environment, for the walks of test_interruptions.py.
 
-Usage: python -m tests.environments.worker UID HOST ENVIRONMENT
-
-Reads a verb a line. Forks, and prints the child's number; after another line it lets the child begin,
-and prints its exit status, or minus the signal that ended it. Everything is imported beforehand.
+Usage: python -m tests.environments.worker UID HOST ENVIRONMENT. A request is a verb.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import sys
@@ -21,18 +17,18 @@ from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
 from pkgjail.errors import CommandError, PkgjailError
+from tests.forking import serve
 from tests.test_exactness import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PR_SET_PTRACER, _ANYBODY = 0x59616D61, ctypes.c_ulong(-1)
-# The exit status of a child in which what is foreseen happened, Ctrl-C, or what is not foreseen.
-REFUSED, INTERRUPTED, BROKEN = 1, 2, 3
+# The exit status of a child in which what is foreseen happened, or Ctrl-C.
+REFUSED, INTERRUPTED = 1, 2
 
 
 def main() -> None:
-    """Serve until the end of standard input."""
+    """Serve, with all imported that a child needs."""
     uid, host, env = int(sys.argv[1]), os.fsencode(sys.argv[2]), os.fsencode(sys.argv[3])
     _import_all(host)
     build = partial(build_environment, manifest_of(host), env, form="copy", root=host)
@@ -42,22 +38,7 @@ def main() -> None:
         "remove": partial(remove_environment, env),
         "recover": lambda: recover(env, build),
     }
-    while verb := sys.stdin.readline().strip():
-        gate, opener = os.pipe()
-        child = os.fork()
-        if child == 0:
-            _work(verbs[verb], gate, uid)
-        _say(child)
-        sys.stdin.readline()
-        os.write(opener, b"x")
-        os.close(gate)
-        os.close(opener)
-        _say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-
-
-def _say(number: int) -> None:
-    sys.stdout.write(f"{number}\n")
-    sys.stdout.flush()
+    serve(lambda verb: _work(verbs[verb]), uid=uid)
 
 
 def _import_all(host: bytes) -> None:
@@ -83,23 +64,14 @@ def recover(env: bytes, build: Callable[[], object]) -> None:
     remove_environment(env)
 
 
-def _work(work: Callable[[], object], gate: int, uid: int) -> None:
-    code = BROKEN
+def _work(work: Callable[[], object]) -> int:
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANYBODY, 0, 0, 0)
-        if os.geteuid() != uid:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-        os.read(gate, 1)
         work()
-        code = 0
     except (PkgjailError, OSError):
-        code = REFUSED
+        return REFUSED
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    finally:
-        os._exit(code)
+        return INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":
