@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from tests.tree_text import walk_lines
@@ -46,7 +47,9 @@ def replace_file(path: bytes, content: bytes) -> None:
 def rewrite_unseen(path: bytes, content: bytes) -> None:
     """Other content of the same size, with the times of before."""
     found = os.stat(path)
+    os.chmod(path, 0o600)  # its owner's, who need not be root
     put(path, content)
+    os.chmod(path, found.st_mode)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
@@ -58,10 +61,20 @@ def replace_by_link(path: bytes) -> None:
 
 def replace_directory(path: bytes) -> None:
     """Another directory with the same names in the place of one of the tree's."""
+    mode = os.stat(path).st_mode
     os.rename(path, path + b".old")
+    os.chmod(path + b".old", 0o700)  # its owner's, who need not be root
     os.mkdir(path)
     os.rename(path + b".old/c", path + b"/c")
     os.rmdir(path + b".old")
+    os.chmod(path, mode)
+
+
+def remove_directory(path: bytes) -> None:
+    """No directory where there was one, though it had some that may not be written to."""
+    for place, _, _ in os.walk(path):
+        os.chmod(place, 0o700)
+    shutil.rmtree(path)
 
 
 def in_turn(*changes: Callable[[bytes], object]) -> Callable[[bytes], object]:

@@ -22,6 +22,7 @@ from tests.environments.cases import (
     around,
     in_turn,
     put,
+    remove_directory,
     replace_by_link,
     replace_directory,
     replace_file,
@@ -122,12 +123,12 @@ def test_a_surprise_stops_the_removal_before_anything_is_deleted(env: bytes, nam
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda env: os.chmod(env + b"/root/usr/bin/a", 0), id="a mode"),
+        pytest.param(lambda env: os.chmod(env + b"/root/usr/bin/a", 0o400), id="a mode"),
         pytest.param(lambda env: os.chmod(env + b"/root/usr", 0o500), id="a directory's mode"),
         pytest.param(lambda env: os.link(env + b"/root/usr/bin/a", env + b"-a"), id="another link"),
         pytest.param(lambda env: os.utime(env + b"/root/usr/bin/a"), id="a time"),
         pytest.param(lambda env: os.unlink(env + b"/root/usr/bin/a"), id="a file that is gone"),
-        pytest.param(lambda env: shutil.rmtree(env + b"/root/usr"), id="a directory that is gone"),
+        pytest.param(lambda env: remove_directory(env + b"/root/usr"), id="a directory that is gone"),
         pytest.param(lambda env: os.unlink(env + b"/manifest.jsonl"), id="a manifest that is gone"),
     ],
 )
