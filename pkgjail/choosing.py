@@ -15,6 +15,7 @@ which is the same for every entry; with another mount in it. A larger one is ref
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from pkgjail.layers import Recipe, ensure
 from pkgjail.masks import make_mask, why_no_mask
 from pkgjail.model import record, text_path
 from pkgjail.mounts import new_mount_points
-from pkgjail.probe import mounts_below, mounts_left, why_not
+from pkgjail.probe import PASSING, mounts_below, mounts_left, why_not
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay, WholeDirectory
 from pkgjail.trees import make_tree, why_no_tree
 from pkgjail.whole import whole_directories
@@ -60,6 +61,7 @@ class Choice:
     why it is not taken; `why` says so where nothing had to be tried. `instead` are the steps that show
     a directory and all below it, as `plan_jail` takes them. `observed` are the states of
     the directories that they rest on, of the host's and of the layer: once one has changed, choose again.
+    A choice that is not `lasting` is a makeshift: a better way failed for what may pass.
     """
 
     top: bytes
@@ -68,6 +70,7 @@ class Choice:
     why: str = ""
     tried: tuple[tuple[str, str], ...] = ()
     observed: tuple[State, ...] = ()
+    lasting: bool = True
 
 
 @record
@@ -153,24 +156,33 @@ def _choose(subject: _Subject, plan: str) -> Choice:
     if plan != "whole" and len(subject.entries) < _WORTH_IT:
         return _binds(subject, f"fewer than {_WORTH_IT} names, for which a bind a file is as quick")
     tried: list[tuple[str, str]] = []
+    lasting = True
     for way in ways:
         try:
             answer, instead, observed = _WAYS[way](subject)
         except OSError as error:  # a runtime directory that is full, say
             answer, instead, observed = told(error, tree_directory()), {}, ()
+            lasting = lasting and error.errno not in PASSING
         tried.append((way, answer))
         if not answer:
-            return Choice(top=subject.top, way=way, tried=tuple(tried), instead=instead, observed=observed)
+            return Choice(
+                top=subject.top,
+                way=way,
+                tried=tuple(tried),
+                instead=instead,
+                observed=observed,
+                lasting=lasting,
+            )
     if plan in ("auto", "whole") or len(subject.entries) < _LARGE:
-        return _binds(subject, "", tuple(tried))
+        return replace(_binds(subject, ""), tried=tuple(tried), lasting=lasting)
     raise JailError(
         f"cannot use the plan '{plan}' for {text_path(subject.top)}: {tried[-1][1]}; "
         "use '--plan auto' or 'binds'"
     )
 
 
-def _binds(subject: _Subject, why: str, tried: tuple[tuple[str, str], ...] = ()) -> Choice:
-    return Choice(top=subject.top, way="binds", why=why, tried=tried, instead={})
+def _binds(subject: _Subject, why: str) -> Choice:
+    return Choice(top=subject.top, way="binds", why=why, instead={})
 
 
 def _overlay(

@@ -25,11 +25,11 @@ from pkgjail.sandbox.steps import assemble
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pkgjail.choosing import Choice
     from pkgjail.model import Manifest
     from pkgjail.reporter import Reporter
     from pkgjail.sandbox.steps import Plan
 
-    State = tuple[bytes, int, int, int, int]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOME = "/tmp"  # noqa: S108 - the jail's own
@@ -115,7 +115,8 @@ class Jail:
     """A jail that can be entered again and again, from one thread at a time.
 
     `prepared` is what an entry works from. Each entry looks whether all that it rests on is still
-    so, and where it is not, works it out again.
+    so, and where it is not, works it out again. It is `lasting` where it is as good as this host allows,
+    and not a makeshift for something that failed and may work the next time, and so worth being kept.
     """
 
     def __init__(self, manifest: Manifest, options: JailOptions, root: bytes, reporter: Reporter) -> None:
@@ -124,6 +125,7 @@ class Jail:
         self._root = root
         self._reporter = reporter
         self._accepted: tuple[tuple[bytes, str], ...] = ()
+        self.lasting = True
         _limits(options)  # what is no limit is refused before any work
         self.prepared = self._prepare()
 
@@ -154,7 +156,9 @@ class Jail:
         _refuse_open_cache(options)
         held = hold_host(self._manifest, self._root, verify=options.verify, allow_drift=options.allow_drift)
         self._accepted = held.accepted
-        plan, states = _plan(held.manifest, options, self._root)
+        plan, choices = _plan(held.manifest, options, self._root)
+        states = {state for choice in choices for state in choice.observed}
+        self.lasting = all(choice.lasting for choice in choices)
         watched = (*held.watched, *(states - set(held.watched)))
         environment = tuple(sorted(options.environment.items()))
         return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
@@ -182,15 +186,15 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     return _plan(held.manifest, options, root)[0]
 
 
-def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> tuple[Plan, set[State]]:
-    """The plan, and the states of the directories that the ways of showing the host's rest on."""
+def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> tuple[Plan, tuple[Choice, ...]]:
+    """The plan, and how it shows the host's directories."""
     choices = choose(manifest, options, root, thorough=bool(options.verify))
     made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
     if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
         made[LOADER_CACHE] = loader_cache(manifest, made, root)
     plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead_of_binds(choices))
     refuse_too_many(plan)
-    return plan, {state for choice in choices for state in choice.observed}
+    return plan, choices
 
 
 def _refuse_open_cache(options: JailOptions) -> None:

@@ -8,6 +8,7 @@ answer is kept for this boot, these namespaces and these filesystems.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 # How the kernel writes white space and backslashes there.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _ENOUGH = 4096
+# What fails for want of room, processes or descriptors may work the next time.
+PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR}
+)
 
 
 def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
@@ -41,6 +46,9 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
         cache: where layers are kept.
         sample: for "tree": a regular file in `directory`, relative to it, that the caller may read.
 
+    Raises:
+        OSError: it could not be tried, for one of the reasons that are `PASSING`.
+
     """
     try:
         make_private(cache)
@@ -56,6 +64,8 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
         if not answer and os.major(device):
             works.touch()
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         return told(error, cache)
     return answer
 

@@ -229,3 +229,19 @@ def test_a_filesystem_without_extended_attributes_is_told(
     (tmp_path / "sample").write_text("x")
     answer = probe.why_not("tree", bytes(tmp_path), cache, b"sample")
     assert answer == f"{cache}: Operation not supported"
+
+
+@pytest.mark.parametrize(("number", "lasting"), [(errno.ENOSPC, False), (errno.EOPNOTSUPP, True)])
+def test_a_makeshift_is_known_as_one(
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, lasting: bool
+) -> None:
+    """What failed for want of room may work the next time; what this host cannot do, not."""
+
+    def setxattr(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(choosing, "_ORDER", ("tree",))
+    monkeypatch.setattr(os, "setxattr", setxattr)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    usr = next(choice for choice in choose(base_manifest, JailOptions(), b"/") if choice.top == b"/usr")
+    assert (usr.way, usr.lasting) == ("binds", lasting)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import __main__, prepared
+from pkgjail import __main__, choosing, prepared
+from pkgjail.commands import main
 from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.model import JailOptions, UserBind
@@ -308,3 +309,22 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.waiting",
     }
+
+
+def test_a_makeshift_is_not_kept(
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A jail by binds, since the runtime directory was full for a moment, would stay one for good."""
+
+    def why_not(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    write_manifest(base_manifest, tmp_path / "m.jsonl")
+    words = ["run", str(tmp_path / "m.jsonl"), "--", "true"]
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "why_not", why_not)
+        assert main(words) == 0
+    assert not (tmp_path / "pkgjail/prepared").exists()
+    assert main(words) == 0
+    assert len(os.listdir(tmp_path / "pkgjail/prepared")) == 1

@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     places = [bind_source(os.fsencode(path)) for path in (arguments.manifest, arguments.root)]
     before = observe_settled(filter(os.path.lexists, places[0][:2]))  # ere it is read
     jail = open_jail(arguments, load_manifest(arguments))
-    if before and may_be_kept(arguments) and not _is_whitelist(arguments.manifest):
+    if before and jail.lasting and may_be_kept(arguments) and not _is_whitelist(arguments.manifest):
         jail.prepared.watched += before
         jail.prepared.sources += tuple(places)
         with contextlib.suppress(OSError):  # the next entry takes the long way again

@@ -59,7 +59,7 @@ def enter_and_keep(  # noqa: PLR0913 - as `enter_environment`, and what it is ke
         paths = [place.path + b"/" + name for name in (MANIFEST, RECORD)]
         before = observe_settled(filter(os.path.lexists, paths))  # ere they are read
         jail, form = jail_in(place, options, reporter)
-        if form == "host":
+        if form == "host" and jail.lasting:
             jail.prepared.watched += before + watched
             jail.prepared.sources += (named,)
             jail.prepared.held = (place.path,)
