@@ -52,7 +52,7 @@ def test_an_environment_in_use_stays(spack: Spack) -> None:
     os.mkfifo(spack.user.home / "gates" / "gate")
     os.chmod(spack.user.home / "gates" / "gate", 0o644)
     spack.build("--ro-bind", str(spack.user.home / "gates"))
-    code = f"open({str(spack.user.home / 'gates' / 'gate')!r}).read()"
+    code = f"text = open({str(spack.user.home / 'gates' / 'gate')!r}).read()"
     gate = spack.user.home / "gates" / "gate"
     with started(spack, "python", "-c", code) as running, open(gate, "w", encoding="ascii") as opened:
         # It is open when the command has opened it too.

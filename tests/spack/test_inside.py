@@ -96,10 +96,11 @@ print([writes(path) for path in {paths}])
 print(sorted(os.listdir(os.environ["HOME"])), os.getcwd())
 """
     closed = "Read-only file system"
-    assert spack("python", "-c", code, cwd=spack.root).stdout.splitlines() == [
+    told = spack("python", "-c", f"exec({code!r})", cwd=spack.root)  # Spack takes one statement
+    assert told.stdout.splitlines() == [
         str(["written", "written", closed, closed]),
         f"['cache', 'elsewhere', 'python', 'spack'] {spack.root}",
-    ]
+    ], told.stderr
 
 
 def test_a_changed_configuration_is_seen_by_the_next_command(spack: Spack) -> None:
