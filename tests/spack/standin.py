@@ -165,7 +165,35 @@ def setup_parser(subparser):
 def install(parser, args):
     return 0
 """,
-    "lib/spack/spack/environment.py": "def active_environment():\n    return None\n",
+    "lib/spack/spack/environment.py": """\
+import json
+import os
+
+_active = None
+
+
+class View:
+    def __init__(self, root):
+        self.root = root
+
+
+class Environment:
+    def __init__(self, path):
+        self.path = os.path.abspath(path)
+        with open(os.path.join(path, "spack.yaml")) as file:
+            found = json.load(file)["spack"]
+        self.views = {name: View(view["root"]) for name, view in found["view"].items()}
+        self.dev_specs = found["develop"]
+
+
+def activate(path):
+    global _active
+    _active = Environment(path)
+
+
+def active_environment():
+    return _active
+""",
     "lib/spack/spack/repo.py": """\
 class Package:
     executables = ["^faketool$"]
@@ -211,6 +239,7 @@ import sys
 
 import spack.cmd
 import spack.config
+import spack.environment
 import spack.error
 
 
@@ -218,6 +247,7 @@ def run(argv):
     parser = argparse.ArgumentParser("spack", add_help=False)
     parser.add_argument("-V", "--version", action="store_true")
     parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("-e", "--env")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args(argv)
     if args.version:
@@ -227,6 +257,8 @@ def run(argv):
     for setting in args.config:
         path, _, value = setting.rpartition(":")
         spack.config.set(path, [value.strip('[]"')])
+    if args.env:
+        spack.environment.activate(args.env)
     name = args.command[0]
     module = spack.cmd.get_module(name)
     commands = argparse.ArgumentParser("spack").add_subparsers(dest="name")

@@ -103,6 +103,34 @@ print(sorted(os.listdir(os.environ["HOME"])), os.getcwd())
     ], told.stderr
 
 
+def test_what_the_configuration_names_is_seen(spack: Spack) -> None:
+    """Mirrors and the active environment, with its view and sources, as Spack has them; upstreams to read."""
+    home = spack.user.home
+    for name in ("mirror", "upstream/.spack-db", "project", "views", "source", "other"):
+        (home / name).mkdir(parents=True)
+        os.chown(home / name, spack.user.uid, spack.user.uid)
+    spack.configure("mirrors", json.dumps({"mirrors": {"mine": f"file://{home}/mirror"}}))
+    upstreams = {"upstreams": {"site": {"install_tree": f"{home}/upstream"}}}
+    spack.configure("upstreams", json.dumps(upstreams))
+    view = {"default": {"root": f"{home}/views/it"}}
+    develop = {"zlib": {"path": f"{home}/source", "spec": "zlib@1.2.13"}}
+    project = {"spack": {"specs": [], "view": view, "develop": develop}}
+    spack.user_writes(home / "project/spack.yaml", json.dumps(project))
+    spack.build()
+    code = f"""
+import os
+print([name for name in ("mirror", "upstream", "project", "views", "source", "other")
+       if os.access(os.path.join({str(home)!r}, name), os.W_OK)], os.path.isdir({f"{home}/upstream"!r}))
+"""
+    for words, seen in (
+        ([], "['mirror'] True\n"),
+        (["-e", f"{home}/project"], "['mirror', 'project', 'views', 'source'] True\n"),
+    ):
+        for _ in range(2):  # asked, then remembered
+            told = spack(*words, "python", "-c", f"exec({code!r})")
+            assert (told.returncode, told.stdout) == (0, seen), told.stderr
+
+
 def test_a_changed_configuration_is_seen_by_the_next_command(spack: Spack) -> None:
     """What Spack told of itself is kept, and asked again when one of its files is another."""
     spack.build()
