@@ -182,6 +182,19 @@ def test_an_environment_that_was_replaced_is_not_entered_as_it_was(spack: Spack)
         assert [spack("python", "-c", code).stdout for _ in range(2)] == [value + "\n"] * 2
 
 
+def test_a_shell_on_a_terminal_has_one_of_its_own(spack: Spack) -> None:
+    """The jail's, with job control, and the shell's own status."""
+    spack.build()
+    command = ["script", "-qec", f"{spack.script} jail --cli", "/dev/null"]
+    keys = "tty; uname -n; sleep 60 & jobs; kill %1; exit 4\n"
+    done = spack.user.run(command, input=keys, environment=spack.variables(TERM="dumb"))
+    assert done.returncode == 4, done.stdout
+    assert "/dev/pts/0" in done.stdout
+    assert "\npkgjail" in done.stdout.replace("\r", "")
+    assert "Running" in done.stdout
+    assert "no job control" not in done.stdout
+
+
 def test_run_and_cli_and_status(spack: Spack) -> None:
     """A command, a shell, and where one is: from outside and from inside."""
     spack.build()
