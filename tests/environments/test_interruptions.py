@@ -110,7 +110,12 @@ def test_a_fault_now_and_then(scene: Scene, verb: str, what: str) -> None:
 def test_a_fault_at_every_call(
     scene: Scene, verb: str, what: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """The number of calls differs a little from run to run: memory, and the clock's ticks."""
+    """The number of calls differs a little from run to run: memory, and the clock's ticks.
+
+    A jail's first process takes no signal that it has no handler for, unless that is SIGKILL: what it is
+    sent while it builds the root is met by nobody (pid_namespaces(7)).
+    """
     met, all_faults = walk(scene, verb, what, step=1)
     record_property("faults met", f"{met} of {all_faults}")
-    assert met > 0.9 * all_faults
+    taken = 0.6 if verb == "enter" and what in {"signal=SIGTERM", "signal=SIGINT"} else 0.9
+    assert met > taken * all_faults
