@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, human_size, shown
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from pkgjail.model import PackagePlan
 
+_WIDE = 1000
 _NOTE = "a plan: nothing of it need be installed here, and no jail can be made of it"
 
 
@@ -122,15 +124,20 @@ def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) 
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=False)
+    # A file or a pipe has no width; there each package is a line.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     console.print(
         f"[bold]{', '.join(plan.whitelists)}[/] for {plan.family} {plan.architecture}: {_NOTE}",
         soft_wrap=True,
     )
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("package", "version", "repository", "size", "download", "because of"):
+        is_size = column in {"size", "download"}
         table.add_column(
-            column, justify="right" if column in {"size", "download"} else "left", overflow="fold"
+            column,
+            justify="right" if is_size else "left",
+            overflow="fold",
+            no_wrap=is_size or column == "package",
         )
     for one in plan.packages:
         package = one.package
