@@ -365,6 +365,20 @@ SOUND = "Package: a\nVersion: 1\nArchitecture: all\n\n"
 STANZA = "Package: {}\nVersion: 1\nArchitecture: amd64\n{}\n"
 
 
+def test_a_name_of_a_list_is_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does it act on the terminal."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "[red]\x1b.toml").write_text("[packages]\narch = []\n")
+    words = ["--available", source("pacman"), "--arch", "x86_64"]
+    assert main(["resolve", "./[red]\x1b.toml", *words]) == 0
+    captured = capfd.readouterr()
+    told = captured.out + captured.err
+    assert "[red]\\x1b.toml" in told
+    assert "\x1b" not in told
+
+
 def test_conflicts_are_told_with_their_lines(tmp_path: Path) -> None:
     """Protects that every problem is told, each with the lines that are concerned."""
     stanzas = [("a", "Conflicts: b\n"), ("b", ""), ("c", "Depends: gone (>= 2)\n"), ("d", "Depends: c\n")]

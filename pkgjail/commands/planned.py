@@ -126,10 +126,9 @@ def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) 
 
     # A file or a pipe has no width; there each package is a line.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-    console.print(
-        f"[bold]{', '.join(plan.whitelists)}[/] for {plan.family} {plan.architecture}: {_NOTE}",
-        soft_wrap=True,
-    )
+    # Texts, for in a name of somebody else's there may be markup.
+    lists = Text(shown(", ".join(plan.whitelists)), style="bold")
+    console.print(lists + Text(f" for {plan.family} {shown(plan.architecture)}: {_NOTE}"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("package", "version", "repository", "size", "download", "because of"):
         is_size = column in {"size", "download"}
@@ -143,9 +142,10 @@ def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) 
         package = one.package
         sizes = (human_size(package.size), human_size(one.download))
         because = _because(plan, package.key)
-        table.add_row(*map(Text, (package.key, package.version, one.repository, *sizes, because)))
+        words = map(shown, (package.key, package.version, one.repository, *sizes, because))
+        table.add_row(*map(Text, words))
     console.print(table)
     for one in plan.packages if contents else ():
         for path in one.files or ():
-            print(f"{one.package.key} {shown(path)}")
+            print(f"{shown(one.package.key)} {shown(path)}")
     print(_text(summary))
