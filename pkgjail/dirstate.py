@@ -15,8 +15,36 @@ TYPE_CHECKING = False  # as type checkers understand it, without importing typin
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# Where names come and go while a host merely runs: FHS 3.0, sections 3, 5 and 6, and hier(7).
+_VARIABLE = frozenset(
+    {b"dev", b"home", b"media", b"mnt", b"proc", b"root", b"run", b"srv", b"sys", b"tmp", b"var"}
+)
 # The kernel's clock for files moves 100 to 1,000 times a second (CONFIG_HZ); see time(7).
 TICKS_NS = 20_000_000
+
+
+def is_variable(path: bytes) -> bool:
+    """Whether `path` is in a part of the host where names come and go while it merely runs."""
+    return path.split(b"/", 2)[1] in _VARIABLE
+
+
+def mounts_below(directory: bytes, table: str = "/proc/self/mountinfo") -> list[bytes]:
+    """The mount points below `directory` (a real path); see proc_pid_mountinfo(5).
+
+    An overlay and a bind mount show one filesystem: what is mounted further down is not in it, and
+    within a user namespace the kernel refuses such a layer altogether.
+    """
+    with open(table, "rb") as lines:
+        points = [line.split(b" ", 5)[4] for line in lines]
+    prefix = directory.rstrip(b"/") + b"/"
+    real = [_unescaped(point) if b"\\" in point else point for point in points]
+    return [point for point in real if point.startswith(prefix) and point != prefix]
+
+
+def _unescaped(point: bytes) -> bytes:
+    """A mount point as it is: the kernel writes white space and backslashes as octal numbers."""
+    first, *rest = point.split(b"\\")
+    return first + b"".join(bytes([int(one[:3], 8)]) + one[3:] for one in rest)
 
 
 def observe(directories: Iterable[bytes]) -> tuple[tuple[bytes, int, int, int, int], ...]:

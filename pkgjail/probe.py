@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +22,6 @@ from pkgjail.sandbox import syscalls as sc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# How the kernel writes white space and backslashes there.
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 _ENOUGH = 4096
 # What fails for want of room, processes or descriptors may work the next time.
 PASSING = frozenset(
@@ -83,17 +80,6 @@ def _scratch(cache: Path) -> Iterator[bytes]:
             yield bytes(scratch)
         finally:
             remove_tree(scratch)
-
-
-def mounts_below(directory: bytes, table: Path = Path("/proc/self/mountinfo")) -> list[bytes]:
-    """The mount points below `directory` (a real path); see proc_pid_mountinfo(5).
-
-    An overlay and a bind mount show one filesystem: what is mounted further down is not in it, and
-    within a user namespace the kernel refuses such a layer altogether.
-    """
-    points = (line.split(b" ")[4] for line in table.read_bytes().splitlines())
-    real = (_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), point) for point in points)
-    return [point for point in real if point.startswith(directory.rstrip(b"/") + b"/")]
 
 
 def mounts_left(proc: Path = Path("/proc")) -> int:

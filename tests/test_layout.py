@@ -32,7 +32,7 @@ ROWS = """
     errors sandbox dirstate places holding inside
     prepared model
     patterns reporter cache names parallel
-    probe seals layers
+    probe baseline layers
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions planned
     api jail report
