@@ -5,7 +5,8 @@ take a second. A baseline records the state of each of the manifest's directorie
 they were when every digest matched; while a directory's state is the same, its files were not replaced.
 
 A user's baselines lie in the user's cache directory. A user who owns the directory that a manifest or an
-environment lies in, and root, also publish theirs in /var/tmp, where other users of that manifest find them
+environment lies in, and root, also publish theirs in /var/tmp (or
+PKGJAIL_SHARED_DIR), where other users of that manifest find them
 and so need not compare every file themselves. A published baseline is believed where the owner of the
 manifest's directory, or root, made it and nobody else can change it: whoever can replace the manifest
 decides what is in the jail anyway.
@@ -42,7 +43,7 @@ _FACTS = attrgetter("path", "kind", "mode", "size", "target", "sha256", "origin"
 _MARSHAL = 2
 # Bytes; a baseline of a million names has a tenth of it.
 _LARGEST = 1 << 30
-_PUBLIC = "/var/tmp"  # noqa: S108 - each level is checked, see _read_published
+_PUBLIC = "/var/tmp"  # noqa: S108 - each level below it is checked, see _read_published
 # The clocks of a file server and of this host may differ by as much.
 _CLOCKS_NS = 60_000_000_000
 
@@ -201,8 +202,13 @@ def _place(key: str) -> Path:
     return cache_directory() / "baselines" / key
 
 
+def _public() -> str:
+    place = os.environ.get("PKGJAIL_SHARED_DIR", "")
+    return place if os.path.isabs(place) else _PUBLIC
+
+
 def _published(key: str, owner: int) -> Path:
-    return Path(f"{_PUBLIC}/pkgjail-{owner}/baselines/{key}")
+    return Path(f"{_public()}/pkgjail-{owner}/baselines/{key}")
 
 
 def _read_own(key: str) -> bytes:
@@ -219,10 +225,10 @@ def _read_published(key: str, owner: int) -> bytes:
     """
     place = _published(key, owner)
     try:
-        above = os.open(_PUBLIC, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        above = os.open(_public(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return b""
-    for name, kind in ((place.parts[3], os.O_DIRECTORY), (place.parts[4], os.O_DIRECTORY), (key, 0)):
+    for name, kind in ((place.parts[-3], os.O_DIRECTORY), (place.parts[-2], os.O_DIRECTORY), (key, 0)):
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | kind
         try:
             descriptor = os.open(name, flags, dir_fd=above)
