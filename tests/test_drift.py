@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,9 @@ from pkgjail.baseline import (
     take_baseline,
 )
 from pkgjail.drift import Check, as_found, compare_host, find_drift, refuse_drift
-from pkgjail.errors import DriftError, JailError
+from pkgjail.errors import DriftError, ExitDriftError, JailError
 from pkgjail.jail import prepare_jail, run_in_jail
-from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest
+from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
 from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
@@ -459,3 +460,54 @@ def test_verify_is_asked_for_by_name(host: Path) -> None:
     for verify in ("all", "hash"):
         with pytest.raises(DriftError, match="/usr/lib/library has other content"):
             listing(host, manifest, JailOptions(plan="binds", verify=verify))
+
+
+# --- at exit --------------------------------------------------------------------------------
+
+# Waits in the jail until the host was changed: a change comes while the command runs, however slow either is.
+_WAITING = "touch /sync/started; while [ ! -e /sync/changed ]; do sleep 0.02; done; exit 7"
+_CHANGING = "while [ ! -e {0}/started ]; do sleep 0.02; done; {1}; touch {0}/changed"
+
+
+def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions, heard: Heard) -> int:
+    """Run a command in the jail of the host's manifest, while `change` is done; its exit status."""
+    manifest = manifest_of(entries_of(host))
+    sync.mkdir()
+    bind = UserBind(source=bytes(sync), destination=b"/sync", writable=True)
+    environment = {"PATH": "/bin"}
+    options = replace(options, binds=(bind,), environment=environment)
+    jail = prepare_jail(manifest, options, root=bytes(host), reporter=heard)
+    with subprocess.Popen(["/bin/sh", "-ec", _CHANGING.format(sync, change)], cwd=host):
+        return jail.run(["/bin/busybox", "sh", "-ec", _WAITING])
+
+
+def test_entries_that_change_while_the_command_runs_are_told(
+    host: Path, tmp_path: Path, options: JailOptions
+) -> None:
+    """Protects results of half-old, half-new files; names that the manifest does not have do not count."""
+    heard = Heard()
+    change = "touch usr/lib/new; rm usr/lib/link"
+    assert changed_meanwhile(host, tmp_path / "sync", change, options, heard) == 7
+    assert [warning.splitlines()[:2] for warning in heard.warnings] == [
+        [
+            "the host changed while the command ran, which ended with status 7:",
+            "  /usr/lib/link is gone",
+        ]
+    ]
+
+
+def test_names_that_come_while_the_command_runs_are_not_told(
+    host: Path, tmp_path: Path, options: JailOptions
+) -> None:
+    """Protects from a warning whenever anybody installs a package."""
+    heard = Heard()
+    assert changed_meanwhile(host, tmp_path / "sync", "touch usr/lib/new", options, heard) == 7
+    assert heard.warnings == []
+
+
+def test_a_strict_exit_is_an_error(host: Path, tmp_path: Path) -> None:
+    """Protects who asked for it; the command's own status travels with the error."""
+    options = JailOptions(plan="binds", strict_exit=True)
+    with pytest.raises(ExitDriftError) as caught:
+        changed_meanwhile(host, tmp_path / "sync", "rm usr/lib/link", options, Heard())
+    assert (caught.value.status, caught.value.changes) == (7, ((b"/usr/lib/link", "is gone"),))
