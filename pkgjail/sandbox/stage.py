@@ -28,6 +28,7 @@ from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
 from pkgjail.sandbox.kernel import write_setting
+from pkgjail.sandbox.programs import refuse_links_of_proc
 from pkgjail.sandbox.waiting import RELAYED, attend, forget_handlers, relaying, wait
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
@@ -438,6 +439,7 @@ def _along_path(job: _Job, start: Callable[[str], int]) -> int:
     why: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     for place in path:
         try:
+            refuse_links_of_proc(os.path.join(place, name))  # before a process is made, which costs more
             return start(os.path.join(place, name))
         except OSError as failure:  # noqa: PERF203 - few places
             if why.errno in _ABSENT:
@@ -446,7 +448,6 @@ def _along_path(job: _Job, start: Callable[[str], int]) -> int:
 
 
 def _spawn(job: _Job, place: str) -> int:
-    os.stat(place)  # a failed posix_spawn(3) costs a process
     return os.posix_spawn(
         place, job.argv, dict(job.environment), setpgroup=0, setsigmask=job.mask, setsigdef=_PYTHONS_OWN
     )
