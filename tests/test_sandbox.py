@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -197,6 +198,29 @@ def test_binds(base_manifest: Manifest, tmp_path: Path) -> None:
     assert sh(base_manifest, "cat ../in/file > copy && ! echo x 2>/dev/null > ../in/file", options) == 0
     assert (tmp_path / "out" / "copy").read_text() == "kept"
     assert (tmp_path / "in" / "file").read_text() == "kept"
+
+
+def test_what_a_read_only_bind_does_not_keep(spack_manifest: Manifest, tmp_path: Path) -> None:
+    """FIFOs can be written to and sockets connected to, as docs/security.md says: no mount is asked."""
+    os.mkfifo(tmp_path / "fifo")
+    reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    bind = UserBind(source=os.fsencode(tmp_path), destination=b"/srv", writable=False)
+    code = """
+import socket
+open("/srv/fifo", "w").write("fifo")
+ours = socket.socket(socket.AF_UNIX)
+ours.connect("/srv/socket")
+ours.send(b"socket")
+open("/srv/new", "w")
+"""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        assert run_in_jail(spack_manifest, ["python3", "-c", code], jail_options(bind)) == 1
+        with listener.accept()[0] as peer:
+            assert (os.read(reading, 10), peer.recv(10)) == (b"fifo", b"socket")
+    os.close(reading)
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "socket"]
 
 
 def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
