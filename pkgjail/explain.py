@@ -97,6 +97,8 @@ def _building(failure: StageError, proc: Path) -> str:
             "does that); start the container with an unmasked /proc "
             "(podman: --security-opt unmask=ALL)"
         )
+    if failure.errno == errno.EFBIG:
+        return f"{failure}: this process may make no file so large; raise the limit (ulimit -f)"
     if failure.errno == errno.ENOSPC:
         return f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000"
     return str(failure)

@@ -68,10 +68,14 @@ class Shell:
 
 
 @contextlib.contextmanager
-def shell(environment: Mapping[str, str]) -> Iterator[Shell]:
-    """A shell at its prompt; gone at the end, with its jobs."""
+def shell(environment: Mapping[str, str], user: int | None = None) -> Iterator[Shell]:
+    """A shell at its prompt, of a user of that number; gone at the end, with its jobs."""
     pid, terminal = os.forkpty()
     if pid == 0:
+        if user is not None and user != os.geteuid():
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
         variables = {**environment, "PS1": _PROMPT, "TERM": "dumb"}
         os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], variables)
     started = Shell(terminal, pid)

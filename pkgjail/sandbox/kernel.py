@@ -82,6 +82,8 @@ def write_new(path: bytes, mode: int, content: bytes) -> None:
         os.fchmod(descriptor, mode)
         while content:
             content = content[os.write(descriptor, content) :]
+    except OSError as error:  # RLIMIT_FSIZE, say
+        raise OSError(error.errno, error.strerror, path.removeprefix(NEW)) from None
     finally:
         os.close(descriptor)
 
