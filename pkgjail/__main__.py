@@ -8,8 +8,8 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     try:
         return _main()
-    except KeyboardInterrupt:
-        print("pkgjail: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"pkgjail: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
 
 
