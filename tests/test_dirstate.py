@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ from pkgjail.dirstate import changed, observe, observe_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def _replace(d: Path) -> None:
@@ -73,7 +73,10 @@ def test_what_cannot_be_observed_is_named(tmp_path: Path) -> None:
 def test_it_is_light() -> None:
     """Protects the entry into a jail, which uses it before all else."""
     heavy = {"dataclasses", "enum", "pathlib", "re", "typing"}
-    code = f"import sys; sys.path.insert(0, sys.argv[1]); import dirstate; print({heavy} & set(sys.modules))"
-    command = [sys.executable, "-I", "-S", "-c", code, os.path.dirname(dirstate.__file__)]
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); "
+        f"import pkgjail.dirstate; print({heavy} & set(sys.modules))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code, str(Path(dirstate.__file__).parent.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
