@@ -70,33 +70,33 @@ def changed(observed: Iterable[State]) -> list[bytes]:
     """
     lstat = os.lstat
     rows = tuple(observed)
-    paths = []
-    for path, device, inode, mtime, ctime in rows:
-        if device == _FILE_SYSTEM:
-            continue
+    others = []
+    for row in rows:
+        path, device, inode, mtime, ctime = row
         try:
             found = lstat(path)
+            same = (
+                found.st_ctime_ns == ctime
+                and found.st_mtime_ns == mtime
+                and found.st_ino == inode
+                and found.st_dev == device
+            )
         except OSError:
-            paths.append(path)
-            continue
-        if (
-            found.st_ctime_ns != ctime
-            or found.st_mtime_ns != mtime
-            or found.st_ino != inode
-            or found.st_dev != device
-        ):
-            paths.append(path)
-    if unknown := _unknown_devices(rows):
-        seen = set(paths)
-        return [row[0] for row in rows if row[0] in seen or row[1] in unknown]
-    return paths
+            same = False
+        if not same:
+            others.append(row)  # those of file systems always
+    marks = [row for row in others if row[1] == _FILE_SYSTEM]
+    if gone := _unknown_devices(marks, rows):
+        known = set(others)
+        others = [row for row in rows if row in known or row[1] in gone]
+    return [row[0] for row in others if row[1] != _FILE_SYSTEM]
 
 
 def unknown(observed: Iterable[State]) -> set[bytes]:
     """The paths of whose file systems these states say nothing now: not even that the content is the same."""
     rows = tuple(observed)
-    devices = _unknown_devices(rows)
-    return {path for path, device, *_ in rows if device in devices}
+    gone = _unknown_devices([row for row in rows if row[1] == _FILE_SYSTEM], rows)
+    return {path for path, device, *_ in rows if device in gone}
 
 
 def _state(path: bytes) -> State:
@@ -118,13 +118,9 @@ def _identity(path: bytes) -> int:
     return _THIS_PROCESS + (mount(path) or 0) if found is None else found
 
 
-def _unknown_devices(rows: Sequence[State]) -> set[int]:
-    """The devices whose file systems are others now, or have no identity."""
-    return {
-        device
-        for path, kind, device, known, _ in rows
-        if kind == _FILE_SYSTEM and not _is_still(known, device, path, rows)
-    }
+def _unknown_devices(marks: Iterable[State], rows: Sequence[State]) -> set[int]:
+    """The devices whose file systems are others now, or have no identity; `marks` are their rows."""
+    return {device for path, _, device, known, _ in marks if not _is_still(known, device, path, rows)}
 
 
 def _is_still(known: int, device: int, path: bytes, rows: Sequence[State]) -> bool:
