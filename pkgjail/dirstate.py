@@ -92,11 +92,15 @@ def changed(observed: Iterable[State]) -> list[bytes]:
     return [row[0] for row in others if row[1] != _FILE_SYSTEM]
 
 
-def unknown(observed: Iterable[State]) -> set[bytes]:
-    """The paths of whose file systems these states say nothing now: not even that the content is the same."""
+def unknown(observed: Iterable[State], *, lasting: bool = False) -> set[bytes]:
+    """The paths of whose file systems these states say nothing now: not even that content is the same.
+
+    With `lasting` only those whose file system has an identity, so that a record made now would tell.
+    """
     rows = tuple(observed)
-    gone = _unknown_devices([row for row in rows if row[1] == _FILE_SYSTEM], rows)
-    return {path for path, device, *_ in rows if device in gone}
+    devices = _unknown_devices([row for row in rows if row[1] == _FILE_SYSTEM], rows)
+    paths = {path for path, device, *_ in rows if device in devices}
+    return {path for path in paths if identity(path) is not None} if lasting else paths
 
 
 def _state(path: bytes) -> State:

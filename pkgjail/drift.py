@@ -2,7 +2,9 @@
 
 By default directories are looked at, 2 µs each: a name that was added to one, went from it or was
 replaced in it has changed the directory's times. Only directories that changed are read. With
-`verify` every entry is looked at, with "hash" its content too.
+`verify` every entry is looked at, with "hash" its content too. Where another file system is mounted than
+the one that was sealed, content is read; so it is, with `verify`, where times say nothing of content
+(`pkgjail.filesystems`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.dirstate import changed, observe_settled
+from pkgjail.dirstate import changed, observe_settled, unknown
 from pkgjail.errors import DriftError, JailError
 from pkgjail.model import record
 from pkgjail.seals import is_directory, is_variable, load_seal, names_in, seal_key, store_seal, take_seal
@@ -111,6 +113,7 @@ def find_drift(
     prefix = root.rstrip(b"/")
     moved = set() if seal is None else set(changed(seal.states))
     names = () if seal is None else _name_changes(seal, entries, moved, prefix)
+    elsewhere = set() if seal is None else unknown(seal.states, lasting=not verify)
     whole = seal is None or bool(verify)
     suspects = [
         e for e in entries if e.origin not in NOT_OF_THE_HOST and (whole or _may_differ(e, moved, prefix))
@@ -121,7 +124,9 @@ def find_drift(
         found = _lstat(prefix + entry.path)
         if (change := _change(entry, prefix + entry.path, found)) is not None:
             changes[entry.path] = change
-        elif entry.kind == "regular" and (verify == "hash" or _touched(entry, found, seal, prefix)):
+        elif entry.kind == "regular" and (
+            verify == "hash" or _directory(entry, prefix) in elsewhere or _touched(entry, found, seal, prefix)
+        ):
             content.append(entry)
     changes.update(_content_changes(content, root))
     return tuple(sorted(changes.items()))
@@ -156,7 +161,11 @@ def as_found(entries: Sequence[FileEntry], changes: Sequence[Change], root: byte
 def _may_differ(entry: FileEntry, moved: set[bytes], prefix: bytes) -> bool:
     """Whether an entry's directory changed, or is one whose changes say nothing."""
     path = prefix + entry.path
-    return path in moved or (path.rpartition(b"/")[0] or b"/") in moved or is_variable(entry.path)
+    return path in moved or _directory(entry, prefix) in moved or is_variable(entry.path)
+
+
+def _directory(entry: FileEntry, prefix: bytes) -> bytes:
+    return (prefix + entry.path).rpartition(b"/")[0] or b"/"
 
 
 def _name_changes(
