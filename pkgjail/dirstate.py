@@ -98,8 +98,12 @@ def unknown(observed: Iterable[State], *, lasting: bool = False) -> set[bytes]:
     With `lasting` only those whose file system has an identity, so that a record made now would tell.
     """
     rows = tuple(observed)
-    devices = _unknown_devices([row for row in rows if row[1] == _FILE_SYSTEM], rows)
-    paths = {path for path, device, *_ in rows if device in devices}
+    gone = _unknown_devices([row for row in rows if row[1] == _FILE_SYSTEM], rows)
+    paths = {
+        path
+        for path, device, *_ in rows
+        if device != _FILE_SYSTEM and (device in gone or _device(path) != device)
+    }
     return {path for path in paths if identity(path) is not None} if lasting else paths
 
 
@@ -131,7 +135,7 @@ def _is_still(known: int, device: int, path: bytes, rows: Sequence[State]) -> bo
     """Whether the file system of a device is the same: any of its directories that is still there tells."""
     others = (other for other, its, _, _, _ in rows if its == device)
     found = next((each for each in (path, *others) if _device(each) == device), None)
-    return found is None or _identity(found) == known  # else each of them is gone, and shows by itself
+    return found is None or _identity(found) == known  # else each shows by itself
 
 
 def _device(path: bytes) -> int | None:
