@@ -28,7 +28,7 @@ TICKS_NS = 20_000_000
 # Stands for the device in the row of a file system: (a path on it, this, the device, its identity, 0).
 _FILE_SYSTEM = -1
 # Makes the identity of a file system that has none: no other process has this number, and no file system.
-_THIS_PROCESS = int.from_bytes(os.urandom(8), "little") << 256
+_THIS_PROCESS = (1 + int.from_bytes(os.urandom(8), "little")) << 256
 
 
 def observe(directories: Iterable[bytes]) -> tuple[State, ...]:
@@ -90,6 +90,11 @@ def changed(observed: Iterable[State]) -> list[bytes]:
         known = set(others)
         others = [row for row in rows if row in known or row[1] in gone]
     return [row[0] for row in others if row[1] != _FILE_SYSTEM]
+
+
+def is_lasting(observed: Iterable[State]) -> bool:
+    """Whether the states say something to another process too; else they are not worth keeping."""
+    return all(row[1] != _FILE_SYSTEM or row[3] < _THIS_PROCESS for row in observed)
 
 
 def unknown(observed: Iterable[State], *, lasting: bool = False) -> set[bytes]:

@@ -23,12 +23,12 @@ from pkgjail.sandbox.stage import StageError
 from pkgjail.sandbox.steps import assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pkgjail.choosing import Choice
     from pkgjail.model import Manifest
     from pkgjail.reporter import Reporter
-    from pkgjail.sandbox.steps import Plan
+    from pkgjail.sandbox.steps import Plan, Step
 
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -186,15 +186,46 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     return _plan(held.manifest, options, root)[0]
 
 
+def content_at_entry(
+    manifest: Manifest, root: bytes, options: JailOptions | None = None
+) -> dict[bytes, bytes]:
+    """The content of the files that the manifest holds by name alone, for the calling user.
+
+    `options` say what drift is accepted; None accepts none.
+
+    Raises:
+        DriftError: the host is not as the manifest says.
+        JailError: the loader's cache is made in a jail, and that cannot be set up here.
+
+    """
+    options = options or JailOptions()
+    root = os.path.realpath(root)
+    held = hold_host(manifest, root, verify=options.verify, allow_drift=options.allow_drift)
+    made = _made_at_entry(
+        held.manifest, options, root, lambda: instead_of_binds(choose(held.manifest, options, root))
+    )
+    names = (entry.path for entry in held.manifest.files if entry.origin == "entry")
+    return {path: made.get(path, b"") for path in names}
+
+
 def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> tuple[Plan, tuple[Choice, ...]]:
     """The plan, and how it shows the host's directories."""
     choices = choose(manifest, options, root, thorough=bool(options.verify))
-    made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
-    if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
-        made[LOADER_CACHE] = loader_cache(manifest, made, root)
-    plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead_of_binds(choices))
+    instead = instead_of_binds(choices)
+    made = _made_at_entry(manifest, options, root, lambda: instead)
+    plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead)
     refuse_too_many(plan)
     return plan, choices
+
+
+def _made_at_entry(
+    manifest: Manifest, options: JailOptions, root: bytes, instead: Callable[[], Mapping[bytes, Step]]
+) -> dict[bytes, bytes]:
+    """What is made at entry; `instead` says how a jail shows directories, where ldconfig must be run."""
+    made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
+    if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
+        made[LOADER_CACHE] = loader_cache(manifest, made, root, instead)
+    return made
 
 
 def _refuse_open_cache(options: JailOptions) -> None:
