@@ -18,6 +18,7 @@ from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, resolver
+from pkgjail.probe import forget
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
 from pkgjail.sandbox.steps import assemble
@@ -126,6 +127,7 @@ class Jail:
         self._reporter = reporter
         self._accepted: tuple[tuple[bytes, str], ...] = ()
         self.lasting = True
+        self._asked_again = False
         _limits(options)  # what is no limit is refused before any work
         self.prepared = self._prepare()
 
@@ -146,7 +148,15 @@ class Jail:
             self.prepared = self._prepare()
             return None
         except StageError as failure:
+            # Perhaps in a way that another seccomp filter allowed, say: asked again, once.
+            if self._may_ask_again(failure) and forget(tree_directory()):
+                self._asked_again = True
+                self.prepared = self._prepare()
+                return None
             raise explain(failure, argv[0]) from failure
+
+    def _may_ask_again(self, failure: StageError) -> bool:
+        return failure.doing == "build" and not failure.changes and not self._asked_again
 
     def _prepare(self) -> Prepared:
         options = self._options

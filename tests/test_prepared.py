@@ -309,6 +309,7 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.stage",
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.waiting",
+        "pkgjail.situation",
     }
 
 
