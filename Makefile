@@ -12,8 +12,9 @@ DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip 
 # compare with or look through.
 TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex gettext libtool m4 pkg-config \
 	chromium chromium-driver graphviz groff-base lz4 \
-	bubblewrap busybox-static createrepo-c db5.3-util dnf fakeroot libarchive-tools makepkg mtree-netbsd \
-	pacman-package-manager procps python3-solv rpm strace systemd-container util-linux zlib1g-dev zypper
+	bubblewrap busybox-static createrepo-c db5.3-util dnf e2fsprogs erofs-utils fakeroot fuse3 libarchive-tools makepkg \
+	mtree-netbsd pacman-package-manager procps python3-solv rpm squashfs-tools squashfuse strace systemd-container \
+	util-linux zlib1g-dev zypper
 LONG_TEST_PACKAGES = qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail

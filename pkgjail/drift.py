@@ -5,7 +5,9 @@ A name that the manifest does not have is no drift: what hides it is brought up 
 Without a baseline (`pkgjail.baseline`) every entry is compared, its content by digest. With one, the
 states of directories say which entries may have been replaced since, at 2 µs each, and only those are
 compared. Entries that stand where directories change all the time, or where people edit files in place
-(/etc), are looked at one by one. With `verify` every entry is, with "hash" its content too.
+(/etc), are looked at one by one. With `verify` every entry is, with "hash" its content too. Where another
+file system is mounted than at the time of the baseline, or one whose times say nothing of content
+(`pkgjail.filesystems`), content is read.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pkgjail.baseline import (
     store_baseline,
     take_baseline,
 )
-from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled
+from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled, unknown
 from pkgjail.errors import DriftError, JailError, PkgjailError
 from pkgjail.model import record
 from pkgjail.reporter import SILENT
@@ -92,7 +94,7 @@ def compare_host(manifest: Manifest, root: bytes, check: Check) -> Comparison:
     if baseline is None or check.verify or changed(baseline.states):
         fresh = take_baseline(entries, root)  # before the entries are looked at
     verify = check.verify
-    if not verify and baseline is None and not check.recorded and _have_digests(entries):
+    if baseline is None and not check.recorded and _have_digests(entries):
         verify = "hash"
     changes = find_drift(entries, root, baseline, verify=verify, hasher=_hasher(root, check))
     if changes and not check.allow_drift:
@@ -188,6 +190,7 @@ def find_drift(
     suspects = [entry for entry in entries if entry.origin not in NOT_OF_THE_HOST]
     if baseline is not None and not verify:
         suspects = _since(baseline, suspects, root)
+    elsewhere = set() if baseline is None else unknown(baseline.states)
     changes: dict[bytes, str] = {}
     content: list[FileEntry] = []
     for entry in suspects:
@@ -195,7 +198,9 @@ def find_drift(
         found = _lstat(path)
         if (change := _change(entry, path, found)) is not None:
             changes[entry.path] = change
-        elif entry.kind == "regular" and (verify == "hash" or _touched(path, found, baseline)):
+        elif entry.kind == "regular" and (
+            verify == "hash" or os.path.dirname(path) in elsewhere or _touched(path, found, baseline)
+        ):
             content.append(entry)
     changes.update(_content_changes(content, prefix, hasher or partial(_read_anew, root=root)))
     return tuple(sorted(changes.items()))

@@ -18,18 +18,19 @@ from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, mounts_among, resolver
+from pkgjail.probe import forget
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
 from pkgjail.sandbox.steps import assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pkgjail.baseline import Publisher
     from pkgjail.choosing import Choice
     from pkgjail.model import Manifest
     from pkgjail.reporter import Reporter
-    from pkgjail.sandbox.steps import Plan
+    from pkgjail.sandbox.steps import Plan, Step
 
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -142,6 +143,7 @@ class Jail:
         self._check = check
         self._accepted: tuple[tuple[bytes, str], ...] = ()
         self.lasting = True
+        self._asked_again = False
         _limits(options)  # what is no limit is refused before any work
         self.prepared = self._prepare()
 
@@ -162,6 +164,11 @@ class Jail:
             self.prepared = self._prepare()
             return None
         except StageError as failure:
+            # Perhaps in a way that another seccomp filter allowed, say: asked again, once.
+            if self._may_ask_again(failure) and forget(tree_directory()):
+                self._asked_again = True
+                self.prepared = self._prepare()
+                return None
             raise explain(failure, argv[0]) from failure
         if self.prepared.host_changed():
             self.report_changes(status)
@@ -182,6 +189,9 @@ class Jail:
             strict=self._options.strict_exit,
             status=status,
         )
+
+    def _may_ask_again(self, failure: StageError) -> bool:
+        return failure.doing == "build" and not failure.changes and not self._asked_again
 
     def _prepare(self) -> Prepared:
         options = self._options
@@ -248,15 +258,45 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     return _plan(host.manifest, options, root)[0]
 
 
+def content_at_entry(
+    manifest: Manifest, root: bytes, options: JailOptions | None = None
+) -> dict[bytes, bytes]:
+    """The content of the files that the manifest holds by name alone, for the calling user.
+
+    `options` say what drift is accepted; None accepts none.
+
+    Raises:
+        DriftError: the host is not as the manifest says.
+        JailError: the loader's cache is made in a jail, and that cannot be set up here.
+
+    """
+    options = options or JailOptions()
+    root = os.path.realpath(root)
+    check = Check(verify=options.verify, allow_drift=options.allow_drift)
+    found = compare_host(manifest, root, check).manifest
+    made = _made_at_entry(found, options, root, lambda: instead_of_binds(choose(found, options, root)))
+    names = (entry.path for entry in found.files if entry.origin == "entry")
+    return {path: made.get(path, b"") for path in names}
+
+
 def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> tuple[Plan, tuple[Choice, ...]]:
     """The plan, and how it shows the host's directories."""
     choices = choose(manifest, options, root, thorough=bool(options.verify))
-    made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
-    if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
-        made[LOADER_CACHE] = loader_cache(manifest, made, root)
-    plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead_of_binds(choices))
+    instead = instead_of_binds(choices)
+    made = _made_at_entry(manifest, options, root, lambda: instead)
+    plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead)
     refuse_too_many(plan)
     return plan, choices
+
+
+def _made_at_entry(
+    manifest: Manifest, options: JailOptions, root: bytes, instead: Callable[[], Mapping[bytes, Step]]
+) -> dict[bytes, bytes]:
+    """What is made at entry; `instead` says how a jail shows directories, where ldconfig must be run."""
+    made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
+    if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
+        made[LOADER_CACHE] = loader_cache(manifest, made, root, instead)
+    return made
 
 
 def _refuse_open_cache(options: JailOptions) -> None:

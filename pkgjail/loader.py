@@ -1,15 +1,26 @@
-"""The dynamic loader's cache of a jail, /etc/ld.so.cache, for exactly the libraries of its set."""
+"""The dynamic loader's cache of a jail, /etc/ld.so.cache, for exactly the libraries of its set.
+
+It is made by the set's own ldconfig(8), in a jail of the set: which directories are searched is built
+into it, and differs between distributions, so the host's own would not do for another root. With a
+stranger's root that is a stranger's program. What it writes is a hint to the loader of jails of that
+root, which could hold the stranger's libraries anyway, and reaches no others: a cache is kept by all
+that its content depends on, the root and ldconfig among it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import marshal
 import os
 import tempfile
 from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory
+from pkgjail.dirstate import is_lasting, observe, observe_settled
+from pkgjail.errors import JailError, told
 from pkgjail.explain import explain
+from pkgjail.holding import hold, places_of, release
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import plan_jail
 from pkgjail.places import keep, read_kept
@@ -17,61 +28,125 @@ from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.dirstate import State
+    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.sandbox.steps import Plan, Step
 
 LOADER_CACHE = b"/etc/ld.so.cache"
 _LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
+# Changes with the way in which it is made.
+_FORMAT = 1
+# What a cache begins with, of the new form and the old one (glibc's dl-cache.h), and how large it is at most.
+_BEGINNINGS = (b"glibc-ld.so.cache", b"ld.so-1.7.0")
+_LARGEST = 1 << 26
 
 
-def loader_cache(manifest: Manifest, made: Mapping[bytes, bytes], root: bytes) -> bytes:
+def loader_cache(
+    manifest: Manifest,
+    made: Mapping[bytes, bytes],
+    root: bytes,
+    instead: Callable[[], Mapping[bytes, Step]] = dict,
+) -> bytes:
     """The content of ld.so.cache for exactly the set: made by its own ldconfig(8), in a jail.
 
     Kept in the user's cache directory by what it depends on. Empty (which ld.so(8) takes as none)
-    where the set has no ldconfig. `made` are the other files that are made at entry.
+    where the set has no ldconfig.
+
+    Args:
+        manifest: the set.
+        made: the other files that are made at entry.
+        root: where the set's files are, a real path.
+        instead: asked, where there is none yet, how a jail shows directories, as `plan_jail` takes it.
 
     Raises:
-        JailError: that jail cannot be set up here.
+        JailError: that jail cannot be set up here, or ldconfig fails.
 
     """
     names = {entry.path for entry in manifest.files}
     ldconfig = next((path for path in _LDCONFIG if path in names), None)
     if ldconfig is None:
         return b""
-    stored = cache_directory() / "ld.so.cache" / _libraries_digest(manifest)
-    with contextlib.suppress(OSError):
-        return read_kept(str(stored))
-    content = _run_ldconfig(manifest, made, root, text_path(ldconfig))
-    with contextlib.suppress(OSError):  # not kept, then made again
-        keep(str(stored), content)
+    paths = [root, *_inputs(manifest, root)]
+    states = observe(paths)
+    stored = _place(manifest, root, states)
+    if is_lasting(states):
+        with contextlib.suppress(OSError):
+            return read_kept(str(stored))
+    states = observe_settled(paths)
+    plan = plan_jail(manifest, JailOptions(network=False), made_at_entry=made, root=root, instead=instead())
+    content = _run_ldconfig(plan, text_path(ldconfig))
+    if is_lasting(states) and observe(paths) == states:
+        with contextlib.suppress(OSError):  # not kept, then made again
+            keep(str(_place(manifest, root, states)), content)
     return content
 
 
-def _libraries_digest(manifest: Manifest) -> str:
-    """Changes whenever a library of the set, or ldconfig's configuration, does."""
-    state = hashlib.sha256()
-    for entry in manifest.files:
-        if b".so" in entry.path:
-            state.update(repr((entry.path, entry.target, entry.size, entry.sha256)).encode())
-    return state.hexdigest()
+def _inputs(manifest: Manifest, root: bytes) -> list[bytes]:
+    """Where the files of the host are whose content counts: libraries, ldconfig, and its configuration."""
+    prefix = root.rstrip(b"/")
+    found = (prefix + entry.path for entry in manifest.files if _counts(entry))
+    return list(filter(os.path.lexists, found))
 
 
-def _run_ldconfig(manifest: Manifest, made: Mapping[bytes, bytes], root: bytes, ldconfig: str) -> bytes:
-    plan = plan_jail(manifest, JailOptions(network=False), made_at_entry=made, root=root)
-    with tempfile.TemporaryDirectory(prefix="pkgjail-") as scratch:
-        out = os.fsencode(os.path.realpath(scratch))
+def _counts(entry: FileEntry) -> bool:
+    directory, _, name = entry.path.rpartition(b"/")
+    return entry.origin != "entry" and (
+        b".so" in name or name.startswith(b"ldconfig") or (name.endswith(b".conf") and b"ld.so" in directory)
+    )
+
+
+def _place(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> Path:
+    """Another one whenever anything of the set is, its root, ldconfig, or a library as the host has it."""
+    rows = [(e.path, e.kind, e.mode, e.size, e.target, e.sha256, e.origin) for e in manifest.files]
+    facts = (_FORMAT, os.geteuid(), root, rows, states)
+    return cache_directory() / "ld.so.cache" / hashlib.sha256(marshal.dumps(facts, 2)).hexdigest()
+
+
+def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
+    """What ldconfig writes in the jail of this plan."""
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="pkgjail-")
+    except OSError as error:
+        raise _failed(told(error)) from error
+    with scratch as place:
+        out = os.fsencode(os.path.realpath(place))
         steps = tuple(
             Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == b"/tmp" else step
             for step in plan.steps
         )
         argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
+        program = assemble(plan._replace(steps=steps))
+        held = hold(places_of(program[1]))
         try:
-            run(assemble(plan._replace(steps=steps)), Command(argv, b"/", (), terminal=False))
+            status = run(program, Command(argv, b"/", (), terminal=False))
         except StageError as failure:
             raise explain(failure, ldconfig) from failure
-        try:
-            # Not through a link, which a program of the set may have made: it would lead out of the jail.
-            return read_kept(f"{scratch}/ld.so.cache")
-        except OSError:
-            return b""
+        finally:
+            release(held)
+        if status:
+            raise _failed(f"{ldconfig} of the set ended with status {status}")
+        return _read(f"{place}/ld.so.cache", ldconfig)
+
+
+def _read(path: str, ldconfig: str) -> bytes:
+    """What ldconfig wrote, which may be a stranger's program.
+
+    Not through a link, which it may have made: that would lead out of the jail.
+    """
+    try:
+        content = read_kept(path) if os.lstat(path).st_size <= _LARGEST else b""
+    except OSError as error:
+        raise _failed(f"{ldconfig} of the set made no file that can be read: {told(error)}") from error
+    if not content.startswith(_BEGINNINGS):
+        raise _failed(f"{ldconfig} of the set wrote something else")
+    return content
+
+
+def _failed(why: str) -> JailError:
+    return JailError(
+        f"cannot make {text_path(LOADER_CACHE)} for the jail: {why}; see that there is room in "
+        f"{tempfile.gettempdir()} (TMPDIR), and that no limit is on the size of files (ulimit -f)"
+    )

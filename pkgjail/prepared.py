@@ -19,6 +19,7 @@ from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled
 from pkgjail.holding import hold, places_of, release
 from pkgjail.places import is_private, keep, read_kept, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
+from pkgjail.situation import situation
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -192,7 +193,9 @@ def remember(
         return
     environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
     fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
-    record = (_FORMAT, words, os.getcwdb(), environment, _HERE, _own_files(), terminal, fields)
+    # A process that may do more may have a jail that is closed better.
+    may = situation()
+    record = (_FORMAT, words, os.getcwdb(), environment, _HERE, may, _own_files(), terminal, fields)
     keep(_place(words), marshal.dumps(record))
 
 
@@ -203,8 +206,8 @@ def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
         form = record[0]
         if form != _FORMAT:
             return None
-        _, kept_words, cwd, environment, here, own, terminal, fields = record
-        same = (kept_words, cwd, here) == (words, os.getcwdb(), _HERE)
+        _, kept_words, cwd, environment, here, may, own, terminal, fields = record
+        same = (kept_words, cwd, here, may) == (words, os.getcwdb(), _HERE, situation())
     except (OSError, EOFError, ValueError, TypeError, IndexError):
         return None
     if not same or any(os.environ.get(name) != value for name, value in environment.items()) or changed(own):

@@ -2,7 +2,10 @@
 
 Never by a version number: distributions carry features back, and containers take them away. The
 try-out mounts the very directory that is to be shown, in a throw-away user and mount namespace; its
-answer is kept for this boot, these namespaces and these filesystems.
+answer is kept for this boot, these namespaces, these filesystems, and what the process may do.
+
+What a seccomp filter or a security module forbids cannot all be seen beforehand: two filters look alike.
+So who is refused what was said to work forgets the answers (`forget`) and asks again.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -17,11 +21,14 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cache import make_private, remove_tree, undisturbed
 from pkgjail.errors import told
+from pkgjail.filesystems import identity
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.situation import situation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_WAYS = ("tree", "mask", "whole")
 _ENOUGH = 4096
 # What fails for want of room, processes or descriptors may work the next time.
 PASSING = frozenset(
@@ -32,9 +39,10 @@ PASSING = frozenset(
 def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
     """Why `directory` cannot be shown in this way here; "" where it can.
 
-    Success is remembered, for this boot, these filesystems and these user and mount namespaces. A
-    failure may pass (a limit that is reached), so it is tried again; and so is a filesystem on no
-    device (an overlay, say): its number goes to the next that is mounted when it is gone, stat(2).
+    Success is remembered, for this boot, these filesystems, these user and mount namespaces, and what this
+    process may do. A failure may pass (a limit that is reached), so it is tried again; and so is a
+    filesystem on no device (an overlay, say): its number goes to the next that is mounted when it is
+    gone, stat(2).
 
     Args:
         way: "tree" (a metadata tree over a data-only layer), "mask" (an overlay with whiteouts) or
@@ -49,11 +57,8 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
     """
     try:
         make_private(cache)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         device = os.stat(directory).st_dev
-        devices = f"{os.stat(cache).st_dev}-{device}"
-        namespaces = "-".join(str(os.stat(f"/proc/self/ns/{kind}").st_ino) for kind in ("user", "mnt"))
-        works = cache / f"{way}-{boot}-{namespaces}-{devices}"
+        works = cache / f"{way}-{_boot()}-{_situation(directory, cache)}"
         if works.exists():
             return ""
         with undisturbed(), _scratch(cache) as scratch:
@@ -65,6 +70,28 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
             raise
         return told(error, cache)
     return answer
+
+
+def forget(cache: Path) -> bool:
+    """Forget what was found out since the host was started; whether there was anything."""
+    try:
+        begin = tuple(f"{way}-{_boot()}-" for way in _WAYS)
+        answers = [path for path in cache.iterdir() if path.name.startswith(begin)]
+        for path in answers:
+            path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return bool(answers)
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _situation(directory: bytes, cache: Path) -> str:
+    """Changes with what an answer depends on, but for the boot."""
+    places = [(os.stat(path).st_dev, identity(path)) for path in (bytes(cache), directory)]
+    return hashlib.sha256(repr((situation(), places)).encode()).hexdigest()[:32]
 
 
 @contextlib.contextmanager

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pkgjail import dirstate
-from pkgjail.dirstate import changed, observe, observe_settled
+from pkgjail.dirstate import changed, observe, observe_settled, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def _replace(d: Path) -> None:
@@ -73,7 +73,20 @@ def test_what_cannot_be_observed_is_named(tmp_path: Path) -> None:
 def test_it_is_light() -> None:
     """Protects the entry into a jail, which uses it before all else."""
     heavy = {"dataclasses", "enum", "pathlib", "re", "typing"}
-    code = f"import sys; sys.path.insert(0, sys.argv[1]); import dirstate; print({heavy} & set(sys.modules))"
-    command = [sys.executable, "-I", "-S", "-c", code, os.path.dirname(dirstate.__file__)]
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); "
+        f"import pkgjail.dirstate; print({heavy} & set(sys.modules))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code, str(Path(dirstate.__file__).parent.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_what_lies_on_another_device_now_is_unknown(tmp_path: Path) -> None:
+    """Protects from a file system whose number is another one: all content in it may be too."""
+    path, other = bytes(tmp_path), bytes(tmp_path / "d")
+    (tmp_path / "d").mkdir()
+    (state, marked), (there, _) = observe_settled([path]), observe_settled([other])
+    assert unknown((state, there, marked)) == set()
+    moved = (there[0], there[1] + 1, *there[2:])
+    assert unknown((state, moved, marked)) == {other}

@@ -25,7 +25,8 @@ from pkgjail.commands.export import FORMATS
 from pkgjail.errors import InputError
 from pkgjail.export import FORMS, export_manifest
 from pkgjail.export.bwrap import MOST
-from pkgjail.export.skeleton import content_at_entry, write_skeleton
+from pkgjail.export.skeleton import write_skeleton
+from pkgjail.jail import content_at_entry
 from pkgjail.manifest import write_manifest
 from pkgjail.model import Distribution, FileEntry, Header, Manifest, raw_path, text_path
 from tests.conftest import NOBODY, SYSTEM_PYTHON

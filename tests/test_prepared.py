@@ -298,6 +298,7 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
     assert loaded & {"typing", "argparse", "pathlib", "dataclasses", "hashlib", "json", "subprocess"} == set()
     assert {name for name in loaded if name.startswith("pkgjail.")} == {
         "pkgjail.dirstate",
+        "pkgjail.filesystems",
         "pkgjail.holding",
         "pkgjail.places",
         "pkgjail.prepared",
@@ -309,6 +310,7 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.stage",
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.waiting",
+        "pkgjail.situation",
     }
 
 

@@ -86,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     data = export_manifest(manifest, form, root=root, at=at)
     _warn(manifest, arguments, at)
     if arguments.skeleton and at is not None:
-        from pkgjail.export.skeleton import content_at_entry, write_skeleton
+        from pkgjail.export.skeleton import write_skeleton
+        from pkgjail.jail import content_at_entry
 
         # systemd-nspawn mounts a filesystem on /run, and fails where there is no such directory.
         besides = (b"/run",) if form == "nspawn" else ()

@@ -13,7 +13,7 @@ from pkgjail.environments.copying import sync_filesystem
 from pkgjail.environments.record import FORMS, MANIFEST, Head
 from pkgjail.environments.sources import Sources, refuse_unreadable
 from pkgjail.errors import BuildDriftError, DriftError, InputError, Problem
-from pkgjail.export.skeleton import content_at_entry
+from pkgjail.jail import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.model import JailOptions, text_path
 from pkgjail.reporter import SILENT
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pkgjail.reporter import Reporter
 
 # The manifest's own facts were just compared; names that came to the host besides do not matter.
-_AS_IT_IS = JailOptions(plan="binds", allow_drift=True)
+_AS_IT_IS = JailOptions(allow_drift=True)
 
 
 def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.errors import InputError, Problem
 from pkgjail.export.common import DEVICES, KERNEL, entry_files, missing_directories, on_host, own_entries
-from pkgjail.jail import prepare
-from pkgjail.model import JailOptions, text_path
-from pkgjail.sandbox.steps import Content, Cover
+from pkgjail.model import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,21 +32,6 @@ class Piece(NamedTuple):
     mode: int
     content: bytes = b""
     target: bytes = b""
-
-
-def content_at_entry(
-    manifest: Manifest, root: bytes, options: JailOptions | None = None
-) -> dict[bytes, bytes]:
-    """The content of the files that the manifest holds by name alone, for the calling user.
-
-    `options` say what drift is accepted; None accepts none.
-
-    Raises:
-        JailError: the loader's cache is made in a jail, and that cannot be set up here.
-
-    """
-    plan = prepare(manifest, options or JailOptions(), root=root)
-    return {step.path: step.content for step in plan.steps if isinstance(step, (Content, Cover))}
 
 
 def write_skeleton(

@@ -1,5 +1,7 @@
 """SHA-256 of many files: what the cache does not know is read by as many processes as there are CPUs.
 
+Not where a file's times say nothing of its content (`pkgjail.filesystems`).
+
 Processes, since threads are slower than one of them here: most files are small, and the time goes
 into Python and system calls. A file's digest is kept only if the file had been at rest for two
 seconds; one that changed later within the resolution of its timestamps could not be told apart.
@@ -15,12 +17,13 @@ from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.errors import PkgjailError
+from pkgjail.filesystems import identity
 from pkgjail.hashing.cache import HashCache, Identity
 from pkgjail.parallel import in_processes
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pkgjail.reporter import Reporter
 
@@ -77,11 +80,13 @@ def hash_files(
     """
     base = root.rstrip(b"/")
     names = {path: base + path for path in paths}
-    identities = {path: _identity(os.lstat(name), name) for path, name in names.items()}
+    identities = {path: _identity_of(os.lstat(name), name) for path, name in names.items()}
     # Hard links are one file and are read once.
     wanted = {identity: names[path] for path, identity in identities.items()}
-    known = None if cache is None else cache.lookup(list(wanted), reporter)
-    digests = dict(known or {})
+    devices = _devices(wanted) if cache is not None else {}
+    keys = {_key(each, devices): each for each in wanted if each.device in devices}
+    known = None if cache is None else cache.lookup(list(keys), reporter)
+    digests = {keys[key]: sha256 for key, sha256 in (known or {}).items()}
     kept: dict[Identity, str] = {}
     total = len(wanted)
 
@@ -95,14 +100,32 @@ def hash_files(
     reporter.progress("hashing", len(digests), total)
     _hash([_Wanted(path, each) for each, path in wanted.items() if each not in digests], note)
     if cache is not None and known is not None:
-        cache.store(kept, reporter)
+        cache.store({_key(e, devices): sha256 for e, sha256 in kept.items() if e.device in devices}, reporter)
     return {path: digests[identity] for path, identity in identities.items()}
 
 
-def _identity(status: os.stat_result, path: bytes) -> Identity:
+def _identity_of(status: os.stat_result, path: bytes) -> Identity:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     return Identity.of(status)
+
+
+def _devices(wanted: Mapping[Identity, bytes]) -> dict[int, int]:
+    """For each device of files that can be known again, a number that is its file system's alone."""
+    first: dict[int, bytes] = {}
+    for each, path in wanted.items():
+        first.setdefault(each.device, path)
+    found = {device: identity(path) for device, path in first.items()}
+    return {device: _mixed(device, number) for device, number in found.items() if number is not None}
+
+
+def _mixed(device: int, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(b"%d %d" % (device, number)).digest()[:8], "little")
+
+
+def _key(file: Identity, devices: Mapping[int, int]) -> Identity:
+    """What the cache knows a file by: a device's number is given to another file system later."""
+    return file._replace(device=devices[file.device])
 
 
 def _hash(files: list[_Wanted], note: Callable[[list[_Hashed]], None]) -> None:
@@ -151,9 +174,9 @@ def _hash_file(file: _Wanted) -> _Hashed:
         began = time_ns()
         descriptor = os.open(file.path, _FLAGS)
         try:
-            before = _identity(os.fstat(descriptor), file.path)
+            before = _identity_of(os.fstat(descriptor), file.path)
             size, digest = _read(descriptor, file.path)
-            after = _identity(os.fstat(descriptor), file.path)
+            after = _identity_of(os.fstat(descriptor), file.path)
         finally:
             os.close(descriptor)
         if before == after and size == before.size:

@@ -17,7 +17,8 @@ from pkgjail.environments import build, copying, sources
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.remove import remove_environment
 from pkgjail.errors import DriftError, InputError, PkgjailError
-from pkgjail.export.skeleton import content_at_entry, write_skeleton
+from pkgjail.export.skeleton import write_skeleton
+from pkgjail.jail import content_at_entry
 from tests.environments.cases import FORMS, around, in_turn, put, rewrite_unseen
 from tests.test_exactness import USERS, manifest_of
 from tests.tree_text import Node, in_child, name_line, parse_tree, tree, trees, walk_lines

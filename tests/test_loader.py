@@ -1,0 +1,267 @@
+"""The loader's cache of a jail: made by the set's own ldconfig, kept by all that it depends on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pkgjail import loader
+from pkgjail.cache import cache_directory
+from pkgjail.choosing import choose, instead_of_binds
+from pkgjail.errors import JailError
+from pkgjail.jail import run_in_jail
+from pkgjail.loader import LOADER_CACHE, loader_cache
+from pkgjail.manifest import write_manifest
+from pkgjail.model import FileEntry, JailOptions
+from tests.test_drift import entries_of, make_host, manifest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pkgjail.model import Manifest
+    from tests.conftest import Caller
+
+CACHE = "glibc-ld.so.cache1.1 "
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def make_root(root: Path, script: str) -> None:
+    """A host whose ldconfig is this script of busybox's shell."""
+    make_host(root)
+    (root / "sbin").mkdir()
+    (root / "usr/lib/libx.so.1").write_bytes(b"library")
+    (root / "usr/lib/libx.so").symlink_to("libx.so.1")
+    (root / "etc/ld.so.conf").write_text("/usr/lib\n")
+    rewrite(root, script)
+
+
+def rewrite(root: Path, script: str) -> None:
+    (root / "sbin/ldconfig").write_text(f"#!/bin/busybox sh\n{script}\n")
+    (root / "sbin/ldconfig").chmod(0o755)
+
+
+def set_of(root: Path) -> Manifest:
+    """The manifest of such a host, with ld.so.cache among what is made at entry."""
+    more = [FileEntry(path=b"/sbin", kind="directory", mode=0o755)]
+    for name in ("etc/ld.so.conf", "sbin/ldconfig", "usr/lib/libx.so.1"):
+        found = (root / name).stat()
+        path = b"/" + os.fsencode(name)
+        more.append(FileEntry(path=path, kind="regular", mode=found.st_mode & 0o7777, size=found.st_size))
+    target = os.readlink(bytes(root / "usr/lib/libx.so"))
+    more += [
+        FileEntry(path=b"/usr/lib/libx.so", kind="symlink", mode=0o777, target=target),
+        FileEntry(path=LOADER_CACHE, kind="regular", mode=0o644, origin="entry"),
+    ]
+    return manifest_of(tuple(sorted((*entries_of(root), *more), key=lambda entry: entry.path)))
+
+
+def writing(text: str) -> str:
+    """A script that makes a cache with this text in it."""
+    return f"echo '{CACHE}{text}' > /tmp/ld.so.cache"
+
+
+def made(root: Path) -> str:
+    content = loader_cache(set_of(root), {}, bytes(root)).decode()
+    assert content.startswith(CACHE)
+    return content[len(CACHE) :].strip()
+
+
+def kept(tmp_path: Path) -> list[str]:
+    place = tmp_path / "cache/pkgjail/ld.so.cache"
+    return sorted(os.listdir(place)) if place.exists() else []
+
+
+def test_no_root_gets_the_cache_of_another(tmp_path: Path) -> None:
+    """Protects a trusted jail from a stranger's root that has the same names and an ldconfig of its own."""
+    roots = {name: tmp_path / name for name in ("good", "evil")}
+    for name, root in reversed(roots.items()):
+        make_root(root, writing(name))
+    assert [made(roots[name]) for name in ("evil", "good", "evil")] == ["evil", "good", "evil"]
+
+
+COUNTER = """
+cat /etc/ld.so.conf /usr/lib/libx.so | busybox md5sum > /tmp/sum
+""" + f'read sum rest < /tmp/sum; echo "{CACHE}$sum" > /tmp/ld.so.cache'  # fmt: skip
+
+
+def _as_long(name: str, content: bytes) -> Callable[[Path], None]:
+    """Write other content of the same length into a file, and set its time back."""
+
+    def change(root: Path) -> None:
+        before = (root / name).stat()
+        time.sleep(0.03)
+        (root / name).write_bytes(content)
+        os.utime(root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (root / name).stat().st_size == before.st_size
+
+    return change
+
+
+def _link_elsewhere(root: Path) -> None:
+    (root / "usr/lib/libx.so").unlink()
+    (root / "usr/lib/libx.so").symlink_to("library")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(_as_long("usr/lib/libx.so.1", b"another"), id="a library"),
+        pytest.param(_as_long("etc/ld.so.conf", b"/usr/LIB\n"), id="its configuration"),
+        pytest.param(_link_elsewhere, id="a link"),
+    ],
+)
+def test_it_is_made_anew_when_what_it_depends_on_changes(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    """Protects from a cache of what was: the manifest has no digests here, so the files themselves tell."""
+    root = tmp_path / "root"
+    make_root(root, COUNTER.replace("cat", "busybox cat"))
+    before = made(root)
+    assert made(root) == before
+    assert len(kept(tmp_path)) == 1
+    change(root)
+    assert made(root) != before
+    assert len(kept(tmp_path)) == 2
+
+
+def test_another_ldconfig_of_the_same_length_makes_another(tmp_path: Path) -> None:
+    """Protects from what an ldconfig wrote that has been replaced since."""
+    root = tmp_path / "root"
+    make_root(root, writing("one"))
+    assert made(root) == "one"
+    time.sleep(0.03)
+    rewrite(root, writing("two"))
+    assert made(root) == "two"
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        pytest.param("exit 1", "ended with status 1;", id="a status"),
+        pytest.param(f"{writing('half')}; exit 1", "ended with status 1;", id="a status, and a file"),
+        pytest.param("busybox kill -9 $$", "ended with status 137;", id="killed"),
+        pytest.param("exit 0", "made no file that can be read", id="nothing"),
+        pytest.param("> /tmp/ld.so.cache", "wrote something else", id="an empty file"),
+        pytest.param("echo '#!' > /tmp/ld.so.cache", "wrote something else", id="something else"),
+        pytest.param(
+            f"{writing('x')}; busybox truncate -s 20G /tmp/ld.so.cache",
+            "wrote something else",
+            id="too large",
+        ),
+        pytest.param("busybox mkdir /tmp/ld.so.cache", "made no file that can be read", id="a directory"),
+    ],
+)
+def test_a_failure_is_told_and_never_kept(tmp_path: Path, script: str, told: str) -> None:
+    """Protects all later jails from an empty cache."""
+    root = tmp_path / "root"
+    make_root(root, script)
+    for _ in range(2):
+        with pytest.raises(JailError, match=f"cannot make /etc/ld.so.cache for the jail: .*{told}"):
+            made(root)
+    assert kept(tmp_path) == []
+    time.sleep(0.03)
+    rewrite(root, writing("well"))
+    assert made(root) == "well"
+
+
+def test_a_limit_on_the_size_of_files_leaves_nothing_behind(
+    caller: Caller, base_manifest: Manifest, tmp_path: Path
+) -> None:
+    """Protects the next jails from what `ulimit -f 1` did to one."""
+    manifest = tmp_path / "m.jsonl"
+    write_manifest(base_manifest, manifest)
+    own = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    words = ("run", manifest, "--", "wc", "-c", "/etc/ld.so.cache")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+
+    refused = caller.pkgjail(*words, environment=own, preexec_fn=limit)
+    assert (refused.returncode, refused.stdout) == (125, "")
+    assert "cannot make /etc/ld.so.cache for the jail: " in refused.stderr
+    assert kept(tmp_path) == []
+    done = caller.pkgjail(*words, environment=own)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 512
+
+
+def test_no_room_for_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from a traceback, and from an empty cache, where TMPDIR is full."""
+    make_root(tmp_path / "root", writing("x"))
+
+    def full(**_options: object) -> None:
+        raise OSError(28, "No space left on device", "/full")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    with pytest.raises(JailError, match=r"for the jail: /full: No space left on device; .*TMPDIR"):
+        made(tmp_path / "root")
+
+
+def test_the_way_of_showing_directories_makes_no_difference(spack_manifest: Manifest) -> None:
+    """Protects exactness: ldconfig sees the same whether each file is bound or overlays show them."""
+    instead = instead_of_binds(choose(spack_manifest, JailOptions(network=False), b"/"))
+    assert instead
+    few = loader_cache(spack_manifest, {}, b"/", lambda: instead)
+    for path in (cache_directory() / "ld.so.cache").iterdir():
+        path.unlink()
+    many = loader_cache(spack_manifest, {}, b"/")
+    assert few == many
+    assert few.startswith(b"glibc-ld.so.cache")
+
+
+def test_its_jail_has_as_few_mounts_as_the_jail_itself(
+    spack_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects sets of more files than a host allows mounts."""
+    counts = []
+
+    def count(program: tuple[Any, ...], *_: object, **__: object) -> int:
+        counts.append(sum(step[0] == "HostFile" for step in program[1]))
+        return 1
+
+    monkeypatch.setattr(loader, "run", count)
+    with pytest.raises(JailError, match="ended with status 1"):
+        run_in_jail(spack_manifest, ["true"], JailOptions(network=False))
+    assert counts[0] < 1000 < len(spack_manifest.files)
+
+
+def test_it_is_not_kept_where_times_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from a cache of another image, and the user's disk from one that is never found again."""
+    root = tmp_path / "root"
+    make_root(root, writing("x"))
+    monkeypatch.setattr(loader, "is_lasting", lambda _states: False)
+    assert made(root) == "x"
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.long
+def test_more_names_than_a_host_allows_mounts_are_entered(tmp_path: Path) -> None:
+    """Protects a jail of all that is installed: 100,000 mounts is what a host allows; sysctl fs.mount-max."""
+    root = tmp_path / "root"
+    make_root(root, writing("x"))
+    more = []
+    for number in range(100):
+        directory = root / f"usr/lib/{number}"
+        directory.mkdir()
+        directory.chmod(0o755)
+        path = b"/usr/lib/%d" % number
+        more.append(FileEntry(path=path, kind="directory", mode=0o755))
+        for name in range(1200):
+            (directory / f"{name}").touch(mode=0o644)
+            more.append(FileEntry(path=b"%s/%d" % (path, name), kind="regular", mode=0o644, size=0))
+    manifest = set_of(root)
+    files = tuple(sorted((*manifest.files, *more), key=lambda entry: entry.path))
+    command = ["busybox", "grep", "-q", CACHE, "/etc/ld.so.cache"]
+    options = JailOptions(network=False)
+    assert run_in_jail(replace(manifest, files=files), command, options, root=bytes(root)) == 0
