@@ -20,7 +20,7 @@ def _main() -> int:
         from pkgjail.prepared import enter
 
         try:
-            status = enter(sys.argv[1:])
+            status = enter(sys.argv[1:], _warn)
         except OSError as error:  # no process to be had, say
             from pkgjail.commands import tell_failure
 
@@ -30,6 +30,12 @@ def _main() -> int:
 
         status = command_line()
     return status
+
+
+def _warn(message: str) -> None:
+    from pkgjail.commands.console import ConsoleReporter
+
+    ConsoleReporter(as_json="--json" in sys.argv[: sys.argv.index("--")]).warn(message)
 
 
 def _import_nothing_from_here() -> None:

@@ -16,13 +16,13 @@ import os
 import pwd
 
 from pkgjail.dirstate import changed, observe_settled
-from pkgjail.holding import hold, places_of, release
-from pkgjail.places import is_private, keep, read_kept, runtime_directory
+from pkgjail.holding import Watch, hold, places_of, release
+from pkgjail.places import keep, read_kept, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pkgjail.sandbox.build import Program
@@ -75,8 +75,17 @@ class Prepared:
         self.resolver = resolver
         self.held = held
 
-    def run(self, argv: Sequence[str], *, terminal: bool = False, limits: Limits | None = None) -> int:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        terminal: bool = False,
+        limits: Limits | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> int:
         """Run `argv` in this jail, within `limits`; its exit status.
+
+        `warn` is told, from another thread, of layers that are removed while the jail runs.
 
         Raises:
             StaleError: the host, or what else this jail rests on, has changed.
@@ -84,13 +93,23 @@ class Prepared:
 
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
+        places = places_of(self.program[1])
         try:
-            held = hold((*places_of(self.program[1]), *self.held))
+            held = hold((*places, *self.held))
         except OSError:
             raise StaleError from None
+        watch = Watch(dict(zip(places, held)), warn) if warn and places else None
+
+        def meanwhile() -> None:
+            self.refuse_stale()
+            if watch is not None:
+                watch.start()
+
         try:
-            return run(self.program, command, limits=limits, meanwhile=self.refuse_stale)
+            return run(self.program, command, limits=limits, meanwhile=meanwhile)
         finally:
+            if watch is not None:
+                watch.stop()
             release(held)
 
     def refuse_stale(self) -> None:
@@ -130,8 +149,10 @@ def resolver() -> bytes:
         return b""
 
 
-def enter(arguments: Sequence[str]) -> int | None:
+def enter(arguments: Sequence[str], warn: Callable[[str], None] | None = None) -> int | None:
     """Run the command of `pkgjail run … -- COMMAND …`, or `enter`, in the jail of the same words before.
+
+    `warn` is as `Prepared.run` takes it.
 
     Returns:
         The command's exit status; None where there is no such jail, or it cannot be entered as it
@@ -147,7 +168,7 @@ def enter(arguments: Sequence[str]) -> int | None:
         return None
     prepared, terminal = kept
     try:
-        return prepared.run(arguments[len(words) + 1 :], terminal=terminal)
+        return prepared.run(arguments[len(words) + 1 :], terminal=terminal, warn=warn)
     except (StaleError, StageError):
         return None
 
@@ -163,9 +184,6 @@ def remember(
     words = _words(arguments)
     if words is None:
         return
-    os.makedirs(runtime_directory(), mode=0o700, exist_ok=True)
-    if not is_private(runtime_directory()):
-        return
     environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
     fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
     record = (_FORMAT, words, os.getcwdb(), environment, _HERE, _own_files(), terminal, fields)
@@ -175,7 +193,7 @@ def remember(
 def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
     """The jail that is kept for these words, and whether it has a terminal of its own."""
     try:
-        record = _read(words)
+        record = marshal.loads(read_kept(_place(words)))  # noqa: S302 - the user's own, and nobody else's
         form = record[0]
         if form != _FORMAT:
             return None
@@ -187,12 +205,6 @@ def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
         return None
     by_name: dict[str, Any] = dict(zip(Prepared.__slots__, fields))
     return Prepared(**by_name), terminal
-
-
-def _read(words: tuple[str, ...]) -> Any:
-    if not is_private(runtime_directory()):
-        raise PermissionError
-    return marshal.loads(read_kept(_place(words)))  # noqa: S302 - the user's own, and nobody else's
 
 
 def _words(arguments: Sequence[str]) -> tuple[str, ...] | None:

@@ -16,8 +16,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.cache import make_private, remove_tree, undisturbed
 from pkgjail.errors import told
+from pkgjail.places import open_file, opened
+from pkgjail.removal import PROBE, make_in_use, remove_tree, undisturbed
 from pkgjail.sandbox import syscalls as sc
 
 if TYPE_CHECKING:
@@ -51,18 +52,18 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
 
     """
     try:
-        make_private(cache)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        device = os.stat(directory).st_dev
-        devices = f"{os.stat(cache).st_dev}-{device}"
-        namespaces = "-".join(str(os.stat(f"/proc/self/ns/{kind}").st_ino) for kind in ("user", "mnt"))
-        works = cache / f"{way}-{boot}-{namespaces}-{devices}"
-        if works.exists():
-            return ""
-        with undisturbed(), _scratch(cache) as scratch:
-            answer = _try(way, directory, scratch, sample)
-        if not answer and os.major(device):
-            works.touch()
+        with opened(str(cache), make=True) as kept:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            device = os.stat(directory).st_dev
+            devices = f"{os.fstat(kept).st_dev}-{device}"
+            namespaces = "-".join(str(os.stat(f"/proc/self/ns/{kind}").st_ino) for kind in ("user", "mnt"))
+            works = f"{way}-{boot}-{namespaces}-{devices}"
+            if _is_kept(kept, works):
+                return ""
+            with undisturbed(), _scratch(kept, cache) as scratch:
+                answer = _try(way, directory, scratch, sample)
+            if not answer and os.major(device):
+                os.close(open_file(kept, works, os.O_CREAT | os.O_WRONLY))
     except OSError as error:
         if error.errno in PASSING:
             raise
@@ -70,19 +71,31 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
     return answer
 
 
+def _is_kept(directory: int, name: str) -> bool:
+    try:
+        os.close(open_file(directory, name, os.O_RDONLY))
+    except FileNotFoundError:
+        return False
+    except OSError:  # none that is only this user's
+        remove_tree(directory, name)
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _scratch(cache: Path) -> Iterator[bytes]:
+def _scratch(directory: int, cache: Path) -> Iterator[bytes]:
     """An empty directory for one try-out at a time, so that what a killed one left is cleared by the next."""
-    scratch = cache / ".probe"
-    with open(cache / ".lock", "wb") as lock:
+    with open(open_file(directory, ".lock", os.O_CREAT | os.O_WRONLY), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if scratch.is_dir():
-            remove_tree(scratch)
-        scratch.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(directory, PROBE)
+        used = make_in_use(directory, PROBE)
         try:
-            yield bytes(scratch)
+            yield bytes(cache / PROBE)
         finally:
-            remove_tree(scratch)
+            os.close(used)
+            with contextlib.suppress(FileNotFoundError):
+                remove_tree(directory, PROBE)
 
 
 def mounts_below(directory: bytes, table: Path = Path("/proc/self/mountinfo")) -> list[bytes]:

@@ -255,7 +255,7 @@ def test_what_stops_the_short_way_is_told(
 ) -> None:
     """Protects from a traceback, and from running the command a second time."""
 
-    def enter(_: object) -> int:
+    def enter(*_: object) -> int:
         raise error
 
     monkeypatch.setattr(prepared, "enter", enter)

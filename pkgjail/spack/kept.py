@@ -65,4 +65,10 @@ def words_of(state: State, facts: Sequence[str], argv: Sequence[str]) -> list[st
 
 def enter(state: State, facts: Sequence[str], argv: Sequence[str]) -> int | None:
     """Run `argv` as the same facts led to before; None where the long way must be taken."""
-    return enter_by_words(words_of(state, facts, argv))
+    return enter_by_words(words_of(state, facts, argv), _warn)
+
+
+def _warn(message: str) -> None:
+    from pkgjail.commands.console import ConsoleReporter
+
+    ConsoleReporter().warn(message)
