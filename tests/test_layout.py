@@ -31,7 +31,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 ROWS = """
     errors sandbox filesystems places holding inside situation
     dirstate
-    prepared model
+    prepared removal model
     patterns reporter cache names parallel
     probe baseline layers
     policy graph files hashing manifest mounts trees masks whole backends explain
