@@ -60,7 +60,7 @@ def check_manifest(
         *object_wants(names, facts.objects, loader_of(names, facts, root)),
         *script_wants(names, facts.scripts),
         *link_wants(names),
-        *_unreadable(facts),
+        *_unknown(facts),
     ]
     if run:
         from pkgjail.checking.running import running_wants  # enters a jail
@@ -100,8 +100,10 @@ def loader_of(names: Names, facts: Facts, root: bytes) -> Loader:
     return Loader(names, facts.objects, read)
 
 
-def _unreadable(facts: Facts) -> Iterator[Want]:
-    """What could not be read is told, and not taken for sound."""
-    for path, why in facts.unreadable.items():
-        cause = f"it cannot be read here ({why}), so what it needs is not known"
-        yield Want(path=path, kind="unreadable", wanted=path, cause=cause, places=(), optional=True)
+def _unknown(facts: Facts) -> Iterator[Want]:
+    """What could not be read, or makes no sense, is told, and not taken for sound."""
+    for kind, files in (("unreadable", facts.unreadable), ("damaged", facts.damaged)):
+        for path, why in files.items():
+            said = why if kind == "damaged" else f"it cannot be read here ({why})"
+            cause = f"{said}, so what it needs is not known"
+            yield Want(path=path, kind=kind, wanted=path, cause=cause, places=(), optional=True)

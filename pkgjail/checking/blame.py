@@ -89,11 +89,17 @@ class Blame:
                     "",
                     f"add {text_path(place)} to [files] of a whitelist: it is there, and no package owns it",
                 )
+        return "", self._nowhere(want)
+
+    def _nowhere(self, want: Want) -> str:
+        """The way out where what is wanted is nowhere on the host."""
+        if want.kind == "unreadable":
+            return "check as a user that may read it"
         owners = ", ".join(self._owners.get(want.path, ())) or "what made it"
-        return "", (
-            f"the host has no {text_path(want.wanted)} either: install what has it, or leave "
-            f"{text_path(want.path)} out by a blacklist (it comes with {owners})"
-        )
+        leave_out = f"leave {text_path(want.path)} out by a blacklist (it comes with {owners})"
+        if want.kind == "damaged":
+            return f"install what has it again, or {leave_out}"
+        return f"the host has no {text_path(want.wanted)} either: install what has it, or {leave_out}"
 
     def _dropped_by(self, place: bytes) -> str:
         """The rule that took `place` away, or a directory above it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-from pkgjail.checking.elf import Elf, read_elf
+from pkgjail.checking.elf import DamagedError, Elf, read_elf
 from pkgjail.parallel import in_processes
 
 if TYPE_CHECKING:
@@ -21,11 +22,15 @@ _SHARE = 250
 
 
 class Facts(NamedTuple):
-    """By path: the objects, the first lines of scripts without `#!`, and what could not be read, and why."""
+    """By path: the objects, and the first lines of scripts without `#!`.
+
+    `unreadable` and `damaged` say why nothing is known of a file.
+    """
 
     objects: dict[bytes, Elf]
     scripts: dict[bytes, bytes]
     unreadable: dict[bytes, str]
+    damaged: dict[bytes, str]
 
 
 def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) -> Facts:
@@ -36,22 +41,24 @@ def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) ->
     processes = min(len(os.sched_getaffinity(0)), len(shares))
     read = partial(_read_share, root.rstrip(b"/"))
     results = map(read, shares) if processes == 1 else in_processes(read, shares, processes, "reading")
-    facts = Facts({}, {}, {})
+    facts = Facts({}, {}, {}, {})
     for done, result in enumerate(results, start=1):
         facts.objects.update(result.objects)
         facts.scripts.update(result.scripts)
         facts.unreadable.update(result.unreadable)
+        facts.damaged.update(result.damaged)
         reporter.progress("reading", done, len(shares))
     # By path, for the same findings each time: shares are done in any order.
     return Facts(
         dict(sorted(facts.objects.items())),
         dict(sorted(facts.scripts.items())),
         dict(sorted(facts.unreadable.items())),
+        dict(sorted(facts.damaged.items())),
     )
 
 
 def _read_share(prefix: bytes, paths: Sequence[bytes]) -> Facts:
-    facts = Facts({}, {}, {})
+    facts = Facts({}, {}, {}, {})
     for path in paths:
         _read(prefix + path, path, facts)
     return facts
@@ -64,11 +71,24 @@ def _read(name: bytes, path: bytes, facts: Facts) -> None:
         facts.unreadable[path] = os.strerror(error.errno or 0)
         return
     with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            facts.damaged[path] = "it is no regular file"
+            return
         start = file.read(4)
         if start == b"\x7fELF":
-            elf = read_elf(file)
-            if elf is not None:
-                facts.objects[path] = elf
+            _read_object(file, path, facts)
         elif start[:2] == b"#!":
             line = (start + file.read(_SHEBANG - len(start))).split(b"\n", 1)[0]
             facts.scripts[path] = line[2:]
+
+
+def _read_object(file: IO[bytes], path: bytes, facts: Facts) -> None:
+    try:
+        elf = read_elf(file)
+    except DamagedError as error:
+        facts.damaged[path] = str(error)
+    except OSError as error:
+        facts.unreadable[path] = os.strerror(error.errno or 0)
+    else:
+        if elf is not None:
+            facts.objects[path] = elf
