@@ -17,10 +17,12 @@ import os
 import re
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+
+from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MIB = 1 << 20
 
@@ -57,6 +59,44 @@ _KINDS = {
 _DESCRIPTOR = re.compile(r"/dev/(?:stdin|fd/([0-9]{1,9}))|/proc/self/fd/([0-9]{1,9})")
 _NULL_DEVICE = os.makedev(1, 3)
 _PIECE = 1 << 16  # bytes
+_MOST_SAID = 1000  # characters
+
+
+@contextmanager
+def parsing(problem: Callable[[str], Exception]) -> Iterator[None]:
+    """Turn whatever a parser raises for what it reads into `problem(WHY)`.
+
+    A parser means to raise `ValueError`, whose text is for people. What else one raises that met an input
+    that nobody thought of is no reason to end without a word. Errors of ours and of the system's pass.
+    """
+    try:
+        yield
+    except (PkgjailError, OSError):
+        raise
+    except Exception as error:
+        raise problem(shortened(_why(error))) from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    return str(error) if isinstance(error, ValueError) else f"it cannot be understood ({error!r})"
+
+
+def shortened(text: str, most: int = _MOST_SAID) -> str:
+    """`text` for a message, with its middle left out where it has more than `most` characters."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
+def in_memory(data: bytes) -> BinaryIO:
+    """`data` as a file that has a descriptor and no name, to be read from its beginning."""
+    file = os.fdopen(os.memfd_create("pkgjail", os.MFD_CLOEXEC), "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
 
 
 def read_below(root: bytes, path: bytes, limit: int = DATABASE) -> bytes:

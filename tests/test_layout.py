@@ -32,7 +32,7 @@ ROWS = """
     errors sandbox dirstate places holding inside
     prepared model
     patterns reporter cache names parallel untrusted
-    probe seals layers
+    probe seals layers unpacking
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions planned
     api jail report
