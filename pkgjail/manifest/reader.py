@@ -26,6 +26,7 @@ from pkgjail.model import (
     Missing,
     Package,
     Unmet,
+    is_word,
     text_path,
 )
 
@@ -155,7 +156,7 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
             yield Fault(
                 "package", index, "a package has a name, a version, an architecture, and no negative size"
             )
-        elif not all(map(_is_word, (package.name, package.version, package.architecture))):
+        elif not all(map(is_word, (package.name, package.version, package.architecture))):
             yield Fault(
                 "package",
                 index,
@@ -175,11 +176,6 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
         message = _missing_problem(missing, keys)
         if message:
             yield Fault("missing", index, message)
-
-
-def _is_word(text: str) -> bool:
-    """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
-    return text.isprintable() and " " not in text
 
 
 def _misplaced(kind: str, records: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[Fault]:
