@@ -94,7 +94,7 @@ class Blame:
     def _nowhere(self, want: Want) -> str:
         """The way out where what is wanted is nowhere on the host."""
         if want.kind == "unreadable":
-            return "check as a user that may read it"
+            return "check as a user that may read it; if it has changed, resolve the manifest again"
         owners = ", ".join(self._owners.get(want.path, ())) or "what made it"
         leave_out = f"leave {text_path(want.path)} out by a blacklist (it comes with {owners})"
         if want.kind == "damaged":

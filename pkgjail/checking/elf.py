@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from elftools.elf.elffile import ELFFile
 
+from pkgjail.untrusted import parsing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -71,14 +73,10 @@ def read_elf(file: IO[bytes]) -> Elf | None:
         OSError: the file cannot be read.
 
     """
-    try:
+    # pyelftools promises an ELFError, and lets out what its parts raise: StopIteration, struct.error, others.
+    with parsing(DamagedError):
         elf = ELFFile(file)
         return _facts(elf) if elf["e_type"] in _LOADED else None
-    except (DamagedError, OSError):
-        raise
-    # pyelftools promises an ELFError, and lets out what its parts raise: StopIteration, struct.error, others.
-    except Exception as error:
-        raise DamagedError(f"its ELF header is damaged ({type(error).__name__})") from error
 
 
 def _facts(elf: ELFFile) -> Elf | None:

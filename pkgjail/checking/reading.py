@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from functools import partial
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.checking.elf import DamagedError, Elf, read_elf
 from pkgjail.parallel import in_processes
+from pkgjail.untrusted import opened_below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) ->
     # The same mix of files in each share: directories of libraries take longer.
     shares = [paths[start :: len(paths) // _SHARE + 1] for start in range(len(paths) // _SHARE + 1)]
     processes = min(len(os.sched_getaffinity(0)), len(shares))
-    read = partial(_read_share, root.rstrip(b"/"))
+    read = partial(_read_share, root)
     results = map(read, shares) if processes == 1 else in_processes(read, shares, processes, "reading")
     facts = Facts({}, {}, {}, {})
     for done, result in enumerate(results, start=1):
@@ -57,38 +57,30 @@ def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) ->
     )
 
 
-def _read_share(prefix: bytes, paths: Sequence[bytes]) -> Facts:
+def _read_share(root: bytes, paths: Sequence[bytes]) -> Facts:
     facts = Facts({}, {}, {}, {})
     for path in paths:
-        _read(prefix + path, path, facts)
+        _read(root, path, facts)
     return facts
 
 
-def _read(name: bytes, path: bytes, facts: Facts) -> None:
+def _read(root: bytes, path: bytes, facts: Facts) -> None:
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with opened_below(root, root.rstrip(b"/") + path) as descriptor:
+            _read_opened(descriptor, path, facts)
     except OSError as error:
-        facts.unreadable[path] = os.strerror(error.errno or 0)
-        return
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            facts.damaged[path] = "it is no regular file"
-            return
+        facts.unreadable[path] = error.strerror or str(error)
+    except DamagedError as error:
+        facts.damaged[path] = str(error)
+
+
+def _read_opened(descriptor: int, path: bytes, facts: Facts) -> None:
+    with open(descriptor, "rb", closefd=False) as file:
         start = file.read(4)
         if start == b"\x7fELF":
-            _read_object(file, path, facts)
+            elf = read_elf(file)
+            if elf is not None:
+                facts.objects[path] = elf
         elif start[:2] == b"#!":
             line = (start + file.read(_SHEBANG - len(start))).split(b"\n", 1)[0]
             facts.scripts[path] = line[2:]
-
-
-def _read_object(file: IO[bytes], path: bytes, facts: Facts) -> None:
-    try:
-        elf = read_elf(file)
-    except DamagedError as error:
-        facts.damaged[path] = str(error)
-    except OSError as error:
-        facts.unreadable[path] = os.strerror(error.errno or 0)
-    else:
-        if elf is not None:
-            facts.objects[path] = elf
