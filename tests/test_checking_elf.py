@@ -59,7 +59,10 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "the magic number alone": (b"\x7fELF", "cannot be understood"),
     "half a header": (_PLAIN[:40], "cannot be understood"),
     "half the program headers": (_PLAIN[: _FIRST + 60], "ends within its program headers"),
-    "half the dynamic section": (_PLAIN[: _FIRST + 3 * 56 + 40], "ends within its dynamic section"),
+    "half the dynamic section": (
+        _with_tags((made.NEEDED, b"a"))[: _FIRST + 2 * 56 + 20],
+        "ends within its dynamic section",
+    ),
     "headers without a size": (put(_PLAIN, made.E_PHENTSIZE, "<H", 0), "3 program headers of 0 bytes"),
     "65,535 headers": (put(_PLAIN, made.E_PHNUM, "<H", 65535), "65535 program headers"),
     "headers beyond the end": (put(_PLAIN, made.E_PHOFF, "<Q", 1 << 63), "ends within its program headers"),
@@ -115,6 +118,23 @@ def test_a_note_longer_than_its_segment() -> None:
             elf = read(put(data, at + field, "<I", size))
             assert elf is not None
             assert elf.dlopens == ()
+
+
+def test_of_several_segments_one_is_read() -> None:
+    """Protects from a file whose thousand headers each name the same megabyte of tags."""
+    parts = [made.dynamic(3, [(made.NEEDED, b"a")]), made.Part(made.INTERP, b"/one\0")]
+    elf = read(made.elf_file([*parts, made.Part(made.INTERP, b"/two\0")]))
+    assert elf is not None
+    assert (elf.interpreter, elf.needed) == (b"/one", (b"a",))
+    tags = [(made.NEEDED, b"a")] * 12_000
+    count = 1_100
+    table = made.dynamic(count, tags)  # 220 KiB
+    whole = made.elf_file([table, *[made.Part(made.DYNAMIC, b"")] * (count - 1)])
+    for number in range(2, count + 1):
+        at = _FIRST + number * 56
+        whole = whole[: at + 8] + whole[_SECOND + 8 : _SECOND + 40] + whole[at + 40 :]
+    with pytest.raises(DamagedError, match="names 12000 libraries"):
+        read(whole)
 
 
 @pytest.mark.parametrize("debug", [False, True])

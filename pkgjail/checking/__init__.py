@@ -19,6 +19,7 @@ from pkgjail.checking.scripts import script_wants
 from pkgjail.checking.wants import Check, Finding, Want
 from pkgjail.names import Names
 from pkgjail.reporter import SILENT
+from pkgjail.untrusted import SETTINGS, read_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def check_manifest(
 
     Raises:
         JailError: `run`, and the jail cannot be set up here, or the host has changed.
-        OSError: the root cannot be read.
+        OSError: the root cannot be read, or a file of it is larger than any of its kind.
 
     """
     root = os.path.realpath(root)
@@ -92,10 +93,10 @@ def loader_of(names: Names, facts: Facts, root: bytes) -> Loader:
 
     def read(path: bytes) -> bytes:
         found = names.find(path)
-        if found.entry is None or found.entry.kind != "regular":
+        # One that cannot be read is told by itself.
+        if found.entry is None or found.entry.kind != "regular" or found.place in facts.unreadable:
             return b""
-        with open(root.rstrip(b"/") + found.place, "rb") as file:
-            return file.read()
+        return read_below(root, root.rstrip(b"/") + found.place, SETTINGS)
 
     return Loader(names, facts.objects, read)
 

@@ -60,13 +60,14 @@ class Blame:
 
         A directory above it that the set lacks is no such place: whose that is says nothing of what is in it.
         """
-        ends = ((place, self._names.find(place)) for place in want.places)
+        places = [place for place in want.places if b"\0" not in place]  # which no file system has
+        ends = ((place, self._names.find(place)) for place in places)
         lacking = [
             found.place
             for place, found in ends
             if found.entry is None and not place.startswith(found.place + b"/")
         ]
-        return tuple(dict.fromkeys(map(self._real.of, (*lacking, *want.places))))
+        return tuple(dict.fromkeys(map(self._real.of, (*lacking, *places))))
 
     def _cause(self, want: Want) -> tuple[str, str]:
         places = self._places(want)

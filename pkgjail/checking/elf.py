@@ -31,6 +31,7 @@ _LONGEST_PATH = 1 << 12
 _MOST_TAGS = 1 << 18
 _MOST_STRINGS = 1 << 10
 _LONGEST_STRING = 1 << 14
+_MOST_NOTES = 16  # segments of them
 _LONGEST_NOTES = 1 << 16
 _MOST_SECTIONS = 1 << 18
 
@@ -83,16 +84,14 @@ def _facts(elf: ELFFile) -> Elf | None:
     segments = _segments(elf)
     if _is_debug_file(elf, segments):
         return None
-    interpreter = b""
-    tags: dict[str, list[Any]] = {}
-    dlopens: list[Dlopen] = []
+    kinds: dict[str, list[Any]] = {}
     for segment in segments:
-        if segment.p_type == "PT_INTERP":
-            interpreter = _interpreter(elf, segment)
-        elif segment.p_type == "PT_DYNAMIC":
-            tags = _tags(elf, segment, segments)
-        elif segment.p_type == "PT_NOTE":
-            dlopens.extend(_dlopens(elf, segment))
+        kinds.setdefault(segment.p_type, []).append(segment)
+    # Of several the kernel takes the first interpreter, the loader the last dynamic section.
+    interpreter = b"".join(_interpreter(elf, one) for one in kinds.get("PT_INTERP", ())[:1])
+    dynamic = kinds.get("PT_DYNAMIC", ())[-1:]
+    tags = _tags(elf, dynamic[0], kinds.get("PT_LOAD", ())) if dynamic else {}
+    dlopens = [said for one in kinds.get("PT_NOTE", ())[:_MOST_NOTES] for said in _dlopens(elf, one)]
     runpath = _directories(tags.get("DT_RUNPATH", ()))
     return Elf(
         abi=(elf.elfclass, str(elf["e_machine"])),
@@ -145,7 +144,7 @@ def _interpreter(elf: ELFFile, segment: Any) -> bytes:
     return _read(elf, segment.p_offset, segment.p_filesz, "interpreter's name").partition(b"\0")[0]
 
 
-def _tags(elf: ELFFile, segment: Any, segments: Iterable[Any]) -> dict[str, list[Any]]:
+def _tags(elf: ELFFile, segment: Any, loaded: Iterable[Any]) -> dict[str, list[Any]]:
     """The tags that the loader searches by: names and directories as bytes, flags as numbers."""
     if segment.p_filesz > _MOST_TAGS:
         raise DamagedError(f"its dynamic section has {segment.p_filesz} bytes")
@@ -166,20 +165,16 @@ def _tags(elf: ELFFile, segment: Any, segments: Iterable[Any]) -> dict[str, list
     if len(strings) > _MOST_STRINGS:
         raise DamagedError(f"it names {len(strings)} libraries and directories")
     if strings:
-        table = _offset(segments, address)
+        table = _offset(loaded, address)
         for name, offset in dict.fromkeys(strings):
             tags.setdefault(name, []).append(_string(elf, table + offset))
     return tags
 
 
-def _offset(segments: Iterable[Any], address: int | None) -> int:
+def _offset(loaded: Iterable[Any], address: int | None) -> int:
     """Where in the file the byte is that is mapped at `address`."""
-    for segment in segments:
-        if (
-            address is not None
-            and segment.p_type == "PT_LOAD"
-            and segment.p_vaddr <= address < segment.p_vaddr + segment.p_filesz
-        ):
+    for segment in loaded:
+        if address is not None and segment.p_vaddr <= address < segment.p_vaddr + segment.p_filesz:
             return int(address - segment.p_vaddr + segment.p_offset)
     raise DamagedError("its table of names is not in it")
 

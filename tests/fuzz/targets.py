@@ -31,7 +31,7 @@ from pkgjail.checking.elf import DamagedError, read_elf
 from pkgjail.checking.loading import Loader
 from pkgjail.checking.modules import perl_wants, python_wants
 from pkgjail.checking.objects import object_wants
-from pkgjail.checking.running import Ran
+from pkgjail.checking.running import Ran, answered
 from pkgjail.checking.scripts import script_wants
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.errors import PkgjailError
@@ -179,6 +179,9 @@ _RPM = {
 }
 
 
+_POLICY = Policy(whitelists=("w",), blacklists=(), packages=(Rule(pattern="a", origin="fuzzed"),))
+
+
 def _all_of(database: PackageDatabase) -> None:
     """Ask a database everything, as `resolve` and `verify` do."""
     for asked in ("distribution", "architecture"):
@@ -192,8 +195,7 @@ def _all_of(database: PackageDatabase) -> None:
             ask(package)
     database.owners({b"/usr/bin/a", b"/etc"})
     database.alternatives()
-    rules = (Rule(pattern=next(iter(database.packages), "a").partition(":")[0], origin="fuzzed"),)
-    resolve_closure(database, Policy(whitelists=("w",), blacklists=(), packages=rules))
+    resolve_closure(database, _POLICY)
 
 
 @cache
@@ -233,9 +235,7 @@ def _rpm_answer(data: bytes) -> None:
 
 def _available(source: str, *, contents: bool = False) -> None:
     universe = open_available([source], "x86_64", contents=contents)
-    name = next(iter(universe.packages), "a").partition(":")[0]
-    policy = Policy(whitelists=("w",), blacklists=(), packages=(Rule(pattern=name, origin="fuzzed"),))
-    universe.solve(policy)
+    universe.solve(_POLICY)
 
 
 def _packages(data: bytes) -> None:
@@ -312,6 +312,7 @@ class _Says:
     def __init__(self, data: bytes) -> None:
         self._out, _, self._err = data.partition(b"\0")
         self._data = data
+        self.asked = b"/usr/bin/gcc"
 
     def run(self, argv: Sequence[str], given: bytes = b"") -> Ran:
         """As `running.Inside`."""
@@ -327,8 +328,9 @@ class _Says:
 def _said(data: bytes) -> None:
     """What a compiler, a Python and a Perl of the set print."""
     names = _names(b"/usr/bin/gcc", b"/usr/bin/python3", b"/usr/bin/perl", b"/usr/lib/libc.so")
-    for ask in (compiler_wants, python_wants, perl_wants):
-        list(ask(names, _Says(data)))
+    says = _Says(data)
+    for kind, ask in (("compiler", compiler_wants), ("module", python_wants), ("module", perl_wants)):
+        list(answered(kind, ask(names, says), says))
 
 
 TARGETS: dict[str, Target] = {
