@@ -12,11 +12,9 @@ from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.query import capabilities, files, quoted, requirements
 from pkgjail.backends.rpm.versions import EQUAL, OPERATORS, compare, overlaps
 from pkgjail.model import Package, Relation, raw_path
-from pkgjail.untrusted import parsing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
-    from contextlib import AbstractContextManager
 
     from pkgjail.backends.root import Root
     from pkgjail.backends.rpm.query import Header
@@ -89,25 +87,16 @@ class Installed:
         """Note what a package provides: its own name at its version, whether it says so or not."""
         own = Provision(package, EQUAL, header.evr)
         self.providers.setdefault(package.name, []).append(own)
-        with self._parsing(package.key):
-            provided = list(capabilities(header.provides))
-        for flags, name, version in provided:
+        for flags, name, version in capabilities(header.provides):
             if name != package.name or version != header.evr:
                 self.providers.setdefault(name, []).append(Provision(package, flags, version))
-
-    def _parsing(self, key: str) -> AbstractContextManager[None]:
-        """A context in which the lists of the package `key` are cut: rpm may print what it was made to."""
-        return parsing(
-            lambda why: self._root.error(f"rpm printed of {key}: {why}", "install another version of it")
-        )
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Requires, and Recommends when asked for; what rpm itself must be able to do is left out."""
         header = self.headers[package.key]
-        with self._parsing(package.key):
-            wanted = [(one, _kind(one[1])) for one in requirements(header.requires)]
-            if recommends:
-                wanted += [(one, "Recommends") for one in requirements(header.recommends)]
+        wanted = [(one, _kind(one[1])) for one in requirements(header.requires)]
+        if recommends:
+            wanted += [(one, "Recommends") for one in requirements(header.recommends)]
         found: dict[DependencyGroup, None] = {}
         for (flags, _, name, version), kind in wanted:
             if name.startswith("rpmlib("):
@@ -209,8 +198,7 @@ class Installed:
         """The flags and path of each file that the package has brought."""
         key = package.key
         if key not in self._cut:
-            with self._parsing(key):
-                found = list(files(self.headers[key].files))
+            found = files(self.headers[key].files)
             self._cut[key] = [(flags, name) for flags, state, name in found if state not in _ELSEWHERE]
         return self._cut[key]
 
