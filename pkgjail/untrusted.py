@@ -28,10 +28,8 @@ MIB = 1 << 20
 
 SETTINGS = MIB
 """The most bytes of a file of settings: os-release(5), pacman.conf(5), a record of alternatives."""
-WHITELIST = 4 * MIB
-"""The same of a whitelist."""
-BLACKLIST = 16 * MIB
-"""The same of a blacklist."""
+LIST = MIB
+"""The same of a whitelist or a blacklist."""
 DATABASE = 64 * MIB
 """The same of one text file of a package database: dpkg's status file, a package's list of files."""
 RPM_DATABASE = 2048 * MIB

@@ -31,7 +31,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 ROWS = """
     errors sandbox dirstate places holding inside
     prepared model
-    patterns reporter cache names parallel untrusted
+    patterns reporter cache names parallel untrusted scratch
     probe seals layers unpacking
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions planned
