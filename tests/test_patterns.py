@@ -171,6 +171,15 @@ def test_bad_pattern(pattern: str) -> None:
         Matcher(rules([pattern]))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name"), [("[[a]", b"["), ("[+--b]", b","), ("[a&&b]", b"&"), ("[|~~]", b"~")]
+)
+def test_brackets_that_python_warns_of(pattern: str, name: bytes) -> None:
+    """Protects from words of Python's on the terminal, about what it may take for operators one day."""
+    judge = matcher(rules([pattern]))
+    assert judge(b"/" + name)
+
+
 def test_text_of_any_path_fits_one_rule() -> None:
     """Escaped, a path's own text drops it and nothing else of its length."""
     path = bytes(range(1, 0x2F)) + bytes(range(0x30, 0x100))
@@ -201,8 +210,9 @@ def test_no_pattern_takes_long(pattern: str) -> None:
         pytest.param("a" * 4097, "more than 4096 characters", id="long"),
         pytest.param("*[!a]" * 4, "too many '*' beside a '[...]'", id="brackets that take a slash"),
         pytest.param("**/[+-9]/**/*a/**/b", "too many '*' beside a '[...]'", id="a range that takes a slash"),
+        pytest.param("[[:alpha:]]x", "classes such as [:alpha:] are not known", id="a class"),
     ],
 )
 def test_patterns_that_could_take_long_are_refused(pattern: str, said: str) -> None:
-    """Protects from those whose cost has no bound, and says what to change."""
+    """Protects from cost without bound and from another meaning than git has, and says what to change."""
     assert said in check_pattern(pattern)

@@ -14,7 +14,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from contextlib import contextmanager
@@ -225,8 +224,7 @@ def _mtree(data: bytes) -> None:
 
 def _rpm_answer(data: bytes) -> None:
     """What rpm prints, in its place: the formats of the packages, and of their files' digests."""
-    done = subprocess.CompletedProcess([], 0, data, b"")
-    with mock.patch.multiple(query, _ask=lambda *_: done, copy_store=lambda *_: None):
+    with mock.patch.multiple(query, _ask=lambda *_: data, copy_store=lambda *_: None):
         _database("rpm", "var/lib/rpm/rpmdb.sqlite", b"x")
 
 
