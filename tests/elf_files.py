@@ -17,8 +17,8 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _TAG = struct.Struct("<QQ")
-# e_phoff is where the header ends; where the other fields are that tests change.
-E_PHOFF, E_SHOFF, E_PHENTSIZE, E_PHNUM, E_SHENTSIZE, E_SHNUM = 32, 40, 54, 56, 58, 60
+# Where the fields of the header are that tests change.
+EI_OSABI, E_PHOFF, E_PHENTSIZE, E_PHNUM = 7, 32, 54, 56
 
 
 class Part(NamedTuple):
@@ -72,13 +72,14 @@ def note(owner: bytes, kind: int, said: bytes) -> Part:
     return Part(NOTE, struct.pack("<III", len(owner), len(said), kind) + b"".join(padded))
 
 
-def program(said: bytes = b"", *, debug: bool = False) -> bytes:
-    """A program with an interpreter, a library and directories; `said` is its note of dlopen(3)."""
+def program(said: bytes = b"", *, notes: int = 1, debug: bool = False) -> bytes:
+    """A program with an interpreter, two libraries and two directories; `said` is its note of dlopen(3)."""
     tags: list[tuple[int, bytes | int]] = [
         (NEEDED, b"libc.so.6"),
         (NEEDED, b"libz.so.1"),
         (RUNPATH, b"$ORIGIN/../lib:/opt/lib"),
         (FLAGS_1, 0x800),
     ]
-    parts = [dynamic(3 if said else 2, tags), Part(INTERP, b"/lib64/ld-linux-x86-64.so.2\0")]
-    return elf_file([*parts, note(b"FDO\0", DLOPEN, said)] if said else parts, debug=debug)
+    others = [note(b"FDO\0", DLOPEN, said)] * notes if said else []
+    parts = [dynamic(2 + len(others), tags), Part(INTERP, b"/lib64/ld-linux-x86-64.so.2\0")]
+    return elf_file([*parts, *others], debug=debug)

@@ -73,9 +73,16 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "a name beyond the end": (_with_tags((made.NEEDED, 1 << 62)), "has no end"),
     "a name of 20,000 bytes": (_with_tags((made.NEEDED, b"x" * 20_000)), "has no end"),
     "2,000 libraries": (_with_tags(*((made.NEEDED, b"%d" % n) for n in range(2000))), "names 2000 lib"),
-    "2,000 directories": (
-        _with_tags((made.RPATH, b":".join(b"%d" % n for n in range(2000)))),
-        "names 2000 directories",
+    "300 libraries in 300 directories": (
+        _with_tags(
+            *((made.NEEDED, b"%d" % n) for n in range(300)),
+            (made.RPATH, b":".join(b"%d" % n for n in range(300))),
+        ),
+        "names 300 libraries, and 300 directories for them",
+    ),
+    "70,000 libraries of its notes": (
+        made.program(b'[{"soname":["' + b'a","' * 15_000 + b'"]}]', notes=5),
+        "names 75007 libraries, and 2 directories for them",
     ),
 }
 
@@ -143,6 +150,12 @@ def test_a_debug_file_with_its_headers_as_they_were(debug: bool) -> None:  # noq
     assert (read(made.program(debug=debug)) is None) == debug
 
 
+@pytest.mark.parametrize(("system", "known"), [(0, True), (3, True), (9, False), (64, False)])
+def test_a_program_of_another_system(system: int, known: bool) -> None:  # noqa: FBT001
+    """Protects from findings that are none: golang-go has test data of FreeBSD, others code for GPUs."""
+    assert (read(put(_PLAIN, made.EI_OSABI, "B", system)) is not None) == known
+
+
 @pytest.mark.gate
 def test_a_debug_file_of_objcopy(tmp_path: Path) -> None:
     """Protects separate debug files as Debian has them: `check` died of the first one."""
@@ -166,6 +179,7 @@ def test_a_set_with_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "sparse").write_bytes(_PLAIN)
     os.truncate(tmp_path / "sparse", 1 << 40)
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "line").write_bytes(b"#!/opt/" + b"x" * (1 << 20))
     (tmp_path / "sound").write_bytes(made.elf_file([made.dynamic(1, [(made.NEEDED, b"libnone.so.1")])]))
     entries = [
         FileEntry(path=os.fsencode(f"/{file.name}"), kind="regular", mode=0o755)
@@ -179,6 +193,7 @@ def test_a_set_with_all_of_them(tmp_path: Path) -> None:
         (b"/half", "damaged", "the file ends within its program headers"),
     ]
     assert {(finding.path, finding.kind, finding.wanted) for finding in check.findings} == {
+        (b"/line", "interpreter", b"/opt/" + b"x" * 248),
         (b"/sound", "library", b"libnone.so.1"),
         (b"/sparse", "interpreter", b"/lib64/ld-linux-x86-64.so.2"),
         (b"/sparse", "library", b"libc.so.6"),

@@ -23,6 +23,8 @@ _NODEFLIB = 0x800
 _DLOPEN_OWNER = b"FDO\0"
 _DLOPEN_TYPE = 0x407C0C0A
 _LOADED = ("ET_EXEC", "ET_DYN")
+# glibc's loader takes no other, such as FreeBSD's programs or code for graphics processors.
+_SYSTEMS = ("ELFOSABI_SYSV", "ELFOSABI_LINUX")
 _STRINGS = ("DT_NEEDED", "DT_SONAME", "DT_RPATH", "DT_RUNPATH")
 # The kernel takes no more program headers than fit in 64 KiB, and no interpreter beyond PATH_MAX.
 _MOST_HEADERS = 1 << 16
@@ -31,6 +33,7 @@ _LONGEST_PATH = 1 << 12
 _MOST_TAGS = 1 << 18
 _MOST_STRINGS = 1 << 10
 _LONGEST_STRING = 1 << 14
+_MOST_SEARCHED = 1 << 16  # libraries by directories: Spack's programs have some 100 by 200
 _MOST_NOTES = 16  # segments of them
 _LONGEST_NOTES = 1 << 16
 _MOST_SECTIONS = 1 << 18
@@ -67,7 +70,9 @@ class Elf(NamedTuple):
 
 
 def read_elf(file: IO[bytes]) -> Elf | None:
-    """Read an open file; None for what no loader maps: relocatable objects, cores, separate debug files.
+    """Read an open file; None for what no loader of Linux maps.
+
+    Such are relocatable objects, cores, separate debug files, and what is for another system.
 
     Raises:
         DamagedError: a part of it that the loader reads is not there, or makes no sense.
@@ -77,7 +82,8 @@ def read_elf(file: IO[bytes]) -> Elf | None:
     # pyelftools promises an ELFError, and lets out what its parts raise: StopIteration, struct.error, others.
     with parsing(DamagedError):
         elf = ELFFile(file)
-        return _facts(elf) if elf["e_type"] in _LOADED else None
+        loaded = elf["e_type"] in _LOADED and elf["e_ident"]["EI_OSABI"] in _SYSTEMS
+        return _facts(elf) if loaded else None
 
 
 def _facts(elf: ELFFile) -> Elf | None:
@@ -92,14 +98,20 @@ def _facts(elf: ELFFile) -> Elf | None:
     dynamic = kinds.get("PT_DYNAMIC", ())[-1:]
     tags = _tags(elf, dynamic[0], kinds.get("PT_LOAD", ())) if dynamic else {}
     dlopens = [said for one in kinds.get("PT_NOTE", ())[:_MOST_NOTES] for said in _dlopens(elf, one)]
-    runpath = _directories(tags.get("DT_RUNPATH", ()))
+    needed = tuple(dict.fromkeys(tags.get("DT_NEEDED", ())))
+    rpath, runpath = (_directories(tags.get(name, ())) for name in ("DT_RPATH", "DT_RUNPATH"))
+    names = len(needed) + sum(len(said.sonames) for said in dlopens)
+    if names * (1 + len(rpath) + len(runpath)) > _MOST_SEARCHED:
+        raise DamagedError(
+            f"it names {names} libraries, and {len(rpath) + len(runpath)} directories for them"
+        )
     return Elf(
         abi=(elf.elfclass, str(elf["e_machine"])),
         program=elf["e_type"] == "ET_EXEC" or bool(interpreter),
         interpreter=interpreter,
-        needed=tuple(dict.fromkeys(tags.get("DT_NEEDED", ()))),
+        needed=needed,
         soname=next(iter(tags.get("DT_SONAME", ())), b""),
-        rpath=() if "DT_RUNPATH" in tags else _directories(tags.get("DT_RPATH", ())),
+        rpath=() if "DT_RUNPATH" in tags else rpath,
         runpath=runpath,
         default_directories=not any(value & _NODEFLIB for value in tags.get("DT_FLAGS_1", ())),
         dlopens=tuple(dlopens),
@@ -188,10 +200,7 @@ def _string(elf: ELFFile, offset: int) -> bytes:
 
 
 def _directories(values: Sequence[bytes]) -> tuple[bytes, ...]:
-    found = dict.fromkeys(part for value in values for part in value.split(b":"))
-    if len(found) > _MOST_STRINGS:
-        raise DamagedError(f"it names {len(found)} directories")
-    return tuple(found)
+    return tuple(dict.fromkeys(part for value in values for part in value.split(b":")))
 
 
 def _dlopens(elf: ELFFile, segment: Any) -> Iterator[Dlopen]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.checking.wants import Want
 from pkgjail.model import text_path
+from pkgjail.untrusted import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,7 +62,8 @@ def _dlopen_wants(path: bytes, elf: Elf, loader: Loader) -> Iterator[Want]:
     for dlopen in elf.dlopens:
         if not any(loader.finds(name, path) for name in dlopen.sonames):
             wanted = dlopen.sonames[0] if dlopen.sonames else b""
-            cause = f"its note says that it loads it for {dlopen.feature or 'something'} ({dlopen.priority})"
+            why = shortened(f"{dlopen.feature or 'something'} ({dlopen.priority})")
+            cause = f"its note says that it loads it for {why}"
             directories = loader.system_directories(elf.abi)
             places = tuple(place + b"/" + name for name in dlopen.sonames for place in directories)
             yield Want(path=path, kind="library", wanted=wanted, cause=cause, places=places, optional=True)
