@@ -16,21 +16,23 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.fuzz.targets import CORPUS, TARGETS
 
-_LONGEST = 1 << 14  # bytes of an input
+if TYPE_CHECKING:
+    from resource import struct_rusage
+
+_LONGEST = 5000  # bytes of an input
 _HANG = 10  # seconds
 _MEMORY = 1024  # MiB
 _MOST_FINDINGS = 3  # of one target
 _UNITS = re.compile(r"stat::number_of_executed_units: (\d+)")
-_PEAK = re.compile(r"stat::peak_rss_mb: +(\d+)")
 _SAVED = re.compile(r"Test unit written to (\S+)")
 
 
 class Result(NamedTuple):
-    """What became of a target: inputs, seconds, MiB at most, and the files that have findings."""
+    """What became of a target: inputs, seconds of a processor, MiB at most, and where findings are."""
 
     target: str
     inputs: int
@@ -43,22 +45,24 @@ def fuzz(build: Path, seed: int, target: str, inputs: int) -> Result:
     """Give a target its share. What it says is in `build/TARGET.log`."""
     grown = build / "corpus" / target
     grown.mkdir(parents=True, exist_ok=True)
-    done, peak, started = 0, 0, time.monotonic()
+    done, peak, seconds = 0, 0, 0.0
     findings: list[str] = []
     while done < inputs and len(findings) < _MOST_FINDINGS:
-        said = _run(build, target, grown, runs=inputs - done, seed=seed + len(findings))
-        units, size = _UNITS.search(said), _PEAK.search(said)
+        used = _run(build, target, grown, runs=inputs - done, seed=seed + len(findings))
+        said = (build / f"{target}.log").read_text(errors="replace")
+        units, saved = _UNITS.search(said), _SAVED.search(said)
         done += int(units[1]) if units else 0
-        peak = max(peak, int(size[1]) if size else 0)
-        saved = _SAVED.search(said)
+        seconds += used.ru_utime + used.ru_stime
+        peak = max(peak, used.ru_maxrss >> 10)
         findings += [saved[1]] if saved else []
         if not saved and done < inputs:
             findings.append(str(build / f"{target}.log"))  # it ended, and libFuzzer did not say of what
             break
-    return Result(target, done, time.monotonic() - started, peak, tuple(findings))
+    return Result(target, done, seconds, peak, tuple(findings))
 
 
-def _run(build: Path, target: str, grown: Path, *, runs: int, seed: int) -> str:
+def _run(build: Path, target: str, grown: Path, *, runs: int, seed: int) -> struct_rusage:
+    """Run libFuzzer until its end; what it used."""
     command = [
         *(sys.executable, "-m", "tests.fuzz.worker", target),
         *(f"-runs={runs}", f"-seed={seed}", f"-timeout={_HANG}", f"-rss_limit_mb={_MEMORY}"),
@@ -66,8 +70,10 @@ def _run(build: Path, target: str, grown: Path, *, runs: int, seed: int) -> str:
         *(str(grown), str(CORPUS / target)),
     ]
     with open(build / f"{target}.log", "wb") as log:
-        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-    return (build / f"{target}.log").read_text(errors="replace")
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return used
 
 
 def main() -> int:
@@ -106,7 +112,7 @@ def main() -> int:
 def _told(result: Result) -> Result:
     rate = result.inputs / result.seconds
     print(
-        f"{result.target:20} {result.inputs:9,} inputs {result.seconds:6.0f} s {rate:7,.0f}/s "
+        f"{result.target:20} {result.inputs:9,} inputs {result.seconds:6.0f} s of a processor {rate:7,.0f}/s "
         f"{result.peak:5} MiB {len(result.findings)} findings",
         flush=True,
     )
