@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pkgjail.reporter import Reporter
 
 _FAILED = 125
-# Of a program that is asked: seconds, between two looks at what it has written, and bytes. Loading all
-# modules of Perl takes 3 s, and the longest answer, a compiler's, has 60 KiB.
+# Of a program that is asked: seconds, milliseconds between looks at what it has written, and bytes of that
+# and of a file. Loading all modules of Perl takes 3 s, and the longest answer, a compiler's, has 60 KiB.
 _LONGEST = 300
-_LOOK = 0.02
+_LOOK = 20
 _MOST_WRITTEN = 1 << 20
 _MOST_READ = 1 << 20
 
@@ -101,10 +101,15 @@ class Inside:
             with warnings.catch_warnings():
                 # Of fork in a process with threads; the child only enters the jail.
                 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+                alive, end = os.pipe()
                 child = os.fork()
             if child == 0:
                 os._exit(self._enter(argv, (source.fileno(), out.fileno(), err.fileno())))
-            status = _watch(child, (out.fileno(), err.fileno()))
+            os.close(end)  # the child's is the last one
+            try:
+                status = _watch(child, alive, (out.fileno(), err.fileno()))
+            finally:
+                os.close(alive)
             out.seek(0)
             err.seek(0)
             ran = Ran(status, out.read(), err.read())
@@ -133,27 +138,27 @@ class Inside:
             return _FAILED
 
 
-def _watch(child: int, written: Sequence[int]) -> int:
-    """The status of the process `child` when it has ended. It is killed, and its jail with it, at a limit.
+def _watch(child: int, alive: int, written: Sequence[int]) -> int:
+    """The status of the process `child`, when it and its jail have ended: the pipe `alive` has an end then.
+
+    They are killed at a limit.
 
     Raises:
-        UnansweredError: it has reached one.
+        UnansweredError: they have reached one.
 
     """
     started = time.monotonic()
-    ended = os.pidfd_open(child)
-    try:
-        why = ""
-        while not why and not select.select([ended], [], [], _LOOK)[0]:
-            if time.monotonic() - started > _LONGEST:
-                why = f"it does not end within {_LONGEST} s"
-            elif any(os.fstat(file).st_size > _MOST_WRITTEN for file in written):
-                why = f"it writes more than {_MOST_WRITTEN >> 10} KiB"
-        if why:
-            os.kill(child, signal.SIGKILL)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    finally:
-        os.close(ended)
+    ended = select.poll()
+    ended.register(alive)
+    why = ""
+    while not why and not ended.poll(_LOOK):
+        if time.monotonic() - started > _LONGEST:
+            why = f"it does not end within {_LONGEST} s"
+        elif any(os.fstat(file).st_size > _MOST_WRITTEN for file in written):
+            why = f"it writes more than {_MOST_WRITTEN >> 10} KiB"
+    if why:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if why:
         raise UnansweredError(why)
     return status
