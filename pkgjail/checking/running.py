@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FAILED = 125
 # Of a program that is asked: seconds, milliseconds between looks at what it has written, and bytes of that
-# and of a file. Loading all modules of Perl takes 3 s, and the longest answer, a compiler's, has 60 KiB.
+# and of a file. Loading all modules of Perl takes a few seconds, and the longest answer has 21 KiB.
 _LONGEST = 300
 _LOOK = 20
 _MOST_WRITTEN = 1 << 20
