@@ -34,13 +34,20 @@ from pkgjail.checking.running import Ran, answered
 from pkgjail.checking.scripts import script_wants
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.errors import PkgjailError
+from pkgjail.export import export_manifest
 from pkgjail.graph import resolve_closure
 from pkgjail.manifest import dump_manifest, parse_manifest
-from pkgjail.model import FileEntry, PackageDatabase, Policy, Rule
+from pkgjail.model import FileEntry, Manifest, PackageDatabase, Policy, Rule, text_path
 from pkgjail.names import Names
 from pkgjail.patterns import matcher
 from pkgjail.policy import load_policy
-from pkgjail.spack.state import load_state
+from pkgjail.questions.diff import diff_manifests
+from pkgjail.questions.drawing import as_graphml, as_json, dot, mermaid
+from pkgjail.questions.shape import shape_of
+from pkgjail.questions.why import why
+from pkgjail.report import report_page
+from pkgjail.spack.state import State, load_cache, load_state
+from tests.manifest_cases import sample
 from tests.memory import MemoryDatabase
 
 if TYPE_CHECKING:
@@ -126,7 +133,24 @@ def _sealed(data: bytes) -> bytes:
 def _manifest(data: bytes) -> None:
     for text in (data, _sealed(data)):
         with refusing(PkgjailError):
-            assert dump_manifest(parse_manifest(text, "fuzzed.jsonl")) == text
+            manifest = parse_manifest(text, "fuzzed.jsonl")
+            assert dump_manifest(manifest) == text
+            _uses_of(manifest)
+
+
+def _uses_of(manifest: Manifest) -> None:
+    """What is told of a manifest: a reader of it may be another user than its author."""
+    diff_manifests(sample(), manifest)
+    shape = shape_of(manifest, collapse=True)
+    for draw in (dot, mermaid, as_graphml, as_json):
+        draw(shape)
+    report_page(manifest, "sha256:0")
+    names = [package.name for package in manifest.packages]
+    with refusing(PkgjailError):
+        why(manifest, [*names, *(text_path(entry.path) for entry in manifest.files)])
+    for form in ("bwrap", "fstab", "mtree", "nspawn", "sha256sums"):
+        with refusing(PkgjailError):
+            export_manifest(manifest, form, at=b"/srv/jail")
 
 
 def _record(data: bytes) -> None:
@@ -136,6 +160,8 @@ def _record(data: bytes) -> None:
 
 
 def _active(data: bytes) -> None:
+    _put("spack/kept/instances.json", data)
+    load_cache(State("/srv/env", "/usr/bin/python3", 1, removing=False, place=str(place() / "spack/kept")))
     _put("spack/opt/.pkgjail/active.json", data)
     load_state(str(place() / "spack"), {"SPACK_USER_CACHE_PATH": str(place() / "cache")})
 
@@ -239,6 +265,14 @@ def _available(source: str, *, contents: bool = False) -> None:
 def _packages(data: bytes) -> None:
     _put("deb/Packages", data)
     _available(f"debian:{place()}/deb")
+
+
+def _contents(data: bytes) -> None:
+    _put("listed/Packages", _sound("packages/two"))
+    _put("listed/Contents-amd64", data)
+    universe = open_available([f"debian:{place()}/listed"], "x86_64", contents=True)
+    for repository in universe.repositories:
+        universe.contents(tuple(universe.packages.values()), repository.name)
 
 
 def _repomd(parts: dict[str, bytes]) -> bytes:
@@ -348,6 +382,7 @@ TARGETS: dict[str, Target] = {
     "pacman-mtree": Target(_mtree),
     "rpm": Target(_rpm_answer, 2),
     "packages": Target(_packages, 2),
+    "contents": Target(_contents),
     "repodata-repomd": Target(partial(_repodata, "repomd")),
     "repodata-primary": Target(partial(_repodata, "primary"), 2),
     "repodata-filelists": Target(partial(_repodata, "filelists")),
