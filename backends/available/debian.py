@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.backends.available.kinds import Loaded
 from pkgjail.backends.available.reading import Metadata, as_file, fault, first_packed, matching, parsing
 from pkgjail.backends.debian.relations import parse_group
-from pkgjail.model import text_path
+from pkgjail.model import raw_path, text_path
 from pkgjail.untrusted import FILE_LISTS
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _marked(data: bytes, line: bytes) -> Iterator[str]:
 
 def _downloads(data: bytes, packages: Collection[Package]) -> dict[str, int]:
     """The sizes of the packages' files in bytes, by key: libsolv does not read them here."""
-    wanted = {(one.name.encode(), one.version.encode()): one.key for one in packages}
+    wanted = {(raw_path(one.name), raw_path(one.version)): one.key for one in packages}
     names = {name for name, _ in wanted}
     found = {}
     for stanza in data.split(b"\n\n"):
@@ -206,7 +206,7 @@ def _contents(
     metadata: Metadata, lists: tuple[str, ...], packages: Collection[Package]
 ) -> dict[str, tuple[bytes, ...]]:
     """The files that Contents names for each of `packages`, by key; directories stand in no such list."""
-    keys = {package.name.encode(): package.key for package in packages}
+    keys = {raw_path(package.name): package.key for package in packages}
     found: dict[str, set[bytes]] = {key: set() for key in keys.values()}
     for path in lists:
         data = metadata.unpacked(path, FILE_LISTS)
