@@ -32,7 +32,7 @@ def elf_file(parts: Sequence[Part], *, kind: int = 3, debug: bool = False) -> by
     """An x86-64 file of segments, all of it mapped at 0.
 
     With `debug` it is as eu-strip(1) leaves a separate debug file: its headers as they were, a section
-    without bytes over each segment, other bytes in its place.
+    without bytes over each segment. In its place are other bytes, which may look like tags.
     """
     count = len(parts) + 1
     start = _HEADER.size + count * _SEGMENT.size
@@ -46,7 +46,6 @@ def elf_file(parts: Sequence[Part], *, kind: int = 3, debug: bool = False) -> by
     sections = b""
     if debug:
         sections = b"".join(_SECTION.pack(0, NOBITS, 2, offset, 0, 1, 0, 0, 1, 0) for offset in offsets)
-        content = b"\xff" * len(content)
     identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     sizes = (_HEADER.size, _SEGMENT.size, count, _SECTION.size, len(sections) // _SECTION.size, 0)
     header = _HEADER.pack(identity, kind, 62, 1, 0, _HEADER.size, size if debug else 0, 0, *sizes)
