@@ -172,11 +172,8 @@ def publish_baseline(key: str, baseline: Baseline) -> None:
 
     """
     public = baseline._replace(names={path: _listed(path, names) for path, names in baseline.names.items()})
-    with (
-        _opened_for_all(shared_place(os.geteuid())) as outer,
-        _opened_for_all("baselines", outer) as directory,
-    ):
-        keep_in(directory, key, _dump(public), mode=0o644)
+    with _opened_for_all(shared_place(os.geteuid())) as top, _opened_for_all("baselines", top) as shelf:
+        keep_in(shelf, key, _dump(public), mode=0o644)
 
 
 @contextlib.contextmanager
