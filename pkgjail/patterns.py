@@ -158,14 +158,14 @@ def bounded(regex: str) -> str:
 
     The same where there are too few wildcards to matter. Raises `_TooWildError`.
     """
-    pieces = _PIECES.findall(regex)
-    takes_slash = any(piece[0] == "[" and piece not in _WILD and re.match(piece, "/") for piece in pieces)
+    pieces = [_class(piece) if _is_class(piece) else piece for piece in _PIECES.findall(regex)]
+    takes_slash = any(_is_class(piece) and re.match(piece, "/") for piece in pieces)
     gaps = [index for index, piece in enumerate(pieces) if piece in {_ANYWHERE, _BETWEEN}]
     if takes_slash:
         # Where a '[...]' ends says not in which name it does, so no place is known to be the best.
         if len(gaps) + _stars(pieces) > _MOST_UNBOUNDED:
             raise _TooWildError
-        return regex
+        return "".join(pieces)
     if len(gaps) <= 1:
         return _with_bounded_names(pieces)
     # What stands before the first `**`, and each `**` with what follows it; the last one stays as it is.
@@ -173,6 +173,15 @@ def bounded(regex: str) -> str:
     parts = [pieces[start:end] for start, end in zip(cuts, cuts[1:])]
     first = "".join(map(_first_place, parts[:-1]))
     return _with_bounded_names(pieces[: gaps[0]]) + first + _with_bounded_names(parts[-1])
+
+
+def _is_class(piece: str) -> bool:
+    return piece[0] == "[" and piece not in _WILD
+
+
+def _class(piece: str) -> str:
+    """`[...]` with a bracket in it quoted: Python may give it a meaning one day, and warns of that."""
+    return "[" + piece[1:].replace("[", "\\[")
 
 
 def _first_place(pieces: list[str]) -> str:
