@@ -16,6 +16,7 @@ one, so `bounded` has the expression look for no other: without that `*a*a*a*a*`
 from __future__ import annotations
 
 import re
+import warnings
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ _PIECES = re.compile(
     | \[\^/\][*+]? | \[\^?\]?[^]]*\] | \\. | .""",
     re.VERBOSE | re.DOTALL,
 )
+# fnmatch(3)'s, within brackets: pathspec takes it for the characters that it is written with.
+_CLASS = re.compile(r"\[[^\]]*\[:[a-z]+:\]")
 _ANY, _STAR, _SOME = "[^/]", "[^/]*", "[^/]+"
 _WILD = (_ANY, _STAR, _SOME)
 _MOST_UNBOUNDED = 3  # `**` and `*`, with the `**` that is meant in front of a bare name
@@ -61,9 +64,11 @@ def check_pattern(text: str) -> str:
         return "it holds a NUL byte, which no path does"
     if len(text) > MOST_CHARACTERS:
         return f"it has more than {MOST_CHARACTERS} characters"
+    if _CLASS.search(text):
+        return "classes such as [:alpha:] are not known; write the characters, as a-z"
     try:
         regex, _ = _translate(text)
-        re.compile(regex or "")
+        _compile(regex or "")
     except _TooWildError:
         return (
             "it has too many '*' beside a '[...]' that takes a '/', as '[!a]' does; name what the brackets "
@@ -83,7 +88,7 @@ class Matcher:
             if fault := check_pattern(rule.pattern):
                 raise ValueError(f"{rule.origin}: {rule.pattern!r}: {fault}")
         translated = [(rule, *_translate(rule.pattern)) for rule in drops]
-        self._rules = tuple((rule, re.compile(regex or "(?!)"), drop) for rule, regex, drop in translated)
+        self._rules = tuple((rule, _compile(regex or "(?!)"), drop) for rule, regex, drop in translated)
         self._names_itself = _join(regex.pattern for _, regex, _ in self._rules).match
         self._verdicts: dict[str, Rule | None] = {"": None}
         self._met: set[Rule] = set()
@@ -158,14 +163,16 @@ def bounded(regex: str) -> str:
 
     The same where there are too few wildcards to matter. Raises `_TooWildError`.
     """
-    pieces = [_class(piece) if _is_class(piece) else piece for piece in _PIECES.findall(regex)]
-    takes_slash = any(_is_class(piece) and re.match(piece, "/") for piece in pieces)
+    pieces = _PIECES.findall(regex)
+    takes_slash = any(
+        piece[0] == "[" and piece not in _WILD and _compile(piece).match("/") for piece in pieces
+    )
     gaps = [index for index, piece in enumerate(pieces) if piece in {_ANYWHERE, _BETWEEN}]
     if takes_slash:
         # Where a '[...]' ends says not in which name it does, so no place is known to be the best.
         if len(gaps) + _stars(pieces) > _MOST_UNBOUNDED:
             raise _TooWildError
-        return "".join(pieces)
+        return regex
     if len(gaps) <= 1:
         return _with_bounded_names(pieces)
     # What stands before the first `**`, and each `**` with what follows it; the last one stays as it is.
@@ -173,15 +180,6 @@ def bounded(regex: str) -> str:
     parts = [pieces[start:end] for start, end in zip(cuts, cuts[1:])]
     first = "".join(map(_first_place, parts[:-1]))
     return _with_bounded_names(pieces[: gaps[0]]) + first + _with_bounded_names(parts[-1])
-
-
-def _is_class(piece: str) -> bool:
-    return piece[0] == "[" and piece not in _WILD
-
-
-def _class(piece: str) -> str:
-    """`[...]` with a bracket in it quoted: Python may give it a meaning one day, and warns of that."""
-    return "[" + piece[1:].replace("[", "\\[")
 
 
 def _first_place(pieces: list[str]) -> str:
@@ -263,4 +261,11 @@ def _join(regexes: Iterable[str]) -> re.Pattern[str]:
             rooted.append(source if source.startswith("^") else f"[^\n]*?(?:{source})")
     if anywhere:
         rooted.append(f"{_ANYWHERE}(?:{'|'.join(anywhere)})")
-    return re.compile("|".join(rooted) or "(?!)")
+    return _compile("|".join(rooted) or "(?!)")
+
+
+def _compile(regex: str) -> re.Pattern[str]:
+    """Without Python's warning of what it may take for operators one day, as in `[[a]` or `[+--z]`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(regex)
