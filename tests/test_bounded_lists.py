@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.environments.record import JOURNAL, RECORD, REMOVING
 from pkgjail.errors import ManifestError
 from pkgjail.manifest import parse_manifest, write_manifest
 from pkgjail.manifest.reader import _short_number
-from tests.bounded import pkgjail
+from pkgjail.scratch import scratch
+from pkgjail.spack.state import load_state
+from tests.bounded import REFUSED, pkgjail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,3 +216,66 @@ def test_numbers_are_short_on_every_python() -> None:
         _short_number("9" * 5000)
     with pytest.raises(ManifestError):
         parse_manifest(b'{"kind":"header","schema":' + b"9" * 5000 + b"}\n", "m")
+
+
+# --- what is kept beside an environment ----------------------------------------------------------------
+
+RECORDS = {"FIFO": "it is a FIFO", "sparse": "it has more than", "directory": "Is a directory"}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("name", [RECORD, JOURNAL, REMOVING])
+def test_records_of_environments(name: bytes, kind: str, tmp_path: Path) -> None:
+    """Protects who enters, or removes, what somebody else calls an environment."""
+    directory = tmp_path / "env"
+    directory.mkdir()
+    REFUSED[kind][0](directory / os.fsdecode(name))
+    for words, status in (("enter", 125), ("remove", 2)):
+        command = ["true"] if words == "enter" else []
+        done = pkgjail(words, "env", *command, cwd=tmp_path)
+        assert done.returncode == status, done
+        assert f"{os.fsdecode(name)}: {RECORDS[kind]}" in done.stderr
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_the_state_of_a_spack(kind: str, tmp_path: Path) -> None:
+    """Protects each of Spack's commands from waiting for what says which environment is active."""
+    (tmp_path / "opt/.pkgjail").mkdir(parents=True)
+    REFUSED[kind][0](tmp_path / "opt/.pkgjail/active.json")
+    with pytest.raises(ValueError, match=f"active.json: {RECORDS[kind]}.*; look at it, and delete it"):
+        load_state(str(tmp_path), {})
+
+
+# --- temporary directories -----------------------------------------------------------------------------
+
+
+def test_what_a_killed_reader_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects TMPDIR from copies of databases; what is in use, young, or another's stays."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    held = os.open(_left(tmp_path, "held"), os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    _left(tmp_path, "killed")
+    _left(tmp_path, "young", age=0)
+    _left(tmp_path, "open").chmod(0o755)
+    (_left(tmp_path, "deep") / "directory").mkdir()
+    (tmp_path / "pkgjail-rpm-link").symlink_to(_left(tmp_path, "target", age=0))
+    (tmp_path / "other").mkdir()
+    os.utime(tmp_path / "pkgjail-rpm-deep", (1, 1))
+    with scratch("rpm") as place:
+        assert os.listdir(place) == []
+        left = {path.name.removeprefix("pkgjail-rpm-") for path in tmp_path.iterdir()}
+    os.close(held)
+    assert left - {os.path.basename(place).removeprefix("pkgjail-rpm-")} == {
+        "held", "young", "open", "deep", "link", "target", "other",
+    }  # fmt: skip
+    assert not os.path.exists(place)
+
+
+def _left(place: Path, name: str, age: float = 1000) -> Path:
+    """A directory that a reader made `age` seconds ago."""
+    made = place / f"pkgjail-rpm-{name}"
+    made.mkdir(mode=0o700)
+    (made / "rpmdb.sqlite").write_text("x")
+    then = time.time() - age
+    os.utime(made, (then, then))
+    return made
