@@ -147,22 +147,27 @@ def read_named(path: str | os.PathLike[str], limit: int) -> bytes:
     if stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL_DEVICE:
         return b""
     if stat.S_ISFIFO(found.st_mode):
-        raise OSError(errno.EINVAL, "it is a FIFO; write to a file, or name '<(cat FIFO)' in a shell", name)
+        why = "it is a FIFO, and not a regular file; write to a file, or have the shell pass it: <(cat FIFO)"
+        raise OSError(errno.EINVAL, why, name)
     with opened_below(b"/", os.fsencode(name)) as opened:
         return read_descriptor(opened, name, limit)
 
 
 def read_descriptor(descriptor: int, name: str | bytes, limit: int) -> bytes:
     """All that `descriptor` gives. Raises `OSError` for more than `limit` bytes; `name` stands in it."""
-    size = os.fstat(descriptor).st_size
-    if size > limit:
-        raise too_large(name, limit)
     pieces, count = [], 0
-    while piece := os.read(descriptor, min(max(size + 1, _PIECE), limit + 1 - count)):
-        pieces.append(piece)
-        count += len(piece)
-        if count > limit:
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > limit:
             raise too_large(name, limit)
+        while piece := os.read(descriptor, min(max(size + 1, _PIECE), limit + 1 - count)):
+            pieces.append(piece)
+            count += len(piece)
+            if count > limit:
+                raise too_large(name, limit)
+    except OSError as error:
+        error.filename = name
+        raise
     return b"".join(pieces)
 
 

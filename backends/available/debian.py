@@ -26,6 +26,8 @@ _ARCHITECTURES = {
 # Neither a field, nor the continuation of one, nor empty.
 _BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)", re.MULTILINE)
 _STANZA = re.compile(rb"(?:[^\n]+\n)+")
+# libsolv calls itself for each, and ends the process where there are some ten thousand.
+_MOST_ALTERNATIVES = 2000
 _NEEDED = (b"Package", b"Version", b"Architecture")
 _ESSENTIAL = b"\nEssential: yes\n"
 _REQUIRED = b"\nPriority: required\n"  # Policy 2.5
@@ -143,6 +145,11 @@ def _check(path: str, data: bytes) -> int:
         raise fault(path, "neither a field nor the continuation of one", line=line)
     if data and not data.endswith(b"\n"):
         raise fault(path, "the file ends within a line", line=data.count(b"\n") + 1)
+    if data.count(b"|") > _MOST_ALTERNATIVES:
+        for match in _STANZA.finditer(data):
+            if match[0].count(b"|") > _MOST_ALTERNATIVES:
+                line = data.count(b"\n", 0, match.start()) + 1
+                raise fault(path, f"this stanza has more than {_MOST_ALTERNATIVES} alternatives", line=line)
     counts = {data.count(b"\n%s:" % name) + data.startswith(b"%s:" % name) for name in _NEEDED}
     stanzas = data.count(b"\n\n") + bool(data) - data.endswith(b"\n\n")
     if counts != {stanzas}:

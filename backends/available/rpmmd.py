@@ -35,6 +35,9 @@ _PATH = re.compile(rb"name=\"[^\"]*?(/[^\" )]+)")
 _LISTED = re.compile(rb"<file(?: [^<>]*)?>([^<]+)</file>")
 # A rich requirement that no packager writes; libsolv calls itself for each of its parentheses.
 _TOO_RICH = re.compile(rb"[\"'](?:\(|&)[^\"'<]{16384}")
+_LONGEST_TAG, _LONGEST_REMARK, _MOST_REMARKS = 1 << 18, 1 << 16, 10_000  # bytes, bytes, and how many
+_REMARK = re.compile(rb"<!--|<\?|<!\[CDATA\[")
+_ENDS = {b"<!--": b"-->", b"<?": b"?>", b"<![CDATA[": b"]]>"}
 _DIGESTS = {"sha": "sha1"}
 _KNOWN_DIGESTS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 # In these sets the first that a repository has is the base; of two that replace each other, either.
@@ -184,7 +187,7 @@ def _label(path: str) -> str:
 
 def _parts(path: str, data: bytes) -> dict[str, _Part]:
     """What repomd.xml names, by type. Raises `DatabaseError`."""
-    _refuse_entities(path, data)
+    _refuse_odd(path, data)
     with parsing(path):
         try:
             top = ET.fromstring(data)  # noqa: S314 - it has no entities of its own
@@ -214,17 +217,26 @@ def _parts(path: str, data: bytes) -> dict[str, _Part]:
     return found
 
 
-def _refuse_entities(path: str, data: bytes) -> None:
-    """Stop at a document type, which may declare entities that grow without end: no metadata has one.
+def _refuse_odd(path: str, data: bytes) -> None:
+    """Stop at XML that no metadata has, and that parsers take without end for.
 
-    UTF-16 would hide it from this search, and has zeros.
+    A document type may declare entities that grow; UTF-16 would hide it from this search, and has zeros. A
+    parser that is handed a piece at a time looks at a tag or comment from its beginning for each piece.
     """
-    found = next((mark for mark in (b"<!DOCTYPE", b"\0") if mark in data), None)
-    if found is not None:
-        what = "a byte 0" if found == b"\0" else "a document type"
-        raise fault(
-            path, f"it has {what}, which metadata has not", line=data.count(b"\n", 0, data.index(found)) + 1
-        )
+    for mark, what in ((b"<!DOCTYPE", "a document type"), (b"\0", "a byte 0")):
+        at = data.find(mark)
+        if at >= 0:
+            line = data.count(b"\n", 0, at) + 1
+            raise fault(path, f"it has {what}, which metadata has not", line=line)
+    if any(
+        data.find(b">", at, at + _LONGEST_TAG) < 0 for at in range(0, len(data) - _LONGEST_TAG, _LONGEST_TAG)
+    ):
+        raise fault(path, f"it has a tag of more than {_LONGEST_TAG} bytes")
+    for number, match in enumerate(_REMARK.finditer(data)):
+        end = data.find(_ENDS[match[0]], match.end(), match.end() + _LONGEST_REMARK)
+        if end < 0 or number == _MOST_REMARKS:
+            line = data.count(b"\n", 0, match.start()) + 1
+            raise fault(path, "it has comments that are too long, or too many", line=line)
 
 
 def _place(base: str, href: str) -> str:
@@ -244,7 +256,7 @@ def _part(metadata: Metadata, index: str, parts: _Parts, kind: str) -> bytes:
     if digest != part.digest:
         raise fault(part.path, f"its {part.algorithm} is not what {os.path.basename(index)} says")
     unpacked = unpack(part.path, data, METADATA if kind == "primary" else FILE_LISTS)
-    _refuse_entities(part.path, unpacked)
+    _refuse_odd(part.path, unpacked)
     if _TOO_RICH.search(unpacked):
         raise fault(part.path, "it has a requirement of more than 16,384 characters")
     return unpacked

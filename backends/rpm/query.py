@@ -170,8 +170,8 @@ def _limit(pid: int) -> None:
     for what, most in _LIMITS:
         with suppress(ProcessLookupError):  # it has ended
             soft, hard = resource.prlimit(pid, what)
-            lower = [one for one in (soft, hard, most) if one != resource.RLIM_INFINITY]
-            resource.prlimit(pid, what, (min(lower), min(lower)))
+            allowed = min(one for one in (soft, hard, most) if one != resource.RLIM_INFINITY)
+            resource.prlimit(pid, what, (allowed, hard))
 
 
 def _refuse_failure(root: Root, store: Store, status: int, words: bytes) -> None:
@@ -183,10 +183,10 @@ def _refuse_failure(root: Root, store: Store, status: int, words: bytes) -> None
     faults = [line for line in said if line.startswith("error:") or "invalid %_db_backend" in line]
     if not status and not faults:
         return
+    over = _OVER.get(-status, "")
     how = f"rpm was killed by signal {-status}" if status < 0 else "rpm failed"
-    how = _OVER.get(-status, how)
     why = "; ".join((faults or said)[:3]) or f"it ended with {status} and said nothing"
-    raise root.error(f"{text_path(store.file)}: {how}: {why}", _remedy(store))
+    raise root.error(f"{text_path(store.file)}: {over or f'{how}: {why}'}", _remedy(store))
 
 
 def _remedy(store: Store) -> str:

@@ -94,7 +94,10 @@ class Loader:
 
     def _with_included(self, source: Source, own: Whitelist, page: Page, trail: tuple[Source, ...]) -> Loaded:
         self._check_packages(own.packages.get(self.database.family, ()), page)
-        asked = [self.whitelist(entry.text, source.folder, page, entry.line, trail) for entry in own.include]
+        asked = [
+            None if page.is_full else self.whitelist(entry.text, source.folder, page, entry.line, trail)
+            for entry in own.include
+        ]
         included = [each for each in asked if each]
         loaded = Loaded(
             source=source,
