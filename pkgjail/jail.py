@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.choosing import choose, instead_of_binds, refuse_too_many
 from pkgjail.drift import hold_host
-from pkgjail.errors import DriftError, JailError
+from pkgjail.errors import DriftError
 from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, resolver
+from pkgjail.protected import protect, protected_places
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
 from pkgjail.sandbox.steps import assemble
@@ -125,6 +125,7 @@ class Jail:
         self._root = root
         self._reporter = reporter
         self._accepted: tuple[tuple[bytes, str], ...] = ()
+        self._told: set[bytes] = set()
         self.lasting = True
         _limits(options)  # what is no limit is refused before any work
         self.prepared = self._prepare()
@@ -153,15 +154,24 @@ class Jail:
         fields = account_fields()
         host_resolver = resolver() if options.network else None
         sources = tuple(bind_source(bind.source) for bind in options.binds)
-        _refuse_open_cache(options)
         held = hold_host(self._manifest, self._root, verify=options.verify, allow_drift=options.allow_drift)
         self._accepted = held.accepted
-        plan, choices = _plan(held.manifest, options, self._root)
+        plan, choices, shown = _plan(held.manifest, options, self._root)
+        self._tell(shown)
         states = {state for choice in choices for state in choice.observed}
         self.lasting = all(choice.lasting for choice in choices)
         watched = (*held.watched, *(states - set(held.watched)))
         environment = tuple(sorted(options.environment.items()))
         return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
+
+    def _tell(self, shown: tuple[bytes, ...]) -> None:
+        """Say once which paths of writable binds are read-only all the same."""
+        new = [text_path(path) for path in shown if path not in self._told]
+        self._told.update(shown)
+        if new:
+            self._reporter.warn(
+                f"shown read-only in the jail, as later runs are made from it: {', '.join(new)}"
+            )
 
 
 def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None] | None:
@@ -180,32 +190,20 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
         JailError: as `run_in_jail`.
 
     """
-    _refuse_open_cache(options)
     root = os.path.realpath(root)
     held = hold_host(manifest, root, verify=options.verify, allow_drift=options.allow_drift)
     return _plan(held.manifest, options, root)[0]
 
 
-def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> tuple[Plan, tuple[Choice, ...]]:
-    """The plan, and how it shows the host's directories."""
+def _plan(
+    manifest: Manifest, options: JailOptions, root: bytes
+) -> tuple[Plan, tuple[Choice, ...], tuple[bytes, ...]]:
+    """The plan, how it shows the host's directories, and what of its writable binds it shows read-only."""
     choices = choose(manifest, options, root, thorough=bool(options.verify))
     made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
     if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
         made[LOADER_CACHE] = loader_cache(manifest, made, root)
     plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead_of_binds(choices))
     refuse_too_many(plan)
-    return plan, choices
-
-
-def _refuse_open_cache(options: JailOptions) -> None:
-    """Refuse to let a command write to the cache: later jails are made from what lies there."""
-    caches = [bytes(place().resolve()) + b"/" for place in (cache_directory, tree_directory)]
-    for bind in filter(lambda bind: bind.writable, options.binds):
-        source = os.path.realpath(bind.source).rstrip(b"/") + b"/"
-        for cache in caches:
-            if cache.startswith(source) or source.startswith(cache):
-                raise JailError(
-                    f"cannot bind {text_path(bind.source)} writable: pkgjail's cache {text_path(cache[:-1])} "
-                    "lies there, and later jails are made from it; bind a directory further down, or set "
-                    "XDG_CACHE_HOME or XDG_RUNTIME_DIR to a place of its own"
-                )
+    plan, shown = protect(plan, protected_places(options))
+    return plan, choices, shown

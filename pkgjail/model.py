@@ -483,6 +483,9 @@ class JailOptions:
 
     `verify` says how closely the host is held against the manifest: "" its directories, "all" every
     entry, "hash" every file's content too. With `allow_drift` a host that differs is entered as it is.
+
+    `inputs` are files that later runs read again, the manifest above all: writable binds show them
+    read-only (see `pkgjail.protected`).
     """
 
     binds: tuple[UserBind, ...] = ()
@@ -493,3 +496,4 @@ class JailOptions:
     verify: str = ""
     allow_drift: bool = False
     limits: Limits = Limits()
+    inputs: tuple[bytes, ...] = ()

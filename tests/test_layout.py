@@ -34,7 +34,7 @@ ROWS = """
     patterns reporter cache names parallel
     probe seals layers
     policy graph files hashing manifest mounts trees masks whole backends explain
-    drift limiting loader choosing questions planned
+    drift limiting loader choosing questions planned protected
     api jail report
     export checking verifying
     environments
@@ -48,7 +48,7 @@ HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) f
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
 USERS_OF_THE_SANDBOX = {
     "choosing", "environments", "explain", "export", "jail", "limiting", "loader", "mounts", "prepared",
-    "probe", "whole",
+    "probe", "protected", "whole",
 }  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.

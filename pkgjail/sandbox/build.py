@@ -20,6 +20,7 @@ from pkgjail.sandbox.kernel import (
     SAFE,
     bind_step,
     devices,
+    one_mount_namespace,
     open_old,
     procfs,
     sysfs,
@@ -99,6 +100,7 @@ class _Builder:
             "Proc": procfs,
             "Sys": sysfs,
             "Devices": devices,
+            "OneMountNamespace": one_mount_namespace,
         }
 
     def build(self) -> None:

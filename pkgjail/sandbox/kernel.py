@@ -110,6 +110,15 @@ def procfs(path: bytes) -> None:
             _cover(OLD + b"/dev/null", path + b"/" + name)
 
 
+def one_mount_namespace() -> None:
+    """Carry out a `OneMountNamespace`; namespaces(7), on /proc/sys/user."""
+    place = b"/limits"  # in the base, which nobody sees
+    os.mkdir(place)
+    sc.mount(b"proc", place, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
+    write_setting(place + b"/sys/user/max_mnt_namespaces", b"0")
+    sc.umount2(place, sc.MNT_DETACH)
+
+
 def _cover(source: bytes, target: bytes) -> None:
     """Bind `source` over `target`, read-only; both are absolute paths of this mount namespace."""
     tree = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)

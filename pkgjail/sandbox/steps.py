@@ -124,9 +124,16 @@ class Bind(NamedTuple):
     writable: bool
 
 
+class OneMountNamespace(NamedTuple):
+    """Let the command make no mount namespace of its own; last, as no mount can be made after it.
+
+    In one that has let go of a mount point of the jail's, the name could be replaced all the same.
+    """
+
+
 Step = Union[
     Directory, Symlink, Content, HostFile, Overlay, Cover, MaskedOverlay, WholeDirectory, Seal, Proc, Sys,
-    Devices, Tmpfs, Bind,
+    Devices, Tmpfs, Bind, OneMountNamespace,
 ]  # fmt: skip
 
 
