@@ -16,7 +16,7 @@ from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
-from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, resolver
+from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, mounts_around, resolver
 from pkgjail.protected import protect, protected_places
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
@@ -154,6 +154,7 @@ class Jail:
         fields = account_fields()
         host_resolver = resolver() if options.network else None
         sources = tuple(bind_source(bind.source) for bind in options.binds)
+        mounts = mounts_around(os.path.realpath(bind.source) for bind in options.binds if bind.writable)
         held = hold_host(self._manifest, self._root, verify=options.verify, allow_drift=options.allow_drift)
         self._accepted = held.accepted
         plan, choices, shown = _plan(held.manifest, options, self._root)
@@ -162,7 +163,9 @@ class Jail:
         self.lasting = all(choice.lasting for choice in choices)
         watched = (*held.watched, *(states - set(held.watched)))
         environment = tuple(sorted(options.environment.items()))
-        return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
+        return Prepared(
+            assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver, mounts=mounts
+        )
 
     def _tell(self, shown: tuple[bytes, ...]) -> None:
         """Say once which paths of writable binds are read-only all the same."""

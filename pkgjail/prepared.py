@@ -14,6 +14,7 @@ import grp
 import marshal
 import os
 import pwd
+import sys
 
 from pkgjail.dirstate import changed, observe_settled
 from pkgjail.holding import hold, places_of, release
@@ -22,18 +23,20 @@ from pkgjail.sandbox.stage import StageError, run
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from pkgjail.sandbox.build import Program
     from pkgjail.sandbox.limits import Limits
 
 # Changes with what a kept jail is made of.
-_FORMAT = 2
+_FORMAT = 3
 _RESOLVER = "/etc/resolv.conf"
 _HERE = os.path.dirname(os.fsencode(__file__))
+# Which Python this is: its files are protected.
+_PYTHON = (sys.executable, sys.prefix, sys.base_prefix)
 # What of the environment decides where things lie and what a command gets without being asked for.
-_VARIABLES = ("HOME", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+_VARIABLES = ("HOME", "PYTHONPATH", "PYTHONUSERBASE", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 
 # The commands of the command line that run one in a jail.
 _VERBS = ("run", "enter")
@@ -51,9 +54,12 @@ class Prepared:
     named, binds above all (what was asked for, its real path, whether it is a directory), `account` what
     `account_fields` gives, `resolver` the host's resolv.conf(5), or None where it is not shown.
     `held` are directories, by their real paths, that nobody may remove meanwhile, besides the layers'.
+    `mounts` is what `mounts_around` gives for the sources of writable binds.
     """
 
-    __slots__ = ("account", "cwd", "environment", "held", "program", "resolver", "sources", "watched")
+    __slots__ = (
+        "account", "cwd", "environment", "held", "mounts", "program", "resolver", "sources", "watched",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record, without what makes one slow to import
         self,
@@ -65,6 +71,7 @@ class Prepared:
         account: tuple[int, int, str, str],
         resolver: bytes | None,
         held: tuple[bytes, ...] = (),
+        mounts: tuple[bytes, ...] = (),
     ) -> None:
         self.program = program
         self.environment = environment
@@ -74,6 +81,7 @@ class Prepared:
         self.account = account
         self.resolver = resolver
         self.held = held
+        self.mounts = mounts
 
     def run(self, argv: Sequence[str], *, terminal: bool = False, limits: Limits | None = None) -> int:
         """Run `argv` in this jail, within `limits`; its exit status.
@@ -100,7 +108,7 @@ class Prepared:
                 raise StaleError
         if self.account != account_fields() or (self.resolver is not None and self.resolver != resolver()):
             raise StaleError
-        if changed(self.watched):
+        if changed(self.watched) or self.mounts != mounts_around(_writable(self.program)):
             raise StaleError
 
 
@@ -108,6 +116,36 @@ def bind_source(asked: bytes) -> tuple[bytes, bytes, bool]:
     """What of a bind's source counts: the path, its real path, and whether that is a directory."""
     real = os.path.realpath(asked)
     return asked, real, os.path.isdir(real)
+
+
+def mounts_around(sources: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The mounts that real paths lie on or show: device, root and mount point, to be compared.
+
+    As proc_pid_mountinfo(5) has them. What a command may not change may come by a mount, too.
+    """
+    paths = tuple([_escaped(source).rstrip(b"/") + b"/" for source in sources])
+    if not paths:
+        return ()
+    found = []
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            fields = line.split(b" ", 5)[2:5]
+            point = fields[2].rstrip(b"/") + b"/"
+            if point.startswith(paths) or any(path.startswith(point) for path in paths):
+                found.append(b" ".join(fields))
+    return tuple(found)
+
+
+def _writable(program: Program) -> list[bytes]:
+    """The sources of the program's writable binds."""
+    return [step[2] for step in program[1] if step[0] == "Bind" and step[3]]
+
+
+def _escaped(path: bytes) -> bytes:
+    """A path as the kernel writes it in its table of mounts."""
+    for byte in (b"\\", b" ", b"\t", b"\n"):
+        path = path.replace(byte, b"\\%03o" % ord(byte))
+    return path
 
 
 def account_fields() -> tuple[int, int, str, str]:
@@ -168,7 +206,7 @@ def remember(
         return
     environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
     fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
-    record = (_FORMAT, words, os.getcwdb(), environment, _HERE, _own_files(), terminal, fields)
+    record = (_FORMAT, words, os.getcwdb(), environment, (_HERE, _PYTHON), _own_files(), terminal, fields)
     keep(_place(words), marshal.dumps(record))
 
 
@@ -180,7 +218,7 @@ def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
         if form != _FORMAT:
             return None
         _, kept_words, cwd, environment, here, own, terminal, fields = record
-        same = (kept_words, cwd, here) == (words, os.getcwdb(), _HERE)
+        same = (kept_words, cwd, here) == (words, os.getcwdb(), (_HERE, _PYTHON))
     except (OSError, EOFError, ValueError, TypeError, IndexError):
         return None
     if not same or any(os.environ.get(name) != value for name, value in environment.items()) or changed(own):

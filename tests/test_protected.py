@@ -380,3 +380,21 @@ def test_where_pythons_modules_come_from_stays_as_it_is(user: Caller, clone: Pat
     assert os.listdir(modules) == []
     refused = user.pkgjail("run", "--cwd", words[3], "--", "true", environment=variables, cwd=modules)
     assert "what pkgjail's Python imports from" in refused.stderr
+
+
+def test_a_mount_that_came_since_is_seen_the_short_way(user: Caller, base_manifest: Manifest) -> None:
+    """A kept jail knows the mounts that it was kept with; the cache may come by another."""
+    for name in ("cache", "work/sub dir", "work/other"):
+        (user.home / name).mkdir(parents=True)
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    for path, _, _ in os.walk(user.home):
+        os.chown(path, user.uid, user.uid)
+    run = f"{shlex.join(['/usr/bin/python3', '-m', 'pkgjail', 'run'])} --bind work:/srv/x m.jsonl -- true"
+    for mount, refused in (("cache", True), ("work/other", False)):
+        script = f"{run}; {run}; mount --bind {mount} 'work/sub dir'; {run}"
+        done = user.run(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script],
+            environment={"XDG_CACHE_HOME": str(user.home / "cache")},
+        )
+        assert done.returncode == (125 if refused else 0), done.stderr
+        assert done.stderr.count("later jails are made from it") == refused
