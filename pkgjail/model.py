@@ -484,8 +484,8 @@ class JailOptions:
     `verify` says how closely the host is held against the manifest: "" its directories, "all" every
     entry, "hash" every file's content too. With `allow_drift` a host that differs is entered as it is.
 
-    `inputs` are files that later runs read again, the manifest above all: writable binds show them
-    read-only (see `pkgjail.protected`).
+    `inputs` are files and directories that later runs read again, the manifest above all: writable binds
+    show them read-only (see `pkgjail.protected`).
     """
 
     binds: tuple[UserBind, ...] = ()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.errors import JailError
 from pkgjail.model import text_path
-from pkgjail.sandbox.steps import Bind, OneMountNamespace, Plan
+from pkgjail.sandbox.steps import Bind, KeptLink, OneMountNamespace, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -98,21 +98,27 @@ class _Source(NamedTuple):
 class _Found(NamedTuple):
     """Where a jail would show a name of a protected place: the paths inside and outside.
 
-    `why` is why it cannot be shown read-only, "" where it can.
+    The name may be that of a link which leads there. `why` is why it cannot be shown read-only, "" where
+    it can.
     """
 
     inside: bytes
     outside: bytes
     bind: Bind
-    place: Protected
+    is_link: bool
     why: str
+
+    def step(self) -> Bind | KeptLink:
+        """What shows it read-only."""
+        if self.is_link:
+            return KeptLink(self.inside, self.outside)
+        return Bind(self.inside, self.outside, writable=False)
 
 
 def protected_places(options: JailOptions) -> tuple[Protected, ...]:
     """What no jail of this process's may change: what `options` name, the user's cache, pkgjail, Python."""
     named = (
-        Protected(os.path.abspath(path), "the manifest or list", advice=_MOVE_IT, sole=True)
-        for path in options.inputs
+        Protected(os.path.abspath(path), "the input", advice=_MOVE_IT, sole=True) for path in options.inputs
     )
     return (*named, *_caches(), *_code())
 
@@ -140,12 +146,12 @@ def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes,
     for each in found:
         if each.why and each.inside not in outermost and not _is_below_any(each.inside, outermost):
             raise JailError(each.why)
-    more = {
+    more: dict[bytes, Bind | KeptLink] = {
         directory: Bind(directory, outside, writable=True)
         for each in outermost.values()
         for directory, outside in _between(each)
     }
-    more.update({path: Bind(path, each.outside, writable=False) for path, each in outermost.items()})
+    more.update({path: each.step() for path, each in outermost.items()})
     steps = _with_binds(plan.steps, more)
     return plan._replace(steps=steps), tuple(sorted({each.outside for each in outermost.values()}))
 
@@ -159,7 +165,8 @@ def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
     """
     steps = [Bind(bind.destination, os.path.realpath(bind.source), bind.writable) for bind in binds]
     for found in _look(steps, tuple(place._replace(shown=False) for place in places)):
-        raise JailError(found.why)
+        if found.why:
+            raise JailError(found.why)
 
 
 # --- the places ---------------------------------------------------------------------------------
@@ -187,13 +194,19 @@ def _code() -> Iterator[Protected]:
 
 def _python_directories() -> Iterator[str]:
     for prefix in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}:
-        if any(os.path.exists(os.path.join(prefix, mark)) for mark in _MARKS_OF_A_PYTHON):
-            yield prefix
-        elif os.path.normpath(prefix) not in _SHARED_PREFIXES:
-            yield from (os.path.join(prefix, name) for name in ("bin", "lib"))
+        yield from directories_of_python(prefix)
     yield os.path.dirname(os.path.abspath(os.__file__))
     if sys.executable:
         yield sys.executable
+
+
+def directories_of_python(prefix: str) -> tuple[str, ...]:
+    """Where all of the Python that is installed in `prefix` lies; none for one of the system's."""
+    if any(os.path.exists(os.path.join(prefix, mark)) for mark in _MARKS_OF_A_PYTHON):
+        return (prefix,)
+    if os.path.normpath(prefix) in _SHARED_PREFIXES:
+        return ()
+    return tuple(os.path.join(prefix, name) for name in ("bin", "lib"))
 
 
 def _module_directories() -> Iterator[str]:
@@ -267,16 +280,16 @@ def _meet(place: Protected, name: bytes, spot: _Spot, source: _Source, *, is_lin
         if place.made and not is_link:
             with contextlib.suppress(OSError):  # then it is refused
                 os.makedirs(name, mode=0o700, exist_ok=True)
-        refused = is_link or not place.shown or inside == source.bind.path or not os.path.lexists(name)
-        why = _refusal(place, name, source.bind, is_link=is_link) if refused else ""
-        return _Found(inside, outside, source.bind, place, why)
+        shown = place.shown and inside != source.bind.path and os.path.lexists(name)
+        why = "" if is_link or shown else _refusal(place, source.bind)
+        return _Found(inside, outside, source.bind, is_link, why)
     if is_link or not spot.above(source.spot):
         return None
     if not place.whole and not _is_package(place, spot.above(source.spot) or b""):
         return None
     own = source.outside == source.bind.source
     why = _refusal_within(place, source.bind) if own or not place.shown else ""
-    return _Found(source.inside, source.outside, source.bind, place, why)
+    return _Found(source.inside, source.outside, source.bind, is_link=False, why=why)
 
 
 def _is_package(place: Protected, inner: bytes) -> bool:
@@ -407,7 +420,7 @@ def _plain(field: bytes) -> bytes:
 # --- the plan, and words ------------------------------------------------------------------------
 
 
-def _with_binds(steps: Sequence[Step], more: dict[bytes, Bind]) -> tuple[Step, ...]:
+def _with_binds(steps: Sequence[Step], more: dict[bytes, Bind | KeptLink]) -> tuple[Step, ...]:
     """The steps with more binds, each before the first bind of a later path: what is above comes first.
 
     Without mount namespaces of the command's own, in which they would not hold.
@@ -422,17 +435,10 @@ def _with_binds(steps: Sequence[Step], more: dict[bytes, Bind]) -> tuple[Step, .
     return (*done, *(bind for _, bind in reversed(waiting)), OneMountNamespace())
 
 
-def _refusal(place: Protected, name: bytes, bind: Bind, *, is_link: bool) -> str:
-    doing = f"cannot bind {text_path(bind.source)} writable"
-    if is_link:
-        return (
-            f"{doing}: the link {text_path(name)} lies there, which leads to {place.noun} "
-            f"{text_path(os.path.realpath(place.path))}; {place.later} follow it; name that by its own path, "
-            f"or {place.advice}"
-        )
+def _refusal(place: Protected, bind: Bind) -> str:
     return (
-        f"{doing}: {place.noun} {text_path(place.path)} lies there, and {place.later} are made from it; "
-        f"{place.advice}"
+        f"cannot bind {text_path(bind.source)} writable: {place.noun} {text_path(place.path)} lies there, "
+        f"and {place.later} are made from it; {place.advice}"
     )
 
 

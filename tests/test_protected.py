@@ -152,38 +152,41 @@ def test_a_name_that_another_bind_covers_is_let_be(base_manifest: Manifest, proj
     assert (project.parent / "other" / "m.jsonl").read_text() == "mine\n"
 
 
-def _link(project: Path) -> None:
-    (project / "m.jsonl").symlink_to("ci/m.jsonl")
-
-
-def _linked_directory(project: Path) -> None:
-    (project / "ci").rename(project.parent / "ci")
-    (project / "ci").symlink_to("../ci")
-
-
-def _hard_link(project: Path) -> None:
-    os.link(project / "ci" / "m.jsonl", project / "other")
-
-
 @pytest.mark.parametrize(
-    ("change", "manifest", "why"),
+    ("links", "manifest"),
     [
-        pytest.param(_link, "m.jsonl", "the link .*/m.jsonl lies there", id="a link in the bind"),
-        pytest.param(
-            _linked_directory, "ci/m.jsonl", "the link .*/ci lies there", id="a link to its directory"
-        ),
-        pytest.param(_hard_link, "ci/m.jsonl", "has other names", id="a hard link"),
-        pytest.param(lambda _: None, "ci/none.jsonl", "lies there", id="what is not there yet"),
+        pytest.param({"project/m.jsonl": "ci/m.jsonl"}, "m.jsonl", id="to it, within the bind"),
+        pytest.param({"project/m.jsonl": "../far"}, "m.jsonl", id="to it, out of the bind"),
+        pytest.param({"project/to": "..", "link": "far"}, "to/link", id="to a directory, and on"),
+        pytest.param({"project/a": "b", "project/b": "../far"}, "a", id="to a link"),
+        pytest.param({"project/ci/a": "../../far"}, "ci/a", id="further down"),
     ],
 )
-def test_what_cannot_be_shown_read_only_is_refused(
-    base_manifest: Manifest, project: Path, change: object, manifest: str, why: str
+def test_a_link_to_a_manifest_leads_where_it_led(
+    base_manifest: Manifest, project: Path, links: dict[str, str], manifest: str
 ) -> None:
-    """A link cannot be a mount point, and whoever writes to another name writes to the file."""
-    assert callable(change)
-    change(project)
-    with pytest.raises(JailError, match=why):
-        prepare(base_manifest, _options(project, manifest=manifest))
+    """The next run follows it; it is not replaced, renamed, or its directory put aside."""
+    (project.parent / "far").write_text("the manifest")
+    for name, target in links.items():
+        (project.parent / name).symlink_to(target)
+    names = " ".join(name.partition("project/")[2] for name in links if "project/" in name)
+    script = f"for name in {names} ci; do mv $name old-$name; rm -rf $name; echo forged > $name; done; true"
+    jail = prepare_jail(base_manifest, _options(project, manifest=manifest))
+    assert jail.run(["sh", "-c", script]) == 0
+    assert (project / manifest).read_text() == "the manifest"
+
+
+def test_a_hard_link_is_refused(base_manifest: Manifest, project: Path) -> None:
+    """Whoever writes to another name writes to the file."""
+    os.link(project / "ci" / "m.jsonl", project / "other")
+    with pytest.raises(JailError, match="has other names"):
+        prepare(base_manifest, _options(project))
+
+
+def test_what_is_not_there_cannot_be_shown(base_manifest: Manifest, project: Path) -> None:
+    """The command could make it."""
+    with pytest.raises(JailError, match="lies there"):
+        prepare(base_manifest, _options(project, manifest="ci/none.jsonl"))
 
 
 def test_the_manifest_itself_is_not_bound_writable(base_manifest: Manifest, project: Path) -> None:

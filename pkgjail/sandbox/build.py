@@ -20,6 +20,7 @@ from pkgjail.sandbox.kernel import (
     SAFE,
     bind_step,
     devices,
+    kept_link,
     one_mount_namespace,
     open_old,
     procfs,
@@ -100,6 +101,7 @@ class _Builder:
             "Proc": procfs,
             "Sys": sysfs,
             "Devices": devices,
+            "KeptLink": kept_link,
             "OneMountNamespace": one_mount_namespace,
         }
 

@@ -124,6 +124,13 @@ class Bind(NamedTuple):
     writable: bool
 
 
+class KeptLink(NamedTuple):
+    """Mount the host's symbolic link `source` on itself at `path`, so that the name leads nowhere else."""
+
+    path: bytes
+    source: bytes
+
+
 class OneMountNamespace(NamedTuple):
     """Let the command make no mount namespace of its own; last, as no mount can be made after it.
 
@@ -133,7 +140,7 @@ class OneMountNamespace(NamedTuple):
 
 Step = Union[
     Directory, Symlink, Content, HostFile, Overlay, Cover, MaskedOverlay, WholeDirectory, Seal, Proc, Sys,
-    Devices, Tmpfs, Bind, OneMountNamespace,
+    Devices, Tmpfs, Bind, KeptLink, OneMountNamespace,
 ]  # fmt: skip
 
 

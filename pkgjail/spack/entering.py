@@ -12,8 +12,16 @@ from pkgjail.environments.again import enter_and_keep
 from pkgjail.environments.directory import read_head
 from pkgjail.environments.isolation import VARIABLE
 from pkgjail.model import JailOptions
+from pkgjail.protected import directories_of_python
 from pkgjail.spack import kept
-from pkgjail.spack.instance import binds_of, is_whole, links_of, make_directories, shows
+from pkgjail.spack.instance import (
+    binds_of,
+    is_whole,
+    links_of,
+    make_directories,
+    shows,
+)
+from pkgjail.spack.state import closed_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +55,7 @@ def enter(
 
     """
     make_directories(instance)
-    binds = binds_of(instance, [state.place])
+    binds = binds_of(instance)
     directory = os.fsencode(state.environment)
     here = os.getcwdb()
     shown = shows((*read_head(directory).binds, *binds), here)
@@ -55,6 +63,7 @@ def enter(
         binds=binds,
         cwd=here if shown else b"/",
         environment=variables_inside(os.environ, state, instance),
+        inputs=_inputs(state, instance),
     )
     terminal = kept.has_terminal()
     sys.stdout.flush()
@@ -69,6 +78,14 @@ def enter(
             return status
     words = kept.words_of(state, facts, argv)
     return enter_and_keep(directory, argv, options, words, watched=watched, terminal=terminal)
+
+
+def _inputs(state: State, instance: Instance) -> tuple[bytes, ...]:
+    """What nothing inside may change: what says what is active, and interpreters that run outside by it."""
+    prefixes = {os.path.dirname(os.path.dirname(python)) for python in (state.python, instance.python)}
+    pythons = [path for prefix in sorted(prefixes) for path in directories_of_python(prefix)]
+    found = [*closed_places(instance.root, os.environ), *filter(os.path.isdir, pythons)]
+    return tuple(map(os.fsencode, found))
 
 
 def variables_inside(variables: Mapping[str, str], state: State, instance: Instance) -> dict[str, str]:
