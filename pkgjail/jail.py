@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.cache import cache_directory, tree_directory
+from pkgjail.cache import tree_directory
 from pkgjail.choosing import choose, instead_of_binds, refuse_too_many
 from pkgjail.drift import Check, changes_since, compare_host
-from pkgjail.errors import DriftError, ExitDriftError, JailError
+from pkgjail.errors import DriftError, ExitDriftError
 from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
 from pkgjail.places import settle_runtime_directory
-from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, mounts_among, resolver
+from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, mounts_seen, resolver
 from pkgjail.probe import forget
+from pkgjail.protected import protect, protected_places
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
 from pkgjail.sandbox.steps import assemble
@@ -143,6 +144,7 @@ class Jail:
         self._root = root
         self._check = check
         self._accepted: tuple[tuple[bytes, str], ...] = ()
+        self._told: set[bytes] = set()
         self.lasting = True
         self._asked_again = False
         _limits(options)  # what is no limit is refused before any work
@@ -202,11 +204,13 @@ class Jail:
         sources = tuple(bind_source(bind.source) for bind in options.binds)
         if fault := settle_runtime_directory():
             self._check.reporter.warn(fault)
-        _refuse_open_cache(options)
-        mounts = mounts_among(self._root)
+        mounts = mounts_seen(
+            self._root, [os.path.realpath(bind.source) for bind in options.binds if bind.writable]
+        )
         host = compare_host(self._manifest, self._root, self._check)
         self._accepted = host.accepted
-        plan, choices = _plan(host.manifest, options, self._root)
+        plan, choices, shown = _plan(host.manifest, options, self._root)
+        self._tell(shown)
         states = {state for choice in choices for state in choice.observed}
         self.lasting = all(choice.lasting for choice in choices)
         return Prepared(
@@ -220,6 +224,15 @@ class Jail:
             account=fields,
             resolver=host_resolver,
         )
+
+    def _tell(self, shown: tuple[bytes, ...]) -> None:
+        """Say once which paths of writable binds are read-only all the same."""
+        new = [text_path(path) for path in shown if path not in self._told]
+        self._told.update(shown)
+        if new:
+            self._check.reporter.warn(
+                f"shown read-only in the jail, as later runs are made from it: {', '.join(new)}"
+            )
 
 
 def report_changes(  # noqa: PLR0913 - what, and by name how
@@ -256,7 +269,6 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
         JailError: as `run_in_jail`.
 
     """
-    _refuse_open_cache(options)
     root = os.path.realpath(root)
     host = compare_host(manifest, root, Check(verify=options.verify, allow_drift=options.allow_drift))
     return _plan(host.manifest, options, root)[0]
@@ -283,14 +295,17 @@ def content_at_entry(
     return {path: made.get(path, b"") for path in names}
 
 
-def _plan(manifest: Manifest, options: JailOptions, root: bytes) -> tuple[Plan, tuple[Choice, ...]]:
-    """The plan, and how it shows the host's directories."""
+def _plan(
+    manifest: Manifest, options: JailOptions, root: bytes
+) -> tuple[Plan, tuple[Choice, ...], tuple[bytes, ...]]:
+    """The plan, how it shows the host's directories, and what of its writable binds it shows read-only."""
     choices = choose(manifest, options, root, thorough=bool(options.verify))
     instead = instead_of_binds(choices)
     made = _made_at_entry(manifest, options, root, lambda: instead)
     plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead)
     refuse_too_many(plan)
-    return plan, choices
+    plan, shown = protect(plan, protected_places(options))
+    return plan, choices, shown
 
 
 def _made_at_entry(
@@ -301,17 +316,3 @@ def _made_at_entry(
     if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
         made[LOADER_CACHE] = loader_cache(manifest, made, root, instead)
     return made
-
-
-def _refuse_open_cache(options: JailOptions) -> None:
-    """Refuse to let a command write to the cache: later jails are made from what lies there."""
-    caches = [bytes(place().resolve()) + b"/" for place in (cache_directory, tree_directory)]
-    for bind in filter(lambda bind: bind.writable, options.binds):
-        source = os.path.realpath(bind.source).rstrip(b"/") + b"/"
-        for cache in caches:
-            if cache.startswith(source) or source.startswith(cache):
-                raise JailError(
-                    f"cannot bind {text_path(bind.source)} writable: pkgjail's cache {text_path(cache[:-1])} "
-                    "lies there, and later jails are made from it; bind a directory further down, or set "
-                    "XDG_CACHE_HOME or XDG_RUNTIME_DIR to a place of its own"
-                )

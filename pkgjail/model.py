@@ -489,6 +489,9 @@ class JailOptions:
     `verify` says how closely the host is compared with the manifest: "" what may have changed since it was
     last compared, "all" every entry, "hash" every file's content too. With `allow_drift` a host that differs
     is entered as it is. With `strict_exit` entries that changed while the command ran are an error.
+
+    `inputs` are files and directories that later runs read again, the manifest above all: writable binds
+    show them read-only (see `pkgjail.protected`).
     """
 
     binds: tuple[UserBind, ...] = ()
@@ -500,3 +503,4 @@ class JailOptions:
     allow_drift: bool = False
     strict_exit: bool = False
     limits: Limits = Limits()
+    inputs: tuple[bytes, ...] = ()

@@ -14,6 +14,7 @@ import grp
 import marshal
 import os
 import pwd
+import sys
 
 from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled
 from pkgjail.holding import Watch, hold, places_of, release
@@ -23,7 +24,7 @@ from pkgjail.situation import situation
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from pkgjail.sandbox.build import Program
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 _FORMAT = 3
 _RESOLVER = "/etc/resolv.conf"
 _HERE = os.path.dirname(os.fsencode(__file__))
+# Which Python this is: its files are protected.
+_PYTHON = (sys.executable, sys.prefix, sys.base_prefix)
 # What of the environment decides where things lie and what a command gets without being asked for.
-_VARIABLES = ("HOME", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+_VARIABLES = ("HOME", "PYTHONPATH", "PYTHONUSERBASE", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 
 # The commands of the command line that run one in a jail.
 _VERBS = ("run", "enter")
@@ -49,8 +52,8 @@ class Prepared:
 
     `program`, `environment` and `cwd` are as `pkgjail.sandbox.stage.run` takes them. The rest must
     still be so at entry: `host` are states as of `pkgjail.dirstate.observe` of what the host shows in the
-    jail, `watched` those of what else has a part in it, `mounts` the mount points among the host's files,
-    `sources` what the user named, binds above all (what was asked for, its real path, whether it is a
+    jail, `watched` those of what else has a part in it, `mounts` what `mounts_seen`
+    gives, `sources` what the user named, binds above all (what was asked for, its real path, whether it is a
     directory), `account` what `account_fields` gives, `resolver` the host's resolv.conf(5), or None where it
     is not shown. `held` are directories, by their real paths, that nobody may remove meanwhile, besides the
     layers'.
@@ -128,7 +131,9 @@ class Prepared:
                 raise StaleError
         if self.account != account_fields() or (self.resolver is not None and self.resolver != resolver()):
             raise StaleError
-        if self.host_changed() or changed(self.watched) or self.mounts != mounts_among(self.program[0]):
+        writable = [step[2] for step in self.program[1] if step[0] == "Bind" and step[3]]
+        mounts = mounts_seen(self.program[0], writable)
+        if self.host_changed() or changed(self.watched) or self.mounts != mounts:
             raise StaleError
 
     def host_changed(self) -> bool:
@@ -136,16 +141,45 @@ class Prepared:
         return bool(changed(self.host))
 
 
-def mounts_among(root: bytes) -> tuple[bytes, ...]:
-    """The mount points below the real path `root`, in those parts whose names do not come and go."""
+def mounts_seen(root: bytes, writable: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The mounts that have a part in a jail: among the host's files, and around writable binds' sources.
+
+    All are real paths. Mounts in variable parts of the host, which come and go, are left out below `root`.
+    """
     start = len(root.rstrip(b"/"))
-    return tuple([point for point in mounts_below(root) if not is_variable(point[start:])])
+    among = [point for point in mounts_below(root) if not is_variable(point[start:])]
+    return (*among, *mounts_around(writable))
 
 
 def bind_source(asked: bytes) -> tuple[bytes, bytes, bool]:
     """What of a bind's source counts: the path, its real path, and whether that is a directory."""
     real = os.path.realpath(asked)
     return asked, real, os.path.isdir(real)
+
+
+def mounts_around(sources: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The mounts that real paths lie on or show: device, root and mount point, to be compared.
+
+    As proc_pid_mountinfo(5) has them. What a command may not change may come by a mount, too.
+    """
+    paths = tuple([_escaped(source).rstrip(b"/") + b"/" for source in sources])
+    if not paths:
+        return ()
+    found = []
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            fields = line.split(b" ", 5)[2:5]
+            point = fields[2].rstrip(b"/") + b"/"
+            if point.startswith(paths) or any(path.startswith(point) for path in paths):
+                found.append(b" ".join(fields))
+    return tuple(found)
+
+
+def _escaped(path: bytes) -> bytes:
+    """A path as the kernel writes it in its table of mounts."""
+    for byte in (b"\\", b" ", b"\t", b"\n"):
+        path = path.replace(byte, b"\\%03o" % ord(byte))
+    return path
 
 
 def account_fields() -> tuple[int, int, str, str]:
@@ -214,7 +248,8 @@ def remember(
     fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
     # A process that may do more may have a jail that is closed better.
     may = situation()
-    record = (_FORMAT, words, os.getcwdb(), environment, _HERE, may, _own_files(), terminal, fields)
+    here = (_HERE, _PYTHON)
+    record = (_FORMAT, words, os.getcwdb(), environment, here, may, _own_files(), terminal, fields)
     keep(_place(words), marshal.dumps(record))
 
 
@@ -226,7 +261,7 @@ def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
         if form != _FORMAT:
             return None
         _, kept_words, cwd, environment, here, may, own, terminal, fields = record
-        same = (kept_words, cwd, here, may) == (words, os.getcwdb(), _HERE, situation())
+        same = (kept_words, cwd, here, may) == (words, os.getcwdb(), (_HERE, _PYTHON), situation())
     except (OSError, EOFError, ValueError, TypeError, IndexError):
         return None
     if not same or any(os.environ.get(name) != value for name, value in environment.items()) or changed(own):

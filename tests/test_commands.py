@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.commands import VERBS, main, make_parsers
+from pkgjail.commands.run import UsageError, parse_bind
 from pkgjail.manifest import read_manifest, write_manifest
+from pkgjail.model import UserBind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -434,6 +436,55 @@ def test_binds_and_cwd(
     )
     assert capfd.readouterr().out == f"datadata{tmp_path}\n"
     assert (tmp_path / "new").read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "bound"),
+    [
+        ("--bind", "/a", ("/a", "/a", True)),
+        ("--bind", "/a:/b/../c", ("/a", "/c", True)),
+        ("--bind", "/a:/b:ro", ("/a", "/b", False)),
+        ("--bind", "/a:/b:rw", ("/a", "/b", True)),
+        ("--bind", "/a::ro", ("/a", "/a", False)),
+        ("--ro-bind", "/a:/b", ("/a", "/b", False)),
+        ("--ro-bind", "/a:/b:ro", ("/a", "/b", False)),
+        ("--bind", r"/a\:b:/c\:ro", ("/a:b", "/c:ro", True)),
+        ("--bind", r"/a\\:/b\c", ("/a\\", r"/b\c", True)),
+        ("--bind", "/a\\", ("/a\\", "/a\\", True)),
+        ("--ro-bind", "/a:/b:rw", "it says rw"),
+        ("--bind", "/a:/b:z", "there is no option 'z'; the options are ro and rw"),
+        ("--bind", "/a:/b:ro:", "write SRC, SRC:DST or SRC:DST:OPTION"),
+        ("--bind", "/a:ro", "with an absolute path for DST"),
+        ("--bind", ":/b", "write SRC"),
+        ("--bind", "", "write SRC"),
+    ],
+)
+def test_what_a_bind_says(option: str, text: str, bound: tuple[str, str, bool] | str) -> None:
+    """What stands behind the second colon is understood or refused: never a part of a path."""
+    if isinstance(bound, str):
+        with pytest.raises(UsageError, match=bound):
+            parse_bind(text, writable=option == "--bind")
+        return
+    source, destination, writable = bound
+    expected = UserBind(source=source.encode(), destination=destination.encode(), writable=writable)
+    assert parse_bind(text, writable=option == "--bind") == expected
+
+
+@pytest.mark.parametrize("verb", ["run", "build"])
+def test_every_verb_knows_read_only_binds(
+    verb: str, manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--bind DIR:/data:ro` is read-only at once, and in an environment that remembers it."""
+    (tmp_path / "data").mkdir()
+    words = ["--bind", f"{tmp_path}/data:/data:ro", str(manifest)]
+    command = ["--", "sh", "-c", "touch /data/new"]
+    if verb == "build":
+        assert main(["build", *words, str(tmp_path / "env")]) == 0
+        assert main(["enter", str(tmp_path / "env"), *command]) != 0
+    else:
+        assert main(["run", *words, *command]) != 0
+    assert "Read-only file system" in capfd.readouterr().err
+    assert main(["run", "--bind", f"{tmp_path}/data:/data:ro,z", str(manifest), *command]) == 125
 
 
 def test_a_reader_that_closes_early_is_no_error(caller: Caller) -> None:

@@ -35,7 +35,7 @@ ROWS = """
     patterns reporter cache names parallel untrusted scratch
     probe baseline layers unpacking
     policy graph files hashing manifest mounts trees masks whole backends explain
-    drift limiting loader choosing questions planned
+    drift limiting loader choosing questions planned protected
     api jail report
     export checking verifying
     environments
@@ -49,7 +49,7 @@ HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) f
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
 USERS_OF_THE_SANDBOX = {
     "choosing", "environments", "explain", "export", "jail", "limiting", "loader", "mounts", "prepared",
-    "probe", "untrusted", "whole",
+    "probe", "protected", "untrusted", "whole",
 }  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.

@@ -44,6 +44,8 @@ _TEXTS: dict[str, Any] = {
     "description": _DESCRIPTION,
     "epilog": _EPILOG,
 }
+# What may stand behind the second colon of a bind.
+_BIND_OPTIONS = ("", "ro", "rw")
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
 
@@ -127,8 +129,9 @@ def add_sight_options(parser: argparse.ArgumentParser) -> None:
         "--bind",
         action="append",
         default=[],
-        metavar="SRC[:DST]",
-        help="show a directory or file of the host in the jail, writable (may be repeated)",
+        metavar="SRC[:DST[:ro]]",
+        help="show a directory or file of the host in the jail, writable unless ro is said (may be "
+        "repeated); a colon in a path is written \\:",
     )
     parser.add_argument(
         "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"
@@ -256,13 +259,26 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
         allow_drift=arguments.allow_drift,
         strict_exit=arguments.strict_exit,
         limits=limits_of(arguments),
+        inputs=_inputs(arguments),
     )
+
+
+def _inputs(arguments: argparse.Namespace) -> tuple[bytes, ...]:
+    """The files that say which jail: the manifest, or the lists in its place; none for an environment."""
+    name: str | None = getattr(arguments, "manifest", None)
+    if name is None:
+        return ()
+    if not _is_whitelist(name):
+        return (os.path.abspath(os.fsencode(name)),)
+    from pkgjail.policy import list_files
+
+    return list_files([name], arguments.blacklist)
 
 
 def named_binds(arguments: argparse.Namespace) -> list[UserBind]:
     """The binds that `add_sight_options` names."""
-    binds = [_bind(text, writable=True) for text in arguments.bind]
-    return binds + [_bind(text, writable=False) for text in arguments.ro_bind]
+    binds = [parse_bind(text, writable=True) for text in arguments.bind]
+    return binds + [parse_bind(text, writable=False) for text in arguments.ro_bind]
 
 
 def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
@@ -270,16 +286,54 @@ def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
     return dict(filter(None, map(_variable, arguments.env)))
 
 
-def _bind(text: str, *, writable: bool) -> UserBind:
-    """`SRC[:DST]`; the source may be relative and is where it is on the host by default."""
+def parse_bind(text: str, *, writable: bool) -> UserBind:
+    r"""`SRC[:DST[:OPTION]]`; the source may be relative and is where it is on the host by default.
+
+    OPTION is `ro` or `rw`; without one `writable` counts. In a path `\:` is a colon and `\\` a
+    backslash; any other backslash is itself.
+
+    Raises:
+        UsageError: it is something else, or asks for a writable bind where none may be.
+
+    """
     from pkgjail.model import UserBind
 
-    source, _, destination = text.partition(":")
-    if not source or (destination and not destination.startswith("/")):
-        raise UsageError(f"cannot bind {text!r}: write SRC or SRC:DST, with an absolute path for DST")
+    parts = _parts(text)
+    source, destination, option = (*parts, "", "")[:3]
+    if (
+        len(parts) > len(("SRC", "DST", "OPTION"))
+        or not source
+        or (destination and not destination.startswith("/"))
+    ):
+        raise UsageError(
+            f"cannot bind {text!r}: write SRC, SRC:DST or SRC:DST:OPTION, with an absolute path for DST, and "
+            "\\: for a colon in a path"
+        )
+    if option not in _BIND_OPTIONS:
+        raise UsageError(
+            f"cannot bind {text!r}: there is no option {option!r}; the options are ro and rw, and a colon in "
+            "a path is written \\:"
+        )
+    if option == "rw" and not writable:
+        raise UsageError(f"cannot bind {text!r} read-only: it says rw; use --bind, or leave rw out")
     absolute = os.path.abspath(os.fsencode(source))
     place = os.path.normpath(os.fsencode(destination)) if destination else absolute
-    return UserBind(source=absolute, destination=place, writable=writable)
+    return UserBind(source=absolute, destination=place, writable=writable and option != "ro")
+
+
+def _parts(text: str) -> list[str]:
+    """The words between colons; a backslash keeps a colon, or another backslash, in a word."""
+    parts = [""]
+    letters = iter(text)
+    for letter in letters:
+        if letter == ":":
+            parts.append("")
+        elif letter == "\\":
+            following = next(letters, "")
+            parts[-1] += following if following in (":", "\\") else letter + following
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _variable(text: str) -> tuple[str, str] | None:

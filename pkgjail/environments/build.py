@@ -10,12 +10,14 @@ from pkgjail.environments import pieces
 from pkgjail.environments.builder import Built, holding, started
 from pkgjail.environments.copied import drops_bits
 from pkgjail.environments.copying import sync_filesystem
+from pkgjail.environments.directory import split
 from pkgjail.environments.record import FORMS, MANIFEST, Head
 from pkgjail.environments.sources import Sources, refuse_unreadable
 from pkgjail.errors import BuildDriftError, DriftError, InputError, Problem
 from pkgjail.jail import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.model import JailOptions, text_path
+from pkgjail.protected import protected_environment, refuse_open
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
@@ -57,12 +59,14 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
     Raises:
         InputError: the directory cannot be used.
         DriftError: files are not as the manifest says; all of them are told.
+        JailError: a writable bind would show the environment, or lie in it.
         PkgjailError: there is no room, or files that are to be copied may not be read. As with every
             other failure, nothing is left of the environment.
         OSError: something cannot be read or written.
 
     """
     root = os.path.realpath(root)
+    refuse_open(binds, [protected_environment(b"/".join(split(directory)))])
     changes = _looked_at(manifest, form, root)
     content = {} if changes or form == "host" else content_at_entry(manifest, root, _AS_IT_IS)
     data = dump_manifest(manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,11 @@ from pkgjail.environments.copied import copied_manifest
 from pkgjail.environments.directory import lock, opened, read_file, read_head, whole_record
 from pkgjail.environments.looking import tampered
 from pkgjail.environments.record import MANIFEST, TREE
-from pkgjail.errors import JailError, SurpriseError
+from pkgjail.errors import SurpriseError
 from pkgjail.jail import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.model import JailOptions, text_path
+from pkgjail.protected import protected_environment, refuse_open
 from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def jail_in(place: Place, options: JailOptions, reporter: Reporter = SILENT) -> 
     whole = whole_record(place)
     manifest = _manifest(place, whole)
     merged = _merged(whole.head, options)
-    _refuse_open_tree(place, merged)
+    refuse_open(merged.binds, [protected_environment(place.path)])
     if whole.head.form == "copy":
         # The tree was just compared with the environment's record, so no digest needs to be.
         tree = place.path + b"/" + TREE
@@ -127,18 +127,6 @@ def _merged(head: Head, options: JailOptions) -> JailOptions:
         network=head.network and options.network,
         environment={**default_environment(), **head.variables, **options.environment},
     )
-
-
-def _refuse_open_tree(place: Place, options: JailOptions) -> None:
-    """Refuse to let a command write to the environment: later entries are made from what lies there."""
-    here = place.path + b"/"
-    for bind in filter(lambda bind: bind.writable, options.binds):
-        source = os.path.realpath(bind.source).rstrip(b"/") + b"/"
-        if here.startswith(source) or source.startswith(here):
-            raise JailError(
-                f"cannot bind {text_path(bind.source)} writable: the environment {text_path(place.path)} "
-                "lies there, and later entries are made from it; bind a directory further down"
-            )
 
 
 def read_built_manifest(directory: bytes) -> Manifest:

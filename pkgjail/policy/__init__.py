@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.errors import PolicyError
 from pkgjail.model import Policy
-from pkgjail.policy.lists import BLACKLIST, WHITELIST
+from pkgjail.policy.lists import BLACKLIST, WHITELIST, Page, find
 from pkgjail.policy.loader import Loader, first, widest
+from pkgjail.policy.whitelist import read_whitelist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pkgjail.model import PackageNames, Rule
-    from pkgjail.policy.lists import Entry, Page
+    from pkgjail.policy.lists import Entry
 
 
 def shipped_whitelists() -> tuple[str, ...]:
@@ -73,6 +75,31 @@ def load_policy(
         recommends=first(recommends, widest(each.recommends for each in stated)) is True,
         essential=first(essential, widest(each.essential for each in stated)) is not False,
     )
+
+
+def list_files(whitelists: Sequence[str], blacklists: Sequence[str] = ()) -> tuple[bytes, ...]:
+    """The files that `load_policy` reads for these lists, by absolute paths; shipped ones are left out.
+
+    What cannot be read is left out too, and so is what it would name.
+    """
+    files: dict[bytes, None] = {}
+    waiting = [(WHITELIST, name, Path()) for name in whitelists]
+    waiting += [(BLACKLIST, name, Path()) for name in blacklists]
+    while waiting:
+        kind, name, folder = waiting.pop()
+        try:
+            source = find(kind, name, folder)
+            path = os.path.abspath(str(source.location))
+            if source.folder is None or os.fsencode(path) in files:
+                continue
+            own = read_whitelist(source.read(), "", Page("")) if kind is WHITELIST else None
+        except ValueError:
+            continue
+        files[os.fsencode(path)] = None
+        if own is not None:
+            waiting += [(WHITELIST, entry.text, source.folder) for entry in own.include]
+            waiting += [(BLACKLIST, entry.text, source.folder) for entry in own.blacklists]
+    return tuple(sorted(files))
 
 
 def policy_digest(policy: Policy) -> str:

@@ -20,6 +20,8 @@ from pkgjail.sandbox.kernel import (
     SAFE,
     bind_step,
     devices,
+    kept_link,
+    one_mount_namespace,
     open_old,
     procfs,
     sysfs,
@@ -99,6 +101,8 @@ class _Builder:
             "Proc": procfs,
             "Sys": sysfs,
             "Devices": devices,
+            "KeptLink": kept_link,
+            "OneMountNamespace": one_mount_namespace,
         }
 
     def build(self) -> None:

@@ -145,6 +145,23 @@ def _bind(source: bytes, path: bytes, attributes: int) -> None:
         os.close(descriptor)
 
 
+def kept_link(path: bytes, source: bytes) -> None:
+    """Carry out a `KeptLink`: only a descriptor names a link itself."""
+    inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory, _, name = source.rpartition(b"/")
+    above = open_old(directory or b"/")
+    flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_SYMLINK_NOFOLLOW
+    try:
+        tree = sc.open_tree(above, name, flags)
+        sc.mount_setattr(tree, b"", SAFE | sc.MOUNT_ATTR_RDONLY)
+        place = sc.openat2(inside, path[1:], os.O_PATH | os.O_NOFOLLOW, NO_SYMLINKS | sc.RESOLVE_BENEATH)
+        sc.move_mount(tree, place, b"")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    for descriptor in (place, tree, above, inside):
+        os.close(descriptor)
+
+
 def procfs(path: bytes) -> None:
     """Carry out a `Proc`."""
     path = NEW + path
@@ -179,6 +196,15 @@ def _cover_proc_of_root(top: bytes) -> None:
                 _cover(entry.path, entry.path)
     if os.path.isdir(top + b"/tty/driver"):  # statistics of serial lines, by which keys can be told
         _cover(_empty(), top + b"/tty/driver")
+
+
+def one_mount_namespace() -> None:
+    """Carry out a `OneMountNamespace`; namespaces(7), on /proc/sys/user."""
+    place = b"/limits"  # in the base, which nobody sees
+    os.mkdir(place)
+    sc.mount(b"proc", place, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
+    write_setting(place + b"/sys/user/max_mnt_namespaces", b"0")
+    sc.umount2(place, sc.MNT_DETACH)
 
 
 def _cover(source: bytes, target: bytes) -> None:

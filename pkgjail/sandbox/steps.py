@@ -124,9 +124,23 @@ class Bind(NamedTuple):
     writable: bool
 
 
+class KeptLink(NamedTuple):
+    """Mount the host's symbolic link `source` on itself at `path`, so that the name leads nowhere else."""
+
+    path: bytes
+    source: bytes
+
+
+class OneMountNamespace(NamedTuple):
+    """Let the command make no mount namespace of its own; last, as no mount can be made after it.
+
+    In one that has let go of a mount point of the jail's, the name could be replaced all the same.
+    """
+
+
 Step = Union[
     Directory, Symlink, Content, HostFile, Overlay, Cover, MaskedOverlay, WholeDirectory, Seal, Proc, Sys,
-    Devices, Tmpfs, Bind,
+    Devices, Tmpfs, Bind, KeptLink, OneMountNamespace,
 ]  # fmt: skip
 
 

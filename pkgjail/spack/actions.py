@@ -15,6 +15,7 @@ from pkgjail.environments.remove import remove_environment
 from pkgjail.errors import CommandError, InputError, JailError, PkgjailError, Problem
 from pkgjail.inside import is_isolated
 from pkgjail.model import JailOptions, record
+from pkgjail.protected import protected_environment, refuse_open
 from pkgjail.reporter import SILENT
 from pkgjail.spack.entering import variables_inside
 from pkgjail.spack.instance import binds_of, make_directories
@@ -22,7 +23,7 @@ from pkgjail.spack.knowing import remember
 from pkgjail.spack.state import State, drop_state, load_state, save_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pkgjail.environments.remove import Removed
     from pkgjail.model import Manifest, UserBind
@@ -163,19 +164,23 @@ def refuse_inside(doing: str) -> None:
 
 def _refuse_open(path: str, instance: Instance) -> None:
     """Refuse a directory that commands inside could write to."""
-    real = os.path.realpath(path) + "/"
-    for bind in filter(lambda bind: bind.writable, binds_of(instance)):
-        other = os.path.realpath(os.fsdecode(bind.source)).rstrip("/") + "/"
-        if real.startswith(other) or other.startswith(real):
-            raise InputError(
-                [
-                    Problem(
-                        "",
-                        f"cannot build {path}: Spack writes to {other[:-1]}, so what runs inside could "
-                        "change the environment; name a directory elsewhere",
-                    )
-                ]
-            )
+    environment = protected_environment(os.fsencode(path))
+    for bind in binds_of(instance):
+        with _telling_spack(path, os.path.realpath(os.fsdecode(bind.source))):
+            refuse_open([bind], [environment])
+
+
+@contextlib.contextmanager
+def _telling_spack(path: str, place: str) -> Iterator[None]:
+    """Tell by what a bind is there, which nobody asked for."""
+    try:
+        yield
+    except JailError as error:
+        why = (
+            f"cannot build {path}: Spack writes to {place}, so what runs inside could change the "
+            "environment; name a directory elsewhere"
+        )
+        raise InputError([Problem("", why)]) from error
 
 
 def _try(state: State, instance: Instance) -> None:

@@ -67,7 +67,11 @@ def _add_building(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no-network", action="store_true", help="no network inside but a loopback")
     group.add_argument(
-        "--bind", action="append", default=[], metavar="SRC[:DST]", help="show a directory, writable"
+        "--bind",
+        action="append",
+        default=[],
+        metavar="SRC[:DST[:ro]]",
+        help="show a directory, writable unless ro is said",
     )
     group.add_argument(
         "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"

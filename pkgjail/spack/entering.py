@@ -15,8 +15,16 @@ from pkgjail.environments.enter import report_changes_in
 from pkgjail.environments.isolation import VARIABLE
 from pkgjail.errors import PkgjailError
 from pkgjail.model import JailOptions
+from pkgjail.protected import directories_of_python
 from pkgjail.spack import kept
-from pkgjail.spack.instance import binds_of, is_whole, links_of, make_directories, shows
+from pkgjail.spack.instance import (
+    binds_of,
+    is_whole,
+    links_of,
+    make_directories,
+    shows,
+)
+from pkgjail.spack.state import closed_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +58,7 @@ def enter(
 
     """
     make_directories(instance)
-    binds = binds_of(instance, [state.place])
+    binds = binds_of(instance)
     directory = os.fsencode(state.environment)
     here = os.getcwdb()
     shown = shows((*read_head(directory).binds, *binds), here)
@@ -58,6 +66,7 @@ def enter(
         binds=binds,
         cwd=here if shown else b"/",
         environment=variables_inside(os.environ, state, instance),
+        inputs=_inputs(state, instance),
     )
     terminal = kept.has_terminal()
     sys.stdout.flush()
@@ -84,6 +93,14 @@ def warn_of_changes(state: State, status: int) -> None:
         report_changes_in(os.fsencode(state.environment), status, strict=False, reporter=reporter)
     except (PkgjailError, OSError) as error:
         reporter.warn(f"cannot say whether the host changed while the command ran: {error}")
+
+
+def _inputs(state: State, instance: Instance) -> tuple[bytes, ...]:
+    """What nothing inside may change: what says what is active, and interpreters that run outside by it."""
+    prefixes = {os.path.dirname(os.path.dirname(python)) for python in (state.python, instance.python)}
+    pythons = [path for prefix in sorted(prefixes) for path in directories_of_python(prefix)]
+    found = [*closed_places(instance.root, os.environ), *filter(os.path.isdir, pythons)]
+    return tuple(map(os.fsencode, found))
 
 
 def variables_inside(variables: Mapping[str, str], state: State, instance: Instance) -> dict[str, str]:

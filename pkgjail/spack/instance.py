@@ -66,19 +66,18 @@ def make_directories(instance: Instance) -> None:
             os.makedirs(path, exist_ok=True)
 
 
-def binds_of(instance: Instance, read_only: Iterable[str] = ()) -> tuple[UserBind, ...]:
+def binds_of(instance: Instance) -> tuple[UserBind, ...]:
     """What shows the Spack in a jail where it is on the host.
 
     A directory below another of the same sort needs no bind of its own. Links within are followed:
-    what they lead to is bound too. `read_only` are those that nothing inside may change.
+    what they lead to is bound too.
     """
     writable = _outermost(filter(_is_ours, instance.writable))
     readable = _outermost(path for path in instance.readable if _is_ours(path) and not _is_system(path))
     readable = [path for path in readable if not _is_below(path, writable)]
-    sealed = [path for path in map(os.path.realpath, read_only) if os.path.isdir(path)]
     return tuple(
         UserBind(source=os.fsencode(path), destination=os.fsencode(path), writable=may_write)
-        for paths, may_write in ((writable, True), (readable, False), (sealed, False))
+        for paths, may_write in ((writable, True), (readable, False))
         for path in paths
     )
 

@@ -1,8 +1,8 @@
 """Which environment is active for a Spack: a small file in Spack's own root.
 
 There every process finds it, whatever its variables say: cron's too. Where the root is another
-user's, the file is where Spack keeps this user's caches. What is read at the start of each Spack
-command is here, so it imports little.
+user's, the file is where Spack keeps this user's caches. No command inside may write to either place.
+What is read at the start of each Spack command is here, so it imports little.
 """
 
 from __future__ import annotations
@@ -50,10 +50,29 @@ def _of_user(variables: Mapping[str, str]) -> str:
     return os.path.join(cache, "pkgjail")
 
 
+def closed_places(root: str, variables: Mapping[str, str]) -> tuple[str, ...]:
+    """The directories that no command inside may write to: what is there says what is active.
+
+    Those that are not there are made, for what is not there cannot be shown read-only. Left out are those
+    in a directory of another user's where this one may make none; nor may a command inside.
+    """
+    found = []
+    for place in (places(root, variables)[0], _of_user(variables)):
+        with contextlib.suppress(OSError):
+            os.makedirs(place, exist_ok=True)
+        above = place
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if above == place or os.lstat(above).st_uid == os.geteuid():
+            found.append(place)
+    return tuple(found)
+
+
 def _likely(root: str, variables: Mapping[str, str]) -> tuple[str, ...]:
     """Those of `places` that may be there, the one that counts first."""
-    if os.path.isdir(_of_user(variables)):
-        return places(root, variables)[::-1]
+    with contextlib.suppress(OSError):
+        if os.listdir(_of_user(variables)):
+            return places(root, variables)[::-1]
     return (os.path.join(os.path.realpath(root), *_IN_ROOT),)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.conftest import SPACK_ROOT, SYSTEM_PYTHON
-from tests.spack.interpreter import declared_entry_points, make_python
+from tests.spack.interpreter import make_python
 from tests.spack.standin import make_standin
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def spack(user: Caller, library: Path) -> Spack:
         shutil.copytree(SPACK_ROOT, root, symlinks=True)
     else:
         make_standin(root)
-    python = make_python(user.home / "python", library, declared_entry_points())
+    python = make_python(user.home / "python", library)
     (user.home / "python.toml").write_text(WHITELIST)
     if user.uid != os.geteuid():
         subprocess.run(["chown", "-R", "-h", f"{user.uid}:{user.uid}", user.home], check=True)

@@ -20,7 +20,7 @@ def declared_entry_points() -> dict[str, list[str]]:
     raise AssertionError
 
 
-def make_python(place: Path, library: Path, groups: dict[str, list[str]]) -> Path:
+def make_python(place: Path, library: Path, groups: dict[str, list[str]] | None = None) -> Path:
     """A virtual environment of the distribution's Python with pkgjail and its entry points in it."""
     subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", place], check=True)
     (site,) = place.glob("lib/python3*/site-packages")
@@ -28,6 +28,7 @@ def make_python(place: Path, library: Path, groups: dict[str, list[str]]) -> Pat
     information = site / "pkgjail-0.1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pkgjail\nVersion: 0.1.0\n")
+    groups = groups or declared_entry_points()
     lines = [line for group, points in groups.items() for line in (f"[{group}]", *points)]
     (information / "entry_points.txt").write_text("\n".join(lines) + "\n")
     for point in groups["console_scripts"]:

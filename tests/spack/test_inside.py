@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.spack import state
 from pkgjail.spack.hook import extension_paths
 from tests.conftest import SYSTEM_PYTHON
 from tests.terminals import INTERRUPT, SUSPEND, shell
@@ -106,6 +107,77 @@ print(sorted(os.listdir(os.environ["HOME"])), os.getcwd())
         str(["written", "written", closed, closed]),
         f"['cache', 'elsewhere', 'python', 'spack'] {spack.root}",
     ], told.stderr
+
+
+_FORGE = """
+import os, shutil
+def attempt(function, *words):
+    try:
+        function(*words)
+    except OSError:
+        pass
+def write(path):
+    with open(path, "w") as file:
+        file.write({forged!r})
+for place in {places!r}:
+    above = os.path.dirname(place)
+    attempt(write, os.path.join(place, "active.json"))
+    attempt(shutil.rmtree, place)
+    attempt(os.rename, place, place + ".old")
+    attempt(os.rename, above, above + ".old")
+    attempt(os.makedirs, place)
+    attempt(write, os.path.join(place, "active.json"))
+    attempt(os.rename, {environment!r}, {environment!r} + ".old")
+"""
+
+
+@pytest.mark.parametrize("kept", ["in Spack's root", "in the user's cache"])
+@pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
+def test_what_says_what_is_active_is_closed_wherever_it_is(spack: Spack, kept: str, hook: str) -> None:
+    """A command inside can neither lead later ones outside nor to an environment of its own making."""
+    spack.build()
+    places = state.places(str(spack.root), spack.variables())
+    record = Path(places[0]) / "active.json"
+    forged = json.dumps({**json.loads(record.read_text()), "environment": "/forged", "removing": True})
+    if kept == "in the user's cache":
+        Path(places[1]).mkdir(parents=True)
+        record = record.rename(Path(places[1]) / "active.json")
+        for path in (record, record.parent, record.parent.parent):
+            os.chown(path, spack.user.uid, spack.user.uid)
+    before = record.read_bytes()
+    hooked = {} if hook == "entry point" else spack.wrapped()
+    # A build's own directories, by the names that they have there.
+    code = _FORGE.format(forged=forged, places=places, environment=spack.environment)
+    for _ in range(2):  # the long way, then the short one
+        done = spack("python", "-c", f"exec({code!r})", environment=hooked)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert record.read_bytes() == before
+    found = [os.path.join(path, "active.json") for path in places]
+    assert [path for path in found if os.path.exists(path)] == [str(record)]
+    after = spack("python", "-c", WHERE, environment=hooked)
+    assert (after.returncode, after.stdout, after.stderr) == (0, "pkgjail\n", "")
+    assert spack("jail", "--status").stdout.startswith(f"outside; active: {spack.environment}\n")
+
+
+def test_the_interpreter_that_runs_outside_is_closed(spack: Spack) -> None:
+    """`spack jail`, and Spack itself until the hook is called, run by it; also where Spack may write."""
+    inside = spack.root / "venv"
+    spack.python.parent.parent.rename(inside)
+    moved = spack._replace(python=inside / "bin" / "python")
+    for script in (inside / "bin").glob("pkgjail*"):
+        script.write_text(script.read_text().replace(str(spack.python.parent), str(inside / "bin")))
+    moved.build()
+    code = f"""
+import os
+def attempt(function, *words):
+    try:
+        return function(*words)
+    except OSError as error:
+        return error.strerror
+print(attempt(os.rename, {str(inside)!r}, {f"{inside}.old"!r}), attempt(open, {str(inside / "bin/x")!r}, "w"))
+"""
+    done = moved("python", "-c", f"exec({code!r})")
+    assert done.stdout == "Device or resource busy Read-only file system\n", done.stderr
 
 
 def test_what_the_configuration_names_is_seen(spack: Spack) -> None:

@@ -68,7 +68,7 @@ def instance(root: Path, **fields: tuple[str, ...]) -> Instance:
 
 def test_binds_are_the_outermost_directories_and_what_links_lead_to(tmp_path: Path) -> None:
     """The host's own directories are the manifest's to decide; what is not there is not bound."""
-    for name in ("root/etc", "scratch/opt", "venv/lib", "root/state"):
+    for name in ("root/etc", "scratch/opt", "venv/lib"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "root" / "opt").symlink_to(tmp_path / "scratch" / "opt")
     one = instance(
@@ -89,13 +89,10 @@ def test_binds_are_the_outermost_directories_and_what_links_lead_to(tmp_path: Pa
             f"{tmp_path}/root/etc",
         ),
     )
-    assert [
-        (os.fsdecode(bind.source), bind.writable) for bind in binds_of(one, [f"{tmp_path}/root/state"])
-    ] == [
+    assert [(os.fsdecode(bind.source), bind.writable) for bind in binds_of(one)] == [
         (f"{tmp_path}/root", True),
         (f"{tmp_path}/scratch/opt", True),
         (f"{tmp_path}/venv", False),
-        (f"{tmp_path}/root/state", False),
     ]
 
 

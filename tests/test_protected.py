@@ -1,0 +1,403 @@
+"""What later runs are made from cannot be changed by a command, however a writable bind shows it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.environments.build import build_environment
+from pkgjail.errors import JailError
+from pkgjail.jail import default_environment, prepare, prepare_jail
+from pkgjail.manifest import write_manifest
+from pkgjail.model import JailOptions, UserBind
+from pkgjail.policy import list_files
+from pkgjail.protected import Protected, protect
+from pkgjail.sandbox.steps import Bind, OneMountNamespace, Plan
+from tests.spack.interpreter import make_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pkgjail.model import Manifest
+    from tests.conftest import Caller
+
+# Replaces `ci/m.jsonl` from a mount namespace that has let go of all of the jail's mounts.
+_BY_A_NAMESPACE = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+held = os.open("ci", os.O_RDONLY | os.O_DIRECTORY)
+user, group = os.geteuid(), os.getegid()
+call("unshare", 0x10000000 | 0x00020000)
+for name, line in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+    with open("/proc/self/" + name, "w") as file:
+        file.write(line)
+call("mount", b"none", b"/", None, 0x44000, None)
+call("mount", b"none", b"/tmp", b"tmpfs", 0, None)
+os.mkdir("/tmp/old")
+os.chdir("/tmp")
+call("syscall", 155, b".", b"old")
+call("umount2", b"/old", 2)
+os.unlink("m.jsonl", dir_fd=held)
+os.close(os.open("m.jsonl", os.O_CREAT | os.O_WRONLY, dir_fd=held))
+"""
+
+
+class Reporter:
+    """Remembers warnings."""
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def warn(self, message: str) -> None:
+        """Remember it."""
+        self.warned.append(message)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory with a manifest further down."""
+    (tmp_path / "project" / "ci").mkdir(parents=True)
+    (tmp_path / "project" / "ci" / "m.jsonl").write_text("the manifest")
+    return tmp_path / "project"
+
+
+def _options(project: Path, *binds: UserBind, manifest: str = "ci/m.jsonl") -> JailOptions:
+    bind = UserBind(source=bytes(project), destination=b"/srv/project", writable=True)
+    return JailOptions(
+        binds=(bind, *binds),
+        cwd=b"/srv/project",
+        environment=default_environment(),
+        inputs=(bytes(project / manifest),),
+    )
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("echo forged > ci/m.jsonl", id="written to"),
+        pytest.param("rm -f ci/m.jsonl; echo forged > ci/m.jsonl", id="deleted and made anew"),
+        pytest.param("echo forged > ci/new; mv -f ci/new ci/m.jsonl", id="renamed over"),
+        pytest.param("chmod 666 ci/m.jsonl && echo forged > ci/m.jsonl", id="its mode changed"),
+        pytest.param("ln ci/m.jsonl ci/other && echo forged > ci/other", id="by a hard link"),
+        pytest.param("mv ci old; mkdir ci; echo forged > ci/m.jsonl", id="its directory put aside"),
+        pytest.param("mv ci/m.jsonl old; echo forged > ci/m.jsonl", id="itself put aside"),
+        pytest.param(f"python3 -c {shlex.quote(_BY_A_NAMESPACE)}", id="by a namespace"),
+    ],
+)
+def test_a_manifest_in_a_writable_bind_stays_as_it_is(
+    user: Caller, spack_manifest: Manifest, script: str
+) -> None:
+    """The next run, outside, shows what it lists; what is beside it can be written to."""
+    place = user.home / "project" / "ci"
+    place.mkdir(parents=True)
+    write_manifest(spack_manifest, place / "m.jsonl")
+    for path in (place.parent, place, place / "m.jsonl"):
+        os.chown(path, user.uid, user.uid)
+    before, content = (place / "m.jsonl").stat(), (place / "m.jsonl").read_bytes()
+    command = ["sh", "-c", f"({script}) 2>/dev/null; echo built > ci/built"]
+    done = user.pkgjail("run", "--cwd", "ci/m.jsonl", "--", *command, cwd=place.parent)
+    assert done.returncode == 0, done.stderr
+    after = (place / "m.jsonl").stat()
+    assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
+    assert (place / "m.jsonl").read_bytes() == content
+    assert (place / "built").read_text() == "built\n"
+
+
+def test_what_is_shown_read_only_is_said_once(base_manifest: Manifest, project: Path) -> None:
+    """Whoever wonders why a build cannot write there has been told."""
+    reporter = Reporter()
+    jail = prepare_jail(base_manifest, _options(project), reporter=reporter)
+    assert [jail.run(["true"]), jail.run(["true"])] == [0, 0]
+    path = project / "ci" / "m.jsonl"
+    assert reporter.warned == [f"shown read-only in the jail, as later runs are made from it: {path}"]
+
+
+def test_what_lies_elsewhere_needs_no_mount(base_manifest: Manifest, project: Path, tmp_path: Path) -> None:
+    """Nor is anything taken from a jail that has nothing of the kind."""
+    (tmp_path / "m.jsonl").touch()
+    options = _options(project, manifest="../m.jsonl")
+    assert not _is_closed(prepare(base_manifest, options))
+    read_only = UserBind(source=bytes(tmp_path), destination=b"/srv/project", writable=False)
+    only = JailOptions(binds=(read_only,), inputs=(bytes(tmp_path / "m.jsonl"),))
+    assert not _is_closed(prepare(base_manifest, only))
+
+
+def _is_closed(plan: Plan) -> bool:
+    return any(isinstance(step, OneMountNamespace) for step in plan.steps)
+
+
+def test_a_read_only_bind_further_down_stays_on_top(base_manifest: Manifest, project: Path) -> None:
+    """The directories that become mount points do not cover what the user asked for."""
+    (project / "ci" / "data").mkdir()
+    closed = UserBind(source=bytes(project / "ci/data"), destination=b"/srv/project/ci/data", writable=False)
+    jail = prepare_jail(base_manifest, _options(project, closed))
+    assert jail.run(["sh", "-c", "touch ci/new && ! touch ci/data/new && ! touch ci/m.jsonl"]) == 0
+
+
+def test_a_name_that_another_bind_covers_is_let_be(base_manifest: Manifest, project: Path) -> None:
+    """Where the jail shows something else there, that is what it shows."""
+    (project.parent / "other").mkdir()
+    other = UserBind(source=bytes(project.parent / "other"), destination=b"/srv/project/ci", writable=True)
+    jail = prepare_jail(base_manifest, _options(project, other))
+    assert jail.run(["sh", "-c", "echo mine > ci/m.jsonl"]) == 0
+    assert (project.parent / "other" / "m.jsonl").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("links", "manifest"),
+    [
+        pytest.param({"project/m.jsonl": "ci/m.jsonl"}, "m.jsonl", id="to it, within the bind"),
+        pytest.param({"project/m.jsonl": "../far"}, "m.jsonl", id="to it, out of the bind"),
+        pytest.param({"project/to": "..", "link": "far"}, "to/link", id="to a directory, and on"),
+        pytest.param({"project/a": "b", "project/b": "../far"}, "a", id="to a link"),
+        pytest.param({"project/ci/a": "../../far"}, "ci/a", id="further down"),
+    ],
+)
+def test_a_link_to_a_manifest_leads_where_it_led(
+    base_manifest: Manifest, project: Path, links: dict[str, str], manifest: str
+) -> None:
+    """The next run follows it; it is not replaced, renamed, or its directory put aside."""
+    (project.parent / "far").write_text("the manifest")
+    for name, target in links.items():
+        (project.parent / name).symlink_to(target)
+    names = " ".join(name.partition("project/")[2] for name in links if "project/" in name)
+    script = f"for name in {names} ci; do mv $name old-$name; rm -rf $name; echo forged > $name; done; true"
+    jail = prepare_jail(base_manifest, _options(project, manifest=manifest))
+    assert jail.run(["sh", "-c", script]) == 0
+    assert (project / manifest).read_text() == "the manifest"
+
+
+def test_a_hard_link_is_refused(base_manifest: Manifest, project: Path) -> None:
+    """Whoever writes to another name writes to the file."""
+    os.link(project / "ci" / "m.jsonl", project / "other")
+    with pytest.raises(JailError, match="has other names"):
+        prepare(base_manifest, _options(project))
+
+
+def test_what_is_not_there_cannot_be_shown(base_manifest: Manifest, project: Path) -> None:
+    """The command could make it."""
+    with pytest.raises(JailError, match="lies there"):
+        prepare(base_manifest, _options(project, manifest="ci/none.jsonl"))
+
+
+def test_the_manifest_itself_is_not_bound_writable(base_manifest: Manifest, project: Path) -> None:
+    """By whatever name it is asked for."""
+    (project.parent / "link").symlink_to("project/ci/m.jsonl")
+    for source in (project / "ci" / "m.jsonl", project.parent / "link"):
+        bind = UserBind(source=bytes(source), destination=b"/srv/m", writable=True)
+        options = JailOptions(binds=(bind,), inputs=(bytes(project / "ci/m.jsonl"),))
+        with pytest.raises(JailError, match="lies there, and later runs are made from it"):
+            prepare(base_manifest, options)
+
+
+def test_an_environment_is_not_built_with_a_bind_that_opens_it(
+    base_manifest: Manifest, tmp_path: Path
+) -> None:
+    """Every entry would be refused."""
+    bind = UserBind(source=bytes(tmp_path), destination=b"/srv", writable=True)
+    with pytest.raises(JailError, match="later entries are made from it"):
+        build_environment(base_manifest, bytes(tmp_path / "env"), binds=(bind,))
+    assert os.listdir(tmp_path) == []
+
+
+# --- by other mounts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mount", "bound", "refused"),
+    [
+        pytest.param("true", "home/cache", True, id="by its own name"),
+        pytest.param("mount --bind home mnt", "mnt", True, id="the directory above it, mounted elsewhere"),
+        pytest.param("mount --bind home mnt", "mnt/cache/pkgjail", True, id="itself, mounted elsewhere"),
+        pytest.param("mount --bind home/cache mnt/sub", "mnt", True, id="it is mounted below the bind"),
+        pytest.param("mount --bind home/cache/pkgjail mnt", "mnt", True, id="it is mounted at the bind"),
+        pytest.param("mount --bind mnt home/cache", "home", True, id="a mount covers the old one"),
+        pytest.param("mount --bind home mnt", "mnt/sub", False, id="a directory beside it"),
+        pytest.param(
+            "mount -t tmpfs none home/sub", "home/sub", False, id="another filesystem, which has the path"
+        ),
+    ],
+)
+def test_the_cache_is_found_by_whatever_mount(
+    user: Caller, base_manifest: Manifest, mount: str, bound: str, *, refused: bool
+) -> None:
+    """Names differ and the directory is the same: it is compared, and not its path."""
+    for name in ("home/cache/pkgjail", "home/sub", "mnt/sub"):
+        (user.home / name).mkdir(parents=True)
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    script = f"{mount}; exec {shlex.join(['/usr/bin/python3', '-m', 'pkgjail', 'run'])}"
+    script += f" --bind {bound}:/srv/x m.jsonl -- true"
+    for path, _, _ in os.walk(user.home):
+        os.chown(path, user.uid, user.uid)
+    done = user.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script],
+        environment={"XDG_CACHE_HOME": str(user.home / "home" / "cache")},
+    )
+    assert done.returncode == (125 if refused else 0), done.stderr
+    assert ("later jails are made from it" in done.stderr) == refused
+
+
+def test_a_mount_below_a_bind_that_shows_a_protected_directory_is_read_only(tmp_path: Path) -> None:
+    """What is found in the bind by two names is shown read-only at both."""
+    steps = (Bind(b"/srv", bytes(tmp_path), writable=True),)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    plan = Plan(root=b"/", steps=steps, network=True, hostname="pkgjail")
+    place = Protected(bytes(tmp_path / "a" / "b"), "it")
+    done, shown = protect(plan, [place])
+    assert done.steps == (
+        *steps,
+        Bind(b"/srv/a", bytes(tmp_path / "a"), writable=True),
+        Bind(b"/srv/a/b", bytes(tmp_path / "a" / "b"), writable=False),
+        OneMountNamespace(),
+    )
+    assert shown == (place.path,)
+
+
+# --- by the command line ------------------------------------------------------------------------
+
+
+def test_a_project_with_its_manifest_is_built_as_before(anyone: Caller, base_manifest: Manifest) -> None:
+    """The usual way to work; told at the first entry, and held at the next, which is short, too."""
+    project = anyone.home / "project"
+    project.mkdir()
+    os.chown(project, anyone.uid, anyone.uid)
+    write_manifest(base_manifest, project / "m.jsonl")
+    os.chown(project / "m.jsonl", anyone.uid, anyone.uid)
+    before = (project / "m.jsonl").read_bytes()
+    words = ["run", "--cwd", "m.jsonl", "--", "sh", "-c"]
+    for told in (True, False):
+        done = anyone.pkgjail(*words, "echo '#' > m.jsonl; rm -f m.jsonl; echo built > built", cwd=project)
+        assert done.returncode == 0
+        said = f"shown read-only in the jail, as later runs are made from it: {project}/m.jsonl\n"
+        assert (said in done.stderr) == told
+        assert "cannot create m.jsonl: Read-only file system" in done.stderr
+        assert (project / "m.jsonl").read_bytes() == before
+        assert (project / "built").read_text() == "built\n"
+
+
+def test_lists_in_a_writable_bind_stay_as_they_are(user: Caller) -> None:
+    """Those in the manifest's place, what they include and the blacklists by path."""
+    texts = {
+        "site.toml": 'include = ["base", "more/more.toml"]\n[options]\nblacklists = ["mine.ignore"]\n',
+        "more/more.toml": "[files]\ninclude = ['/etc/none']\n",
+        "mine.ignore": "/usr/share/man/\n",
+        "given.ignore": "/usr/share/doc/\n",
+    }
+    (user.home / "more").mkdir()
+    for name, text in texts.items():
+        (user.home / name).write_text(text)
+        os.chown(user.home / name, user.uid, user.uid)
+    os.chown(user.home / "more", user.uid, user.uid)
+    script = (
+        f"for name in {' '.join(texts)}; do echo '# forged' >> $name; rm -f $name; done; rm -rf more; true"
+    )
+    words = ["run", "--cwd", "--blacklist", "./given.ignore", "./site.toml", "--", "sh", "-c", script]
+    done = user.pkgjail(*words)
+    assert done.returncode == 0, done.stderr
+    assert {name: (user.home / name).read_text() for name in texts} == texts
+
+
+def test_the_files_of_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shipped lists, what cannot be read and what stands twice are left out."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text('include = ["b.toml", "base", "none.toml"]\n')
+    (tmp_path / "b.toml").write_text('include = ["a.toml"]\n[options]\nblacklists = ["c.ignore", "docs"]\n')
+    (tmp_path / "c.ignore").touch()
+    names = [bytes(tmp_path / name) for name in ("a.toml", "b.toml", "c.ignore")]
+    assert list_files(["a.toml", "base", "unknown"], ["docs"]) == tuple(names)
+
+
+@pytest.fixture
+def clone(user: Caller, library: Path, base_manifest: Manifest) -> Path:
+    """A project of the user's with the virtual environment that pkgjail is in, and a manifest beside it."""
+    project = user.home / "project"
+    project.mkdir()
+    make_python(project / ".venv", library)
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    for path, directories, files in os.walk(user.home):
+        for name in (path, *(os.path.join(path, each) for each in (*directories, *files))):
+            os.chown(name, user.uid, user.uid, follow_symlinks=False)
+    return project
+
+
+def _by_its_own_python(user: Caller, clone: Path, *words: str, cwd: Path) -> tuple[int, str]:
+    done = user.run([clone / ".venv/bin/pkgjail", "run", *words], environment={"PYTHONPATH": ""}, cwd=cwd)
+    return done.returncode, done.stderr
+
+
+def test_the_virtual_environment_in_a_writable_bind_stays_as_it_is(user: Caller, clone: Path) -> None:
+    """What is put there runs outside, whenever Python starts."""
+    script = "touch built; echo 'import os' > .venv/x.pth; mv .venv old; touch .venv/bin/new"
+    status, told = _by_its_own_python(
+        user, clone, "--cwd", "../m.jsonl", "--", "sh", "-c", f"{script}; true", cwd=clone
+    )
+    assert status == 0, told
+    assert f"later runs are made from it: {clone}/.venv\n" in told
+    assert sorted(os.listdir(clone)) == [".venv", "built"]
+    assert not (clone / ".venv/x.pth").exists()
+
+
+def test_no_bind_lies_in_pkgjails_python_or_code(user: Caller, clone: Path, library: Path) -> None:
+    """There nothing could be shown read-only."""
+    for place, noun in (
+        (clone / ".venv", "the Python that runs pkgjail"),
+        (clone / ".venv/lib", "the Python that runs pkgjail"),
+        (library / "pkgjail", "pkgjail's own code"),
+        (library / "pkgjail/spack", "pkgjail's own code"),
+        (library / "networkx", "what pkgjail's Python imports from"),
+    ):
+        words = ["--bind", f"{place}:/srv/x", "../m.jsonl", "--", "true"]
+        status, told = _by_its_own_python(user, clone, *words, cwd=clone)
+        assert status == 125
+        assert noun in told, place
+
+
+def test_beside_the_code_nothing_is_refused(user: Caller, clone: Path, library: Path) -> None:
+    """As in a clone: a directory below one that modules come from, which is no package."""
+    (library / "examples").mkdir()
+    words = ["--bind", f"{library}/examples:/srv/x", "../m.jsonl", "--", "true"]
+    assert _by_its_own_python(user, clone, *words, cwd=clone) == (0, "")
+    (library / "examples").rmdir()
+
+
+def test_where_pythons_modules_come_from_stays_as_it_is(user: Caller, clone: Path, library: Path) -> None:
+    """By PYTHONPATH, or the user's own site directory, which is made where it is not there."""
+    modules = clone / "modules"
+    modules.mkdir()
+    words: list[str | Path] = ["run", "--bind", f"{user.home}:/srv", user.home / "m.jsonl", "--", "sh", "-c"]
+    site = ".local/lib/python3*/site-packages"
+    script = f"touch /srv/project/modules/x; mv /srv/.local /srv/old; cd /srv/{site} && ! touch a.pth"
+    variables = {"PYTHONPATH": f"{library}:{modules}"}
+    for _ in range(2):
+        done = user.pkgjail(*words, script, environment=variables)
+        assert done.returncode == 0, done.stderr
+    assert os.listdir(modules) == []
+    refused = user.pkgjail("run", "--cwd", words[3], "--", "true", environment=variables, cwd=modules)
+    assert "what pkgjail's Python imports from" in refused.stderr
+
+
+def test_a_mount_that_came_since_is_seen_the_short_way(user: Caller, base_manifest: Manifest) -> None:
+    """A kept jail knows the mounts that it was kept with; the cache may come by another."""
+    for name in ("cache", "work/sub dir", "work/other"):
+        (user.home / name).mkdir(parents=True)
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    for path, _, _ in os.walk(user.home):
+        os.chown(path, user.uid, user.uid)
+    run = f"{shlex.join(['/usr/bin/python3', '-m', 'pkgjail', 'run'])} --bind work:/srv/x m.jsonl -- true"
+    for mount, refused in (("cache", True), ("work/other", False)):
+        script = f"{run}; {run}; mount --bind {mount} 'work/sub dir'; {run}"
+        done = user.run(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script],
+            environment={"XDG_CACHE_HOME": str(user.home / "cache")},
+        )
+        assert done.returncode == (125 if refused else 0), done.stderr
+        assert done.stderr.count("later jails are made from it") == refused
