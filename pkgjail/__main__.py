@@ -6,6 +6,9 @@ import sys
 
 def main() -> int:
     """Run the command line; returns the exit status."""
+    from pkgjail.stdio import open_streams
+
+    open_streams()
     try:
         return _main()
     except KeyboardInterrupt:

@@ -67,6 +67,23 @@ class ClosureError(InputError):
     exit_status = 1
 
 
+class UsageError(PkgjailError):
+    """Arguments that contradict each other, that lack something, or that nobody knows."""
+
+    exit_status = 2
+
+
+class OutputError(PkgjailError):
+    """What was asked for could not be written to standard output; `why` in the system's words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"cannot write to standard output: {self.why}"
+
+
 class QuestionError(PkgjailError):
     """A question that a manifest cannot answer, whatever is in it."""
 

@@ -29,7 +29,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 
 # From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
 ROWS = """
-    errors sandbox dirstate places holding inside
+    errors sandbox dirstate places holding inside stdio
     prepared model
     patterns reporter cache names parallel
     probe seals layers

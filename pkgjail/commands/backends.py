@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import always
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
@@ -24,7 +26,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--root", default="/", metavar="DIR", help="look at this root")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:

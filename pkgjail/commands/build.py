@@ -62,7 +62,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
     add_sight_options(parser)
     parser.add_argument("--json", action="store_true", help="print the summary, and fstab's lines, as JSON")
-    parser.set_defaults(run=run, failure=0, form="host")
+    parser.set_defaults(run=run, failure=0, result_is_output=_prints_lines, form="host")
+
+
+def _prints_lines(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.form == "fstab")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, shown
+from pkgjail.commands.results import as_json
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,7 @@ def add_parser(verbs: Verbs) -> None:
         help="read files alone; do not ask the compilers, Python and Perl of the set in a jail",
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=as_json)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -74,10 +73,9 @@ class ConsoleReporter:
 
     def warn(self, message: str) -> None:
         """Print a warning on standard error."""
-        text = (
-            json.dumps({"warning": message}) if self._as_json else f"pkgjail: warning: {shown_lines(message)}"
-        )
-        print(text, file=sys.stderr)
+        from pkgjail.commands.telling import tell_warning
+
+        tell_warning(message, as_json=self._as_json)
 
 
 def _started_progress() -> Progress:

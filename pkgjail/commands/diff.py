@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.commands.results import always
 from pkgjail.commands.why import edge_facts
 from pkgjail.model import text_path
 
@@ -59,7 +60,7 @@ def add_parser(verbs: Verbs) -> None:
     form.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=", ".join(FORMATS))
     form.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     parser.add_argument("--all", action="store_true", help="text: every row, not the first of each list")
-    parser.set_defaults(run=run, failure=2)
+    parser.set_defaults(run=run, failure=2, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.console import ConsoleReporter
+from pkgjail.commands.results import without_file
 
 if TYPE_CHECKING:
     import argparse
@@ -65,12 +66,12 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print what was written, and warnings, as JSON; goes with -o FILE"
     )
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the export, after the skeleton where one is asked for."""
-    from pkgjail.commands.run import UsageError
+    from pkgjail.errors import UsageError
     from pkgjail.export import export_manifest
     from pkgjail.manifest import read_manifest
     from pkgjail.manifest.writer import replace_file

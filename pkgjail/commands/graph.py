@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import without_file
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--collapse", action="store_true", help="packages that ask for each other become one node"
     )
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def _depth(text: str) -> int:

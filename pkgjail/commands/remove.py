@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import never
+
 if TYPE_CHECKING:
     import argparse
 
@@ -34,7 +36,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("directory", metavar="DIR", help="the environment's directory")
     parser.add_argument("--json", action="store_true", help="print what was deleted as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=never)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import without_file
+
 if TYPE_CHECKING:
     import argparse
     from typing import Any
@@ -44,7 +46,7 @@ def add_parser(verbs: Verbs) -> None:
         "-o", "--output", required=True, metavar="FILE", help="write the page here; - for standard output"
     )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.planned import add_plan_arguments, is_plan, run_plan
+from pkgjail.commands.results import without_file
 
 if TYPE_CHECKING:
     import argparse
@@ -54,7 +55,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_plan_arguments(parser)
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:

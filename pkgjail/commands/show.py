@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import human_size, shown
+from pkgjail.commands.results import always
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
         "--all", action="store_true", help=f"every row, not the largest {_ROWS} of each table"
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from pkgjail.errors import DriftError, InputError, SurpriseError, told
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from typing import Any
 
     from pkgjail.errors import PkgjailError
@@ -21,6 +23,23 @@ JSON_ERRORS = "print pkgjail's own errors and warnings as JSON, one object a lin
 def wants_json(arguments: argparse.Namespace) -> bool:
     """Whether these arguments ask for JSON, by `--json` or as a format."""
     return getattr(arguments, "json", False) or getattr(arguments, "format", None) == "json"
+
+
+def words_want_json(words: Sequence[str]) -> bool:
+    """The same of a command line that cannot be parsed; what follows `--` is another program's."""
+    ours = words[: words.index("--")] if "--" in words else words
+    return "--json" in ours or "--format=json" in ours or ("--format", "json") in zip(ours, ours[1:])
+
+
+def tell_warning(message: str, *, as_json: bool) -> None:
+    """Print a warning on standard error, in JSON as an object on a line of its own."""
+    text = json.dumps({"warning": message}) if as_json else f"pkgjail: warning: {shown_lines(message)}"
+    print(text, file=sys.stderr)
+
+
+def explain_loss(error: OSError) -> str:
+    """Why standard output could not be written."""
+    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
 
 
 def tell_error(error: PkgjailError | OSError, status: int, *, as_json: bool) -> None:

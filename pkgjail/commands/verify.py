@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter
+from pkgjail.commands.results import as_json
 
 if TYPE_CHECKING:
     import argparse
@@ -61,7 +62,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--all", action="store_true", help=f"every line, not the first {_SHOWN} of each sort")
     parser.add_argument("--json", action="store_true", help="print all as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=as_json)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import shown
+from pkgjail.commands.results import always
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def add_parser(verbs: Verbs) -> None:
         "--root", default="/", metavar="DIR", help="ask this root's packages for what is not in"
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
