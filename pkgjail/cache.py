@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Directories of which each member counts by itself, and a lock.
-_NOT_KEPT = frozenset({"layers", "ld.so.cache", "lock", "prepared", "seals"})
+_NOT_KEPT = frozenset({"cache", "layers", "ld.so.cache", "lock", "prepared", "seals"})
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 def cache_directory() -> Path:
     """`$XDG_CACHE_HOME/pkgjail` or `~/.cache/pkgjail` (XDG Base Directory Specification).
 
-    It may not be there. A relative XDG_CACHE_HOME is ignored, as the specification asks.
+    It may not be there. A relative XDG_CACHE_HOME is ignored, as the specification asks. A user without a
+    home directory (no HOME, and no line in passwd(5)) has it in the runtime directory, until the next boot.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "pkgjail"
+    if os.path.isabs(base):
+        return Path(base) / "pkgjail"
+    home = os.path.expanduser("~")
+    return Path(home) / ".cache" / "pkgjail" if os.path.isabs(home) else tree_directory() / "cache"
 
 
 def tree_directory() -> Path:
