@@ -154,7 +154,7 @@ def test_an_environment_by_its_commands(
     assert main(["enter", "--verify", "--env", "B=2", env, "--env", "C=3", "--no-network", "--", "env"]) == 0
     assert {"A=1", "B=2", "C=3"} <= set(capfd.readouterr().out.splitlines())
     assert main(["remove", env]) == 0
-    assert capfd.readouterr().out == f"{env}: 1 names deleted\n"
+    assert capfd.readouterr().out == f"{env}: 1 name deleted\n"
 
 
 def test_lines_for_fstab_are_those_of_the_export(

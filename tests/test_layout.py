@@ -29,12 +29,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 
 # From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
 ROWS = """
+    wording
     errors sandbox dirstate places holding inside stdio
     prepared model
     patterns reporter cache names parallel
     probe seals layers
     policy graph files hashing manifest mounts trees masks whole backends explain
-    drift limiting loader choosing questions planned
+    drift limiting loader choosing origin questions planned
     api jail report
     export checking verifying
     environments

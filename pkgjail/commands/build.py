@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.run import add_sight_options, named_binds, named_variables
+from pkgjail.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -114,7 +115,7 @@ def _print(arguments: argparse.Namespace, built: Built, lines: bytes) -> None:
     # fstab's lines are for a file; what is said about them is not.
     out = sys.stderr if lines else sys.stdout
     print(
-        f"{arguments.directory}: {built.names:,} names, {human_size(built.bytes)}; "
+        f"{arguments.directory}: {counted(built.names, 'name')}, {human_size(built.bytes)}; "
         f"enter it with: pkgjail enter {arguments.directory} -- COMMAND",
         file=out,
     )

@@ -7,10 +7,10 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from pkgjail.commands.console import shown
 from pkgjail.commands.telling import explain_loss, tell_error
 from pkgjail.errors import OutputError, UsageError
 from pkgjail.stdio import is_reader_gone, lost_output
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

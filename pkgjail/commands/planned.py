@@ -6,8 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import ConsoleReporter, human_size, shown
+from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.errors import InputError, Problem
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -113,7 +114,7 @@ def _because(plan: PackagePlan, key: str) -> str:
 
 def _text(summary: dict[str, Any]) -> str:
     return (
-        f"planned: {summary['packages']:,} packages, {human_size(summary['bytes'])} installed, "
+        f"planned: {counted(summary['packages'], 'package')}, {human_size(summary['bytes'])} installed, "
         f"{human_size(summary['download'])} to download"
     )
 

@@ -85,10 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _findings(manifest: Manifest, arguments: argparse.Namespace) -> tuple[Finding, ...]:
     """What `pkgjail check` finds."""
     from pkgjail.checking import check_manifest
-    from pkgjail.commands.check import database_or_none
+    from pkgjail.commands.check import database_or_none, tell_absence
     from pkgjail.commands.console import ConsoleReporter
 
     root = os.fsencode(os.path.realpath(arguments.root))
     with ConsoleReporter(as_json=arguments.json) as reporter:
+        tell_absence(manifest, root, reporter)
         database = database_or_none(root, reporter)
         return check_manifest(manifest, root=root, database=database, reporter=reporter).findings

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.planned import add_plan_arguments, is_plan, run_plan
 from pkgjail.commands.results import without_file
+from pkgjail.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -173,8 +174,8 @@ def summarize(manifest: Manifest, digest: str) -> dict[str, Any]:
 def _text(summary: dict[str, Any], output: str) -> str:
     lines = [
         (
-            f"{summary['packages']:,} packages, {summary['names']:,} names, {human_size(summary['bytes'])}; "
-            f"{summary['dropped']:,} dropped, {summary['missing']:,} missing"
+            f"{counted(summary['packages'], 'package')}, {counted(summary['names'], 'name')}, "
+            f"{human_size(summary['bytes'])}; {summary['dropped']:,} dropped, {summary['missing']:,} missing"
         ),
         summary["digest"],
     ]

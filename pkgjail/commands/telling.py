@@ -7,8 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.commands.console import shown_lines
-from pkgjail.errors import DriftError, InputError, SurpriseError, told
+from pkgjail.errors import DriftError, InputError, NamesError, SurpriseError, told
+from pkgjail.wording import shown_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +47,7 @@ def tell_error(error: PkgjailError | OSError, status: int, *, as_json: bool) -> 
 
     In words an input's problems are a line each, as compilers print them, so that editors find the
     place. In JSON it is `error` (its class), `message`, `exit_status` and, where there are any,
-    `problems` (`origin`, `message`) or `changes` (`path`, `found`).
+    `problems` (`origin`, `message`), all of them, with a likely `cause`, or `changes` (`path`, `found`).
     """
     if as_json:
         facts = {"error": type(error).__name__, "message": _words(error), "exit_status": status}
@@ -64,7 +64,8 @@ def _words(error: PkgjailError | OSError) -> str:
 def _parts(error: PkgjailError | OSError) -> dict[str, Any]:
     """What is wrong, piece by piece."""
     if isinstance(error, InputError):
-        return {"problems": [problem._asdict() for problem in error.problems]}
+        cause = {"cause": error.cause} if isinstance(error, NamesError) and error.cause else {}
+        return {"problems": [problem._asdict() for problem in error.problems], **cause}
     if isinstance(error, (DriftError, SurpriseError)):
         from pkgjail.model import text_path
 

@@ -7,9 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import shown
 from pkgjail.commands.results import always
 from pkgjail.model import text_path
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     import argparse

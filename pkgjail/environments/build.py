@@ -17,6 +17,7 @@ from pkgjail.export.skeleton import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.model import JailOptions, text_path
 from pkgjail.reporter import SILENT
+from pkgjail.wording import counted, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,6 +123,6 @@ def _tell_dropped_bits(manifest: Manifest, form: str, reporter: Reporter) -> Non
     dropped = [text_path(entry.path) for entry in manifest.files if drops_bits(entry)]
     if form == "copy" and dropped:
         reporter.warn(
-            f"{len(dropped)} names are copied without their set-user-ID and set-group-ID bits: "
-            f"{', '.join(dropped)}"
+            f"{counted(len(dropped), 'name')} copied without their set-user-ID and set-group-ID bits: "
+            f"{', '.join(first_of(dropped))}"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pkgjail.model import text_path
 from pkgjail.questions.drawing import size_text
 from pkgjail.report.columns import printable
+from pkgjail.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,7 +87,7 @@ def findings_section(findings: Sequence[Finding] | None) -> str:
     if not findings:
         return "<p>The set is closed: the check found nothing.</p>"
     rows = ((text_path(one.path), one.cause, one.responsible, one.fix) for one in findings)
-    return table(f"{len(findings):,} findings", ("file", "cause", "responsible", "fix"), rows)
+    return table(counted(len(findings), "finding"), ("file", "cause", "responsible", "fix"), rows)
 
 
 def difference_section(difference: Difference | None) -> str:

@@ -142,7 +142,7 @@ def test_a_copy_outlives_a_change_of_the_host(anyone: Caller, manifest_file: Pat
 def test_dropped_bits_are_told(anyone: Caller, manifest_file: Path, host: bytes) -> None:
     """A set-user-ID program would run as whoever copied it."""
     built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), manifest_file, "env")
-    assert "1 names are copied without their set-user-ID and set-group-ID bits: /usr/bin/set" in built.stderr
+    assert "1 name copied without their set-user-ID and set-group-ID bits: /usr/bin/set" in built.stderr
     assert (anyone.home / "env/root/usr/bin/set").stat().st_mode & 0o7777 == 0o755
 
 
