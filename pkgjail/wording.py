@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 20
 """How many things of one kind a message names one by one."""
 
+_PLAIN = frozenset("%+,-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz ")
 # By which number a byte that is no UTF-8 stands in a text, and which bytes those are (PEP 383).
 _NO_UTF8, _FIRST_BYTE, _LAST_BYTE = 0xDC00, 0x80, 0xFF
 
@@ -33,6 +34,25 @@ def shown(path: bytes | str) -> str:
 def shown_lines(message: str) -> str:
     """A message of several lines: none of what it tells of may write to the terminal, or over it."""
     return "\n".join(map(shown, message.split("\n")))
+
+
+def escaped(text: str) -> str:
+    r"""Text without control characters that can be had back: those as `\xNN`, a backslash doubled.
+
+    As Python writes them (`\uNNNN`, `\n` and the like too), whose codec "unicode_escape" reads it.
+    """
+    return "".join(c if c.isprintable() and c != "\\" else ascii(c)[1:-1] for c in text)
+
+
+def shell_word(path: bytes | str) -> str:
+    """A path as a shell takes it for one word, to be copied from a terminal; `$'…'` where it must be."""
+    import shlex
+
+    text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return shlex.quote(text)
+    raw = text.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(chr(b) if chr(b) in _PLAIN else f"\\{b:03o}" for b in raw) + "'"
 
 
 def _shown_character(character: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.results import always
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         for status in found:
             mark = "serves" if status.name == serving else "usable" if status.usable else "no"
             also = f" (also called {', '.join(status.aliases)})" if status.aliases else ""
-            print(f"{status.name:8} {mark:8} {status.reason}{also}")
+            print(f"{status.name:8} {mark:8} {shown(status.reason)}{also}")
         print(f"'auto' takes {_choice(found)}")
     return 0 if serving else 3
 

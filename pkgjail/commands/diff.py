@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.results import always
 from pkgjail.commands.why import edge_facts
 from pkgjail.model import text_path
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.format == "markdown":
         print(markdown(difference), end="")
     elif not difference.same:
-        print("\n".join(text(difference, most=None if arguments.all else 10)))
+        print("\n".join(map(shown, text(difference, most=None if arguments.all else 10))))
     return 0 if difference.same else 1
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.console import ConsoleReporter
 from pkgjail.commands.results import without_file
+from pkgjail.commands.telling import write_result
 from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         content = content_at_entry(manifest, root)
         write_skeleton(manifest, at, content, mount_points=form != "bwrap", besides=besides)
     if arguments.output == "-":
-        sys.stdout.buffer.write(data)
+        write_result(data)
     else:
         replace_file(arguments.output, data)
     if arguments.json:

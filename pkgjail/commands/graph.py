@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.results import without_file
+from pkgjail.commands.telling import write_result
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     shape = shape_of(manifest, focus=arguments.focus, depth=arguments.depth, collapse=arguments.collapse)
     data = _drawn(shape, arguments.format)
     if arguments.output == "-":
-        sys.stdout.buffer.write(data)
+        write_result(data)
     else:
         replace_file(arguments.output, data)
     return 0

@@ -88,7 +88,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     elif not to_file:
         _print_table(plan, summary, contents=arguments.contents)
     else:
-        print(f"{_text(summary)}\n{digest}\nwritten to {arguments.output}: {_NOTE}")
+        print(f"{_text(summary)}\n{digest}\nwritten to {shown(arguments.output)}: {_NOTE}")
     return 0
 
 

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.results import never
-from pkgjail.wording import counted
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -49,5 +49,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(removed._asdict(), indent=2))
     else:
         before = f"; {removed.gone:,} had gone before" if removed.gone else ""
-        print(f"{arguments.directory}: {counted(removed.deleted, 'name')} deleted{before}")
+        print(f"{shown(arguments.directory)}: {counted(removed.deleted, 'name')} deleted{before}")
     return 0

@@ -8,6 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.results import without_file
+from pkgjail.commands.telling import write_result
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         findings=findings,
     )
     if arguments.output == "-":
-        sys.stdout.buffer.write(page)
+        write_result(page)
         out = sys.stderr
     else:
         replace_file(arguments.output, page)
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2), file=out)
     elif arguments.output != "-":
-        print(f"written to {arguments.output}")
+        print(f"written to {shown(arguments.output)}")
     return 0
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.planned import add_plan_arguments, is_plan, run_plan
 from pkgjail.commands.results import without_file
-from pkgjail.wording import counted
+from pkgjail.commands.telling import write_result
+from pkgjail.wording import counted, shell_word, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -148,7 +149,7 @@ def _write(manifest: Manifest, output: str) -> tuple[str, TextIO]:
     if output != "-":
         return write_manifest(manifest, output), sys.stdout
     data = dump_manifest(manifest)
-    sys.stdout.buffer.write(data)
+    write_result(data)
     return manifest_digest(data), sys.stderr
 
 
@@ -180,5 +181,5 @@ def _text(summary: dict[str, Any], output: str) -> str:
         summary["digest"],
     ]
     if output != "-":
-        lines.append(f"written to {output}; review it with: pkgjail show {output}")
+        lines.append(f"written to {shown(output)}; review it with: pkgjail show {shell_word(output)}")
     return "\n".join(lines)

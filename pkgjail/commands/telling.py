@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import DriftError, InputError, NamesError, SurpriseError, told
+from pkgjail.errors import DriftError, InputError, NamesError, SurpriseError, UsageError, told
 from pkgjail.wording import shown_lines
 
 if TYPE_CHECKING:
@@ -35,6 +35,30 @@ def tell_warning(message: str, *, as_json: bool) -> None:
     """Print a warning on standard error, in JSON as an object on a line of its own."""
     text = json.dumps({"warning": message}) if as_json else f"pkgjail: warning: {shown_lines(message)}"
     print(text, file=sys.stderr)
+
+
+def write_result(data: bytes) -> None:
+    """Write what was asked for to standard output, byte by byte.
+
+    Raises:
+        UsageError: it is for a program, and would act on the terminal that standard output is.
+
+    """
+    if sys.stdout.isatty() and not _is_tame(data):
+        raise UsageError(
+            "cannot write to standard output: it is a terminal, and there are control characters in what was "
+            "asked for; name a file with -o, or pipe it to a program"
+        )
+    sys.stdout.buffer.write(data)
+
+
+def _is_tame(data: bytes) -> bool:
+    """Whether a terminal shows these bytes as they are: no control characters but line ends and tabs."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return text.translate({ord("\n"): None, ord("\t"): None}).isprintable()
 
 
 def explain_loss(error: OSError) -> str:

@@ -138,7 +138,7 @@ def _print(found: Verification, most: int | None) -> None:
         for one in group[:most]:
             owners = f" ({', '.join(one.owners)})" if one.owners and one.what != "extra" else ""
             witness = f"; {one.witness}" if one.witness else ""
-            print(f"{one.what} {shown(one.path)}{owners}: {one.detail}{witness}")
+            print(f"{one.what} {shown(one.path)}{owners}: {shown(one.detail + witness)}")
         if most is not None and len(group) > most:
             print(f"and {len(group) - most:,} more (--all)")
     looked = f"{counted(found.names, 'name')}, {counted(found.hashed, 'file')} read"

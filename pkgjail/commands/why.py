@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump(list(map(facts, answers)), sys.stdout, indent=2)
         print()
     else:
-        print("\n".join(line for answer in answers for line in text(answer)))
+        print("\n".join(shown(line) for answer in answers for line in text(answer)))
     return 0 if all(answer.is_in for answer in answers) else 1
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.model import text_path
 from pkgjail.questions.drawing import size_text
-from pkgjail.report.columns import printable
-from pkgjail.wording import counted
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -145,4 +144,4 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
 
 
 def _text(text: str) -> str:
-    return escape(printable(text))
+    return escape(shown(text))
