@@ -16,11 +16,11 @@ from pkgjail.errors import BuildDriftError, DriftError, InputError, Problem
 from pkgjail.export.skeleton import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.model import JailOptions, text_path
-from pkgjail.reporter import SILENT
-from pkgjail.wording import counted, first_of
+from pkgjail.reporter import SILENT, warn_each
+from pkgjail.wording import counted, first_of, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pkgjail.environments.builder import Builder
     from pkgjail.model import Manifest, UserBind
@@ -84,6 +84,7 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
             builder.tree(0o755, pieces.pieces_of_fstab(manifest, content))
         built = builder.finish()
     _tell_dropped_bits(manifest, form, reporter)
+    _tell_absent_binds(binds, reporter)
     return built
 
 
@@ -117,6 +118,16 @@ def _copy(builder: Builder, manifest: Manifest, content: Mapping[bytes, bytes], 
     if sources.changes:
         raise BuildDriftError(tuple(sorted(sources.changes.items())))
     sync_filesystem(builder.place.directory)
+
+
+def _tell_absent_binds(binds: Sequence[UserBind], reporter: Reporter) -> None:
+    """Warn of what the environment cannot be entered without; a disk may well be mounted later."""
+    told = [
+        f"{shown(bind.source)} is not there, and is bound at each entry: make it before the first"
+        for bind in binds
+        if not os.path.exists(bind.source)
+    ]
+    warn_each(reporter, told, "sources of binds that are not there")
 
 
 def _tell_dropped_bits(manifest: Manifest, form: str, reporter: Reporter) -> None:
