@@ -6,10 +6,10 @@ import sys
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    from pkgjail.stdio import open_streams
-
-    open_streams()
     try:
+        from pkgjail.stdio import open_streams
+
+        open_streams()
         return _main()
     except KeyboardInterrupt:
         print("pkgjail: interrupted", file=sys.stderr)

@@ -52,7 +52,7 @@ exit status:
   1    the work could not be done (unmet requirements, a file that cannot be
        read or written); check: there are findings; verify: differences
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem
-       is printed
+       is printed, up to 200
   3    this host cannot (no package database)
   130  interrupted
 'run', 'shell' and 'enter' end as the command in the jail does (128 + n after
