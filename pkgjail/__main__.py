@@ -7,6 +7,9 @@ import sys
 def main() -> int:
     """Run the command line; returns the exit status."""
     try:
+        from pkgjail.stdio import open_streams
+
+        open_streams()
         return _main()
     except KeyboardInterrupt as interrupt:
         print(f"pkgjail: {str(interrupt) or 'interrupted'}", file=sys.stderr)

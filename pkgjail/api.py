@@ -31,7 +31,7 @@ from pkgjail.manifest import (
 from pkgjail.model import PackagePlan, PlannedPackage
 from pkgjail.patterns import matcher
 from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
-from pkgjail.reporter import SILENT
+from pkgjail.reporter import SILENT, warn_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -140,8 +140,7 @@ def _refuse_unmet(closure: Closure, reporter: Reporter, *, allow: bool) -> None:
     if problems and not allow:
         problems.append(Problem("", "mend the packages, or accept these gaps with --allow-unmet"))
         raise ClosureError(problems)
-    for problem in problems:
-        reporter.warn(str(problem))
+    warn_each(reporter, list(map(str, problems)), "requirements that nothing installed satisfies")
 
 
 def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
@@ -183,8 +182,9 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
         whitelists, blacklists, database=universe, recommends=recommends, essential=essential
     )
     solution = universe.solve(policy)
-    for rule in policy.includes:
-        reporter.warn(f"{rule.origin}: {rule.pattern}: a plan has no files but those of packages")
+    no_files = "a plan has no files but those of packages"
+    rules = [f"{rule.origin}: {rule.pattern}: {no_files}" for rule in policy.includes]
+    warn_each(reporter, rules, f"rules of files; {no_files}")
     files = _planned_files(universe, solution.chosen, reporter) if contents else {}
     packages, dropped = _planned(solution.chosen, files, policy)
     return PackagePlan(

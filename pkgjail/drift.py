@@ -29,7 +29,7 @@ from pkgjail.baseline import (
     take_baseline,
 )
 from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled, unknown
-from pkgjail.errors import DriftError, JailError, PkgjailError
+from pkgjail.errors import DriftError, JailError
 from pkgjail.model import record
 from pkgjail.reporter import SILENT
 
@@ -98,7 +98,9 @@ def compare_host(manifest: Manifest, root: bytes, check: Check) -> Comparison:
         verify = "hash"
     changes = find_drift(entries, root, baseline, verify=verify, hasher=_hasher(root, check))
     if changes and not check.allow_drift:
-        raise DriftError(changes, release=_other_release(manifest, root))
+        from pkgjail.origin import other_origin  # only where something is amiss: it brings a backend in
+
+        raise DriftError(changes, cause=other_origin(manifest, root))
     watched = (*(() if fresh is None else fresh.states), *single)
     if changes:
         now = replace(manifest, files=as_found(entries, changes, root))
@@ -297,20 +299,6 @@ def _content_changes(entries: Sequence[FileEntry], prefix: bytes, hasher: Hasher
 
 def _have_digests(entries: Sequence[FileEntry]) -> bool:
     return any(entry.sha256 for entry in entries)
-
-
-def _other_release(manifest: Manifest, root: bytes) -> tuple[str, str] | None:
-    """The release that the manifest was made for, and the host's; None where they are the same."""
-    from pkgjail.backends.release import read_distribution
-    from pkgjail.backends.root import Root
-
-    made = manifest.header.distribution
-    try:
-        here = read_distribution(Root(root))
-    except (PkgjailError, OSError):
-        return None
-    names = tuple(f"{each.id} {each.version}".strip() for each in (made, here))
-    return None if made == here else (names[0], names[1])
 
 
 def _present(entry: FileEntry, path: bytes) -> FileEntry | None:

@@ -8,10 +8,17 @@ ends with (see the table in README.md).
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from pkgjail.wording import counted, first_of, shown
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
+
+
+# What is found of a name that is no longer there (see `pkgjail.drift`).
+_GONE = "is gone"
 
 
 def told(error: OSError, otherwise: object = "") -> str:
@@ -40,6 +47,10 @@ class PkgjailError(Exception):
     exit_status: int = 1
 
 
+# Each a line of its own that an editor goes to.
+_MOST_PROBLEMS = 200
+
+
 class InputError(PkgjailError):
     """An input that cannot be used; `problems` holds everything wrong with it, not the first only."""
 
@@ -50,7 +61,30 @@ class InputError(PkgjailError):
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.problems))
+        return "\n".join(first_of(list(map(str, self.problems)), _MOST_PROBLEMS))
+
+
+class NamesError(InputError):
+    """Names that something cannot be done with, all for one reason; `names` holds them.
+
+    `doing` is what cannot be done, with "{}" where the name stands; `cause` is what is likely behind it,
+    where there are many.
+    """
+
+    def __init__(self, doing: str, names: Sequence[bytes], why: str, cause: str = "") -> None:
+        super().__init__([Problem("", f"cannot {doing.format(shown(name))}: {why}") for name in names])
+        self.names = tuple(names)
+        self.doing = doing
+        self.why = why
+        self.cause = cause
+
+    def __str__(self) -> str:
+        if len(self.names) == 1:
+            lines = [str(self.problems[0])]
+        else:
+            lines = [f"cannot {self.doing.format(counted(len(self.names), 'name'))}: {self.why}:"]
+            lines += [f"  {row}" for row in first_of(list(map(shown, self.names)))]
+        return "\n".join([self.cause, *lines] if self.cause else lines)
 
 
 class PolicyError(InputError):
@@ -65,6 +99,23 @@ class ClosureError(InputError):
     """Requirements that nothing installed satisfies; each problem names who asked."""
 
     exit_status = 1
+
+
+class UsageError(PkgjailError):
+    """Arguments that contradict each other, that lack something, or that nobody knows."""
+
+    exit_status = 2
+
+
+class OutputError(PkgjailError):
+    """What was asked for could not be written to standard output; `why` in the system's words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"cannot write to standard output: {self.why}"
 
 
 class QuestionError(PkgjailError):
@@ -88,8 +139,8 @@ class JailError(PkgjailError):
 class DriftError(JailError):
     """Entries of the manifest differ on the host; `changes` pairs each path with what was found.
 
-    `accepted` changes are reported all the same. `release` has the release that the manifest was made for
-    and the host's, where these differ.
+    `accepted` changes are reported all the same. `cause` says how the host differs from the one that
+    the manifest was made on, "" where it does not.
     """
 
     _refused = "cannot enter the jail"
@@ -97,33 +148,26 @@ class DriftError(JailError):
         "make the manifest again with 'pkgjail resolve' and review what differs, or accept the host as it is "
         "with '--allow-drift'"
     )
-    _shown = 20
 
     def __init__(
         self,
         changes: tuple[tuple[bytes, str], ...],
         *,
         accepted: bool = False,
-        release: tuple[str, str] | None = None,
+        cause: str = "",
     ) -> None:
         super().__init__(changes)
         self.changes = changes
         self.accepted = accepted
-        self.release = release
+        self.cause = cause
 
     def _headline(self) -> str:
         what = "entered all the same" if self.accepted else self._refused
-        if self.release is None:
-            return f"{what}: the host has changed since the manifest was made"
-        made, here = self.release
-        return f"{what}: the manifest was made for {made}, and this host is {here}"
+        return f"{what}: {self.cause or 'the host has changed since the manifest was made'}"
 
     def __str__(self) -> str:
         lines = [f"{self._headline()}:"]
-        for path, found in self.changes[: self._shown]:
-            lines.append(f"  {_on_one_line(path)} {found}")
-        if len(self.changes) > self._shown:
-            lines.append(f"  and {len(self.changes) - self._shown} more")
+        lines += [f"  {row}" for row in first_of(list(_told_changes(self.changes)))]
         if not self.accepted:
             lines.append(self._advice)
         return "\n".join(lines)
@@ -156,8 +200,6 @@ class SurpriseError(PkgjailError):
     `doing` is what was asked for, with the environment's directory; `advice` what to do about it.
     """
 
-    _shown = 20
-
     def __init__(self, doing: str, surprises: tuple[tuple[bytes, str], ...], advice: str) -> None:
         super().__init__(doing, surprises, advice)
         self.doing = doing
@@ -166,10 +208,8 @@ class SurpriseError(PkgjailError):
 
     def __str__(self) -> str:
         lines = [f"cannot {self.doing}: it is not as 'pkgjail build' left it:"]
-        for path, found in self.surprises[: self._shown]:
-            lines.append(f"  {_on_one_line(path)} {found}")
-        if len(self.surprises) > self._shown:
-            lines.append(f"  and {len(self.surprises) - self._shown} more")
+        rows = [f"{shown(path)} {found}" for path, found in self.surprises]
+        lines += [f"  {row}" for row in first_of(rows)]
         return "\n".join([*lines, self.advice])
 
 
@@ -195,7 +235,18 @@ class OutOfMemoryError(CommandError):
         )
 
 
-def _on_one_line(path: bytes) -> str:
-    """A path as it may stand in a list of paths, whatever it holds."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def _told_changes(changes: Sequence[tuple[bytes, str]]) -> Iterator[str]:
+    """A row for each change; what went with a directory is counted there."""
+    gone = {path for path, found in changes if found == _GONE}
+    below = Counter(top for path in gone if (top := _topmost(path, gone)) != path)
+    for path, found in changes:
+        if path in gone and _topmost(path, gone) != path:
+            continue
+        also = f", with {counted(below[path], 'name')} below it" if below[path] else ""
+        yield f"{shown(path)} {found}{also}"
+
+
+def _topmost(path: bytes, gone: Collection[bytes]) -> bytes:
+    """The topmost directory that is gone with `path`, or `path` itself."""
+    ends = (end for end in range(1, len(path)) if path[end : end + 1] == b"/")
+    return next((path[:end] for end in ends if path[:end] in gone), path)

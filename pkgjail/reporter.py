@@ -6,7 +6,12 @@ one that remembers, and who passes none gets `Silent`.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from pkgjail.wording import MOST_SHOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Reporter(Protocol):
@@ -17,6 +22,14 @@ class Reporter(Protocol):
 
     def warn(self, message: str) -> None:
         """Something the user should know, that does not stop the work."""
+
+
+def warn_each(reporter: Reporter, messages: Sequence[str], others: str) -> None:
+    """Warn of each thing of one kind, and beyond the first few of how many there are: "12 more OTHERS"."""
+    for message in messages[:MOST_SHOWN]:
+        reporter.warn(message)
+    if len(messages) > MOST_SHOWN:
+        reporter.warn(f"and {len(messages) - MOST_SHOWN:,} more {others}")
 
 
 class Silent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,21 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, setting: str, place: str) 
     """XDG Base Directory Specification: a relative path is not used."""
     monkeypatch.setenv("XDG_CACHE_HOME", setting)
     assert cache.cache_directory() == Path(place).expanduser()
+
+
+@pytest.mark.parametrize("home", [None, "relative"])
+def test_where_it_is_without_a_home(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    """Protects a user id that passwd(5) does not have from a traceback, and every directory from a cache."""
+
+    def no_entry(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    assert cache.cache_directory() == cache.tree_directory() / "cache"
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.commands import VERBS, main, make_parsers
-from pkgjail.commands.run import UsageError, parse_bind
+from pkgjail.commands.run import parse_bind
+from pkgjail.errors import UsageError
 from pkgjail.manifest import read_manifest, write_manifest
 from pkgjail.model import UserBind
 
@@ -156,7 +157,7 @@ def test_an_environment_by_its_commands(
     assert main(["enter", "--verify", "--env", "B=2", env, "--env", "C=3", "--no-network", "--", "env"]) == 0
     assert {"A=1", "B=2", "C=3"} <= set(capfd.readouterr().out.splitlines())
     assert main(["remove", env]) == 0
-    assert capfd.readouterr().out == f"{env}: 1 names deleted\n"
+    assert capfd.readouterr().out == f"{env}: 1 name deleted\n"
 
 
 def test_lines_for_fstab_are_those_of_the_export(

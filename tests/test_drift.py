@@ -438,7 +438,7 @@ def test_another_release_is_told_first(tmp_path: Path) -> None:
     with pytest.raises(DriftError) as caught:
         compare_host(replace(manifest, header=made), root, Check())
     assert str(caught.value).splitlines()[0] == (
-        "cannot enter the jail: the manifest was made for debian 12, and this host is debian 13:"
+        f"cannot enter the jail: the manifest was made on debian 12, and {os.fsdecode(root)} is debian 13:"
     )
 
 

@@ -29,12 +29,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 
 # From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
 ROWS = """
-    errors sandbox filesystems places holding inside situation
+    wording
+    errors sandbox filesystems places holding inside situation stdio
     dirstate
     prepared removal model
     patterns reporter cache names parallel untrusted scratch
     probe baseline layers unpacking
     policy graph files hashing manifest mounts trees masks whole backends explain
+    origin
     drift limiting loader choosing questions planned protected
     api jail report
     export checking verifying

@@ -248,7 +248,7 @@ def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
 )
 def test_what_stops_the_short_way_is_told(
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     error: BaseException,
     status: int,
     told: str,
@@ -261,7 +261,7 @@ def test_what_stops_the_short_way_is_told(
     monkeypatch.setattr(prepared, "enter", enter)
     monkeypatch.setattr(sys, "argv", ["pkgjail", "run", "m.jsonl", "--", "true"])
     assert __main__.main() == status
-    assert capsys.readouterr().err == told
+    assert capfd.readouterr().err == told
 
 
 def test_a_program_enters_many_times(base_manifest: Manifest, tmp_path: Path) -> None:
@@ -311,6 +311,7 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.waiting",
         "pkgjail.situation",
+        "pkgjail.stdio",
     }
 
 

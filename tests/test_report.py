@@ -192,6 +192,21 @@ def test_rows_are_filtered_and_explained(opened: Browser) -> None:
     assert opened.js("document.activeElement.id") == "filter"
 
 
+def test_names_beyond_the_basic_plane(browser: Browser, tmp_path: Path) -> None:
+    """JavaScript counts two for such a character: no name after one is cut at the wrong place."""
+    names = ["a😀", "a😀b", "a😀bc", "a😁", "a😁\u0301x", "a😁\u0301xy", "🂡🂢🂣/", "🂡🂢🂣/x", "🂡🂢🂣/y", "İ", "İx"]
+    lines = [f"/{name}" if name.endswith("/") else f"/{name} 1 of a" for name in names]
+    wanted = [f"/{name.rstrip('/')}" for name in names]
+    path = tmp_path / "page.html"
+    path.write_bytes(report_page(manifest_of("\n".join(["a 1", *lines])), "sha256:abc"))
+    browser.open(path)
+    assert sorted(_paths(browser)) == sorted(wanted)
+    _set(browser, "filter", "😁")
+    assert _paths(browser) == [name for name in wanted if "😁" in name]
+    _set(browser, "filter", "/y")
+    assert _paths(browser) == ["/🂡🂢🂣/y"]
+
+
 def test_the_treemap_by_keyboard(opened: Browser) -> None:
     """The largest first; arrow keys move, Enter explains; its files are one button away."""
     first = opened.driver.find_element(By.CSS_SELECTOR, "#treemap g[tabindex='0']")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from pkgjail import __version__
 from pkgjail.commands.parser import Parser
-from pkgjail.commands.telling import tell_error, wants_json
-from pkgjail.errors import CommandError, PkgjailError
+from pkgjail.commands.telling import explain_loss, tell_error, tell_warning, wants_json, words_want_json
+from pkgjail.errors import CommandError, OutputError, PkgjailError
+from pkgjail.stdio import is_reader_gone, lost_output
 
 if TYPE_CHECKING:
     import argparse
@@ -51,7 +52,7 @@ exit status:
   1    the work could not be done (unmet requirements, a file that cannot be
        read or written); check: there are findings; verify: differences
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem
-       is printed
+       is printed, up to 200
   3    this host cannot (no package database)
   130  interrupted
 'run', 'shell' and 'enter' end as the command in the jail does (128 + n after
@@ -77,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def make_parsers(
     wanted: Sequence[str] = VERBS,
-) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+) -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of the command line, and those of its verbs: all of them, or those that are `wanted`."""
     parser = Parser(
         prog="pkgjail",
@@ -89,7 +90,7 @@ def make_parsers(
     for verb in wanted:
         module = import_module(f"pkgjail.commands.{verb}")
         module.add_parser(verbs)
-        verbs.choices[verb].set_defaults(complain=verbs.choices[verb].error)
+        verbs.choices[verb].set_defaults(refuse_unknown=verbs.choices[verb].refuse_unknown)
     return parser, verbs.choices
 
 
@@ -101,14 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = parsed.run(parsed)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read our output has gone, as with `| head`; Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (PkgjailError, OSError) as error:
         return _failed(error, parsed)
-    return status
+    return _done(status, parsed)
 
 
 def report_changes(arguments: Sequence[str], status: int) -> int:
@@ -131,7 +127,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     completing = "_ARGCOMPLETE" in os.environ
     # The parsers of the other verbs take longer to make than some verbs take to work.
     alone = not completing and bool(arguments) and arguments[0] in VERBS
-    parser, _ = make_parsers(arguments[:1] if alone else VERBS)
+    parser, verbs = make_parsers(arguments[:1] if alone else VERBS)
+    for each in (parser, *verbs.values()):
+        each.as_json = words_want_json(arguments)
     if completing:
         import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
 
@@ -143,7 +141,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed.words = arguments
     if unknown:
         # By the verb's own parser, which knows its usage and its exit status.
-        parsed.complain(f"unrecognized arguments: {' '.join(unknown)}")
+        parsed.refuse_unknown(unknown)
     return parsed
 
 
@@ -160,6 +158,22 @@ def _explicit(arguments: Sequence[str]) -> list[str]:
     elif words[0] in _TAKE_COMMANDS:
         end = 0
     return ["--verify=all" if word == "--verify" else word for word in words[:end]] + words[end:]
+
+
+def _done(status: int, parsed: argparse.Namespace) -> int:
+    """The status of work that is done; a failure where its result is output that could not be written.
+
+    A reader that has had enough, as `head`, is no failure.
+    """
+    lost = lost_output()
+    if lost is None or is_reader_gone(lost):
+        return status
+    error = OutputError(explain_loss(lost))
+    if parsed.result_is_output(parsed):
+        return _failed(error, parsed)
+    with contextlib.suppress(OSError):
+        tell_warning(f"{error}; the work is done", as_json=wants_json(parsed))
+    return status
 
 
 def _failed(error: PkgjailError | OSError, parsed: argparse.Namespace) -> int:

@@ -7,6 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import always
+from pkgjail.wording import shown
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
@@ -24,7 +27,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--root", default="/", metavar="DIR", help="look at this root")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         for status in found:
             mark = "serves" if status.name == serving else "usable" if status.usable else "no"
             also = f" (also called {', '.join(status.aliases)})" if status.aliases else ""
-            print(f"{status.name:8} {mark:8} {status.reason}{also}")
+            print(f"{status.name:8} {mark:8} {shown(status.reason)}{also}")
         print(f"'auto' takes {_choice(found)}")
     return 0 if serving else 3
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.run import add_sight_options, named_binds, named_variables
+from pkgjail.commands.telling import write_result
+from pkgjail.wording import counted, shell_word, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -62,7 +64,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
     add_sight_options(parser)
     parser.add_argument("--json", action="store_true", help="print the summary, and fstab's lines, as JSON")
-    parser.set_defaults(run=run, failure=0, form="host")
+    parser.set_defaults(run=run, failure=0, result_is_output=_prints_lines, form="host")
+
+
+def _prints_lines(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.form == "fstab")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,11 +112,11 @@ def _print(arguments: argparse.Namespace, built: Built, lines: bytes) -> None:
             facts["fstab"] = os.fsdecode(lines).splitlines()
         print(json.dumps(facts, indent=2))
         return
-    sys.stdout.buffer.write(lines)
+    write_result(lines)
     # fstab's lines are for a file; what is said about them is not.
     out = sys.stderr if lines else sys.stdout
     print(
-        f"{arguments.directory}: {built.names:,} names, {human_size(built.bytes)}; "
-        f"enter it with: pkgjail enter {arguments.directory} -- COMMAND",
+        f"{shown(arguments.directory)}: {counted(built.names, 'name')}, {human_size(built.bytes)}; "
+        f"enter it with: pkgjail enter {shell_word(arguments.directory)} -- COMMAND",
         file=out,
     )

@@ -6,7 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from pkgjail.commands.console import human_size, shown
+from pkgjail.commands.console import human_size
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +34,11 @@ def add_parser(verbs: Verbs) -> None:
         "--days", type=float, default=30, metavar="N", help="prune what was last used N days ago (default 30)"
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=_lists)
+
+
+def _lists(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.what == "ls")
 
 
 def run(arguments: argparse.Namespace) -> int:

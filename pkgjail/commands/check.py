@@ -7,14 +7,16 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import ConsoleReporter, shown
+from pkgjail.commands.console import ConsoleReporter
+from pkgjail.commands.results import as_json
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     import argparse
 
     from pkgjail.checking import Check, Finding
     from pkgjail.commands.parser import Verbs
-    from pkgjail.model import PackageDatabase
+    from pkgjail.model import Manifest, PackageDatabase
     from pkgjail.reporter import Reporter
 
 _DESCRIPTION = """\
@@ -32,6 +34,7 @@ examples:
 
 docs/check.md tells what is looked at, and by which rules.
 """
+_SHOWN = 50
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -49,8 +52,9 @@ def add_parser(verbs: Verbs) -> None:
         action="store_true",
         help="read files alone; do not ask the compilers, Python and Perl of the set in a jail",
     )
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.add_argument("--all", action="store_true", help=f"every line, not the first {_SHOWN} of each sort")
+    parser.add_argument("--json", action="store_true", help="print all as JSON")
+    parser.set_defaults(run=run, failure=0, result_is_output=as_json)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments.manifest)
     root = os.fsencode(os.path.realpath(arguments.root))
     with ConsoleReporter(as_json=arguments.json) as reporter:
+        tell_absence(manifest, root, reporter)
         database = database_or_none(root, reporter)
         check = check_manifest(
             manifest, root=root, database=database, run=not arguments.static, reporter=reporter
@@ -69,8 +74,18 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump(_facts(check), sys.stdout, indent=2)
         print()
     else:
-        _print(check)
+        _print(check, None if arguments.all else _SHOWN)
     return 1 if check.findings else 0
+
+
+def tell_absence(manifest: Manifest, root: bytes, reporter: Reporter) -> None:
+    """Warn where the manifest is probably not of this root, before each of its names is told of."""
+    from pkgjail.origin import absent_names, explain_absence
+
+    entries = [entry for entry in manifest.files if entry.origin != "entry"]
+    absent = absent_names(entries, root)
+    if cause := explain_absence(manifest, root, len(absent), len(entries)):
+        reporter.warn(cause)
 
 
 def database_or_none(root: bytes, reporter: Reporter) -> PackageDatabase | None:
@@ -110,17 +125,25 @@ def _row(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _print(check: Check) -> None:
+def _print(check: Check, most: int | None) -> None:
     for word, findings in (("note: ", check.notes), ("", check.findings)):
-        for finding in findings:
+        for finding in findings[:most]:
             owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
             wanted = shown(finding.wanted) or "something"
             print(f"{word}{shown(finding.path)}{owners}: {finding.kind} {wanted}: {shown(finding.cause)}")
             if finding.responsible:
                 print(f"    responsible: {shown(finding.responsible)}")
             print(f"    fix: {shown(finding.fix)}")
-    looked = f"{check.objects:,} ELF files, {check.scripts:,} scripts, {check.links:,} links"
+        if most is not None and len(findings) > most:
+            print(f"{word}and {len(findings) - most:,} more (--all)")
+    looked = ", ".join(
+        (
+            counted(check.objects, "ELF file"),
+            counted(check.scripts, "script"),
+            counted(check.links, "link"),
+        )
+    )
     if check.findings:
-        print(f"not closed: {len(check.findings):,} findings in {looked}")
+        print(f"not closed: {counted(len(check.findings), 'finding')} in {looked}")
     else:
-        print(f"closed: {looked}; {len(check.notes):,} notes")
+        print(f"closed: {looked}; {counted(len(check.notes), 'note')}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import always
+
 if TYPE_CHECKING:
     import argparse
 
@@ -21,7 +23,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser("completion", help="print shell completion code", description=_DESCRIPTION)
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     parser.add_argument("--json", action="store_true", help="print the code in a JSON object")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:

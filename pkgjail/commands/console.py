@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,33 +11,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from typing_extensions import Self
 
-# By which number a byte that is no UTF-8 stands in a text, and which bytes those are (PEP 383).
-_NO_UTF8, _FIRST_BYTE, _LAST_BYTE = 0xDC00, 0x80, 0xFF
-
 
 def human_size(size: int) -> str:
     """A size in bytes as people read it, in powers of 1000: `551.2 MB`."""
     from rich.filesize import decimal
 
     return decimal(size)
-
-
-def shown(path: bytes | str) -> str:
-    r"""A path, or a text that holds one, for people: what is no UTF-8 or no printable character as `\xNN`."""
-    text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
-    return text if text.isprintable() else "".join(map(_shown_character, text))
-
-
-def shown_lines(message: str) -> str:
-    """A message of several lines: none of what it tells of may write to the terminal, or over it."""
-    return "\n".join(map(shown, message.split("\n")))
-
-
-def _shown_character(character: str) -> str:
-    if character.isprintable():
-        return character
-    byte = ord(character) - _NO_UTF8
-    return f"\\x{byte:02x}" if _FIRST_BYTE <= byte <= _LAST_BYTE else ascii(character)[1:-1]
 
 
 class ConsoleReporter:
@@ -74,10 +52,9 @@ class ConsoleReporter:
 
     def warn(self, message: str) -> None:
         """Print a warning on standard error."""
-        text = (
-            json.dumps({"warning": message}) if self._as_json else f"pkgjail: warning: {shown_lines(message)}"
-        )
-        print(text, file=sys.stderr)
+        from pkgjail.commands.telling import tell_warning
+
+        tell_warning(message, as_json=self._as_json)
 
 
 def _started_progress() -> Progress:

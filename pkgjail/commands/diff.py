@@ -6,8 +6,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.commands.results import always
 from pkgjail.commands.why import edge_facts
 from pkgjail.model import text_path
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -59,7 +61,7 @@ def add_parser(verbs: Verbs) -> None:
     form.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=", ".join(FORMATS))
     form.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     parser.add_argument("--all", action="store_true", help="text: every row, not the first of each list")
-    parser.set_defaults(run=run, failure=2)
+    parser.set_defaults(run=run, failure=2, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.format == "markdown":
         print(markdown(difference), end="")
     elif not difference.same:
-        print("\n".join(text(difference, most=None if arguments.all else 10)))
+        print("\n".join(map(shown, text(difference, most=None if arguments.all else 10))))
     return 0 if difference.same else 1
 
 

@@ -6,8 +6,9 @@ import html
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.commands.console import human_size, shown
+from pkgjail.commands.console import human_size
 from pkgjail.commands.diff import heading
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,8 +39,8 @@ def text(difference: Difference, *, most: int | None) -> Iterator[str]:
 
 def _totals(totals: Totals) -> str:
     return (
-        f"{totals.packages:,} packages, {totals.names:,} names, {human_size(totals.bytes)}; "
-        f"{totals.dropped:,} dropped, {totals.missing:,} missing"
+        f"{counted(totals.packages, 'package')}, {counted(totals.names, 'name')}, "
+        f"{human_size(totals.bytes)}; {totals.dropped:,} dropped, {totals.missing:,} missing"
     )
 
 

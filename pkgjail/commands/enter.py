@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter
 from pkgjail.commands.parser import Parser
+from pkgjail.commands.results import never
 from pkgjail.commands.run import (
     add_command,
     add_jail_options,
@@ -54,7 +55,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add all that may stand behind DIR."""
     add_jail_options(parser, resolving=False)
     add_command(parser)
-    parser.set_defaults(run=run, report_changes=report_changes, failure=125)
+    parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)
 
 
 def report_changes(arguments: argparse.Namespace, status: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.commands.console import ConsoleReporter
+from pkgjail.commands.results import without_file
+from pkgjail.commands.telling import write_result
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -34,6 +36,7 @@ docs/export.md tells how each is used, and what it does not do.
 # together.
 FORMATS = ("bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
 _OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
+_OF_HOST_FILES = ("bwrap", "fstab", "nspawn")
 _WITH_SKELETON = ("bwrap", "fstab", "nspawn")
 
 
@@ -65,12 +68,12 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print what was written, and warnings, as JSON; goes with -o FILE"
     )
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the export, after the skeleton where one is asked for."""
-    from pkgjail.commands.run import UsageError
+    from pkgjail.errors import UsageError
     from pkgjail.export import export_manifest
     from pkgjail.manifest import read_manifest
     from pkgjail.manifest.writer import replace_file
@@ -84,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     root = os.fsencode(os.path.realpath(arguments.root))
     at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
     data = export_manifest(manifest, form, root=root, at=at)
-    _warn(manifest, arguments, at)
+    _warn(manifest, arguments, root, at)
     if arguments.skeleton and at is not None:
         from pkgjail.export.skeleton import write_skeleton
         from pkgjail.jail import content_at_entry
@@ -94,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         content = content_at_entry(manifest, root)
         write_skeleton(manifest, at, content, mount_points=form != "bwrap", besides=besides)
     if arguments.output == "-":
-        sys.stdout.buffer.write(data)
+        write_result(data)
     else:
         replace_file(arguments.output, data)
     if arguments.json:
@@ -102,15 +105,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _warn(manifest: Manifest, arguments: argparse.Namespace, at: bytes | None) -> None:
-    """Say what is not in the export though it is in the manifest."""
-    from pkgjail.export.common import entry_files
+def _warn(manifest: Manifest, arguments: argparse.Namespace, root: bytes, at: bytes | None) -> None:
+    """Say what is not in the export though it is in the manifest, and what is in it and not on the host."""
+    from pkgjail.export.common import entry_files, host_files
+    from pkgjail.origin import absent_names, explain_absence
 
     form: str = arguments.format
     with ConsoleReporter(as_json=arguments.json) as reporter:
+        if form in _OF_HOST_FILES:
+            files = host_files(manifest)
+            absent = absent_names(files, root)
+            if cause := explain_absence(manifest, root, len(absent), len(files)):
+                reporter.warn(cause)
+            elif absent:
+                reporter.warn(
+                    f"{counted(len(absent), 'file')} of the manifest not on the host, "
+                    f"{shown(absent[0])} among them"
+                )
         left_out = len(entry_files(manifest))
         if form == "bwrap" and at is None and left_out:
-            reporter.warn(f"{left_out} files made at entry are left out; --at DIR --skeleton brings them")
+            told = _left_out(left_out, "made at entry")
+            reporter.warn(f"{told}; --at DIR --skeleton brings them")
         without = sum(1 for e in manifest.files if e.kind == "regular" and e.sha256 is None)
         if form in _OF_DIGESTS and without:
-            reporter.warn(f"{without} files without a digest are left out")
+            reporter.warn(_left_out(without, "without a digest"))
+
+
+def _left_out(number: int, which: str) -> str:
+    return f"{counted(number, 'file')} {which} {'is' if number == 1 else 'are'} left out"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import without_file
+from pkgjail.commands.telling import write_result
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--collapse", action="store_true", help="packages that ask for each other become one node"
     )
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def _depth(text: str) -> int:
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     shape = shape_of(manifest, focus=arguments.focus, depth=arguments.depth, collapse=arguments.collapse)
     data = _drawn(shape, arguments.format)
     if arguments.output == "-":
-        sys.stdout.buffer.write(data)
+        write_result(data)
     else:
         replace_file(arguments.output, data)
     return 0

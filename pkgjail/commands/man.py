@@ -6,6 +6,8 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.commands.results import always
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -23,7 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser("man", help="print the manual page", description=_DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="print the page in a JSON object")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.commands.results import always
 from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def add_parser(verbs: Verbs) -> None:
     add_jail_options(parser)
     parser.add_argument("--steps", action="store_true", help="print every step, in order")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,8 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import ConsoleReporter, human_size, shown
+from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.errors import InputError, Problem
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +88,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     elif not to_file:
         _print_table(plan, summary, contents=arguments.contents)
     else:
-        print(f"{_text(summary)}\n{digest}\nwritten to {arguments.output}: {_NOTE}")
+        print(f"{_text(summary)}\n{digest}\nwritten to {shown(arguments.output)}: {_NOTE}")
     return 0
 
 
@@ -113,7 +114,7 @@ def _because(plan: PackagePlan, key: str) -> str:
 
 def _text(summary: dict[str, Any]) -> str:
     return (
-        f"planned: {summary['packages']:,} packages, {human_size(summary['bytes'])} installed, "
+        f"planned: {counted(summary['packages'], 'package')}, {human_size(summary['bytes'])} installed, "
         f"{human_size(summary['download'])} to download"
     )
 

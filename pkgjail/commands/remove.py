@@ -6,6 +6,9 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import never
+from pkgjail.wording import counted, shown
+
 if TYPE_CHECKING:
     import argparse
 
@@ -34,7 +37,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("directory", metavar="DIR", help="the environment's directory")
     parser.add_argument("--json", action="store_true", help="print what was deleted as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=never)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,5 +49,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(removed._asdict(), indent=2))
     else:
         before = f"; {removed.gone:,} had gone before" if removed.gone else ""
-        print(f"{arguments.directory}: {removed.deleted:,} names deleted{before}")
+        print(f"{shown(arguments.directory)}: {counted(removed.deleted, 'name')} deleted{before}")
     return 0

@@ -7,6 +7,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import without_file
+from pkgjail.commands.telling import write_result
+from pkgjail.wording import shown
+
 if TYPE_CHECKING:
     import argparse
     from typing import Any
@@ -44,7 +48,7 @@ def add_parser(verbs: Verbs) -> None:
         "-o", "--output", required=True, metavar="FILE", help="write the page here; - for standard output"
     )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         findings=findings,
     )
     if arguments.output == "-":
-        sys.stdout.buffer.write(page)
+        write_result(page)
         out = sys.stderr
     else:
         replace_file(arguments.output, page)
@@ -76,17 +80,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2), file=out)
     elif arguments.output != "-":
-        print(f"written to {arguments.output}")
+        print(f"written to {shown(arguments.output)}")
     return 0
 
 
 def _findings(manifest: Manifest, arguments: argparse.Namespace) -> tuple[Finding, ...]:
     """What `pkgjail check` finds."""
     from pkgjail.checking import check_manifest
-    from pkgjail.commands.check import database_or_none
+    from pkgjail.commands.check import database_or_none, tell_absence
     from pkgjail.commands.console import ConsoleReporter
 
     root = os.fsencode(os.path.realpath(arguments.root))
     with ConsoleReporter(as_json=arguments.json) as reporter:
+        tell_absence(manifest, root, reporter)
         database = database_or_none(root, reporter)
         return check_manifest(manifest, root=root, database=database, reporter=reporter).findings

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter, human_size
 from pkgjail.commands.planned import add_plan_arguments, is_plan, run_plan
+from pkgjail.commands.results import without_file
+from pkgjail.commands.telling import write_result
+from pkgjail.wording import counted, shell_word, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -55,7 +58,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_plan_arguments(parser)
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +151,7 @@ def _write(manifest: Manifest, output: str) -> tuple[str, TextIO]:
     if output != "-":
         return write_manifest(manifest, output), sys.stdout
     data = dump_manifest(manifest)
-    sys.stdout.buffer.write(data)
+    write_result(data)
     return manifest_digest(data), sys.stderr
 
 
@@ -174,11 +177,11 @@ def summarize(manifest: Manifest, digest: str) -> dict[str, Any]:
 def _text(summary: dict[str, Any], output: str) -> str:
     lines = [
         (
-            f"{summary['packages']:,} packages, {summary['names']:,} names, {human_size(summary['bytes'])}; "
-            f"{summary['dropped']:,} dropped, {summary['missing']:,} missing"
+            f"{counted(summary['packages'], 'package')}, {counted(summary['names'], 'name')}, "
+            f"{human_size(summary['bytes'])}; {summary['dropped']:,} dropped, {summary['missing']:,} missing"
         ),
         summary["digest"],
     ]
     if output != "-":
-        lines.append(f"written to {output}; review it with: pkgjail show {output}")
+        lines.append(f"written to {shown(output)}; review it with: pkgjail show {shell_word(output)}")
     return "\n".join(lines)

@@ -11,9 +11,10 @@ from pkgjail.baseline import publisher_of
 from pkgjail.commands.limits import add_limit_options, has_limits, limits_of
 from pkgjail.commands.parser import Parser
 from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
-from pkgjail.commands.telling import JSON_ERRORS
+from pkgjail.commands.results import never
+from pkgjail.commands.telling import JSON_ERRORS, words_want_json
 from pkgjail.dirstate import observe_settled
-from pkgjail.errors import PkgjailError
+from pkgjail.errors import UsageError
 from pkgjail.prepared import bind_source, remember
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add all that may stand behind MANIFEST."""
     add_jail_options(parser)
     add_command(parser)
-    parser.set_defaults(run=run, report_changes=report_changes, failure=125)
+    parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,7 @@ def command_words(arguments: argparse.Namespace, rest: Parser) -> list[str]:
     argparse gives all that follows MANIFEST to `command`, options of ours among it.
     """
     words: list[str] = arguments.command
+    rest.as_json = words_want_json(arguments.words)
     if words and words[0] != "--" and words[0].startswith("-"):
         words = rest.parse_args(words, namespace=arguments).command
     words = words[1:] if words[:1] == ["--"] else words
@@ -205,12 +207,6 @@ def may_be_kept(arguments: argparse.Namespace) -> bool:
 def passed_variables(arguments: argparse.Namespace) -> list[str]:
     """The names of the caller's variables that are passed on."""
     return [text for text in arguments.env if "=" not in text]
-
-
-class UsageError(PkgjailError):
-    """Arguments that contradict each other or lack something."""
-
-    exit_status = 2
 
 
 def load_manifest(arguments: argparse.Namespace) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.results import never
 from pkgjail.commands.run import MANIFEST_HELP, add_jail_options, load_manifest, open_jail
 from pkgjail.commands.telling import JSON_ERRORS
 
@@ -29,7 +30,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     add_jail_options(parser)
     parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
-    parser.set_defaults(run=run, failure=125)
+    parser.set_defaults(run=run, failure=125, result_is_output=never)
 
 
 def run(arguments: argparse.Namespace) -> int:

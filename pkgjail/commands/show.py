@@ -7,7 +7,9 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import human_size, shown
+from pkgjail.commands.console import human_size
+from pkgjail.commands.results import always
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +35,7 @@ def add_parser(verbs: Verbs) -> None:
         "--all", action="store_true", help=f"every row, not the largest {_ROWS} of each table"
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,8 +99,8 @@ def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
     console.print(
         Text(", ".join(map(shown, summary["whitelists"])), "bold"),
         Text(shown(f"on {summary['distribution']} {summary['architecture']}:")),
-        f"{summary['packages']:,} packages, {summary['names']:,} names "
-        f"({summary['regular_files']:,} regular files), {human_size(summary['bytes'])}",
+        f"{counted(summary['packages'], 'package')}, {counted(summary['names'], 'name')} "
+        f"({counted(summary['regular_files'], 'regular file')}), {human_size(summary['bytes'])}",
     )
     console.print(summary["digest"])
     packages = [
@@ -111,9 +113,9 @@ def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
     ]
     console.print(_table("By directory", ("directory", "names", "size"), directories, most))
     for title, key in (("How names come", "by_origin"), ("Dropped", "dropped"), ("Missing", "missing")):
-        counted = sorted(facts[key].items(), key=lambda item: (-item[1], item[0]))
-        if counted:
-            rows = [(name, f"{count:,}") for name, count in counted]
+        pairs = sorted(facts[key].items(), key=lambda item: (-item[1], item[0]))
+        if pairs:
+            rows = [(name, f"{count:,}") for name, count in pairs]
             console.print(_table(title, ("why" if key != "by_origin" else "origin", "names"), rows, most))
     for line in facts["unmet"]:
         console.print("unmet:", shown(line), markup=False)

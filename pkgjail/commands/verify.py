@@ -8,6 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter
+from pkgjail.commands.results import as_json
+from pkgjail.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -61,12 +63,13 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--all", action="store_true", help=f"every line, not the first {_SHOWN} of each sort")
     parser.add_argument("--json", action="store_true", help="print all as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=as_json)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify, and print what was found; 1 where that is anything."""
     from pkgjail.commands.check import database_or_none
+    from pkgjail.origin import explain_absence
     from pkgjail.verifying import verify_manifest
 
     manifest = _read(arguments.manifest)
@@ -82,8 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
             database=database_or_none(root, reporter),
             reporter=reporter,
         )
+        missing = sum(one.what == "missing" for one in found.differences)
+        if cause := explain_absence(manifest, root, missing, found.names):
+            reporter.warn(cause)
         if found.unread:
-            reporter.warn(f"the content of {len(found.unread):,} files was not compared (--json names them)")
+            files = counted(len(found.unread), "file")
+            reporter.warn(f"the content of {files} was not compared (--json names them)")
     if arguments.json:
         json.dump(_facts(found), sys.stdout, indent=2)
         print()
@@ -125,18 +132,19 @@ def _row(one: Difference) -> dict[str, Any]:
 
 
 def _print(found: Verification, most: int | None) -> None:
-    from pkgjail.commands.console import shown
+    from pkgjail.wording import shown
 
     for group in (found.differences, found.extras):
         for one in group[:most]:
             owners = f" ({', '.join(one.owners)})" if one.owners and one.what != "extra" else ""
             witness = f"; {one.witness}" if one.witness else ""
-            print(f"{one.what} {shown(one.path)}{owners}: {one.detail}{witness}")
+            print(f"{one.what} {shown(one.path)}{owners}: {shown(one.detail + witness)}")
         if most is not None and len(group) > most:
             print(f"and {len(group) - most:,} more (--all)")
-    looked = f"{found.names:,} names, {found.hashed:,} files read"
-    beside = f"; {len(found.beside):,} other names beside them" if found.beside else ""
+    looked = f"{counted(found.names, 'name')}, {counted(found.hashed, 'file')} read"
+    beside = f"; {counted(len(found.beside), 'other name')} beside them" if found.beside else ""
     if found.holds:
         print(f"as the manifest says: {looked}{beside}")
     else:
-        print(f"{len(found.differences):,} differences, {len(found.extras):,} extra; {looked}{beside}")
+        differences = counted(len(found.differences), "difference")
+        print(f"{differences}, {len(found.extras):,} extra; {looked}{beside}")

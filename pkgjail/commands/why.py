@@ -7,8 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.commands.console import shown
+from pkgjail.commands.results import always
 from pkgjail.model import text_path
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +59,7 @@ def add_parser(verbs: Verbs) -> None:
         "--root", default="/", metavar="DIR", help="ask this root's packages for what is not in"
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run, failure=0)
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump(list(map(facts, answers)), sys.stdout, indent=2)
         print()
     else:
-        print("\n".join(line for answer in answers for line in text(answer)))
+        print("\n".join(shown(line) for answer in answers for line in text(answer)))
     return 0 if all(answer.is_in for answer in answers) else 1
 
 

@@ -18,10 +18,11 @@ from pkgjail.jail import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.model import JailOptions, text_path
 from pkgjail.protected import protected_environment, refuse_open
-from pkgjail.reporter import SILENT
+from pkgjail.reporter import SILENT, warn_each
+from pkgjail.wording import counted, first_of, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pkgjail.environments.builder import Builder
     from pkgjail.model import Manifest, UserBind
@@ -87,6 +88,7 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
             builder.tree(0o755, pieces.pieces_of_fstab(manifest, content))
         built = builder.finish()
     _tell_dropped_bits(manifest, form, reporter)
+    _tell_absent_binds(binds, reporter)
     return built
 
 
@@ -122,10 +124,20 @@ def _copy(builder: Builder, manifest: Manifest, content: Mapping[bytes, bytes], 
     sync_filesystem(builder.place.directory)
 
 
+def _tell_absent_binds(binds: Sequence[UserBind], reporter: Reporter) -> None:
+    """Warn of what the environment cannot be entered without; a disk may well be mounted later."""
+    told = [
+        f"{shown(bind.source)} is not there, and is bound at each entry: make it before the first"
+        for bind in binds
+        if not os.path.exists(bind.source)
+    ]
+    warn_each(reporter, told, "sources of binds that are not there")
+
+
 def _tell_dropped_bits(manifest: Manifest, form: str, reporter: Reporter) -> None:
     dropped = [text_path(entry.path) for entry in manifest.files if drops_bits(entry)]
     if form == "copy" and dropped:
         reporter.warn(
-            f"{len(dropped)} names are copied without their set-user-ID and set-group-ID bits: "
-            f"{', '.join(dropped)}"
+            f"{counted(len(dropped), 'name')} copied without their set-user-ID and set-group-ID bits: "
+            f"{', '.join(first_of(dropped))}"
         )

@@ -14,6 +14,7 @@ from pkgjail.environments.pieces import copied_files
 from pkgjail.errors import PkgjailError
 from pkgjail.model import text_path
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.wording import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +32,6 @@ _NO_SUCH_FILE = {
     errno.ENOENT: "is gone",
     errno.ENOTDIR: "is gone",
 }
-_SHOWN = 20
 
 
 def refuse_unreadable(manifest: Manifest, root: bytes) -> None:
@@ -48,10 +48,9 @@ def refuse_unreadable(manifest: Manifest, root: bytes) -> None:
         if not os.access(base + path, os.R_OK, effective_ids=True) and os.path.lexists(base + path)
     ]
     if paths:
-        shown = "".join(f"\n  {path}" for path in paths[:_SHOWN])
-        more = f"\n  and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+        shown = "".join(f"\n  {row}" for row in first_of(paths))
         raise PkgjailError(
-            f"cannot copy {len(paths)} of the manifest's files: this user may not read them:{shown}{more}\n"
+            f"cannot copy {len(paths)} of the manifest's files: this user may not read them:{shown}\n"
             "take them away with a blacklist, or build as a user who may read them"
         )
 

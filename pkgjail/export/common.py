@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import InputError, Problem
+from pkgjail.errors import NamesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,18 +57,12 @@ def missing_directories(manifest: Manifest) -> list[bytes]:
     return [path for path in (*KERNEL, _SCRATCH[0]) if path not in paths]
 
 
-def refuse(form: str, paths: Sequence[bytes], why: str) -> None:
-    """Refuse the export where there are such `paths`, and name each.
+def refuse(form: str, paths: Sequence[bytes], why: str, cause: str = "") -> None:
+    """Refuse the export where there are such `paths`; `cause` is what is likely behind it.
 
     Raises:
-        InputError: a problem for each path.
+        NamesError: with all of the paths.
 
     """
     if paths:
-        raise InputError([Problem("", f"cannot export {_shown(path)} to {form}: {why}") for path in paths])
-
-
-def _shown(path: bytes) -> str:
-    """A path in a message, on one line whatever it holds."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        raise NamesError(f"export {{}} to {form}", paths, why, cause)

@@ -14,6 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pkgjail.export.common import is_within, on_host, own_entries, refuse, scratch_directories
+from pkgjail.origin import absent_names, explain_absence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +61,11 @@ def _rules(manifest: Manifest, root: bytes) -> Iterable[bytes]:
     changed = [
         entry.path for entry, path in listed if entry.origin != "entry" and not _is_as_said(entry, path)
     ]
-    refuse("landlock", changed, "it is gone or of another type; make a new manifest with 'pkgjail resolve'")
+    if changed:
+        absent = absent_names(entries, root)
+        cause = explain_absence(manifest, root, len(absent), len(entries))
+        why = "gone or of another type; make a new manifest with 'pkgjail resolve'"
+        refuse("landlock", changed, why, cause)
     return [path for entry, path in listed if entry.origin != "entry" or os.path.exists(path)]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pkgjail.errors import InputError, PkgjailError, Problem
 from pkgjail.export.common import host_files, refuse
 from pkgjail.manifest import dump_manifest, manifest_digest
+from pkgjail.origin import absent_names, explain_absence
 from pkgjail.parallel import in_processes
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _is_text(path: bytes) -> bool:
     return True
 
 
-def sha1_digests(files: Sequence[FileEntry], root: bytes) -> dict[bytes, str]:
+def sha1_digests(manifest: Manifest, files: Sequence[FileEntry], root: bytes) -> dict[bytes, str]:
     """The SHA-1 of each file, which SPDX asks for, of exactly the content that the manifest has.
 
     Raises:
@@ -123,7 +124,10 @@ def sha1_digests(files: Sequence[FileEntry], root: bytes) -> dict[bytes, str]:
     for found in in_processes(partial(_share, root.rstrip(b"/")), shares, processes, "hashing"):
         digests.update(found)
     lacking = sorted(path for path, _ in pairs if path not in digests)
-    refuse("spdx", lacking, "the file is not there, or not as the manifest says, so it has no SHA-1")
+    if lacking:
+        cause = explain_absence(manifest, root, len(absent_names(files, root)), len(files))
+        why = "not there, or not as the manifest says, so without a SHA-1"
+        refuse("spdx", lacking, why, cause)
     return digests
 
 

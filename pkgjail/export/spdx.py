@@ -42,7 +42,7 @@ def document(manifest: Manifest, root: bytes) -> bytes:
 def build(manifest: Manifest, root: bytes) -> Document:
     """The document as spdx-tools holds it. Raises as `document`."""
     files = hashed_files(manifest, "spdx")
-    sha1 = sha1_digests(files, root)
+    sha1 = sha1_digests(manifest, files, root)
     # A package's key has characters that an identifier of SPDX has not.
     packages = {
         package.key: f"SPDXRef-Package-{number}-{re.sub(r'[^A-Za-z0-9.-]', '-', package.key)}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pkgjail.files.draft import Name
 from pkgjail.model import raw_path, text_path
 from pkgjail.patterns import matcher
+from pkgjail.reporter import warn_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ def add_alternatives(draft: Draft, groups: Sequence[AlternativeGroup], reporter:
     Where the host's choice is in the set the host's links are taken as they are; else the best
     candidate inside gets links of ours.
     """
+    without: list[str] = []
     for group in groups:
         choice = _hosts_choice(draft, group)
         if choice is not None and draft.has(choice[0]):
@@ -52,7 +54,8 @@ def add_alternatives(draft: Draft, groups: Sequence[AlternativeGroup], reporter:
         elif any(draft.was_dropped(c.targets[0]) for c in group.choices):
             link = group.links[0][0]
             if not draft.drops(link):
-                reporter.warn(f"alternatives: the blacklist leaves no candidate for {text_path(link)}")
+                without.append(f"alternatives: the blacklist leaves no candidate for {text_path(link)}")
+    warn_each(reporter, without, "links of alternatives without a candidate")
 
 
 def _hosts_choice(draft: Draft, group: AlternativeGroup) -> tuple[bytes, ...] | None:
@@ -155,16 +158,18 @@ def add_includes(draft: Draft, rules: Sequence[Rule], owners_of: OwnersOf, repor
     """
     found = [(rule, _included(draft, rule)) for rule in rules]
     owners = owners_of({place for _, places in found for place in places})
+    told: list[str] = []
     for rule, places in found:
         if not places:
-            reporter.warn(f"{rule.origin}: {rule.pattern} matches nothing that is not in already")
+            told.append(f"{rule.origin}: {rule.pattern} matches nothing that is not in already")
         for owner, count in sorted(Counter(owners[place] for place in places if place in owners).items()):
-            reporter.warn(
+            told.append(
                 f"{rule.origin}: {count} paths that {rule.pattern} matches belong to package {owner}, "
                 "which is not in the set; name the package instead"
             )
         name = Name(origin="include", detail=rule.origin)
         draft.add({draft.place(path): name for place, path in places.items() if place not in owners})
+    warn_each(reporter, told, "warnings of rules that bring files")
 
 
 def _included(draft: Draft, rule: Rule) -> dict[bytes, bytes]:

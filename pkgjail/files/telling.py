@@ -7,6 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pkgjail.model import raw_path
+from pkgjail.reporter import warn_each
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,14 +29,17 @@ def tell_missing(file_set: FileSet, reporter: Reporter) -> None:
     }
     for reason, count in sorted(Counter(missing.reason for missing in file_set.missing).items()):
         example = next(m.path for m in file_set.missing if m.reason == reason)
-        reporter.warn(f"{count} listed paths {reasons[reason]}, {_shown(example)} among them")
+        reporter.warn(f"{count} listed paths {reasons[reason]}, {shown(example)} among them")
 
 
 def tell_idle(rules: Iterable[Rule], tree: Tree, reporter: Reporter) -> None:
     """Warn of each of `rules`, which matched no path; but not of pkgjail's own, made for any host."""
-    for rule in rules:
-        if not rule.shipped:
-            reporter.warn(f"{rule.origin}: {rule.pattern} matches nothing here{_remedy(rule.pattern, tree)}")
+    told = [
+        f"{rule.origin}: {rule.pattern} matches nothing here{_remedy(rule.pattern, tree)}"
+        for rule in rules
+        if not rule.shipped
+    ]
+    warn_each(reporter, told, "rules that match nothing here")
 
 
 def _remedy(pattern: str, tree: Tree) -> str:
@@ -50,10 +55,5 @@ def _remedy(pattern: str, tree: Tree) -> str:
     links = tree.links_above(directory)
     if not links:
         return ""
-    better = f"{sign}{_shown(tree.real(directory))}{rest}"
-    return f": {_shown(links[0])} is a link to {_shown(tree.readlink(links[0]))}; write {better}"
-
-
-def _shown(path: bytes) -> str:
-    """A path for people."""
-    return path.decode("utf-8", "backslashreplace")
+    better = f"{sign}{shown(tree.real(directory))}{rest}"
+    return f": {shown(links[0])} is a link to {shown(tree.readlink(links[0]))}; write {better}"

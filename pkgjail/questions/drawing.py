@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 from pkgjail.graph import empty_graph, graphml
+from pkgjail.wording import escaped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pkgjail.questions.shape import Node, Shape
 
 _THOUSAND = 1000
@@ -25,7 +28,7 @@ def dot(shape: Shape) -> str:
     for node in shape.nodes:
         shade = 100 - round(45 * node.cost / most)
         lines.append(
-            f"  {_quoted(node.name)} [label={_quoted(_label(node))}, shape={_SHAPES[node.kind]}, "
+            f"  {_quoted(node.name)} [label={_quoted(*_label(node))}, shape={_SHAPES[node.kind]}, "
             f'fillcolor="0.58 {(100 - shade) / 100:.2f} 1.00"];'
         )
     for edge in shape.edges:
@@ -41,7 +44,7 @@ def mermaid(shape: Shape) -> str:
     lines = ["flowchart LR"]
     for node in shape.nodes:
         left, right = {"rule": ("[/", "/]"), "essential": ("{{", "}}")}.get(node.kind, ("[", "]"))
-        lines.append(f'  {numbers[node.name]}{left}"{_entities(_label(node))}"{right}')
+        lines.append(f'  {numbers[node.name]}{left}"{_entities(*_label(node))}"{right}')
     for edge in shape.edges:
         arrow = "-.->" if edge.kind == "Recommends" else "-->"
         lines.append(f"  {numbers[edge.source]} {arrow} {numbers[edge.target]}")
@@ -49,19 +52,23 @@ def mermaid(shape: Shape) -> str:
 
 
 def as_graphml(shape: Shape) -> str:
-    """The shape as GraphML, with every field of its nodes and edges; unprintable characters are escaped."""
+    """The shape as GraphML, with every field of its nodes and edges, as `wording.escaped` writes texts.
+
+    XML 1.0 has no way to hold a control character.
+    """
     graph = empty_graph()
     for node in shape.nodes:
         fields = {"kind": node.kind, "version": node.version, "bytes": node.bytes, "cost": node.cost}
-        texts = {
-            name: _printable(value) if isinstance(value, str) else value for name, value in fields.items()
-        }
-        graph.add_node(_printable(node.name), **texts, members=" ".join(node.members))
+        texts = {name: escaped(value) if isinstance(value, str) else value for name, value in fields.items()}
+        graph.add_node(escaped(node.name), **texts, members=_words(node.members))
     for edge in shape.edges:
-        graph.add_edge(
-            _printable(edge.source), _printable(edge.target), kind=edge.kind, text=_printable(edge.text)
-        )
+        graph.add_edge(escaped(edge.source), escaped(edge.target), kind=edge.kind, text=escaped(edge.text))
     return graphml(graph)
+
+
+def _words(members: Iterable[str]) -> str:
+    """Several texts as one, a blank between them; a blank of their own is escaped too."""
+    return " ".join(escaped(member).replace(" ", "\\x20") for member in members)
 
 
 def as_json(shape: Shape) -> str:
@@ -84,9 +91,9 @@ def as_json(shape: Shape) -> str:
     return json.dumps({"nodes": nodes, "edges": edges}, indent=2) + "\n"
 
 
-def _label(node: Node) -> str:
+def _label(node: Node) -> tuple[str, str]:
     """Two lines: what it is, and what it costs."""
-    return f"{node.name} {node.version}".strip() + f"\n{size_text(node.cost)}"
+    return " ".join(filter(None, (node.name, node.version))), size_text(node.cost)
 
 
 def size_text(size: float) -> str:
@@ -100,19 +107,20 @@ def size_text(size: float) -> str:
     return f"{size / _THOUSAND:,.1f} GB"
 
 
-def _printable(text: str) -> str:
-    """Text that every reader of XML, DOT and Mermaid takes: no control characters, no lone surrogates."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def _quoted(*lines: str) -> str:
+    r"""A string of DOT. Only `"` is escaped there; a backslash is doubled, for labels give it a meaning.
+
+    Graphviz reads entities of HTML in it, too.
+    """
+    written = [
+        escaped(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines
+    ]
+    return '"' + "\\n".join(written) + '"'
 
 
-def _quoted(text: str) -> str:
-    r"""A string of DOT. Only `"` is escaped there; a backslash is doubled, for labels give it a meaning."""
-    lines = [_printable(line).replace("\\", "\\\\").replace('"', '\\"') for line in text.split("\n")]
-    return '"' + "\\n".join(lines) + '"'
-
-
-def _entities(text: str) -> str:
+def _entities(*lines: str) -> str:
     """A label of Mermaid, whose entities are those of HTML with `#` for `&`."""
-    lines = ["".join(c if c.isalnum() or c in " .,:+~-_/()" else f"#{ord(c)};" for c in _printable(line))
-             for line in text.split("\n")]  # fmt: skip
-    return "<br/>".join(lines)
+    return "<br/>".join(
+        "".join(c if c.isalnum() or c in " .,:+~-_/()" else f"#{ord(c)};" for c in escaped(line))
+        for line in lines
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.model import text_path
 from pkgjail.questions.drawing import size_text
-from pkgjail.report.columns import printable
+from pkgjail.wording import counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,7 +86,7 @@ def findings_section(findings: Sequence[Finding] | None) -> str:
     if not findings:
         return "<p>The set is closed: the check found nothing.</p>"
     rows = ((text_path(one.path), one.cause, one.responsible, one.fix) for one in findings)
-    return table(f"{len(findings):,} findings", ("file", "cause", "responsible", "fix"), rows)
+    return table(counted(len(findings), "finding"), ("file", "cause", "responsible", "fix"), rows)
 
 
 def difference_section(difference: Difference | None) -> str:
@@ -144,4 +144,4 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
 
 
 def _text(text: str) -> str:
-    return escape(printable(text))
+    return escape(shown(text))

@@ -12,6 +12,7 @@ import sys
 from pkgjail.spack.hook import complain, extension_paths, has_isolate, run_inside
 from pkgjail.spack.state import load_state
 from pkgjail.spack.words import extension_option, is_own_command, split_words
+from pkgjail.stdio import open_streams
 
 NAME = "pkgjail-spack-python"
 """The program's name."""
@@ -24,6 +25,7 @@ _NAMES = ("python3", "python")
 
 def main() -> int:
     """Go on in the jail, or as the real interpreter; returns the exit status of the former."""
+    open_streams()
     words = sys.argv[1:]
     root = spack_root(words)
     try:

@@ -142,8 +142,18 @@ def test_a_copy_outlives_a_change_of_the_host(anyone: Caller, manifest_file: Pat
 def test_dropped_bits_are_told(anyone: Caller, manifest_file: Path, host: bytes) -> None:
     """A set-user-ID program would run as whoever copied it."""
     built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), manifest_file, "env")
-    assert "1 names are copied without their set-user-ID and set-group-ID bits: /usr/bin/set" in built.stderr
+    assert "1 name copied without their set-user-ID and set-group-ID bits: /usr/bin/set" in built.stderr
     assert (anyone.home / "env/root/usr/bin/set").stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_bind_of_what_is_not_there_is_told_when_it_is_built(
+    anyone: Caller, manifest_file: Path, host: bytes
+) -> None:
+    """Not only at the first entry; it may be a disk that is mounted by then."""
+    words = ["--root", os.fsdecode(host), "--bind", "/no/such:/srv", "--ro-bind", "/usr:/data"]
+    built = anyone.pkgjail("build", *words, manifest_file, "env")
+    told = "pkgjail: warning: /no/such is not there, and is bound at each entry: make it before the first\n"
+    assert (built.returncode, built.stderr) == (0, told)
 
 
 def test_files_that_may_not_be_read_are_told_all_at_once(user: Caller, host: bytes) -> None:

@@ -68,9 +68,9 @@
       rect.setAttribute("height", high);
       rect.setAttribute("class", group(leaf.data.index));
       rect.appendChild(document.createElementNS(space, "title")).textContent = `${node.name} ${node.version}: ${size(node.bytes)}, ${size(node.cost)} would leave with it`;
-      const whole = node.name.split(":")[0];
+      const whole = [...node.name.split(":")[0]];  // characters, and no halves of them
       const room = Math.floor((wide - 8) / 6.8);
-      const label = whole.length <= room ? whole : `${whole.slice(0, room - 1)}…`;
+      const label = whole.length <= room ? whole.join("") : `${whole.slice(0, room - 1).join("")}…`;
       if (high > 16 && room > 3) {
         const text = box.appendChild(document.createElementNS(space, "text"));
         text.setAttribute("x", 4);

@@ -1,0 +1,67 @@
+"""Every verb for a user id that has no line in passwd(5), no HOME and no other variable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.manifest import write_manifest
+from tests.conftest import SYSTEM_PYTHON
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pkgjail.model import Manifest
+    from tests.conftest import Caller
+
+UNKNOWN = 12345
+
+
+@pytest.fixture
+def place(tmp_path: Path, base_manifest: Manifest) -> Iterator[Path]:
+    """A directory that the user may write to, with a manifest in it; what jails leave is taken away."""
+    tmp_path.chmod(0o777)
+    for directory in tmp_path.parents[:2]:
+        directory.chmod(0o755)
+    write_manifest(base_manifest, tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").chmod(0o644)
+    yield tmp_path
+    shutil.rmtree(f"/dev/shm/pkgjail-{UNKNOWN}", ignore_errors=True)
+
+
+def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
+    """Each does its work; what is kept between runs is in the runtime directory."""
+    become = ["setpriv", f"--reuid={UNKNOWN}", f"--regid={UNKNOWN}", "--clear-groups"]
+    if os.geteuid():
+        become = ["unshare", "-U", f"--map-user={UNKNOWN}", f"--map-group={UNKNOWN}"]
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(library)}
+    for words in (
+        "resolve base -o new.jsonl",
+        "show m.jsonl",
+        "why m.jsonl /usr/bin/env",
+        "diff m.jsonl m.jsonl",
+        "graph m.jsonl",
+        "check m.jsonl",
+        "verify new.jsonl",
+        "report m.jsonl -o page.html",
+        "run m.jsonl -- true",
+        "run base -- true",
+        "shell m.jsonl",
+        "plan m.jsonl",
+        "backends",
+        "export m.jsonl --format fstab --at jail --skeleton -o fstab",
+        "build m.jsonl env",
+        "enter env -- true",
+        "remove env",
+        "cache ls",
+        "cache prune",
+        "completion bash",
+        "man",
+    ):
+        command = [*become, SYSTEM_PYTHON, "-m", "pkgjail", *words.split()]
+        ran = caller.run(command, env=variables, cwd=place, input="")
+        assert (ran.returncode, "Traceback" in ran.stderr) == (0, False), (words, ran.stderr)
