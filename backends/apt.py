@@ -5,7 +5,8 @@ apt's own cache is left alone: it costs ten times as much, and counts `apt` as e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+import re
+from typing import TYPE_CHECKING
 
 import apt_pkg  # pyright: ignore[reportMissingImports]  (not on every host)
 
@@ -13,6 +14,10 @@ from pkgjail.backends.debian import FIELDS, DebianDatabase, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# As apt's own reader of whole files takes it.
+_BETWEEN = re.compile(rb"\n\n+")
 
 
 class AptReader:
@@ -24,10 +29,11 @@ class AptReader:
         # apt's configuration files stay unread: none of them bears on versions or stanzas.
         apt_pkg.init_system()
 
-    def stanzas(self, file: BinaryIO) -> Iterator[dict[str, str]]:
+    def stanzas(self, data: bytes) -> Iterator[dict[str, str]]:
         """Each stanza's `FIELDS`, in the order of the file."""
         try:
-            for section in apt_pkg.TagFile(file, bytes=True):
+            for stanza in filter(None, _BETWEEN.split(data)):
+                section = apt_pkg.TagSection(stanza + b"\n", bytes=True)
                 # TagSection is a mapping whose iteration Python 3.11's stubs do not know of.
                 yield {key: text_field(section[key]) for key in section.keys() if key in FIELDS}  # noqa: SIM118
         except (SystemError, apt_pkg.Error) as error:

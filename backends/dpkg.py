@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from debian.deb822 import Packages
 from debian.debian_support import NativeVersion
@@ -28,9 +28,9 @@ class DpkgReader:
 
     name = "dpkg"
 
-    def stanzas(self, file: BinaryIO) -> Iterator[dict[str, str]]:
+    def stanzas(self, data: bytes) -> Iterator[dict[str, str]]:
         """Each stanza's `FIELDS`, in the order of the file."""
-        lines = _carry(file.read()).split("\n")
+        lines = _carry(data).split("\n")
         for paragraph in Packages.iter_paragraphs(lines, fields=list(FIELDS), use_apt_pkg=False):
             yield {key: text_field(_fetch(paragraph[key])) for key in paragraph}
 

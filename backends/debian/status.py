@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from itertools import islice
 from operator import contains
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pkgjail.backends.debian.relations import ARCHITECTURE, NAME
 from pkgjail.model import Package, record, text_path
-from pkgjail.untrusted import DATABASE, in_memory
+from pkgjail.untrusted import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -72,8 +72,8 @@ class Reader(Protocol):
         """The backend's name."""
         ...
 
-    def stanzas(self, file: BinaryIO) -> Iterable[Mapping[str, str]]:
-        """Those of `FIELDS` that each stanza has, in its own order. Raises `ValueError`."""
+    def stanzas(self, data: bytes) -> Iterable[Mapping[str, str]]:
+        """Those of `FIELDS` that each stanza in `data` has, in its own order. Raises `ValueError`."""
         ...
 
     def compare(self, left: str, right: str) -> int:
@@ -103,8 +103,8 @@ def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
     path = root.status_file()
     data = root.read(path, limit=DATABASE)
     _check_lines(root, path, data)
-    with root.parsing(path, _RESTORE), in_memory(data) as file:
-        stanzas = list(reader.stanzas(file))
+    with root.parsing(path, _RESTORE):
+        stanzas = list(reader.stanzas(data))
     there = _package_fields(data)
     if len(stanzas) != there:
         why = f"{text_path(path)}: the backend {reader.name!r} found {len(stanzas)} of {there} stanzas"
