@@ -179,7 +179,7 @@ def publish_baseline(key: str, baseline: Baseline) -> None:
 @contextlib.contextmanager
 def _opened_for_all(name: str, above: int | None = None) -> Iterator[int]:
     """A directory of this user's that others may read, made where it is not there."""
-    descriptor = open_below(above, name, make=True)
+    descriptor = open_below(above, name, make=True, mend=True)
     try:
         os.fchmod(descriptor, 0o755)
         yield descriptor

@@ -222,30 +222,33 @@ def open_directory(path: str, *, make: bool = False) -> int:
 
     Args:
         path: its absolute path; one in neither the cache nor the runtime directory is looked at alone.
-        make: make what is not there (mode 0700, whatever the umask). One of the user's own that others
-            may write to is closed to them, and what they could have put there is put away.
+        make: make what is not there (mode 0700, whatever the umask). One of pkgjail's own that others may
+            write to is closed to them, and what they could have put there is put away.
 
     Raises:
         OSError: it is not there; `PermissionError` where it is not the user's alone.
 
     """
-    top, below = _own_part(path)
+    own = _own_part(path)
+    top, below = own or (path, [])
     if make:
         _make_above(top)
-    descriptor = open_below(None, top, make=make)
+    # Another directory than pkgjail's own may be shared on purpose.
+    descriptor = open_below(None, top, make=make, mend=make and own is not None)
     for name in below:
         outer = descriptor
         try:
-            descriptor = open_below(outer, name, make=make)
+            descriptor = open_below(outer, name, make=make, mend=make)
         finally:
             os.close(outer)
     return descriptor
 
 
-def open_below(directory: int | None, name: str, *, make: bool = False) -> int:
+def open_below(directory: int | None, name: str, *, make: bool = False, mend: bool = False) -> int:
     """As `open_directory`, for one level: `name` in a directory that was opened so.
 
-    Only pkgjail's own directory itself is opened without one, by its path.
+    Only the first is opened without one, by its path. With `mend` it is pkgjail's, and closed to others
+    where they may write to it; otherwise it is refused then.
     """
     try:
         descriptor = _open(directory, name)
@@ -257,7 +260,7 @@ def open_below(directory: int | None, name: str, *, make: bool = False) -> int:
         descriptor = _open(directory, name)
     try:
         found = os.fstat(descriptor)
-        _refuse_shared(found, name, mending=make)
+        _refuse_shared(found, name, mending=mend)
         if found.st_mode & _OTHERS_WRITE:
             _close_to_others(descriptor)
     except BaseException:
@@ -276,15 +279,15 @@ def opened(path: str, *, make: bool = False) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _own_part(path: str) -> tuple[str, list[str]]:
-    """Where on a path pkgjail's own directory is, and the names below."""
+def _own_part(path: str) -> tuple[str, list[str]] | None:
+    """Where on a path pkgjail's own directory is, and the names below; None where it is in none."""
     for place in (runtime_directory, cache_place):
         top = place()
         if path == top:
             return path, []
         if path.startswith(f"{top}/"):
             return top, path[len(top) + 1 :].split("/")
-    return path, []
+    return None
 
 
 def _open(directory: int | None, name: str) -> int:

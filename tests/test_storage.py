@@ -422,6 +422,18 @@ def test_a_umask_that_takes_the_user_s_own_rights(own: Path) -> None:
     assert stat.S_IMODE((own / "prepared/record").stat().st_mode) == 0o600
 
 
+def test_a_directory_that_is_not_pkgjail_s_own_is_left_as_it_is(tmp_path: Path) -> None:
+    """A group's project, say: nothing is written into it, and its mode and names stay."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "thesis").touch()
+    project.chmod(0o775)
+    with pytest.raises(PermissionError):
+        keep(str(project / "record"), b"kept")
+    assert os.listdir(project) == ["thesis"]
+    assert stat.S_IMODE(project.stat().st_mode) == 0o775
+
+
 def test_what_an_earlier_version_left_open(own: Path) -> None:
     """It is closed, nobody is locked out, and what others could have put there is not believed.
 
