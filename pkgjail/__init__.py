@@ -20,11 +20,12 @@ if TYPE_CHECKING:
         load_policy,
         open_database,
         plan_packages,
+        record_baseline,
         resolve,
         resolve_closure,
-        seal_host,
         write_manifest,
     )
+    from pkgjail.baseline import publisher_of
     from pkgjail.checking import check_manifest
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.enter import enter_environment
@@ -70,14 +71,15 @@ __all__ = [
     "plan_jail",
     "plan_packages",
     "prepare_jail",
+    "publisher_of",
     "read_manifest",
+    "record_baseline",
     "remove_chroot_environment",
     "remove_environment",
     "report_page",
     "resolve",
     "resolve_closure",
     "run_in_jail",
-    "seal_host",
     "shape_of",
     "verify_manifest",
     "why",
@@ -98,6 +100,7 @@ _HOMES = {
     "parse_manifest": "manifest",
     "plan_jail": "mounts",
     "prepare_jail": "jail",
+    "publisher_of": "baseline",
     "read_manifest": "manifest",
     "remove_chroot_environment": "environments.isolation",
     "remove_environment": "environments.remove",

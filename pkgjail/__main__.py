@@ -20,7 +20,7 @@ def _main() -> int:
         from pkgjail.prepared import enter
 
         try:
-            status = enter(sys.argv[1:])
+            status = enter(sys.argv[1:], _report_changes)
         except OSError as error:  # no process to be had, say
             from pkgjail.commands import tell_failure
 
@@ -30,6 +30,13 @@ def _main() -> int:
 
         status = command_line()
     return status
+
+
+def _report_changes(status: int) -> int:
+    """Tell what changed on the host while the command ran that ended with `status`; the exit status."""
+    from pkgjail.commands import report_changes
+
+    return report_changes(sys.argv[1:], status)
 
 
 def _import_nothing_from_here() -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.backends import available, open_database
+from pkgjail.baseline import record_baseline
 from pkgjail.errors import ClosureError, Problem
 from pkgjail.files import collect_files
 from pkgjail.graph import closure_graph, resolve_closure, shortest_reasons
@@ -30,7 +32,6 @@ from pkgjail.model import PackagePlan, PlannedPackage
 from pkgjail.patterns import matcher
 from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
 from pkgjail.reporter import SILENT
-from pkgjail.seals import seal_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,9 +54,9 @@ __all__ = [
     "plan_packages",
     "policy_digest",
     "read_manifest",
+    "record_baseline",
     "resolve",
     "resolve_closure",
-    "seal_host",
     "shipped_blacklists",
     "shipped_whitelists",
     "write_manifest",
@@ -85,10 +86,10 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     essential: bool | None = None,
     hashed: bool = True,
     allow_unmet: bool = False,
-    sealed: bool = True,
+    baseline: bool = True,
     reporter: Reporter = SILENT,
 ) -> Manifest:
-    """Go from whitelists to a manifest of the host's packages and files, and seal it (`pkgjail.seals`).
+    """Go from whitelists to a manifest of the host's packages and files, and keep its baseline.
 
     Args:
         whitelists: names of shipped lists, or paths.
@@ -99,7 +100,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         essential: take Essential packages in; None leaves it to the whitelists.
         hashed: record the SHA-256 of regular files.
         allow_unmet: record requirements that nothing installed satisfies, instead of refusing.
-        sealed: seal it; else the caller does, or the first entry.
+        baseline: keep one (`pkgjail.baseline`); otherwise the caller does, or the first entry.
         reporter: hears of progress and of what was left out.
 
     Raises:
@@ -109,6 +110,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         OSError: a file cannot be read.
 
     """
+    began = time.time_ns()
     database = open_database(root, backend)
     policy = load_policy(
         whitelists, blacklists, database=database, recommends=recommends, essential=essential
@@ -117,9 +119,9 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     _refuse_unmet(closure, reporter, allow=allow_unmet)
     hasher = _hasher(root, reporter) if hashed else None
     file_set = collect_files(database, closure, policy, root=root, hasher=hasher, reporter=reporter)
-    if sealed:
-        with contextlib.suppress(OSError):  # then the first entry seals it
-            seal_host(file_set.entries, root)
+    if baseline:
+        with contextlib.suppress(OSError):  # then the first entry compares every file
+            record_baseline(file_set.entries, root, since=began)
     return build_manifest(
         policy, policy_digest(policy), database.distribution, database.architecture, closure, file_set
     )

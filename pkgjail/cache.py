@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Directories of which each member counts by itself, and a lock.
-_NOT_KEPT = frozenset({"layers", "ld.so.cache", "lock", "prepared", "seals"})
+_NOT_KEPT = frozenset({"layers", "ld.so.cache", "lock", "prepared", "baselines"})
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
@@ -63,7 +63,7 @@ class Kept(NamedTuple):
 def kept() -> tuple[Kept, ...]:
     """What is in the cache, the least recently used first.
 
-    Layers, prepared jails, seals, loader caches, digests, and the answers of try-outs.
+    Layers, prepared jails, baselines, loader caches, digests, and the answers of try-outs.
     """
     cache, run = cache_directory(), tree_directory()
     places = {
@@ -71,7 +71,7 @@ def kept() -> tuple[Kept, ...]:
         for directory in (
             cache,
             cache / "ld.so.cache",
-            cache / "seals",
+            cache / "baselines",
             run,
             run / "layers",
             run / "prepared",

@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.cache import tree_directory
-from pkgjail.dirstate import observe_settled
+from pkgjail.dirstate import mounts_below, observe_settled
 from pkgjail.errors import JailError, told
 from pkgjail.layers import Recipe, ensure
 from pkgjail.masks import make_mask, why_no_mask
 from pkgjail.model import record, text_path
 from pkgjail.mounts import new_mount_points
-from pkgjail.probe import PASSING, mounts_below, mounts_left, why_not
+from pkgjail.probe import PASSING, mounts_left, why_not
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay, WholeDirectory
-from pkgjail.trees import make_tree, why_no_tree
+from pkgjail.trees import make_tree, tree_fits, why_no_tree
 from pkgjail.whole import whole_directories
 
 if TYPE_CHECKING:
@@ -185,26 +184,31 @@ def _binds(subject: _Subject, why: str) -> Choice:
     return Choice(top=subject.top, way="binds", why=why, instead={})
 
 
-def _overlay(
-    subject: _Subject,
-    *,
-    way: str,
-    why_no: Callable[[Sequence[FileEntry]], str],
-    make: Callable[[bytes, Sequence[FileEntry], bytes], None],
-    step: Callable[[bytes, bytes], Step],
-) -> Answer:
-    """Why there can be no overlay, or the step for it."""
-    answer = why_no(subject.entries)
-    if subject.mounts:
-        answer = f"{text_path(subject.mounts[0])} is a mount of its own"
-    elif subject.places:
-        answer = f"a bind needs a new mount point there: {text_path(subject.places[0])}"
-    answer = answer or why_not(way, subject.on_host, tree_directory(), _sample(subject))
-    if answer:
-        return answer, {}, ()
-    recipe = Recipe(way, subject.entries, subject.root, make)
-    layer = ensure(recipe, tree_directory().resolve(), thorough=subject.thorough)
-    return "", {subject.top: step(subject.top, layer.path)}, layer.observed
+class _Overlay(NamedTuple):
+    """One way to show a directory by an overlay; `make` and `fits` are as `pkgjail.layers.Recipe` has them.
+
+    `why_no` says why it cannot show entries, and `step` makes the step from the top and the layer's path.
+    """
+
+    way: str
+    why_no: Callable[[Sequence[FileEntry]], str]
+    make: Callable[[bytes, Sequence[FileEntry], bytes], None]
+    step: Callable[[bytes, bytes], Step]
+    fits: Callable[[bytes, Sequence[FileEntry], bytes], bool] | None = None
+
+    def answer(self, subject: _Subject) -> Answer:
+        """Why there can be no overlay, or the step for it."""
+        answer = self.why_no(subject.entries)
+        if subject.mounts:
+            answer = f"{text_path(subject.mounts[0])} is a mount of its own"
+        elif subject.places:
+            answer = f"a bind needs a new mount point there: {text_path(subject.places[0])}"
+        answer = answer or why_not(self.way, subject.on_host, tree_directory(), _sample(subject))
+        if answer:
+            return answer, {}, ()
+        recipe = Recipe(self.way, subject.entries, subject.root, self.make, self.fits)
+        layer = ensure(recipe, tree_directory().resolve(), thorough=subject.thorough)
+        return "", {subject.top: self.step(subject.top, layer.path)}, layer.observed
 
 
 def _sample(subject: _Subject) -> bytes | None:
@@ -230,7 +234,7 @@ def _whole(subject: _Subject) -> Answer:
 
 
 _WAYS: dict[str, Callable[[_Subject], Answer]] = {
-    "tree": partial(_overlay, way="tree", why_no=why_no_tree, make=make_tree, step=Overlay),
-    "mask": partial(_overlay, way="mask", why_no=why_no_mask, make=make_mask, step=MaskedOverlay),
+    "tree": _Overlay("tree", why_no_tree, make_tree, Overlay, tree_fits).answer,
+    "mask": _Overlay("mask", why_no_mask, make_mask, MaskedOverlay).answer,
     "whole": _whole,
 }

@@ -23,12 +23,40 @@ if TYPE_CHECKING:
 
     State = tuple[bytes, int, int, int, int]
 
+# Where names come and go while a host merely runs: FHS 3.0, sections 3, 5 and 6, and hier(7).
+_VARIABLE = frozenset(
+    {b"dev", b"home", b"media", b"mnt", b"proc", b"root", b"run", b"srv", b"sys", b"tmp", b"var"}
+)
 # The kernel's clock for files moves 100 to 1,000 times a second (CONFIG_HZ); see time(7).
 TICKS_NS = 20_000_000
 # Stands for the device in the row of a file system: (a path on it, this, the device, its identity, 0).
 _FILE_SYSTEM = -1
 # Makes the identity of a file system that has none: no other process has this number, and no file system.
 _THIS_PROCESS = (1 + int.from_bytes(os.urandom(8), "little")) << 256
+
+
+def is_variable(path: bytes) -> bool:
+    """Whether `path` is in a part of the host where names come and go while it merely runs."""
+    return path.split(b"/", 2)[1] in _VARIABLE
+
+
+def mounts_below(directory: bytes, table: str = "/proc/self/mountinfo") -> list[bytes]:
+    """The mount points below `directory` (a real path); see proc_pid_mountinfo(5).
+
+    An overlay and a bind mount show one filesystem: what is mounted further down is not in it, and
+    within a user namespace the kernel refuses such a layer altogether.
+    """
+    with open(table, "rb") as lines:
+        points = [line.split(b" ", 5)[4] for line in lines]
+    prefix = directory.rstrip(b"/") + b"/"
+    real = [_unescaped(point) if b"\\" in point else point for point in points]
+    return [point for point in real if point.startswith(prefix) and point != prefix]
+
+
+def _unescaped(point: bytes) -> bytes:
+    """A mount point as it is: the kernel writes white space and backslashes as octal numbers."""
+    first, *rest = point.split(b"\\")
+    return first + b"".join(bytes([int(one[:3], 8)]) + one[3:] for one in rest)
 
 
 def observe(directories: Iterable[bytes]) -> tuple[State, ...]:

@@ -1,10 +1,13 @@
-"""Drift: what of the host is no longer as the manifest, or its seal, says.
+"""Drift: differences between a manifest's entries and the host.
 
-By default directories are looked at, 2 µs each: a name that was added to one, went from it or was
-replaced in it has changed the directory's times. Only directories that changed are read. With
-`verify` every entry is looked at, with "hash" its content too. Where another file system is mounted than
-the one that was sealed, content is read; so it is, with `verify`, where times say nothing of content
-(`pkgjail.filesystems`).
+A name that the manifest does not have is no drift: what hides it is brought up to date instead.
+
+Without a baseline (`pkgjail.baseline`) every entry is compared, its content by digest. With one, the
+states of directories say which entries may have been replaced since, at 2 µs each, and only those are
+compared. Entries that stand where directories change all the time, or where people edit files in place
+(/etc), are looked at one by one. With `verify` every entry is, with "hash" its content too. Where the
+baseline is of another file system, content is read; so it is, with `verify`, where times say nothing of
+content (`pkgjail.filesystems`).
 """
 
 from __future__ import annotations
@@ -13,21 +16,33 @@ import contextlib
 import os
 import stat
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pkgjail.dirstate import changed, observe_settled, unknown
-from pkgjail.errors import DriftError, JailError
+from pkgjail.baseline import (
+    baseline_key,
+    is_published,
+    load_baseline,
+    may_publish,
+    publish_baseline,
+    store_baseline,
+    take_baseline,
+)
+from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled, unknown
+from pkgjail.errors import DriftError, JailError, PkgjailError
 from pkgjail.model import record
-from pkgjail.seals import is_directory, is_variable, load_seal, names_in, seal_key, store_seal, take_seal
+from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pkgjail.baseline import Baseline, Publisher
     from pkgjail.model import FileEntry, Manifest
-    from pkgjail.seals import Seal
+    from pkgjail.reporter import Reporter
 
     Change = tuple[bytes, str]
     States = tuple[tuple[bytes, int, int, int, int], ...]
+    Hasher = Callable[[Sequence[bytes]], Mapping[bytes, str]]
 
 _KIND_OF = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 # The origins of what the host is not asked to show: the jail makes it, or no package lists it.
@@ -35,8 +50,24 @@ NOT_OF_THE_HOST = ("alternative", "entry", "parent")
 
 
 @record
-class Held:
-    """A host that was held against a manifest.
+class Check:
+    """How a host is compared with a manifest.
+
+    `verify` is as for `find_drift`; with `allow_drift` differences are accepted. `publisher` is whose
+    baselines count besides the user's own and root's. `recorded` says that the caller compared the files
+    with another record, so that no digest is asked for and no baseline kept.
+    """
+
+    verify: str = ""
+    allow_drift: bool = False
+    publisher: Publisher | None = None
+    recorded: bool = False
+    reporter: Reporter = SILENT
+
+
+@record
+class Comparison:
+    """A host that was compared with a manifest.
 
     `manifest` is the one to enter, `watched` the states (`pkgjail.dirstate`) of all that was looked at,
     and `accepted` the drift that was allowed: then the manifest is the one of the host as it is now.
@@ -47,89 +78,138 @@ class Held:
     accepted: tuple[Change, ...] = ()
 
 
-def hold_host(manifest: Manifest, root: bytes, *, verify: str = "", allow_drift: bool = False) -> Held:
-    """Hold the host below the real path `root` against a manifest and its seal, and seal it where it holds.
-
-    `verify` is as for `find_drift`.
+def compare_host(manifest: Manifest, root: bytes, check: Check) -> Comparison:
+    """Compare the host below the real path `root` with a manifest, and keep a baseline where it matches.
 
     Raises:
-        DriftError: the host is not as it was when the manifest was made, or first entered here.
+        DriftError: entries of the manifest are not on the host as the manifest says.
         JailError, OSError: as `find_drift`.
 
     """
-    key = seal_key(manifest.files, root)
-    single = _single_states(manifest.files, root)
-    seal = load_seal(key)
-    fresh = seal
-    if seal is None or verify or changed(seal.states):
-        fresh = take_seal(manifest.files, root)
-    changes = find_drift(manifest.files, root, seal, verify=verify)
-    if changes and not allow_drift:
-        raise DriftError(changes)
+    entries = manifest.files
+    key = baseline_key(entries, root)
+    single = _single_states(entries, root)
+    baseline = None if check.recorded else load_baseline(key, check.publisher)
+    fresh = baseline
+    if baseline is None or check.verify or changed(baseline.states):
+        fresh = take_baseline(entries, root)  # before the entries are looked at
+    verify = check.verify
+    if not verify and baseline is None and not check.recorded and _have_digests(entries):
+        verify = "hash"
+    changes = find_drift(entries, root, baseline, verify=verify, hasher=_hasher(root, check))
+    if changes and not check.allow_drift:
+        raise DriftError(changes, release=_other_release(manifest, root))
     watched = (*(() if fresh is None else fresh.states), *single)
     if changes:
-        now = replace(manifest, files=as_found(manifest.files, changes, root))
-        return Held(manifest=now, watched=watched, accepted=changes)
-    if fresh is not None and fresh != seal:
-        with contextlib.suppress(OSError):  # then the next entry looks at everything again
-            store_seal(key, fresh)
-    return Held(manifest=manifest, watched=watched)
+        now = replace(manifest, files=as_found(entries, changes, root))
+        return Comparison(manifest=now, watched=watched, accepted=changes)
+    if fresh is not None and not check.recorded:
+        with contextlib.suppress(OSError):  # then the next entry compares again
+            _keep(key, fresh, baseline, check.publisher)
+    return Comparison(manifest=manifest, watched=watched)
+
+
+def changes_since(manifest: Manifest, root: bytes, publisher: Publisher | None = None) -> tuple[Change, ...]:
+    """The drift since the host below the real path `root` was last compared; nothing is kept.
+
+    For the end of a command: the entries that changed while it ran. Raises as `find_drift`.
+    """
+    baseline = load_baseline(baseline_key(manifest.files, root), publisher)
+    hasher = _hasher(root, Check())
+    return find_drift(manifest.files, root, baseline, hasher=hasher)
+
+
+def _keep(key: str, fresh: Baseline, before: Baseline | None, publisher: Publisher | None) -> None:
+    if fresh is not before:
+        store_baseline(key, fresh)
+    if may_publish(publisher) and (fresh is not before or not is_published(key)):
+        publish_baseline(key, fresh)
+
+
+def _hasher(root: bytes, check: Check) -> Hasher:
+    """What hashes files: with the cache of digests, unless the content is to be read by name."""
+
+    def hashed(paths: Sequence[bytes]) -> Mapping[bytes, str]:
+        from pkgjail.hashing import HashCache, hash_files  # brings sqlite3 in
+
+        cache = None if check.verify == "hash" else HashCache.default()
+        return hash_files(paths, root=root, cache=cache, reporter=check.reporter)
+
+    return hashed
 
 
 def _single_states(entries: Sequence[FileEntry], root: bytes) -> States:
-    """The states of those files and links that stand where directories change all the time."""
+    """The states of those files and links that are looked at one by one."""
     prefix = root.rstrip(b"/")
     paths = [
         prefix + entry.path
         for entry in entries
-        if entry.kind != "directory" and entry.origin not in NOT_OF_THE_HOST and is_variable(entry.path)
+        if entry.kind != "directory" and entry.origin not in NOT_OF_THE_HOST and _is_single(entry.path)
     ]
     return observe_settled(filter(os.path.lexists, paths))
 
 
+def _is_single(path: bytes) -> bool:
+    """Whether a file there changes without its directory: by an editor, or as others come and go."""
+    return path.startswith(b"/etc/") or is_variable(path)
+
+
 def find_drift(
-    entries: Sequence[FileEntry], root: bytes, seal: Seal | None, *, verify: str = ""
+    entries: Sequence[FileEntry],
+    root: bytes,
+    baseline: Baseline | None,
+    *,
+    verify: str = "",
+    hasher: Hasher | None = None,
 ) -> tuple[Change, ...]:
-    """Hold the host's files below the real path `root` against a manifest's entries.
+    """Compare the host's files below the real path `root` with a manifest's entries.
 
     Args:
         entries: the manifest's, sorted by path.
         root: where the files are.
-        seal: what the directories held before; None where that is not known: then every entry is
-            held against the manifest's own facts (kind, mode, size, link text).
-        verify: "" for what changed directories hold, "all" for every entry, "hash" for the content
-            of every entry too.
+        baseline: the state in which they matched before; None where that is not known: then every entry
+            is compared by the manifest's own facts (kind, mode, size, link text).
+        verify: "" for what may have changed since the baseline, "all" for every entry, "hash" for the
+            content of every entry too.
+        hasher: the SHA-256 in hex of each of some paths; None to read the files.
 
     Returns:
-        Each path that is not as it was, in order, with what was found there.
+        Each entry that the host does not have as the manifest says, by path, with what was found there.
 
     Raises:
         JailError: "hash", of a manifest without digests.
         OSError: a file cannot be read.
 
     """
-    if verify == "hash":
-        _refuse_without_digests(entries)
+    if verify == "hash" and not _have_digests(entries):
+        raise JailError(
+            "cannot verify by hash: the manifest has no digests; make it again with 'pkgjail resolve', "
+            "without --no-hash, or verify without '=hash'"
+        )
     prefix = root.rstrip(b"/")
-    moved = set() if seal is None else set(changed(seal.states))
-    names = () if seal is None else _name_changes(seal, entries, moved, prefix)
-    elsewhere = set() if seal is None else unknown(seal.states, lasting=not verify)
-    whole = seal is None or bool(verify)
-    suspects = [
-        e for e in entries if e.origin not in NOT_OF_THE_HOST and (whole or _may_differ(e, moved, prefix))
-    ]
-    changes = dict(names)
+    suspects = [entry for entry in entries if entry.origin not in NOT_OF_THE_HOST]
+    if baseline is not None and not verify:
+        suspects = _since(baseline, suspects, root)
+    changes: dict[bytes, str] = {}
+    elsewhere = set() if baseline is None else unknown(baseline.states, lasting=not verify)
     content: list[FileEntry] = []
     for entry in suspects:
-        found = _lstat(prefix + entry.path)
-        if (change := _change(entry, prefix + entry.path, found)) is not None:
+        path = prefix + entry.path
+        found = _lstat(path)
+        if (change := _change(entry, path, found)) is not None:
             changes[entry.path] = change
         elif entry.kind == "regular" and (
-            verify == "hash" or _directory(entry, prefix) in elsewhere or _touched(entry, found, seal, prefix)
+            verify == "hash" or _directory(path) in elsewhere or _touched(path, found, baseline)
         ):
             content.append(entry)
-    changes.update(_content_changes(content, root))
+    changes.update(_content_changes(content, prefix, hasher or partial(_read_anew, root=root)))
     return tuple(sorted(changes.items()))
+
+
+def _read_anew(paths: Sequence[bytes], root: bytes) -> Mapping[bytes, str]:
+    from pkgjail.hashing import hash_files  # brings sqlite3 in
+
+    return hash_files(paths, root=root)
 
 
 def refuse_drift(entries: Sequence[FileEntry], root: bytes) -> None:
@@ -139,10 +219,7 @@ def refuse_drift(entries: Sequence[FileEntry], root: bytes) -> None:
 
 
 def as_found(entries: Sequence[FileEntry], changes: Sequence[Change], root: bytes) -> tuple[FileEntry, ...]:
-    """The entries with those that changed as the host has them now, and those left out that are gone.
-
-    What was added stays out.
-    """
+    """The entries with those that changed as the host has them now, and those left out that are gone."""
     prefix = root.rstrip(b"/")
     paths = {path for path, _ in changes}
     kept: list[FileEntry] = []
@@ -158,28 +235,22 @@ def as_found(entries: Sequence[FileEntry], changes: Sequence[Change], root: byte
     return tuple(kept)
 
 
-def _may_differ(entry: FileEntry, moved: set[bytes], prefix: bytes) -> bool:
-    """Whether an entry's directory changed, or is one whose changes say nothing."""
-    path = prefix + entry.path
-    return path in moved or _directory(entry, prefix) in moved or is_variable(entry.path)
+def _since(baseline: Baseline, entries: Sequence[FileEntry], root: bytes) -> list[FileEntry]:
+    """The entries that may differ from what they were: all but those in directories that did not change."""
+    prefix = root.rstrip(b"/")
+    unchanged = {path for path, *_ in baseline.states}.difference(changed(baseline.states))
+    covered = set(mounts_below(root))
+    found = []
+    for entry in entries:
+        path = prefix + entry.path
+        settled = path if entry.kind == "directory" else _directory(path)
+        if settled not in unchanged or path in covered or _is_single(entry.path):
+            found.append(entry)
+    return found
 
 
-def _directory(entry: FileEntry, prefix: bytes) -> bytes:
-    return (prefix + entry.path).rpartition(b"/")[0] or b"/"
-
-
-def _name_changes(
-    seal: Seal, entries: Sequence[FileEntry], moved: set[bytes], prefix: bytes
-) -> Iterator[Change]:
-    """The names that came to, or went from, the directories `moved`; entries that went are told elsewhere."""
-    known = {entry.path for entry in entries}
-    for directory in moved:
-        before, now = seal.names[directory], names_in(directory)
-        inside = (directory[len(prefix) :]).rstrip(b"/")
-        if is_directory(directory):
-            yield from ((inside + b"/" + name, "was added") for name in now.keys() - before.keys())
-        gone = (inside + b"/" + name for name in before.keys() - now.keys())
-        yield from ((path, "is gone") for path in gone if path not in known)
+def _directory(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0] or b"/"
 
 
 def _lstat(path: bytes) -> os.stat_result | None:
@@ -205,36 +276,45 @@ def _change(entry: FileEntry, path: bytes, found: os.stat_result | None) -> str 
     return change
 
 
-def _touched(entry: FileEntry, found: os.stat_result | None, seal: Seal | None, prefix: bytes) -> bool:
-    """Whether a file may be another, or have other content, than when the seal was taken; inode(7)."""
-    if seal is None or found is None:
+def _touched(path: bytes, found: os.stat_result | None, baseline: Baseline | None) -> bool:
+    """Whether a file may be another, or have other content, than at the time of the baseline; inode(7)."""
+    if baseline is None or found is None:
         return False
-    directory, _, name = (prefix + entry.path).rpartition(b"/")
-    inode = seal.names.get(directory or b"/", {}).get(name, found.st_ino)
-    return found.st_ctime_ns >= seal.at or found.st_ino != inode
+    directory, _, name = path.rpartition(b"/")
+    inode = baseline.names.get(directory or b"/", {}).get(name, found.st_ino)
+    return found.st_ctime_ns >= baseline.at or found.st_ino != inode
 
 
-def _content_changes(entries: Sequence[FileEntry], root: bytes) -> Iterator[Change]:
+def _content_changes(entries: Sequence[FileEntry], prefix: bytes, hasher: Hasher) -> Iterator[Change]:
     """Those files that cannot be shown to have the content that the manifest has."""
     readable = [entry for entry in entries if entry.sha256 is not None]
     for entry in entries:
-        if entry.sha256 is None:
+        # What this user cannot read is not visible in this user's jail either.
+        if entry.sha256 is None and os.access(prefix + entry.path, os.R_OK, effective_ids=True):
             yield entry.path, "was changed or replaced, and the manifest has no digest of it"
     if readable:
-        from pkgjail.hashing import hash_files  # brings sqlite3 in
-
-        digests = hash_files([entry.path for entry in readable], root=root)
+        digests = hasher([entry.path for entry in readable])
         for entry in readable:
             if digests[entry.path] != entry.sha256:
                 yield entry.path, "has other content"
 
 
-def _refuse_without_digests(entries: Sequence[FileEntry]) -> None:
-    if not any(entry.sha256 for entry in entries):
-        raise JailError(
-            "cannot verify by hash: the manifest has no digests; make it again with 'pkgjail resolve', "
-            "without --no-hash, or verify without '=hash'"
-        )
+def _have_digests(entries: Sequence[FileEntry]) -> bool:
+    return any(entry.sha256 for entry in entries)
+
+
+def _other_release(manifest: Manifest, root: bytes) -> tuple[str, str] | None:
+    """The release that the manifest was made for, and the host's; None where they are the same."""
+    from pkgjail.backends.release import read_distribution
+    from pkgjail.backends.root import Root
+
+    made = manifest.header.distribution
+    try:
+        here = read_distribution(Root(root))
+    except (PkgjailError, OSError):
+        return None
+    names = tuple(f"{each.id} {each.version}".strip() for each in (made, here))
+    return None if made == here else (names[0], names[1])
 
 
 def _present(entry: FileEntry, path: bytes) -> FileEntry | None:

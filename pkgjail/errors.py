@@ -86,9 +86,10 @@ class JailError(PkgjailError):
 
 
 class DriftError(JailError):
-    """The host is no longer as the manifest says; `changes` pairs each path with what was found.
+    """Entries of the manifest differ on the host; `changes` pairs each path with what was found.
 
-    `accepted` changes are told all the same.
+    `accepted` changes are reported all the same. `release` has the release that the manifest was made for
+    and the host's, where these differ.
     """
 
     _refused = "cannot enter the jail"
@@ -98,14 +99,27 @@ class DriftError(JailError):
     )
     _shown = 20
 
-    def __init__(self, changes: tuple[tuple[bytes, str], ...], *, accepted: bool = False) -> None:
+    def __init__(
+        self,
+        changes: tuple[tuple[bytes, str], ...],
+        *,
+        accepted: bool = False,
+        release: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__(changes)
         self.changes = changes
         self.accepted = accepted
+        self.release = release
+
+    def _headline(self) -> str:
+        what = "entered all the same" if self.accepted else self._refused
+        if self.release is None:
+            return f"{what}: the host has changed since the manifest was made"
+        made, here = self.release
+        return f"{what}: the manifest was made for {made}, and this host is {here}"
 
     def __str__(self) -> str:
-        what = "entered all the same" if self.accepted else self._refused
-        lines = [f"{what}: the host has changed since the manifest was made:"]
+        lines = [f"{self._headline()}:"]
         for path, found in self.changes[: self._shown]:
             lines.append(f"  {_on_one_line(path)} {found}")
         if len(self.changes) > self._shown:
@@ -113,6 +127,20 @@ class DriftError(JailError):
         if not self.accepted:
             lines.append(self._advice)
         return "\n".join(lines)
+
+
+class ExitDriftError(DriftError):
+    """Entries of the manifest changed on the host while a command ran, which ended with `status`."""
+
+    _advice = "the command may have seen some files as they were and others as they are now; run it again"
+
+    def __init__(self, changes: tuple[tuple[bytes, str], ...], status: int) -> None:
+        super().__init__(changes)
+        self.args = (changes, status)
+        self.status = status
+
+    def _headline(self) -> str:
+        return f"the host changed while the command ran, which ended with status {self.status}"
 
 
 class BuildDriftError(DriftError):

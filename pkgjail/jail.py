@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.choosing import choose, instead_of_binds, refuse_too_many
-from pkgjail.drift import hold_host
-from pkgjail.errors import DriftError, JailError
+from pkgjail.drift import Check, changes_since, compare_host
+from pkgjail.errors import DriftError, ExitDriftError, JailError
 from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
-from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, resolver
+from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, mounts_among, resolver
 from pkgjail.probe import forget
 from pkgjail.reporter import SILENT
 from pkgjail.sandbox.stage import StageError
@@ -26,6 +26,7 @@ from pkgjail.sandbox.steps import assemble
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pkgjail.baseline import Publisher
     from pkgjail.choosing import Choice
     from pkgjail.model import Manifest
     from pkgjail.reporter import Reporter
@@ -68,6 +69,7 @@ def run_in_jail(  # noqa: PLR0913 - what, and by name how
     options: JailOptions | None = None,
     *,
     root: bytes = b"/",
+    publisher: Publisher | None = None,
     terminal: bool = False,
     reporter: Reporter = SILENT,
 ) -> int:
@@ -79,37 +81,51 @@ def run_in_jail(  # noqa: PLR0913 - what, and by name how
         options: binds, working directory, network, environment, limits; None is a closed jail with
             the host's network and `default_environment`.
         root: the directory that the manifest was resolved from.
+        publisher: whose baseline counts besides the user's own (`pkgjail.baseline.publisher_of`).
         terminal: give the command a terminal of the jail's own, relayed to the caller's.
-        reporter: hears of drift that `options` accept.
+        reporter: gets progress where files are compared, and warnings of drift that `options` accept and
+            of entries that changed while the command ran.
 
     Returns:
         The command's exit status, or 128 + n when signal n ended it.
 
     Raises:
         CommandError: there is no such command in the jail, or it cannot be executed.
-        DriftError: files of the host are not as the manifest says.
+        DriftError: files of the host are not as the manifest says, or, where `options` ask for it, are so
+            no more when the command has ended.
         JailError: the jail cannot be set up here, or its limits not be held; the message says which
             setting is at fault.
         OutOfMemoryError: the jail was killed, having reached its limit of memory.
 
     """
-    return prepare_jail(manifest, options, root=root, reporter=reporter).run(argv, terminal=terminal)
+    jail = prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
+    return jail.run(argv, terminal=terminal)
 
 
-def prepare_jail(
+def prepare_jail(  # noqa: PLR0913 - what, and by name how
     manifest: Manifest,
     options: JailOptions | None = None,
     *,
     root: bytes = b"/",
+    publisher: Publisher | None = None,
+    recorded: bool = False,
     reporter: Reporter = SILENT,
 ) -> Jail:
     """Work out once how a jail is entered, for a program that enters it many times.
 
-    Arguments and errors are those of `run_in_jail`.
+    Arguments and errors are those of `run_in_jail`. With `recorded` the caller has compared the content of
+    the files with a record of its own; they are compared by kind, mode, size and link text alone.
     """
     if options is None:
         options = JailOptions(environment=default_environment())
-    return Jail(manifest, options, os.path.realpath(root), reporter)
+    check = Check(
+        verify=options.verify,
+        allow_drift=options.allow_drift,
+        publisher=publisher,
+        recorded=recorded,
+        reporter=reporter,
+    )
+    return Jail(manifest, options, os.path.realpath(root), check)
 
 
 class Jail:
@@ -120,11 +136,11 @@ class Jail:
     and not a makeshift for something that failed and may work the next time, and so worth being kept.
     """
 
-    def __init__(self, manifest: Manifest, options: JailOptions, root: bytes, reporter: Reporter) -> None:
+    def __init__(self, manifest: Manifest, options: JailOptions, root: bytes, check: Check) -> None:
         self._manifest = manifest
         self._options = options
         self._root = root
-        self._reporter = reporter
+        self._check = check
         self._accepted: tuple[tuple[bytes, str], ...] = ()
         self.lasting = True
         self._asked_again = False
@@ -141,9 +157,9 @@ class Jail:
     def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
         """Enter once; None where the jail had to be worked out again first."""
         if self._accepted:
-            self._reporter.warn(str(DriftError(self._accepted, accepted=True)))
+            self._check.reporter.warn(str(DriftError(self._accepted, accepted=True)))
         try:
-            return self.prepared.run(argv, terminal=terminal, limits=_limits(self._options))
+            status = self.prepared.run(argv, terminal=terminal, limits=_limits(self._options))
         except StaleError:
             self.prepared = self._prepare()
             return None
@@ -154,6 +170,25 @@ class Jail:
                 self.prepared = self._prepare()
                 return None
             raise explain(failure, argv[0]) from failure
+        if self.prepared.host_changed():
+            self.report_changes(status)
+        return status
+
+    def report_changes(self, status: int) -> None:
+        """Warn of entries that changed while a command ran, which ended with `status`.
+
+        Raises:
+            ExitDriftError: there are some, and the options ask for an error.
+
+        """
+        report_changes(
+            self._manifest,
+            self._root,
+            self._check,
+            accepted=self._accepted,
+            strict=self._options.strict_exit,
+            status=status,
+        )
 
     def _may_ask_again(self, failure: StageError) -> bool:
         return failure.doing == "build" and not failure.changes and not self._asked_again
@@ -164,14 +199,41 @@ class Jail:
         host_resolver = resolver() if options.network else None
         sources = tuple(bind_source(bind.source) for bind in options.binds)
         _refuse_open_cache(options)
-        held = hold_host(self._manifest, self._root, verify=options.verify, allow_drift=options.allow_drift)
-        self._accepted = held.accepted
-        plan, choices = _plan(held.manifest, options, self._root)
+        mounts = mounts_among(self._root)
+        host = compare_host(self._manifest, self._root, self._check)
+        self._accepted = host.accepted
+        plan, choices = _plan(host.manifest, options, self._root)
         states = {state for choice in choices for state in choice.observed}
         self.lasting = all(choice.lasting for choice in choices)
-        watched = (*held.watched, *(states - set(held.watched)))
-        environment = tuple(sorted(options.environment.items()))
-        return Prepared(assemble(plan), environment, options.cwd, watched, sources, fields, host_resolver)
+        return Prepared(
+            program=assemble(plan),
+            environment=tuple(sorted(options.environment.items())),
+            cwd=options.cwd,
+            host=host.watched,
+            watched=tuple(states - set(host.watched)),
+            mounts=mounts,
+            sources=sources,
+            account=fields,
+            resolver=host_resolver,
+        )
+
+
+def report_changes(  # noqa: PLR0913 - what, and by name how
+    manifest: Manifest,
+    root: bytes,
+    check: Check,
+    *,
+    accepted: tuple[tuple[bytes, str], ...] = (),
+    strict: bool,
+    status: int,
+) -> None:
+    """Warn of entries of a manifest that changed while a command ran; as `Jail.report_changes`."""
+    changes = tuple(sorted(set(changes_since(manifest, root, check.publisher)) - set(accepted)))
+    if not changes:
+        return
+    if strict:
+        raise ExitDriftError(changes, status)
+    check.reporter.warn(str(ExitDriftError(changes, status)))
 
 
 def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None] | None:
@@ -192,8 +254,8 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     """
     _refuse_open_cache(options)
     root = os.path.realpath(root)
-    held = hold_host(manifest, root, verify=options.verify, allow_drift=options.allow_drift)
-    return _plan(held.manifest, options, root)[0]
+    host = compare_host(manifest, root, Check(verify=options.verify, allow_drift=options.allow_drift))
+    return _plan(host.manifest, options, root)[0]
 
 
 def content_at_entry(
@@ -210,11 +272,11 @@ def content_at_entry(
     """
     options = options or JailOptions()
     root = os.path.realpath(root)
-    held = hold_host(manifest, root, verify=options.verify, allow_drift=options.allow_drift)
+    host = compare_host(manifest, root, Check(verify=options.verify, allow_drift=options.allow_drift))
     made = _made_at_entry(
-        held.manifest, options, root, lambda: instead_of_binds(choose(held.manifest, options, root))
+        host.manifest, options, root, lambda: instead_of_binds(choose(host.manifest, options, root))
     )
-    names = (entry.path for entry in held.manifest.files if entry.origin == "entry")
+    names = (entry.path for entry in host.manifest.files if entry.origin == "entry")
     return {path: made.get(path, b"") for path in names}
 
 

@@ -6,8 +6,9 @@ A layer is a directory with a record of it beside:
     layers/KIND-BASE-STATE/record    the proof that `layer` is whole and as it was made
 
 BASE stands for the manifest's entries, STATE for the host's directories as they were when the layer
-was made (`pkgjail.dirstate`). So a host that has changed asks for another layer, and a layer, once it
-has its name, never changes. It gets its name by rename(2), when its record is written.
+was made (`pkgjail.dirstate`). So a host that has changed asks for another layer, unless the recipe can
+tell that the layer still fits. A layer, once it has its name, never changes. It gets its name by
+rename(2), when its record is written.
 
 What is noticed when: at each use, every directory of the layer is held against the record, which shows
 any name that was added, removed or replaced, and any directory's changed mode, owner or attributes. A
@@ -50,19 +51,22 @@ _DIGEST = 32
 class Recipe(NamedTuple):
     """How a layer is made: `make` fills an empty directory from entries and a root (a real path).
 
-    The first of `entries` is the top directory. `make` raises `OSError` where it cannot.
+    The first of `entries` is the top directory. `make` raises `OSError` where it cannot. `fits` says whether
+    a layer that was made of the same entries and root, when the host's directories were in another state, is
+    the one that `make` would make now; None where every change of a directory matters.
     """
 
     kind: str
     entries: Sequence[FileEntry]
     root: bytes
     make: Callable[[bytes, Sequence[FileEntry], bytes], None]
+    fits: Callable[[bytes, Sequence[FileEntry], bytes], bool] | None = None
 
 
 class Layer(NamedTuple):
-    """A layer that can be used: its path, and the states of all directories that it rests on.
+    """A layer that can be used: its path, and the states of all directories that it depends on.
 
-    They are those of the host that it was made from, and its own.
+    They are its own, and those of the host's directories unless its recipe tells whether it fits.
     """
 
     path: bytes
@@ -98,6 +102,8 @@ def ensure(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
     base = f"{recipe.kind}-{_base(recipe)}"
     place = shelf / _name(base, observed)
     states = _states(place, thorough=thorough)
+    if not states and recipe.fits is not None:
+        place, states = _fitting(recipe, base, place, thorough=thorough)
     if not states:
         with _one_builder(shelf):
             for _ in range(_ATTEMPTS):
@@ -110,7 +116,17 @@ def ensure(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
             _sweep(shelf, base, place)
             states = _states(place, thorough=False)
     os.utime(place)  # when it was last used, for `pkgjail cache prune`
-    return Layer(bytes(place / "layer"), (*observed, *states))
+    return Layer(bytes(place / "layer"), (*(observed if recipe.fits is None else ()), *states))
+
+
+def _fitting(recipe: Recipe, base: str, place: Path, *, thorough: bool) -> tuple[Path, tuple[State, ...]]:
+    """A layer that was made for another state of the host and fits this one; `place` and nothing else."""
+    for other in sorted(place.parent.glob(f"{base}-*")):
+        states = _states(other, thorough=thorough)
+        layer = bytes(other / "layer")
+        if states and recipe.fits is not None and recipe.fits(layer, recipe.entries, recipe.root):
+            return other, states
+    return place, ()
 
 
 def is_whole(place: Path, *, thorough: bool = False) -> bool:

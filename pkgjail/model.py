@@ -481,8 +481,9 @@ class JailOptions:
     `plan` is how large directories are shown: "tree", "mask", "whole" or "binds" (see
     `pkgjail.choosing`), which is refused where this host cannot, or "auto" for the first that it can.
 
-    `verify` says how closely the host is held against the manifest: "" its directories, "all" every
-    entry, "hash" every file's content too. With `allow_drift` a host that differs is entered as it is.
+    `verify` says how closely the host is compared with the manifest: "" what may have changed since it was
+    last compared, "all" every entry, "hash" every file's content too. With `allow_drift` a host that differs
+    is entered as it is. With `strict_exit` entries that changed while the command ran are an error.
     """
 
     binds: tuple[UserBind, ...] = ()
@@ -492,4 +493,5 @@ class JailOptions:
     plan: str = "auto"
     verify: str = ""
     allow_drift: bool = False
+    strict_exit: bool = False
     limits: Limits = Limits()

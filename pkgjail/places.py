@@ -49,7 +49,7 @@ def read_kept(path: str) -> bytes:
         return file.read()
 
 
-def keep(path: str, content: bytes) -> None:
+def keep(path: str, content: bytes, *, mode: int = 0o600) -> None:
     """Make `content` the file at `path`, at one stroke, and its directory where it is not there.
 
     What a writer that was killed left half-written is taken over by the next one.
@@ -70,6 +70,7 @@ def keep(path: str, content: bytes) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
             kept = _is_at(file.fileno(), new)  # else another writer has just finished with it
             if kept:
+                os.fchmod(file.fileno(), mode)
                 _write(file.fileno(), content, new, path)
 
 

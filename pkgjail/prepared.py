@@ -15,7 +15,7 @@ import marshal
 import os
 import pwd
 
-from pkgjail.dirstate import changed, observe_settled
+from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled
 from pkgjail.holding import hold, places_of, release
 from pkgjail.places import is_private, keep, read_kept, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
@@ -23,7 +23,7 @@ from pkgjail.situation import situation
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pkgjail.sandbox.build import Program
@@ -48,20 +48,26 @@ class Prepared:
     """One jail, ready to be entered.
 
     `program`, `environment` and `cwd` are as `pkgjail.sandbox.stage.run` takes them. The rest must
-    still be so at entry: `watched` are states as of `pkgjail.dirstate.observe`, `sources` what the user
-    named, binds above all (what was asked for, its real path, whether it is a directory), `account` what
-    `account_fields` gives, `resolver` the host's resolv.conf(5), or None where it is not shown.
-    `held` are directories, by their real paths, that nobody may remove meanwhile, besides the layers'.
+    still be so at entry: `host` are states as of `pkgjail.dirstate.observe` of what the host shows in the
+    jail, `watched` those of what else has a part in it, `mounts` the mount points among the host's files,
+    `sources` what the user named, binds above all (what was asked for, its real path, whether it is a
+    directory), `account` what `account_fields` gives, `resolver` the host's resolv.conf(5), or None where it
+    is not shown. `held` are directories, by their real paths, that nobody may remove meanwhile, besides the
+    layers'.
     """
 
-    __slots__ = ("account", "cwd", "environment", "held", "program", "resolver", "sources", "watched")
+    __slots__ = (
+        "account", "cwd", "environment", "held", "host", "mounts", "program", "resolver", "sources", "watched"
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record, without what makes one slow to import
         self,
         program: Program,
         environment: tuple[tuple[str, str], ...],
         cwd: bytes,
+        host: tuple[tuple[bytes, int, int, int, int], ...],
         watched: tuple[tuple[bytes, int, int, int, int], ...],
+        mounts: tuple[bytes, ...],
         sources: tuple[tuple[bytes, bytes, bool], ...],
         account: tuple[int, int, str, str],
         resolver: bytes | None,
@@ -70,7 +76,9 @@ class Prepared:
         self.program = program
         self.environment = environment
         self.cwd = cwd
+        self.host = host
         self.watched = watched
+        self.mounts = mounts
         self.sources = sources
         self.account = account
         self.resolver = resolver
@@ -101,8 +109,18 @@ class Prepared:
                 raise StaleError
         if self.account != account_fields() or (self.resolver is not None and self.resolver != resolver()):
             raise StaleError
-        if changed(self.watched):
+        if self.host_changed() or changed(self.watched) or self.mounts != mounts_among(self.program[0]):
             raise StaleError
+
+    def host_changed(self) -> bool:
+        """Whether any directory that the host shows in the jail, or file there, has changed."""
+        return bool(changed(self.host))
+
+
+def mounts_among(root: bytes) -> tuple[bytes, ...]:
+    """The mount points below the real path `root`, in those parts whose names do not come and go."""
+    start = len(root.rstrip(b"/"))
+    return tuple([point for point in mounts_below(root) if not is_variable(point[start:])])
 
 
 def bind_source(asked: bytes) -> tuple[bytes, bytes, bool]:
@@ -131,8 +149,13 @@ def resolver() -> bytes:
         return b""
 
 
-def enter(arguments: Sequence[str]) -> int | None:
+def enter(arguments: Sequence[str], report: Callable[[int], int]) -> int | None:
     """Run the command of `pkgjail run … -- COMMAND …`, or `enter`, in the jail of the same words before.
+
+    Args:
+        arguments: the words.
+        report: called with the command's exit status where the host's directories changed while it ran;
+            gives the status to end with.
 
     Returns:
         The command's exit status; None where there is no such jail, or it cannot be entered as it
@@ -148,9 +171,10 @@ def enter(arguments: Sequence[str]) -> int | None:
         return None
     prepared, terminal = kept
     try:
-        return prepared.run(arguments[len(words) + 1 :], terminal=terminal)
+        status = prepared.run(arguments[len(words) + 1 :], terminal=terminal)
     except (StaleError, StageError):
         return None
+    return report(status) if prepared.host_changed() else status
 
 
 def remember(

@@ -15,7 +15,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _WAYS = ("tree", "mask", "whole")
-# How the kernel writes white space and backslashes there.
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 _ENOUGH = 4096
 # What fails for want of room, processes or descriptors may work the next time.
 PASSING = frozenset(
@@ -110,17 +107,6 @@ def _scratch(cache: Path) -> Iterator[bytes]:
             yield bytes(scratch)
         finally:
             remove_tree(scratch)
-
-
-def mounts_below(directory: bytes, table: Path = Path("/proc/self/mountinfo")) -> list[bytes]:
-    """The mount points below `directory` (a real path); see proc_pid_mountinfo(5).
-
-    An overlay and a bind mount show one filesystem: what is mounted further down is not in it, and
-    within a user namespace the kernel refuses such a layer altogether.
-    """
-    points = (line.split(b" ")[4] for line in table.read_bytes().splitlines())
-    real = (_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), point) for point in points)
-    return [point for point in real if point.startswith(directory.rstrip(b"/") + b"/")]
 
 
 def mounts_left(proc: Path = Path("/proc")) -> int:

@@ -61,6 +61,25 @@ def make_tree(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
             os.chmod(new + entry.path[len(top) :], entry.mode)
 
 
+def tree_fits(tree: bytes, entries: Sequence[FileEntry], root: bytes) -> bool:
+    """Whether `make_tree` would make the same as `tree`, which it made earlier of the same entries.
+
+    Of the host's files a tree has nothing of its own but the times.
+    """
+    top, prefix = entries[0].path, root.rstrip(b"/")
+    try:
+        for entry in entries[1:]:
+            if entry.kind == "directory":
+                _refuse_another_kind(prefix + entry.path)
+            elif entry.kind == "regular" and entry.origin != "entry":
+                mine = os.lstat(tree + entry.path[len(top) :])
+                if mine.st_mtime_ns != os.lstat(prefix + entry.path).st_mtime_ns:
+                    return False
+    except OSError:
+        return False
+    return True
+
+
 def _refuse_another_kind(directory: bytes) -> None:
     """Overlayfs follows no link to what is in a directory of the host; it need not be there at all."""
     if os.path.lexists(directory) and not stat.S_ISDIR(os.lstat(directory).st_mode):

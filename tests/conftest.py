@@ -63,6 +63,7 @@ class Caller:
             "PYTHONPATH": str(library),
             "XDG_CACHE_HOME": str(cache),
             "XDG_RUNTIME_DIR": f"{os.environ['XDG_RUNTIME_DIR']}/{uid}",
+            "PKGJAIL_SHARED_DIR": os.environ["PKGJAIL_SHARED_DIR"],
         }
 
     def run(
@@ -126,6 +127,9 @@ def _places_of_our_own() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_RUNTIME_DIR", made)
             patch.setenv("XDG_CACHE_HOME", f"{made}/cache")
+            Path(f"{made}/shared").mkdir()
+            Path(f"{made}/shared").chmod(0o1777)
+            patch.setenv("PKGJAIL_SHARED_DIR", f"{made}/shared")
             yield
 
 

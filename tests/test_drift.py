@@ -1,24 +1,31 @@
-"""Drift: whatever changed on the host since the manifest was made is noticed, and nothing else is."""
+"""Drift: a difference between the manifest's entries and the host is noticed, and nothing else is."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail import choosing
+from pkgjail import api, choosing
 from pkgjail.api import resolve
-from pkgjail.drift import as_found, find_drift, hold_host, refuse_drift
-from pkgjail.errors import DriftError, JailError
+from pkgjail.baseline import (
+    baseline_key,
+    load_baseline,
+    record_baseline,
+    store_baseline,
+    take_baseline,
+)
+from pkgjail.drift import Check, as_found, compare_host, find_drift, refuse_drift
+from pkgjail.errors import DriftError, ExitDriftError, JailError
 from pkgjail.jail import prepare_jail, run_in_jail
-from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest
-from pkgjail.seals import load_seal, seal_host, seal_key, store_seal, take_seal
+from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
 from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
@@ -112,19 +119,19 @@ def linked(root: Path, name: str, target: str) -> None:
 
 ALWAYS = [
     pytest.param(lambda _: None, "", id="nothing"),
-    pytest.param(lambda root: (root / "usr/lib/new").touch(), "/usr/lib/new was added", id="a name added"),
-    pytest.param(
-        lambda root: (root / "usr/empty/d").mkdir(), "/usr/empty/d was added", id="a directory added"
-    ),
-    pytest.param(
-        lambda root: (root / os.fsdecode(b"usr/lib/\xff\n")).touch(),
-        "/usr/lib/\\xff\n was added",
-        id="an odd name added",
-    ),
+    pytest.param(lambda root: (root / "usr/lib/new").touch(), "", id="a name added"),
+    pytest.param(lambda root: (root / "usr/empty/d").mkdir(), "", id="a directory added"),
+    pytest.param(lambda root: (root / os.fsdecode(b"usr/lib/\xff\n")).touch(), "", id="an odd name added"),
     pytest.param(
         lambda root: (root / "usr/lib/undeclared").unlink(),
-        "/usr/lib/undeclared is gone",
+        "",
         id="a name gone that the manifest does not have",
+    ),
+    pytest.param(lambda root: (root / "etc/.setting.swp").touch(), "", id="an editor's file"),
+    pytest.param(
+        lambda root: (root / "etc/setting").write_bytes(b"no"),
+        "/etc/setting has other content",
+        id="a file of /etc written to",
     ),
     pytest.param(
         lambda root: (root / "usr/lib/library").unlink(), "/usr/lib/library is gone", id="a file gone"
@@ -184,11 +191,11 @@ def told(changes: tuple[tuple[bytes, str], ...]) -> str:
 
 
 def drift_after(root: Path, change: Callable[[Path], object], verify: str = "") -> str:
-    """What is found when the host changes after it was sealed."""
+    """What is found when the host changes since a baseline was taken."""
     entries = entries_of(root)
-    seal = take_seal(entries, bytes(root))
+    before = take_baseline(entries, bytes(root))
     change(root)
-    return told(find_drift(entries, bytes(root), seal, verify=verify))
+    return told(find_drift(entries, bytes(root), before, verify=verify))
 
 
 @pytest.mark.parametrize("verify", ["", "all", "hash"])
@@ -205,14 +212,14 @@ def test_what_directories_do_not_show_is_found_on_request(
 ) -> None:
     """Protects `--verify`: the change time of a file cannot be set back."""
     entries = entries_of(host)
-    seal = take_seal(entries, bytes(host))
+    before = take_baseline(entries, bytes(host))
     change(host)
-    assert find_drift(entries, bytes(host), seal) == ()
-    assert told(find_drift(entries, bytes(host), seal, verify=verify)) == found
+    assert find_drift(entries, bytes(host), before) == ()
+    assert told(find_drift(entries, bytes(host), before, verify=verify)) == found
 
 
 def test_a_host_never_seen_is_held_against_every_entry(host: Path) -> None:
-    """Protects manifests from elsewhere: without a seal their own facts count."""
+    """Protects manifests from elsewhere: without a baseline their own facts count."""
     entries = entries_of(host)
     assert find_drift(entries, bytes(host), None) == ()
     (host / "usr/lib/library").chmod(0o600)
@@ -233,13 +240,13 @@ def test_content_is_compared_by_digest(host: Path) -> None:
 def test_without_digests_a_replaced_file_is_drift(host: Path) -> None:
     """Protects from believing what cannot be shown; and `=hash` has nothing to compare with."""
     entries = entries_of(host, hashed=False)
-    seal = take_seal(entries, bytes(host))._replace(at=time.time_ns())
+    before = take_baseline(entries, bytes(host))._replace(at=time.time_ns())
     replaced(host, "usr/lib/library", b"abc")
-    assert told(find_drift(entries, bytes(host), seal)) == (
+    assert told(find_drift(entries, bytes(host), before)) == (
         "/usr/lib/library was changed or replaced, and the manifest has no digest of it"
     )
     with pytest.raises(JailError, match="the manifest has no digests"):
-        find_drift(entries, bytes(host), seal, verify="hash")
+        find_drift(entries, bytes(host), before, verify="hash")
 
 
 @pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
@@ -265,25 +272,28 @@ def test_the_entries_as_found(host: Path) -> None:
     assert b"/usr/empty" in found
 
 
-# --- seals ----------------------------------------------------------------------------------
+# --- baselines ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"", b"\0", b"i\x01\0\0\0", b"(\x02\0\0\0i\x63\0\0\0N"])
-def test_a_seal_that_cannot_be_read_is_none(host: Path, content: bytes) -> None:
-    """Protects from a half-written or foreign file: all entries are looked at then."""
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0", b"[]", b'{"format": 2}', b"[" * 100_000, b'{"format":2,"at":0,"directories":[[]]}'],
+)
+def test_a_baseline_that_cannot_be_read_is_none(host: Path, content: bytes) -> None:
+    """Protects from a half-written or foreign file: all entries are compared then."""
     entries, root = entries_of(host), bytes(host)
-    seal = take_seal(entries, root)
-    key = seal_key(entries, root)
-    store_seal(key, seal)
-    assert load_seal(key) == seal
-    place = Path(os.environ["XDG_CACHE_HOME"]) / "pkgjail/seals" / key
+    taken = take_baseline(entries, root)
+    key = baseline_key(entries, root)
+    store_baseline(key, taken)
+    assert load_baseline(key) == taken
+    place = Path(os.environ["XDG_CACHE_HOME"]) / "pkgjail/baselines" / key
     place.write_bytes(content)
-    assert load_seal(key) is None
+    assert load_baseline(key) is None
 
 
-def test_another_manifest_or_root_has_another_seal(host: Path) -> None:
+def test_another_manifest_or_root_has_another_baseline(host: Path) -> None:
     entries = entries_of(host)
-    keys = {seal_key(entries, b"/a"), seal_key(entries, b"/b"), seal_key(entries[1:], b"/a")}
+    keys = {baseline_key(entries, b"/a"), baseline_key(entries, b"/b"), baseline_key(entries[1:], b"/a")}
     assert len(keys) == 3
 
 
@@ -321,7 +331,7 @@ def test_a_changed_host_is_not_entered(
 ) -> None:
     """Protects every plan, for the host as `resolve` saw it and as the first entry did."""
     manifest = manifest_of(entries_of(host))
-    seal_host(manifest.files, bytes(host))
+    record_baseline(manifest.files, bytes(host))
     jail = prepare_jail(manifest, options, root=bytes(host))
     change(host)
     if not found:
@@ -341,7 +351,7 @@ def test_drift_is_allowed_by_name_and_told_each_time(
 ) -> None:
     """What came stays hidden, what is gone is gone, what was replaced is as it is."""
     manifest = manifest_of(entries_of(host))
-    seal_host(manifest.files, bytes(host))
+    record_baseline(manifest.files, bytes(host))
     (host / "usr/lib/new").touch()
     (host / "usr/lib/link").unlink()
     replaced(host, "usr/lib/library", b"more")
@@ -356,47 +366,148 @@ def test_drift_is_allowed_by_name_and_told_each_time(
         "entered all the same: the host has changed since the manifest was made:",
         "  /usr/lib/library has 4 bytes, not 3",
         "  /usr/lib/link is gone",
-        "  /usr/lib/new was added",
     ]
 
 
-def test_a_package_that_was_put_there_again_is_sealed_again(host: Path) -> None:
+def test_a_package_that_was_put_there_again_gets_a_new_baseline(host: Path) -> None:
     """Protects later entries from reading the directories again and again."""
     manifest = manifest_of(entries_of(host))
-    seal_host(manifest.files, bytes(host))
-    key = seal_key(manifest.files, bytes(host))
-    before = load_seal(key)
+    record_baseline(manifest.files, bytes(host))
+    key = baseline_key(manifest.files, bytes(host))
+    before = load_baseline(key)
     replaced(host, "usr/lib/library", b"abc")
     assert listing(host, manifest, JailOptions(plan="binds")) == 0
-    assert load_seal(key) != before
+    assert load_baseline(key) != before
 
 
-def test_resolving_again_seals_again(tmp_path: Path) -> None:
-    """Protects the advice that the message gives: a manifest that comes out the same is entered again."""
+def small_root(tmp_path: Path) -> tuple[bytes, list[str]]:
+    """A Debian root with one package of one file, and a whitelist that names it."""
     root = make_root(
         tmp_path / "host",
         "a 1 amd64",
         files={
-            "etc/os-release": "ID=debian\n",
+            "etc/os-release": "ID=debian\nVERSION_ID=13\n",
             "var/lib/dpkg/info/a.list": "/.\n/usr\n/usr/lib\n/usr/lib/library\n",
-            "usr/lib/library": "",
+            "usr/lib/library": "abc",
         },
     )
     whitelist = tmp_path / "w.toml"
     whitelist.write_text('[packages]\ndebian = ["a"]\n[options]\nessential = false\n')
-    manifest = resolve([str(whitelist)], root=root)
-    (tmp_path / "host/usr/lib/new").touch()
-    with pytest.raises(DriftError, match="/usr/lib/new was added"):
-        hold_host(manifest, root)
-    assert resolve([str(whitelist)], root=root) == manifest
-    assert hold_host(manifest, root).accepted == ()
+    return root, [str(whitelist)]
+
+
+def test_what_changes_while_resolving_is_compared_at_the_first_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects from a baseline of a host that is no longer the one that was hashed."""
+    root, lists = small_root(tmp_path)
+    hashed = api._hasher
+
+    def changing(*arguments: Any) -> Any:
+        def hasher(paths: Any) -> Any:
+            digests = hashed(*arguments)(paths)
+            replaced(tmp_path / "host", "usr/lib/library", b"xyz")
+            return digests
+
+        return hasher
+
+    time.sleep(0.05)
+    monkeypatch.setattr(api, "_hasher", changing)
+    manifest = resolve(lists, root=root)
+    with pytest.raises(DriftError, match="/usr/lib/library has other content"):
+        compare_host(manifest, root, Check())
+
+
+def test_a_manifest_from_elsewhere_is_compared_by_content(host: Path) -> None:
+    """Protects the first entry: an upgraded file may have the size, mode and times of the old one."""
+    manifest = manifest_of(entries_of(host))
+    replaced(host, "usr/lib/library", b"xyz")
+    with pytest.raises(DriftError, match="/usr/lib/library has other content"):
+        listing(host, manifest, JailOptions(plan="binds"))
+    replaced(host, "usr/lib/library", b"abc")
+    assert listing(host, manifest, JailOptions(plan="binds")) == 0
+    assert load_baseline(baseline_key(manifest.files, bytes(host))) is not None
+
+
+def test_another_release_is_told_first(tmp_path: Path) -> None:
+    """Protects from a list of thousands of files that says nothing of why."""
+    root, lists = small_root(tmp_path)
+    manifest = resolve(lists, root=root)
+    made = replace(manifest.header, distribution=Distribution(id="debian", version="12"))
+    replaced(tmp_path / "host", "usr/lib/library", b"xyz")
+    with pytest.raises(DriftError) as caught:
+        compare_host(replace(manifest, header=made), root, Check())
+    assert str(caught.value).splitlines()[0] == (
+        "cannot enter the jail: the manifest was made for debian 12, and this host is debian 13:"
+    )
+
+
+def test_a_file_that_its_user_cannot_read_is_no_drift(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects users from root's edits of files that they do not see: only readable content counts."""
+    entries = tuple(e._replace(sha256=None) for e in entries_of(host) if e.path != b"/usr/lib/link")
+    before = take_baseline(entries, bytes(host))._replace(at=time.time_ns())
+    replaced(host, "usr/lib/library", b"xyz")
+    assert find_drift(entries, bytes(host), before) != ()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert find_drift(entries, bytes(host), before) == ()
 
 
 def test_verify_is_asked_for_by_name(host: Path) -> None:
     manifest = manifest_of(entries_of(host))
-    seal_host(manifest.files, bytes(host))
+    record_baseline(manifest.files, bytes(host))
     rewritten(host, "usr/lib/library", b"xyz")
     assert listing(host, manifest, JailOptions(plan="binds")) == 0
     for verify in ("all", "hash"):
         with pytest.raises(DriftError, match="/usr/lib/library has other content"):
             listing(host, manifest, JailOptions(plan="binds", verify=verify))
+
+
+# --- at exit --------------------------------------------------------------------------------
+
+# Waits in the jail until the host was changed: a change comes while the command runs, however slow either is.
+_WAITING = "touch /sync/started; while [ ! -e /sync/changed ]; do sleep 0.02; done; exit 7"
+_CHANGING = "while [ ! -e {0}/started ]; do sleep 0.02; done; {1}; touch {0}/changed"
+
+
+def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions, heard: Heard) -> int:
+    """Run a command in the jail of the host's manifest, while `change` is done; its exit status."""
+    manifest = manifest_of(entries_of(host))
+    sync.mkdir()
+    bind = UserBind(source=bytes(sync), destination=b"/sync", writable=True)
+    environment = {"PATH": "/bin"}
+    options = replace(options, binds=(bind,), environment=environment)
+    jail = prepare_jail(manifest, options, root=bytes(host), reporter=heard)
+    with subprocess.Popen(["/bin/sh", "-ec", _CHANGING.format(sync, change)], cwd=host):
+        return jail.run(["/bin/busybox", "sh", "-ec", _WAITING])
+
+
+def test_entries_that_change_while_the_command_runs_are_told(
+    host: Path, tmp_path: Path, options: JailOptions
+) -> None:
+    """Protects results of half-old, half-new files; names that the manifest does not have do not count."""
+    heard = Heard()
+    change = "touch usr/lib/new; rm usr/lib/link"
+    assert changed_meanwhile(host, tmp_path / "sync", change, options, heard) == 7
+    assert [warning.splitlines()[:2] for warning in heard.warnings] == [
+        [
+            "the host changed while the command ran, which ended with status 7:",
+            "  /usr/lib/link is gone",
+        ]
+    ]
+
+
+def test_names_that_come_while_the_command_runs_are_not_told(
+    host: Path, tmp_path: Path, options: JailOptions
+) -> None:
+    """Protects from a warning whenever anybody installs a package."""
+    heard = Heard()
+    assert changed_meanwhile(host, tmp_path / "sync", "touch usr/lib/new", options, heard) == 7
+    assert heard.warnings == []
+
+
+def test_a_strict_exit_is_an_error(host: Path, tmp_path: Path) -> None:
+    """Protects who asked for it; the command's own status travels with the error."""
+    options = JailOptions(plan="binds", strict_exit=True)
+    with pytest.raises(ExitDriftError) as caught:
+        changed_meanwhile(host, tmp_path / "sync", "rm usr/lib/link", options, Heard())
+    assert (caught.value.status, caught.value.changes) == (7, ((b"/usr/lib/link", "is gone"),))

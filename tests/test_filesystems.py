@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.baseline import record_baseline, take_baseline
 from pkgjail.dirstate import changed, observe_settled, unknown
 from pkgjail.drift import find_drift
 from pkgjail.errors import DriftError
@@ -17,7 +18,6 @@ from pkgjail.filesystems import identity
 from pkgjail.hashing import HashCache, hash_files
 from pkgjail.jail import run_in_jail
 from pkgjail.model import JailOptions
-from pkgjail.seals import seal_host, take_seal
 from tests.images import KINDS, shown
 from tests.test_drift import entries_of, make_host, manifest_of
 
@@ -128,13 +128,13 @@ def test_another_image_is_not_entered_by_the_manifest_of_the_first(
     with shown(kind, hosts[0], place):
         device = place.stat().st_dev
         manifest = manifest_of(entries_of(place))
-        seal_host(manifest.files, bytes(place))
-        seal = take_seal(manifest.files, bytes(place))
+        record_baseline(manifest.files, bytes(place))
+        baseline = take_baseline(manifest.files, bytes(place))
         assert run_in_jail(manifest, command, options, root=bytes(place)) == 0
     with shown(kind, hosts[1], place):
-        if place.stat().st_dev == device:  # else its own seal is not found
+        if place.stat().st_dev == device:  # else its baseline is not found, and every digest is compared
             with pytest.raises(DriftError, match="/usr/lib/library has other content"):
                 run_in_jail(manifest, command, options, root=bytes(place))
-        assert find_drift(manifest.files, bytes(place), seal, verify=verify) == (
+        assert find_drift(manifest.files, bytes(place), baseline, verify=verify) == (
             (b"/usr/lib/library", "has other content"),
         )

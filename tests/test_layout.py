@@ -33,7 +33,7 @@ ROWS = """
     dirstate
     prepared model
     patterns reporter cache names parallel
-    probe seals layers
+    probe baseline layers
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions planned
     api jail report

@@ -214,7 +214,7 @@ def test_what_others_left_in_a_shared_place_is_not_used(
     """Protects from /dev/shm, where anybody may make a directory of that name beforehand."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "pkgjail").symlink_to(tmp_path)
-    assert prepared.enter(["run", "m.jsonl", "--", "true"]) is None
+    assert prepared.enter(["run", "m.jsonl", "--", "true"], int) is None
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_what_others_left_in_a_shared_place_is_not_used(
     ],
 )
 def test_other_command_lines_go_the_long_way(words: list[str]) -> None:
-    assert prepared.enter(words) is None
+    assert prepared.enter(words, int) is None
 
 
 def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
@@ -255,7 +255,7 @@ def test_what_stops_the_short_way_is_told(
 ) -> None:
     """Protects from a traceback, and from running the command a second time."""
 
-    def enter(_: object) -> int:
+    def enter(*_: object) -> int:
         raise error
 
     monkeypatch.setattr(prepared, "enter", enter)

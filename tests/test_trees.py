@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail import choosing, layers, probe, trees
+from pkgjail.dirstate import mounts_below
 from pkgjail.errors import JailError
 from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.model import FileEntry, JailOptions, UserBind
@@ -179,7 +180,7 @@ _TABLE = rb"""21 1 254:0 / / rw - ext4 /dev/vda rw
 def test_a_mount_below_is_seen(tmp_path: Path, directory: bytes, found: list[bytes]) -> None:
     """An overlay of /usr would not show a site's own filesystem in it."""
     (tmp_path / "mountinfo").write_bytes(_TABLE)
-    assert probe.mounts_below(directory, tmp_path / "mountinfo") == found
+    assert mounts_below(directory, str(tmp_path / "mountinfo")) == found
 
 
 def test_a_directory_with_a_mount_in_it_gets_binds(

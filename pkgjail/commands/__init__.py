@@ -111,6 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def report_changes(arguments: Sequence[str], status: int) -> int:
+    """Report what changed on the host while the command of these words ran; returns the exit status."""
+    parsed = _parse(arguments)
+    try:
+        parsed.report_changes(parsed, status)
+    except (PkgjailError, OSError) as error:
+        return _failed(error, parsed)
+    return status
+
+
 def tell_failure(error: OSError, arguments: Sequence[str]) -> int:
     """Tell what stopped these words on another way than `main`; returns the exit status."""
     return _failed(error, _parse(arguments))

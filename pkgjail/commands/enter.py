@@ -54,7 +54,16 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add all that may stand behind DIR."""
     add_jail_options(parser, resolving=False)
     add_command(parser)
-    parser.set_defaults(run=run, failure=125)
+    parser.set_defaults(run=run, report_changes=report_changes, failure=125)
+
+
+def report_changes(arguments: argparse.Namespace, status: int) -> None:
+    """Warn of files of the environment that changed while the command ran, or raise `ExitDriftError`."""
+    from pkgjail.environments.enter import report_changes_in
+
+    directory = os.fsencode(arguments.directory)
+    reporter = ConsoleReporter(as_json=arguments.json)
+    report_changes_in(directory, status, strict=arguments.strict_exit, reporter=reporter)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ def resolve_arguments(
     *,
     hashed: bool,
     allow_unmet: bool = False,
-    sealed: bool = True,
+    baseline: bool = True,
 ) -> Manifest:
     """Resolve `whitelists` as the arguments of `add_policy_arguments` say."""
     from pkgjail.api import resolve
@@ -106,7 +107,7 @@ def resolve_arguments(
             essential=arguments.essential,
             hashed=hashed,
             allow_unmet=allow_unmet,
-            sealed=sealed,
+            baseline=baseline,
             reporter=reporter,
         )
 
@@ -121,7 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
         return run_plan(arguments)
     # The process ends soon; looking through a growing manifest for garbage takes a twentieth of it.
     gc.disable()
-    from pkgjail.api import seal_host
+    began = time.time_ns()
+    from pkgjail.api import record_baseline
     from pkgjail.parallel import beside
 
     manifest = resolve_arguments(
@@ -129,10 +131,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.whitelists,
         hashed=not arguments.no_hash,
         allow_unmet=arguments.allow_unmet,
-        sealed=False,
+        baseline=False,
     )
     gc.freeze()  # nor does Python look through it when it ends
-    with beside(partial(seal_host, manifest.files, _root(arguments))):
+    with beside(partial(record_baseline, manifest.files, _root(arguments), since=began)):
         digest, out = _write(manifest, arguments.output)
     summary = summarize(manifest, digest)
     print(json.dumps(summary, indent=2) if arguments.json else _text(summary, arguments.output), file=out)

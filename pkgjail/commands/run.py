@@ -7,6 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.baseline import publisher_of
 from pkgjail.commands.limits import add_limit_options, has_limits, limits_of
 from pkgjail.commands.parser import Parser
 from pkgjail.commands.resolve import add_policy_arguments, resolve_arguments
@@ -57,7 +58,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add all that may stand behind MANIFEST."""
     add_jail_options(parser)
     add_command(parser)
-    parser.set_defaults(run=run, failure=125)
+    parser.set_defaults(run=run, report_changes=report_changes, failure=125)
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +111,11 @@ def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True)
         action="store_true",
         help="enter a host that has changed since the manifest was made, as it is now; what differs is told",
     )
+    parser.add_argument(
+        "--strict-exit",
+        action="store_true",
+        help="fail with 125 where the host's files changed while the command ran, instead of a warning",
+    )
     add_limit_options(parser)
     if resolving:
         add_policy_arguments(parser)
@@ -160,7 +166,23 @@ def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
 
     root = os.fsencode(os.path.realpath(arguments.root))
     reporter = ConsoleReporter(as_json=arguments.json)
-    return prepare_jail(manifest, jail_options(arguments), root=root, reporter=reporter)
+    publisher = publisher_of(os.fsencode(arguments.manifest))
+    return prepare_jail(manifest, jail_options(arguments), root=root, publisher=publisher, reporter=reporter)
+
+
+def report_changes(arguments: argparse.Namespace, status: int) -> None:
+    """Warn of files of the manifest that changed while the command ran, or raise `ExitDriftError`."""
+    from pkgjail.commands.console import ConsoleReporter
+    from pkgjail.drift import Check
+    from pkgjail.jail import report_changes as report
+
+    manifest = load_manifest(arguments)
+    check = Check(
+        publisher=publisher_of(os.fsencode(arguments.manifest)),
+        reporter=ConsoleReporter(as_json=arguments.json),
+    )
+    root = os.fsencode(os.path.realpath(arguments.root))
+    report(manifest, root, check, strict=arguments.strict_exit, status=status)
 
 
 def _remember(arguments: argparse.Namespace, jail: Jail) -> None:
@@ -232,6 +254,7 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
         plan=arguments.plan,
         verify=arguments.verify,
         allow_drift=arguments.allow_drift,
+        strict_exit=arguments.strict_exit,
         limits=limits_of(arguments),
     )
 

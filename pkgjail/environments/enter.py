@@ -6,16 +6,17 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pkgjail.baseline import publisher_of
+from pkgjail.drift import Check
 from pkgjail.environments.copied import copied_manifest
 from pkgjail.environments.directory import lock, opened, read_file, read_head, whole_record
 from pkgjail.environments.looking import tampered
 from pkgjail.environments.record import MANIFEST, TREE
-from pkgjail.errors import DriftError, JailError, SurpriseError
-from pkgjail.jail import default_environment, prepare_jail
+from pkgjail.errors import JailError, SurpriseError
+from pkgjail.jail import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.model import JailOptions, text_path
 from pkgjail.reporter import SILENT
-from pkgjail.seals import seal_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,23 +74,35 @@ def jail_in(place: Place, options: JailOptions, reporter: Reporter = SILENT) -> 
     merged = _merged(whole.head, options)
     _refuse_open_tree(place, merged)
     if whole.head.form == "copy":
-        return _jail_of_copy(manifest, merged, place.path + b"/" + TREE, reporter), "copy"
-    jail = prepare_jail(manifest, merged, root=whole.head.root, reporter=reporter)
+        # The tree was just compared with the environment's record, so no digest needs to be.
+        tree = place.path + b"/" + TREE
+        jail = prepare_jail(copied_manifest(manifest), merged, root=tree, recorded=True, reporter=reporter)
+    else:
+        publisher = publisher_of(place.path + b"/" + MANIFEST)
+        root = whole.head.root
+        jail = prepare_jail(manifest, merged, root=root, publisher=publisher, reporter=reporter)
     return jail, whole.head.form
 
 
-def _jail_of_copy(manifest: Manifest, options: JailOptions, tree: bytes, reporter: Reporter) -> Jail:
-    """The jail of a tree that was held against its record.
+def report_changes_in(directory: bytes, status: int, *, strict: bool, reporter: Reporter) -> None:
+    """Warn of entries of an environment that changed on the host while a command ran.
 
-    The record outranks a seal: that may be of an environment that was there before.
+    Args:
+        directory: the environment's.
+        status: what the command ended with.
+        strict: they are an error.
+        reporter: gets the warning.
+
+    Raises:
+        ExitDriftError: there are some, with `strict`.
+        PkgjailError: the environment's record cannot be read any more.
+
     """
-    manifest = copied_manifest(manifest)
-    try:
-        return prepare_jail(manifest, options, root=tree, reporter=reporter)
-    except DriftError:
-        seal_host(manifest.files, tree)
-        options = replace(options, verify=options.verify or "all")
-        return prepare_jail(manifest, options, root=tree, reporter=reporter)
+    with opened(directory, "enter") as place:
+        whole = whole_record(place)
+        check = Check(publisher=publisher_of(place.path + b"/" + MANIFEST), reporter=reporter)
+        manifest = _manifest(place, whole)
+    report_changes(manifest, whole.head.root, check, strict=strict, status=status)
 
 
 def _manifest(place: Place, whole: Record) -> Manifest:

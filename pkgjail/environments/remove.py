@@ -12,12 +12,12 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from pkgjail.dirstate import mounts_below
 from pkgjail.environments import looking
 from pkgjail.environments.directory import lock, opened, state_of
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, SCRATCH
 from pkgjail.errors import PkgjailError, SurpriseError
 from pkgjail.model import text_path
-from pkgjail.probe import mounts_below
 
 if TYPE_CHECKING:
     from pkgjail.environments.directory import Place

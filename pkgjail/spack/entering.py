@@ -7,10 +7,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.commands.console import ConsoleReporter
 from pkgjail.dirstate import observe_settled
 from pkgjail.environments.again import enter_and_keep
 from pkgjail.environments.directory import read_head
+from pkgjail.environments.enter import report_changes_in
 from pkgjail.environments.isolation import VARIABLE
+from pkgjail.errors import PkgjailError
 from pkgjail.model import JailOptions
 from pkgjail.spack import kept
 from pkgjail.spack.instance import binds_of, is_whole, links_of, make_directories, shows
@@ -68,7 +71,19 @@ def enter(
         if status is not None:
             return status
     words = kept.words_of(state, facts, argv)
-    return enter_and_keep(directory, argv, options, words, watched=watched, terminal=terminal)
+    with ConsoleReporter() as reporter:
+        return enter_and_keep(
+            directory, argv, options, words, watched=watched, terminal=terminal, reporter=reporter
+        )
+
+
+def warn_of_changes(state: State, status: int) -> None:
+    """Warn of files of the environment that changed on the host while a command ran."""
+    reporter = ConsoleReporter()
+    try:
+        report_changes_in(os.fsencode(state.environment), status, strict=False, reporter=reporter)
+    except (PkgjailError, OSError) as error:
+        reporter.warn(f"cannot say whether the host changed while the command ran: {error}")
 
 
 def variables_inside(variables: Mapping[str, str], state: State, instance: Instance) -> dict[str, str]:

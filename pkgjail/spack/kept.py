@@ -65,4 +65,12 @@ def words_of(state: State, facts: Sequence[str], argv: Sequence[str]) -> list[st
 
 def enter(state: State, facts: Sequence[str], argv: Sequence[str]) -> int | None:
     """Run `argv` as the same facts led to before; None where the long way must be taken."""
-    return enter_by_words(words_of(state, facts, argv))
+
+    def report(status: int) -> int:
+        """Warn of what changed on the host while the command ran."""
+        from pkgjail.spack.entering import warn_of_changes
+
+        warn_of_changes(state, status)
+        return status
+
+    return enter_by_words(words_of(state, facts, argv), report)

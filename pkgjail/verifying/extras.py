@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.baseline import baseline_key, is_directory, load_own_baseline, names_in
+from pkgjail.dirstate import is_variable
 from pkgjail.names import Names
-from pkgjail.seals import is_directory, is_variable, load_seal, names_in, seal_key
 from pkgjail.verifying.record import Difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pkgjail.baseline import Baseline
     from pkgjail.model import Manifest, PackageDatabase
-    from pkgjail.seals import Seal
 
 
 def find_extras(
@@ -21,15 +22,15 @@ def find_extras(
 ) -> Iterator[Difference]:
     """The names below the real path `root` that the manifest neither has nor has dropped.
 
-    They are looked for where `pkgjail.seals` looks: not in parts of a host where names come and go while
-    it runs. Where this host was sealed for the manifest, only what came later is told. Of a host with
-    packages that was not sealed nobody knows what came later: there, unless `strict`, names of other
-    packages and of none are merely beside. Of a directory its own name is told, not what is in it.
+    They are looked for where `pkgjail.baseline` looks: not in parts of a host where names come and go while
+    it runs. With a baseline of this host, only what came later is reported. Without one, on a host with
+    packages, nobody knows what came later: there, unless `strict`, names of other packages and of none are
+    merely beside. Of a directory its own name is reported, not what is in it.
     """
-    seal = load_seal(seal_key(manifest.files, root))
+    baseline = load_own_baseline(baseline_key(manifest.files, root))
     names = {entry.path for entry in manifest.files}
     passed = names | {dropped.path for dropped in manifest.dropped}
-    found = [path for path in _names(manifest, root, seal) if path not in passed]
+    found = [path for path in _names(manifest, root, baseline) if path not in passed]
     # dpkg lists what it installed by older names too (/bin/x for /usr/bin/x).
     aliases = _aliases(manifest)
     spellings = {path: tuple(_spellings(path, aliases)) for path in found}
@@ -42,9 +43,9 @@ def find_extras(
         yield Difference(
             path=path,
             what="extra",
-            detail=_detail(owner, owner in packages, sealed=seal is not None),
+            detail=_detail(owner, owner in packages, since=baseline is not None),
             owners=(owner,) if owner else (),
-            beside=seal is None and database is not None and owner not in packages and not strict,
+            beside=baseline is None and database is not None and owner not in packages and not strict,
         )
 
 
@@ -53,20 +54,20 @@ def _spellings(path: bytes, aliases: tuple[tuple[bytes, bytes], ...]) -> Iterato
     yield from (alias + path[len(real) :] for real, alias in aliases if path.startswith(real))
 
 
-def _detail(owner: str, known: bool, *, sealed: bool) -> str:  # noqa: FBT001 - of the owner
-    since = ", and came after the manifest was made" if sealed else ""
+def _detail(owner: str, known: bool, *, since: bool) -> str:  # noqa: FBT001 - of the owner
+    later = ", and came after the manifest was made" if since else ""
     if not owner:
-        return f"no package owns it{since}"
-    return f"it belongs to {owner}, which is {'' if known else 'not '}in the manifest{since}"
+        return f"no package owns it{later}"
+    return f"it belongs to {owner}, which is {'' if known else 'not '}in the manifest{later}"
 
 
-def _names(manifest: Manifest, root: bytes, seal: Seal | None) -> Iterator[bytes]:
+def _names(manifest: Manifest, root: bytes, baseline: Baseline | None) -> Iterator[bytes]:
     prefix = root.rstrip(b"/")
     for entry in manifest.files:
         place = prefix + entry.path
         if entry.kind != "directory" or is_variable(entry.path) or not is_directory(place):
             continue
-        before = {} if seal is None else seal.names.get(place, {})
+        before = {} if baseline is None else baseline.names.get(place, {})
         above = entry.path.rstrip(b"/")
         for name in names_in(place).keys() - before.keys():
             path = above + b"/" + name
