@@ -25,6 +25,7 @@ import hashlib
 import marshal
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -159,8 +160,14 @@ def _directories(recipe: Recipe) -> list[bytes]:
 def _base(recipe: Recipe) -> str:
     """Changes with all that a layer is made from, but for the host's own state."""
     rows = [(e.path, e.kind, e.mode, e.size, e.target, e.origin) for e in recipe.entries]
+    facts = (_FORMAT, _code_of(recipe.make), os.getegid(), recipe.root, rows)
     # Version 2: later ones tell objects that are shared, and so differ for equal content.
-    return hashlib.sha256(marshal.dumps((_FORMAT, recipe.root, rows), 2)).hexdigest()[:40]
+    return hashlib.sha256(marshal.dumps(facts, 2)).hexdigest()[:40]
+
+
+def _code_of(make: Callable[..., None]) -> bytes:
+    """The module that makes a layer: another version of pkgjail may make another one of the same."""
+    return Path(sys.modules[make.__module__].__file__ or "").read_bytes()
 
 
 def _name(base: str, observed: tuple[State, ...]) -> str:
