@@ -1,4 +1,4 @@
-# make demo | test | test-long | lint | matrix | bench | clean; each installs what it needs.
+# make demo | test | test-long | fuzz | lint | matrix | bench | clean; each installs what it needs.
 
 PYTHON ?= /usr/bin/python3
 VENV ?= .venv
@@ -19,7 +19,7 @@ LONG_TEST_PACKAGES = qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail
 
-.PHONY: help demo test test-long lint matrix bench clean
+.PHONY: help demo test test-long fuzz lint matrix bench clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
@@ -37,6 +37,12 @@ test: lint
 test-long: lint
 	@.ci/prerequisites $(LONG_TEST_PACKAGES)
 	PKGJAIL_EXAMPLES=10000 $(VENV)/bin/python -m pytest --cov --cov-report=term
+
+# Changed inputs for everything that reads what others wrote: as many as FUZZ says, or TARGETS="elf rpm" alone.
+FUZZ = 1000000
+fuzz: $(VENV)/fuzz
+	@.ci/prerequisites --lists $(TEST_PACKAGES)
+	$(VENV)/bin/python -m tests.fuzz.run --build $(BUILD)/fuzz --inputs $(FUZZ) $(TARGETS)
 
 lint: $(VENV)/development
 	@.ci/prerequisites --lists $(TEST_PACKAGES)
@@ -65,6 +71,10 @@ $(VENV)/runtime: setup.py | $(VENV)/bin/python
 
 $(VENV)/development: tests/requirements.txt $(VENV)/runtime
 	$(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+$(VENV)/fuzz: tests/fuzz/requirements.txt $(VENV)/development
+	$(VENV)/bin/python -m pip install --quiet --requirement tests/fuzz/requirements.txt
 	touch $@
 
 clean:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.backends.root import CORRECT, normal_path
 from pkgjail.model import AlternativeChoice, AlternativeGroup, text_path
+from pkgjail.untrusted import parsing
 
 if TYPE_CHECKING:
     from pkgjail.backends.root import Root
@@ -38,10 +39,8 @@ def read_alternatives(root: Root, directory: bytes, *, ended: bool = True) -> tu
 
 
 def _group(root: Root, name: bytes, path: bytes, lines: _Lines) -> AlternativeGroup:
-    try:
+    with parsing(lambda why: root.error(f"{text_path(path)}:{lines.number}: {why}", CORRECT)):
         return _alternative_group(name, lines)
-    except ValueError as error:
-        raise root.error(f"{text_path(path)}:{lines.number}: {error}", CORRECT) from error
 
 
 class _Lines:

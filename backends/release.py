@@ -36,10 +36,7 @@ def _os_release(root: Root, path: bytes) -> dict[str, str]:
         name, equals, value = line.strip().partition("=")
         if not equals or name.startswith("#"):
             continue
-        try:
+        with root.parsing(b"%s:%d" % (path, number), "quote the value as os-release(5) says"):
             words = shlex.split(value)
-        except ValueError as error:
-            why = f"{text_path(path)}:{number}: {error}"
-            raise root.error(why, "quote the value as os-release(5) says") from error
         fields[name] = " ".join(words)
     return fields

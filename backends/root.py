@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
+from typing import TYPE_CHECKING
 
 from pkgjail.backends import resolve_inside
 from pkgjail.errors import DatabaseError, told
 from pkgjail.model import text_path
+from pkgjail.untrusted import SETTINGS, names_below, parsing, read_below, shortened
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 CORRECT = "correct the file, or install the package that it belongs to again"
 
@@ -29,17 +33,19 @@ class Root:
     def names(self, directory: bytes) -> list[bytes]:
         """The names in a directory; none where it is not there."""
         try:
-            return os.listdir(directory)
+            return names_below(self.path, directory)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise self.unreadable(error) from error
 
-    def read(self, path: bytes, missing: bytes | None = None) -> bytes:
-        """The content of a file, `missing` where there is none and that is no error."""
+    def read(self, path: bytes, missing: bytes | None = None, *, limit: int = SETTINGS) -> bytes:
+        """The content of a regular file, `missing` where there is none and that is no error.
+
+        Links are followed inside the root. One with more than `limit` bytes is refused.
+        """
         try:
-            with open(path, "rb", buffering=0) as file:
-                return file.read()
+            return read_below(self.path, path, limit)
         except FileNotFoundError as error:
             if missing is not None:
                 return missing
@@ -58,6 +64,10 @@ class Root:
             raise self.error(f"{where}: {error}", CORRECT) from error
         return paths
 
+    def parsing(self, file: bytes, remedy: str = CORRECT) -> AbstractContextManager[None]:
+        """A context in which whatever a parser of `file` raises becomes a `DatabaseError` that names it."""
+        return parsing(lambda why: self.error(f"{text_path(file)}: {why}", remedy))
+
     def command(self, command: str) -> str:
         """A command for the user to run, and where."""
         return f"'{command}'" if self.path == b"/" else f"'{command}' in {text_path(self.path)}"
@@ -67,12 +77,17 @@ class Root:
         remedies = {
             errno.ENOENT: "the database is incomplete: install the package that the file belongs to again",
             errno.EACCES: "make it readable, or run as a user who may read it",
+            errno.ELOOP: "correct the links",
+            errno.EINVAL: "put the file there that the package manager wrote",
+            errno.EFBIG: "the package manager writes smaller ones: restore it from a backup",
         }
         return self.error(told(error, "a file of it"), remedies.get(error.errno or 0, "repair it"))
 
     def error(self, why: str, remedy: str) -> DatabaseError:
         """The error to raise, with what the user can do."""
-        return DatabaseError(f"cannot read the package database of {text_path(self.path)}: {why}; {remedy}")
+        return DatabaseError(
+            f"cannot read the package database of {text_path(self.path)}: {shortened(why)}; {remedy}"
+        )
 
 
 def normal_path(path: bytes) -> bytes:

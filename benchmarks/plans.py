@@ -5,6 +5,7 @@ All in this process, from a manifest that is read already: what differs is the w
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measure import Subject
 from pkgjail import default_environment, prepare_jail, resolve
-from pkgjail.cache import remove_tree
 from pkgjail.layers import Recipe, ensure
 from pkgjail.masks import make_mask
 from pkgjail.model import JailOptions
@@ -58,7 +58,7 @@ def _layer(recipe: Recipe, place: Path) -> float:
     try:
         return _timed(lambda: ensure(recipe, cache))
     finally:
-        remove_tree(cache)
+        shutil.rmtree(cache)
 
 
 def _entering(manifest: Manifest, way: str) -> Callable[[], float]:

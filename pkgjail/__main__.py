@@ -8,8 +8,8 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     try:
         return _main()
-    except KeyboardInterrupt:
-        print("pkgjail: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"pkgjail: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
 
 
@@ -20,7 +20,7 @@ def _main() -> int:
         from pkgjail.prepared import enter
 
         try:
-            status = enter(sys.argv[1:], _report_changes)
+            status = enter(sys.argv[1:], _report_changes, _warn)
         except OSError as error:  # no process to be had, say
             from pkgjail.commands import tell_failure
 
@@ -37,6 +37,12 @@ def _report_changes(status: int) -> int:
     from pkgjail.commands import report_changes
 
     return report_changes(sys.argv[1:], status)
+
+
+def _warn(message: str) -> None:
+    from pkgjail.commands.console import ConsoleReporter
+
+    ConsoleReporter(as_json="--json" in sys.argv[: sys.argv.index("--")]).warn(message)
 
 
 def _import_nothing_from_here() -> None:

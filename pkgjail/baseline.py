@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pkgjail.cache import cache_directory
 from pkgjail.dirstate import TICKS_NS, is_variable, observe_settled
 from pkgjail.model import raw_path, text_path
-from pkgjail.places import keep, read_kept
+from pkgjail.places import keep, keep_in, open_below, read_kept, shared_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,9 +41,8 @@ _FACTS = attrgetter("path", "kind", "mode", "size", "target", "sha256", "origin"
 # Two keys of one manifest are the same on all Pythons: version 2 has no references, which newer
 # versions place by how often an object happens to be used.
 _MARSHAL = 2
-# Bytes; a baseline of a million names has a tenth of it.
-_LARGEST = 1 << 30
-_PUBLIC = "/var/tmp"  # noqa: S108 - each level below it is checked, see _read_published
+# Bytes; a baseline of a million names has some 40 million.
+_LARGEST = 1 << 27
 # The clocks of a file server and of this host may differ by as much.
 _CLOCKS_NS = 60_000_000_000
 
@@ -173,11 +172,19 @@ def publish_baseline(key: str, baseline: Baseline) -> None:
 
     """
     public = baseline._replace(names={path: _listed(path, names) for path, names in baseline.names.items()})
-    place = _published(key, os.geteuid())
-    for directory in (place.parent.parent, place.parent):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, 0o755)
-    keep(str(place), _dump(public), mode=0o644)
+    with _opened_for_all(shared_place(os.geteuid())) as top, _opened_for_all("baselines", top) as shelf:
+        keep_in(shelf, key, _dump(public), mode=0o644)
+
+
+@contextlib.contextmanager
+def _opened_for_all(name: str, above: int | None = None) -> Iterator[int]:
+    """A directory of this user's that others may read, made where it is not there."""
+    descriptor = open_below(above, name, make=True)
+    try:
+        os.fchmod(descriptor, 0o755)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def is_published(key: str) -> bool:
@@ -202,19 +209,14 @@ def _place(key: str) -> Path:
     return cache_directory() / "baselines" / key
 
 
-def _public() -> str:
-    place = os.environ.get("PKGJAIL_SHARED_DIR", "")
-    return place if os.path.isabs(place) else _PUBLIC
-
-
 def _published(key: str, owner: int) -> Path:
-    return Path(f"{_public()}/pkgjail-{owner}/baselines/{key}")
+    return Path(shared_place(owner), "baselines", key)
 
 
 def _read_own(key: str) -> bytes:
     try:
         return read_kept(str(_place(key)))
-    except (OSError, RuntimeError):  # there is none, or the user has no home
+    except OSError:
         return b""
 
 
@@ -225,7 +227,7 @@ def _read_published(key: str, owner: int) -> bytes:
     """
     place = _published(key, owner)
     try:
-        above = os.open(_public(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        above = os.open(place.parent.parent.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return b""
     for name, kind in ((place.parts[-3], os.O_DIRECTORY), (place.parts[-2], os.O_DIRECTORY), (key, 0)):

@@ -1,33 +1,39 @@
-"""Where pkgjail keeps what it can make again: the user's cache and runtime directories."""
+"""What pkgjail keeps and can make again, in the user's cache and runtime directories: listed and pruned."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import shutil
-import signal
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.places import is_private, runtime_directory
+from pkgjail.places import (
+    SHELVES,
+    cache_place,
+    open_below,
+    runtime_directories,
+    runtime_directory,
+    shared_place,
+)
+from pkgjail.removal import is_left_over, remove_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_BLOCK = 512
+# SQLite's own beside a database: of no use without it, and it is not whole without them.
+_SQLITE = ("-journal", "-wal", "-shm")
 # Directories of which each member counts by itself, and a lock.
-_NOT_KEPT = frozenset({"layers", "ld.so.cache", "lock", "prepared", "baselines"})
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+_NOT_KEPT = frozenset({*SHELVES, "lock", "cache"})
 
 
 def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/pkgjail` or `~/.cache/pkgjail` (XDG Base Directory Specification).
+    """Where what is to outlive a boot is kept: `$XDG_CACHE_HOME/pkgjail` or `~/.cache/pkgjail`.
 
-    It may not be there. A relative XDG_CACHE_HOME is ignored, as the specification asks.
+    See `pkgjail.places.cache_place`.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "pkgjail"
+    return Path(cache_place())
 
 
 def tree_directory() -> Path:
@@ -38,110 +44,92 @@ def tree_directory() -> Path:
     return Path(runtime_directory())
 
 
-def make_private(directory: Path) -> None:
-    """Make a directory that is the user's alone, or see that it is.
-
-    Raises:
-        PermissionError: it is somebody else's, or others may write to it, as anybody could arrange
-            in a directory like /dev/shm.
-
-    """
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not is_private(str(directory)):
-        raise PermissionError(errno.EPERM, "is not this user's alone", str(directory))
-
-
 class Kept(NamedTuple):
-    """One thing in the cache: its path, how many names it has, bytes on the disk, last use (epoch s)."""
+    """One thing that is kept: its path, how many names it has, bytes on the disk, last use (epoch s).
+
+    `left_over` is what a process that was killed left half written or half removed, or what one that
+    is at work has not finished yet.
+    """
 
     path: Path
     names: int
     bytes: int
     used: float
+    left_over: bool = False
 
 
 def kept() -> tuple[Kept, ...]:
-    """What is in the cache, the least recently used first.
+    """What is kept, the least recently used first.
 
     Layers, prepared jails, baselines, loader caches, digests, and the answers of try-outs.
     """
-    cache, run = cache_directory(), tree_directory()
-    places = {
-        path
-        for directory in (
-            cache,
-            cache / "ld.so.cache",
-            cache / "baselines",
-            run,
-            run / "layers",
-            run / "prepared",
-        )
-        if directory.is_dir()
-        for path in directory.iterdir()
-        if path.name not in _NOT_KEPT and not path.name.startswith(".")
-    }
-    return tuple(sorted(map(_measure, places), key=lambda each: (each.used, each.path)))
+    found = [each for place, directory in _directories() for each in _members(place, directory)]
+    return tuple(sorted(found, key=lambda each: (each.used, each.path)))
 
 
 def prune(*, older_than: float) -> tuple[Kept, ...]:
-    """Remove what was last used before `older_than` (epoch seconds); returns what was removed.
+    """Remove what was last used before `older_than` (epoch seconds) or is left over; returns what that was.
 
     A layer that a jail uses stays: in a mask that is half gone, hidden names of the host would appear.
     """
-    return tuple(each for each in kept() if each.used < older_than and _remove(each.path))
+    removed = []
+    for place, directory in _directories():
+        for each in _members(place, directory):
+            if each.used < older_than or each.left_over:
+                with contextlib.suppress(FileNotFoundError):  # another process removed it
+                    if remove_unused(directory, each.path.name):
+                        _remove_journals(directory, each.path.name)
+                        removed.append(each)
+    return tuple(sorted(removed, key=lambda each: (each.used, each.path)))
 
 
-def _remove(path: Path) -> bool:
-    if path.is_dir() and not path.is_symlink():
-        return remove_unused(path)
-    path.unlink()
-    return True
+def _remove_journals(directory: int, name: str) -> None:
+    for ending in _SQLITE:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name + ending, dir_fd=directory)
+
+
+def _directories() -> Iterator[tuple[Path, int]]:
+    """Each directory with what is kept, and its descriptor; none that is not the user's alone."""
+    tops = (
+        cache_place(),
+        *runtime_directories(),
+        f"{runtime_directory()}/cache",
+        shared_place(os.geteuid()),
+    )
+    for top in dict.fromkeys(tops):
+        with contextlib.suppress(OSError), _closing(open_below(None, top)) as directory:
+            yield Path(top), directory
+            for shelf in SHELVES:
+                with contextlib.suppress(OSError), _closing(open_below(directory, shelf)) as inner:
+                    yield Path(top) / shelf, inner
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let signals that end a process wait while something of it lies about half made: 0.2 s at most."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+def _closing(descriptor: int) -> Iterator[int]:
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def remove_unused(directory: Path) -> bool:
-    """Remove a directory of the cache, unless somebody holds it (flock(2)); whether it was removed.
-
-    It is renamed first, so that nobody enters by one that is half gone.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with undisturbed():
-            going = directory.with_name(f".going-{os.getpid()}-{directory.name.lstrip('.')}")
-            os.rename(directory, going)
-            remove_tree(going)
-    except BlockingIOError:
-        return False
+        yield descriptor
     finally:
         os.close(descriptor)
-    return True
 
 
-def remove_tree(directory: Path) -> None:
-    """Remove a directory that is ours, whose directories may be read-only."""
-    for place, names, _ in os.walk(directory):
-        for path in (place, *(os.path.join(place, name) for name in names)):
-            # A full disk may refuse it; most can be removed as they are, which then shows.
-            with contextlib.suppress(OSError):
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
-    shutil.rmtree(directory)
+def _members(place: Path, directory: int) -> list[Kept]:
+    names = (name for name in sorted(os.listdir(directory)) if name not in _NOT_KEPT)
+    wanted = (name for name in names if is_left_over(name) or not name.startswith("."))
+    found = []
+    for name in wanted:
+        if not name.endswith(_SQLITE):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(_measure(place / name, directory))
+    return found
 
 
-def _measure(path: Path) -> Kept:
-    names = size = 0
-    found = [path, *path.rglob("*")] if path.is_dir() else [path]
-    for each in found:
-        names += 1
-        size += each.lstat().st_blocks * 512
-    return Kept(path, names, size, path.lstat().st_mtime)
+def _measure(path: Path, directory: int) -> Kept:
+    found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
+    names, size = 1, found.st_blocks * _BLOCK
+    if stat.S_ISDIR(found.st_mode):
+        for _, directories, files, inner in os.fwalk(path.name, dir_fd=directory):
+            for name in (*directories, *files):
+                names += 1
+                size += os.stat(name, dir_fd=inner, follow_symlinks=False).st_blocks * _BLOCK
+    return Kept(path, names, size, found.st_mtime, is_left_over(path.name))

@@ -129,19 +129,15 @@ def is_lasting(observed: Iterable[State]) -> bool:
     return all(row[1] != _FILE_SYSTEM or row[3] < _THIS_PROCESS for row in observed)
 
 
-def unknown(observed: Iterable[State], *, lasting: bool = False) -> set[bytes]:
-    """The paths of whose file systems these states say nothing now: not even that content is the same.
-
-    With `lasting` only those whose file system has an identity, so that a record made now would tell.
-    """
+def unknown(observed: Iterable[State]) -> set[bytes]:
+    """The paths of whose file systems these states say nothing now: not even that content is the same."""
     rows = tuple(observed)
     gone = _unknown_devices([row for row in rows if row[1] == _FILE_SYSTEM], rows)
-    paths = {
+    return {
         path
         for path, device, *_ in rows
         if device != _FILE_SYSTEM and (device in gone or _device(path) != device)
     }
-    return {path for path in paths if identity(path) is not None} if lasting else paths
 
 
 def _state(path: bytes) -> State:

@@ -5,9 +5,9 @@ A name that the manifest does not have is no drift: what hides it is brought up 
 Without a baseline (`pkgjail.baseline`) every entry is compared, its content by digest. With one, the
 states of directories say which entries may have been replaced since, at 2 µs each, and only those are
 compared. Entries that stand where directories change all the time, or where people edit files in place
-(/etc), are looked at one by one. With `verify` every entry is, with "hash" its content too. Where the
-baseline is of another file system, content is read; so it is, with `verify`, where times say nothing of
-content (`pkgjail.filesystems`).
+(/etc), are looked at one by one. With `verify` every entry is, with "hash" its content too. Where another
+file system is mounted than at the time of the baseline, or one whose times say nothing of content
+(`pkgjail.filesystems`), content is read.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def compare_host(manifest: Manifest, root: bytes, check: Check) -> Comparison:
     if baseline is None or check.verify or changed(baseline.states):
         fresh = take_baseline(entries, root)  # before the entries are looked at
     verify = check.verify
-    if not verify and baseline is None and not check.recorded and _have_digests(entries):
+    if baseline is None and not check.recorded and _have_digests(entries):
         verify = "hash"
     changes = find_drift(entries, root, baseline, verify=verify, hasher=_hasher(root, check))
     if changes and not check.allow_drift:
@@ -190,8 +190,8 @@ def find_drift(
     suspects = [entry for entry in entries if entry.origin not in NOT_OF_THE_HOST]
     if baseline is not None and not verify:
         suspects = _since(baseline, suspects, root)
+    elsewhere = set() if baseline is None else unknown(baseline.states)
     changes: dict[bytes, str] = {}
-    elsewhere = set() if baseline is None else unknown(baseline.states, lasting=not verify)
     content: list[FileEntry] = []
     for entry in suspects:
         path = prefix + entry.path
@@ -199,7 +199,7 @@ def find_drift(
         if (change := _change(entry, path, found)) is not None:
             changes[entry.path] = change
         elif entry.kind == "regular" and (
-            verify == "hash" or _directory(path) in elsewhere or _touched(path, found, baseline)
+            verify == "hash" or os.path.dirname(path) in elsewhere or _touched(path, found, baseline)
         ):
             content.append(entry)
     changes.update(_content_changes(content, prefix, hasher or partial(_read_anew, root=root)))
@@ -243,14 +243,10 @@ def _since(baseline: Baseline, entries: Sequence[FileEntry], root: bytes) -> lis
     found = []
     for entry in entries:
         path = prefix + entry.path
-        settled = path if entry.kind == "directory" else _directory(path)
+        settled = path if entry.kind == "directory" else path.rpartition(b"/")[0] or b"/"
         if settled not in unchanged or path in covered or _is_single(entry.path):
             found.append(entry)
     return found
-
-
-def _directory(path: bytes) -> bytes:
-    return path.rpartition(b"/")[0] or b"/"
 
 
 def _lstat(path: bytes) -> os.stat_result | None:

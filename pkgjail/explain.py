@@ -53,9 +53,14 @@ def _cannot_execute(failure: StageError, command: str) -> CommandError:
     ):
         why = "there is no such command in the jail; name its package in the whitelist"
         return CommandError(f"cannot run {command}: {why}", _NOT_FOUND)
+    why = f": {os.strerror(failure.errno)}" if failure.errno else ""
+    if failure.errno == errno.ELOOP:
+        why = (
+            ": symbolic links that go in a circle, or one of /proc, which leads to what a process of "
+            "pkgjail's has open; name a file of the jail"
+        )
     return CommandError(
-        f"cannot run {command} in the jail: {text_path(failure.name)}"
-        + (f": {os.strerror(failure.errno)}" if failure.errno else ""),
+        f"cannot run {command} in the jail: {text_path(failure.name)}{why}",
         _CANNOT_EXECUTE,
     )
 
@@ -92,6 +97,8 @@ def _building(failure: StageError, proc: Path) -> str:
             "does that); start the container with an unmasked /proc "
             "(podman: --security-opt unmask=ALL)"
         )
+    if failure.errno == errno.EFBIG:
+        return f"{failure}: this process may make no file so large; raise the limit (ulimit -f)"
     if failure.errno == errno.ENOSPC:
         return f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000"
     return str(failure)

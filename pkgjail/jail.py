@@ -17,6 +17,7 @@ from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
 from pkgjail.mounts import Account, entry_files, plan_jail
+from pkgjail.places import settle_runtime_directory
 from pkgjail.prepared import Prepared, StaleError, account_fields, bind_source, mounts_among, resolver
 from pkgjail.probe import forget
 from pkgjail.reporter import SILENT
@@ -159,7 +160,8 @@ class Jail:
         if self._accepted:
             self._check.reporter.warn(str(DriftError(self._accepted, accepted=True)))
         try:
-            status = self.prepared.run(argv, terminal=terminal, limits=_limits(self._options))
+            limits, warn = _limits(self._options), self._check.reporter.warn
+            status = self.prepared.run(argv, terminal=terminal, limits=limits, warn=warn)
         except StaleError:
             self.prepared = self._prepare()
             return None
@@ -198,6 +200,8 @@ class Jail:
         fields = account_fields()
         host_resolver = resolver() if options.network else None
         sources = tuple(bind_source(bind.source) for bind in options.binds)
+        if fault := settle_runtime_directory():
+            self._check.reporter.warn(fault)
         _refuse_open_cache(options)
         mounts = mounts_among(self._root)
         host = compare_host(self._manifest, self._root, self._check)
@@ -272,11 +276,10 @@ def content_at_entry(
     """
     options = options or JailOptions()
     root = os.path.realpath(root)
-    host = compare_host(manifest, root, Check(verify=options.verify, allow_drift=options.allow_drift))
-    made = _made_at_entry(
-        host.manifest, options, root, lambda: instead_of_binds(choose(host.manifest, options, root))
-    )
-    names = (entry.path for entry in host.manifest.files if entry.origin == "entry")
+    check = Check(verify=options.verify, allow_drift=options.allow_drift)
+    found = compare_host(manifest, root, check).manifest
+    made = _made_at_entry(found, options, root, lambda: instead_of_binds(choose(found, options, root)))
+    names = (entry.path for entry in found.files if entry.origin == "entry")
     return {path: made.get(path, b"") for path in names}
 
 

@@ -24,17 +24,16 @@ import fcntl
 import hashlib
 import marshal
 import os
-import stat
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.cache import make_private, remove_unused, undisturbed
 from pkgjail.dirstate import changed, observe, observe_settled
+from pkgjail.places import NEW, open_file, opened, read_kept
+from pkgjail.removal import is_left_over, make_in_use, put_away, remove_unused, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from pkgjail.model import FileEntry
 
@@ -97,7 +96,16 @@ def ensure(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
 
     """
     shelf = cache / "layers"
-    make_private(shelf)
+    with opened(str(shelf), make=True) as descriptor:
+        place, observed, states = _ensured(recipe, shelf, descriptor, thorough=thorough)
+        os.utime(place.name, dir_fd=descriptor)  # when it was last used, for `pkgjail cache prune`
+    return Layer(bytes(place / "layer"), (*(observed if recipe.fits is None else ()), *states))
+
+
+def _ensured(
+    recipe: Recipe, shelf: Path, descriptor: int, *, thorough: bool
+) -> tuple[Path, tuple[State, ...], tuple[State, ...]]:
+    """The layer's place, and the states of the host's and of its own directories."""
     directories = _directories(recipe)
     observed = observe(directories)
     base = f"{recipe.kind}-{_base(recipe)}"
@@ -105,19 +113,18 @@ def ensure(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
     states = _states(place, thorough=thorough)
     if not states and recipe.fits is not None:
         place, states = _fitting(recipe, base, place, thorough=thorough)
-    if not states:
-        with _one_builder(shelf):
-            for _ in range(_ATTEMPTS):
-                observed = observe_settled(directories)
-                place = shelf / _name(base, observed)
-                if is_whole(place, thorough=thorough) or _build(recipe, place, observed):
-                    break
-            else:
-                raise BlockingIOError(0, "its directories keep changing")
-            _sweep(shelf, base, place)
-            states = _states(place, thorough=False)
-    os.utime(place)  # when it was last used, for `pkgjail cache prune`
-    return Layer(bytes(place / "layer"), (*(observed if recipe.fits is None else ()), *states))
+    if states:
+        return place, observed, states
+    with _one_builder(descriptor):
+        for _ in range(_ATTEMPTS):
+            observed = observe_settled(directories)
+            place = shelf / _name(base, observed)
+            if is_whole(place, thorough=thorough) or _build(recipe, place, descriptor, observed):
+                break
+        else:
+            raise BlockingIOError(0, "its directories keep changing")
+        _sweep(descriptor, base, place.name)
+        return place, observed, _states(place, thorough=False)
 
 
 def _fitting(recipe: Recipe, base: str, place: Path, *, thorough: bool) -> tuple[Path, tuple[State, ...]]:
@@ -167,7 +174,8 @@ def _base(recipe: Recipe) -> str:
 
 def _code_of(make: Callable[..., None]) -> bytes:
     """The module that makes a layer: another version of pkgjail may make another one of the same."""
-    return Path(sys.modules[make.__module__].__file__ or "").read_bytes()
+    with open(sys.modules[make.__module__].__file__ or "", "rb") as file:
+        return file.read()
 
 
 def _name(base: str, observed: tuple[State, ...]) -> str:
@@ -175,8 +183,8 @@ def _name(base: str, observed: tuple[State, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _one_builder(shelf: Path) -> Iterator[None]:
-    descriptor = os.open(shelf / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+def _one_builder(shelf: int) -> Iterator[None]:
+    descriptor = open_file(shelf, "lock", os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -184,44 +192,47 @@ def _one_builder(shelf: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _build(recipe: Recipe, place: Path, observed: tuple[State, ...]) -> bool:
+def _build(recipe: Recipe, place: Path, shelf: int, observed: tuple[State, ...]) -> bool:
     """Make the layer at `place`; False where the host's directories changed meanwhile."""
     with undisturbed():
-        return _make(recipe, place, observed)
+        return _make(recipe, place, shelf, observed)
 
 
-def _make(recipe: Recipe, place: Path, observed: tuple[State, ...]) -> bool:
-    new = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
+def _make(recipe: Recipe, place: Path, shelf: int, observed: tuple[State, ...]) -> bool:
+    new = place.with_name(f"{NEW}{os.urandom(8).hex()}")
+    descriptor = make_in_use(shelf, new.name)
+    done = False
     try:
+        # By its path, on which nobody else can put anything (`pkgjail.places`).
         layer = bytes(new / "layer")
         os.mkdir(layer, 0o700)
         recipe.make(layer, recipe.entries, recipe.root)
         if changed(observed):
             return False
-        _write(new, layer)
+        _write(descriptor, layer)
         if os.path.lexists(place):  # not whole, or it would have been taken
-            _put_away(place)
-        os.rename(new, place)
+            _remove(shelf, put_away(shelf, place.name))
+        os.rename(new.name, place.name, src_dir_fd=shelf, dst_dir_fd=shelf)
+        done = True
     finally:
-        if new.is_dir():
-            remove_unused(new)
+        os.close(descriptor)
+        if not done:
+            _remove(shelf, new.name)
     return True
 
 
-def _write(place: Path, layer: bytes) -> None:
-    """Write the record of a layer that is finished."""
+def _write(place: int, layer: bytes) -> None:
+    """Write the record of a layer that is finished, in its directory."""
     states = observe_settled(sorted(directory for directory, _, _ in os.walk(layer)))
     directories = [(path[len(layer) :], *state) for path, *state in states]
     data = marshal.dumps((_FORMAT, directories, _all_names(layer)), 2)
-    (place / "record").write_bytes(hashlib.sha256(data).digest() + data)
+    with open(open_file(place, "record", os.O_CREAT | os.O_WRONLY), "wb") as file:
+        file.write(hashlib.sha256(data).digest() + data)
 
 
 def _read(place: Path) -> _Record | None:
     """The record of a layer; None where there is none that this version of pkgjail wrote, as it did."""
-    found = os.lstat(place)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        return None
-    content = (place / "record").read_bytes()
+    content = read_kept(str(place / "record"))
     digest, data = content[:_DIGEST], content[_DIGEST:]
     if hashlib.sha256(data).digest() != digest:
         return None
@@ -240,28 +251,18 @@ def _all_names(layer: bytes) -> bytes:
     return hashlib.sha256(marshal.dumps(sorted(rows), 2)).digest()
 
 
-def _put_away(place: Path) -> None:
-    """Give the name of something that cannot be used free; jails that use it keep it."""
-    going = place.with_name(f".going-{os.getpid()}-{place.name}")
-    os.rename(place, going)
-    _remove(going)
-
-
-def _remove(path: Path) -> None:
-    """Remove a directory that nobody uses; what cannot be removed now is tried again another time."""
+def _remove(shelf: int, name: str) -> None:
+    """Remove what nobody uses; what cannot be removed now is tried again another time."""
     with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            remove_unused(path)
-        else:
-            path.unlink()
+        remove_unused(shelf, name)
 
 
-def _sweep(shelf: Path, base: str, place: Path) -> None:
+def _sweep(shelf: int, base: str, kept: str) -> None:
     """Remove what builders that were killed left, and this layer's forms of an earlier host."""
-    recent = place.lstat().st_mtime - _RECENT_SECONDS
-    for path in shelf.iterdir():
-        is_rest = path.name.startswith((".new-", ".going-"))
-        is_earlier = path.name.startswith(base + "-") and path != place
+    recent = os.stat(kept, dir_fd=shelf).st_mtime - _RECENT_SECONDS
+    for name in os.listdir(shelf):
+        is_earlier = name.startswith(base + "-") and name != kept
         with contextlib.suppress(FileNotFoundError):
-            if is_rest or (is_earlier and path.lstat().st_mtime < recent):
-                _remove(path)
+            found = os.stat(name, dir_fd=shelf, follow_symlinks=False)
+            if is_left_over(name) or (is_earlier and found.st_mtime < recent):
+                _remove(shelf, name)

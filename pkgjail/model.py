@@ -47,6 +47,11 @@ def raw_path(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def is_word(text: str) -> bool:
+    """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
+    return text.isprintable() and " " not in text
+
+
 # --- policy ---------------------------------------------------------------------------------
 
 

@@ -8,11 +8,16 @@ which only names a directory above it. That a kept path keeps its directories is
 pathspec tries one pattern after the other on each path. Here that is done once for each directory,
 and one joined regular expression tells which files a pattern names by themselves: those few are tried
 one by one too, and all others share the fate of their directory.
+
+What a pattern costs is bounded. Between two wildcards the first place that fits is as good as any later
+one, so `bounded` has the expression look for no other: without that `*a*a*a*a*` takes minutes.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
+from itertools import count
 from typing import TYPE_CHECKING
 
 from pkgjail.model import text_path
@@ -26,6 +31,22 @@ if TYPE_CHECKING:
 _DIRECTORY = "ps_d"
 _DIRECTORY_GROUP = f"(?P<{_DIRECTORY}>/)"
 _ANYWHERE = "^(?:.+/)?"
+MOST_CHARACTERS = 4096
+"""The longest pattern: as long as a path may be."""
+# What pathspec translates a pattern to, piece by piece; `**` is `_ANYWHERE` in front, else `_BETWEEN`.
+_BETWEEN = "(?:/.+)?"
+_PIECES = re.compile(
+    rf"""{re.escape(_ANYWHERE)} | {re.escape(_BETWEEN)}
+    | \(\?:{re.escape(_DIRECTORY_GROUP)}\|\$\) | {re.escape(_DIRECTORY_GROUP)}
+    | \[\^/\][*+]? | \[\^?\]?[^]]*\] | \\. | .""",
+    re.VERBOSE | re.DOTALL,
+)
+# fnmatch(3)'s, within brackets: pathspec takes it for the characters that it is written with.
+_CLASS = re.compile(r"\[[^\]]*\[:[a-z]+:\]")
+_ANY, _STAR, _SOME = "[^/]", "[^/]*", "[^/]+"
+_WILD = (_ANY, _STAR, _SOME)
+_MOST_UNBOUNDED = 3  # `**` and `*`, with the `**` that is meant in front of a bare name
+_numbers = count()
 
 
 def rule_text(line: str) -> str:
@@ -41,10 +62,19 @@ def check_pattern(text: str) -> str:
     """What is wrong with a pattern, for a message; "" where it is sound. Comments are not sound."""
     if "\0" in text:
         return "it holds a NUL byte, which no path does"
+    if len(text) > MOST_CHARACTERS:
+        return f"it has more than {MOST_CHARACTERS} characters"
+    if _CLASS.search(text):
+        return "classes such as [:alpha:] are not known; write the characters, as a-z"
     try:
         regex, _ = _translate(text)
-        re.compile(regex or "")
-    except (ValueError, re.error):
+        _compile(regex or "")
+    except _TooWildError:
+        return (
+            "it has too many '*' beside a '[...]' that takes a '/', as '[!a]' does; name what the brackets "
+            "take, or leave wildcards out"
+        )
+    except (ValueError, re.error, OverflowError):
         return "it is no gitignore pattern; write a backslash as '\\\\', a name after '!', ranges upwards"
     return "" if regex else "it matches nothing"
 
@@ -58,7 +88,7 @@ class Matcher:
             if fault := check_pattern(rule.pattern):
                 raise ValueError(f"{rule.origin}: {rule.pattern!r}: {fault}")
         translated = [(rule, *_translate(rule.pattern)) for rule in drops]
-        self._rules = tuple((rule, re.compile(regex or "(?!)"), drop) for rule, regex, drop in translated)
+        self._rules = tuple((rule, _compile(regex or "(?!)"), drop) for rule, regex, drop in translated)
         self._names_itself = _join(regex.pattern for _, regex, _ in self._rules).match
         self._verdicts: dict[str, Rule | None] = {"": None}
         self._met: set[Rule] = set()
@@ -120,7 +150,91 @@ def _translate(text: str) -> tuple[str | None, bool | None]:
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     translated: tuple[str | None, bool | None] = GitIgnoreSpecPattern.pattern_to_regex(text)
-    return translated
+    regex, drop = translated
+    return (bounded(regex) if regex else regex), drop
+
+
+class _TooWildError(ValueError):
+    """A pattern whose cost cannot be bounded."""
+
+
+def bounded(regex: str) -> str:
+    """An expression that matches what pathspec's `regex` does, and does not try all ways to do so.
+
+    The same where there are too few wildcards to matter. Raises `_TooWildError`.
+    """
+    pieces = _PIECES.findall(regex)
+    takes_slash = any(
+        piece[0] == "[" and piece not in _WILD and _compile(piece).match("/") for piece in pieces
+    )
+    gaps = [index for index, piece in enumerate(pieces) if piece in {_ANYWHERE, _BETWEEN}]
+    if takes_slash:
+        # Where a '[...]' ends says not in which name it does, so no place is known to be the best.
+        if len(gaps) + _stars(pieces) > _MOST_UNBOUNDED:
+            raise _TooWildError
+        return regex
+    if len(gaps) <= 1:
+        return _with_bounded_names(pieces)
+    # What stands before the first `**`, and each `**` with what follows it; the last one stays as it is.
+    cuts = [*gaps, len(pieces)]
+    parts = [pieces[start:end] for start, end in zip(cuts, cuts[1:])]
+    first = "".join(map(_first_place, parts[:-1]))
+    return _with_bounded_names(pieces[: gaps[0]]) + first + _with_bounded_names(parts[-1])
+
+
+def _first_place(pieces: list[str]) -> str:
+    """`**` with the names behind it, up to the next `**`: the first place that has them, and no other."""
+    gap, *names = pieces
+    if gap == _ANYWHERE:
+        return "^" + _only(f"(?:.+?/)??{_with_bounded_names(names)}(?=/)")
+    return _only(f"(?:/.+?)??{_with_bounded_names(names)}(?=/)")
+
+
+def _only(regex: str) -> str:
+    """`regex` as an atomic group, which Python has from 3.11 on."""
+    name = f"only{next(_numbers)}"
+    return f"(?=(?P<{name}>{regex}))(?P={name})"
+
+
+def _with_bounded_names(pieces: list[str]) -> str:
+    return "/".join(map(_bounded_name, _names(pieces)))
+
+
+def _names(pieces: list[str]) -> list[list[str]]:
+    """`pieces` cut at the slashes between names."""
+    found: list[list[str]] = [[]]
+    for piece in pieces:
+        if piece == "/":
+            found.append([])
+        else:
+            found[-1].append(piece)
+    return found
+
+
+def _stars(pieces: list[str]) -> int:
+    return sum(piece in {_STAR, _SOME} for piece in pieces)
+
+
+def _bounded_name(name: list[str]) -> str:
+    """The pieces of one name: wildcards in a row in one order, and of what is between stars the first place.
+
+    `*?*?` means `??*`.
+    """
+    if _stars(name) <= 1:
+        return "".join(name)
+    between: list[list[str]] = [[]]
+    in_a_row = False
+    for piece in name:
+        in_a_row = in_a_row and piece in _WILD
+        if piece in {_ANY, _SOME}:
+            between[-2 if in_a_row else -1].append(_ANY)
+        elif piece not in _WILD:
+            between[-1].append(piece)
+        if piece in {_STAR, _SOME} and not in_a_row:
+            between.append([])
+            in_a_row = True
+    first, *middle, last = ["".join(each) for each in between]
+    return first + "".join(_only(f"{_STAR}?{each}") for each in middle) + _STAR + last
 
 
 def _subject(path: bytes, *, is_directory: bool) -> str:
@@ -147,4 +261,11 @@ def _join(regexes: Iterable[str]) -> re.Pattern[str]:
             rooted.append(source if source.startswith("^") else f"[^\n]*?(?:{source})")
     if anywhere:
         rooted.append(f"{_ANYWHERE}(?:{'|'.join(anywhere)})")
-    return re.compile("|".join(rooted) or "(?!)")
+    return _compile("|".join(rooted) or "(?!)")
+
+
+def _compile(regex: str) -> re.Pattern[str]:
+    """Without Python's warning of what it may take for operators one day, as in `[[a]` or `[+--z]`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(regex)

@@ -16,8 +16,8 @@ import os
 import pwd
 
 from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled
-from pkgjail.holding import hold, places_of, release
-from pkgjail.places import is_private, keep, read_kept, runtime_directory
+from pkgjail.holding import Watch, hold, places_of, release
+from pkgjail.places import keep, read_kept, runtime_directory
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.situation import situation
 
@@ -84,8 +84,17 @@ class Prepared:
         self.resolver = resolver
         self.held = held
 
-    def run(self, argv: Sequence[str], *, terminal: bool = False, limits: Limits | None = None) -> int:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        terminal: bool = False,
+        limits: Limits | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> int:
         """Run `argv` in this jail, within `limits`; its exit status.
+
+        `warn` is told, from another thread, of layers that are removed while the jail runs.
 
         Raises:
             StaleError: the host, or what else this jail rests on, has changed.
@@ -93,13 +102,23 @@ class Prepared:
 
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
+        places = places_of(self.program[1])
         try:
-            held = hold((*places_of(self.program[1]), *self.held))
+            held = hold((*places, *self.held))
         except OSError:
             raise StaleError from None
+        watch = Watch(dict(zip(places, held)), warn) if warn and places else None
+
+        def meanwhile() -> None:
+            self.refuse_stale()
+            if watch is not None:
+                watch.start()
+
         try:
-            return run(self.program, command, limits=limits, meanwhile=self.refuse_stale)
+            return run(self.program, command, limits=limits, meanwhile=meanwhile)
         finally:
+            if watch is not None:
+                watch.stop()
             release(held)
 
     def refuse_stale(self) -> None:
@@ -149,13 +168,16 @@ def resolver() -> bytes:
         return b""
 
 
-def enter(arguments: Sequence[str], report: Callable[[int], int]) -> int | None:
+def enter(
+    arguments: Sequence[str], report: Callable[[int], int], warn: Callable[[str], None] | None = None
+) -> int | None:
     """Run the command of `pkgjail run … -- COMMAND …`, or `enter`, in the jail of the same words before.
 
     Args:
         arguments: the words.
         report: called with the command's exit status where the host's directories changed while it ran;
             gives the status to end with.
+        warn: as `Prepared.run` takes it.
 
     Returns:
         The command's exit status; None where there is no such jail, or it cannot be entered as it
@@ -171,7 +193,7 @@ def enter(arguments: Sequence[str], report: Callable[[int], int]) -> int | None:
         return None
     prepared, terminal = kept
     try:
-        status = prepared.run(arguments[len(words) + 1 :], terminal=terminal)
+        status = prepared.run(arguments[len(words) + 1 :], terminal=terminal, warn=warn)
     except (StaleError, StageError):
         return None
     return report(status) if prepared.host_changed() else status
@@ -188,9 +210,6 @@ def remember(
     words = _words(arguments)
     if words is None:
         return
-    os.makedirs(runtime_directory(), mode=0o700, exist_ok=True)
-    if not is_private(runtime_directory()):
-        return
     environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
     fields = tuple(getattr(prepared, name) for name in Prepared.__slots__)
     # A process that may do more may have a jail that is closed better.
@@ -202,7 +221,7 @@ def remember(
 def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
     """The jail that is kept for these words, and whether it has a terminal of its own."""
     try:
-        record = _read(words)
+        record = marshal.loads(read_kept(_place(words)))  # noqa: S302 - the user's own, and nobody else's
         form = record[0]
         if form != _FORMAT:
             return None
@@ -214,12 +233,6 @@ def _load(words: tuple[str, ...]) -> tuple[Prepared, bool] | None:
         return None
     by_name: dict[str, Any] = dict(zip(Prepared.__slots__, fields))
     return Prepared(**by_name), terminal
-
-
-def _read(words: tuple[str, ...]) -> Any:
-    if not is_private(runtime_directory()):
-        raise PermissionError
-    return marshal.loads(read_kept(_place(words)))  # noqa: S302 - the user's own, and nobody else's
 
 
 def _words(arguments: Sequence[str]) -> tuple[str, ...] | None:

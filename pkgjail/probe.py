@@ -19,9 +19,10 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.cache import make_private, remove_tree, undisturbed
 from pkgjail.errors import told
 from pkgjail.filesystems import identity
+from pkgjail.places import open_file, opened
+from pkgjail.removal import PROBE, make_in_use, remove_tree, undisturbed
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.situation import situation
 
@@ -56,15 +57,15 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
 
     """
     try:
-        make_private(cache)
-        device = os.stat(directory).st_dev
-        works = cache / f"{way}-{_boot()}-{_situation(directory, cache)}"
-        if works.exists():
-            return ""
-        with undisturbed(), _scratch(cache) as scratch:
-            answer = _try(way, directory, scratch, sample)
-        if not answer and os.major(device):
-            works.touch()
+        with opened(str(cache), make=True) as kept:
+            device = os.stat(directory).st_dev
+            works = f"{way}-{_boot()}-{_situation(directory, cache)}"
+            if _is_kept(kept, works):
+                return ""
+            with undisturbed(), _scratch(kept, cache) as scratch:
+                answer = _try(way, directory, scratch, sample)
+            if not answer and os.major(device):
+                os.close(open_file(kept, works, os.O_CREAT | os.O_WRONLY))
     except OSError as error:
         if error.errno in PASSING:
             raise
@@ -74,11 +75,12 @@ def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None
 
 def forget(cache: Path) -> bool:
     """Forget what was found out since the host was started; whether there was anything."""
+    begin = tuple(f"{way}-{_boot()}-" for way in _WAYS)
     try:
-        begin = tuple(f"{way}-{_boot()}-" for way in _WAYS)
-        answers = [path for path in cache.iterdir() if path.name.startswith(begin)]
-        for path in answers:
-            path.unlink(missing_ok=True)
+        with opened(str(cache)) as kept:
+            answers = [name for name in os.listdir(kept) if name.startswith(begin)]
+            for name in answers:
+                remove_tree(kept, name)
     except OSError:
         return False
     return bool(answers)
@@ -94,19 +96,31 @@ def _situation(directory: bytes, cache: Path) -> str:
     return hashlib.sha256(repr((situation(), places)).encode()).hexdigest()[:32]
 
 
+def _is_kept(directory: int, name: str) -> bool:
+    try:
+        os.close(open_file(directory, name, os.O_RDONLY))
+    except FileNotFoundError:
+        return False
+    except OSError:  # none that is only this user's
+        remove_tree(directory, name)
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _scratch(cache: Path) -> Iterator[bytes]:
+def _scratch(directory: int, cache: Path) -> Iterator[bytes]:
     """An empty directory for one try-out at a time, so that what a killed one left is cleared by the next."""
-    scratch = cache / ".probe"
-    with open(cache / ".lock", "wb") as lock:
+    with open(open_file(directory, ".lock", os.O_CREAT | os.O_WRONLY), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if scratch.is_dir():
-            remove_tree(scratch)
-        scratch.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(directory, PROBE)
+        used = make_in_use(directory, PROBE)
         try:
-            yield bytes(scratch)
+            yield bytes(cache / PROBE)
         finally:
-            remove_tree(scratch)
+            os.close(used)
+            with contextlib.suppress(FileNotFoundError):
+                remove_tree(directory, PROBE)
 
 
 def mounts_left(proc: Path = Path("/proc")) -> int:

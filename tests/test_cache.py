@@ -30,51 +30,47 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, setting: str, place: str) 
     assert cache.cache_directory() == Path(place).expanduser()
 
 
-@pytest.mark.parametrize(
-    ("setting", "place"), [("/run/x", "/run/x/pkgjail"), ("", f"/dev/shm/pkgjail-{os.geteuid()}")]
-)
-def test_where_trees_are(monkeypatch: pytest.MonkeyPatch, setting: str, place: str) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", setting)
-    assert cache.tree_directory() == Path(place)
-
-
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with a layer, one of its directories closed to writing, and a loader cache."""
+    """A cache with a layer, one of its directories closed to writing, a loader cache, and half a layer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     top, layers = tmp_path / "pkgjail", tmp_path / "run" / "pkgjail" / "layers"
+    for directory in (top, top / "ld.so.cache", layers.parent.parent, layers.parent, layers):
+        directory.mkdir(mode=0o700)
     (layers / "one" / "closed").mkdir(parents=True)
     (layers / "one" / "closed" / "file").write_text("x")
     (layers / "one" / "link").symlink_to("/etc")
     (layers / "one" / "closed").chmod(0o555)
     (layers / "lock").touch()
     (layers / ".new-half").mkdir()
-    (top / "ld.so.cache").mkdir(parents=True)
     (top / "ld.so.cache" / "two").write_text("y")
     return tmp_path
 
 
 def test_what_is_kept(filled: Path) -> None:
-    assert [(str(each.path.relative_to(filled)), each.names) for each in cache.kept()] == [
-        ("run/pkgjail/layers/one", 4),
-        ("pkgjail/ld.so.cache/two", 1),
-    ]
+    found = {(str(each.path.relative_to(filled)), each.names, each.left_over) for each in cache.kept()}
+    assert found == {
+        ("run/pkgjail/layers/one", 4, False),
+        ("run/pkgjail/layers/.new-half", 1, True),
+        ("pkgjail/ld.so.cache/two", 1, False),
+    }
 
 
 def test_pruning_takes_what_was_not_used_since(filled: Path) -> None:
-    """And nothing behind a link, nor what is newer."""
+    """And nothing behind a link, nor what is newer, but for what is left over."""
+    assert [each.path.name for each in cache.prune(older_than=time.time() - 3600)] == [".new-half"]
     assert cache.prune(older_than=time.time() - 3600) == ()
     removed = cache.prune(older_than=time.time() + 3600)
     assert {each.path.name for each in removed} == {"one", "two"}
-    assert sorted(os.listdir(filled / "run/pkgjail/layers")) == [".new-half", "lock"]
+    assert sorted(os.listdir(filled / "run/pkgjail/layers")) == ["lock"]
     assert Path("/etc/passwd").exists()
 
 
 def test_pruning_leaves_what_a_jail_uses(filled: Path) -> None:
     """Without a mask's whiteouts the names that they hide would appear in the jail."""
     held = hold([bytes(filled / "run/pkgjail/layers/one")])
-    assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"two"}
+    assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"two", ".new-half"}
     assert (filled / "run/pkgjail/layers/one/link").is_symlink()
     release(held)
     assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"one"}
@@ -97,9 +93,16 @@ def test_what_was_removed_is_not_held(filled: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_command(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "ls"]) == 0
-    assert "2 kept" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "3 kept" in out
+    assert "; 1 left over" in out
     assert main(["cache", "prune", "--days", "-1", "--json"]) == 0
-    assert {Path(row["path"]).name for row in json.loads(capsys.readouterr().out)} == {"one", "two"}
+    removed = json.loads(capsys.readouterr().out)
+    assert {(Path(row["path"]).name, row["left_over"]) for row in removed} == {
+        ("one", False),
+        ("two", False),
+        (".new-half", True),
+    }
     assert main(["cache", "prune"]) == 0
     assert "0 removed" in capsys.readouterr().out
     assert filled.is_dir()
@@ -156,10 +159,11 @@ def test_what_a_stranger_put_there_is_not_read(tmp_path: Path, change: Callable[
         read_kept(str(file))
 
 
+@_ROOT
 def test_nothing_is_kept_with_a_stranger(tmp_path: Path) -> None:
-    """Others could put a link, or a pipe, in the place of what is being written."""
+    """They could put a link, or a pipe, in the place of what is being written."""
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept").chmod(0o777)
+    _given_away(tmp_path / "kept")
     with pytest.raises(PermissionError):
         keep(str(tmp_path / "kept" / "record"), b"ours")
     assert list((tmp_path / "kept").iterdir()) == []

@@ -19,7 +19,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pkgjail import choosing
-from pkgjail.cache import remove_tree
 from pkgjail.choosing import choose, instead_of_binds
 from pkgjail.drift import refuse_drift
 from pkgjail.errors import DriftError
@@ -40,6 +39,7 @@ from tests.tree_text import (
     make,
     name_line,
     parse_tree,
+    remove_path,
     shown,
     tree,
     trees,
@@ -141,7 +141,7 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
         return in_child(build_and_enter, uid)
     finally:
         if (runtime / "pkgjail" / "layers").is_dir():
-            remove_tree(runtime / "pkgjail" / "layers")
+            remove_path(runtime / "pkgjail" / "layers")
 
 
 def _shown_by(way: str, manifest: Manifest, root: bytes) -> dict[bytes, Step]:

@@ -107,6 +107,14 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         _BUILD + "build /usr/bin/x: No space left on device: too many mounts; "
         "as root: sysctl -w fs.mount-max=1000000",
     ),
+    (
+        "build",
+        errno.EFBIG,
+        b"/etc/ld.so.cache",
+        {},
+        _BUILD + "build /etc/ld.so.cache: File too large: this process may make no file so large; "
+        "raise the limit (ulimit -f)",
+    ),
     ("build", errno.EIO, b"/\xff\n", {}, _BUILD + "build /\\xff\n: Input/output error"),
     ("build", 0, b"MemoryError()", {}, _BUILD + "build MemoryError(): failed"),
     ("limit", 0, b"memory: /\xff", {}, f"cannot limit the jail: memory: /\\xff; {HOW_TO_DELEGATE}"),

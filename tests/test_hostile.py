@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -23,7 +24,7 @@ import pytest
 from pkgjail import loader
 from pkgjail.errors import CommandError, JailError, ManifestError
 from pkgjail.jail import default_environment, prepare, run_in_jail
-from pkgjail.manifest import dump_manifest, parse_manifest
+from pkgjail.manifest import dump_manifest, parse_manifest, write_manifest
 from pkgjail.model import JailOptions, UserBind
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import (
@@ -320,6 +321,16 @@ def test_the_callers_handlers_are_not_run_for_the_command(base_manifest: Manifes
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_limit_of_file_sizes_is_named(base_manifest: Manifest, tmp_path: Path) -> None:
+    """It holds for the jail's own files too: which was too large, and what to do."""
+    write_manifest(base_manifest, tmp_path / "m.jsonl")
+    command = f"{sys.executable} -m pkgjail run {tmp_path}/m.jsonl -- true"
+    words = f"{command} && ulimit -f 0 && exec {command}"  # the second one has nothing else to make
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode == 125
+    assert re.search(r"cannot make a jail: build /etc/\S+: File too large: .*ulimit -f", done.stderr)
 
 
 @pytest.mark.parametrize("name", ["argparse", "ctypes", "socket", "tty"])

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail import layers
-from pkgjail.cache import remove_tree
 from pkgjail.holding import hold, release
 from pkgjail.jail import default_environment, prepare_jail, run_in_jail
 from pkgjail.masks import make_mask
 from pkgjail.model import FileEntry, JailOptions
 from pkgjail.trees import make_tree
-from tests.tree_text import walk_lines
+from tests.tree_text import remove_path, walk_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +82,7 @@ def _other_layer(place: Path) -> None:
     """Another directory of the same content, with the first one's record."""
     (place / "layer").rename(place / "old")
     (place / "layer").mkdir()
-    remove_tree(place / "old")
+    remove_path(place / "old")
 
 
 def _set_attribute(layer: Path) -> None:
@@ -99,7 +98,7 @@ _TAMPERED = [
     ("a directory's mode", lambda place: (place / "layer" / "in").chmod(0o700)),
     ("a directory's attributes", lambda place: _set_attribute(place / "layer")),
     ("its top was replaced", _other_layer),
-    ("all of it is gone", lambda place: remove_tree(place / "layer")),
+    ("all of it is gone", lambda place: remove_path(place / "layer")),
     ("the record is gone", lambda place: (place / "record").unlink()),
     ("the record is cut", lambda place: os.truncate(place / "record", 40)),
     ("the record is empty", lambda place: os.truncate(place / "record", 0)),
@@ -275,8 +274,8 @@ def _let_show(layer: Path, name: str) -> None:
 
 _HARM: dict[str, Callable[[Path, str], object]] = {
     "tampered with": lambda place, name: _let_show(place / "layer", name),
-    "removed": lambda place, _: remove_tree(place),
-    "half removed": lambda place, _: remove_tree(place / "layer" / "bin"),
+    "removed": lambda place, _: remove_path(place),
+    "half removed": lambda place, _: remove_path(place / "layer" / "bin"),
     "without its record": lambda place, _: (place / "record").unlink(),
 }
 

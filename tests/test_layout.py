@@ -31,9 +31,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 ROWS = """
     errors sandbox filesystems places holding inside situation
     dirstate
-    prepared model
-    patterns reporter cache names parallel
-    probe baseline layers
+    prepared removal model
+    patterns reporter cache names parallel untrusted scratch
+    probe baseline layers unpacking
     policy graph files hashing manifest mounts trees masks whole backends explain
     drift limiting loader choosing questions planned
     api jail report
@@ -49,7 +49,7 @@ HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) f
 # The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
 USERS_OF_THE_SANDBOX = {
     "choosing", "environments", "explain", "export", "jail", "limiting", "loader", "mounts", "prepared",
-    "probe", "whole",
+    "probe", "untrusted", "whole",
 }  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,21 +20,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PART = st.text(alphabet="ab.*?é\udcff", min_size=1, max_size=3) | st.sampled_from(
-    ["**", "*", "[ab]", "[!a]", "[a-b]*", "\\*", "\\!a", "a b"]
+    ["**", "*", "[ab]", "[!a]", "[a-b]*", "\\*", "\\!a", "a b", "*a*b*", "*?*?", "**?a*?*[ab]*", "?*a?*"]
 )
 _PATTERNS = st.lists(
     st.builds(
         "{}{}{}{}".format,
         st.sampled_from(["", "!"]),
         st.sampled_from(["", "/"]),
-        st.lists(_PART, min_size=1, max_size=3).map("/".join),
+        st.lists(_PART, min_size=1, max_size=6).map("/".join),
         st.sampled_from(["", "/", "/**"]),
     ).filter(lambda text: not check_pattern(text)),
     max_size=6,
 )
-_NAME = st.text(alphabet="ab.*! é\udcff", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
+_NAME = st.text(alphabet="ab.*! é\udcff", min_size=1, max_size=5).filter(lambda name: name not in {".", ".."})
 _PATHS = st.lists(
-    st.tuples(st.lists(_NAME, min_size=1, max_size=4).map("/".join), st.booleans()), min_size=1, max_size=8
+    st.tuples(st.lists(_NAME, min_size=1, max_size=6).map("/".join), st.booleans()), min_size=1, max_size=8
 )
 
 
@@ -170,6 +171,15 @@ def test_bad_pattern(pattern: str) -> None:
         Matcher(rules([pattern]))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name"), [("[[a]", b"["), ("[+--b]", b","), ("[a&&b]", b"&"), ("[|~~]", b"~")]
+)
+def test_brackets_that_python_warns_of(pattern: str, name: bytes) -> None:
+    """Protects from words of Python's on the terminal, about what it may take for operators one day."""
+    judge = matcher(rules([pattern]))
+    assert judge(b"/" + name)
+
+
 def test_text_of_any_path_fits_one_rule() -> None:
     """Escaped, a path's own text drops it and nothing else of its length."""
     path = bytes(range(1, 0x2F)) + bytes(range(0x30, 0x100))
@@ -179,3 +189,30 @@ def test_text_of_any_path_fits_one_rule() -> None:
     judge = matcher(rules([f"/{text}"]))
     assert judge(b"/" + path)
     assert judge(b"/" + path[:-1] + b"x") is None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*?" * 16, "a*" * 16 + "b", "**/a/" * 16 + "b", "*[ab]" * 9 + "c", "a/**/*a*a*a*a*b/**/" + "c" * 9],
+)
+def test_no_pattern_takes_long(pattern: str) -> None:
+    """Protects from a line of a list that takes minutes for names that it was made for."""
+    judge = matcher(rules([pattern]))
+    started = time.process_time()
+    for path in (b"/" + b"a" * 255, b"/a" * 2000, (b"/" + b"a" * 255) * 16, b"/ab" * 1300):
+        judge(path)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        pytest.param("a" * 4097, "more than 4096 characters", id="long"),
+        pytest.param("*[!a]" * 4, "too many '*' beside a '[...]'", id="brackets that take a slash"),
+        pytest.param("**/[+-9]/**/*a/**/b", "too many '*' beside a '[...]'", id="a range that takes a slash"),
+        pytest.param("[[:alpha:]]x", "classes such as [:alpha:] are not known", id="a class"),
+    ],
+)
+def test_patterns_that_could_take_long_are_refused(pattern: str, said: str) -> None:
+    """Protects from cost without bound and from another meaning than git has, and says what to change."""
+    assert said in check_pattern(pattern)

@@ -305,6 +305,7 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox",
         "pkgjail.sandbox.build",
         "pkgjail.sandbox.kernel",
+        "pkgjail.sandbox.programs",
         "pkgjail.sandbox.seccomp",
         "pkgjail.sandbox.stage",
         "pkgjail.sandbox.syscalls",

@@ -162,13 +162,13 @@ def test_rpm_is_installing(tmp_path: Path) -> None:
 def test_a_package_is_installed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects against a copy that is of two states."""
     root = copy_of("rpm", tmp_path)
-    copy = shutil.copyfile
+    copy = os.sendfile
 
-    def interrupted(source: bytes, target: bytes) -> None:
-        copy(source, target)
+    def interrupted(target: int, source: int, start: int, count: int) -> int:
         os.utime(database(root), ns=(1, 1))
+        return copy(target, source, start, count)
 
-    monkeypatch.setattr(shutil, "copyfile", interrupted)
+    monkeypatch.setattr(os, "sendfile", interrupted)
     with pytest.raises(DatabaseError, match="it changed while it was read; try again"):
         open_database(os.fsencode(root))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import os
 import random
+import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pkgjail.backends import open_database
-from pkgjail.backends.rpm import boolean, query
+from pkgjail.backends.rpm import boolean, query, store
 from pkgjail.backends.rpm.versions import LESS, compare, compare_parts, overlaps
 from pkgjail.errors import DatabaseError
 from pkgjail.model import Relation
@@ -511,3 +516,108 @@ def test_paths_are_the_same_by_every_link(asked: str, tmp_path: Path) -> None:
     found = database.candidates(group.alternatives[0], "x86_64")
     assert [package.name for package in found] == ["odd++name.2"]
     assert database.candidates(Relation(name="/usr/odd/it's"), "x86_64") == ()
+
+
+# --- what a hostile database has ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("(" * 51 + "a", "nested too deeply", id="deep"),
+        pytest.param("(" + "a or " * 5000 + "b)", "more than 16384 characters", id="long"),
+        pytest.param("(" + "(a or b) and " * 1000 + "c)", "", id="wide, and of few clauses"),
+        pytest.param(
+            "(" + " or ".join(f"(a{n} and b{n})" for n in range(60)) + ")", "too large", id="clauses"
+        ),
+        pytest.param("(" + " or ".join(f"a{n}" for n in range(2500)) + ")", "", id="alternatives"),
+        pytest.param("(a if " * 49 + "b" + ")" * 49, "", id="conditions in conditions"),
+        pytest.param("(a if " * 49 + "b" + " else a)" * 49, "", id="conditions with else"),
+        pytest.param(
+            "(a unless (b if (c unless " * 16 + "b" + ")))" * 16, "", id="conditions that alternate"
+        ),
+    ],
+)
+def test_no_requirement_takes_long(text: str, said: str) -> None:
+    """Protects from rich requirements whose clauses, or whose reading, would grow without end."""
+    started = time.process_time()
+    try:
+        boolean.groups(text, "Requires")
+        found = ""
+    except ValueError as error:
+        found = str(error)
+    assert said in found
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (0, b"a b"),
+        (0, b"a\nb"),
+        (0, b"\x1b[2J"),
+        (0, b"\xff"),
+        (0, b""),
+        (1, b"1 2"),
+        (2, b"\t"),
+        (3, b"x\x07"),
+    ],
+)
+def test_names_that_are_no_words(field: int, value: bytes) -> None:
+    """Protects manifests, terminals and reports from names with blanks and control bytes."""
+    head = [b"'a'", b"'1'", b"'1'", b"'x86_64'", b"0 1"]
+    head[field] = b"'" + value + b"'"
+    block = query._STRING.encode().join(head) + query._SECTION.encode() * 4
+    with pytest.raises(ValueError, match="with a blank or an unprintable sign"):
+        query._header(block)
+
+
+# A program in rpm's place, and what is said of it.
+IMPOSTORS = {
+    "one that never ends": ("while :; do :; done", "rpm took more than 1 seconds of a processor"),
+    "one that waits": ("exec sleep 100", "rpm took more than 2 seconds"),
+    "one that prints without end": ("exec cat /dev/zero", "rpm wrote more than"),
+    "one that prints much": ("head -c 2M /dev/zero", "rpm printed more than 1 MiB"),
+    "one that complains without end": ("exec cat /dev/zero >&2", "rpm wrote more than"),
+    "one that takes all memory": (
+        "exec perl -e 'sleep 1; $x = qq(a) x (1 << 30)'",
+        "rpm failed: Out of memory",
+    ),
+    "one that prints no database": ("echo x", "what rpm printed ends within a package"),
+}
+
+
+@pytest.mark.parametrize("summary", IMPOSTORS)
+def test_what_rpm_may_take_is_bounded(summary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from a database that has rpm run, print or write without end; nothing is left of its copy."""
+    script, said = IMPOSTORS[summary]
+    program = tmp_path / "bin/rpm"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(query, "_MOST_SECONDS", 2 if "waits" in summary else 60)
+    monkeypatch.setattr(query, "_MOST_ANSWERED", 1 << 20)
+    limits = ((resource.RLIMIT_CPU, 1), (resource.RLIMIT_AS, 1 << 28), (resource.RLIMIT_FSIZE, 64 << 20))
+    monkeypatch.setattr(query, "_LIMITS", limits)
+    monkeypatch.setitem(query._OVER, signal.SIGXCPU, "rpm took more than 1 seconds of a processor")
+    with pytest.raises(DatabaseError, match=said):
+        open_database(os.fsencode(the_root("rpm")), "rpm")
+    assert os.listdir(place) == []
+
+
+def test_a_copy_has_the_holes_of_its_database(tmp_path: Path) -> None:
+    """Protects TMPDIR, which may be memory: what is a hole is one in the copy, and data is data."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    with original.open("wb") as file:
+        for start in (0, 50 << 20, 100 << 20):
+            file.seek(start)
+            file.write(os.urandom(5000))
+        file.truncate(200 << 20)
+    with original.open("rb") as source, copy.open("xb") as target:
+        store._copy_data(source.fileno(), target.fileno(), b"x")
+    assert filecmp.cmp(original, copy, shallow=False)
+    assert copy.stat().st_blocks * 512 < 1 << 20

@@ -37,8 +37,14 @@ def _judge(machine: str, call: Sequence[int], *, network: bool) -> str:
 def test_what_is_refused_on_each_machine(machine: str) -> None:
     """For every architecture that the machine's kernel serves, with and without network."""
     for audit, keys, ioctl, socket, socketcall in seccomp._ABIS[machine]:
-        for number in keys:
-            assert _judge(machine, (number, audit, 0, 0), network=True) == "ENOSYS"
+        for number in (*keys, 425, 426, 427):
+            for network in (True, False):
+                assert _judge(machine, (number, audit, 0, 0), network=network) == "ENOSYS"
+        families = {
+            n for n in range(50) if _judge(machine, (socket, audit, n, 1), network=False) == "allowed"
+        }
+        assert families == {1, 2, 10, 16, 17, 38}
+        assert _judge(machine, (socket, audit, 0xFFFFFFFF, 1), network=False) == "EAFNOSUPPORT"
         rows = [
             ((ioctl, audit, 0, 0x5412), "EPERM", "EPERM"),
             ((ioctl, audit, 0, 0x541C), "EPERM", "EPERM"),

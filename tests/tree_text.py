@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hypothesis import strategies as st
 
+from pkgjail.removal import remove_tree
 from pkgjail.sandbox import steps as s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pkgjail.model import FileEntry, FileSet
 
@@ -75,6 +77,15 @@ def _node(line: str) -> Node:
     if match["slash"]:
         return Node(path, "directory", int(match["mode"] or "0755", 8))
     return Node(path, "regular", int(match["mode"] or "0644", 8), rest.encode() if sign else b"x\n")
+
+
+def remove_path(path: Path) -> None:
+    """Remove a name and all that is in it, whatever the modes, as pkgjail does."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        remove_tree(directory, path.name)
+    finally:
+        os.close(directory)
 
 
 @contextmanager

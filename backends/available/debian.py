@@ -8,9 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.backends.available.kinds import Loaded
-from pkgjail.backends.available.reading import Metadata, as_file, fault, first_packed, matching
+from pkgjail.backends.available.reading import Metadata, as_file, fault, first_packed, matching, parsing
 from pkgjail.backends.debian.relations import parse_group
-from pkgjail.model import text_path
+from pkgjail.model import raw_path, text_path
+from pkgjail.untrusted import FILE_LISTS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -25,6 +26,8 @@ _ARCHITECTURES = {
 # Neither a field, nor the continuation of one, nor empty.
 _BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)", re.MULTILINE)
 _STANZA = re.compile(rb"(?:[^\n]+\n)+")
+# libsolv calls itself for each, and ends the process where there are some ten thousand.
+_MOST_ALTERNATIVES = 2000
 _NEEDED = (b"Package", b"Version", b"Architecture")
 _ESSENTIAL = b"\nEssential: yes\n"
 _REQUIRED = b"\nPriority: required\n"  # Policy 2.5
@@ -118,7 +121,7 @@ def _load(solv: Any, pool: Any, path: str, architecture: str, *, contents: bool)
     name, lists = _place(path, architecture)
     repository = pool.add_repo(name)
     # To libsolv what replaces a package is always better than that. To dpkg Replaces is about files alone.
-    with as_file(solv, data.replace(b"\nReplaces:", b"\nX-Replaces:")) as file:
+    with parsing(path), as_file(solv, data.replace(b"\nReplaces:", b"\nX-Replaces:")) as file:
         read = repository.add_debpackages(file)
     if not read or repository.nsolvables != stanzas:
         raise fault(path, f"libsolv read {repository.nsolvables} of its {stanzas} packages")
@@ -142,6 +145,11 @@ def _check(path: str, data: bytes) -> int:
         raise fault(path, "neither a field nor the continuation of one", line=line)
     if data and not data.endswith(b"\n"):
         raise fault(path, "the file ends within a line", line=data.count(b"\n") + 1)
+    if data.count(b"|") > _MOST_ALTERNATIVES:
+        for match in _STANZA.finditer(data):
+            if match[0].count(b"|") > _MOST_ALTERNATIVES:
+                line = data.count(b"\n", 0, match.start()) + 1
+                raise fault(path, f"this stanza has more than {_MOST_ALTERNATIVES} alternatives", line=line)
     counts = {data.count(b"\n%s:" % name) + data.startswith(b"%s:" % name) for name in _NEEDED}
     stanzas = data.count(b"\n\n") + bool(data) - data.endswith(b"\n\n")
     if counts != {stanzas}:
@@ -161,12 +169,13 @@ def _marked(data: bytes, line: bytes) -> Iterator[str]:
         name = _NAME.search(data, data.rfind(b"\n\n", 0, at) + 1)
         if name:
             yield text_path(name[1].strip())
-        at = data.find(line, at + 1)
+        end = data.find(b"\n\n", at)  # of the stanza, which may have that line again
+        at = data.find(line, end) if end >= 0 else -1
 
 
 def _downloads(data: bytes, packages: Collection[Package]) -> dict[str, int]:
     """The sizes of the packages' files in bytes, by key: libsolv does not read them here."""
-    wanted = {(one.name.encode(), one.version.encode()): one.key for one in packages}
+    wanted = {(raw_path(one.name), raw_path(one.version)): one.key for one in packages}
     names = {name for name, _ in wanted}
     found = {}
     for stanza in data.split(b"\n\n"):
@@ -204,15 +213,15 @@ def _contents(
     metadata: Metadata, lists: tuple[str, ...], packages: Collection[Package]
 ) -> dict[str, tuple[bytes, ...]]:
     """The files that Contents names for each of `packages`, by key; directories stand in no such list."""
-    keys = {package.name.encode(): package.key for package in packages}
+    keys = {raw_path(package.name): package.key for package in packages}
     found: dict[str, set[bytes]] = {key: set() for key in keys.values()}
     for path in lists:
-        data = metadata.unpacked(path)
+        data = metadata.unpacked(path, FILE_LISTS)
         if data and not data.endswith(b"\n"):
             raise fault(path, "the file ends within a line", line=data.count(b"\n") + 1)
-        for listed, owners in _LINE.findall(data):
-            for owner in owners.split(b","):
+        for match in _LINE.finditer(data):
+            for owner in match[2].split(b","):
                 key = keys.get(owner.rpartition(b"/")[2])
                 if key is not None:
-                    found[key].add(b"/" + listed.removeprefix(b"./"))
+                    found[key].add(b"/" + match[1].removeprefix(b"./"))
     return {key: tuple(sorted(paths)) for key, paths in found.items()}

@@ -9,8 +9,9 @@ import tarfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pkgjail import untrusted
 from pkgjail.backends.available.kinds import Loaded
-from pkgjail.backends.available.reading import Metadata, as_file, fault, first_packed
+from pkgjail.backends.available.reading import Metadata, as_file, fault, first_packed, parsing
 from pkgjail.backends.pacman.database import BASE
 from pkgjail.backends.pacman.relations import group_of
 from pkgjail.model import text_path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pkgjail.backends.available.kinds import Names
     from pkgjail.model import DependencyGroup, Package, Relation
 
+_MOST_MEMBERS = 100_000  # several times those of Arch's largest repository; each costs memory
 _NEEDED = ("NAME", "VERSION", "ARCH")
 _DATABASE = re.compile(r"(?P<stem>.+)\.db(?:\.tar(?:\.[a-z0-9]+)?)?")
 
@@ -107,7 +109,7 @@ def _load(solv: Any, pool: Any, path: str, *, contents: bool) -> Loaded:
     name = match["stem"] if match else os.path.basename(path)
     repository = pool.add_repo(name)
     # To libsolv what replaces a package is always better than that. pacman asks only when it upgrades.
-    with as_file(solv, data.replace(b"%REPLACES%\n", b"%-EPLACES%\n")) as file:
+    with parsing(path), as_file(solv, data.replace(b"%REPLACES%\n", b"%-EPLACES%\n")) as file:
         if not repository.add_arch_repo(file, 0) or repository.nsolvables != len(entries):
             raise fault(path, f"libsolv read {repository.nsolvables} of its {len(entries)} packages")
     lists = first_packed(os.path.join(os.path.dirname(path), f"{name}.files")) or first_packed(
@@ -131,14 +133,23 @@ def _read(path: str, data: bytes, kind: str) -> Iterator[tuple[str, dict[str, tu
     """
     if any(data[-1024:]):
         raise fault(path, "it is no whole database of pacman's (it has no end)")
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.name.endswith(f"/{kind}") else None
-                if file is not None:
-                    yield member.name, _fields(text_path(file.read()))
-    except (tarfile.TarError, EOFError) as error:
-        raise fault(path, f"it is no whole database of pacman's ({error})") from error
+    told = untrusted.parsing(lambda why: fault(path, f"it is no whole database of pacman's ({why})"))
+    with told, tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        yield from _members(archive, kind)
+
+
+def _members(archive: tarfile.TarFile, kind: str) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
+    """As `_read`. Raises `ValueError`, and whatever tarfile does.
+
+    A member that is no plain file is passed over: a link may lead to itself, and a sparse one may claim to
+    have any size.
+    """
+    for number, member in enumerate(archive, 1):
+        if number > _MOST_MEMBERS:
+            raise ValueError(f"it has more than {_MOST_MEMBERS} members")
+        file = archive.extractfile(member) if member.isreg() and member.name.endswith(f"/{kind}") else None
+        if file is not None and not member.issparse():
+            yield member.name, _fields(text_path(file.read()))
 
 
 def _fields(text: str) -> dict[str, tuple[str, ...]]:
@@ -153,7 +164,7 @@ def _fields(text: str) -> dict[str, tuple[str, ...]]:
 def _contents(metadata: Metadata, lists: str, packages: Collection[Package]) -> dict[str, tuple[bytes, ...]]:
     """The files of each of `packages` by key, directories too, as the `.files` database has them."""
     wanted = {f"{one.name}-{one.version}/files": one.key for one in packages}
-    data = metadata.unpacked(lists)
+    data = metadata.unpacked(lists, untrusted.FILE_LISTS)
     return {
         wanted[where]: tuple(
             sorted(b"/" + one.encode("utf-8", "surrogateescape").rstrip(b"/") for one in fields["FILES"])

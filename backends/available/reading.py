@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import bz2
 import glob
-import gzip
 import hashlib
-import lzma
 import os
-import shutil
-import subprocess
-import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pkgjail import unpacking, untrusted
 from pkgjail.errors import DatabaseError
+from pkgjail.untrusted import METADATA, in_memory, read_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
 PACKED = ("", ".xz", ".gz", ".bz2", ".zst", ".lz4")
 """The ends of names that packed files have, in the order of preference."""
 
 _FETCH = "fetch the metadata again"
-# By what a file begins with, as names need not say it (pacman's do not).
-_UNPACKERS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
-    (b"\x1f\x8b", gzip.decompress),
-    (b"\xfd7zXZ\0", lzma.decompress),
-    (b"BZh", bz2.decompress),
-)
-_PROGRAMS = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"))
 
 
 def fault(path: str, why: str, remedy: str = _FETCH, *, line: int = 0) -> DatabaseError:
     """The error to raise for the metadata at `path`, in the `line` (from 1) where that is known."""
     where = f"{path}:{line}" if line else path
-    return DatabaseError(f"cannot read the repository metadata {where}: {why}; {remedy}")
+    return DatabaseError(f"cannot read the repository metadata {where}: {untrusted.shortened(why)}; {remedy}")
 
 
 class Metadata:
@@ -44,20 +34,19 @@ class Metadata:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def read(self, path: str) -> bytes:
-        """The content of a file as it is. Raises `DatabaseError`."""
+    def read(self, path: str, limit: int = METADATA) -> bytes:
+        """The content of a file as it is. Raises `DatabaseError`, for more than `limit` bytes too."""
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = read_named(path, limit)
         except OSError as error:
             remedy = "name what your mirror, or the package manager's own cache, has; nothing is fetched"
-            raise fault(path, os.strerror(error.errno or 0), remedy) from error
+            raise fault(path, error.strerror or str(error), remedy) from error
         self._digest.update(hashlib.sha256(data).digest())
         return data
 
-    def unpacked(self, path: str) -> bytes:
-        """The content of a file, unpacked where it is packed. Raises `DatabaseError`."""
-        return unpack(path, self.read(path))
+    def unpacked(self, path: str, limit: int = METADATA) -> bytes:
+        """The content of a file, unpacked where it is packed, up to `limit` bytes. Raises `DatabaseError`."""
+        return unpack(path, self.read(path), limit)
 
     @property
     def sha256(self) -> str:
@@ -65,30 +54,20 @@ class Metadata:
         return self._digest.hexdigest()
 
 
-def unpack(path: str, data: bytes) -> bytes:
-    """Unpack `data` of `path` by what it begins with."""
+def unpack(path: str, data: bytes, limit: int = METADATA) -> bytes:
+    """`data` of `path`, unpacked by what it begins with. Raises `DatabaseError`."""
     try:
-        for magic, unpacker in _UNPACKERS:
-            if data.startswith(magic):
-                return unpacker(data)
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-        raise fault(path, f"it is damaged ({error})") from error
-    program = next((name for magic, name in _PROGRAMS if data.startswith(magic)), "")
-    return _by_program(path, data, program) if program else data
+        return unpacking.unpack(data, limit)
+    except unpacking.UnpackError as error:
+        raise fault(path, str(error)) from error
+    except unpacking.MissingProgramError as error:
+        why = f"it is packed by {error}, which is not in PATH"
+        raise fault(path, why, f"install {error}, or unpack it") from error
 
 
-def _by_program(path: str, data: bytes, program: str) -> bytes:
-    """Unpack what Python's own library cannot."""
-    found = shutil.which(program)
-    if found is None:
-        raise fault(
-            path, f"it is packed by {program}, which is not in PATH", f"install {program}, or unpack it"
-        )
-    done = subprocess.run([found, "-dc"], input=data, capture_output=True, check=False)
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().replace("\n", " ")
-        raise fault(path, f"it is damaged ({said})")
-    return done.stdout
+def parsing(path: str) -> AbstractContextManager[None]:
+    """A context in which whatever a parser of `path` raises becomes a `DatabaseError` that names it."""
+    return untrusted.parsing(lambda why: fault(path, why))
 
 
 def first_packed(stem: str) -> str:
@@ -109,15 +88,9 @@ def matching(directory: str, pattern: str, ends: Iterable[str] = PACKED) -> list
 @contextmanager
 def as_file(solv: Any, data: bytes) -> Iterator[Any]:
     """`data` as a file of C's, which libsolv reads."""
-    descriptor = os.memfd_create("metadata", os.MFD_CLOEXEC)
-    try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        opened = solv.xfopen_fd("metadata", descriptor)
+    with in_memory(data) as file:
+        opened = solv.xfopen_fd("metadata", file.fileno())
         try:
             yield opened
         finally:
             opened.close()
-    finally:
-        os.close(descriptor)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from pkgjail.backends.available.kinds import Loaded
-from pkgjail.backends.available.reading import Metadata, as_file, fault, unpack
+from pkgjail.backends.available.reading import Metadata, as_file, fault, parsing, unpack
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.installed import ARCHITECTURES, BASE
 from pkgjail.model import record
+from pkgjail.untrusted import FILE_LISTS, METADATA, SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     _Parts = Mapping[str, "_Part"]
 
@@ -28,11 +29,17 @@ if TYPE_CHECKING:
     from pkgjail.model import DependencyGroup, Package, Relation
 
 _NAMESPACE = "{http://linux.duke.edu/metadata/repo}"
-_COUNT = re.compile(rb"<metadata [^>]*packages=\"([0-9]+)\"")
-_REQUIRED = re.compile(rb"<rpm:requires>(.*?)</rpm:requires>", re.DOTALL)
+_COUNT = re.compile(rb"<metadata [^<>]*packages=\"([0-9]{1,9})\"")
+_REQUIRES, _REQUIRES_END = b"<rpm:requires>", b"</rpm:requires>"
 _PATH = re.compile(rb"name=\"[^\"]*?(/[^\" )]+)")
-_LISTED = re.compile(rb"<file(?: [^>]*)?>([^<]+)</file>")
+_LISTED = re.compile(rb"<file(?: [^<>]*)?>([^<]+)</file>")
+# A rich requirement that no packager writes; libsolv calls itself for each of its parentheses.
+_TOO_RICH = re.compile(rb"[\"'](?:\(|&)[^\"'<]{16384}")
+_LONGEST_TAG, _LONGEST_REMARK, _MOST_REMARKS = 1 << 18, 1 << 16, 10_000  # bytes, bytes, and how many
+_REMARK = re.compile(rb"<!--|<\?|<!\[CDATA\[")
+_ENDS = {b"<!--": b"-->", b"<?": b"?>", b"<![CDATA[": b"]]>"}
 _DIGESTS = {"sha": "sha1"}
+_KNOWN_DIGESTS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 # In these sets the first that a repository has is the base; of two that replace each other, either.
 _EITHER = (("coreutils", "coreutils-single"),)
 
@@ -134,10 +141,10 @@ class _Part:
 
 def _load(solv: Any, pool: Any, path: str, *, contents: bool) -> Loaded:
     metadata = Metadata()
-    index = metadata.read(path)
+    index = metadata.read(path, SETTINGS)
     parts = _parts(path, index)
     repository = pool.add_repo(_label(path))
-    with as_file(solv, index) as file:
+    with parsing(path), as_file(solv, index) as file:
         repository.add_repomdxml(file, 0)
     primary = _part(metadata, path, parts, "primary")
     _add(solv, pool, parts["primary"].path, primary, lambda file: repository.add_rpmmd(file, None, 0))
@@ -153,7 +160,7 @@ def _load(solv: Any, pool: Any, path: str, *, contents: bool) -> Loaded:
         essential=frozenset(one.name for one in repository.solvables if one.name in BASE),
         groups={},
         contents=partial(_contents, solv, repository) if contents and extend else None,
-        required=frozenset(path for block in _REQUIRED.findall(primary) for path in _PATH.findall(block)),
+        required=frozenset(path for block in _required(primary) for path in _PATH.findall(block)),
         listed=frozenset(_LISTED.findall(primary)),
         extend=extend,
     )
@@ -166,6 +173,12 @@ def _extend(solv: Any, pool: Any, repository: Any, metadata: Metadata, index: st
     _add(solv, pool, parts["filelists"].path, data, lambda file: repository.add_rpmmd(file, "FL", flags))
 
 
+def _required(primary: bytes) -> Iterator[bytes]:
+    """The lists of requirements in primary.xml."""
+    _, *blocks = primary.split(_REQUIRES)
+    return (block.partition(_REQUIRES_END)[0] for block in blocks)
+
+
 def _label(path: str) -> str:
     """The name of the directory that has `repodata`."""
     parts = os.path.dirname(os.path.abspath(path)).split("/")
@@ -174,11 +187,13 @@ def _label(path: str) -> str:
 
 def _parts(path: str, data: bytes) -> dict[str, _Part]:
     """What repomd.xml names, by type. Raises `DatabaseError`."""
-    try:
-        top = ET.fromstring(data)  # noqa: S314 - expat limits what entities grow to
-    except ET.ParseError as error:
-        line = error.position[0]
-        raise fault(path, f"no well-formed XML ({error.msg})", line=line) from error
+    _refuse_odd(path, data)
+    with parsing(path):
+        try:
+            top = ET.fromstring(data)  # noqa: S314 - it has no entities of its own
+        except ET.ParseError as error:
+            line = error.position[0]
+            raise fault(path, f"no well-formed XML ({error.msg})", line=line) from error
     base = os.path.dirname(os.path.dirname(os.path.abspath(path)))
     if os.path.basename(os.path.dirname(os.path.abspath(path))) != "repodata":
         base = os.path.dirname(os.path.abspath(path))
@@ -202,6 +217,28 @@ def _parts(path: str, data: bytes) -> dict[str, _Part]:
     return found
 
 
+def _refuse_odd(path: str, data: bytes) -> None:
+    """Stop at XML that no metadata has, and that parsers take without end for.
+
+    A document type may declare entities that grow; UTF-16 would hide it from this search, and has zeros. A
+    parser that is handed a piece at a time looks at a tag or comment from its beginning for each piece.
+    """
+    for mark, what in ((b"<!DOCTYPE", "a document type"), (b"\0", "a byte 0")):
+        at = data.find(mark)
+        if at >= 0:
+            line = data.count(b"\n", 0, at) + 1
+            raise fault(path, f"it has {what}, which metadata has not", line=line)
+    if any(
+        data.find(b">", at, at + _LONGEST_TAG) < 0 for at in range(0, len(data) - _LONGEST_TAG, _LONGEST_TAG)
+    ):
+        raise fault(path, f"it has a tag of more than {_LONGEST_TAG} bytes")
+    for number, match in enumerate(_REMARK.finditer(data)):
+        end = data.find(_ENDS[match[0]], match.end(), match.end() + _LONGEST_REMARK)
+        if end < 0 or number == _MOST_REMARKS:
+            line = data.count(b"\n", 0, match.start()) + 1
+            raise fault(path, "it has comments that are too long, or too many", line=line)
+
+
 def _place(base: str, href: str) -> str:
     """Where a file is: below the repository, or beside repomd.xml where somebody keeps that alone."""
     whole = os.path.join(base, href)
@@ -212,19 +249,22 @@ def _place(base: str, href: str) -> str:
 def _part(metadata: Metadata, index: str, parts: _Parts, kind: str) -> bytes:
     """The content of a file, if it is what repomd.xml says."""
     part = parts[kind]
+    if part.algorithm not in _KNOWN_DIGESTS:
+        raise fault(index, f"{part.algorithm!r} is no digest that metadata has")
     data = metadata.read(part.path)
-    try:
-        digest = hashlib.new(part.algorithm, data).hexdigest()
-    except ValueError as error:
-        raise fault(index, f"{part.algorithm!r} is no digest that Python has") from error
+    digest = hashlib.new(part.algorithm, data).hexdigest()
     if digest != part.digest:
         raise fault(part.path, f"its {part.algorithm} is not what {os.path.basename(index)} says")
-    return unpack(part.path, data)
+    unpacked = unpack(part.path, data, METADATA if kind == "primary" else FILE_LISTS)
+    _refuse_odd(part.path, unpacked)
+    if _TOO_RICH.search(unpacked):
+        raise fault(part.path, "it has a requirement of more than 16,384 characters")
+    return unpacked
 
 
 def _add(solv: Any, pool: Any, path: str, data: bytes, read: Callable[[Any], bool]) -> None:
     """Hand `data` of `path` to a function of libsolv's."""
-    with as_file(solv, data) as file:
+    with parsing(path), as_file(solv, data) as file:
         if not read(file):
             said = str(pool.errstr)
             line = re.search(r" at line (\d+)", said)

@@ -91,7 +91,7 @@ class Solving:
             groups = [self._universe.group(group) for group in self._universe.parse(rule.pattern)]
             yield rule.origin or "command line", "whitelist", rule.pattern, groups
         for names in base:
-            parts = [self._pool.Dep(name) for name in names]
+            parts = [self._universe.named(name) for name in names]
             yield (
                 _ESSENTIAL,
                 _ESSENTIAL,

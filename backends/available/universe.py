@@ -169,12 +169,22 @@ class Universe:
             f"{name!r} is not to be had{wanted} from {where}; name another repository too, or another package"
         )
 
+    def named(self, name: str) -> Any:
+        """The requirement of a name as libsolv has it. Raises `DatabaseError` for one that is not UTF-8."""
+        try:
+            return self.pool.Dep(name)
+        except TypeError as error:
+            where = ", ".join(dict.fromkeys(one.name for one in self._loaded))
+            raise DatabaseError(
+                f"cannot plan from {where}: the package name {name!r} is not UTF-8; fetch the metadata again"
+            ) from error
+
     def requirement(self, relation: Relation) -> Any:
         """`relation` as libsolv has it."""
         solv, pool = self._solv, self.pool
         if boolean.is_rich(relation.name):
             return pool.parserpmrichdep(relation.name)
-        found = pool.Dep(relation.name)
+        found = self.named(relation.name)
         if relation.name.startswith("/") and not pool.whatprovides(found):
             owners = [
                 pool.Dep(one.name).Rel(solv.REL_EQ, pool.Dep(one.evr)) for one in self._having(relation.name)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pkgjail.model import text_path
+from pkgjail.untrusted import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -39,7 +40,7 @@ class Paths:
 
     def _read(self, package: Package) -> tuple[bytes, ...]:
         path = self._list_file(package)
-        data = self._root.read(path)
+        data = self._root.read(path, limit=DATABASE)
         if data and not data.endswith(b"\n"):
             raise self._root.error(f"{text_path(path)} was cut off within a line", _reinstall(package))
         # The first line, "/.", is the root directory; the others are normal in every list by dpkg.
@@ -70,7 +71,7 @@ class Paths:
 
         Most lists have nothing below any of these, which a search of their text tells at once.
         """
-        data = self._root.read(self._list_file(package))
+        data = self._root.read(self._list_file(package), limit=DATABASE)
         return any(directory in data for directory in directories) and not recorded.isdisjoint(
             data.split(b"\n")
         )
@@ -99,7 +100,7 @@ class Paths:
         """The package's md5sums file, which older packages may lack; deb-md5sums(5)."""
         path = self._list_file(package)[: -len(b".list")] + b".md5sums"
         found = {}
-        for line in self._root.read(path, missing=b"").split(b"\n"):
+        for line in self._root.read(path, missing=b"", limit=DATABASE).split(b"\n"):
             digest, _, name = line.partition(b"  ")
             if name:
                 recorded = b"/" + name.removeprefix(b"./").lstrip(b"/")
@@ -128,7 +129,7 @@ class Paths:
     def _diversions(self) -> Mapping[bytes, tuple[bytes, str]]:
         """Contested path -> (where it goes, the package that diverts; ":" is the administrator)."""
         path = self._root.admin(b"diversions")
-        data = self._root.read(path, missing=b"")
+        data = self._root.read(path, missing=b"", limit=DATABASE)
         lines = data.split(b"\n")[:-1]
         if len(lines) % 3 or (data and not data.endswith(b"\n")):
             raise self._root.error(f"{text_path(path)}: a diversion has three lines", _RESTORE_DIVERSIONS)

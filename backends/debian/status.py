@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pkgjail.backends.debian.relations import ARCHITECTURE, NAME
 from pkgjail.model import Package, record, text_path
+from pkgjail.untrusted import DATABASE, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -98,18 +99,12 @@ def refuse_interrupted(root: Root) -> None:
 
 
 def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
-    """The stanzas of the status file, checked. One open file gives one state of it."""
+    """The stanzas of the status file, checked. It is read once, so that what is read is of one state."""
     path = root.status_file()
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-            _check_lines(root, path, data)
-            file.seek(0)
-            stanzas = list(reader.stanzas(file))
-    except OSError as error:
-        raise root.unreadable(error) from error
-    except ValueError as error:
-        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
+    data = root.read(path, limit=DATABASE)
+    _check_lines(root, path, data)
+    with root.parsing(path, _RESTORE), in_memory(data) as file:
+        stanzas = list(reader.stanzas(file))
     there = _package_fields(data)
     if len(stanzas) != there:
         why = f"{text_path(path)}: the backend {reader.name!r} found {len(stanzas)} of {there} stanzas"
@@ -155,8 +150,11 @@ def _status_error(root: Root, path: bytes, line: int, what: str) -> DatabaseErro
 
 def _stanzas(data: bytes) -> Iterator[tuple[int, int]]:
     """For an error's sake: the first line of each stanza, and how many `Package` fields it has."""
+    line, counted = 1, 0
     for match in re.finditer(rb"(?:[^\n]+\n)+", data):
-        yield data.count(b"\n", 0, match.start()) + 1, _package_fields(match[0])
+        line += data.count(b"\n", counted, match.start())
+        counted = match.start()
+        yield line, _package_fields(match[0])
 
 
 def _by_stanza(names: list[bytes]) -> list[list[bytes]]:

@@ -5,13 +5,13 @@ Their form is that of libalpm's lib/libalpm/be_local.c: `%NAME%`, a value a line
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import zlib
 from typing import TYPE_CHECKING
 
-from pkgjail.model import record, text_path
+from pkgjail.model import is_word, record, text_path
+from pkgjail.unpacking import GZIP, unpack
+from pkgjail.untrusted import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,14 +70,14 @@ def _refuse_locked(root: Root) -> None:
 
 def _entry(root: Root, directory: bytes) -> Entry:
     path = os.path.join(directory, b"desc")
-    try:
-        fields = _fields(text_path(root.read(path)))
+    with root.parsing(path, _RESTORE):
+        fields = _fields(text_path(root.read(path, limit=DATABASE)))
         name, version, architecture = (_one(fields, key) for key in ("NAME", "VERSION", "ARCH"))
         size = _one(fields, "SIZE") if "SIZE" in fields else "0"
         _check(f"{name}-{version}" == text_path(os.path.basename(directory)), f"it is of {name} {version}")
+        for what, value in (("name", name), ("version", version), ("architecture", architecture)):
+            _check(is_word(value), f"the {what} {value!r} has a blank or an unprintable character")
         _check(re.fullmatch(r"[0-9]{1,18}", size) is not None, f"the size {size!r} is no number")
-    except ValueError as error:
-        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
     return Entry(
         directory=directory,
         name=name,
@@ -116,25 +116,22 @@ def _one(fields: Mapping[str, tuple[str, ...]], key: str) -> str:
 def read_files(root: Root, entry: Entry) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
     """The paths that the package lists, and those of them that are %BACKUP%, as absolute ones."""
     path = os.path.join(entry.directory, b"files")
-    text = text_path(root.read(path))
-    try:
+    text = text_path(root.read(path, limit=DATABASE))
+    with root.parsing(path, _RESTORE):
         # A package without files has an empty one.
         fields = _fields(text) if text else {}
         paths = tuple(_absolute(line) for line in fields.get("FILES", ()))
         backup = frozenset(_absolute(line.rpartition("\t")[0]) for line in fields.get("BACKUP", ()))
-    except ValueError as error:
-        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
     return paths, backup & frozenset(paths)
 
 
 def read_digests(root: Root, entry: Entry) -> dict[bytes, str]:
     """`algorithm:digest` of each regular file by its path, from the package's `mtree` (mtree(5))."""
     path = os.path.join(entry.directory, b"mtree")
-    data = root.read(path, missing=b"")
-    try:
-        lines = gzip.decompress(data).split(b"\n") if data else []
-    except (OSError, EOFError, zlib.error) as error:
-        raise root.error(f"{text_path(path)}: {error}", _RESTORE) from error
+    data = root.read(path, missing=b"", limit=DATABASE)
+    with root.parsing(path, _RESTORE):
+        _check(not data or data.startswith(GZIP), "it is not packed by gzip")
+        lines = unpack(data, DATABASE).split(b"\n")
     found = {}
     for line in lines:
         name, *words = line.split(b" ")

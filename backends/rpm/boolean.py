@@ -24,8 +24,10 @@ _CHAINED = ("and", "or", "with", "without")
 _CONDITIONAL = ("if", "unless")
 _MAXIMUM_CLAUSES = 256
 _MAXIMUM_DEPTH = 50
+_MOST_CHARACTERS = 16384
 _WITH_ELSE = 3  # operands
 _WORD = re.compile(r"[^\s,()]+")
+_SIGN = re.compile(r"[<=>]*")
 
 
 class Operation(NamedTuple):
@@ -64,6 +66,8 @@ def show(node: Node) -> str:
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Node:
     """Read one requirement. Raises `ValueError` with what is wrong with it."""
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{text[:80]!r}… has more than {_MOST_CHARACTERS} characters")
     reader = _Reader(text)
     node = reader.node(0)
     reader.end()
@@ -99,6 +103,7 @@ def _pooled(wanted: tuple[Relation, ...]) -> Relation:
     return Relation(name=show(Operation("or", wanted)))
 
 
+@lru_cache(maxsize=4096)  # a condition within conditions would be asked for twice at each level
 def _clauses(node: Node, *, negated: bool) -> tuple[_Clause, ...]:
     """The clauses of `node`, or of its contrary."""
     if isinstance(node, Relation):
@@ -208,7 +213,7 @@ class _Reader:
             raise ValueError(f"a name is missing in {self._text!r}")
         before = self._at
         self._skip()
-        sign = re.match(r"[<=>]*", self._text[self._at :])
+        sign = _SIGN.match(self._text, self._at)
         operator = sign[0] if sign else ""
         if not operator:
             self._at = before

@@ -12,9 +12,11 @@ from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.query import capabilities, files, quoted, requirements
 from pkgjail.backends.rpm.versions import EQUAL, OPERATORS, compare, overlaps
 from pkgjail.model import Package, Relation, raw_path
+from pkgjail.untrusted import parsing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from pkgjail.backends.root import Root
     from pkgjail.backends.rpm.query import Header
@@ -72,6 +74,12 @@ class Installed:
         self._cut: dict[str, list[tuple[int, bytes]]] = {}
         self.candidates = lru_cache(maxsize=None)(self._candidates)
 
+    def _reading(self, key: str) -> AbstractContextManager[None]:
+        """A context in which what rpm printed of a package is read."""
+        return parsing(
+            lambda why: self._root.error(f"what rpm printed of {key}: {why}", "try 'rpmdb --rebuilddb' there")
+        )
+
     def _package(self, header: Header, protected: Collection[str]) -> Package:
         is_base = header.name in BASE or header.name in protected
         return Package(
@@ -87,16 +95,19 @@ class Installed:
         """Note what a package provides: its own name at its version, whether it says so or not."""
         own = Provision(package, EQUAL, header.evr)
         self.providers.setdefault(package.name, []).append(own)
-        for flags, name, version in capabilities(header.provides):
+        with self._reading(package.key):
+            provided = list(capabilities(header.provides))
+        for flags, name, version in provided:
             if name != package.name or version != header.evr:
                 self.providers.setdefault(name, []).append(Provision(package, flags, version))
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Requires, and Recommends when asked for; what rpm itself must be able to do is left out."""
         header = self.headers[package.key]
-        wanted = [(one, _kind(one[1])) for one in requirements(header.requires)]
-        if recommends:
-            wanted += [(one, "Recommends") for one in requirements(header.recommends)]
+        with self._reading(package.key):
+            wanted = [(one, _kind(one[1])) for one in requirements(header.requires)]
+            if recommends:
+                wanted += [(one, "Recommends") for one in requirements(header.recommends)]
         found: dict[DependencyGroup, None] = {}
         for (flags, _, name, version), kind in wanted:
             if name.startswith("rpmlib("):
@@ -198,8 +209,9 @@ class Installed:
         """The flags and path of each file that the package has brought."""
         key = package.key
         if key not in self._cut:
-            found = files(self.headers[key].files)
-            self._cut[key] = [(flags, name) for flags, state, name in found if state not in _ELSEWHERE]
+            with self._reading(key):
+                found = files(self.headers[key].files)
+                self._cut[key] = [(flags, name) for flags, state, name in found if state not in _ELSEWHERE]
         return self._cut[key]
 
     def native(self, architecture: str) -> str:

@@ -8,17 +8,24 @@ row behind a control character stand nowhere but where the format has put them.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.rpm.store import copy_store
-from pkgjail.model import record, text_path
+from pkgjail.errors import told
+from pkgjail.model import is_word, record, text_path
+from pkgjail.scratch import scratch
+from pkgjail.untrusted import MIB, RPM_DATABASE, parsing, read_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from pkgjail.backends.root import Root
     from pkgjail.backends.rpm.store import Store
@@ -45,6 +52,19 @@ _ALGORITHMS = {0: "md5", 1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha
 _NONE = b"(none)"  # without quotes
 _SECTIONS, _FIELDS = 5, 5  # of a package, and of its first section
 _RPM = "/usr/bin/rpm"
+_MOST_SECONDS = 60
+_MOST_PROCESSOR_SECONDS = 10
+_MOST_ANSWERED = 128 * MIB  # several times what a system of everything has
+_MOST_SAID = 1 << 16
+_LIMITS = (
+    (resource.RLIMIT_CPU, _MOST_PROCESSOR_SECONDS),
+    (resource.RLIMIT_AS, 1024 * MIB),
+    (resource.RLIMIT_FSIZE, RPM_DATABASE),
+)
+_OVER: dict[int, str] = {
+    signal.SIGXCPU: f"rpm took more than {_MOST_PROCESSOR_SECONDS} seconds of a processor",
+    signal.SIGXFSZ: f"rpm wrote more than {RPM_DATABASE // MIB} MiB",
+}
 
 
 @record
@@ -83,61 +103,90 @@ def query_digests(root: Root, store: Store) -> dict[tuple[str, str, str], Mappin
 def _cut(root: Root, store: Store, form: str, cut: Callable[[bytes], _T]) -> list[_T]:
     """Each package in the format `form`, cut by `cut`."""
     program = shutil.which("rpm") or _RPM
-    with tempfile.TemporaryDirectory(prefix="pkgjail-rpm-") as place:
-        copy_store(root, store, os.fsencode(place))
-        done = _ask(root, program, place, store.format.name, form)
-    _refuse_failure(root, store, done)
-    data = done.stdout.replace(b"'\\''", b"\0")
-    *blocks, rest = data.split(_PACKAGE.encode())
+    try:
+        with scratch("rpm") as place:
+            copy_store(root, store, os.fsencode(place))
+            answer = _ask(root, store, _command(program, place, store.format.name, form), place)
+    except OSError as error:
+        raise root.error(
+            told(error), "give TMPDIR a directory with room for a copy of the database"
+        ) from error
+    *blocks, rest = answer.replace(b"'\\''", b"\0").split(_PACKAGE.encode())
     if rest or not blocks:
         why = (
             "what rpm printed ends within a package" if rest else "it has no packages, or rpm cannot read it"
         )
         raise root.error(f"{text_path(store.file)}: {why}", _remedy(store))
-    try:
+    with _printed(root, store):
         return [cut(block) for block in blocks]
-    except ValueError as error:
-        raise root.error(f"{text_path(store.file)}: rpm printed {error}", _remedy(store)) from error
 
 
-def _ask(root: Root, program: str, place: str, backend: str, form: str) -> subprocess.CompletedProcess[bytes]:
-    """Call rpm, with no file of the user's, in no language but the one that we read.
+def _printed(root: Root, store: Store) -> AbstractContextManager[None]:
+    return parsing(lambda why: root.error(f"{text_path(store.file)}: rpm printed {why}", _remedy(store)))
 
-    The format is named so that rpm looks for no other; a program that can only read bdb knows it too.
+
+def _command(program: str, place: str, backend: str, form: str) -> list[str]:
+    """The format is named so that rpm looks for no other; a program that can only read bdb knows it too."""
+    return [program, "--dbpath", place, "--define", f"_db_backend {backend}", "-qa", "--qf", form]
+
+
+def _ask(root: Root, store: Store, command: list[str], place: str) -> bytes:
+    """What rpm answers, called with no file of the user's, in no language but the one that we read.
+
+    Its database may be made for it to run without end, so what it may take is bounded.
     """
-    command = [program, "--dbpath", place, "--define", f"_db_backend {backend}", "-qa", "--qf", form]
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/dev/null", "TMPDIR": place}
-    try:
-        # Megabytes through a pipe would have the two wait for each other.
-        with open(os.path.join(place, "answer"), "w+b") as answer:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=answer,
-                stderr=subprocess.PIPE,
-                check=False,
-                cwd="/",
+    # Files, as megabytes through a pipe would have the two wait for each other. They have no names.
+    with tempfile.TemporaryFile(dir=place) as answer, tempfile.TemporaryFile(dir=place) as said:
+        try:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=answer, stderr=said, cwd="/"
             )
-            answer.seek(0)
-            return subprocess.CompletedProcess(command, done.returncode, answer.read(), done.stderr)
-    except OSError as error:
-        why = f"{program}: {os.strerror(error.errno or 0)}"
-        raise root.error(why, "install rpm; it need not be the root's own") from error
+        except OSError as error:
+            why = f"{command[0]}: {os.strerror(error.errno or 0)}"
+            raise root.error(why, "install rpm; it need not be the root's own") from error
+        with process:
+            try:
+                _limit(process.pid)
+                process.wait(_MOST_SECONDS)
+            except BaseException as error:
+                process.kill()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                why = f"{text_path(store.file)}: rpm took more than {_MOST_SECONDS} seconds"
+                raise root.error(why, _remedy(store)) from error
+        said.seek(0)
+        _refuse_failure(root, store, process.returncode, said.read(_MOST_SAID))
+        answer.seek(0)
+        try:
+            return read_descriptor(answer.fileno(), store.file, _MOST_ANSWERED)
+        except OSError as error:
+            why = f"{text_path(store.file)}: rpm printed more than {_MOST_ANSWERED // MIB} MiB"
+            raise root.error(why, _remedy(store)) from error
 
 
-def _refuse_failure(root: Root, store: Store, done: subprocess.CompletedProcess[bytes]) -> None:
+def _limit(pid: int) -> None:
+    """Bound what the process may take: its time, its memory, the files that it makes."""
+    for what, most in _LIMITS:
+        with suppress(ProcessLookupError):  # it has ended
+            soft, hard = resource.prlimit(pid, what)
+            allowed = min(one for one in (soft, hard, most) if one != resource.RLIM_INFINITY)
+            resource.prlimit(pid, what, (allowed, hard))
+
+
+def _refuse_failure(root: Root, store: Store, status: int, words: bytes) -> None:
     """Refuse an answer unless rpm said nothing of an error.
 
     It ends with 0 where it skipped a package that it could not read.
     """
-    said = [line for line in text_path(done.stderr).splitlines() if line.strip()]
+    said = [line for line in text_path(words).splitlines() if line.strip()]
     faults = [line for line in said if line.startswith("error:") or "invalid %_db_backend" in line]
-    if not done.returncode and not faults:
+    if not status and not faults:
         return
-    how = f"rpm was killed by signal {-done.returncode}" if done.returncode < 0 else "rpm failed"
-    why = "; ".join((faults or said)[:3]) or f"it ended with {done.returncode} and said nothing"
-    raise root.error(f"{text_path(store.file)}: {how}: {why}", _remedy(store))
+    over = _OVER.get(-status, "")
+    how = f"rpm was killed by signal {-status}" if status < 0 else "rpm failed"
+    why = "; ".join((faults or said)[:3]) or f"it ended with {status} and said nothing"
+    raise root.error(f"{text_path(store.file)}: {over or f'{how}: {why}'}", _remedy(store))
 
 
 def _remedy(store: Store) -> str:
@@ -155,6 +204,9 @@ def _header(block: bytes) -> Header:
         raise ValueError(f"a package without all its fields: {block[:80]!r}")
     name, version, release, architecture = map(_string, head[:4])
     epoch, size = head[4].split(b" ")
+    # Imported keys have no architecture.
+    if not (name and version and release and all(map(is_word, (name, version, release, architecture)))):
+        raise ValueError(f"a name, version or architecture with a blank or an unprintable sign: {head[:4]!r}")
     return Header(
         name=name,
         version=version,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import struct
 from typing import TYPE_CHECKING
 
 from pkgjail.model import record, text_path
+from pkgjail.untrusted import RPM_DATABASE, opened_below, too_large
 
 if TYPE_CHECKING:
     from pkgjail.backends.root import Root
@@ -82,7 +82,8 @@ def copy_store(root: Root, store: Store, place: bytes) -> None:
 
 def _copy(root: Root, source: bytes, target: bytes, *, required: bool) -> None:
     try:
-        shutil.copyfile(source, target)
+        with opened_below(root.path, source) as original, open(target, "xb") as copy:
+            _copy_data(original, copy.fileno(), source)
     except FileNotFoundError as error:
         if required:
             raise root.unreadable(error) from error
@@ -90,19 +91,39 @@ def _copy(root: Root, source: bytes, target: bytes, *, required: bool) -> None:
         raise root.unreadable(error) from error
 
 
+def _copy_data(original: int, copy: int, name: bytes) -> None:
+    """Copy a file, its holes as holes. Raises `OSError` for one that is too large."""
+    size = os.fstat(original).st_size
+    if size > RPM_DATABASE:
+        raise too_large(name, RPM_DATABASE)
+    os.truncate(copy, size)
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(original, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # a hole up to the end
+            raise
+        end = min(os.lseek(original, start, os.SEEK_HOLE), size)
+        os.lseek(copy, start, os.SEEK_SET)
+        while start < end:
+            sent = os.sendfile(copy, original, start, end - start)
+            if not sent:
+                return  # it has become shorter, which the fingerprint shows
+            start += sent
+
+
 def _refuse_locked(root: Root, store: Store) -> None:
     """Stop while a transaction of rpm's holds its lock: what it has written so far is neither old nor new."""
+    asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     try:
-        descriptor = os.open(os.path.join(store.directory, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        with opened_below(root.path, os.path.join(store.directory, _LOCK)) as descriptor:
+            answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.EACCES}:
             return  # no transaction was ever made, or the lock is not ours to look at
         raise root.unreadable(error) from error
-    try:
-        asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-        answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
-    finally:
-        os.close(descriptor)
     if answer[0] != fcntl.F_UNLCK:
         raise _busy(root, store, f"the process {answer[4]} is installing or removing packages")
 

@@ -19,6 +19,7 @@ from pkgjail.checking.scripts import script_wants
 from pkgjail.checking.wants import Check, Finding, Want
 from pkgjail.names import Names
 from pkgjail.reporter import SILENT
+from pkgjail.untrusted import SETTINGS, read_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def check_manifest(
 
     Raises:
         JailError: `run`, and the jail cannot be set up here, or the host has changed.
-        OSError: the root cannot be read.
+        OSError: the root cannot be read, or a file of it is larger than any of its kind.
 
     """
     root = os.path.realpath(root)
@@ -60,7 +61,7 @@ def check_manifest(
         *object_wants(names, facts.objects, loader_of(names, facts, root)),
         *script_wants(names, facts.scripts),
         *link_wants(names),
-        *_unreadable(facts),
+        *_unknown(facts),
     ]
     if run:
         from pkgjail.checking.running import running_wants  # enters a jail
@@ -92,16 +93,18 @@ def loader_of(names: Names, facts: Facts, root: bytes) -> Loader:
 
     def read(path: bytes) -> bytes:
         found = names.find(path)
-        if found.entry is None or found.entry.kind != "regular":
+        # One that cannot be read is told by itself.
+        if found.entry is None or found.entry.kind != "regular" or found.place in facts.unreadable:
             return b""
-        with open(root.rstrip(b"/") + found.place, "rb") as file:
-            return file.read()
+        return read_below(root, root.rstrip(b"/") + found.place, SETTINGS)
 
     return Loader(names, facts.objects, read)
 
 
-def _unreadable(facts: Facts) -> Iterator[Want]:
-    """What could not be read is told, and not taken for sound."""
-    for path, why in facts.unreadable.items():
-        cause = f"it cannot be read here ({why}), so what it needs is not known"
-        yield Want(path=path, kind="unreadable", wanted=path, cause=cause, places=(), optional=True)
+def _unknown(facts: Facts) -> Iterator[Want]:
+    """What could not be read, or makes no sense, is told, and not taken for sound."""
+    for kind, files in (("unreadable", facts.unreadable), ("damaged", facts.damaged)):
+        for path, why in files.items():
+            said = why if kind == "damaged" else f"it cannot be read here ({why})"
+            cause = f"{said}, so what it needs is not known"
+            yield Want(path=path, kind=kind, wanted=path, cause=cause, places=(), optional=True)

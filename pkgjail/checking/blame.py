@@ -60,13 +60,14 @@ class Blame:
 
         A directory above it that the set lacks is no such place: whose that is says nothing of what is in it.
         """
-        ends = ((place, self._names.find(place)) for place in want.places)
+        places = [place for place in want.places if b"\0" not in place]  # which no file system has
+        ends = ((place, self._names.find(place)) for place in places)
         lacking = [
             found.place
             for place, found in ends
             if found.entry is None and not place.startswith(found.place + b"/")
         ]
-        return tuple(dict.fromkeys(map(self._real.of, (*lacking, *want.places))))
+        return tuple(dict.fromkeys(map(self._real.of, (*lacking, *places))))
 
     def _cause(self, want: Want) -> tuple[str, str]:
         places = self._places(want)
@@ -89,11 +90,17 @@ class Blame:
                     "",
                     f"add {text_path(place)} to [files] of a whitelist: it is there, and no package owns it",
                 )
+        return "", self._nowhere(want)
+
+    def _nowhere(self, want: Want) -> str:
+        """The way out where what is wanted is nowhere on the host."""
+        if want.kind == "unreadable":
+            return "check as a user that may read it; if it has changed, resolve the manifest again"
         owners = ", ".join(self._owners.get(want.path, ())) or "what made it"
-        return "", (
-            f"the host has no {text_path(want.wanted)} either: install what has it, or leave "
-            f"{text_path(want.path)} out by a blacklist (it comes with {owners})"
-        )
+        leave_out = f"leave {text_path(want.path)} out by a blacklist (it comes with {owners})"
+        if want.kind == "damaged":
+            return f"install what has it again, or {leave_out}"
+        return f"the host has no {text_path(want.wanted)} either: install what has it, or {leave_out}"
 
     def _dropped_by(self, place: bytes) -> str:
         """The rule that took `place` away, or a directory above it."""

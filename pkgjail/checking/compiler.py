@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pkgjail.checking.wants import Want
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from pkgjail.names import Names
 
     class Runner(Protocol):
-        """What runs programs in the jail, and reads its files."""
+        """What runs programs in the jail, `asked` the last, and reads its files."""
+
+        asked: bytes
 
         def run(self, argv: Sequence[str], given: bytes = b"") -> Ran:
             """As `running.Inside`."""
@@ -40,6 +43,8 @@ _OUTPUT = _SCRATCH + "a.out"
 _DRIVER = re.compile(
     r"(?:[a-z0-9_]+-[a-z0-9_-]+-)?(gcc|cc|clang|g\+\+|c\+\+|clang\+\+|gfortran)(?:-[0-9.]+)?"
 )
+_MOST_LACKING = 100  # headers; each is looked for in all that were read
+_COMMENT = re.compile(rb"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _LANGUAGES = {"g++": "c++", "c++": "c++", "clang++": "c++", "gfortran": "f95"}
 # How programs, programs at a fixed address and libraries are linked: each has start files of its own.
 _LINKS = ((), ("-no-pie",), ("-shared",))
@@ -127,6 +132,8 @@ def _driver_wants(names: Names, inside: Runner, driver: _Driver) -> Iterator[Wan
 
 def _command_wants(names: Names, inside: Runner, driver: _Driver, words: Sequence[str]) -> Iterator[Want]:
     """One command that the driver would start: the program, and what a linker's command names."""
+    if not words:
+        return
     yield from _program_wants(names, driver, raw_path(words[0]))
     if posixpath.basename(words[0]) not in ("collect2", "ld"):
         return
@@ -171,7 +178,7 @@ def _library_wants(
     script = inside.read(found.place)
     if not script.startswith((b"\x7fELF", b"!<arch>", b"!<thin>")):
         # A linker script names the files that stand for the library.
-        for path in re.findall(rb"(?<=[\s(])/[^\s()]+", re.sub(rb"/\*.*?\*/", b"", script, flags=re.DOTALL)):
+        for path in re.findall(rb"(?<=[\s(])/[^\s()]+", _COMMENT.sub(b"", script)):
             if names.find(path).entry is None:
                 cause = f"the linker script for -l{text_path(name)} names it"
                 yield Want(path=found.place, kind="compiler", wanted=path, cause=cause, places=(path,))
@@ -189,7 +196,7 @@ def _header_wants(names: Names, inside: Runner, driver: _Driver) -> Iterator[Wan
     words = ran.out.replace(b"\\\n", b" ").split()[1:]
     read = [posixpath.normpath(word) for word in words if word.startswith(b"/")]
     lacking = [word for word in words if not word.startswith((b"/", b"-", b"<"))]
-    for header in dict.fromkeys(lacking):
+    for header in islice(dict.fromkeys(lacking), _MOST_LACKING):
         by = _includer(names, inside, read, header)
         cause = "it is a standard header" if by is None else f"{text_path(by)} includes it"
         places = tuple(place + b"/" + header for place in directories)
@@ -203,15 +210,17 @@ def _header_wants(names: Names, inside: Runner, driver: _Driver) -> Iterator[Wan
 
 def _include_directories(err: bytes) -> tuple[bytes, ...]:
     """What `-v` says of the search for headers: those that are there, then those that are not."""
-    there = re.search(rb"search starts here:\n(.*)\nEnd of search list", err, re.DOTALL)
-    listed = re.findall(rb"^ (/\S.*)$", there[1], re.MULTILINE) if there else []
+    there = err.partition(b"search starts here:\n")[2].rpartition(b"\nEnd of search list")[0]
+    listed = re.findall(rb"^ (/\S.*)$", there, re.MULTILINE)
     absent = re.findall(rb'ignoring nonexistent directory "(.*)"', err)
     return tuple(dict.fromkeys(map(posixpath.normpath, (*listed, *absent))))
 
 
 def _includer(names: Names, inside: Runner, read: Sequence[bytes], header: bytes) -> bytes | None:
     """The header that includes `header`, of those that were `read`."""
-    wanted = re.compile(rb"^\s*#\s*include(?:_next)?\s*[<\"]" + re.escape(header) + rb"[>\"]", re.MULTILINE)
+    wanted = re.compile(
+        rb"^[ \t]*#[ \t]*include(?:_next)?[ \t]*[<\"]" + re.escape(header) + rb"[>\"]", re.MULTILINE
+    )
     for path in read:
         found = names.find(path)
         if (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CONFIGURATION = b"/etc/ld.so.conf"
 _CACHE = b"/etc/ld.so.cache"
+_MOST_CONFIGURATIONS = 200  # files; each includes the next, at most
 _LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
 # What AT_PLATFORM says, and where Debian puts $LIB, by elf(5)'s machine and class.
 _PLATFORMS = {
@@ -187,29 +188,38 @@ class Loader:
     @cached_property
     def configured_directories(self) -> tuple[bytes, ...]:
         """What ld.so.conf names, in its order; ldconfig(8)."""
-        return tuple(dict.fromkeys(self._configured(_CONFIGURATION, 0)))
+        return tuple(dict.fromkeys(self._configured(_CONFIGURATION, set())))
 
-    def _configured(self, path: bytes, depth: int) -> Iterator[bytes]:
+    def _configured(self, path: bytes, seen: set[bytes]) -> Iterator[bytes]:
+        seen.add(path)
         for line in self._read(path).split(b"\n"):
             words = line.partition(b"#")[0].split()
-            if words[:1] == [b"include"] and depth < 10:  # noqa: PLR2004 - deeper than anybody nests
+            if words[:1] == [b"include"]:
                 for pattern in words[1:]:
                     absolute = (
                         pattern if pattern.startswith(b"/") else path.rpartition(b"/")[0] + b"/" + pattern
                     )
                     for name in sorted(self._matching(absolute)):
-                        yield from self._configured(name, depth + 1)
-            elif words[:1] not in ([b"include"], [b"hwcap"]):
+                        # Each once: what one names a second time is searched already.
+                        if name not in seen and len(seen) < _MOST_CONFIGURATIONS:
+                            yield from self._configured(name, seen)
+            elif words[:1] != [b"hwcap"]:
                 # Several may stand in a line, with colons or commas between.
                 for word in b" ".join(words).replace(b":", b" ").replace(b",", b" ").split():
                     yield word.partition(b"=")[0].rstrip(b"/")
 
     def _matching(self, pattern: bytes) -> Iterator[bytes]:
         directory, _, last = pattern.rpartition(b"/")
-        for name in self._names.entries:
-            parent, _, base = name.rpartition(b"/")
-            if parent == directory and fnmatchcase(base.decode("latin-1"), last.decode("latin-1")):
+        for name in self._by_directory.get(directory, ()):
+            if fnmatchcase(name.rpartition(b"/")[2].decode("latin-1"), last.decode("latin-1")):
                 yield name
+
+    @cached_property
+    def _by_directory(self) -> Mapping[bytes, list[bytes]]:
+        found: dict[bytes, list[bytes]] = {}
+        for name in self._names.entries:
+            found.setdefault(name.rpartition(b"/")[0], []).append(name)
+        return found
 
     def _loader_directory(self, abi: tuple[int, str]) -> bytes:
         interpreters = {elf.interpreter for elf in self.objects.values() if elf.abi == abi}

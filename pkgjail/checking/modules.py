@@ -20,6 +20,8 @@ _PERLS = (b"/usr/bin/perl", b"/usr/local/bin/perl")
 _FROM = re.compile(r""".cannot import name '([^']+)' from (?:partially initialized module )?'([^']+)'""")
 # A module that ends the interpreter is left out the next time; so many may.
 _MOST_RUNS = 20
+# Python 3.13 has 300 modules, and no interpreter looks in as many places.
+_MOST_SAID, _MOST_PLACES = 2000, 100
 
 # It needs nothing of what it tries. Those left out open a browser, print a poem, or are programs.
 _PYTHON_CODE = """
@@ -63,7 +65,8 @@ def python_wants(names: Names, inside: Runner) -> Iterator[Want]:
             yield Want(path=path, kind="module", wanted=b"", cause=cause, places=())
         told = {line[0]: line[1:] for line in lines}
         forms = [(place, suffix) for place in told.get("path", ()) for suffix in told.get("suffixes", ())]
-        for line in lines:
+        del forms[_MOST_PLACES:]
+        for line in lines[:_MOST_SAID]:
             if line[0] in ("none", "fail"):
                 yield _python_want(path, line[1:4], forms)
 
@@ -91,7 +94,7 @@ def perl_wants(names: Names, inside: Runner) -> Iterator[Want]:
     """
     for path in _interpreters(names, _PERLS):
         ran = inside.run([text_path(path), "-MConfig", "-e", r'print join("\n", @INC)'])
-        include = [place for place in ran.out.split(b"\n") if place.startswith(b"/")]
+        include = [place for place in ran.out.split(b"\n") if place.startswith(b"/")][:_MOST_PLACES]
         if ran.status or not include:
             said = ran.err.decode("utf-8", "replace").strip()[-300:]
             yield Want(
@@ -127,7 +130,7 @@ def _perl_module_wants(
         ran = inside.run([text_path(path), "-e", _PERL_CODE], b"\n".join(files) + b"\n")
         asked = b""
         count = 0
-        for line in ran.out.splitlines():
+        for line in ran.out.splitlines()[: 2 * len(files)]:
             if line.startswith(b"? "):
                 asked = line[2:]
                 count += 1

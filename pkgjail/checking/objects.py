@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.checking.wants import Want
 from pkgjail.model import text_path
+from pkgjail.untrusted import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,10 +60,10 @@ def _loaded_whole(
 
 def _dlopen_wants(path: bytes, elf: Elf, loader: Loader) -> Iterator[Want]:
     for dlopen in elf.dlopens:
-        sonames = tuple(name.encode("utf-8", "surrogateescape") for name in dlopen.sonames)
-        if not any(loader.finds(name, path) for name in sonames):
-            wanted = sonames[0] if sonames else b""
-            cause = f"its note says that it loads it for {dlopen.feature or 'something'} ({dlopen.priority})"
+        if not any(loader.finds(name, path) for name in dlopen.sonames):
+            wanted = dlopen.sonames[0] if dlopen.sonames else b""
+            why = shortened(f"{dlopen.feature or 'something'} ({dlopen.priority})")
+            cause = f"its note says that it loads it for {why}"
             directories = loader.system_directories(elf.abi)
-            places = tuple(place + b"/" + name for name in sonames for place in directories)
+            places = tuple(place + b"/" + name for name in dlopen.sonames for place in directories)
             yield Want(path=path, kind="library", wanted=wanted, cause=cause, places=places, optional=True)

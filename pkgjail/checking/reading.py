@@ -6,8 +6,9 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.checking.elf import Elf, read_elf
+from pkgjail.checking.elf import DamagedError, Elf, read_elf
 from pkgjail.parallel import in_processes
+from pkgjail.untrusted import opened_below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +22,15 @@ _SHARE = 250
 
 
 class Facts(NamedTuple):
-    """By path: the objects, the first lines of scripts without `#!`, and what could not be read, and why."""
+    """By path: the objects, and the first lines of scripts without `#!`.
+
+    `unreadable` and `damaged` say why nothing is known of a file.
+    """
 
     objects: dict[bytes, Elf]
     scripts: dict[bytes, bytes]
     unreadable: dict[bytes, str]
+    damaged: dict[bytes, str]
 
 
 def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) -> Facts:
@@ -34,36 +39,43 @@ def read_facts(entries: Sequence[FileEntry], root: bytes, reporter: Reporter) ->
     # The same mix of files in each share: directories of libraries take longer.
     shares = [paths[start :: len(paths) // _SHARE + 1] for start in range(len(paths) // _SHARE + 1)]
     processes = min(len(os.sched_getaffinity(0)), len(shares))
-    read = partial(_read_share, root.rstrip(b"/"))
+    read = partial(_read_share, root)
     results = map(read, shares) if processes == 1 else in_processes(read, shares, processes, "reading")
-    facts = Facts({}, {}, {})
+    facts = Facts({}, {}, {}, {})
     for done, result in enumerate(results, start=1):
         facts.objects.update(result.objects)
         facts.scripts.update(result.scripts)
         facts.unreadable.update(result.unreadable)
+        facts.damaged.update(result.damaged)
         reporter.progress("reading", done, len(shares))
     # By path, for the same findings each time: shares are done in any order.
     return Facts(
         dict(sorted(facts.objects.items())),
         dict(sorted(facts.scripts.items())),
         dict(sorted(facts.unreadable.items())),
+        dict(sorted(facts.damaged.items())),
     )
 
 
-def _read_share(prefix: bytes, paths: Sequence[bytes]) -> Facts:
-    facts = Facts({}, {}, {})
+def _read_share(root: bytes, paths: Sequence[bytes]) -> Facts:
+    facts = Facts({}, {}, {}, {})
     for path in paths:
-        _read(prefix + path, path, facts)
+        _read(root, path, facts)
     return facts
 
 
-def _read(name: bytes, path: bytes, facts: Facts) -> None:
+def _read(root: bytes, path: bytes, facts: Facts) -> None:
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with opened_below(root, root.rstrip(b"/") + path) as descriptor:
+            _read_opened(descriptor, path, facts)
     except OSError as error:
-        facts.unreadable[path] = os.strerror(error.errno or 0)
-        return
-    with open(descriptor, "rb") as file:
+        facts.unreadable[path] = error.strerror or str(error)
+    except DamagedError as error:
+        facts.damaged[path] = str(error)
+
+
+def _read_opened(descriptor: int, path: bytes, facts: Facts) -> None:
+    with open(descriptor, "rb", closefd=False) as file:
         start = file.read(4)
         if start == b"\x7fELF":
             elf = read_elf(file)

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import select
+import signal
+import time
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.checking.compiler import compiler_wants
 from pkgjail.checking.modules import perl_wants, python_wants
+from pkgjail.checking.wants import Want
 from pkgjail.errors import CommandError, DriftError, JailError, PkgjailError
 from pkgjail.jail import default_environment, prepare_jail
-from pkgjail.model import JailOptions
+from pkgjail.model import JailOptions, raw_path
+from pkgjail.untrusted import in_memory, opened_below, parsing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from pkgjail.checking.wants import Want
+    from pkgjail.checking.compiler import Runner
     from pkgjail.model import Manifest
     from pkgjail.names import Names
     from pkgjail.reporter import Reporter
 
 _FAILED = 125
+# Of a program that is asked: seconds, milliseconds between looks at what it has written, and bytes of that
+# and of a file. Loading all modules of Perl takes a few seconds, and the longest answer has 21 KiB.
+_LONGEST = 300
+_LOOK = 20
+_MOST_WRITTEN = 1 << 20
+_MOST_READ = 1 << 20
 
 
 class Ran(NamedTuple):
@@ -31,6 +41,10 @@ class Ran(NamedTuple):
     status: int
     out: bytes
     err: bytes
+
+
+class UnansweredError(Exception):
+    """Why a program of the set has not said what it wants."""
 
 
 def running_wants(manifest: Manifest, names: Names, root: bytes, reporter: Reporter) -> list[Want]:
@@ -42,11 +56,21 @@ def running_wants(manifest: Manifest, names: Names, root: bytes, reporter: Repor
     """
     inside = Inside(manifest, root)
     wants: list[Want] = []
-    for done, ask in enumerate((compiler_wants, python_wants, perl_wants)):
-        reporter.progress("asking", done, 3)
-        wants += ask(names, inside)
-    reporter.progress("asking", 3, 3)
+    for done, (kind, ask) in enumerate(_ASKED):
+        reporter.progress("asking", done, len(_ASKED))
+        wants += answered(kind, ask(names, inside), inside)
+    reporter.progress("asking", len(_ASKED), len(_ASKED))
     return wants
+
+
+def answered(kind: str, wants: Iterator[Want], inside: Runner) -> Iterator[Want]:
+    """These wants, and one more where a program's answer cannot be had, or understood."""
+    try:
+        with parsing(UnansweredError):
+            yield from wants
+    except UnansweredError as error:
+        cause = f"asked what it wants, {error}"
+        yield Want(path=inside.asked, kind=kind, wanted=b"", cause=cause, places=())
 
 
 class Inside:
@@ -61,29 +85,31 @@ class Inside:
             if any(change != "was added" for _, change in drift.changes):
                 raise
             self._jail = prepare_jail(manifest, replace(options, allow_drift=True), root=root)
-        self._root = root.rstrip(b"/")
+        self._root = root
+        self.asked = b""
 
     def run(self, argv: Sequence[str], given: bytes = b"") -> Ran:
         """Run a program with `given` as its standard input; a command that is not there has status 127.
 
         Raises:
             JailError: the jail cannot be set up here.
+            UnansweredError: it writes too much, or does not end.
 
         """
-        with (
-            tempfile.TemporaryFile() as source,
-            tempfile.TemporaryFile() as out,
-            tempfile.TemporaryFile() as err,
-        ):
-            source.write(given)
-            source.seek(0)
+        self.asked = raw_path(argv[0])
+        with in_memory(given) as source, in_memory(b"") as out, in_memory(b"") as err:
             with warnings.catch_warnings():
                 # Of fork in a process with threads; the child only enters the jail.
                 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+                alive, end = os.pipe()
                 child = os.fork()
             if child == 0:
                 os._exit(self._enter(argv, (source.fileno(), out.fileno(), err.fileno())))
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os.close(end)  # the child's is the last one
+            try:
+                status = _watch(child, alive, (out.fileno(), err.fileno()))
+            finally:
+                os.close(alive)
             out.seek(0)
             err.seek(0)
             ran = Ran(status, out.read(), err.read())
@@ -92,9 +118,9 @@ class Inside:
         return ran
 
     def read(self, place: bytes) -> bytes:
-        """The content of a file of the set, as the host has it."""
-        with open(self._root + place, "rb") as file:
-            return file.read()
+        """The beginning of a file of the set, as the host has it: all of it, if it is what a person wrote."""
+        with opened_below(self._root, self._root.rstrip(b"/") + place) as descriptor:
+            return os.read(descriptor, _MOST_READ)
 
     def _enter(self, argv: Sequence[str], streams: tuple[int, int, int]) -> int:
         """In the child: the command's status."""
@@ -110,3 +136,32 @@ class Inside:
         except BaseException as error:  # noqa: BLE001 - nothing may run on in a fork
             os.write(2, repr(error).encode("utf-8", "backslashreplace"))
             return _FAILED
+
+
+def _watch(child: int, alive: int, written: Sequence[int]) -> int:
+    """The status of the process `child`, when it and its jail have ended: the pipe `alive` has an end then.
+
+    They are killed at a limit.
+
+    Raises:
+        UnansweredError: they have reached one.
+
+    """
+    started = time.monotonic()
+    ended = select.poll()
+    ended.register(alive)
+    why = ""
+    while not why and not ended.poll(_LOOK):
+        if time.monotonic() - started > _LONGEST:
+            why = f"it does not end within {_LONGEST} s"
+        elif any(os.fstat(file).st_size > _MOST_WRITTEN for file in written):
+            why = f"it writes more than {_MOST_WRITTEN >> 10} KiB"
+    if why:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if why:
+        raise UnansweredError(why)
+    return status
+
+
+_ASKED = (("compiler", compiler_wants), ("module", python_wants), ("module", perl_wants))

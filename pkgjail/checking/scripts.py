@@ -30,7 +30,8 @@ def script_wants(names: Names, scripts: Mapping[bytes, bytes]) -> Iterator[Want]
 
 
 def _wants(names: Names, path: bytes, line: bytes) -> Iterator[Want]:
-    # The kernel cuts at the first blank or NUL, and hands over the rest as one word.
+    # The kernel cuts at the first blank or NUL, and hands over what is behind a blank as one word.
+    line = line.partition(b"\0")[0]
     interpreter, _, rest = line.strip(b" \t\r").replace(b"\t", b" ").partition(b" ")
     shown = line.strip().decode("utf-8", "backslashreplace")
     if not interpreter.startswith(b"/"):

@@ -10,9 +10,9 @@ class Want:
     """`path` is the file that wants `wanted`, and `cause` says by what and where it was looked for.
 
     `places` are where it would be found; any of them would do. `kind` is one of "library",
-    "interpreter", "link", "compiler", "module", "unreadable". One that is `optional` makes a note, no
-    finding. With `of_the_set` it makes a finding where a package of the set has what is wanted, or a rule
-    took it away, a note where another package of the host has it, and nothing else.
+    "interpreter", "link", "compiler", "module", "unreadable", "damaged". One that is `optional` makes a
+    note, no finding. With `of_the_set` it makes a finding where a package of the set has what is wanted, or
+    a rule took it away, a note where another package of the host has it, and nothing else.
     """
 
     path: bytes

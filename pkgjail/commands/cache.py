@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from pkgjail.commands.console import human_size
+from pkgjail.commands.console import human_size, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,8 @@ _DESCRIPTION = """\
 List or clear what pkgjail keeps in your cache directory ($XDG_CACHE_HOME/pkgjail or
 ~/.cache/pkgjail: loader caches, digests of files) and your runtime directory
 ($XDG_RUNTIME_DIR/pkgjail or /dev/shm/pkgjail-UID: layers of overlays, answers of probes). All of it is
-made again when it is needed.
+made again when it is needed. What killed processes left is removed whatever its age, but nothing that is
+in use.
 """
 
 
@@ -42,15 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
     day = 86400
     found = kept() if arguments.what == "ls" else prune(older_than=time.time() - arguments.days * day)
     if arguments.json:
-        print(json.dumps([{**each._asdict(), "path": str(each.path)} for each in found], indent=2))
+        print(json.dumps([{**each._asdict(), "path": shown(str(each.path))} for each in found], indent=2))
     else:
         for each in found:
             print(_line(each))
         done = "removed" if arguments.what == "prune" else "kept"
-        print(f"{len(found)} {done}, {human_size(sum(each.bytes for each in found))}")
+        left = sum(each.left_over for each in found)
+        rest = f"; {left} left over from work that was killed, or is under way" if left else ""
+        print(f"{len(found)} {done}, {human_size(sum(each.bytes for each in found))}{rest}")
     return 0
 
 
 def _line(each: Kept) -> str:
     used = time.strftime("%Y-%m-%d", time.localtime(each.used))
-    return f"{used}  {each.names:7,} names  {human_size(each.bytes):>9}  {each.path}"
+    return f"{used}  {each.names:7,} names  {human_size(each.bytes):>9}  {shown(str(each.path))}"

@@ -93,9 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(name: str) -> Manifest:
-    from pkgjail.manifest import parse_manifest, read_manifest
+    from pkgjail.manifest import parse_stream, read_manifest
 
-    return parse_manifest(sys.stdin.buffer.read(), "standard input") if name == "-" else read_manifest(name)
+    return parse_stream(sys.stdin.fileno(), "standard input") if name == "-" else read_manifest(name)
 
 
 def _facts(found: Verification) -> dict[str, Any]:

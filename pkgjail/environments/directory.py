@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.environments.holders import holders
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, parse_journal, parse_record
-from pkgjail.errors import InputError, PkgjailError, Problem
+from pkgjail.errors import InputError, PkgjailError, Problem, told
 from pkgjail.model import text_path
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.untrusted import MANIFEST, read_descriptor, refuse_irregular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,14 +179,25 @@ def state_of(place: Place, doing: str) -> State:
 
 
 def read_file(place: Place, name: bytes) -> bytes | None:
-    """The content of a file in the environment's own directory; None where there is none."""
+    """The content of a file in the environment's own directory; None where there is none.
+
+    Raises:
+        InputError: it is no regular file, or a larger one than pkgjail writes.
+
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(name, flags, dir_fd=place.directory)
     except FileNotFoundError:
         return None
-    with open(descriptor, "rb") as file:
-        return file.read()
+    path = place.path + b"/" + name
+    try:
+        refuse_irregular(os.fstat(descriptor), path)
+        return read_descriptor(descriptor, path, MANIFEST)
+    except OSError as error:
+        raise InputError([Problem("", f"cannot read a file of an environment: {told(error)}")]) from error
+    finally:
+        os.close(descriptor)
 
 
 def whole_record(place: Place) -> Record:

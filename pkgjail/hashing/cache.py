@@ -7,13 +7,14 @@ same time; SQLite sees to that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.cache import cache_directory
+from pkgjail.places import open_file, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +59,6 @@ _FIND = (
 
 _WAIT_SECONDS = 2.0
 _SHA256_BYTES = 32
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class HashCache:
@@ -98,7 +98,8 @@ class HashCache:
 
     def _remove(self) -> bool:
         try:
-            self.path.unlink()
+            with opened(str(self.path.parent)) as directory:
+                os.unlink(self.path.name, dir_fd=directory)
         except OSError:
             return False
         return True
@@ -121,8 +122,7 @@ class HashCache:
         return found
 
     def _write(self, digests: Mapping[Identity, str]) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._refuse_strangers()
+        self._make()
         rows = [
             (_signed(identity.device), _signed(identity.inode), *identity[2:], bytes.fromhex(digest))
             for identity, digest in digests.items()
@@ -138,18 +138,23 @@ class HashCache:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         return sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)
 
+    def _make(self) -> None:
+        """Make the file, empty, for this user alone: SQLite would go by the umask."""
+        place = str(self.path.parent)
+        with opened(place, make=True) as directory, contextlib.suppress(FileExistsError):
+            os.close(open_file(directory, self.path.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        self._refuse_strangers()
+
     def _refuse_strangers(self) -> None:
         """Raise `OSError` where somebody else could have put hashes into the cache.
 
-        That happens with sudo, when the home directory stays the user's.
+        That happens with sudo, when the home directory stays the user's. SQLite opens its files by their
+        paths; nobody but this user can put others there then (`pkgjail.places`).
         """
-        for path in (self.path.parent, self.path):
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue
-            if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_WRITE:
-                raise PermissionError(f"{path} is another user's, or others may write to it")
+        with opened(str(self.path.parent)) as directory:
+            for ending in ("", "-journal", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.close(open_file(directory, self.path.name + ending, os.O_RDONLY))
 
 
 def _signed(number: int) -> int:

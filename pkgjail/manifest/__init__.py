@@ -22,6 +22,7 @@ from pkgjail.manifest.lines import (
 )
 from pkgjail.manifest.writer import replace_file
 from pkgjail.model import Header, Manifest
+from pkgjail.untrusted import MANIFEST, read_descriptor, read_named
 
 if TYPE_CHECKING:
     from pkgjail.model import Closure, Distribution, FileSet, Policy
@@ -88,9 +89,13 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read the manifest at `path`. Raises as `parse_manifest` does, and `OSError`."""
-    with open(path, "rb") as file:
-        return parse_manifest(file.read(), os.fspath(path))
+    """Read the manifest at `path`, as `untrusted.read_named` does. Raises as `parse_manifest` and that do."""
+    return parse_manifest(read_named(path, MANIFEST), os.fspath(path))
+
+
+def parse_stream(descriptor: int, name: str) -> Manifest:
+    """Read the manifest that `descriptor` gives, to its end; `name` stands in messages. Raises likewise."""
+    return parse_manifest(read_descriptor(descriptor, name, MANIFEST), name)
 
 
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> str:

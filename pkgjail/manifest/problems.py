@@ -10,12 +10,14 @@ import hashlib
 import json
 import re
 from base64 import b64decode, b64encode
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.errors import Problem
 from pkgjail.manifest.lines import KINDS, SCHEMA, end_line
-from pkgjail.manifest.reader import content_problems, from_records
+from pkgjail.manifest.reader import PARSE_INT, content_problems, from_records, is_nested
+from pkgjail.untrusted import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +38,7 @@ def manifest_problems(data: bytes, name: str) -> tuple[Problem, ...]:
     faults = list(islice(sorted(_faults(data)), _LIMIT + 1))
     if not faults:
         faults = [(1, f"this is not the form in which pkgjail writes a manifest; {_RESOLVE_ANEW}")]
-    problems = [Problem(f"{name}:{line}", message) for line, message in faults[:_LIMIT]]
+    problems = [Problem(f"{name}:{line}", shortened(message)) for line, message in faults[:_LIMIT]]
     if len(faults) > _LIMIT:
         problems.append(Problem(name, f"there is more wrong than these {_LIMIT} lines say; {_RESOLVE_ANEW}"))
     return tuple(problems)
@@ -48,6 +50,8 @@ def _faults(data: bytes) -> Iterable[tuple[int, str]]:
         text = data.decode()
     except UnicodeDecodeError as error:
         return [(data.count(b"\n", 0, error.start) + 1, f"byte {error.start} is not UTF-8; {_RESOLVE_ANEW}")]
+    if is_nested(text):
+        return [(1, f"this is not a manifest: it has too many lists and objects; {_RESOLVE_ANEW}")]
     lines = text.split("\n")
     rest = lines.pop()
     first = _decode(lines[0] if lines else rest)
@@ -71,6 +75,8 @@ def _form_and_content(lines: list[str], rest: str, data: bytes) -> list[tuple[in
             faults.append((number, message))
         elif isinstance(record, dict):
             records.append(record)
+        if len(faults) > _LIMIT:  # as many as are told, and one
+            break
     readable = not faults
     faults += _section_problems(records) if readable else []
     faults += _end_problems(lines, rest, data)
@@ -82,7 +88,7 @@ def _decode(line: str) -> Record | str:
     if not line.strip():
         return "the line is empty; remove it"
     try:
-        value = json.loads(line, object_pairs_hook=_unique)
+        value = json.loads(line, object_pairs_hook=_unique, parse_int=PARSE_INT)
     except (ValueError, RecursionError) as error:
         return f"not JSON as a manifest has it: {error}; {_RESOLVE_ANEW}"
     return value if isinstance(value, dict) else "a line is one JSON object"
@@ -91,8 +97,7 @@ def _decode(line: str) -> Record | str:
 def _unique(pairs: list[tuple[str, Any]]) -> Record:
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return record
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from base64 import b64decode
 from operator import lt
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ from pkgjail.model import (
     Missing,
     Package,
     Unmet,
+    is_word,
     text_path,
 )
 
@@ -44,6 +46,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NORMAL_PATH = re.compile(rb"/|(?:/(?!\.{1,2}(?:/|\Z))[^/\0]+)+")
 _MODES = 0o7777
 _LINK_MODE = 0o777
+_ALWAYS_OPENED, _LEAST_BETWEEN = 1_000_000, 16  # brackets, and characters on the average between two
+_MOST_DIGITS = 4300
 
 
 class Fault(NamedTuple):
@@ -58,10 +62,32 @@ def sound_manifest(data: bytes) -> Manifest | None:
     """The manifest that `data` is the canonical form of, or None; its content is not yet checked."""
     try:
         text = data.decode()
-        manifest = from_records(json.loads(f"[{text[:-1].replace(chr(10), ',')}]"))
+        if is_nested(text):
+            return None
+        lines = text[:-1].replace("\n", ",")
+        manifest = from_records(json.loads(f"[{lines}]", parse_int=PARSE_INT))
         return manifest if manifest.header.schema == SCHEMA and manifest_bytes(manifest) == data else None
     except _MALFORMED:
         return None
+
+
+def is_nested(text: str) -> bool:
+    """Whether `text` has far more objects and lists than a manifest of its length.
+
+    Each takes dozens of times its own text in memory, so that a file of megabytes could fill it.
+    """
+    return text.count("[") + text.count("{") > _ALWAYS_OPENED + len(text) // _LEAST_BETWEEN
+
+
+def _short_number(digits: str) -> int:
+    """What `int` does since Python 3.11: a number of thousands of digits would take minutes."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+PARSE_INT = None if hasattr(sys, "get_int_max_str_digits") else _short_number
+"""What json reads whole numbers by; None for its own way."""
 
 
 def from_records(records: list[Record]) -> Manifest:
@@ -155,7 +181,7 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
             yield Fault(
                 "package", index, "a package has a name, a version, an architecture, and no negative size"
             )
-        elif not all(map(_is_word, (package.name, package.version, package.architecture))):
+        elif not all(map(is_word, (package.name, package.version, package.architecture))):
             yield Fault(
                 "package",
                 index,
@@ -175,11 +201,6 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
         message = _missing_problem(missing, keys)
         if message:
             yield Fault("missing", index, message)
-
-
-def _is_word(text: str) -> bool:
-    """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
-    return text.isprintable() and " " not in text
 
 
 def _misplaced(kind: str, records: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[Fault]:

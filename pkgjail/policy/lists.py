@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from pkgjail.errors import Problem
 from pkgjail.model import Rule, record
+from pkgjail.untrusted import LIST, read_named, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 _SUFFIXES = (".toml", ".ignore")
+_MOST_PROBLEMS = 100
 
 
 class Readable(Protocol):
@@ -32,11 +34,12 @@ class Readable(Protocol):
 
 @record
 class Kind:
-    """A kind of list: its name in messages, its folder in the package, and its files' suffix."""
+    """A kind of list: its name in messages, its folder in the package, its files' suffix and most bytes."""
 
     word: str
     folder: str
     suffix: str
+    limit: int
 
     def shipped(self) -> tuple[str, ...]:
         """Return the names of the shipped lists, sorted."""
@@ -44,8 +47,8 @@ class Kind:
         return tuple(sorted(name[: -len(self.suffix)] for name in names if name.endswith(self.suffix)))
 
 
-WHITELIST = Kind(word="whitelist", folder="whitelists", suffix=".toml")
-BLACKLIST = Kind(word="blacklist", folder="blacklists", suffix=".ignore")
+WHITELIST = Kind(word="whitelist", folder="whitelists", suffix=".toml", limit=LIST)
+BLACKLIST = Kind(word="blacklist", folder="blacklists", suffix=".ignore", limit=LIST)
 
 
 @record
@@ -67,7 +70,7 @@ class Source:
     def read(self) -> bytes:
         """Return the content. Raises `ValueError` with a message."""
         try:
-            return self.location.read_bytes()
+            return self._content()
         except OSError as error:
             hint = ""
             file = PurePath(self.file)
@@ -75,6 +78,11 @@ class Source:
                 hint = f"; the shipped one is called {file.stem!r}"
             where = str(self.location)
             raise ValueError(f"cannot read the {self.kind.word} {where!r}: {error.strerror}{hint}") from error
+
+    def _content(self) -> bytes:
+        if self.folder is None:
+            return self.location.read_bytes()
+        return read_named(str(self.location), self.kind.limit)
 
 
 def find(kind: Kind, name: str, folder: Path | None) -> Source:
@@ -139,11 +147,16 @@ class Page:
         """Begin with nothing found."""
         self.file = file
         self.shipped = shipped
+        self.is_full = False
         self._found: list[tuple[int, str]] = []
 
     def add(self, line: int, message: str) -> None:
-        """Note a problem of the line (from 1)."""
-        self._found.append((line, message))
+        """Note a problem of the line (from 1); of more than a hundred that there are more."""
+        if len(self._found) < _MOST_PROBLEMS:
+            self._found.append((line, shortened(message)))
+        elif not self.is_full:
+            self.is_full = True
+            self._found.append((line, "there is more wrong than these lines say"))
 
     def rule(self, entry: Entry) -> Rule:
         """Make the rule that `entry` of this file is."""

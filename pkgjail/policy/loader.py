@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from pkgjail.model import DependencyGroup, PackageNames, Rule
 
+_MOST_RULES = 10_000  # of a blacklist
+_DEEPEST = 50  # lists that include each other
+_MOST_TOLD = 20
+
 
 @record
 class Loaded:
@@ -44,6 +48,7 @@ class Loader:
         self.blacklists: list[Source] = []
         self.drops: list[Rule] = []
         self._whitelists: dict[str, Loaded | None] = {}
+        self._meanings = 0
 
     def whitelist(
         self, name: str, folder: Path | None, asker: Page, line: int, trail: tuple[Source, ...] = ()
@@ -89,7 +94,10 @@ class Loader:
 
     def _with_included(self, source: Source, own: Whitelist, page: Page, trail: tuple[Source, ...]) -> Loaded:
         self._check_packages(own.packages.get(self.database.family, ()), page)
-        asked = [self.whitelist(entry.text, source.folder, page, entry.line, trail) for entry in own.include]
+        asked = [
+            None if page.is_full else self.whitelist(entry.text, source.folder, page, entry.line, trail)
+            for entry in own.include
+        ]
         included = [each for each in asked if each]
         loaded = Loaded(
             source=source,
@@ -114,6 +122,8 @@ class Loader:
 
     def _check_packages(self, entries: Iterable[Entry], page: Page) -> None:
         for entry in entries:
+            if page.is_full:
+                return
             try:
                 groups = self.database.parse(entry.text)
             except ValueError as error:
@@ -131,15 +141,23 @@ class Loader:
             return ""
         names = {package.name for package in self.database.packages.values()}
         return "; ".join(
-            self.database.shortcoming(relation, architecture)
-            + ("" if relation.name in names else did_you_mean(relation.name, names))
-            for relation in group.alternatives
+            self.database.shortcoming(relation, architecture) + self._meant(relation.name, names)
+            for relation in group.alternatives[:_MOST_TOLD]
         )
+
+    def _meant(self, name: str, names: set[str]) -> str:
+        """The packages that a name may have meant; not for the hundredth one, as each is a long search."""
+        if name in names or self._meanings == _MOST_TOLD:
+            return ""
+        self._meanings += 1
+        return did_you_mean(name, names)
 
 
 def _refuse_cycle(trail: tuple[Source, ...]) -> None:
-    """Raise `ValueError` where the last of `trail` is in it before."""
+    """Raise `ValueError` where the last of `trail` is in it before, or `trail` is too long."""
     *before, last = trail
+    if len(before) > _DEEPEST:
+        raise ValueError(f"{last.file} is included by more than {_DEEPEST} lists, one by the other")
     names = [each.identity for each in before]
     if last.identity in names:
         cycle = [*before[names.index(last.identity) :], last]
@@ -148,10 +166,15 @@ def _refuse_cycle(trail: tuple[Source, ...]) -> None:
 
 def _read_blacklist(data: bytes, page: Page) -> Iterator[Rule]:
     """The rules of a blacklist's content, which may hold any bytes, as paths may."""
+    rules = 0
     for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         text = rule_text(text_path(raw))
         if not text:
             continue
+        rules += 1
+        if rules > _MOST_RULES or page.is_full:
+            page.add(line, f"a blacklist has {_MOST_RULES:,} patterns at most")
+            return
         if fault := check_pattern(text):
             page.add(line, f"bad pattern {text!r}: {fault}")
         else:

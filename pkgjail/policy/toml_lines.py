@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Key = tuple[Union[str, int], ...]
+
+MOST_DEEP = 32
+"""How many parts a key may have, and how deeply arrays and tables may be nested."""
+_LONGEST_WORD = 1000  # characters of a bare key or a number
 
 _TOKEN = re.compile(
     r"""
@@ -33,6 +40,36 @@ _TOKEN = re.compile(
 )
 
 
+def excess(text: str) -> tuple[int, str] | None:
+    """The line of `text`, and what there is too long or too deep for tomllib to read in a sane time.
+
+    tomllib's time grows with the square of a key's parts, and Python's with that of a number's digits.
+    `text` need not be valid TOML. None where it is fit to be read.
+    """
+    dots, depth = 0, 0
+    for kind, found, line in _tokens(text):
+        dots = dots + (found == ".") if found == "." or kind in {"bare", "string"} else 0
+        depth = max(0, depth + (found in {"[", "{"}) - (found in {"]", "}"}))
+        if dots >= MOST_DEEP:
+            return line, f"not a whitelist: a key has more than {MOST_DEEP} parts"
+        if depth > MOST_DEEP:
+            return line, f"not a whitelist: arrays or tables are nested more than {MOST_DEEP} deep"
+        if kind == "bare" and len(found) > _LONGEST_WORD:
+            return line, f"not a whitelist: a word has more than {_LONGEST_WORD} characters"
+    return None
+
+
+def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
+    """The kind, text and line of each token but white space and comments."""
+    line = 1
+    for match in _TOKEN.finditer(text.replace("\r\n", "\n")):
+        kind = match.lastgroup or ""
+        if kind != "skip":
+            yield kind, match.group(), line
+        line += match.group().count("\n")
+    yield "end", "", line
+
+
 def locate(text: str) -> dict[Key, int]:
     """Give the line (from 1) of each key and each array element of `text`.
 
@@ -47,14 +84,7 @@ class _Walk:
     """One pass over the tokens. Each method takes what it is named after off the front."""
 
     def __init__(self, text: str) -> None:
-        self.tokens: list[tuple[str, str, int]] = []
-        line = 1
-        for match in _TOKEN.finditer(text.replace("\r\n", "\n")):
-            kind = match.lastgroup or ""
-            if kind != "skip":
-                self.tokens.append((kind, match.group(), line))
-            line += match.group().count("\n")
-        self.tokens.append(("end", "", line))
+        self.tokens = list(_tokens(text))
         self.at = 0
         self.lines: dict[Key, int] = {}
         self.lengths: dict[Key, int] = {}  # of the arrays of tables

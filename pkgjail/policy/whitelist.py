@@ -8,8 +8,9 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.model import record
+from pkgjail.patterns import MOST_CHARACTERS
 from pkgjail.policy.lists import Entry, nearest
-from pkgjail.policy.toml_lines import Key, locate
+from pkgjail.policy.toml_lines import Key, excess, locate
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -59,6 +60,9 @@ def read_whitelist(data: bytes, family: str, page: Page) -> Whitelist | None:
     except UnicodeDecodeError as error:
         page.add(data.count(b"\n", 0, error.start) + 1, f"not UTF-8: byte 0x{data[error.start]:02x}")
         return None
+    if found := excess(text):
+        page.add(*found)
+        return None
     try:
         table = tomllib.loads(text)
         lines = locate(text)
@@ -105,7 +109,7 @@ class _Reader:
         noun = "family" if place == ("packages",) else "key"
         inside = f" in [{place[0]}]" if place else ""
         for key in table:
-            if key not in known:
+            if key not in known and not self.page.is_full:
                 message = f"unknown {noun} {key!r}{inside}{nearest(key, known)}"
                 self.page.add(self.lines[(*place, key)], message)
 
@@ -135,6 +139,9 @@ class _Reader:
                 self.wrong(here, f"{place[-1]!r} must hold strings alone", each)
             elif not each.strip():
                 self.page.add(self.lines[here], f"an empty string in {place[-1]!r} names nothing")
+            elif len(each) > MOST_CHARACTERS:
+                message = f"a string in {place[-1]!r} has more than {MOST_CHARACTERS} characters"
+                self.page.add(self.lines[here], message)
             else:
                 entries.append(Entry(text=each, line=self.lines[here]))
         return tuple(entries)

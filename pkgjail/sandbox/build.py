@@ -185,7 +185,10 @@ class _Builder:
     def _cover(self, path: bytes, mode: int, content: bytes) -> None:
         source = b"/made-%d" % self._made  # in the base, which nobody sees
         self._made += 1
-        write_new(source, mode, content)
+        try:
+            write_new(source, mode, content)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
         tree = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
         inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

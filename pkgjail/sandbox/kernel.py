@@ -6,6 +6,7 @@ the jail.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -19,7 +20,38 @@ NEW = b"/new"
 # A process whose user is the host's real root may write here without any capability
 # (kernel: proc_sys_permission, and files of mode 0644 owned by root).
 _PROC_READ_ONLY = (b"acpi", b"bus", b"fs", b"irq", b"scsi", b"sys", b"sysrq-trigger")
-_PROC_HIDDEN = (b"kcore", b"keys", b"key-users", b"timer_list", b"sched_debug")
+_PROC_HIDDEN = (
+    b"kcore",
+    b"keys",
+    b"key-users",
+    b"latency_stats",
+    b"sched_debug",
+    b"timer_list",
+    b"timer_stats",
+)
+# Directories where root, without any capability, may read what nobody else may, or do something by reading
+# (hot_add makes a device): firmware and its tables, what a kernel is debugged by, serial numbers, energy
+# meters, and devices' own memory (resource0, rom, vpd), for which see sysfs-bus-pci in the kernel's ABI.
+_SYS_OF_ROOT = (
+    b"class/zram-control",
+    b"devices/virtual/dmi",
+    b"devices/virtual/powercap",
+    b"firmware",
+    b"fs/bpf",
+    b"fs/fuse",
+    b"fs/pstore",
+    b"hypervisor",
+    b"kernel/config",
+    b"kernel/debug",
+    b"kernel/mm/damon",
+    b"kernel/security",
+    b"kernel/slab",
+    b"kernel/tracing",
+    b"module",
+    b"power",
+)
+_BUSES = b"devices"  # those of PCI are named pciDOMAIN:BUS there
+_EMPTY = b"/empty"  # in the base, which nobody sees
 _DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
 _DEVICE_LINKS = (
     (b"fd", b"/proc/self/fd"),
@@ -50,6 +82,8 @@ def write_new(path: bytes, mode: int, content: bytes) -> None:
         os.fchmod(descriptor, mode)
         while content:
             content = content[os.write(descriptor, content) :]
+    except OSError as error:  # RLIMIT_FSIZE, say
+        raise OSError(error.errno, error.strerror, path.removeprefix(NEW)) from None
     finally:
         os.close(descriptor)
 
@@ -76,8 +110,24 @@ def bind_step(path: bytes, source: bytes, writable: bool) -> None:  # noqa: FBT0
 
 
 def sysfs(path: bytes) -> None:
-    """Carry out a `Sys`."""
+    """Carry out a `Sys`: for root without what root alone may read."""
     _bind(b"/sys", path, SAFE | sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOEXEC)
+    if os.geteuid() == 0:
+        _cover_sys_of_root(NEW + path)
+
+
+def _cover_sys_of_root(top: bytes) -> None:
+    buses = [b"%s/%s" % (_BUSES, name) for name in os.listdir(b"%s/%s" % (top, _BUSES)) if name[:3] == b"pci"]
+    for name in (*_SYS_OF_ROOT, *buses):
+        if os.path.isdir(b"%s/%s" % (top, name)):
+            _cover(_empty(), b"%s/%s" % (top, name))
+
+
+def _empty() -> bytes:
+    """A directory with nothing in it."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(_EMPTY, 0o755)
+    return _EMPTY
 
 
 def _bind(source: bytes, path: bytes, attributes: int) -> None:
@@ -108,6 +158,27 @@ def procfs(path: bytes) -> None:
     for name in _PROC_HIDDEN:
         if os.path.exists(path + b"/" + name):
             _cover(OLD + b"/dev/null", path + b"/" + name)
+    if os.geteuid() == 0:
+        _cover_proc_of_root(path)
+
+
+def _cover_proc_of_root(top: bytes) -> None:
+    """Hide what root alone may read, such as kpageflags, and let nothing be written but processes' own.
+
+    By their modes, since kernels have ever more of them. In a user namespace that is not the host's
+    they are nobody's, and need nothing.
+    """
+    with os.scandir(top) as entries:
+        for entry in entries:
+            found = entry.stat(follow_symlinks=False)
+            if found.st_uid != 0 or entry.name.isdigit() or entry.name in _PROC_READ_ONLY:
+                continue
+            if stat.S_ISREG(found.st_mode) and not found.st_mode & stat.S_IROTH:
+                _cover(OLD + b"/dev/null", entry.path)
+            elif stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_mode & 0o222):
+                _cover(entry.path, entry.path)
+    if os.path.isdir(top + b"/tty/driver"):  # statistics of serial lines, by which keys can be told
+        _cover(_empty(), top + b"/tty/driver")
 
 
 def _cover(source: bytes, target: bytes) -> None:

@@ -4,7 +4,10 @@
   whatever user namespace (keyrings(7): no namespace but for names): their calls answer ENOSYS.
 - Terminals. TIOCSTI and TIOCLINUX push input into a terminal that no session holds, which a
   process in the jail may then take: EPERM.
-- Without network, vsock(7), which network namespaces do not divide: EAFNOSUPPORT.
+- io_uring(7). What a ring does is no system call, and so not seen here; it opens sockets, among the rest.
+  Its calls answer ENOSYS, at which programs do without.
+- Without network, sockets of every family but those that network namespaces divide, and the kernel's
+  ciphers: of vsock(7) above all, but also of qrtr, IUCV and whatever is to come. EAFNOSUPPORT.
 
 It refuses what is named here and lets everything else through: it is no list of what is harmless.
 """
@@ -30,7 +33,9 @@ _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-_AF_VSOCK = 40
+# AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_ALG. The last has no network; see socket(2).
+_DIVIDED = (1, 2, 10, 16, 17, 38)
+_IO_URING = (425, 426, 427)  # one number each on all architectures here, as of every newer call
 _SOCKETCALL_SOCKET = 1  # its arguments lie in memory, where no filter sees them
 _X32 = 0x40000000
 # The ways to call a kernel, each with its AUDIT_ARCH (linux/audit.h) and numbers of calls: those for
@@ -83,13 +88,13 @@ def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
     calls: list[_Instruction] = [(_LOAD, 0, 0, _NUMBER)]
     if abi is _X86_64:
         calls += [(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
-    for number in keys:
+    for number in (*keys, *_IO_URING):
         calls += _when(number, [_refuse(errno.ENOSYS)])
     pushes = [*_when(_TIOCSTI, [_refuse(errno.EPERM)]), *_when(_TIOCLINUX, [_refuse(errno.EPERM)])]
     calls += _when(ioctl, [_argument(1), *pushes, _allow()])
     if not network:
-        families = _when(_AF_VSOCK, [_refuse(errno.EAFNOSUPPORT)])
-        calls += _when(socket, [_argument(0), *families, _allow()])
+        divided = [step for family in _DIVIDED for step in _when(family, [_allow()])]
+        calls += _when(socket, [_argument(0), *divided, _refuse(errno.EAFNOSUPPORT)])
         if socketcall:
             sockets = _when(_SOCKETCALL_SOCKET, [_refuse(errno.EAFNOSUPPORT)])
             calls += _when(socketcall, [_argument(0), *sockets, _allow()])

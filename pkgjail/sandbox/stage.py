@@ -8,13 +8,15 @@ Three processes, each with one duty:
 
 A caller with threads cannot clone safely, and with limits the first process must come under them: it
 forks a keeper, which enters the namespaces, then the limits, and forks init. Caller and keeper relay
-signals and the exit status. Each process dies with its parent (PR_SET_PDEATHSIG), and when init ends the
-kernel kills whatever else runs in the jail.
+signals and the exit status; init gives them to the command's process group, and says when that was
+stopped, for the caller to stop too. Each process dies with its parent (PR_SET_PDEATHSIG), and when init
+ends the kernel kills whatever else runs in the jail.
 See user_namespaces(7), pid_namespaces(7), capabilities(7).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import marshal
 import mmap
@@ -26,7 +28,8 @@ from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.build import HostChangedError, enter_new_root
 from pkgjail.sandbox.kernel import write_setting
-from pkgjail.sandbox.waiting import RELAYED, forget_handlers, relaying, wait
+from pkgjail.sandbox.programs import refuse_links_of_proc
+from pkgjail.sandbox.waiting import RELAYED, attend, forget_handlers, relaying, wait
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from pkgjail.sandbox.build import Program
     from pkgjail.sandbox.limits import Hold, Limits
+    from pkgjail.sandbox.waiting import Relay
 
     # As `pkgjail.sandbox.steps.Command` has it: argv, working directory, environment, terminal.
     Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
@@ -95,6 +99,7 @@ def run(
     Raises:
         StageError: the jail could not be set up, the command not be started, or the limits not be
             held, or the jail reached that of memory; nothing of the jail is left.
+        KeyboardInterrupt: a second SIGINT came, and the jail was killed.
 
     """
     _refuse_directories()
@@ -116,17 +121,21 @@ def _run(job: _Job, meanwhile: Callable[[], None] | None) -> int:
     with job:
         child = _begin(job)
         job.left_behind()
-        with relaying(child, job.mask):
+        with relaying(child, job.mask, insistent=True) as relay:
             try:
                 if meanwhile is not None:
                     meanwhile()
                 job.let_go()
-                job.relay_terminal()
+                job.relay_terminal(relay)
+                if relay.active:
+                    attend(child, job.stops, relay)
             except BaseException:
                 job.hold()
                 raise
             finally:
                 status = wait(child)
+        if relay.killed:
+            raise KeyboardInterrupt("interrupted twice: killed the jail")
         job.raise_failure()
     return status
 
@@ -136,6 +145,7 @@ class _Job:
 
     `report` is memory that all of them share: no descriptor that the command could see at init. Init
     reads a byte from `go` before it starts the command; its other end is open as long as the caller lives.
+    Init tells by `stops` which signal stopped the command.
     """
 
     def __init__(self, program: Program, command: Command, limits: Hold | None = None) -> None:
@@ -148,6 +158,7 @@ class _Job:
     def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
         self.report = mmap.mmap(-1, _REPORT_SIZE)
         self.go, self._go_write = os.pipe()
+        self.stops, self.stops_write = os.pipe()
         self._ours: socket.socket | None = None
         if self.terminal:
             import socket
@@ -156,6 +167,7 @@ class _Job:
             from pkgjail.sandbox import terminal
 
             self.relay = terminal.relay
+            self.open_terminal = terminal.open_terminal
             self.adopt = terminal.adopt
             self._ours, self.channel = socket.socketpair()
         # Signals wait until somebody is there to relay them.
@@ -165,6 +177,7 @@ class _Job:
     def __exit__(self, *_: object) -> None:
         self.hold()
         self.report.close()
+        os.close(self.stops)
         if self._ours is not None:
             self._ours.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
@@ -172,6 +185,7 @@ class _Job:
     def left_behind(self) -> None:
         """The caller closes what is the jail's."""
         os.close(self.go)
+        os.close(self.stops_write)
         if self.channel is not None:
             self.channel.close()
 
@@ -191,10 +205,23 @@ class _Job:
         self.hold()  # or this end would keep the pipe open
         return bool(os.read(self.go, 1)) and _is_open_elsewhere(self.go)
 
-    def relay_terminal(self) -> None:
+    def take_stops(self) -> None:
+        """Init: have the way to tell of stops as standard input, which nobody else needs any more.
+
+        So root's command, which may list init's descriptors, though not use them, sees no further one.
+        """
+        os.dup2(self.stops_write, 0)
+        os.set_blocking(0, False)  # a caller that is stopped reads nothing
+
+    def tell_stop(self, number: int) -> None:
+        """Init: the command was stopped by this signal."""
+        with _unless_gone():
+            os.write(0, bytes([number]))
+
+    def relay_terminal(self, relay: Relay) -> None:
         """The caller: copy between its terminal and the jail's, where there is one, to its end."""
         if self._ours is not None:
-            self.relay(self._ours)
+            self.relay(self._ours, self.stops, relay)
 
     def raise_failure(self) -> None:
         """The caller: raise what a process of the jail reported, if one did."""
@@ -203,13 +230,13 @@ class _Job:
 
 
 class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
-    """Nobody reads the pipe any more: then the jail has failed, which is told elsewhere."""
+    """Nobody reads the pipe any more: then its reader has failed, which is told elsewhere. Or it is full."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, *_: object) -> bool:
-        return kind is BrokenPipeError
+        return kind in (BrokenPipeError, BlockingIOError)
 
 
 def _refuse_directories() -> None:
@@ -260,7 +287,6 @@ def _namespaces(job: _Job) -> int:
 def _become_init(job: _Job, user: int, group: int) -> NoReturn:
     """The caller's child, in new namespaces already. Whether the caller lives is seen in `wait_for_go`."""
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()  # signals from the terminal reach the caller alone, which relays them
     _map_ids(user, group)
     _guarded(job.report, "build", lambda: _init(job))
 
@@ -280,7 +306,7 @@ def _keeper(job: _Job) -> int:
     if os.getppid() != parent:
         return _STAGE_FAILED
     job.hold()
-    os.setsid()  # as in _become_init
+    os.setsid()  # as in _init
     user, group = os.geteuid(), os.getegid()
     sc.unshare(_namespaces(job))
     _map_ids(user, group)
@@ -322,6 +348,7 @@ def _is_open_elsewhere(pipe: int) -> bool:
 
 def _init(job: _Job) -> int:
     """PID 1 of the jail: build the root, give up all privilege, start the command, reap."""
+    os.setsid()  # signals from the terminal reach the caller alone, which relays them
     _hide_command_line()
     forget_handlers()
     os.umask(0o022)
@@ -335,9 +362,10 @@ def _init(job: _Job) -> int:
     if not job.wait_for_go():
         return _STAGE_FAILED
     child = _start(job)
+    job.take_stops()
     _only_standard_descriptors()
-    with relaying(child, job.mask):
-        return wait(child, reap_all=True)
+    with relaying(child, job.mask, to_group=True):
+        return wait(child, reap_all=True, stopped=job.tell_stop)
 
 
 def _hide_command_line() -> None:
@@ -372,18 +400,20 @@ def _give_up_privileges() -> None:
 
 
 def _start(job: _Job) -> int:
-    """Start the command, in a session of its own, with nothing inherited but descriptors 0 to 2.
+    """Start the command, as the leader of a process group, with nothing inherited but descriptors 0 to 2.
 
-    A session of its own has no controlling terminal of the caller's, so no TIOCSTI into it. With a
-    terminal of the jail's it takes a child that adopts it; else posix_spawn(3) does all at once.
+    The session is init's. The caller's terminal is not its controlling terminal, so no TIOCSTI into that,
+    and the command, which does not lead the session, cannot make it so. Yet init can continue
+    what is stopped, so the group is no orphan, which could not be stopped by keys (setpgid(2)).
+    With a terminal of the jail's it takes a child that comes to its foreground; else posix_spawn(3) does
+    all at once.
     """
-    if job.channel is not None:
-        sc.close_range(_FIRST_OTHER, cloexec=True)
-        return _fork(job, "execute", lambda: _execute_with_terminal(job))
-    _only_standard_descriptors()
     try:
         _change_directory(job.cwd)
-        return _spawn(job)
+        if job.channel is not None:
+            return _start_at(job, job.open_terminal(job.channel))
+        _only_standard_descriptors(job.stops_write)
+        return _along_path(job, lambda place: _spawn(job, place))
     except OSError as error:
         raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
     except ValueError as error:  # NUL in a word, say
@@ -397,49 +427,49 @@ def _change_directory(path: bytes) -> None:
     os.close(directory)
 
 
-def _spawn(job: _Job) -> int:
-    """As execvpe(3) would, along the PATH of the environment inside.
+def _along_path(job: _Job, start: Callable[[str], int]) -> int:
+    """What `start` gives at the first place where it works, along the PATH of the environment inside.
 
     Raises:
         OSError: with the name that could not be executed.
 
     """
-    environment = dict(job.environment)
     name = job.argv[0]
-    path = [""] if "/" in name else environment.get("PATH", os.defpath).split(":")
+    path = [""] if "/" in name else dict(job.environment).get("PATH", os.defpath).split(":")
     why: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     for place in path:
-        child, failure = _spawn_at(os.path.join(place, name), job, environment)
-        if failure is None:
-            return child
-        if why.errno in _ABSENT:
-            why = failure
+        try:
+            refuse_links_of_proc(os.path.join(place, name))  # before a process is made, which costs more
+            return start(os.path.join(place, name))
+        except OSError as failure:  # noqa: PERF203 - few places
+            if why.errno in _ABSENT:
+                why = failure
     raise why
 
 
-def _spawn_at(place: str, job: _Job, environment: dict[str, str]) -> tuple[int, OSError | None]:
-    try:
-        os.stat(place)  # a failed posix_spawn(3) costs a process
-        return (
-            os.posix_spawn(
-                place, job.argv, environment, setsid=True, setsigmask=job.mask, setsigdef=_PYTHONS_OWN
-            ),
-            None,
-        )
-    except OSError as error:
-        return -1, error
+def _spawn(job: _Job, place: str) -> int:
+    return os.posix_spawn(
+        place, job.argv, dict(job.environment), setpgroup=0, setsigmask=job.mask, setsigdef=_PYTHONS_OWN
+    )
 
 
-def _execute_with_terminal(job: _Job) -> NoReturn:
-    """Become the command, with a terminal of the jail's own."""
-    os.setsid()
-    if job.channel is not None:
-        job.adopt(job.channel)
-    _change_directory(job.cwd)
+def _start_at(job: _Job, terminal: int) -> int:
+    sc.close_range(_FIRST_OTHER, cloexec=True)
+    child = _fork(job, "execute", lambda: _execute_at(job, terminal))
+    with contextlib.suppress(PermissionError):  # EACCES: the child has done it, and executed
+        os.setpgid(child, child)
+    return child
+
+
+def _execute_at(job: _Job, terminal: int) -> NoReturn:
+    """Become the command, in the foreground of a terminal of the jail's own."""
+    job.adopt(terminal)
     for ignored in _PYTHONS_OWN:
         signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, job.mask)
-    os.execvpe(job.argv[0], job.argv, dict(job.environment))
+    environment = dict(job.environment)
+    _along_path(job, lambda place: os.execve(place, job.argv, environment))
+    raise AssertionError  # not reached: it executes, or raises
 
 
 def _guarded(report: mmap.mmap, doing: str, duty: Callable[[], int]) -> NoReturn:

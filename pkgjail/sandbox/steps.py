@@ -92,13 +92,13 @@ class Seal(NamedTuple):
 
 
 class Proc(NamedTuple):
-    """Mount a proc(5) of the jail's own PID namespace, its writable global parts read-only."""
+    """Mount a proc(5) of the jail's own PID namespace, its global parts read-only, some of them hidden."""
 
     path: bytes
 
 
 class Sys(NamedTuple):
-    """Show the host's sysfs(5), read-only."""
+    """Show the host's sysfs(5), read-only; to root without directories of what root alone may read."""
 
     path: bytes
 

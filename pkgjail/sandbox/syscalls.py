@@ -44,6 +44,7 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
 
 # From prctl(2):
 PR_SET_PDEATHSIG = 1
@@ -63,6 +64,7 @@ _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
+_NR_PIDFD_OPEN = 434
 _NR_CLONE3 = 435
 _NR_CLOSE_RANGE = 436
 _NR_OPENAT2 = 437
@@ -138,6 +140,12 @@ def clone(flags: int) -> int:
     arguments = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
     size = ctypes.c_size_t(ctypes.sizeof(arguments))
     return _checked(_locked.syscall(ctypes.c_long(_NR_CLONE3), ctypes.byref(arguments), size), "clone3")
+
+
+def pidfd_open(process: int) -> int:
+    """A descriptor that is readable once `process` has ended; see pidfd_open(2)."""
+    arguments = (ctypes.c_int(process), ctypes.c_uint(0))
+    return _checked(_libc.syscall(ctypes.c_long(_NR_PIDFD_OPEN), *arguments), "pidfd_open")
 
 
 def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes = b"") -> None:

@@ -207,7 +207,7 @@ def _manifest(arguments: argparse.Namespace) -> Manifest:
     from pkgjail.api import resolve
 
     blacklists = arguments.blacklist or ([] if arguments.whitelist else ["docs"])
-    return resolve(arguments.whitelist or ["spack"], blacklists, hashed=bool(arguments.copy))
+    return resolve(arguments.whitelist or ["spack"], blacklists, hashed=True)
 
 
 def _print_fstab(state: State) -> None:

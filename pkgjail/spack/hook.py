@@ -67,8 +67,8 @@ def run_inside(root: str, python: str, script: Sequence[str], words: Sequence[st
         words: the command line of Spack.
 
     Returns:
-        The command's exit status, or 1 where the environment cannot be entered; that is told on
-        standard error as Spack tells errors. None where the command is to run here.
+        The command's exit status, or 1 where the environment cannot be entered, and 130 after Ctrl-C
+        there; both are told on standard error as Spack tells errors. None where the command is to run here.
 
     """
     if is_isolated():
@@ -90,8 +90,12 @@ def run_inside(root: str, python: str, script: Sequence[str], words: Sequence[st
     sys.stderr.flush()
     argv = [python, *script]
     facts = kept.facts_of(state, python, words)
-    status = kept.enter(state, facts, argv)
-    return _enter(state, root, argv, words, facts) if status is None else status
+    try:
+        status = kept.enter(state, facts, argv)
+        return _enter(state, root, argv, words, facts) if status is None else status
+    except KeyboardInterrupt as interrupt:
+        complain(str(interrupt) or "interrupted")
+        return 130
 
 
 def _enter(state: State, root: str, argv: Sequence[str], words: Sequence[str], facts: Sequence[str]) -> int:

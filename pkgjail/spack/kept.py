@@ -73,4 +73,10 @@ def enter(state: State, facts: Sequence[str], argv: Sequence[str]) -> int | None
         warn_of_changes(state, status)
         return status
 
-    return enter_by_words(words_of(state, facts, argv), report)
+    return enter_by_words(words_of(state, facts, argv), report, _warn)
+
+
+def _warn(message: str) -> None:
+    from pkgjail.commands.console import ConsoleReporter
+
+    ConsoleReporter().warn(message)

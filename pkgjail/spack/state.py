@@ -67,8 +67,7 @@ def load_state(root: str, variables: Mapping[str, str]) -> State | None:
     for place in _likely(root, variables):
         path = os.path.join(place, _FILE)
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                values = json.load(file)
+            values = json.loads(_read(path))
             if values["schema"] != SCHEMA:
                 raise ValueError  # noqa: TRY301 - told below, as all that is wrong with it
             return State(
@@ -80,9 +79,9 @@ def load_state(root: str, variables: Mapping[str, str]) -> State | None:
             )
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            message = f"cannot read {path}: this pkgjail did not write it; look at it, and delete it"
-            raise ValueError(message) from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) else "this pkgjail did not write it"
+            raise ValueError(f"cannot read {path}: {why}; look at it, and delete it") from error
     return None
 
 
@@ -118,11 +117,17 @@ def drop_state(state: State) -> None:
 def load_cache(state: State) -> dict[str, object]:
     """What was kept by `save_cache`; empty where that cannot be read."""
     try:
-        with open(os.path.join(state.place, _CACHE), encoding="utf-8", errors="surrogateescape") as file:
-            found = json.load(file)
+        found = json.loads(_read(os.path.join(state.place, _CACHE)))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _read(path: str) -> str:
+    """The content of a file, which another process of this user may have replaced by anything."""
+    from pkgjail.untrusted import MIB, read_named
+
+    return read_named(path, MIB).decode("utf-8", "surrogateescape")
 
 
 def save_cache(state: State, values: Mapping[str, object]) -> None:

@@ -38,6 +38,8 @@ _NUMBERS = {
     "fsmount": (432, 432), "fspick": (433, 433), "pidfd_open": (434, 434), "openat2": (437, 437),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "mount_setattr": (442, 442),
     "statmount": (457, 457), "listmount": (458, 458), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "quotactl_fd": (443, 443),
+    "kexec_file_load": (320, 294),
     "sched_setattr": (314, 274), "listns": (470, 470),
 }  # fmt: skip
 

@@ -152,6 +152,12 @@ def delete_module() -> str:
     return "unloaded"
 
 
+@attempt("kexec_file_load", "unload the kernel to boot next, by the newer call", "the next kernel")
+def kexec_file_load() -> str:
+    call("kexec_file_load", -1, -1, 0, None, 1)
+    return "unloaded"
+
+
 @attempt("kexec_load", "unload the kernel to boot next", "the next kernel")
 def kexec_load() -> str:
     call("kexec_load", 0, 0, None, 0)

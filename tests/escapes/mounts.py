@@ -172,6 +172,12 @@ def statmount() -> str:
     raise refused
 
 
+@attempt("quotactl_fd", "turn quotas on for the filesystem of the bind", "the host's quotas")
+def quotactl_fd() -> str:
+    call("quotactl_fd", os.open(facts["bind"], os.O_RDONLY), 0x80000200, 0, b"/tmp/quota")
+    return "on"
+
+
 @attempt("quotactl", "turn quotas on for /usr", "the host's quotas")
 def quotactl() -> str:
     call("quotactl", 0x80000200, b"/dev/vda", 0, b"/tmp/quota")

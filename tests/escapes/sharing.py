@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import itertools
+import mmap
 import os
 import platform
 import signal
@@ -215,13 +218,84 @@ def low_port() -> str:
     return "bound"
 
 
-@attempt(
-    "io_uring", "a ring that a thread of the kernel polls, and a file of the host through it", "privilege"
-)
+def _socket_by_ring(family: int) -> int:
+    """Have a ring open a stream socket, as liburing(3) would; IORING_OP_SOCKET, Linux 5.19.
+
+    A kernel that has rings switched off (kernel.io_uring_disabled) is one without them.
+    """
+    given = ctypes.create_string_buffer(120)  # struct io_uring_params
+    try:
+        ring = call("io_uring_setup", 4, given)
+    except PermissionError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    entries, cq_entries = struct.unpack_from("II", given)
+    sq = dict(
+        zip(
+            ("head", "tail", "mask", "entries", "flags", "dropped", "array"),
+            struct.unpack_from("7I", given, 40),
+        )
+    )
+    cq = dict(
+        zip(("head", "tail", "mask", "entries", "overflow", "cqes"), struct.unpack_from("6I", given, 80))
+    )
+    submit = mmap.mmap(ring, sq["array"] + 4 * entries, offset=0)
+    done = mmap.mmap(ring, cq["cqes"] + 16 * cq_entries, offset=0x8000000)
+    asked = mmap.mmap(ring, 64 * entries, offset=0x10000000)
+    # A struct io_uring_sqe: the family is where a descriptor is else, the type where an offset is.
+    struct.pack_into("BBHiQQIIQ", asked, 0, 45, 0, 0, family, socket.SOCK_STREAM, 0, 0, 0, 7)
+    struct.pack_into("I", submit, sq["array"], 0)
+    struct.pack_into("I", submit, sq["tail"], 1)
+    call("io_uring_enter", ring, 1, 1, 1, None, 0)
+    answer = int(struct.unpack_from("QiI", done, cq["cqes"])[1])
+    if answer < 0:
+        raise OSError(-answer, os.strerror(-answer))
+    return answer
+
+
+@attempt("io_uring", "have a ring open a Unix socket", "a call that no filter sees", control=True)
 def io_uring() -> str:
-    """A ring is no escape: what it opens is looked up with the jail's root and rights."""
-    os.close(call("io_uring_setup", 4, ctypes.create_string_buffer(120)))
-    raise Refused("a ring, with the jail's own rights")
+    with socket.socket(fileno=_socket_by_ring(socket.AF_UNIX)) as ours:
+        return f"a socket of family {ours.family}"
+
+
+@attempt(
+    "vsock by io_uring", "have a ring open a vsock socket, and bind it", "a port that the hypervisor sees"
+)
+def vsock_by_ring() -> str:
+    with socket.socket(fileno=_socket_by_ring(socket.AF_VSOCK)) as ours:
+        ours.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        return f"bound {ours.getsockname()}"
+
+
+@attempt("ring of another", "register a file with a ring by number", "a ring at work")
+def ring_of_another() -> str:
+    return f"{call('io_uring_register', 0, 0, None, 0)}"
+
+
+@attempt("vsock by socketpair", "make a pair of vsock sockets", "one of them", network=True)
+def vsock_pair() -> str:
+    socket.socketpair(socket.AF_VSOCK, socket.SOCK_STREAM)
+    return "made"
+
+
+# Of no network namespace, or of the first alone: bluetooth, IUCV, NFC, qrtr, RDS; and what is to come.
+_UNDIVIDED = (21, 31, 32, 39, 42, *range(47, 64))
+
+
+@attempt(
+    "sockets of no namespace", "open one of each family that namespaces do not divide", "one", network=True
+)
+def undivided() -> str:
+    kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET)
+    for family, kind in itertools.product(_UNDIVIDED, kinds):
+        try:
+            socket.socket(family, kind).close()
+        except OSError as error:  # noqa: PERF203 - as meant
+            if error.errno not in {errno.EAFNOSUPPORT, errno.EINVAL}:  # EINVAL: beyond the last family
+                raise
+        else:
+            return f"family {family}"
+    raise Refused("none")
 
 
 def _compiled(source: str, *arguments: int) -> str:
@@ -241,17 +315,49 @@ _INT_80 = """
 #include <stdlib.h>
 int main(int n, char **a) {
     long r;
-    __asm__ volatile("int $0x80" : "=a"(r) : "a"(288), "b"(8), "c"(atoi(a[1])), "d"(-3) : "memory");
+    __asm__ volatile("int $0x80" : "=a"(r)
+                     : "a"(atoi(a[1])), "b"(atoi(a[2])), "c"(atoi(a[3])), "d"(atoi(a[4])) : "memory");
     return r < 0 ? -r : 0;
 }
 """
 
 
-@attempt("keyring by a 32-bit call", "link the user keyring by int 0x80, where numbers differ", "its keys")
-def keyring_by_32_bits() -> str:
+def _by_32_bits(*words: int) -> str:
+    """A call by int 0x80, where numbers differ."""
     if platform.machine() != "x86_64":
         raise Refused("no such call on this machine")
-    return _compiled(_INT_80, facts["keyring"])
+    return _compiled(_INT_80, *words)
+
+
+@attempt("keyring by a 32-bit call", "link the user keyring by int 0x80, where numbers differ", "its keys")
+def keyring_by_32_bits() -> str:
+    return _by_32_bits(288, 8, facts["keyring"], -3)
+
+
+@attempt("io_uring by a 32-bit call", "make a ring by int 0x80", "a ring")
+def io_uring_by_32_bits() -> str:
+    return _by_32_bits(425, 4, 0, 0)
+
+
+@attempt("vsock by a 32-bit call", "open a vsock socket by int 0x80", "one", network=True)
+def vsock_by_32_bits() -> str:
+    return _by_32_bits(359, socket.AF_VSOCK, socket.SOCK_STREAM, 0)
+
+
+@attempt("vsock by socketcall", "open a vsock socket by the 32-bit socketcall(2)", "one", network=True)
+def vsock_by_socketcall() -> str:
+    """The call's arguments would be read from address 0, so without a filter it is EFAULT."""
+    return _by_32_bits(102, 1, 0, 0)
+
+
+@attempt("io_uring by an x32 call", "make a ring with the x32 bit in the number", "a ring")
+def io_uring_by_x32() -> str:
+    if platform.machine() != "x86_64":
+        raise Refused("no such call on this machine")
+    checked(
+        libc.syscall(ctypes.c_long(0x40000000 | 425), 4, ctypes.create_string_buffer(120)), "io_uring_setup"
+    )
+    return "a ring"
 
 
 @attempt("keyring by an x32 call", "link the user keyring with the x32 bit in the number", "its keys")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
 import subprocess
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.conftest import SPACK_ROOT, SYSTEM_PYTHON, TOP
+from tests.conftest import SPACK_ROOT, SYSTEM_PYTHON
+from tests.spack.interpreter import declared_entry_points, make_python
 from tests.spack.standin import make_standin
 
 if TYPE_CHECKING:
@@ -86,36 +86,6 @@ class Spack(NamedTuple):
             os.chown(path, self.user.uid, self.user.uid)
 
 
-def declared_entry_points() -> dict[str, list[str]]:
-    """Those that setup.py declares."""
-    for node in ast.walk(ast.parse((TOP / "setup.py").read_bytes())):
-        if isinstance(node, ast.keyword) and node.arg == "entry_points":
-            found: dict[str, list[str]] = ast.literal_eval(node.value)
-            return found
-    raise AssertionError
-
-
-def make_python(place: Path, library: Path) -> Path:
-    """A virtual environment of the distribution's Python with pkgjail in it, as pip leaves it."""
-    subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", place], check=True)
-    (site,) = place.glob("lib/python3*/site-packages")
-    (site / "pkgjail.pth").write_text(f"{library}\n")
-    information = site / "pkgjail-0.1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pkgjail\nVersion: 0.1.0\n")
-    groups = declared_entry_points()
-    lines = [line for group, points in groups.items() for line in (f"[{group}]", *points)]
-    (information / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    for point in groups["console_scripts"]:
-        name, module, function = point.replace(":", " = ").split(" = ")
-        script = place / "bin" / name
-        script.write_text(
-            f"#!{place}/bin/python\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
-        )
-        script.chmod(0o755)
-    return place / "bin" / "python"
-
-
 @pytest.fixture
 def spack(user: Caller, library: Path) -> Spack:
     root = user.home / "spack"
@@ -123,7 +93,7 @@ def spack(user: Caller, library: Path) -> Spack:
         shutil.copytree(SPACK_ROOT, root, symlinks=True)
     else:
         make_standin(root)
-    python = make_python(user.home / "python", library)
+    python = make_python(user.home / "python", library, declared_entry_points())
     (user.home / "python.toml").write_text(WHITELIST)
     if user.uid != os.geteuid():
         subprocess.run(["chown", "-R", "-h", f"{user.uid}:{user.uid}", user.home], check=True)

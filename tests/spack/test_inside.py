@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pkgjail.spack.hook import extension_paths
 from tests.conftest import SYSTEM_PYTHON
+from tests.terminals import INTERRUPT, SUSPEND, shell
 
 if TYPE_CHECKING:
     from tests.spack.conftest import Spack
@@ -193,6 +198,62 @@ def test_a_shell_on_a_terminal_has_one_of_its_own(spack: Spack) -> None:
     assert "\npkgjail" in done.stdout.replace("\r", "")
     assert "Running" in done.stdout
     assert "no job control" not in done.stdout
+
+
+@pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
+@pytest.mark.parametrize("output", [pytest.param("", id="a terminal"), pytest.param(" | cat", id="a pipe")])
+def test_a_command_is_a_job_of_the_shell(spack: Spack, hook: str, output: str) -> None:
+    """Ctrl-C ends it and what it started, Ctrl-Z and fg have it go on; whichever hook leads it inside."""
+    spack.build()
+    hooked = {} if hook == "entry point" else spack.wrapped()
+    seconds = f"1000.{time.time_ns()}"
+    code = f"import subprocess as s; s.run(['sleep', '{seconds}'])"
+    variables: dict[str, str] = spack.user.options(spack.variables(**hooked))["env"]
+    with shell(variables, spack.user.uid) as keyboard:
+        keyboard.run("set -o pipefail")
+        keyboard.run(f'{spack.script} python -c "{code}"{output}')
+        for _ in range(2):
+            wait_for_state(seconds, "S")
+            keyboard.type(SUSPEND)
+            keyboard.wait_for("Stopped")
+            wait_for_state(seconds, "T")
+            keyboard.run("fg")
+            wait_for_state(seconds, "S")
+        keyboard.type(INTERRUPT)
+        wait_for_state(seconds, "")
+        keyboard.wait_for_prompt()
+        assert keyboard.status() in {1, 130}  # as this Spack has it
+
+
+def test_a_second_interrupt_is_told_as_spack_tells(spack: Spack) -> None:
+    """In words, and with the status of one."""
+    spack.build()
+    code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
+    variables: dict[str, str] = spack.user.options(spack.variables(**spack.wrapped()))["env"]
+    with shell(variables, spack.user.uid) as keyboard:
+        keyboard.run("set -o pipefail")
+        keyboard.run(f'{spack.script} python -c "{code}" | tee -i')  # which takes no notice of the key
+        keyboard.wait_for(r"\nup\r\n")
+        for _ in range(2):
+            keyboard.type(INTERRUPT)
+            time.sleep(0.5)
+        told = keyboard.wait_for(r"Error: interrupted twice: killed the jail\r\n.*ready> ")
+        assert b"Traceback" not in told[0]
+        assert keyboard.status() == 130
+
+
+def wait_for_state(seconds: str, state: str) -> None:
+    """Until what sleeps for so long is in this state, or is not there."""
+    found = None
+    for _ in range(1000):
+        words = ["pgrep", "-f", f"^sleep {seconds}"]
+        pid = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+        with contextlib.suppress(FileNotFoundError):
+            found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] if pid else ""
+        if found == state:
+            return
+        time.sleep(0.02)
+    raise AssertionError(found)
 
 
 def test_run_and_cli_and_status(spack: Spack) -> None:

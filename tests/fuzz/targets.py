@@ -1,0 +1,395 @@
+"""What is fuzzed: each reader of files that others write, called with such a file's bytes.
+
+A reader returns or raises what it is documented to raise. Anything else is a finding: another error, ten
+seconds without an end, more than a gigabyte. A reader of whole roots and repositories gets a sound one in
+which one file has those bytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, NamedTuple
+from unittest import mock
+
+from pkgjail.backends import open_database
+from pkgjail.backends.available import open_available
+from pkgjail.backends.rpm import query
+from pkgjail.checking.compiler import compiler_wants
+from pkgjail.checking.elf import DamagedError, read_elf
+from pkgjail.checking.loading import Loader
+from pkgjail.checking.modules import perl_wants, python_wants
+from pkgjail.checking.objects import object_wants
+from pkgjail.checking.running import Ran, answered
+from pkgjail.checking.scripts import script_wants
+from pkgjail.environments.record import parse_journal, parse_record
+from pkgjail.errors import PkgjailError
+from pkgjail.export import export_manifest
+from pkgjail.graph import resolve_closure
+from pkgjail.manifest import dump_manifest, parse_manifest
+from pkgjail.model import FileEntry, Manifest, PackageDatabase, Policy, Rule, text_path
+from pkgjail.names import Names
+from pkgjail.patterns import matcher
+from pkgjail.policy import load_policy
+from pkgjail.questions.diff import diff_manifests
+from pkgjail.questions.drawing import as_graphml, as_json, dot, mermaid
+from pkgjail.questions.shape import shape_of
+from pkgjail.questions.why import why
+from pkgjail.report import report_page
+from pkgjail.spack.state import State, load_cache, load_state
+from tests.manifest_cases import sample
+from tests.memory import MemoryDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CORPUS = Path(__file__).with_name("corpus")
+
+
+@contextmanager
+def refusing(*raises: type[Exception]) -> Iterator[None]:
+    """Let such errors pass, once their text was made."""
+    try:
+        yield
+    except raises as error:
+        str(error)
+
+
+class Target(NamedTuple):
+    """One reader, its share of all inputs (slow ones have less), and what it may raise."""
+
+    read: Callable[[bytes], object]
+    share: int = 1
+    raises: type[Exception] = PkgjailError
+
+    def __call__(self, data: bytes) -> None:
+        """Read `data`; whatever is raised here is a finding."""
+        with refusing(self.raises):
+            self.read(data)
+
+
+@cache
+def place() -> Path:
+    """A directory for the files of this process, gone with it."""
+    path = tempfile.mkdtemp(prefix="pkgjail-fuzz-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
+
+
+def _put(name: str, data: bytes) -> Path:
+    path = place() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+# --- lists ------------------------------------------------------------------------------------
+
+_MEMORY = MemoryDatabase.from_text(
+    """
+    libc6 2.36 amd64 essential
+    gcc 12.2 amd64
+     Depends: libc6 (>= 2.36)
+     /usr/bin/gcc
+    """
+)
+_PATHS = (b"/", b"/usr", b"/usr/bin/gcc", b"/usr/share/doc/a" + b"a" * 200 + b"/x.gz", b"/opt/\xff\n")
+
+
+def _whitelist(data: bytes) -> None:
+    policy = load_policy([str(_put("lists/fuzzed.toml", data))], database=_MEMORY)
+    resolve_closure(_MEMORY, policy)
+
+
+def _blacklist(data: bytes) -> None:
+    whitelist = _put("lists/sound.toml", b'[packages]\ndebian = ["gcc"]\n')
+    policy = load_policy([str(whitelist)], [str(_put("lists/fuzzed.ignore", data))], database=_MEMORY)
+    match = matcher(policy.drops)
+    for path in _PATHS:
+        match(path)
+        match(path, is_directory=True)
+
+
+# --- what pkgjail writes itself --------------------------------------------------------------
+
+
+def _sealed(data: bytes) -> bytes:
+    """With its last line made right, since nothing else of a changed one is looked at."""
+    body = data[: data.rfind(b"\n", 0, -1) + 1]
+    end = {"kind": "end", "records": body.count(b"\n"), "sha256": hashlib.sha256(body).hexdigest()}
+    return body + json.dumps(end, separators=(",", ":")).encode() + b"\n"
+
+
+def _manifest(data: bytes) -> None:
+    for text in (data, _sealed(data)):
+        with refusing(PkgjailError):
+            manifest = parse_manifest(text, "fuzzed.jsonl")
+            assert dump_manifest(manifest) == text
+            _uses_of(manifest)
+
+
+def _uses_of(manifest: Manifest) -> None:
+    """What is told of a manifest: a reader of it may be another user than its author."""
+    diff_manifests(sample(), manifest)
+    shape = shape_of(manifest, collapse=True)
+    for draw in (dot, mermaid, as_graphml, as_json):
+        draw(shape)
+    report_page(manifest, "sha256:0")
+    names = [package.name for package in manifest.packages]
+    with refusing(PkgjailError):
+        why(manifest, [*names, *(text_path(entry.path) for entry in manifest.files)])
+    for form in ("bwrap", "fstab", "mtree", "nspawn", "sha256sums"):
+        with refusing(PkgjailError):
+            export_manifest(manifest, form, at=b"/srv/jail")
+
+
+def _record(data: bytes) -> None:
+    for parse, text in ((parse_record, data), (parse_record, _sealed(data)), (parse_journal, data)):
+        with refusing(PkgjailError):
+            parse(text, "fuzzed.jsonl")
+
+
+def _active(data: bytes) -> None:
+    _put("spack/kept/instances.json", data)
+    load_cache(State("/srv/env", "/usr/bin/python3", 1, removing=False, place=str(place() / "spack/kept")))
+    _put("spack/opt/.pkgjail/active.json", data)
+    load_state(str(place() / "spack"), {"SPACK_USER_CACHE_PATH": str(place() / "cache")})
+
+
+# --- databases of packages -------------------------------------------------------------------
+
+_OS_RELEASE = b'ID=debian\nVERSION_ID="12"\n'
+_STATUS = b"""\
+Package: dpkg
+Status: install ok installed
+Architecture: amd64
+Version: 1.21.22
+
+Package: a
+Status: install ok installed
+Architecture: amd64
+Version: 1.0-1
+Essential: yes
+Depends: dpkg (>= 1.0) | none
+Conffiles:
+ /etc/a.conf d41d8cd98f00b204e9800998ecf8427e
+
+"""
+_DPKG = {
+    "etc/os-release": _OS_RELEASE,
+    "var/lib/dpkg/status": _STATUS,
+    "var/lib/dpkg/info/format": b"1\n",
+    "var/lib/dpkg/info/dpkg.list": b"/.\n/usr\n/usr/bin\n/usr/bin/dpkg\n",
+    "var/lib/dpkg/info/a.list": b"/.\n/etc\n/etc/a.conf\n/usr\n/usr/bin\n/usr/bin/a\n",
+}
+_ARCH = {
+    "etc/os-release": b"ID=arch\n",
+    "var/lib/pacman/local/ALPM_DB_VERSION": b"9\n",
+    "var/lib/pacman/local/a-1-1/desc": b"%NAME%\na\n\n%VERSION%\n1-1\n\n%ARCH%\nany\n\n%DEPENDS%\na>=1\n\n",
+    "var/lib/pacman/local/a-1-1/files": b"%FILES%\nusr/\nusr/bin/\nusr/bin/a\n\n",
+}
+_RPM = {
+    "etc/os-release": b'ID=fedora\nVERSION_ID="39"\n',
+    "var/lib/rpm/rpmdb.sqlite": b"",
+}
+
+
+_POLICY = Policy(whitelists=("w",), blacklists=(), packages=(Rule(pattern="a", origin="fuzzed"),))
+
+
+def _all_of(database: PackageDatabase) -> None:
+    """Ask a database everything, as `resolve` and `verify` do."""
+    for asked in ("distribution", "architecture"):
+        getattr(database, asked)
+    for package in database.packages.values():
+        for group in database.requirements(package, recommends=True):
+            for relation in group.alternatives:
+                if not database.candidates(relation, package.architecture):
+                    database.shortcoming(relation, package.architecture)
+        for ask in (database.owned_paths, database.conffiles, database.digests):
+            ask(package)
+    database.owners({b"/usr/bin/a", b"/etc"})
+    database.alternatives()
+    resolve_closure(database, _POLICY)
+
+
+@cache
+def _root(kind: str) -> Path:
+    for name, data in {"dpkg": _DPKG, "pacman": _ARCH, "rpm": _RPM}[kind].items():
+        _put(f"{kind}/{name}", data)
+    return place() / kind
+
+
+def _database(kind: str, name: str, data: bytes, backends: Sequence[str] = ()) -> None:
+    """A root of `kind` in which the file `name` has `data`."""
+    root = _root(kind)
+    sound = {"dpkg": _DPKG, "pacman": _ARCH, "rpm": _RPM}[kind].get(name)
+    _put(f"{kind}/{name}", data)
+    try:
+        for backend in backends or (kind,):
+            with refusing(PkgjailError):
+                _all_of(open_database(os.fsencode(root), backend))
+    finally:
+        (root / name).unlink() if sound is None else _put(f"{kind}/{name}", sound)
+
+
+def _mtree(data: bytes) -> None:
+    packed = data if data.startswith(b"\x1f\x8b") else gzip.compress(data, 1)
+    _database("pacman", "var/lib/pacman/local/a-1-1/mtree", packed)
+
+
+def _rpm_answer(data: bytes) -> None:
+    """What rpm prints, in its place: the formats of the packages, and of their files' digests."""
+    with mock.patch.multiple(query, _ask=lambda *_: data, copy_store=lambda *_: None):
+        _database("rpm", "var/lib/rpm/rpmdb.sqlite", b"x")
+
+
+# --- repositories ----------------------------------------------------------------------------
+
+
+def _available(source: str, *, contents: bool = False) -> None:
+    universe = open_available([source], "x86_64", contents=contents)
+    universe.solve(_POLICY)
+
+
+def _packages(data: bytes) -> None:
+    _put("deb/Packages", data)
+    _available(f"debian:{place()}/deb")
+
+
+def _contents(data: bytes) -> None:
+    _put("listed/Packages", _sound("packages/two"))
+    _put("listed/Contents-amd64", data)
+    universe = open_available([f"debian:{place()}/listed"], "x86_64", contents=True)
+    for repository in universe.repositories:
+        universe.contents(tuple(universe.packages.values()), repository.name)
+
+
+def _repomd(parts: dict[str, bytes]) -> bytes:
+    entries = "".join(
+        f'<data type="{kind}"><checksum type="sha256">{hashlib.sha256(data).hexdigest()}</checksum>'
+        f'<location href="repodata/{kind}.xml"/></data>'
+        for kind, data in parts.items()
+    )
+    return f'<repomd xmlns="http://linux.duke.edu/metadata/repo">{entries}</repomd>'.encode()
+
+
+@cache
+def _sound(name: str) -> bytes:
+    return (CORPUS / name).read_bytes()
+
+
+def _repodata(kind: str, data: bytes) -> None:
+    """A repository of rpm packages in which one file is `data`; the digests are right."""
+    parts = {name: _sound(f"repodata-{name}/world") for name in ("primary", "filelists")}
+    if kind != "repomd":
+        parts[kind] = data
+    for name, part in parts.items():
+        _put(f"rpmmd/repodata/{name}.xml", part)
+    _put("rpmmd/repodata/repomd.xml", data if kind == "repomd" else _repomd(parts))
+    _available(f"rhel:{place()}/rpmmd", contents=kind == "filelists")
+
+
+def _archive(data: bytes) -> None:
+    _put("arch/made.db", data)
+    _available(f"arch:{place()}/arch")
+
+
+def _archived(data: bytes) -> None:
+    """The text of a `desc`, in an archive."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("a-1-1/desc")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    _archive(out.getvalue())
+
+
+# --- files of a set, and what its programs say -----------------------------------------------
+
+
+def _names(*paths: bytes) -> Names:
+    return Names([FileEntry(path=path, kind="regular", mode=0o755) for path in paths])
+
+
+def _elf(data: bytes) -> None:
+    elf = read_elf(io.BytesIO(data))
+    if elf is not None:
+        names = _names(b"/bin/x")
+        list(object_wants(names, {b"/bin/x": elf}, Loader(names, {b"/bin/x": elf}, lambda _: b"")))
+
+
+def _script(data: bytes) -> None:
+    list(script_wants(_names(b"/bin/x"), {b"/bin/x": data[:255].split(b"\n", 1)[0]}))
+
+
+def _configuration(data: bytes) -> object:
+    names = _names(b"/etc/ld.so.conf", b"/etc/ld.so.conf.d/a.conf")
+    return Loader(names, {}, lambda _: data).configured_directories
+
+
+class _Says:
+    """A jail in which every program says the same; `err` and `out` stand on either side of a NUL."""
+
+    def __init__(self, data: bytes) -> None:
+        self._out, _, self._err = data.partition(b"\0")
+        self._data = data
+        self.asked = b"/usr/bin/gcc"
+
+    def run(self, argv: Sequence[str], given: bytes = b"") -> Ran:
+        """As `running.Inside`."""
+        del argv, given
+        return Ran(0, self._out, self._err)
+
+    def read(self, place: bytes) -> bytes:
+        """As `running.Inside`."""
+        del place
+        return self._data
+
+
+def _said(data: bytes) -> None:
+    """What a compiler, a Python and a Perl of the set print."""
+    names = _names(b"/usr/bin/gcc", b"/usr/bin/python3", b"/usr/bin/perl", b"/usr/lib/libc.so")
+    says = _Says(data)
+    for kind, ask in (("compiler", compiler_wants), ("module", python_wants), ("module", perl_wants)):
+        list(answered(kind, ask(names, says), says))
+
+
+TARGETS: dict[str, Target] = {
+    "whitelist": Target(_whitelist, 2),
+    "blacklist": Target(_blacklist, 2),
+    "manifest": Target(_manifest, 2),
+    "environment": Target(_record, 2),
+    "active": Target(_active, 1, ValueError),
+    "dpkg-status": Target(partial(_database, "dpkg", "var/lib/dpkg/status", backends=("apt", "dpkg")), 2),
+    "dpkg-list": Target(partial(_database, "dpkg", "var/lib/dpkg/info/a.list")),
+    "dpkg-diversions": Target(partial(_database, "dpkg", "var/lib/dpkg/diversions")),
+    "dpkg-md5sums": Target(partial(_database, "dpkg", "var/lib/dpkg/info/a.md5sums")),
+    "alternatives": Target(partial(_database, "dpkg", "var/lib/dpkg/alternatives/awk")),
+    "os-release": Target(partial(_database, "dpkg", "etc/os-release")),
+    "pacman-desc": Target(partial(_database, "pacman", "var/lib/pacman/local/a-1-1/desc"), 2),
+    "pacman-files": Target(partial(_database, "pacman", "var/lib/pacman/local/a-1-1/files")),
+    "pacman-mtree": Target(_mtree),
+    "rpm": Target(_rpm_answer, 2),
+    "packages": Target(_packages, 2),
+    "contents": Target(_contents),
+    "repodata-repomd": Target(partial(_repodata, "repomd")),
+    "repodata-primary": Target(partial(_repodata, "primary"), 2),
+    "repodata-filelists": Target(partial(_repodata, "filelists")),
+    "repository-tar": Target(_archive),
+    "repository-desc": Target(_archived),
+    "elf": Target(_elf, 4, DamagedError),
+    "script": Target(_script),
+    "ld.so.conf": Target(_configuration),
+    "said": Target(_said),
+}

@@ -1,0 +1,1 @@
+"""A whole Debian of its own that is changed for real while its jails are entered."""

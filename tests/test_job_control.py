@@ -1,0 +1,291 @@
+"""Signals and job control: a jail's command is a job of the shell that started it.
+
+Each case is one at a real terminal, with `bash -i`, unless what it shows has no terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.jail import run_in_jail
+from pkgjail.manifest import write_manifest
+from tests.terminals import INTERRUPT, QUIT, SUSPEND, shell
+from tests.test_sandbox import either_way, gone, jail_options, start_sleeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pkgjail.model import Manifest
+    from tests.terminals import Shell
+
+# The jail's command has the caller's terminal, or one of its own.
+either_terminal = pytest.mark.parametrize(
+    "terminal", [pytest.param("", id="the caller's"), pytest.param("--tty", id="its own")]
+)
+
+
+@pytest.fixture
+def keyboard() -> Iterator[Shell]:
+    with shell(os.environ) as started:
+        yield started
+
+
+@pytest.fixture
+def jail(spack_manifest: Manifest, tmp_path: Path) -> Callable[..., str]:
+    """What to type to run a command in a jail, in which the directory `tmp_path` is writable."""
+    write_manifest(spack_manifest, tmp_path / "m.jsonl")
+
+    def words(command: str, terminal: str = "") -> str:
+        pkgjail = f"{sys.executable} -m pkgjail run {terminal} --bind {tmp_path}:/srv"
+        return f"{pkgjail} {tmp_path}/m.jsonl -- {command}"
+
+    return words
+
+
+class Marked:
+    """Processes that sleep for so odd a time that they are known by it."""
+
+    def __init__(self) -> None:
+        self.seconds = f"1000.{time.time_ns()}"
+
+    def states(self) -> list[str]:
+        """The state of each of them: S asleep, T stopped; see proc_pid_stat(5)."""
+        found = subprocess.run(
+            ["pgrep", "-f", f"^sleep {self.seconds}"], capture_output=True, text=True, check=False
+        )
+        stats = [Path(f"/proc/{number}/stat").read_text(encoding="ascii") for number in found.stdout.split()]
+        return [text.rpartition(")")[2].split()[0] for text in stats]
+
+    def wait_for(self, *states: str) -> None:
+        """Until the processes are in these states."""
+        deadline = time.monotonic() + 30
+        while self.states() != list(states):
+            assert time.monotonic() < deadline, self.states()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def marked() -> Marked:
+    return Marked()
+
+
+@either_terminal
+@pytest.mark.parametrize(("key", "statuses"), [(INTERRUPT, {130}), (QUIT, {1, 2})])
+def test_a_key_ends_all_of_a_build(  # noqa: PLR0913, PLR0917 - fixtures and parameters
+    keyboard: Shell,
+    jail: Callable[..., str],
+    tmp_path: Path,
+    marked: Marked,
+    terminal: str,
+    key: bytes,
+    statuses: set[int],
+) -> None:
+    """`make` and its children: what they would have written later is never written. At QUIT make exits."""
+    rules = "".join(
+        f"{name}:\n\tsleep {marked.seconds}; echo {name} > /srv/{name}\n" for name in ("one", "two")
+    )
+    (tmp_path / "Makefile").write_text(f"all: one two\n{rules}")
+    keyboard.run("ulimit -c 0")
+    keyboard.run(jail("make -j2 -f /srv/Makefile", terminal))
+    marked.wait_for("S", "S")
+    keyboard.type(key)
+    keyboard.wait_for_prompt()
+    marked.wait_for()
+    assert keyboard.status() in statuses
+    assert sorted(os.listdir(tmp_path)) == ["Makefile", "m.jsonl"]
+
+
+def test_a_second_interrupt_kills_and_says_so(
+    keyboard: Shell, jail: Callable[..., str], marked: Marked
+) -> None:
+    """What takes no notice of the first one is not waited for for ever."""
+    keyboard.run(jail(f"sh -c 'trap \"\" INT; (setsid sleep {marked.seconds} &); sleep {marked.seconds}'"))
+    marked.wait_for("S", "S")
+    keyboard.type(INTERRUPT)
+    keyboard.wait_for(r"\^C")
+    time.sleep(0.5)  # two keys, not one
+    assert marked.states() == ["S", "S"]
+    keyboard.type(INTERRUPT)
+    keyboard.wait_for("pkgjail: interrupted twice: killed the jail\r\n")
+    keyboard.wait_for_prompt()
+    marked.wait_for()
+    assert keyboard.status() == 130
+
+
+def test_one_key_that_comes_twice_is_one() -> None:
+    """A parent that got the key from the terminal too may relay it."""
+    sleeper = start_sleeper("trap 'sleep 0.5; exit 40' INT; sleep MARKER & wait")
+    for _ in range(2):
+        sleeper.process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    assert sleeper.process.wait(10) == 40
+    assert gone(sleeper)
+
+
+@either_terminal
+def test_a_job_is_suspended_and_goes_on(
+    keyboard: Shell, jail: Callable[..., str], marked: Marked, terminal: str
+) -> None:
+    """The shell has the terminal meanwhile, as it was; the job ends with its own status."""
+    keyboard.run(jail(f"sh -c 'sleep {marked.seconds}; exit 6'", terminal))
+    marked.wait_for("S")
+    for again in ("bg", "fg"):
+        keyboard.type(SUSPEND)
+        keyboard.wait_for_prompt()
+        marked.wait_for("T")
+        keyboard.run("jobs; stty -a | tr ' ' '\\n' | grep icanon")
+        keyboard.wait_for(r"Stopped.*\nicanon\r\n")
+        keyboard.wait_for_prompt()
+        if again == "bg" and not terminal:
+            keyboard.run("bg")
+            marked.wait_for("S")
+        keyboard.run("fg")
+        marked.wait_for("S")
+    subprocess.run(["pkill", "-f", f"^sleep {marked.seconds}"], check=True)
+    keyboard.wait_for_prompt()
+    assert keyboard.status() == 6
+
+
+def test_what_stops_itself_is_a_stopped_job(keyboard: Shell, jail: Callable[..., str]) -> None:
+    keyboard.run(jail("sh -c 'kill -STOP $$; exit 6'"))
+    keyboard.wait_for(r"Stopped")
+    keyboard.wait_for_prompt()
+    keyboard.run("fg")
+    keyboard.wait_for_prompt()
+    assert keyboard.status() == 6
+
+
+@either_terminal
+def test_the_size_of_the_window_is_heard_of(keyboard: Shell, jail: Callable[..., str], terminal: str) -> None:
+    """By the command and its children."""
+    keyboard.run(
+        jail("bash -c 'trap \"stty size; exit 3\" WINCH; echo up; while :; do sleep 0.1; done'", terminal)
+    )
+    keyboard.wait_for(r"\nup\r\n")
+    keyboard.resize(31, 900)
+    keyboard.wait_for(r"31 900")
+    keyboard.wait_for_prompt()
+    assert keyboard.status() == 3
+
+
+@either_terminal
+def test_nothing_is_left_when_the_window_is_closed(
+    keyboard: Shell, jail: Callable[..., str], marked: Marked, terminal: str
+) -> None:
+    keyboard.run(jail(f"sh -c 'sleep {marked.seconds}'", terminal))
+    marked.wait_for("S")
+    keyboard.hang_up()
+    marked.wait_for()
+
+
+def test_a_job_in_the_background_keeps_its_keys(
+    keyboard: Shell, jail: Callable[..., str], marked: Marked
+) -> None:
+    """With a terminal of its own it waits to be in the foreground, as an editor does."""
+    keyboard.run(jail(f"sh -c 'sleep {marked.seconds}; exit 6'", "--tty") + " &")
+    keyboard.wait_for_prompt()
+    keyboard.type(b"\n")
+    keyboard.run("wait -n; jobs")
+    keyboard.wait_for(r"Stopped")
+    keyboard.wait_for_prompt()
+    keyboard.run("fg")
+    marked.wait_for("S")
+    keyboard.type(INTERRUPT)
+    keyboard.wait_for_prompt()
+    assert keyboard.status() == 130
+
+
+@either_way
+def test_a_signal_reaches_the_whole_group(further_threads: int) -> None:
+    """Without a terminal too: a supervisor's TERM ends a build's children before the jail ends."""
+    script = (
+        "(trap 'echo child > /dev/stderr; exit' TERM; sleep MARKER & wait) & trap 'wait; exit 40' TERM; wait"
+    )
+    sleeper = start_sleeper(script, further_threads)
+    sleeper.process.terminate()
+    assert sleeper.process.wait(10) == 40
+    assert gone(sleeper)
+
+
+@either_way
+def test_a_supervisor_can_stop_and_continue(further_threads: int) -> None:
+    """Where nobody could continue the caller's group, it is not stopped, and nor is the command for long."""
+    sleeper = start_sleeper("exec sleep MARKER", further_threads)
+    marked = Marked()
+    marked.seconds = sleeper.marker
+    sleeper.process.send_signal(signal.SIGTSTP)
+    marked.wait_for("T")
+    assert os.waitpid(sleeper.process.pid, os.WUNTRACED)[1] == (signal.SIGTSTP << 8) | 0x7F
+    sleeper.process.send_signal(signal.SIGCONT)
+    marked.wait_for("S")
+    sleeper.process.terminate()
+    assert sleeper.process.wait(10) == 128 + signal.SIGTERM
+
+
+_IGNORES = "sed -n 's/^Sig\\(Ign\\|Blk\\):.//p' /proc/self/status; exec sleep MARKER"
+
+
+def test_what_the_caller_ignores_is_ignored_inside(capfd: pytest.CaptureFixture[str]) -> None:
+    """As nohup(1) and a script's `&` have it; and no second one kills."""
+    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    try:
+        sleeper = start_sleeper(_IGNORES)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in (*ignored, *ignored):
+        sleeper.process.send_signal(number)
+        time.sleep(0.3)
+    assert sleeper.alive()
+    sleeper.process.terminate()
+    assert sleeper.process.wait(10) == 128 + signal.SIGTERM
+    found = int(capfd.readouterr().out.split()[1], 16)
+    assert {number for number in signal.Signals if found >> (number - 1) & 1} == set(ignored)
+
+
+def test_what_the_caller_blocks_is_blocked_inside(
+    base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        run_in_jail(base_manifest, ["grep", "SigBlk", "/proc/self/status"], jail_options())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert int(capfd.readouterr().out.split()[1], 16) == 1 << (signal.SIGUSR1 - 1)
+
+
+def test_a_jail_of_another_thread_leaves_signals_to_the_main_one(base_manifest: Manifest) -> None:
+    """A library's caller: what it does with a signal is its own affair, and the jail runs on."""
+    heard: list[int] = []
+    before = {
+        n: signal.signal(n, lambda number, _: heard.append(number)) for n in (signal.SIGINT, signal.SIGTSTP)
+    }
+    status: list[int] = []
+    options = jail_options()
+    work = threading.Thread(
+        target=lambda: status.append(
+            run_in_jail(base_manifest, ["sh", "-c", "kill -STOP 0; sleep 1; exit 9"], options)
+        )
+    )
+    try:
+        work.start()
+        time.sleep(0.5)
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTSTP):
+            os.kill(os.getpid(), number)
+        subprocess.run(["pkill", "-CONT", "-f", "^sh -c kill -STOP 0"], check=False)
+        work.join(30)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert status == [9]
+    assert set(heard) == set(before)

@@ -1,0 +1,180 @@
+"""A command is a file of the jail: nothing of pkgjail's own process is executed, by whatever name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail.errors import CommandError
+from pkgjail.jail import run_in_jail
+from pkgjail.model import UserBind
+from pkgjail.sandbox.programs import _interpreter, refuse_links_of_proc
+from tests.test_sandbox import jail_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pkgjail.model import JailOptions, Manifest
+
+_SCRIPTS = {
+    "script": "#!/proc/self/exe -c\n",
+    "spaced": "#! \t/proc/self/exe\n",
+    "script-of-script": "#!/srv/script\n",
+    "by-root": "#!/proc/self/root/bin/sh\n",
+    "by-descriptor": "#!/dev/fd/0\n",
+    "good": "#!/srv/better\n",
+    "better": "#!/bin/sh\nexit 5\n",
+}
+_LINKS = {"link": "/proc/self/exe", "link-of-link": "link", "circle": "circle"}
+
+
+def _program(interpreter: bytes, *, bits: int, order: str) -> bytes:
+    """An ELF file of nothing but a header and the entry that names its interpreter."""
+    start = b"\x7fELF" + bytes([bits // 32, 1 if order == "<" else 2, 1]) + bytes(9)
+    length = len(interpreter) + 1
+    if bits == 64:
+        header = struct.pack(order + "HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+        entry = struct.pack(order + "IIQQQQQQ", 3, 4, 120, 0, 0, length, length, 1)
+    else:
+        header = struct.pack(order + "HHIIIIIHHHHHH", 2, 3, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        entry = struct.pack(order + "IIIIIIII", 3, 84, 0, 0, length, length, 4, 1)
+    return start + header + entry + interpreter + b"\0"
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> JailOptions:
+    """A jail with a directory of hostile programs at /srv."""
+    for name, text in _SCRIPTS.items():
+        (tmp_path / name).write_text(text)
+    for name, target in _LINKS.items():
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "program").write_bytes(_program(b"/proc/self/exe", bits=64, order="<"))
+    for name in (*_SCRIPTS, "program"):
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "passed").write_bytes(b"#!/bin/sh\nexit 6\n")
+    (tmp_path / "passed").chmod(0o755)
+    return jail_options(UserBind(source=os.fsencode(tmp_path), destination=b"/srv", writable=True))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/proc/self/exe",
+        "/proc/thread-self/exe",
+        "/proc/self/fd/0",
+        "/dev/fd/0",
+        "/dev/stdin",
+        "/proc/self/root/bin/true",
+        "/proc/self/cwd/bin/true",
+        "/proc/self/task/../exe",
+        "/proc/1/exe",
+        "/proc/1/root/bin/true",
+        "/proc/1/cwd/bin/true",
+        "/proc/1/fd/0",
+        "/srv/script",
+        "/srv/spaced",
+        "/srv/script-of-script",
+        "/srv/by-root",
+        "/srv/by-descriptor",
+        "/srv/link",
+        "/srv/link-of-link",
+        "/srv/circle",
+        "/srv/program",
+    ],
+)
+def test_a_name_that_leads_out_of_the_jail(
+    base_manifest: Manifest, options: JailOptions, command: str, *, terminal: bool
+) -> None:
+    """The host's Python, or what the caller has open: as command, by a link, as interpreter.
+
+    With a terminal it is a child of init that looks, which may not look into /proc/1 at all.
+    """
+    why = "name a file of the jail" + ("|/proc/1/.*Permission denied" if terminal else "")
+    with pytest.raises(CommandError, match=why) as caught:
+        run_in_jail(base_manifest, [command, "-c", "1"], options, terminal=terminal)
+    assert caught.value.exit_status == 126
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize(("path", "command"), [("/proc/self", "exe"), ("/gone:/proc/self/fd", "0")])
+def test_a_path_that_leads_out_of_the_jail(
+    base_manifest: Manifest, options: JailOptions, path: str, command: str, *, terminal: bool
+) -> None:
+    options = replace(options, environment={"PATH": path})
+    with pytest.raises(CommandError, match="name a file of the jail"):
+        run_in_jail(base_manifest, [command], options, terminal=terminal)
+
+
+@pytest.mark.parametrize(
+    "place", [b"/proc/self/cwd", b"/proc/self/root", b"/proc/1/root", b"/proc/self/fd/0"]
+)
+def test_a_working_directory_that_leads_out_of_the_jail(
+    base_manifest: Manifest, options: JailOptions, place: bytes
+) -> None:
+    with pytest.raises(CommandError, match="name a file of the jail"):
+        run_in_jail(base_manifest, ["true"], replace(options, cwd=place))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_in_the_jail_is_executed(
+    base_manifest: Manifest, options: JailOptions, *, terminal: bool
+) -> None:
+    """Scripts of scripts too, along the PATH past what is not there."""
+    assert run_in_jail(base_manifest, ["/srv/good"], options, terminal=terminal) == 5
+    options = replace(options, environment={"PATH": "/gone:/srv/none:/srv"})
+    assert run_in_jail(base_manifest, ["better"], options, terminal=terminal) == 5
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_interpreter_of_a_program(tmp_path: Path, bits: int, order: str) -> None:
+    """Of either class and order of bytes; of one that is cut short, none, and no complaint."""
+    whole = _program(b"/lib/ld.so", bits=bits, order=order)
+    path = tmp_path / "program"
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        found = _interpreter(os.fsencode(path))
+        assert found == b"/lib/ld.so" or length < len(whole)
+    path.write_bytes(b"\x7fELF\x09" + whole[5:])  # of no class that there is
+    assert _interpreter(os.fsencode(path)) == b""
+
+
+def test_the_interpreter_of_a_real_program() -> None:
+    """As readelf(1) has it."""
+    shown = subprocess.run(["readelf", "-l", "/bin/true"], capture_output=True, text=True, check=True).stdout
+    named = shown.partition("program interpreter: ")[2].partition("]")[0]
+    assert _interpreter(b"/bin/true") == named.encode()
+    assert _interpreter(b"/bin") == b""
+    refuse_links_of_proc("/bin/true")
+
+
+def test_what_can_only_be_executed_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that may not be read has no interpreter that could be seen; its name is looked at still."""
+    from pkgjail.sandbox import syscalls as sc
+
+    opened = sc.openat2
+
+    def refuse_reading(directory: int, path: bytes, flags: int, resolve: int) -> int:
+        if not flags & os.O_PATH:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return opened(directory, path, flags, resolve)
+
+    monkeypatch.setattr(sc, "openat2", refuse_reading)
+    (tmp_path / "program").touch()
+    refuse_links_of_proc(str(tmp_path / "program"))
+    with pytest.raises(OSError, match="symbolic links"):
+        refuse_links_of_proc("/proc/self/exe")
+
+
+def test_an_interpreter_that_is_not_there_is_for_the_kernel_to_tell(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "empty").write_text("#!\n")
+    for name in ("script", "empty"):
+        refuse_links_of_proc(str(tmp_path / name))
