@@ -29,6 +29,7 @@ _VARIABLE = frozenset(
 )
 # The kernel's clock for files moves 100 to 1,000 times a second (CONFIG_HZ); see time(7).
 TICKS_NS = 20_000_000
+_SECOND_NS = 1_000_000_000
 # Stands for the device in the row of a file system: (a path on it, this, the device, its identity, 0).
 _FILE_SYSTEM = -1
 # Makes the identity of a file system that has none: no other process has this number, and no file system.
@@ -74,19 +75,22 @@ def observe(directories: Iterable[bytes]) -> tuple[State, ...]:
     return (*rows, *_file_systems(rows))
 
 
-def observe_settled(directories: Iterable[bytes]) -> tuple[tuple[bytes, int, int, int, int], ...]:
+def observe_settled(directories: Iterable[bytes]) -> tuple[State, ...]:
     """The same, such that any change that comes after it shows: for a record that is kept.
 
     Two changes within one tick of the kernel's clock may leave the same times. Where a directory
-    changed in this moment, that tick is waited for, once (20 ms).
+    changed in this moment, that tick is waited for, once: 20 ms, or 1 s on a file system that keeps
+    whole seconds (ext2 and ext3, and ext4 with small inodes).
     """
     import time
 
     paths = tuple(directories)
     now = time.time_ns()
     observed = observe(paths)
-    if any(now - TICKS_NS <= ctime <= now + TICKS_NS for _, _, _, _, ctime in observed):
-        time.sleep(TICKS_NS / 1e9)
+    recent = [ctime for *_, ctime in observed if now - _SECOND_NS - TICKS_NS <= ctime <= now + TICKS_NS]
+    tick = max((TICKS_NS if ctime % _SECOND_NS else _SECOND_NS + TICKS_NS for ctime in recent), default=0)
+    if any(ctime + tick >= now for ctime in recent):
+        time.sleep(tick / 1e9)
         observed = observe(paths)
     return observed
 
@@ -125,19 +129,15 @@ def is_lasting(observed: Iterable[State]) -> bool:
     return all(row[1] != _FILE_SYSTEM or row[3] < _THIS_PROCESS for row in observed)
 
 
-def unknown(observed: Iterable[State], *, lasting: bool = False) -> set[bytes]:
-    """The paths of whose file systems these states say nothing now: not even that content is the same.
-
-    With `lasting` only those whose file system has an identity, so that a record made now would tell.
-    """
+def unknown(observed: Iterable[State]) -> set[bytes]:
+    """The paths of whose file systems these states say nothing now: not even that content is the same."""
     rows = tuple(observed)
     gone = _unknown_devices([row for row in rows if row[1] == _FILE_SYSTEM], rows)
-    paths = {
+    return {
         path
         for path, device, *_ in rows
         if device != _FILE_SYSTEM and (device in gone or _device(path) != device)
     }
-    return {path for path in paths if identity(path) is not None} if lasting else paths
 
 
 def _state(path: bytes) -> State:

@@ -111,6 +111,11 @@ def mount(path: bytes) -> int | None:
     return _asked(path, _mount)
 
 
+def sets_times(descriptor: int) -> bool:
+    """Whether the file system of an open file sets its times itself, whatever is mounted there now."""
+    return _kind(descriptor)[0] in _BY_FSID
+
+
 def _asked(path: bytes, question: Callable[[int], int | None]) -> int | None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -123,13 +128,18 @@ def _asked(path: bytes, question: Callable[[int], int | None]) -> int | None:
 
 
 def _identity(descriptor: int) -> int | None:
+    kind, number = _kind(descriptor)
+    if kind in _BY_FSID:
+        return number
+    return _mount(descriptor) if kind in _BY_MOUNT else None
+
+
+def _kind(descriptor: int) -> tuple[int, int]:
+    """The kind of an open file's file system, and its number; zeros where the kernel tells none."""
     found = _Statfs()
     if _fstatfs(descriptor, ctypes.byref(found)):
-        return None
-    kind = found.type & 0xFFFFFFFF
-    if kind in _BY_FSID:
-        return int(found.fsid[0]) << 32 | int(found.fsid[1])
-    return _mount(descriptor) if kind in _BY_MOUNT else None
+        return 0, 0
+    return found.type & 0xFFFFFFFF, int(found.fsid[0]) << 32 | int(found.fsid[1])
 
 
 def _mount(descriptor: int) -> int | None:

@@ -24,6 +24,7 @@ import fcntl
 import hashlib
 import marshal
 import os
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.dirstate import changed, observe, observe_settled
@@ -166,8 +167,15 @@ def _directories(recipe: Recipe) -> list[bytes]:
 def _base(recipe: Recipe) -> str:
     """Changes with all that a layer is made from, but for the host's own state."""
     rows = [(e.path, e.kind, e.mode, e.size, e.target, e.origin) for e in recipe.entries]
+    facts = (_FORMAT, _code_of(recipe.make), os.getegid(), recipe.root, rows)
     # Version 2: later ones tell objects that are shared, and so differ for equal content.
-    return hashlib.sha256(marshal.dumps((_FORMAT, recipe.root, rows), 2)).hexdigest()[:40]
+    return hashlib.sha256(marshal.dumps(facts, 2)).hexdigest()[:40]
+
+
+def _code_of(make: Callable[..., None]) -> bytes:
+    """The module that makes a layer: another version of pkgjail may make another one of the same."""
+    with open(sys.modules[make.__module__].__file__ or "", "rb") as file:
+        return file.read()
 
 
 def _name(base: str, observed: tuple[State, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,3 +91,25 @@ def test_what_lies_on_another_device_now_is_unknown(tmp_path: Path) -> None:
     assert unknown((state, there, marked)) == set()
     moved = (there[0], there[1] + 1, *there[2:])
     assert unknown((state, moved, marked)) == {other}
+
+
+@pytest.mark.parametrize(
+    ("ctime", "waited"),
+    [
+        pytest.param(1_000_290_000_001, 0.02, id="in this tick"),
+        pytest.param(999_900_000_001, 0, id="before it"),
+        pytest.param(1_000_000_000_000, 1.02, id="in this second, on a file system that keeps no less"),
+        pytest.param(998_000_000_000, 0, id="before it, there"),
+    ],
+)
+def test_how_long_a_state_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ctime: int, waited: float
+) -> None:
+    """Protects records of ext3, and of ext4 with small inodes: changes in one second leave one time."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_300_000_000)
+    real = dirstate._state
+    monkeypatch.setattr(dirstate, "_state", lambda path: (*real(path)[:4], ctime))
+    observe_settled([bytes(tmp_path)])
+    assert sum(slept) == waited

@@ -309,3 +309,18 @@ def test_64_jails_at_once_on_a_cold_cache(
     assert _children(64, lambda: run_in_jail(base_manifest, words, options) == 0) == 64
     layers = [name.split("-")[0] for name in kept(tmp_path / "run" / "pkgjail")]
     assert layers == {"tree": ["tree", "tree"], "mask": ["mask"]}[plan]  # /etc, and /usr
+
+
+@pytest.mark.parametrize("other", ["code", "group"])
+def test_what_another_version_or_group_would_make_otherwise_is_another_layer(
+    recipe: layers.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """Protects from a layer that this pkgjail would not make, though nobody raised a number for it."""
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    first = layers.ensure(recipe, tmp_path / "cache").path
+    assert layers.ensure(recipe, tmp_path / "cache").path == first
+    if other == "code":
+        monkeypatch.setattr(layers, "_code_of", lambda _make: b"another")
+    else:
+        monkeypatch.setattr(os, "getegid", lambda: 4711)
+    assert layers.ensure(recipe, tmp_path / "cache").path != first

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pkgjail.environments.record import JOURNAL, MANIFEST, SCRATCH, TREE
+from pkgjail.filesystems import sets_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,8 @@ def tampered(place: Place, made: tuple[Made, ...]) -> list[tuple[bytes, str]]:
     """The same for what a jail is made from, the manifest and the tree; quicker.
 
     A directory whose change time is as recorded has the names that it had: nobody can set that time
-    (inode(7)). What else lies in the environment's own directory does not matter.
+    (inode(7)), unless its file system lets them (`pkgjail.filesystems`). What else lies in the
+    environment's own directory does not matter.
     """
     held = by_directory(made)
     found = list(_differences(place, held, None))
@@ -63,6 +65,7 @@ def _differences(
 ) -> Iterator[tuple[bytes, str]]:
     """Hold each directory against what it should hold; `own` None takes its change time's word."""
     recorded = {one.path: one for names in held.values() for one in names.values()}
+    timed = sets_times(place.directory)  # no other is mounted in it: that would be told
     unreachable: set[bytes] = set()
     for path in sorted(held):
         if path and path.rpartition(b"/")[0] in unreachable:
@@ -78,7 +81,7 @@ def _differences(
                 yield path, _why_not_opened(error)
             continue
         try:
-            yield from _in_directory(descriptor, path, held[path], recorded.get(path), own)
+            yield from _in_directory(descriptor, path, held[path], recorded.get(path), own, timed=timed)
         finally:
             os.close(descriptor)
 
@@ -89,25 +92,32 @@ def _why_not_opened(error: OSError) -> str:
     return f"cannot be looked at: {error.strerror}"
 
 
-def _in_directory(
-    descriptor: int, path: bytes, names: dict[bytes, Made], itself: Made | None, own: set[bytes] | None
+def _in_directory(  # noqa: PLR0913 - one directory, and how it is looked at
+    descriptor: int,
+    path: bytes,
+    names: dict[bytes, Made],
+    itself: Made | None,
+    own: set[bytes] | None,
+    *,
+    timed: bool,
 ) -> Iterator[tuple[bytes, str]]:
     prefix = path + b"/" if path else b""
     for name, one in names.items():
-        if (change := difference(descriptor, name, one)) is not None:
+        if (change := difference(descriptor, name, one, timed=timed)) is not None:
             yield prefix + name, change
-    if own is None and (itself is None or os.fstat(descriptor).st_ctime_ns == itself.ctime):
+    if own is None and (itself is None or (timed and os.fstat(descriptor).st_ctime_ns == itself.ctime)):
         return
     known = names.keys() | (own or set() if itself is None else set())
     for name in sorted(set(map(os.fsencode, os.listdir(descriptor))) - known):
         yield prefix + name, "was not made by pkgjail"
 
 
-def difference(directory: int, name: bytes, made: Made) -> str | None:
+def difference(directory: int, name: bytes, made: Made, *, timed: bool) -> str | None:
     """What stands at `name` in place of what was made, for a message; None where it is that.
 
     A regular file is known by inode, size and times. Where its change time alone differs (its mode
-    was changed, a link to it was made), its content decides.
+    was changed, a link to it was made), or its file system does not set that itself (`timed`), its
+    content decides.
     """
     try:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -122,14 +132,16 @@ def difference(directory: int, name: bytes, made: Made) -> str | None:
         same = os.fsencode(os.readlink(name, dir_fd=directory)) == made.target
         return None if same else "is a link to somewhere else"
     if kind == "regular":
-        return _difference_of_file(directory, name, made, found)
+        return _difference_of_file(directory, name, made, found, timed=timed)
     return None
 
 
-def _difference_of_file(directory: int, name: bytes, made: Made, found: os.stat_result) -> str | None:
+def _difference_of_file(
+    directory: int, name: bytes, made: Made, found: os.stat_result, *, timed: bool
+) -> str | None:
     if found.st_size != made.size:
         return f"has {found.st_size} bytes, not {made.size}"
-    if found.st_mtime_ns == made.mtime and found.st_ctime_ns == made.ctime:
+    if timed and found.st_mtime_ns == made.mtime and found.st_ctime_ns == made.ctime:
         return None
     try:
         descriptor = os.open(name, _FILE, dir_fd=directory)

@@ -17,6 +17,7 @@ from pkgjail.environments import looking
 from pkgjail.environments.directory import lock, opened, state_of
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, SCRATCH
 from pkgjail.errors import PkgjailError, SurpriseError
+from pkgjail.filesystems import sets_times
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ _SO_FAR = "it changed while it was being removed, and {} names are deleted"
 
 def _delete(place: Place, directory: int, name: bytes, made: Made, deleted: int) -> bool:
     """Delete one name that is as recorded; returns whether it was there."""
-    change = looking.difference(directory, name, made)
+    change = looking.difference(directory, name, made, timed=sets_times(directory))
     if change == looking.GONE:
         return False
     if change is None:

@@ -13,11 +13,13 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pkgjail import __version__
 from pkgjail.dirstate import TICKS_NS, changed, observe
 from pkgjail.environments.directory import read_head
 from pkgjail.errors import PkgjailError
 from pkgjail.spack.hook import extension_paths
 from pkgjail.spack.instance import Instance, binds_of, make_directories, parse_instance
+from pkgjail.spack.kept import passed
 from pkgjail.spack.outside import find_outside
 from pkgjail.spack.state import load_cache, save_cache
 from pkgjail.spack.words import extension_option, split_words
@@ -118,14 +120,14 @@ def _with_tools(values: dict[str, Any]) -> dict[str, Any]:
 
 def _key(state: State, python: str, telling: Sequence[str], variables: Mapping[str, str]) -> str:
     """What Spack's answer depends on, besides files."""
-    counting = {
-        name: value
-        for name, value in variables.items()
-        if name.startswith("SPACK_") or name in ("HOME", "TMPDIR", "USER", "SSL_CERT_FILE")
-    }
+    counting = {**passed(variables), "USER": variables.get("USER", "")}
     # Options may have relative paths.
     where = os.getcwd() if telling else ""
+    host = os.uname()  # whose user may have the same home elsewhere
     facts = [
+        __version__,
+        host.nodename,
+        host.machine,
         state.environment,
         state.made,
         python,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail.environments import remove
+from pkgjail.environments import looking, remove
+from pkgjail.environments.directory import opened, whole_record
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
 from pkgjail.errors import InputError, SurpriseError
@@ -253,3 +254,18 @@ def test_a_change_during_the_removal_stops_it(env: bytes, name: str, monkeypatch
     kept = {line.partition(" ")[0].rpartition("/")[2] for line in around(env)}
     assert kept >= {"beside", "letter"}
     assert kept & {"late", "mine", "a", "env2"}
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_times_count_only_where_the_file_system_sets_them(
+    env: bytes, monkeypatch: pytest.MonkeyPatch, *, timed: bool
+) -> None:
+    """Protects an environment on FUSE, or in an image, where other content may have the same times."""
+    monkeypatch.setattr(looking, "sets_times", lambda _descriptor: timed)
+    with opened(env, "enter") as place:
+        made = whole_record(place).made
+        assert looking.tampered(place, made) == []
+        other = next(one for one in made if one.kind == "regular" and one.path.startswith(b"root/"))
+        made = tuple(one._replace(sha256="0" * 64) if one is other else one for one in made)
+        expected = [] if timed else [(other.path, "has other content")]
+        assert looking.tampered(place, made) == expected

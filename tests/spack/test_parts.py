@@ -268,3 +268,25 @@ def test_the_wrapper_knows_spacks_script(tmp_path: Path) -> None:
         "-c pass": None,
     }
     assert {line: wrapper.spack_root(line.split()) for line in words} == words
+
+
+@pytest.mark.parametrize(
+    "name", ["SPACK_ROOT", "HOME", "TMPDIR", "USER", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "https_proxy"]
+)
+def test_what_spack_told_is_kept_by_every_variable_that_it_sees(tmp_path: Path, name: str) -> None:
+    """Protects from an answer that was given with another variable: configuration may have it in paths."""
+    one = state.State(str(tmp_path), "python", 1, removing=False, place=str(tmp_path))
+    keys = {knowing._key(one, "python", [], {name: value, "OTHER": "x"}) for value in ("a", "b")}
+    assert len(keys) == 2
+
+
+def test_what_spack_told_on_another_machine_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects users of a home that several machines share: configuration may depend on the machine."""
+    one = state.State(str(tmp_path), "python", 1, removing=False, place=str(tmp_path))
+    here = knowing._key(one, "python", [], {})
+    assert knowing._key(one, "python", [], {}) == here
+    other = os.uname_result(("Linux", "elsewhere", "6", "1", "riscv64"))
+    monkeypatch.setattr(os, "uname", lambda: other)
+    assert knowing._key(one, "python", [], {}) != here
