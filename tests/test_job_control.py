@@ -164,6 +164,34 @@ def test_what_stops_itself_is_a_stopped_job(keyboard: Shell, jail: Callable[...,
     assert keyboard.status() == 6
 
 
+def test_a_shell_inside_has_jobs_of_its_own(
+    keyboard: Shell, jail: Callable[..., str], marked: Marked
+) -> None:
+    """Its keys are its own; when it suspends itself, the shell outside has the terminal until `fg`."""
+    keyboard.run(jail("x").replace("pkgjail run", "pkgjail shell").removesuffix(" -- x"))
+    keyboard.wait_for(r"[#$] $")
+    keyboard.run(f"sleep {marked.seconds}")
+    marked.wait_for("S")
+    keyboard.type(SUSPEND)
+    keyboard.wait_for(r"Stopped.*[#$] $")
+    marked.wait_for("T")
+    keyboard.run("suspend")
+    keyboard.wait_for_prompt()
+    keyboard.run("uname -n; jobs")
+    keyboard.wait_for(r"Stopped.*pkgjail shell")
+    keyboard.wait_for_prompt()
+    keyboard.run("fg")
+    keyboard.run("jobs")
+    keyboard.wait_for(f"Stopped *sleep {marked.seconds}")
+    keyboard.run("fg")
+    marked.wait_for("S")
+    keyboard.type(INTERRUPT)
+    marked.wait_for()
+    keyboard.run("exit 4")
+    keyboard.wait_for_prompt()
+    assert keyboard.status() == 4
+
+
 @either_terminal
 def test_the_size_of_the_window_is_heard_of(keyboard: Shell, jail: Callable[..., str], terminal: str) -> None:
     """By the command and its children."""

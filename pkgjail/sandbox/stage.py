@@ -157,8 +157,8 @@ class _Job:
 
     def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
         self.report = mmap.mmap(-1, _REPORT_SIZE)
-        self.go, self._go_write = os.pipe()
-        self.stops, self.stops_write = os.pipe()
+        self.go, self._go_write = _pipe()
+        self.stops, self.stops_write = _pipe()
         self._ours: socket.socket | None = None
         if self.terminal:
             import socket
@@ -239,6 +239,20 @@ class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
         return kind in (BrokenPipeError, BlockingIOError)
 
 
+def _pipe() -> tuple[int, int]:
+    """As os.pipe(), but never one of the descriptors that the command gets, were they closed."""
+    reading, writing = os.pipe()
+    if reading >= _FIRST_OTHER and writing >= _FIRST_OTHER:
+        return reading, writing
+    import fcntl
+
+    ends = (reading, writing)
+    lifted = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_OTHER) for end in ends]
+    for end in ends:
+        os.close(end)
+    return lifted[0], lifted[1]
+
+
 def _refuse_directories() -> None:
     """The command inherits descriptors 0 to 2; from a directory it could walk '..' out of the jail."""
     for number in range(3):
@@ -312,7 +326,7 @@ def _keeper(job: _Job) -> int:
     _map_ids(user, group)
     if job.limits is not None:
         _come_under(job.limits)
-    alive_read, alive_write = os.pipe()
+    alive_read, alive_write = _pipe()
     init = os.fork()
     if init == 0:
         os.close(alive_write)

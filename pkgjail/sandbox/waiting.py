@@ -31,6 +31,7 @@ _TO_GROUP = frozenset(
     }
 )
 RELAYED = _TO_GROUP | {signal.SIGUSR1, signal.SIGUSR2}
+_STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 # Seconds in which a second SIGINT is the same key: a parent that got it from the terminal may send it too.
 _SAME_KEY = 0.2
 
@@ -63,7 +64,7 @@ class Relay:
         Returns at once where nobody could continue it: in an orphaned process group the kernel drops
         what a terminal sends. Does nothing in another than the main thread.
         """
-        if not self.active:
+        if not self.active or number not in _STOPS:
             return
         ours = signal.getsignal(number) == self.handle
         if ours:
