@@ -141,7 +141,7 @@ def _run(job: _Job, meanwhile: Callable[[], None] | None) -> int:
 
 
 class _Job:
-    """What the forked processes work from, and how they hear of each other.
+    """What the forked processes work from, and the ways between them.
 
     `report` is memory that all of them share: no descriptor that the command could see at init. Init
     reads a byte from `go` before it starts the command; its other end is open as long as the caller lives.
@@ -230,7 +230,7 @@ class _Job:
 
 
 class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
-    """Nobody reads the pipe any more: then its reader has failed, which is told elsewhere. Or it is full."""
+    """Nobody reads the pipe any more, since its reader failed, which raises its own error; or it is full."""
 
     def __enter__(self) -> None:
         return None
@@ -442,7 +442,7 @@ def _change_directory(path: bytes) -> None:
 
 
 def _along_path(job: _Job, start: Callable[[str], int]) -> int:
-    """What `start` gives at the first place where it works, along the PATH of the environment inside.
+    """Return what `start` gives at the first place where it works, along the PATH of the environment inside.
 
     Raises:
         OSError: with the name that could not be executed.

@@ -135,8 +135,8 @@ def forget_handlers() -> None:
 def wait(child: int, *, reap_all: bool = False, stopped: Callable[[int], None] | None = None) -> int:
     """Wait for `child` to end; returns its exit status, or 128 + n when signal n ended it.
 
-    With `reap_all` every child that ends meanwhile is reaped, as PID 1 must. `stopped` is told by which
-    signal the child was stopped, each time.
+    With `reap_all` every child that ends meanwhile is reaped, as PID 1 must. `stopped` gets
+    the number of the signal by which the child was stopped, each time.
     """
     flags = 0 if stopped is None else os.WUNTRACED
     while True:
