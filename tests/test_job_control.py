@@ -41,7 +41,7 @@ def keyboard() -> Iterator[Shell]:
 
 @pytest.fixture
 def jail(spack_manifest: Manifest, tmp_path: Path) -> Callable[..., str]:
-    """What to type to run a command in a jail, in which the directory `tmp_path` is writable."""
+    """The words to type for a command in a jail, in which the directory `tmp_path` is writable."""
     write_manifest(spack_manifest, tmp_path / "m.jsonl")
 
     def words(command: str, terminal: str = "") -> str:
@@ -107,7 +107,7 @@ def test_a_key_ends_all_of_a_build(  # noqa: PLR0913, PLR0917 - fixtures and par
 def test_a_second_interrupt_kills_and_says_so(
     keyboard: Shell, jail: Callable[..., str], marked: Marked
 ) -> None:
-    """What takes no notice of the first one is not waited for for ever."""
+    """A command that takes no notice of the first one ends at the second."""
     keyboard.run(jail(f"sh -c 'trap \"\" INT; (setsid sleep {marked.seconds} &); sleep {marked.seconds}'"))
     marked.wait_for("S", "S")
     keyboard.type(INTERRUPT)
@@ -164,6 +164,34 @@ def test_what_stops_itself_is_a_stopped_job(keyboard: Shell, jail: Callable[...,
     assert keyboard.status() == 6
 
 
+def test_a_shell_inside_has_jobs_of_its_own(
+    keyboard: Shell, jail: Callable[..., str], marked: Marked
+) -> None:
+    """Its keys are its own; when it suspends itself, the shell outside has the terminal until `fg`."""
+    keyboard.run(jail("x").replace("pkgjail run", "pkgjail shell").removesuffix(" -- x"))
+    keyboard.wait_for(r"[#$] $")
+    keyboard.run(f"sleep {marked.seconds}")
+    marked.wait_for("S")
+    keyboard.type(SUSPEND)
+    keyboard.wait_for(r"Stopped.*[#$] $")
+    marked.wait_for("T")
+    keyboard.run("suspend")
+    keyboard.wait_for_prompt()
+    keyboard.run("uname -n; jobs")
+    keyboard.wait_for(r"Stopped.*pkgjail shell")
+    keyboard.wait_for_prompt()
+    keyboard.run("fg")
+    keyboard.run("jobs")
+    keyboard.wait_for(f"Stopped *sleep {marked.seconds}")
+    keyboard.run("fg")
+    marked.wait_for("S")
+    keyboard.type(INTERRUPT)
+    marked.wait_for()
+    keyboard.run("exit 4")
+    keyboard.wait_for_prompt()
+    assert keyboard.status() == 4
+
+
 @either_terminal
 def test_the_size_of_the_window_is_heard_of(keyboard: Shell, jail: Callable[..., str], terminal: str) -> None:
     """By the command and its children."""
@@ -185,6 +213,7 @@ def test_nothing_is_left_when_the_window_is_closed(
     marked.wait_for("S")
     keyboard.hang_up()
     marked.wait_for()
+    assert marked.states() == []
 
 
 def test_a_job_in_the_background_keeps_its_keys(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -108,6 +109,37 @@ def test_inherited_descriptors_are_closed(
     # The shell itself may hold one more for the pattern. Root sees which numbers init has, and nothing else.
     shown = set(capfd.readouterr().out.split())
     assert shown <= {f"/proc/self/fd/{n}" for n in (0, 1, 2, 3)}
+
+
+_CLOSED = """
+import os, sys, threading
+from pkgjail.api import resolve
+from pkgjail.jail import prepare
+from pkgjail.model import JailOptions, UserBind
+from pkgjail.sandbox.stage import run
+from pkgjail.sandbox.steps import assemble
+out = os.fsencode(sys.argv[1])
+binds = (UserBind(source=out, destination=b"/srv", writable=True),)
+program = assemble(prepare(resolve(["base"], hashed=False), JailOptions(binds=binds)))
+for _ in range(int(sys.argv[2])):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+for number in range(3):
+    os.close(number)
+script = "ls -l /proc/self/fd | sed -n 's/.*-> //p' > /srv/shown; exit 5"
+os._exit(run(program, (("sh", "-c", script), b"/", (("PATH", "/usr/bin:/bin"),), False)))
+"""
+
+
+@either_way
+def test_nothing_of_pkgjails_stands_where_the_caller_has_nothing(
+    tmp_path: Path, further_threads: int
+) -> None:
+    """A caller with its standard descriptors closed: no pipe of the stage's is passed in their place."""
+    done = subprocess.run([sys.executable, "-c", _CLOSED, tmp_path, str(further_threads)], check=False)
+    assert done.returncode == 5
+    shown = (tmp_path / "shown").read_text().split()
+    # The pipe of the script's own to sed, and the directory that ls reads.
+    assert sorted(re.sub(r"\d+", "N", name) for name in shown) == ["/proc/N/fd", "pipe:[N]"]
 
 
 def test_the_environment_is_what_the_options_name(

@@ -141,7 +141,7 @@ def _run(job: _Job, meanwhile: Callable[[], None] | None) -> int:
 
 
 class _Job:
-    """What the forked processes work from, and how they hear of each other.
+    """What the forked processes work from, and the ways between them.
 
     `report` is memory that all of them share: no descriptor that the command could see at init. Init
     reads a byte from `go` before it starts the command; its other end is open as long as the caller lives.
@@ -157,8 +157,8 @@ class _Job:
 
     def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
         self.report = mmap.mmap(-1, _REPORT_SIZE)
-        self.go, self._go_write = os.pipe()
-        self.stops, self.stops_write = os.pipe()
+        self.go, self._go_write = _pipe()
+        self.stops, self.stops_write = _pipe()
         self._ours: socket.socket | None = None
         if self.terminal:
             import socket
@@ -230,13 +230,27 @@ class _Job:
 
 
 class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
-    """Nobody reads the pipe any more: then its reader has failed, which is told elsewhere. Or it is full."""
+    """Nobody reads the pipe any more, since its reader failed, which raises its own error; or it is full."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, *_: object) -> bool:
         return kind in (BrokenPipeError, BlockingIOError)
+
+
+def _pipe() -> tuple[int, int]:
+    """As os.pipe(), but never one of the descriptors that the command gets, were they closed."""
+    reading, writing = os.pipe()
+    if reading >= _FIRST_OTHER and writing >= _FIRST_OTHER:
+        return reading, writing
+    import fcntl
+
+    ends = (reading, writing)
+    lifted = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_OTHER) for end in ends]
+    for end in ends:
+        os.close(end)
+    return lifted[0], lifted[1]
 
 
 def _refuse_directories() -> None:
@@ -312,7 +326,7 @@ def _keeper(job: _Job) -> int:
     _map_ids(user, group)
     if job.limits is not None:
         _come_under(job.limits)
-    alive_read, alive_write = os.pipe()
+    alive_read, alive_write = _pipe()
     init = os.fork()
     if init == 0:
         os.close(alive_write)
@@ -428,7 +442,7 @@ def _change_directory(path: bytes) -> None:
 
 
 def _along_path(job: _Job, start: Callable[[str], int]) -> int:
-    """What `start` gives at the first place where it works, along the PATH of the environment inside.
+    """Return what `start` gives at the first place where it works, along the PATH of the environment inside.
 
     Raises:
         OSError: with the name that could not be executed.

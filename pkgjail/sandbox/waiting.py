@@ -31,6 +31,7 @@ _TO_GROUP = frozenset(
     }
 )
 RELAYED = _TO_GROUP | {signal.SIGUSR1, signal.SIGUSR2}
+_STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 # Seconds in which a second SIGINT is the same key: a parent that got it from the terminal may send it too.
 _SAME_KEY = 0.2
 
@@ -63,7 +64,7 @@ class Relay:
         Returns at once where nobody could continue it: in an orphaned process group the kernel drops
         what a terminal sends. Does nothing in another than the main thread.
         """
-        if not self.active:
+        if not self.active or number not in _STOPS:
             return
         ours = signal.getsignal(number) == self.handle
         if ours:
@@ -134,8 +135,8 @@ def forget_handlers() -> None:
 def wait(child: int, *, reap_all: bool = False, stopped: Callable[[int], None] | None = None) -> int:
     """Wait for `child` to end; returns its exit status, or 128 + n when signal n ended it.
 
-    With `reap_all` every child that ends meanwhile is reaped, as PID 1 must. `stopped` is told by which
-    signal the child was stopped, each time.
+    With `reap_all` every child that ends meanwhile is reaped, as PID 1 must. `stopped` gets
+    the number of the signal by which the child was stopped, each time.
     """
     flags = 0 if stopped is None else os.WUNTRACED
     while True:

@@ -268,6 +268,8 @@ _reads("keys", "the host's keys")
 _reads("key-users", "who has keys")
 _reads("timer_list", "the host's timers and programs")
 _reads("sched_debug", "the host's processes")
+for _name in ("kpagecgroup", "kpagecount", "kpageflags", "pagetypeinfo", "slabinfo", "vmallocinfo"):
+    _reads(_name, "how the host's memory is used")
 
 
 @attempt("release_agent", "open any release_agent of a control group for writing", "a program run as root")
