@@ -241,6 +241,13 @@ def test_bad_usage_as_json(words: list[str], told: str, capsys: pytest.CaptureFi
     assert told in found["message"]
 
 
+def test_a_manifest_from_a_closed_standard_input() -> None:
+    """Is an error that names it, and no traceback."""
+    ran = _run(f"{sys.executable} -m pkgjail verify - <&-")
+    told = "pkgjail: cannot read standard input: it is closed; name a file\n"
+    assert (ran.returncode, ran.stderr) == (1, told)
+
+
 def test_json_behind_the_command_is_the_command_s(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["run", "--frob", "m", "--", "x", "--json"])
