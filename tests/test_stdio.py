@@ -96,7 +96,7 @@ STATES = {
 
 @pytest.fixture(scope="module")
 def places(base_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the letters of `WORK` stand for: a manifest of few files, others of it, and an environment."""
+    """The files that the letters of `WORK` stand for: manifests of this host, and an environment."""
     place = tmp_path_factory.mktemp("stdio")
     made = {name: str(place / name) for name in ("M", "OLD", "HOLED", "DRIFTED", "E", "D", "F")}
     files = base_manifest.files
