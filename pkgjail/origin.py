@@ -1,4 +1,4 @@
-"""Why names of a manifest are not on a host: the likely cause, before each of them is told of."""
+"""The likely cause why names of a manifest are missing on a host, for messages to begin with."""
 
 from __future__ import annotations
 

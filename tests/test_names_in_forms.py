@@ -135,7 +135,7 @@ def test_sha256sums(manifest: Manifest) -> None:
 
 
 def test_fstab_by_mount_and_by_the_c_library(tmp_path: Path) -> None:
-    """What libmount reads (mount, findmnt) and what getmntent(3) reads, as systemd does, is the same."""
+    """Both libmount (mount, findmnt) and getmntent(3), which systemd uses, read the same names."""
     names = [raw_path(text) for text in HOSTILE if "/" not in text and "\ud800" not in text]
     names += [b"\xff\xfe", b"#x", b"\t", bytes(range(1, 47)) + bytes(range(48, 256))]
     manifest = _files([b"/" + name for name in names])
@@ -189,7 +189,7 @@ def _files(paths: list[bytes]) -> Manifest:
 
 
 def test_a_word_of_the_shell() -> None:
-    """What is printed to be copied is one word of bash's, the same bytes."""
+    """A name that is printed to be copied is one word to bash, the same bytes."""
     names = [raw_path(text) for text in HOSTILE if "\ud800" not in text]
     names += [bytes([byte]) for byte in range(1, 256)] + [b"-n", b"*", b"a'b", b"~", b"\x1b'1"]
     words = " ".join(map(shell_word, names))
@@ -217,7 +217,7 @@ def test_words_of_the_shell(names: list[bytes]) -> None:
 
 @pytest.mark.parametrize("form", ["bwrap", "sha256sums"])
 def test_a_terminal_gets_no_control_characters(form: str, tmp_path: Path) -> None:
-    """What is for a program and would act on a terminal is refused there, and goes through a pipe."""
+    """Output for a program that would act on a terminal is refused there, and goes through a pipe."""
     manifest = manifest_of("a 1\n/x\x1b]0;x\x07 1 #aa of a")
     write_manifest(manifest, tmp_path / "m.jsonl")
     name = str(tmp_path / "m.jsonl")

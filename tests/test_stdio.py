@@ -96,7 +96,7 @@ STATES = {
 
 @pytest.fixture(scope="module")
 def places(base_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the letters of `WORK` stand for: a manifest of few files, others of it, and an environment."""
+    """The files that the letters of `WORK` stand for: manifests of this host, and an environment."""
     place = tmp_path_factory.mktemp("stdio")
     made = {name: str(place / name) for name in ("M", "OLD", "HOLED", "DRIFTED", "E", "D", "F")}
     files = base_manifest.files
@@ -239,6 +239,13 @@ def test_bad_usage_as_json(words: list[str], told: str, capsys: pytest.CaptureFi
     found = json.loads(captured.err)
     assert (captured.out, found["error"], found["exit_status"]) == ("", "UsageError", ended.value.code)
     assert told in found["message"]
+
+
+def test_a_manifest_from_a_closed_standard_input() -> None:
+    """Is an error that names it, and no traceback."""
+    ran = _run(f"{sys.executable} -m pkgjail verify - <&-")
+    told = "pkgjail: cannot read standard input: it is closed; name a file\n"
+    assert (ran.returncode, ran.stderr) == (1, told)
 
 
 def test_json_behind_the_command_is_the_command_s(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def _is_tame(data: bytes) -> bool:
 
 
 def explain_loss(error: OSError) -> str:
-    """Why standard output could not be written."""
+    """Why a standard stream could not be read or written."""
     return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.commands.console import ConsoleReporter
 from pkgjail.commands.results import as_json
+from pkgjail.commands.telling import explain_loss
+from pkgjail.errors import PkgjailError
 from pkgjail.wording import counted
 
 if TYPE_CHECKING:
@@ -102,7 +104,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _read(name: str) -> Manifest:
     from pkgjail.manifest import parse_stream, read_manifest
 
-    return parse_stream(sys.stdin.fileno(), "standard input") if name == "-" else read_manifest(name)
+    if name != "-":
+        return read_manifest(name)
+    try:
+        return parse_stream(sys.stdin.fileno(), "standard input")
+    except OSError as error:
+        raise PkgjailError(f"cannot read standard input: {explain_loss(error)}; name a file") from None
 
 
 def _facts(found: Verification) -> dict[str, Any]:
