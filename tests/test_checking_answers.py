@@ -12,13 +12,14 @@ from pkgjail.checking.modules import perl_wants, python_wants
 from pkgjail.checking.running import Inside, Ran, UnansweredError, answered
 from pkgjail.checking.scripts import script_wants
 from pkgjail.checking.wants import Want
+from pkgjail.errors import JailError
 from pkgjail.model import FileEntry, Manifest
 from pkgjail.names import Names
 from tests.manifest_cases import sample
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _MIB = 1 << 20
 
@@ -61,12 +62,54 @@ def test_a_program_that_does_not_end_is_ended(
     inside = Inside(base_manifest, b"/")
     with pytest.raises(UnansweredError, match="writes more than 1024 KiB"):
         inside.run(["sh", "-c", "while :; do echo y; done"])
+    with pytest.raises(UnansweredError, match="writes more than 1024 KiB"):
+        inside.run(["sh", "-c", "truncate -s 1T /dev/stdout"])
     monkeypatch.setattr(running, "_LONGEST", 0.2)
     with pytest.raises(UnansweredError, match="does not end"):
         inside.run(["sleep", "1000"])
     assert inside.asked == b"sleep"
     monkeypatch.undo()
-    assert inside.run(["sh", "-c", "cat; echo x >&2"], b"given") == Ran(0, b"given", b"x\n")
+    assert inside.run(["sh", "-c", "cat; echo x >&2; exit 125"], b"given") == Ran(125, b"given", b"x\n")
+
+
+@pytest.mark.gate
+def test_what_cannot_be_had_makes_a_finding(base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from taking a program for sound that has not answered."""
+    monkeypatch.setattr(running, "_LONGEST", 0.2)
+    inside = Inside(base_manifest, b"/")
+
+    def asks() -> Iterator[Want]:
+        inside.run(["sleep", "1000"])
+        yield from ()
+
+    (want,) = answered("compiler", asks(), inside)
+    assert (want.path, want.cause) == (b"sleep", "asked what it wants, it does not end within 0.2 s")
+
+
+class _Broken:
+    """A jail that cannot be entered."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def run(self, argv: Sequence[str]) -> int:
+        """As `jail.Jail`."""
+        del argv
+        raise self._error
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize(
+    ("error", "said"), [(JailError("no namespaces"), "no namespaces"), (KeyError("x"), r"KeyError\('x'\)")]
+)
+def test_a_jail_that_cannot_be_entered(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    """Protects from taking the host's failure for a program's answer."""
+    inside = Inside(base_manifest, b"/")
+    monkeypatch.setattr(inside, "_jail", _Broken(error))
+    with pytest.raises(JailError, match=said):
+        inside.run(["true"])
 
 
 def test_what_cannot_be_understood_makes_a_finding() -> None:

@@ -29,11 +29,11 @@ _STRINGS = ("DT_NEEDED", "DT_SONAME", "DT_RPATH", "DT_RUNPATH")
 # The kernel takes no more program headers than fit in 64 KiB, and no interpreter beyond PATH_MAX.
 _MOST_HEADERS = 1 << 16
 _LONGEST_PATH = 1 << 12
-# Chromium, the largest program of Debian 12, has 2 KiB of tags and 60 names.
+# Of 3,000 files of a Debian 12 the largest, Chromium, has 1,168 bytes of tags and 47 libraries.
 _MOST_TAGS = 1 << 18
 _MOST_STRINGS = 1 << 10
 _LONGEST_STRING = 1 << 14
-_MOST_SEARCHED = 1 << 16  # libraries by directories: Spack's programs have some 100 by 200
+_MOST_SEARCHED = 1 << 16  # libraries by directories
 _MOST_NOTES = 16  # segments of them
 _LONGEST_NOTES = 1 << 16
 _MOST_SECTIONS = 1 << 18

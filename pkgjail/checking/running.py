@@ -16,7 +16,7 @@ from pkgjail.checking.wants import Want
 from pkgjail.errors import CommandError, DriftError, JailError, PkgjailError
 from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.model import JailOptions, raw_path
-from pkgjail.untrusted import in_memory, opened_below, parsing
+from pkgjail.untrusted import in_memory, opened_below, parsing, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from pkgjail.names import Names
     from pkgjail.reporter import Reporter
 
-_FAILED = 125
 # Of a program that is asked: seconds, milliseconds between looks at what it has written, and bytes of that
 # and of a file. Loading all modules of Perl takes a few seconds, and the longest answer has 21 KiB.
 _LONGEST = 300
 _LOOK = 20
 _MOST_WRITTEN = 1 << 20
 _MOST_READ = 1 << 20
+_TOO_MUCH = f"it writes more than {_MOST_WRITTEN >> 10} KiB"
+_MOST_TOLD = 4000  # characters of a failure: a pipe takes them without waiting
 
 
 class Ran(NamedTuple):
@@ -43,7 +44,7 @@ class Ran(NamedTuple):
     err: bytes
 
 
-class UnansweredError(Exception):
+class UnansweredError(ValueError):
     """Why a program of the set has not said what it wants."""
 
 
@@ -98,23 +99,22 @@ class Inside:
         """
         self.asked = raw_path(argv[0])
         with in_memory(given) as source, in_memory(b"") as out, in_memory(b"") as err:
+            failure, end = os.pipe()
             with warnings.catch_warnings():
                 # Of fork in a process with threads; the child only enters the jail.
                 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
-                alive, end = os.pipe()
                 child = os.fork()
             if child == 0:
-                os._exit(self._enter(argv, (source.fileno(), out.fileno(), err.fileno())))
+                os._exit(self._enter(argv, (source.fileno(), out.fileno(), err.fileno()), end))
             os.close(end)  # the child's is the last one
-            try:
-                status = _watch(child, alive, (out.fileno(), err.fileno()))
-            finally:
-                os.close(alive)
+            with open(failure, "rb") as said:
+                status = _watch(child, failure, (out.fileno(), err.fileno()))
+                why = said.read()
             out.seek(0)
             err.seek(0)
             ran = Ran(status, out.read(), err.read())
-        if status == _FAILED:
-            raise JailError(ran.err.decode("utf-8", "backslashreplace").strip() or "cannot enter the jail")
+        if why:
+            raise JailError(why.decode("utf-8", "backslashreplace"))
         return ran
 
     def read(self, place: bytes) -> bytes:
@@ -122,8 +122,8 @@ class Inside:
         with opened_below(self._root, self._root.rstrip(b"/") + place) as descriptor:
             return os.read(descriptor, _MOST_READ)
 
-    def _enter(self, argv: Sequence[str], streams: tuple[int, int, int]) -> int:
-        """In the child: the command's status."""
+    def _enter(self, argv: Sequence[str], streams: tuple[int, int, int], failure: int) -> int:
+        """In the child: the command's status. Why there is none is written to `failure`."""
         try:
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
@@ -131,15 +131,15 @@ class Inside:
         except CommandError as error:
             return error.exit_status
         except PkgjailError as error:
-            os.write(2, str(error).encode("utf-8", "backslashreplace"))
-            return _FAILED
+            why = str(error)
         except BaseException as error:  # noqa: BLE001 - nothing may run on in a fork
-            os.write(2, repr(error).encode("utf-8", "backslashreplace"))
-            return _FAILED
+            why = repr(error)
+        os.write(failure, shortened(why, _MOST_TOLD).encode("utf-8", "backslashreplace"))
+        return 1
 
 
-def _watch(child: int, alive: int, written: Sequence[int]) -> int:
-    """The status of the process `child`, when it and its jail have ended: the pipe `alive` has an end then.
+def _watch(child: int, failure: int, written: Sequence[int]) -> int:
+    """The status of the process `child`, when it and its jail have ended: the pipe `failure` has an end then.
 
     They are killed at a limit.
 
@@ -149,16 +149,18 @@ def _watch(child: int, alive: int, written: Sequence[int]) -> int:
     """
     started = time.monotonic()
     ended = select.poll()
-    ended.register(alive)
+    ended.register(failure)
     why = ""
     while not why and not ended.poll(_LOOK):
         if time.monotonic() - started > _LONGEST:
             why = f"it does not end within {_LONGEST} s"
         elif any(os.fstat(file).st_size > _MOST_WRITTEN for file in written):
-            why = f"it writes more than {_MOST_WRITTEN >> 10} KiB"
+            why = _TOO_MUCH
     if why:
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if any(os.fstat(file).st_size > _MOST_WRITTEN for file in written):
+        why = _TOO_MUCH
     if why:
         raise UnansweredError(why)
     return status

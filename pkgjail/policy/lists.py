@@ -127,7 +127,7 @@ def _as_file(kind: Kind, name: str, folder: Path | None) -> str:
     """How to name the file that the user may have meant, for the end of a message; else ""."""
     if folder is not None and name:
         for file in (name, name + kind.suffix):
-            if (folder / file).is_file():
+            if os.path.isfile(folder / file):  # also where the name is longer than a file's may be
                 return f"; write {'./' + file!r} for the file"
     return ""
 

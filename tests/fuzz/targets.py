@@ -72,10 +72,13 @@ class Target(NamedTuple):
     share: int = 1
     raises: type[Exception] = PkgjailError
 
-    def __call__(self, data: bytes) -> None:
-        """Read `data`; whatever is raised here is a finding."""
-        with refusing(self.raises):
+    def __call__(self, data: bytes) -> str:
+        """Read `data`: why it is refused, or "". Whatever is raised here is a finding."""
+        try:
             self.read(data)
+        except self.raises as error:
+            return str(error)
+        return ""
 
 
 @cache
@@ -139,7 +142,7 @@ def _manifest(data: bytes) -> None:
 
 
 def _uses_of(manifest: Manifest) -> None:
-    """What is told of a manifest: a reader of it may be another user than its author."""
+    """Tell of a manifest all that can be told: its reader may be another user than its author."""
     diff_manifests(sample(), manifest)
     shape = shape_of(manifest, collapse=True)
     for draw in (dot, mermaid, as_graphml, as_json):
@@ -249,7 +252,7 @@ def _mtree(data: bytes) -> None:
 
 
 def _rpm_answer(data: bytes) -> None:
-    """What rpm prints, in its place: the formats of the packages, and of their files' digests."""
+    """A root of which rpm prints this: of its packages, and of their files' digests."""
     with mock.patch.multiple(query, _ask=lambda *_: data, copy_store=lambda *_: None):
         _database("rpm", "var/lib/rpm/rpmdb.sqlite", b"x")
 
@@ -358,7 +361,7 @@ class _Says:
 
 
 def _said(data: bytes) -> None:
-    """What a compiler, a Python and a Perl of the set print."""
+    """The answer of a compiler, a Python and a Perl of the set."""
     names = _names(b"/usr/bin/gcc", b"/usr/bin/python3", b"/usr/bin/perl", b"/usr/lib/libc.so")
     says = _Says(data)
     for kind, ask in (("compiler", compiler_wants), ("module", python_wants), ("module", perl_wants)):
