@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail import untrusted
+from pkgjail.export import sbom
 from pkgjail.sandbox import syscalls
 from pkgjail.untrusted import names_below, read_below, read_named
+from pkgjail.verifying import witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -247,3 +249,12 @@ def test_a_name_exchanged_meanwhile_makes_nobody_wait(
     with pytest.raises(OSError, match=r"exist|FIFO"):
         read_below(os.fsencode(tmp_path), os.fsencode(path))
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_files_that_became_something_else_are_not_waited_for(tmp_path: Path) -> None:
+    """Protects digests that are asked for again, of a package manager or for a bill of materials."""
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(OSError, match="it is a FIFO, and not a regular file"):
+        witness._digest(os.fsencode(tmp_path / "x"), "md5")
+    for path in (tmp_path / "x", Path("/dev/zero")):
+        assert list(sbom._digests(os.fsencode(path))) == []
