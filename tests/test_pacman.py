@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pkgjail.backends import open_database
 from pkgjail.backends.pacman.relations import parse_relation
 from pkgjail.backends.pacman.versions import compare, satisfies
+from pkgjail.errors import DatabaseError
 from pkgjail.model import Relation
 from tests.real_roots import run, the_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # vercmp(8) tells the first two rows; the others are what a first reading gets wrong.
 # fmt: off
@@ -82,3 +88,30 @@ def test_what_only_pacman_has() -> None:
     assert database.shortcoming(Relation(name="no"), "x86_64").endswith(
         "'pacman -S no' in " + str(the_root("pacman"))
     )
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a b", "a\udcff", "a\x85b"])
+def test_names_that_are_no_words(name: str, tmp_path: Path) -> None:
+    """Protects manifests, terminals and reports from names with blanks and control bytes."""
+    local = tmp_path / "var/lib/pacman/local"
+    place = local / f"{name}-1-1"
+    place.mkdir(parents=True)
+    (local / "ALPM_DB_VERSION").write_text("9\n")
+    desc = f"%NAME%\n{name}\n\n%VERSION%\n1-1\n\n%ARCH%\nx86_64\n\n"
+    (place / "desc").write_bytes(desc.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DatabaseError, match="has a blank or an unprintable character"):
+        open_database(os.fsencode(tmp_path), "pacman")
+
+
+def test_a_package_whose_mtree_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    """Protects memory from a package's record that grows."""
+    local = tmp_path / "var/lib/pacman/local"
+    place = local / "a-1-1"
+    place.mkdir(parents=True)
+    (local / "ALPM_DB_VERSION").write_text("9\n")
+    (place / "desc").write_text("%NAME%\na\n\n%VERSION%\n1-1\n\n%ARCH%\nx86_64\n\n")
+    (place / "files").write_text("%FILES%\nusr/x\n\n")
+    (place / "mtree").write_bytes(gzip.compress(bytes(70 << 20), 9))
+    database = open_database(os.fsencode(tmp_path), "pacman")
+    with pytest.raises(DatabaseError, match="mtree: it unpacks to more than 16 MiB"):
+        database.digests(database.packages["a:x86_64"])

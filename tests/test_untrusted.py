@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail import untrusted
+from pkgjail.export import sbom
 from pkgjail.sandbox import syscalls
 from pkgjail.untrusted import names_below, read_below, read_named
+from pkgjail.verifying import witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,18 +218,13 @@ def test_what_a_shell_passes_is_read_to_its_end(name: str) -> None:
 def test_standard_input_is_read_by_its_name() -> None:
     """Protects `/dev/stdin`: of a pipe what is left, of a file its whole content, of endless ones no more."""
     code = "from pkgjail.untrusted import read_named; print(len(read_named('/dev/stdin', 100)))"
-
-    def run(**stdin: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, **stdin
-        )  # type: ignore[call-overload]
-        return str(done.stdout or done.stderr.splitlines()[-1])
-
-    assert run(input="12345") == "5\n"
-    with Path(__file__).open("rb") as file:
-        assert "it has more than 100 bytes" in run(stdin=file)
-    with Path("/dev/zero").open("rb") as file:
-        assert "it has more than 100 bytes" in run(stdin=file)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=b"12345", capture_output=True, check=False, timeout=60)
+    assert done.stdout == b"5\n"
+    for name in (__file__, "/dev/zero"):
+        with Path(name).open("rb") as file:
+            done = subprocess.run(command, stdin=file, capture_output=True, check=False, timeout=60)
+        assert b"it has more than 100 bytes" in done.stderr
 
 
 def test_a_name_exchanged_meanwhile_makes_nobody_wait(
@@ -247,3 +244,12 @@ def test_a_name_exchanged_meanwhile_makes_nobody_wait(
     with pytest.raises(OSError, match=r"exist|FIFO"):
         read_below(os.fsencode(tmp_path), os.fsencode(path))
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_files_that_became_something_else_are_not_waited_for(tmp_path: Path) -> None:
+    """Protects digests that are asked for again, of a package manager or for a bill of materials."""
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(OSError, match="it is a FIFO, and not a regular file"):
+        witness._digest(os.fsencode(tmp_path / "x"), "md5")
+    for path in (tmp_path / "x", Path("/dev/zero")):
+        assert list(sbom._digests(os.fsencode(path))) == []

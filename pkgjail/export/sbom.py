@@ -18,6 +18,7 @@ from pkgjail.export.common import host_files, refuse
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.origin import absent_names, explain_absence
 from pkgjail.parallel import in_processes
+from pkgjail.untrusted import refuse_irregular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -142,6 +143,7 @@ def _digests(path: bytes) -> Iterator[tuple[str, str]]:
     sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            refuse_irregular(os.fstat(file.fileno()), path)
             while block := file.read(_BLOCK):
                 sha1.update(block)
                 sha256.update(block)

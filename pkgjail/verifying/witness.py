@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.names import Names
 from pkgjail.parallel import in_processes
+from pkgjail.untrusted import refuse_irregular
 from pkgjail.verifying.record import Difference
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def _digest_share(prefix: bytes, share: Sequence[tuple[bytes, str]]) -> dict[byt
 def _digest(path: bytes, algorithm: str) -> str:
     """The digest of a file in hex. Raises `OSError`."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        refuse_irregular(os.fstat(file.fileno()), path)
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
