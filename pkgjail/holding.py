@@ -29,7 +29,7 @@ def places_of(steps: Iterable[tuple[Any, ...]]) -> list[bytes]:
 
 
 def hold(places: Iterable[bytes]) -> list[int]:
-    """Hold directories, by their real paths, until the descriptors that it returns are closed.
+    """Hold directories or files, by their real paths, until the descriptors that it returns are closed.
 
     Raises:
         OSError: one of them is gone, or being removed.
@@ -49,7 +49,7 @@ def hold(places: Iterable[bytes]) -> list[int]:
 
 def _open(place: bytes) -> int:
     """A descriptor that the command does not inherit: 0 to 2 may be closed, and are the command's."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if descriptor > _LAST_STANDARD:
         return descriptor
     try:

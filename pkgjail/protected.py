@@ -115,12 +115,12 @@ class _Found(NamedTuple):
         return Bind(self.inside, self.outside, writable=False)
 
 
-def protected_places(options: JailOptions) -> tuple[Protected, ...]:
+def protected_places(options: JailOptions) -> Iterator[Protected]:
     """What no jail of this process's may change: what `options` name, the user's cache, pkgjail, Python."""
-    named = (
-        Protected(os.path.abspath(path), "the input", advice=_MOVE_IT, sole=True) for path in options.inputs
-    )
-    return (*named, *_caches(), *_code())
+    for path in options.inputs:
+        yield Protected(os.path.abspath(path), "the input", advice=_MOVE_IT, sole=True)
+    yield from _caches()
+    yield from _code()
 
 
 def protected_environment(directory: bytes) -> Protected:
@@ -138,7 +138,7 @@ def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes,
 
     """
     binds = [step for step in plan.steps if isinstance(step, Bind)]
-    found = _look(binds, tuple(places))
+    found = _look(binds, places)
     if not found:
         return plan, ()
     covers = {each.inside: each for each in found if not each.why}
@@ -164,7 +164,7 @@ def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
 
     """
     steps = [Bind(bind.destination, os.path.realpath(bind.source), bind.writable) for bind in binds]
-    for found in _look(steps, tuple(place._replace(shown=False) for place in places)):
+    for found in _look(steps, (place._replace(shown=False) for place in places)):
         if found.why:
             raise JailError(found.why)
 
@@ -227,7 +227,9 @@ def _module_directories() -> Iterator[str]:
 
 def _named_by_path_files(directory: str) -> Iterator[str]:
     """The directories that the `.pth` files of a site directory add; see `site` of the standard library."""
-    names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(directory))
     for name in names:
         if name.endswith(".pth"):
             with contextlib.suppress(OSError), open(os.path.join(directory, name), errors="replace") as file:
@@ -244,7 +246,7 @@ def _is_of_packages(directory: str) -> bool:
 # --- comparing ----------------------------------------------------------------------------------
 
 
-def _look(binds: Sequence[Bind], places: Sequence[Protected]) -> list[_Found]:
+def _look(binds: Sequence[Bind], places: Iterable[Protected]) -> list[_Found]:
     """Each name of a protected place that one of the writable binds would show, or that one lies in."""
     if not any(bind.writable for bind in binds):
         return []
@@ -406,11 +408,25 @@ class _Mounts:
         except OSError:
             return None
         try:
-            with open(f"/proc/self/fdinfo/{descriptor}", "rb") as facts:
-                number = next(line.split()[1] for line in facts if line.startswith(b"mnt_id:"))
+            return self._by_number.get(_mount_number(descriptor)) or self._nearest(path)
         finally:
             os.close(descriptor)
-        return self._by_number.get(number)
+
+    def _nearest(self, path: bytes) -> _Mount | None:
+        """The same by the longest mount point above it, the last that was mounted there."""
+        above = [
+            one for one in self._by_number.values() if _is_below_any(path, [one.point]) or path == one.point
+        ]
+        return max(reversed(above), key=lambda one: len(one.point), default=None)
+
+
+def _mount_number(descriptor: int) -> bytes:
+    """`mnt_id`; b"" where this process may not read that, as one that has changed its user."""
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as facts:
+            return next(line.split()[1] for line in facts if line.startswith(b"mnt_id:"))
+    except OSError:
+        return b""
 
 
 def _plain(field: bytes) -> bytes:

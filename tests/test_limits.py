@@ -6,6 +6,7 @@ What needs a delegated control group is tried in a virtual machine: see `test_li
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 from contextlib import nullcontext
@@ -229,3 +230,20 @@ def _proc(place: Path, name: str, mounts: str) -> bytes:
     (proc / "cgroup").write_text(f"8:pids:/\n0::{name}\n")
     (proc / "mountinfo").write_text(mounts)
     return os.fsencode(proc)
+
+
+def test_a_group_that_somebody_locks_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody who sees a control group can lock it; that is told."""
+    monkeypatch.setattr(cgroups, "_LONGEST_WAIT", 0.2)
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with (
+        pytest.raises(BlockingIOError, match="another process has locked it"),
+        cgroups._locked(bytes(tmp_path)),
+    ):
+        pass
+    os.close(held)
+    with cgroups._locked(bytes(tmp_path)):
+        pass

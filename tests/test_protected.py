@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shlex
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from pkgjail.policy import list_files
 from pkgjail.protected import Protected, protect
 from pkgjail.sandbox.steps import Bind, OneMountNamespace, Plan
 from tests.spack.interpreter import make_python
+from tests.tree_text import in_child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,6 +246,23 @@ def test_the_cache_is_found_by_whatever_mount(
     )
     assert done.returncode == (125 if refused else 0), done.stderr
     assert ("later jails are made from it" in done.stderr) == refused
+
+
+def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> None:
+    """It may not read what the kernel says of its own descriptors."""
+    place = Protected(bytes(tmp_path / "cache"), "it", shown=False)
+    plan = Plan(b"/", (Bind(b"/srv", bytes(tmp_path), writable=True),), network=True, hostname="pkgjail")
+    (tmp_path / "cache").mkdir()
+
+    def work() -> str:
+        ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE, as setresuid(2) has it
+        try:
+            protect(plan, [place])
+        except JailError as error:
+            return str(error)
+        return ""
+
+    assert "lies there" in in_child(work, os.geteuid())
 
 
 def test_a_mount_below_a_bind_that_shows_a_protected_directory_is_read_only(tmp_path: Path) -> None:

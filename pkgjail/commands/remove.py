@@ -42,9 +42,11 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove it, and print how much that was."""
+    from pkgjail.commands.console import ConsoleReporter
     from pkgjail.environments.remove import remove_environment
 
-    removed = remove_environment(os.fsencode(arguments.directory))
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        removed = remove_environment(os.fsencode(arguments.directory), reporter=reporter)
     if arguments.json:
         print(json.dumps(removed._asdict(), indent=2))
     else:

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.dirstate import observe_settled
-from pkgjail.environments.directory import lock, opened
+from pkgjail.environments.directory import locked, opened
 from pkgjail.environments.enter import jail_in
 from pkgjail.environments.record import MANIFEST, RECORD
 from pkgjail.prepared import bind_source, remember
@@ -54,15 +54,14 @@ def enter_and_keep(  # noqa: PLR0913 - as `enter_environment`, and what it is ke
 
     """
     named = bind_source(directory)
-    with opened(directory, "enter") as place:
-        lock(place, "enter", alone=False)
+    with opened(directory, "enter") as place, locked(place, "enter", alone=False) as held:
         paths = [place.path + b"/" + name for name in (MANIFEST, RECORD)]
         before = observe_settled(filter(os.path.lexists, paths))  # ere they are read
         jail, form = jail_in(place, options, reporter)
         if form == "host" and jail.lasting:
             jail.prepared.watched += before + watched
             jail.prepared.sources += (named,)
-            jail.prepared.held = (place.path,)
+            jail.prepared.held = (held,)
             with contextlib.suppress(OSError):  # the next entry takes the long way again
                 remember(words, jail.prepared, terminal=terminal, variables=variables)
         return jail.run(argv, terminal=terminal)

@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.environments.copying import write_all
-from pkgjail.environments.directory import lock, opened, split
+from pkgjail.environments.directory import is_lock_alone, locked, make_lock, opened, split
 from pkgjail.environments.record import (
     JOURNAL,
+    LOCK,
     RECORD,
     REMOVING,
     SCRATCH,
@@ -70,26 +71,37 @@ def started(directory: bytes, head: Head) -> Iterator[Builder]:
         raise InputError([Problem("", f"cannot build {text_path(path)}: {why}")]) from None
     try:
         with opened(directory, "build") as place:
-            lock(place, "build", alone=True)
             _refuse_occupied(place)
-            builder = Builder(place, replace(head, inode=os.fstat(place.directory).st_ino))
-            try:
-                with builder:
-                    yield builder
-            except BaseException as failure:
-                left = _cleaned_up(builder, new=new)
-                if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise _no_room(place, failure, left=left) from failure
-                raise
+            make_lock(place)
+            with locked(place, "build", alone=True):
+                _refuse_occupied(place)  # by another build, that was quicker
+                builder = Builder(place, replace(head, inode=os.fstat(place.directory).st_ino))
+                try:
+                    with builder:
+                        yield builder
+                except BaseException as failure:
+                    left = _cleaned_up(builder, new=new)
+                    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise _no_room(place, failure, left=left) from failure
+                    raise
     except BaseException:
         if new:
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
+            _remove_new(path)
         raise
 
 
+def _remove_new(path: bytes) -> None:
+    """Remove a directory that was just made, and a lock that was left in it, where there is nothing else."""
+    with contextlib.suppress(OSError):
+        if os.listdir(path) == [LOCK]:
+            os.unlink(path + b"/" + LOCK)
+        os.rmdir(path)
+
+
 def _refuse_occupied(place: Place) -> None:
-    names = set(map(os.fsencode, os.listdir(place.directory)))
+    names = set(map(os.fsencode, found := os.listdir(place.directory)))
+    if is_lock_alone(place, found):
+        names = set()
     why = None
     if RECORD in names and JOURNAL not in names:
         why = "it is an environment already; enter it, or remove it with 'pkgjail remove'"

@@ -10,19 +10,22 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.environments.holders import holders
-from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, parse_journal, parse_record
+from pkgjail.environments.record import JOURNAL, LOCK, RECORD, REMOVING, parse_journal, parse_record
 from pkgjail.errors import InputError, PkgjailError, Problem, told
 from pkgjail.model import text_path
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.untrusted import MANIFEST, read_descriptor, refuse_irregular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pkgjail.environments.record import Head, Record
+    from pkgjail.reporter import Reporter
 
 _WITHIN = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -33,6 +36,24 @@ _WHY_NOT = {
 }
 
 
+_PRIVATE = 0o600
+# Why somebody goes on without the lock's file: they may not have it, or nobody can.
+_NO_LOCK = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.ELOOP,
+        errno.ENOENT,
+        errno.ENOSPC,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+_FIRST_OTHER = 3
+# How long others are waited for, when that is told, and how often it is looked.
+_PATIENCE_SECONDS = 10
+_TELL_SECONDS = 1
+_STEP_SECONDS = 0.1
 _INTERRUPTED = {JOURNAL: "its build was interrupted", REMOVING: "its removal was interrupted"}
 
 
@@ -122,25 +143,124 @@ def _cannot(doing: str, path: bytes, error: OSError) -> InputError:
     return InputError([Problem("", f"cannot {doing} {text_path(path)}: {why}")])
 
 
-def lock(place: Place, doing: str, *, alone: bool) -> None:
+@contextlib.contextmanager
+def locked(place: Place, doing: str, *, alone: bool) -> Iterator[bytes]:
     """Take the environment for this process, or share it with others that enter it; see flock(2).
 
-    The kernel lets go when the descriptor is closed, however the process ends.
+    Those who may write to the environment lock a file in it that nobody else can open, so nobody else
+    can keep them out. Who may only enter it locks the directory: that tells that somebody is in it, and
+    stops nobody. The path of what is locked is yielded. The kernel lets go however the process ends.
 
     Raises:
         PkgjailError: another process builds, enters or removes it.
 
     """
+    descriptor = _open_lock(place)
+    if descriptor is None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(place.directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield place.path
+        return
     try:
-        fcntl.flock(place.directory, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        _lock(descriptor, place, doing, alone=alone)
+        yield place.path + b"/" + LOCK
+    finally:
+        _close(descriptor)
+
+
+def _lock(descriptor: int, place: Place, doing: str, *, alone: bool) -> None:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno != errno.EWOULDBLOCK:
             raise
-        who = "; ".join(holders(place.directory)) or "of another user's, perhaps"
+        who = "; ".join(holders(descriptor)) or "it cannot be seen from here"
         raise PkgjailError(
             f"cannot {doing} {text_path(place.path)}: another pkgjail builds, enters or removes it: {who}; "
             "wait until that ends"
         ) from error
+
+
+def _open_lock(place: Place) -> int | None:
+    """The lock's file, which an environment of before is given now; None for who may not write to it.
+
+    None also where there is no environment yet, or no room for the file.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    if any(_is_there(place, name) for name in (JOURNAL, REMOVING, RECORD)):
+        flags |= os.O_CREAT
+    try:
+        descriptor = os.open(LOCK, flags, 0o600, dir_fd=place.directory)
+    except OSError as error:
+        if error.errno in _NO_LOCK:
+            return None
+        raise
+    try:
+        _make_private(descriptor, place)
+        # The command inside would inherit one of the first three.
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_OTHER)
+    finally:
+        _close(descriptor)
+
+
+def _make_private(descriptor: int, place: Place) -> None:
+    """Let nobody but the directory's owner open the lock's file: who can, can keep the owner out."""
+    owner, found = os.fstat(place.directory), os.fstat(descriptor)
+    with contextlib.suppress(OSError):  # not the owner, who sees to it
+        if stat.S_IMODE(found.st_mode) != _PRIVATE:
+            os.fchmod(descriptor, _PRIVATE)
+        if found.st_uid != owner.st_uid:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def make_lock(place: Place) -> None:
+    """Make the lock's file in a directory that becomes an environment."""
+    with contextlib.suppress(OSError):  # it is there; or what is made next fails alike
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        _close(os.open(LOCK, flags, _PRIVATE, dir_fd=place.directory))
+
+
+def is_lock_alone(place: Place, names: Sequence[str]) -> bool:
+    """Whether of these names of the directory there is only the lock's file: a build that had just begun."""
+    if list(map(os.fsencode, names)) != [LOCK]:
+        return False
+    found = os.stat(LOCK, dir_fd=place.directory, follow_symlinks=False)
+    return stat.S_ISREG(found.st_mode) and not found.st_size
+
+
+def _is_there(place: Place, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=place.directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def wait_for_others(place: Place, doing: str, reporter: Reporter) -> None:
+    """Give users who may only enter the environment, and are in it, a moment to leave.
+
+    They may be named, and are waited for no longer: anybody who can see a directory can lock it.
+    """
+    start = time.monotonic()
+    told = False
+    while not _is_free(place) and (waited := time.monotonic() - start) < _PATIENCE_SECONDS:
+        if waited >= _TELL_SECONDS and not told:
+            told = True
+            who = "; ".join(holders(place.directory)) or "somebody who cannot be seen from here"
+            reporter.warn(
+                f"{text_path(place.path)} is in use by others, who cannot stop you: {who}; pkgjail waits "
+                f"for {_PATIENCE_SECONDS - _TELL_SECONDS} s, then goes on to {doing} it"
+            )
+        time.sleep(_STEP_SECONDS)
+
+
+def _is_free(place: Place) -> bool:
+    """Whether nobody locks the directory."""
+    try:
+        fcntl.flock(place.directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def state_of(place: Place, doing: str) -> State:

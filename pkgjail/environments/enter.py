@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pkgjail.baseline import publisher_of
 from pkgjail.drift import Check
 from pkgjail.environments.copied import copied_manifest
-from pkgjail.environments.directory import lock, opened, read_file, read_head, whole_record
+from pkgjail.environments.directory import locked, opened, read_file, read_head, whole_record
 from pkgjail.environments.looking import tampered
 from pkgjail.environments.record import MANIFEST, TREE
 from pkgjail.errors import SurpriseError
@@ -56,8 +56,7 @@ def enter_environment(
         CommandError, DriftError, JailError: as `run_in_jail`.
 
     """
-    with opened(directory, "enter") as place:
-        lock(place, "enter", alone=False)
+    with opened(directory, "enter") as place, locked(place, "enter", alone=False):
         jail, _ = jail_in(place, options or JailOptions(), reporter)
         return jail.run(argv, terminal=terminal)
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# Anybody may hold a lock, in as many processes and by as long a command line as they like.
+_MOST_TOLD = 10
+_MOST_BYTES = 1000
+
 
 def holders(descriptor: int) -> list[str]:
     """A phrase for each process that holds a lock on the file: "process 123 (spack install zlib)".
@@ -23,13 +27,15 @@ def holders(descriptor: int) -> list[str]:
         fields = line.split()
         if fields[1:2] == ["FLOCK"] and fields[5:6] == [place] and int(fields[4]) > 0:
             pids.append(int(fields[4]))
-    return [f"process {pid} ({command})" for pid in sorted(set(pids)) if (command := _command(pid))]
+    return [
+        f"process {pid} ({command})" for pid in sorted(set(pids))[:_MOST_TOLD] if (command := _command(pid))
+    ]
 
 
 def _command(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().rstrip(b"\0").split(b"\0")
+            words = file.read(_MOST_BYTES).rstrip(b"\0").split(b"\0")
     except OSError:
         return ""
     return " ".join(ascii(os.fsdecode(word))[1:-1] for word in words)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pkgjail.environments.record import JOURNAL, MANIFEST, SCRATCH, TREE
+from pkgjail.environments.record import JOURNAL, LOCK, MANIFEST, SCRATCH, TREE
 from pkgjail.filesystems import sets_times
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def surprises(place: Place, made: tuple[Made, ...], file: bytes) -> list[tuple[b
 
     All of the environment's own directory is looked at; `file` is the name of its record.
     """
-    own = {file, SCRATCH} if file == JOURNAL else {file}
+    own = {file, LOCK, SCRATCH} if file == JOURNAL else {file, LOCK}
     return list(_differences(place, by_directory(made), own))
 
 

@@ -28,6 +28,8 @@ FORMS = ("host", "copy", "fstab")
 
 JOURNAL, RECORD, REMOVING = b"building.jsonl", b"environment.jsonl", b"removing.jsonl"
 SCRATCH, MANIFEST, TREE = b"building.file", b"manifest.jsonl", b"root"
+LOCK = b"lock"
+"""The file that whoever may write to the environment locks; in no record, as older environments lack it."""
 
 # Every header begins so, and nothing else does: a torn one is told from a file of the user's.
 _MAGIC = b'{"kind":"header","of":"pkgjail environment",'

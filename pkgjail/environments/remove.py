@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.dirstate import mounts_below
 from pkgjail.environments import looking
-from pkgjail.environments.directory import lock, opened, state_of
-from pkgjail.environments.record import JOURNAL, RECORD, REMOVING, SCRATCH
+from pkgjail.environments.directory import is_lock_alone, locked, opened, state_of, wait_for_others
+from pkgjail.environments.record import JOURNAL, LOCK, RECORD, REMOVING, SCRATCH
 from pkgjail.errors import PkgjailError, SurpriseError
 from pkgjail.filesystems import sets_times
 from pkgjail.model import text_path
+from pkgjail.reporter import SILENT
 
 if TYPE_CHECKING:
     from pkgjail.environments.directory import Place
     from pkgjail.environments.record import Made
+    from pkgjail.reporter import Reporter
 
 
 class Removed(NamedTuple):
@@ -32,11 +34,11 @@ class Removed(NamedTuple):
     gone: int
 
 
-def remove_environment(directory: bytes) -> Removed:
+def remove_environment(directory: bytes, *, reporter: Reporter = SILENT) -> Removed:
     """Remove the environment in `directory`, and the directory.
 
     One whose build or removal was interrupted is removed too; so is an empty directory, which is
-    what may be left of one.
+    what may be left of one. `reporter` hears of other users who are in it, if it takes a while.
 
     Raises:
         InputError: there is no environment.
@@ -47,12 +49,14 @@ def remove_environment(directory: bytes) -> Removed:
         OSError: the kernel refuses; what is left can be removed by another call.
 
     """
-    with opened(directory, "remove") as place:
-        lock(place, "remove", alone=True)
-        if not os.listdir(place.directory):
+    with opened(directory, "remove") as place, locked(place, "remove", alone=True):
+        names = os.listdir(place.directory)
+        if not names or is_lock_alone(place, names):
+            _unlink(place.directory, LOCK)
             return _remove_directory(place, Removed(0, 0))
         state = state_of(place, "remove")
         refuse_mounts(place)
+        wait_for_others(place, "remove", reporter)
         made = state.record.made if state.record is not None else ()
         return clear(place, made, state.file)
 
@@ -95,6 +99,7 @@ def clear(place: Place, made: tuple[Made, ...], file: bytes, *, keep: bool = Fal
     if file == JOURNAL:
         _unlink(place.directory, SCRATCH)
     _unlink(place.directory, file)
+    _unlink(place.directory, LOCK)
     removed = Removed(deleted, len(made) - deleted)
     return removed if keep else _remove_directory(place, removed)
 

@@ -14,10 +14,12 @@ a killed caller leaves behind has no lock and no process, and the next jail's ca
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import select
+import time
 
 from pkgjail.sandbox.kernel import write_setting
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 _CALLER = b"pkgjail-caller"
 _JAIL = b"pkgjail-jail-"
 _PATIENCE = 5000  # milliseconds that killed processes get to be gone
+# Seconds that a lock is waited for, and how often it is asked for.
+_LONGEST_WAIT = 5
+_STEP = 0.05
 # How the kernel writes white space and backslashes in mountinfo.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -129,7 +134,8 @@ def jail(group: Own, controllers: Iterable[str]) -> Iterator[Jail]:
     finally:
         _remove(path)
         os.close(held)
-        with _locked(group.path):
+        # Where somebody else holds it, the next jail's caller does that.
+        with contextlib.suppress(BlockingIOError), _locked(group.path):
             _undivide(group.path)
 
 
@@ -244,14 +250,29 @@ def _locked(path: bytes) -> Iterator[None]:
 
 
 def _lock(path: bytes, how: int) -> int:
-    """A descriptor that holds a lock on a directory until it is closed; see flock(2)."""
+    """A descriptor that holds a lock on a directory until it is closed; see flock(2).
+
+    Anybody who sees a group may lock it, so the wait has an end.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    end = time.monotonic() + _LONGEST_WAIT
     try:
-        fcntl.flock(descriptor, how)
+        while not _has_locked(descriptor, how):
+            if how & fcntl.LOCK_NB or time.monotonic() > end:
+                raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it", path)
+            time.sleep(_STEP)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _has_locked(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(path: bytes) -> bytes:

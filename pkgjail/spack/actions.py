@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.environments.build import build_environment
-from pkgjail.environments.directory import lock, opened
+from pkgjail.environments.directory import locked, opened
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.isolation import VARIABLE
 from pkgjail.environments.remove import remove_environment
@@ -95,9 +95,9 @@ def build(directory: str, wish: Wish, instance: Instance, reporter: Reporter = S
             ]
         )
     if before is not None:
-        remove(before, instance.root)
+        remove(before, instance.root, reporter)
     if wish.replace and os.path.isdir(path) and os.listdir(path):
-        remove_environment(os.fsencode(path))
+        remove_environment(os.fsencode(path), reporter=reporter)
     build_environment(
         wish.manifest,
         os.fsencode(path),
@@ -119,7 +119,7 @@ def build(directory: str, wish: Wish, instance: Instance, reporter: Reporter = S
     return Active(state, remember(state, instance).outside)
 
 
-def remove(state: State, root: str) -> Removed:
+def remove(state: State, root: str, reporter: Reporter = SILENT) -> Removed:
     """Take the active environment away; Spack is as before it.
 
     From the first step on Spack's commands run outside, and say so, so that none enters any more.
@@ -138,11 +138,11 @@ def remove(state: State, root: str) -> Removed:
 
         drop_state(state)
         return Removed(0, 0)
-    with opened(directory, "remove") as place:
-        lock(place, "remove", alone=True)  # refused before anything is changed
+    with opened(directory, "remove") as place, locked(place, "remove", alone=True):
+        pass  # refused before anything is changed
     save_state(state._replace(removing=True), root, os.environ)
     try:
-        removed = remove_environment(directory)
+        removed = remove_environment(directory, reporter=reporter)
     except PkgjailError:
         save_state(state._replace(removing=False), root, os.environ)
         raise

@@ -131,7 +131,10 @@ def _run(name: str, arguments: argparse.Namespace, describe: Callable[[], dict[s
     if arguments.build_environment is not None:
         return _build(name, arguments, instance)
     if arguments.remove_environment:
-        removed = actions.remove(_required(name, state), instance.root)
+        from pkgjail.commands.console import ConsoleReporter
+
+        with ConsoleReporter() as reporter:
+            removed = actions.remove(_required(name, state), instance.root, reporter)
         print(f"{_required(name, state).environment}: {removed.deleted:,} names deleted; nothing is active")
         return 0
     if arguments.cli or arguments.run:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pkgjail.environments import directory
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
@@ -20,6 +24,7 @@ from pkgjail.manifest import write_manifest
 from pkgjail.model import JailOptions, UserBind
 from tests.environments.cases import put, replace_by_link, replace_file, rewrite_unseen
 from tests.test_exactness import manifest_of
+from tests.test_protected import Reporter
 from tests.tree_text import parse_tree, tree, walk_lines
 
 if TYPE_CHECKING:
@@ -313,3 +318,108 @@ def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str, times: i
     assert f"another pkgjail builds, enters or removes it: {who}" in refused.stderr
     assert refused.stderr.endswith("; wait until that ends\n")
     assert anyone.pkgjail("remove", env).returncode == 0
+
+
+# Locks a directory, however that is done best, says so, and waits for its input to end.
+_STRANGER = """
+import fcntl, os, sys
+held = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
+fcntl.flock(held, getattr(fcntl, sys.argv[2]))
+for name in os.listdir(sys.argv[1]):
+    try:
+        fcntl.flock(os.open(os.path.join(sys.argv[1], name), os.O_RDONLY), fcntl.LOCK_EX)
+    except OSError:
+        continue
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def stranger(env: Path, how: str) -> Iterator[subprocess.Popen[str]]:
+    """Somebody else, who may read the environment, locks all of it that they can open."""
+    command = ["/usr/bin/python3", "-c", _STRANGER, str(env), how]
+    ids: dict[str, Any] = {"user": 1234, "group": 1234, "extra_groups": []} if os.geteuid() == 0 else {}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", **ids
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+
+
+@pytest.fixture
+def shared(host: bytes) -> Iterator[Path]:
+    """An environment of this process's user that everybody may look into."""
+    with tempfile.TemporaryDirectory(prefix="pkgjail-shared-") as made:
+        Path(made).chmod(0o755)
+        place = Path(made) / "env"
+        build_environment(manifest_of(host), bytes(place), root=host)
+        yield place
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["of now", "of before there was a lock's file"])
+@pytest.mark.parametrize("who", ["its owner", "another user"])
+def test_a_stranger_keeps_nobody_out(
+    caller: Caller, user: Caller, shared: Path, who: str, *, older: bool
+) -> None:
+    """Anybody can lock what they can open for reading."""
+    assert (shared / "lock").stat().st_mode & 0o777 == 0o600
+    if older:
+        (shared / "lock").unlink()
+    one = caller if who == "its owner" else user
+    with stranger(shared, "LOCK_EX"):
+        for _ in range(2):  # the long way, then the short one
+            entered = one.pkgjail("enter", shared, "--", "true", timeout=60)
+            assert (entered.returncode, entered.stderr) == (0, "")
+    assert (shared / "lock").exists() == (not older or one.uid == os.geteuid())
+
+
+@pytest.mark.parametrize("how", ["LOCK_EX", "LOCK_SH"])
+def test_a_removal_waits_for_a_stranger_and_says_so_but_not_for_ever(
+    shared: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be a user of the environment, who is named, or not."""
+    monkeypatch.setattr(directory, "_PATIENCE_SECONDS", 2)
+    reporter = Reporter()
+    with stranger(shared, how) as process:
+        remove_environment(bytes(shared), reporter=reporter)
+    assert not shared.exists()
+    assert len(reporter.warned) == 1
+    assert f"is in use by others, who cannot stop you: process {process.pid} (" in reporter.warned[0]
+
+
+def test_a_removal_goes_on_when_the_others_have_left(shared: Path) -> None:
+    """Nobody is told of what took a moment."""
+    reporter = Reporter()
+    with stranger(shared, "LOCK_SH") as process:
+        assert process.stdin is not None
+        leaving = threading.Timer(0.3, process.stdin.close)
+        leaving.start()
+        remove_environment(bytes(shared), reporter=reporter)
+    assert reporter.warned == []
+
+
+def test_a_stranger_does_not_stop_a_build(anyone: Caller, manifest_file: Path, host: bytes) -> None:
+    """Who locks the directory before it becomes an environment."""
+    place = anyone.home / "new"
+    place.mkdir()
+    os.chown(place, anyone.uid, anyone.uid)
+    anyone.home.chmod(0o755)
+    with stranger(place, "LOCK_EX"):
+        built = anyone.pkgjail("build", "--root", os.fsdecode(host), manifest_file, "new", timeout=60)
+    assert built.returncode == 0, built.stderr
+
+
+def test_an_environment_of_before_is_removed(shared: Path) -> None:
+    """It has no lock's file until it is entered or removed."""
+    (shared / "lock").unlink()
+    remove_environment(bytes(shared))
+    assert not shared.exists()
+
+
+def test_a_lock_that_others_could_open_is_closed_again(shared: Path) -> None:
+    """By whoever may write to the environment, at the next entry."""
+    (shared / "lock").chmod(0o644)
+    assert enter_environment(bytes(shared), ["true"]) == 0
+    assert (shared / "lock").stat().st_mode & 0o777 == 0o600

@@ -56,9 +56,8 @@ def _import_all(host: bytes) -> None:
 def recover(env: bytes, build: Callable[[], object]) -> None:
     """Take away what is left, when nobody is in it any more; then build and remove once more."""
     if os.path.lexists(env):
-        directory = os.open(env, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(directory, fcntl.LOCK_EX)  # a jail whose caller was killed dies a little later
-        os.close(directory)
+        with contextlib.suppress(FileNotFoundError), open(env + b"/lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a jail whose caller was killed dies a little later
         remove_environment(env)
     build()
     remove_environment(env)
