@@ -7,8 +7,8 @@ python entering.py enter MANIFEST [ROOT]    for each line on standard input do o
                                         namespaces
 python entering.py cut MANIFEST COUNT OUT   write a manifest of `true`, its libraries and other
                                         files, COUNT in all, and the directories that they are in
-python entering.py grow ROOT COUNT OUT      make a root of COUNT empty files and busybox as `true`, and
-                                        write its manifest
+python entering.py grow ROOT COUNT OUT [EACH]   make a root of COUNT empty files, EACH (1,000) in a
+                                        directory, and busybox as `true`, and write its manifest
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def enter(manifest: Manifest, root: bytes) -> None:
         print(seconds, flush=True)
 
 
-def grow(root: Path, count: int) -> Manifest:
-    """A root of `count` empty files, a thousand in a directory, and busybox; the manifest of it all."""
+def grow(root: Path, count: int, each: int = 1000) -> Manifest:
+    """A root of `count` empty files, `each` in a directory, and busybox; the manifest of it all."""
     paths: list[bytes] = []
     for number in range(count):
-        directory = root / f"usr/share/{number // 1000}"
-        if number % 1000 == 0:
+        directory = root / f"usr/share/{number // each}"
+        if number % each == 0:
             directory.mkdir(parents=True)
         (directory / str(number)).touch(mode=0o644)
     (root / "bin").mkdir()
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> None:
     if verb == "enter":
         enter(read_manifest(first), os.fsencode(rest[0] if rest else "/"))
     elif verb == "grow":
-        write_manifest(grow(Path(first), int(rest[0])), rest[1])
+        write_manifest(grow(Path(first), int(rest[0]), *map(int, rest[2:])), rest[1])
     else:
         write_manifest(cut(read_manifest(first), int(rest[0])), rest[1])
 
