@@ -465,8 +465,8 @@ def test_verify_is_asked_for_by_name(host: Path) -> None:
 # --- at exit --------------------------------------------------------------------------------
 
 # Waits in the jail until the host was changed: a change comes while the command runs, however slow either is.
-_WAITING = "touch /sync/started; while [ ! -e /sync/changed ]; do sleep 0.02; done; exit 7"
-_CHANGING = "while [ ! -e {0}/started ]; do sleep 0.02; done; {1}; touch {0}/changed"
+WAITING = "touch /sync/started; while [ ! -e /sync/changed ]; do sleep 0.02; done; exit 7"
+CHANGING = "while [ ! -e {0}/started ]; do sleep 0.02; done; {1}; touch {0}/changed"
 
 
 def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions, heard: Heard) -> int:
@@ -477,8 +477,8 @@ def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions,
     environment = {"PATH": "/bin"}
     options = replace(options, binds=(bind,), environment=environment)
     jail = prepare_jail(manifest, options, root=bytes(host), reporter=heard)
-    with subprocess.Popen(["/bin/sh", "-ec", _CHANGING.format(sync, change)], cwd=host):
-        return jail.run(["/bin/busybox", "sh", "-ec", _WAITING])
+    with subprocess.Popen(["/bin/sh", "-ec", CHANGING.format(sync, change)], cwd=host):
+        return jail.run(["/bin/busybox", "sh", "-ec", WAITING])
 
 
 def test_entries_that_change_while_the_command_runs_are_told(

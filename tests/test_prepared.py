@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.model import JailOptions, UserBind
 from tests.conftest import SYSTEM_PYTHON
+from tests.test_drift import CHANGING, WAITING, entries_of, make_host, manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,3 +334,26 @@ def test_a_makeshift_is_not_kept(
     assert not (tmp_path / "pkgjail/prepared").exists()
     assert main(words) == 0
     assert len(os.listdir(tmp_path / "pkgjail/prepared")) == 1
+
+
+@pytest.mark.parametrize(("option", "status"), [((), 7), (("--strict-exit",), 125)])
+def test_the_short_way_tells_what_changed_meanwhile(
+    user: Caller, option: tuple[str, ...], status: int
+) -> None:
+    """Protects results of half-old, half-new files; the jail is entered by what is kept."""
+    host, sync = user.home / "host", user.home / "sync"
+    for directory in (host, sync):
+        directory.mkdir()
+    make_host(host)
+    write_manifest(manifest_of(entries_of(host)), user.home / "m.jsonl")
+    subprocess.run(["chown", "-R", "-h", f"{user.uid}:{user.uid}", user.home], check=True)
+    words = ["run", *option, "--root", str(host), "--bind", f"{sync}:/sync", "m.jsonl", "--"]
+    assert user.pkgjail(*words, "/bin/busybox", "true").returncode == 0
+    with subprocess.Popen(["/bin/sh", "-ec", CHANGING.format(sync, "rm usr/lib/link")], cwd=host):
+        command = [SYSTEM_PYTHON, "-X", "importtime", "-m", "pkgjail", *words, "/bin/busybox", "sh", "-ec"]
+        done = user.run([*command, WAITING])
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert (done.returncode, lines[1]) == (status, "  /usr/lib/link is gone")
+    assert "the host changed while the command ran, which ended with status 7:" in lines[0]
+    # The jail's own modules come after the command's end only.
+    assert done.stderr.index("pkgjail.sandbox.stage") < done.stderr.index("pkgjail.commands")
