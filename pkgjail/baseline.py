@@ -90,8 +90,8 @@ def record_baseline(entries: Sequence[FileEntry], root: bytes = b"/", *, since: 
     Args:
         entries: the manifest's.
         root: the directory that the manifest was made from.
-        since: when that began (ns since the epoch). Where a directory has changed after it, nothing is
-            kept, and the first entry compares every file.
+        since: when that began (ns since the epoch). What is in a directory that has changed after it, the
+            first entry compares.
 
     Raises:
         OSError: it cannot be kept.
@@ -100,9 +100,12 @@ def record_baseline(entries: Sequence[FileEntry], root: bytes = b"/", *, since: 
     root = os.path.realpath(root)
     baseline = take_baseline(entries, root)
     if since is not None:
-        if any(ctime >= since - TICKS_NS for *_, ctime in baseline.states):
-            return
-        baseline = baseline._replace(at=since - TICKS_NS)
+        at = since - TICKS_NS
+        states = [
+            (path, device, inode, mtime, ctime if ctime < at else 0)  # 0: as if it changed again
+            for path, device, inode, mtime, ctime in baseline.states
+        ]
+        baseline = baseline._replace(at=at, states=tuple(states))
     store_baseline(baseline_key(entries, root), baseline)
 
 
@@ -112,8 +115,10 @@ def take_baseline(entries: Sequence[FileEntry], root: bytes) -> Baseline:
     Directories that are not there, and those in variable parts of the host, are left out. One that
     may not be read has no names.
     """
+    directories = tuple(_directories(entries, root))
+    observe_settled(directories)  # so that what came just now is older than `at`
     at = time.time_ns() - TICKS_NS
-    states = observe_settled(_directories(entries, root))
+    states = observe_settled(directories)
     return Baseline(at, states, {path: names_in(path) for path, *_ in states})
 
 

@@ -23,6 +23,7 @@ from pkgjail.baseline import (
     baseline_key,
     is_published,
     load_baseline,
+    load_own_baseline,
     may_publish,
     publish_baseline,
     store_baseline,
@@ -121,6 +122,19 @@ def changes_since(manifest: Manifest, root: bytes, publisher: Publisher | None =
     return find_drift(manifest.files, root, baseline, hasher=hasher)
 
 
+def share_baseline(manifest: Manifest, root: bytes, publisher: Publisher | None) -> None:
+    """Publish this user's baseline of a manifest that was just put where others may enter it.
+
+    Raises:
+        OSError: it cannot be published.
+
+    """
+    key = baseline_key(manifest.files, root)
+    baseline = load_own_baseline(key)
+    if baseline is not None and may_publish(publisher):
+        publish_baseline(key, baseline)
+
+
 def _keep(key: str, fresh: Baseline, before: Baseline | None, publisher: Publisher | None) -> None:
     if fresh is not before:
         store_baseline(key, fresh)
@@ -200,10 +214,10 @@ def find_drift(
         found = _lstat(path)
         if (change := _change(entry, path, found)) is not None:
             changes[entry.path] = change
-        elif entry.kind == "regular" and (
-            verify == "hash" or os.path.dirname(path) in elsewhere or _touched(path, found, baseline)
-        ):
-            content.append(entry)
+        elif entry.kind == "regular":
+            unknown_content = verify == "hash" or os.path.dirname(path) in elsewhere
+            if (unknown_content and entry.sha256 is not None) or _touched(path, found, baseline):
+                content.append(entry)
     changes.update(_content_changes(content, prefix, hasher or partial(_read_anew, root=root)))
     return tuple(sorted(changes.items()))
 

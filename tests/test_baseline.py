@@ -171,3 +171,24 @@ def test_the_owners_entry_serves_the_next_user(site: Path, caller: Caller, user:
     if caller.uid != user.uid:
         assert list(caches[user.uid].glob("pkgjail/baselines/*")) == []
         assert not (caches[user.uid] / "pkgjail/hashes.sqlite").exists()
+
+
+def test_building_an_environment_serves_its_users(site: Path, caller: Caller, user: Caller) -> None:
+    """Protects the users of an environment that its owner has not entered."""
+    (site / "shared").mkdir()
+    (site / "shared").chmod(0o1777)
+    (site / "cache").mkdir()
+    os.chown(site / "cache", user.uid, user.uid)
+    shared = {"PKGJAIL_SHARED_DIR": str(site / "shared")}
+    for words in (
+        ("resolve", "base", "-o", site / "base.jsonl"),
+        ("build", site / "base.jsonl", site / "env"),
+    ):
+        done = caller.pkgjail(*words, environment=shared)
+        assert done.returncode == 0, done.stderr
+    shared["XDG_CACHE_HOME"] = str(site / "cache")
+    done = user.pkgjail("enter", site / "env", "--", "true", environment=shared)
+    assert (done.returncode, done.stderr) == (0, "")
+    if caller.uid != user.uid:
+        assert not (site / "cache/pkgjail/baselines").exists()
+    assert caller.pkgjail("remove", site / "env").returncode == 0

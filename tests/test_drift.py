@@ -249,6 +249,17 @@ def test_without_digests_a_replaced_file_is_drift(host: Path) -> None:
         find_drift(entries, bytes(host), before, verify="hash")
 
 
+@pytest.mark.parametrize("verify", ["", "hash"])
+def test_a_file_without_a_digest_is_taken_by_its_facts_at_first(host: Path, verify: str) -> None:
+    """Protects root, who can read files that others may not, and of which a manifest has no digest."""
+    entries = tuple(
+        entry._replace(sha256=None) if entry.path == b"/etc/setting" else entry for entry in entries_of(host)
+    )
+    check = Check(verify=verify)
+    for _ in range(2):
+        assert compare_host(manifest_of(entries), bytes(host), check).accepted == ()
+
+
 @pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
 def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: str) -> None:
     """It need not be on the host, nor be there as it is in the jail."""

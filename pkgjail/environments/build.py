@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.drift import refuse_drift
+from pkgjail.baseline import publisher_of
+from pkgjail.drift import Check, compare_host, refuse_drift, share_baseline
 from pkgjail.environments import pieces
 from pkgjail.environments.builder import Built, holding, started
 from pkgjail.environments.copied import drops_bits
@@ -68,7 +70,7 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
     """
     root = os.path.realpath(root)
     refuse_open(binds, [protected_environment(b"/".join(split(directory)))])
-    changes = _looked_at(manifest, form, root)
+    changes = _compared(manifest, form, root, reporter)
     content = {} if changes or form == "host" else content_at_entry(manifest, root, _AS_IT_IS)
     data = dump_manifest(manifest)
     head = Head(
@@ -87,12 +89,16 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
         elif form == "fstab":
             builder.tree(0o755, pieces.pieces_of_fstab(manifest, content))
         built = builder.finish()
+    with contextlib.suppress(OSError):  # then its first entry by whoever built it does
+        share_baseline(manifest, root, publisher_of(os.path.join(directory, MANIFEST)))
     _tell_dropped_bits(manifest, form, reporter)
     _tell_absent_binds(binds, reporter)
     return built
 
 
-def _looked_at(manifest: Manifest, form: str, root: bytes) -> tuple[tuple[bytes, str], ...]:
+def _compared(
+    manifest: Manifest, form: str, root: bytes, reporter: Reporter
+) -> tuple[tuple[bytes, str], ...]:
     """Refuse what can be seen beforehand. For a copy drift is returned: more may be found in copying."""
     if form not in FORMS:
         raise InputError(
@@ -101,7 +107,10 @@ def _looked_at(manifest: Manifest, form: str, root: bytes) -> tuple[tuple[bytes,
     if form == "copy":
         refuse_unreadable(manifest, root)
     try:
-        refuse_drift(manifest.files, root)
+        if form == "copy":  # the content is compared as it is copied
+            refuse_drift(manifest.files, root)
+        else:
+            compare_host(manifest, root, Check(reporter=reporter))
     except DriftError as drift:
         if form != "copy":
             raise BuildDriftError(drift.changes) from drift
