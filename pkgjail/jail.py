@@ -175,24 +175,11 @@ class Jail:
                 return None
             raise explain(failure, argv[0]) from failure
         if self.prepared.host_changed():
-            self.report_changes(status)
+            strict = self._options.strict_exit
+            report_changes(
+                self._manifest, self._root, self._check, accepted=self._accepted, strict=strict, status=status
+            )
         return status
-
-    def report_changes(self, status: int) -> None:
-        """Warn of entries that changed while a command ran, which ended with `status`.
-
-        Raises:
-            ExitDriftError: there are some, and the options ask for an error.
-
-        """
-        report_changes(
-            self._manifest,
-            self._root,
-            self._check,
-            accepted=self._accepted,
-            strict=self._options.strict_exit,
-            status=status,
-        )
 
     def _may_ask_again(self, failure: StageError) -> bool:
         return failure.doing == "build" and not failure.changes and not self._asked_again
@@ -244,7 +231,20 @@ def report_changes(  # noqa: PLR0913 - what, and by name how
     strict: bool,
     status: int,
 ) -> None:
-    """Warn of entries of a manifest that changed while a command ran; as `Jail.report_changes`."""
+    """Warn of entries of a manifest that changed on the host while a command ran, which ended with `status`.
+
+    Args:
+        manifest: what the jail held.
+        root: where its files are, a real path.
+        check: whose baseline counts, and who gets the warning.
+        accepted: drift that the entry accepted.
+        strict: other changes are an error.
+        status: what the command ended with.
+
+    Raises:
+        ExitDriftError: there are some, with `strict`.
+
+    """
     changes = tuple(sorted(set(changes_since(manifest, root, check.publisher)) - set(accepted)))
     if not changes:
         return
