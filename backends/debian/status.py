@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pkgjail.backends.debian.relations import ARCHITECTURE, NAME
 from pkgjail.model import Package, record, text_path
-from pkgjail.untrusted import DATABASE, in_memory
+from pkgjail.untrusted import DATABASE, opened_below, read_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -99,12 +99,17 @@ def refuse_interrupted(root: Root) -> None:
 
 
 def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
-    """The stanzas of the status file, checked. It is read once, so that what is read is of one state."""
+    """The stanzas of the status file, checked. One open file gives one state of it."""
     path = root.status_file()
-    data = root.read(path, limit=DATABASE)
-    _check_lines(root, path, data)
-    with root.parsing(path, _RESTORE), in_memory(data) as file:
-        stanzas = list(reader.stanzas(file))
+    try:
+        with opened_below(root.path, path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+            data = read_descriptor(descriptor, path, DATABASE)
+            _check_lines(root, path, data)
+            file.seek(0)
+            with root.parsing(path, _RESTORE):
+                stanzas = list(reader.stanzas(file))
+    except OSError as error:
+        raise root.unreadable(error) from error
     there = _package_fields(data)
     if len(stanzas) != there:
         why = f"{text_path(path)}: the backend {reader.name!r} found {len(stanzas)} of {there} stanzas"
