@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -557,14 +559,18 @@ def test_the_status_tells_where_nothing_can_be_printed() -> None:
         assert subprocess.run(command, stderr=full, check=False).returncode == 125
 
 
-def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_130() -> None:
     command = [sys.executable, "-c", "from pkgjail.__main__ import main; raise SystemExit(main())"]
-    fifo = tmp_path / "bad.toml"
-    os.mkfifo(fifo)
-    process = subprocess.Popen([*command, "resolve", str(fifo)], stderr=subprocess.PIPE, text=True)
-    with os.fdopen(os.open(fifo, os.O_WRONLY), "w"):  # opens once the command reads it
+    reading, writing = os.pipe()
+    command += ["resolve", "/dev/stdin"]
+    process = subprocess.Popen(command, stdin=reading, stderr=subprocess.PIPE, text=True)
+    with os.fdopen(writing, "wb", buffering=0) as pipe:
+        pipe.write(b"#")
+        while int.from_bytes(fcntl.ioctl(reading, termios.FIONREAD, bytes(4)), sys.byteorder):
+            time.sleep(0.01)  # until the command reads it
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=20)
+    os.close(reading)
     assert (process.returncode, error) == (130, "pkgjail: interrupted\n")
 
 
