@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,27 @@ def test_a_terminal_is_drawn_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"hashing" in shown
     assert b"50%" in shown
     assert b"pkgjail: warning: look out" in shown
+
+
+class _Terminal(io.StringIO):
+    """Standard error, as a terminal."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_the_terminal_is_free_when_all_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the command in a jail, which gets the terminal after the files were compared."""
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    before = threading.active_count()
+    reporter = ConsoleReporter()
+    reporter.progress("hashing", 4, 4)  # known from before: nothing to draw
+    assert threading.active_count() == before
+    reporter.progress("hashing", 1, 4)
+    assert threading.active_count() > before
+    reporter.progress("hashing", 4, 4)
+    assert threading.active_count() == before
 
 
 def test_a_file_gets_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:

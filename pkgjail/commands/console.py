@@ -37,18 +37,24 @@ class ConsoleReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+        self._progress, self._tasks = None, {}
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Draw how far `task` is; nothing where standard error is not a terminal."""
-        if not sys.stderr.isatty():
+        """Draw how far `task` is, until all tasks are done; nothing but on a terminal."""
+        if not sys.stderr.isatty() or (self._progress is None and done >= total):
             return
         if self._progress is None:
             self._progress = _started_progress()
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(task, total=total)
         self._progress.update(self._tasks[task], completed=done, total=total)
+        if self._progress.finished:  # before a command gets the terminal
+            self._stop()
 
     def warn(self, message: str) -> None:
         """Print a warning on standard error."""

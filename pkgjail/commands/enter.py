@@ -62,9 +62,16 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
     """Warn of files of the environment that changed while the command ran, or raise `ExitDriftError`."""
     from pkgjail.environments.enter import report_changes_in
 
+    _command(arguments)  # reads the options that stand behind DIR
     directory = os.fsencode(arguments.directory)
     reporter = ConsoleReporter(as_json=arguments.json)
     report_changes_in(directory, status, strict=arguments.strict_exit, reporter=reporter)
+
+
+def _command(arguments: argparse.Namespace) -> list[str]:
+    rest = Parser(prog="pkgjail enter", **_TEXTS)
+    _add_rest(rest)
+    return command_words(arguments, rest)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,9 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pkgjail.environments.again import enter_and_keep
     from pkgjail.environments.enter import enter_environment
 
-    rest = Parser(prog="pkgjail enter", **_TEXTS)
-    _add_rest(rest)
-    command = command_words(arguments, rest)
+    command = _command(arguments)
     options = replace(jail_options(arguments), environment=named_variables(arguments))
     directory = os.fsencode(arguments.directory)
     with ConsoleReporter(as_json=arguments.json) as reporter:

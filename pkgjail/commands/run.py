@@ -18,6 +18,7 @@ from pkgjail.errors import UsageError
 from pkgjail.prepared import bind_source, remember
 
 if TYPE_CHECKING:
+    from pkgjail.baseline import Publisher
     from pkgjail.commands.parser import Verbs
     from pkgjail.jail import Jail
     from pkgjail.model import JailOptions, Manifest, UserBind
@@ -148,11 +149,15 @@ def add_sight_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns its exit status."""
+def _command(arguments: argparse.Namespace) -> list[str]:
     rest = Parser(prog="pkgjail run", **_TEXTS)
     _add_rest(rest)
-    command = command_words(arguments, rest)
+    return command_words(arguments, rest)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit status."""
+    command = _command(arguments)
     places = [bind_source(os.fsencode(path)) for path in (arguments.manifest, arguments.root)]
     before = observe_settled(filter(os.path.lexists, places[0][:2]))  # ere it is read
     jail = open_jail(arguments, load_manifest(arguments))
@@ -170,9 +175,9 @@ def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
     from pkgjail.jail import prepare_jail
 
     root = os.fsencode(os.path.realpath(arguments.root))
-    reporter = ConsoleReporter(as_json=arguments.json)
-    publisher = publisher_of(os.fsencode(arguments.manifest))
-    return prepare_jail(manifest, jail_options(arguments), root=root, publisher=publisher, reporter=reporter)
+    options, publisher = jail_options(arguments), _publisher(arguments)
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        return prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
 
 
 def report_changes(arguments: argparse.Namespace, status: int) -> None:
@@ -181,13 +186,17 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
     from pkgjail.drift import Check
     from pkgjail.jail import report_changes as report
 
+    _command(arguments)  # reads the options that stand behind MANIFEST
     manifest = load_manifest(arguments)
-    check = Check(
-        publisher=publisher_of(os.fsencode(arguments.manifest)),
-        reporter=ConsoleReporter(as_json=arguments.json),
-    )
+    check = Check(publisher=_publisher(arguments), reporter=ConsoleReporter(as_json=arguments.json))
     root = os.fsencode(os.path.realpath(arguments.root))
     report(manifest, root, check, strict=arguments.strict_exit, status=status)
+
+
+def _publisher(arguments: argparse.Namespace) -> Publisher | None:
+    """Who decides what the manifest is; nobody for a whitelist, which is resolved each time."""
+    name = arguments.manifest
+    return None if _is_whitelist(name) else publisher_of(os.fsencode(name))
 
 
 def _remember(arguments: argparse.Namespace, jail: Jail) -> None:
