@@ -59,14 +59,15 @@ class _Terminal(io.StringIO):
 def test_the_terminal_is_free_when_all_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the command in a jail, which gets the terminal after the files were compared."""
     monkeypatch.setattr(sys, "stderr", _Terminal())
-    before = threading.active_count()
+    before = set(threading.enumerate())
     reporter = ConsoleReporter()
     reporter.progress("hashing", 4, 4)  # known from before: nothing to draw
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) == before
     reporter.progress("hashing", 1, 4)
-    assert threading.active_count() > before
+    (drawing,) = set(threading.enumerate()) - before
     reporter.progress("hashing", 4, 4)
-    assert threading.active_count() == before
+    drawing.join(timeout=30)
+    assert not drawing.is_alive()
 
 
 def test_a_file_gets_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
