@@ -113,7 +113,7 @@ def test_a_reader_that_gives_up(backend: str, tmp_path: Path, monkeypatch: pytes
     root = make_root(tmp_path)
     open_database(root, backend)
     module = sys.modules[f"pkgjail.backends.{backend}"]
-    path = {"apt": "apt_pkg.TagFile", "dpkg": "Packages.iter_paragraphs"}[backend]
+    path = {"apt": "apt_pkg.TagSection", "dpkg": "Packages.iter_paragraphs"}[backend]
     fault = {"apt": SystemError("no more"), "dpkg": ValueError("no more")}[backend]
 
     def give_up(*_: object, **__: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -109,6 +110,8 @@ def _read(name: str) -> Manifest:
     try:
         return parse_stream(sys.stdin.fileno(), "standard input")
     except OSError as error:
+        if error.errno == errno.EFBIG:  # in words already
+            raise
         raise PkgjailError(f"cannot read standard input: {explain_loss(error)}; name a file") from None
 
 
