@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pkgjail.commands.parser import Verbs
 
 _DESCRIPTION = """\
-List or clear what pkgjail keeps in your cache directory ($XDG_CACHE_HOME/pkgjail or
-~/.cache/pkgjail: loader caches, digests of files) and your runtime directory
-($XDG_RUNTIME_DIR/pkgjail or /dev/shm/pkgjail-UID: layers of overlays, answers of probes). All of it is
-made again when it is needed. What killed processes left is removed whatever its age, but nothing that is
-in use.
+List or clear what pkgjail keeps between runs: in your cache directory ($XDG_CACHE_HOME/pkgjail or
+~/.cache/pkgjail: baselines, loader caches, digests of files), in your runtime directory
+(/dev/shm/pkgjail-UID or $XDG_RUNTIME_DIR/pkgjail: layers of overlays, prepared jails, what this kernel
+can do), and the baselines that you published in /var/tmp/pkgjail-UID. All of it is made again when it is
+needed. 'prune' also removes what killed processes left, whatever its age, but nothing that is in use.
 """
 
 

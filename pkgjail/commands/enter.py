@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pkgjail.commands.parser import Verbs
 
 _DESCRIPTION = """\
-Run a command in the jail of an environment that 'pkgjail build' made. The environment is first held
-against its record: one that was changed, half built or half removed is refused. The options come
-on top of those that it was built with.
+Run a command in the jail of an environment that 'pkgjail build' made. The environment is first
+compared with its record: one that was changed, half built or half removed is refused. The options are
+added to those that it was built with.
 """
 _EPILOG = """\
 examples:

@@ -16,7 +16,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
     """Add `--memory`, `--cpus` and `--pids`."""
     group = parser.add_argument_group(
-        "limits", "held by a control group that is delegated to you (--pids also without one), or refused"
+        "limits", "enforced by a control group that is delegated to you (--pids also without one), or refused"
     )
     group.add_argument(
         "--memory", type=size, metavar="SIZE", help="at most so much memory, as 512M or 4G (of 1024)"

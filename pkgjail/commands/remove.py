@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Remove an environment that 'pkgjail build' made, or what an interrupted build or removal left of one.
-Nothing else is lost: what is mounted below, a name that 'build' did not make, a file that has other
-content now, a directory that was replaced by a link is told, and nothing is deleted.
+Nothing else is lost: if there is a mount below, a name that 'build' did not make, a file that has other
+content now, or a directory that was replaced by a link, it is reported and nothing is deleted.
 """
 _EPILOG = """\
 examples:

@@ -109,17 +109,18 @@ def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True)
         const="all",
         default="",
         choices=("all", "hash"),
-        help="look at every file, not only at directories, before entering; =hash: at its content too",
+        help="compare every file with the manifest before entering, not only those in changed directories; "
+        "=hash: its content too",
     )
     parser.add_argument(
         "--allow-drift",
         action="store_true",
-        help="enter a host that has changed since the manifest was made, as it is now; what differs is told",
+        help="enter the host as it is now, even if it differs from the manifest, and report what differs",
     )
     parser.add_argument(
         "--strict-exit",
         action="store_true",
-        help="fail with 125 where the host's files changed while the command ran, instead of a warning",
+        help="if the host's files changed while the command ran, fail with 125 instead of a warning",
     )
     add_limit_options(parser)
     if resolving:
@@ -133,8 +134,8 @@ def add_sight_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SRC[:DST[:ro]]",
-        help="show a directory or file of the host in the jail, writable unless ro is said (may be "
-        "repeated); a colon in a path is written \\:",
+        help="show a directory or file of the host in the jail, writable without ':ro' (may be repeated); "
+        "write a colon in a path as \\:",
     )
     parser.add_argument(
         "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"

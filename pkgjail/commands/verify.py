@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pkgjail.verifying import Difference, Verification
 
 _DESCRIPTION = """\
-Hold a host, or a tree, against a manifest: what is missing, what was changed (content, mode, kind, a
-link's target), and what is there besides in the directories of the set. Of each difference it says what
+Compare a host, or a tree, with a manifest: what is missing, what was changed (content, mode, kind, a
+link's target), and what extra names are in the directories of the set. For each difference it says what
 the package manager's own record knows. By default every file is read and hashed.
 """
 _EPILOG = """\
@@ -43,7 +43,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "verify",
-        help="hold a host or a tree against a manifest",
+        help="compare a host or a tree with a manifest",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
@@ -55,14 +55,14 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--packages",
         action="store_true",
-        help="hold every file against its package's record too, not the changed ones alone",
+        help="compare every file with its package's record too, not only the changed ones",
     )
     extra = parser.add_mutually_exclusive_group()
-    extra.add_argument("--no-extra", action="store_true", help="do not look for names besides")
+    extra.add_argument("--no-extra", action="store_true", help="do not look for extra names")
     extra.add_argument(
         "--strict",
         action="store_true",
-        help="count every name besides, also on a host where nobody knows which came later",
+        help="count every extra name, also on a host where nobody knows which came later",
     )
     parser.add_argument("--all", action="store_true", help=f"every line, not the first {_SHOWN} of each sort")
     parser.add_argument("--json", action="store_true", help="print all as JSON")
