@@ -216,7 +216,7 @@ class Jail:
         """Say once which paths of writable binds are read-only all the same."""
         new = [text_path(path) for path in shown if path not in self._told]
         self._told.update(shown)
-        if new:
+        if new and self._options.warn_of_inputs:
             self._check.reporter.warn(
                 f"shown read-only in the jail, as later runs are made from it: {', '.join(new)}"
             )

@@ -491,7 +491,7 @@ class JailOptions:
     is entered as it is. With `strict_exit` entries that changed while the command ran are an error.
 
     `inputs` are files and directories that later runs read again, the manifest above all: writable binds
-    show them read-only (see `pkgjail.protected`).
+    show them read-only (see `pkgjail.protected`), with a warning unless `warn_of_inputs` is off.
     """
 
     binds: tuple[UserBind, ...] = ()
@@ -504,3 +504,4 @@ class JailOptions:
     strict_exit: bool = False
     limits: Limits = Limits()
     inputs: tuple[bytes, ...] = ()
+    warn_of_inputs: bool = True

@@ -155,7 +155,7 @@ def locked(place: Place, doing: str, *, alone: bool) -> Iterator[bytes]:
         PkgjailError: another process builds, enters or removes it.
 
     """
-    descriptor = _open_lock(place)
+    descriptor = _open_lock(place, doing)
     if descriptor is None:
         with contextlib.suppress(OSError):
             fcntl.flock(place.directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -181,16 +181,20 @@ def _lock(descriptor: int, place: Place, doing: str, *, alone: bool) -> None:
         ) from error
 
 
-def _open_lock(place: Place) -> int | None:
+def _open_lock(place: Place, doing: str) -> int | None:
     """The lock's file, which an environment of before is given now; None for who may not write to it.
 
-    None also where there is no environment yet, or no room for the file.
+    None also where there is no environment, or no room for the file.
     """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    if any(_is_there(place, name) for name in (JOURNAL, REMOVING, RECORD)):
-        flags |= os.O_CREAT
     try:
-        descriptor = os.open(LOCK, flags, 0o600, dir_fd=place.directory)
+        try:
+            descriptor = os.open(LOCK, flags, dir_fd=place.directory)
+        except FileNotFoundError:
+            state_of(place, doing)
+            descriptor = os.open(LOCK, flags | os.O_CREAT, 0o600, dir_fd=place.directory)
+    except InputError:  # which the caller meets, too
+        return None
     except OSError as error:
         if error.errno in _NO_LOCK:
             return None
@@ -226,14 +230,6 @@ def is_lock_alone(place: Place, names: Sequence[str]) -> bool:
         return False
     found = os.stat(LOCK, dir_fd=place.directory, follow_symlinks=False)
     return stat.S_ISREG(found.st_mode) and not found.st_size
-
-
-def _is_there(place: Place, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=place.directory, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
 
 
 def wait_for_others(place: Place, doing: str, reporter: Reporter) -> None:

@@ -67,6 +67,7 @@ def enter(
         cwd=here if shown else b"/",
         environment=variables_inside(os.environ, state, instance),
         inputs=_inputs(state, instance),
+        warn_of_inputs=False,  # the binds are Spack's own, and what is read-only in them is documented
     )
     terminal = kept.has_terminal()
     sys.stdout.flush()
