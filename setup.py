@@ -15,7 +15,7 @@ setup(
     packages=[
         "pkgjail",
         "pkgjail.backends",
-        "pkgjail.backends.available",
+        "pkgjail.backends.repositories",
         "pkgjail.backends.debian",
         "pkgjail.backends.pacman",
         "pkgjail.backends.rpm",

@@ -36,8 +36,8 @@ from pkgjail.reporter import SILENT, warn_each
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pkgjail.backends.available.solving import Chosen
-    from pkgjail.backends.available.universe import Universe
+    from pkgjail.backends.repositories.solving import Chosen
+    from pkgjail.backends.repositories.universe import Universe
     from pkgjail.model import Closure, Manifest, Policy
     from pkgjail.reporter import Reporter
 
@@ -175,7 +175,7 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
         ClosureError: not all of it can be installed together; all of libsolv's problems.
 
     """
-    from pkgjail.backends.available import open_available  # brings XML and tar readers in
+    from pkgjail.backends.repositories import open_available  # brings XML and tar readers in
 
     universe = open_available(sources, architecture, contents=contents)
     policy = load_policy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
 import os
 from typing import TYPE_CHECKING
 
@@ -110,3 +111,9 @@ def test_a_directory_that_its_very_owner_may_not_read_is_empty() -> None:
             assert in_child(lambda: repr(Tree(root).names(b"/odd")), owner) == "[]"
         finally:
             os.chmod(root + b"/odd", 0o700)  # else its owner cannot remove it
+
+
+def test_no_room_of_the_backends_hides_a_function() -> None:
+    """Protects `available` from a package of that name, which importing it would put in the function's place."""
+    importlib.import_module("pkgjail.backends.repositories")
+    assert callable(importlib.import_module("pkgjail.backends").available)

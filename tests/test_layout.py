@@ -65,7 +65,7 @@ PLACES = {
     "packageurl": "export/",
     "pathspec": "patterns.py",
     "rich": "commands/",
-    "solv": "backends/available/binding.py",
+    "solv": "backends/repositories/binding.py",
     "spdx_tools": "export/spdx.py",
     "tomli": "policy/",
     "tomllib": "policy/",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from unittest import mock
 
 from pkgjail.backends import open_database
-from pkgjail.backends.available import open_available
+from pkgjail.backends.repositories import open_available
 from pkgjail.backends.rpm import query
 from pkgjail.checking.compiler import compiler_wants
 from pkgjail.checking.elf import DamagedError, read_elf

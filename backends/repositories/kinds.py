@@ -9,7 +9,7 @@ from pkgjail.model import record
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from pkgjail.backends.available.reading import Metadata
+    from pkgjail.backends.repositories.reading import Metadata
     from pkgjail.model import DependencyGroup, Package, Relation
 
     Downloads = Callable[[Collection[Package]], Mapping[str, int]]

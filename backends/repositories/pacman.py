@@ -10,16 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pkgjail import untrusted
-from pkgjail.backends.available.kinds import Loaded
-from pkgjail.backends.available.reading import Metadata, as_file, fault, first_packed, parsing
 from pkgjail.backends.pacman.database import BASE
 from pkgjail.backends.pacman.relations import group_of
+from pkgjail.backends.repositories.kinds import Loaded
+from pkgjail.backends.repositories.reading import Metadata, as_file, fault, first_packed, parsing
 from pkgjail.model import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pkgjail.backends.available.kinds import Names
+    from pkgjail.backends.repositories.kinds import Names
     from pkgjail.model import DependencyGroup, Package, Relation
 
 _MOST_MEMBERS = 100_000  # several times those of Arch's largest repository; each costs memory

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.backends.available.problems import OWN, problems_in_words
+from pkgjail.backends.repositories.problems import OWN, problems_in_words
 from pkgjail.errors import ClosureError, Problem
 from pkgjail.model import Dependency, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pkgjail.backends.available.kinds import Kind
-    from pkgjail.backends.available.universe import Universe
+    from pkgjail.backends.repositories.kinds import Kind
+    from pkgjail.backends.repositories.universe import Universe
     from pkgjail.model import Package, Policy, Relation
 
 _ESSENTIAL = "essential"

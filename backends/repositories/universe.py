@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.backends.available.solving import Solving
+from pkgjail.backends.repositories.solving import Solving
 from pkgjail.backends.rpm import boolean
 from pkgjail.errors import DatabaseError
 from pkgjail.model import Package, Repository
@@ -13,8 +13,8 @@ from pkgjail.model import Package, Repository
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from pkgjail.backends.available.kinds import Kind, Loaded
-    from pkgjail.backends.available.solving import Solution
+    from pkgjail.backends.repositories.kinds import Kind, Loaded
+    from pkgjail.backends.repositories.solving import Solution
     from pkgjail.model import DependencyGroup, Policy, Relation
 
 _ANY = "any"  # Debian's `name:any`

@@ -7,16 +7,16 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.backends.available.kinds import Loaded
-from pkgjail.backends.available.reading import Metadata, as_file, fault, first_packed, matching, parsing
 from pkgjail.backends.debian.relations import parse_group
+from pkgjail.backends.repositories.kinds import Loaded
+from pkgjail.backends.repositories.reading import Metadata, as_file, fault, first_packed, matching, parsing
 from pkgjail.model import raw_path, text_path
 from pkgjail.untrusted import FILE_LISTS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pkgjail.backends.available.kinds import Names
+    from pkgjail.backends.repositories.kinds import Names
     from pkgjail.model import DependencyGroup, Package, Relation
 
 _ARCHITECTURES = {

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from pkgjail.backends.available.kinds import Loaded
-from pkgjail.backends.available.reading import Metadata, as_file, fault, parsing, unpack
+from pkgjail.backends.repositories.kinds import Loaded
+from pkgjail.backends.repositories.reading import Metadata, as_file, fault, parsing, unpack
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.installed import ARCHITECTURES, BASE
 from pkgjail.model import record
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     _Parts = Mapping[str, "_Part"]
 
-    from pkgjail.backends.available.kinds import Names
+    from pkgjail.backends.repositories.kinds import Names
     from pkgjail.model import DependencyGroup, Package, Relation
 
 _NAMESPACE = "{http://linux.duke.edu/metadata/repo}"

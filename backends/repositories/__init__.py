@@ -14,17 +14,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.backends.available.binding import load_solv
-from pkgjail.backends.available.debian import Debian
-from pkgjail.backends.available.pacman import Pacman
-from pkgjail.backends.available.rpmmd import RpmMd
-from pkgjail.backends.available.universe import Universe
+from pkgjail.backends.repositories.binding import load_solv
+from pkgjail.backends.repositories.debian import Debian
+from pkgjail.backends.repositories.pacman import Pacman
+from pkgjail.backends.repositories.rpmmd import RpmMd
+from pkgjail.backends.repositories.universe import Universe
 from pkgjail.errors import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.backends.available.kinds import Kind
+    from pkgjail.backends.repositories.kinds import Kind
 
 __all__ = ["FAMILIES", "Universe", "open_available"]
 
