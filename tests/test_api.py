@@ -114,6 +114,6 @@ def test_a_directory_that_its_very_owner_may_not_read_is_empty() -> None:
 
 
 def test_no_room_of_the_backends_hides_a_function() -> None:
-    """Protects `available` from a package of that name, which importing it would put in the function's place."""
+    """Protects `available` from a package of that name, which would take the place of the function."""
     importlib.import_module("pkgjail.backends.repositories")
     assert callable(importlib.import_module("pkgjail.backends").available)

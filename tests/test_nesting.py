@@ -41,7 +41,7 @@ _SURROUNDINGS = [
     Surrounding("a user namespace", _IN_A_NAMESPACE, "", "tree"),
     Surrounding("two of them", (*_IN_A_NAMESPACE, *_IN_A_NAMESPACE), "", "tree"),
     Surrounding(
-        "/etc with bind mounts", _IN_A_NAMESPACE, "mount --bind /etc/debian_version /etc/host.conf", "tree"
+        "/etc with bind mounts", _IN_A_NAMESPACE, "mount --bind /etc/debian_version /etc/hosts", "tree"
     ),
     Surrounding(
         "another filesystem in /usr",
