@@ -29,6 +29,7 @@ from pkgjail.cache import cache_directory
 from pkgjail.dirstate import TICKS_NS, is_variable, observe_settled
 from pkgjail.model import raw_path, text_path
 from pkgjail.places import keep, keep_in, open_below, read_kept, shared_place
+from pkgjail.untrusted import PARSE_INT, is_nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ _FACTS = attrgetter("path", "kind", "mode", "size", "target", "sha256", "origin"
 # versions place by how often an object happens to be used.
 _MARSHAL = 2
 # Bytes; a baseline of a million names has some 40 million.
-_LARGEST = 1 << 27
+_LARGEST = 1 << 26
 # The clocks of a file server and of this host may differ by as much.
 _CLOCKS_NS = 60_000_000_000
 
@@ -51,12 +52,14 @@ class Baseline(NamedTuple):
     """`at` is when the names were read (ns since the epoch), or a little before.
 
     `states` are those of `pkgjail.dirstate.observe`, and `names` has for each of their paths the names
-    in it, each with its inode's number.
+    in it, each with its inode's number. `borrowed` is one of another user's, who is believed for a manifest
+    in that user's directory alone: what rests on it is not kept, for the same manifest may lie elsewhere.
     """
 
     at: int
     states: tuple[tuple[bytes, int, int, int, int], ...]
     names: dict[bytes, dict[bytes, int]]
+    borrowed: bool = False
 
 
 class Publisher(NamedTuple):
@@ -148,8 +151,11 @@ def load_baseline(key: str, publisher: Publisher | None = None) -> Baseline | No
     None where there is none that can be read, or the manifest is newer than all of them.
     """
     made = 0 if publisher is None else publisher.made - _CLOCKS_NS
-    owners = {0} if publisher is None or publisher.owner is None else {0, publisher.owner}
-    found = [_parse(data) for data in (_read_own(key), *(_read_published(key, owner) for owner in owners))]
+    found = [_parse(_read_own(key)), _parse(_read_published(key, 0))]
+    owner = 0 if publisher is None else publisher.owner
+    if owner:
+        of_owner = _parse(_read_published(key, owner))
+        found.append(of_owner and of_owner._replace(borrowed=owner != os.geteuid()))
     usable = [one for one in found if one is not None and one.at >= made]
     return max(usable, key=lambda one: one.at, default=None)
 
@@ -258,12 +264,15 @@ def _dump(baseline: Baseline) -> bytes:
 def _parse(data: bytes) -> Baseline | None:
     """A baseline; None where that is not what `_dump` writes. Nothing in it is believed to be well formed."""
     try:
-        values: Any = json.loads(data)
+        text = data.decode()
+        values: Any = {} if is_nested(text) else json.loads(text, parse_int=PARSE_INT)
         if values["format"] != _FORMAT:
             return None
         states, names = [], {}
         for path, *state, inside in values["directories"]:
             device, inode, mtime, ctime = map(int, state)
+            if path[:1] != "/" or "\0" in path:
+                return None
             states.append((raw_path(path), device, inode, mtime, ctime))
             names[raw_path(path)] = {raw_path(name): int(number) for name, number in inside.items()}
         return Baseline(int(values["at"]), tuple(states), names)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pkgjail.baseline import (
     Baseline,
     Publisher,
+    baseline_key,
     load_baseline,
     may_publish,
     publish_baseline,
     publisher_of,
     store_baseline,
+    take_baseline,
 )
+from pkgjail.drift import Check, compare_host
+from pkgjail.errors import DriftError
+from pkgjail.model import FileEntry
+from tests.test_drift import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,6 +149,77 @@ def test_a_directory_that_others_may_not_list_is_published_without_its_names(tmp
     found = load_baseline(KEY, me())
     assert found is not None
     assert found.names == {path: {}}
+
+
+@pytest.mark.parametrize(
+    "directories",
+    [
+        pytest.param('["/usr\\u0000", 1, 2, 3, 4, {}]', id="a NUL in a path"),
+        pytest.param('["usr", 1, 2, 3, 4, {}]', id="a relative path"),
+        pytest.param(",".join(["[]"] * 3_000_000), id="lists that fill the memory"),
+        pytest.param(f'["/usr", {"9" * 5000}, 2, 3, 4, {{}}]', id="a number that takes minutes"),
+    ],
+)
+def test_a_baseline_that_pkgjail_would_not_write(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, directories: str
+) -> None:
+    """Protects from the owner of a manifest's directory: whatever they publish, the files are compared."""
+    publish_baseline(KEY, NEW)
+    place = shared / f"pkgjail-{os.geteuid()}/baselines" / KEY
+    place.write_text(f'{{"format": 2, "at": 1, "directories": [{directories}]}}')
+    parsed: list[str] = []
+    loads = json.loads
+
+    def parsing(text: str, **options: Any) -> object:
+        parsed.append(text)
+        return loads(text, **options)
+
+    monkeypatch.setattr(json, "loads", parsing)
+    assert load_baseline(KEY, me()) is None
+    assert all(len(text) < 1 << 20 for text in parsed)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="there must be another user; CI is root")
+@pytest.mark.parametrize("whole", [True, False], ids=["as it is", "after a directory changed"])
+def test_another_users_baseline_serves_that_users_manifest_alone(
+    tmp_path: Path, shared: Path, user: Caller, *, whole: bool
+) -> None:
+    """The same manifest lies in the site's directory: who entered the stranger's does not vouch for it.
+
+    Root would publish it in root's name, for everybody.
+    """
+    host = tmp_path / "host"
+    (host / "opt").mkdir(parents=True)
+    (host / "opt/file").write_text("evil")
+    (host / "etc").mkdir()
+    entries = (
+        FileEntry(path=b"/", kind="directory", mode=0o755, origin="parent"),
+        FileEntry(path=b"/etc", kind="directory", mode=0o755, origin="parent"),
+        FileEntry(path=b"/opt", kind="directory", mode=0o755, origin="parent"),
+        FileEntry(
+            path=b"/opt/file",
+            kind="regular",
+            mode=0o644,
+            size=4,
+            sha256=hashlib.sha256(b"good").hexdigest(),
+            origin="package",
+        ),
+    )
+    manifest, root = manifest_of(entries), bytes(host)
+    key = baseline_key(entries, root)
+    forged = take_baseline(entries, root)._replace(at=1 << 62)
+    publish_baseline(key, forged)
+    theirs = shared / f"pkgjail-{user.uid}"
+    (shared / f"pkgjail-{os.geteuid()}").rename(theirs)
+    for path in (theirs, theirs / "baselines", theirs / "baselines" / key):
+        os.chown(path, user.uid, user.uid)
+    if not whole:
+        (host / "new").touch()
+    stranger = Publisher(owner=user.uid, made=0, readable=True)
+    assert compare_host(manifest, root, Check(publisher=stranger)).accepted == ()
+    for publisher in (None, me()):
+        with pytest.raises(DriftError, match="/opt/file has other content"):
+            compare_host(manifest, root, Check(publisher=publisher))
 
 
 @pytest.fixture
