@@ -235,6 +235,11 @@ def open_directory(path: str, *, make: bool = False) -> int:
         _make_above(top)
     # Another directory than pkgjail's own may be shared on purpose.
     descriptor = open_below(None, top, make=make, mend=make and own is not None)
+    try:
+        _refuse_replaceable(descriptor, top)
+    except BaseException:
+        os.close(descriptor)
+        raise
     for name in below:
         outer = descriptor
         try:
@@ -277,6 +282,16 @@ def opened(path: str, *, make: bool = False) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _refuse_replaceable(descriptor: int, path: str) -> None:
+    """Refuse a directory in whose place another user may put one.
+
+    What was not there when the path was chosen may be theirs by now, as names in /tmp and /dev/shm are.
+    """
+    real = os.readlink(f"/proc/self/fd/{descriptor}")
+    if any(_replaceable(each) for each in {path, real}):
+        raise _not_alone(path)
 
 
 def _own_part(path: str) -> tuple[str, list[str]] | None:
@@ -322,7 +337,12 @@ def _make_above(path: str) -> None:
 
 def _make(name: str, directory: int | None = None) -> None:
     os.mkdir(name, 0o700, dir_fd=directory)
-    os.chmod(name, 0o700, dir_fd=directory)  # the umask may have taken the user's own rights
+    # The umask may have taken the user's own rights; and by now the name may be a link that another made.
+    made = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.chmod(f"/proc/self/fd/{made}", 0o700)
+    finally:
+        os.close(made)
 
 
 def _close_to_others(directory: int) -> None:

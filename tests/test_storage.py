@@ -174,6 +174,53 @@ def test_a_directory_that_another_user_can_replace(
     assert not places.cache_place().startswith(str(tmp_path))
 
 
+@_ROOT
+@pytest.mark.parametrize("how", ["a directory", "a link"])
+def test_a_stranger_who_leaves_the_usual_place_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Between two looks of one run: what is opened then lies in the stranger's directory."""
+    shm = tmp_path / "shm"
+    shm.mkdir()
+    shm.chmod(0o1777)
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(places, "_SHM", str(shm))
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    usual, theirs = shm / f"pkgjail-{os.geteuid()}", tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    for path in (usual, theirs):
+        path.mkdir(exist_ok=True)
+        os.chown(path, _ATTACKER, _ATTACKER)
+    assert "somebody else made it" in places.settle_runtime_directory()
+    usual.rmdir()
+    chosen = places.runtime_directory()
+    assert chosen == str(usual)
+    if how == "a link":
+        usual.symlink_to(theirs)
+        os.chown(usual, _ATTACKER, _ATTACKER, follow_symlinks=False)
+    else:
+        theirs.rename(usual)
+    with pytest.raises(PermissionError):
+        places.open_directory(f"{chosen}/layers", make=True)
+
+
+def test_a_name_that_is_a_link_when_it_was_just_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody else owns the directory by then: no mode of what it leads to is changed."""
+    target = tmp_path / "theirs"
+    target.mkdir(mode=0o755)
+    mkdir = os.mkdir
+
+    def exchanged(path: str, *arguments: Any, **options: Any) -> None:
+        mkdir(path, *arguments, **options)
+        os.rmdir(path)
+        os.symlink(target, path)
+
+    monkeypatch.setattr(os, "mkdir", exchanged)
+    with pytest.raises(OSError, match="ot a directory"):
+        places.open_directory(str(tmp_path / "new"), make=True)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
 def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user id that passwd(5) does not have, as in containers: in memory, until the next boot."""
     monkeypatch.delenv("HOME", raising=False)
