@@ -104,6 +104,20 @@ def cache_place() -> str:
     return f"{runtime_directory()}/cache"
 
 
+def temporary_directory() -> str:
+    """Where directories are made that go at the end of a run: `tempfile.gettempdir`, TMPDIR above all.
+
+    Where another user could put something else in their place, as in a TMPDIR that was left over by `su`,
+    it is the usual one.
+
+    Raises `FileNotFoundError` where none can be written to.
+    """
+    import tempfile
+
+    place = os.path.realpath(tempfile.gettempdir())
+    return next((each for each in (place, "/tmp", _SHARED) if not _replaceable(each)), place)  # noqa: S108
+
+
 def _cache_bases() -> Iterator[str]:
     base = os.environ.get("XDG_CACHE_HOME", "")
     yield base if os.path.isabs(base) else os.path.expanduser("~/.cache")

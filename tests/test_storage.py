@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.model import JailOptions
 from pkgjail.places import keep, opened, read_kept
+from pkgjail.scratch import scratch
 from tests.conftest import SYSTEM_PYTHON, _caller
 from tests.tree_text import remove_path
 
@@ -219,6 +221,33 @@ def test_a_name_that_is_a_link_when_it_was_just_made(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="ot a directory"):
         places.open_directory(str(tmp_path / "new"), make=True)
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+@_ROOT
+@pytest.mark.parametrize("how", ["theirs", "open to all"])
+def test_a_temporary_directory_that_others_may_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A TMPDIR left over by `su`: its owner gives root's old directory the name of one to be cleared.
+
+    They could also lead what a jail writes there into any of root's directories.
+    """
+    tmp_path.chmod(0o755)
+    place = tmp_path / "tmp"
+    kept = place / "pkgjail-rpm-kept"
+    kept.mkdir(parents=True, mode=0o700)
+    (kept / "data").write_text("root's")
+    os.utime(kept, _LONG_AGO)
+    os.chown(place, _ATTACKER if how == "theirs" else 0, -1)
+    place.chmod(0o755 if how == "theirs" else 0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with scratch("rpm") as made:
+        assert not made.startswith(str(tmp_path))
+    assert (kept / "data").read_text() == "root's"
+    place.chmod(0o1777)
+    os.chown(place, 0, -1)
+    with scratch("rpm") as made:
+        assert made.startswith(str(place))
 
 
 def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,6 +610,27 @@ def test_what_is_mounted_there_is_left(tmp_path: Path) -> None:
     )
     assert (done.stdout, done.stderr) == ("is a mount, which pkgjail did not make\n", "")
     assert (tmp_path / "kept" / "file").exists()
+
+
+@pytest.mark.parametrize("how", ["cleared", "pruned"])
+def test_a_tree_of_any_depth_is_removed(own: Path, how: str) -> None:
+    """A manifest may name a thousand directories in each other: what is left of its layer stops no entry."""
+    place = own / "layers" / "deep"
+    place.mkdir(parents=True)
+    above = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=above)
+        inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=above)
+        os.close(above)
+        above = inner
+    os.close(above)
+    os.utime(place, _LONG_AGO)
+    if how == "cleared":
+        with opened(str(own / "layers")) as directory:
+            removal.remove_tree(directory, "deep")
+    else:
+        cache.prune(older_than=1)
+    assert os.listdir(own / "layers") == []
 
 
 def test_a_tree_whose_directories_are_closed_is_removed(own: Path) -> None:
