@@ -177,7 +177,10 @@ def publish_baseline(key: str, baseline: Baseline) -> None:
         OSError: it cannot be written, or another user has taken the place.
 
     """
-    public = baseline._replace(names={path: _listed(path, names) for path, names in baseline.names.items()})
+    reached: dict[bytes, bool] = {b"/": True}
+    public = baseline._replace(
+        names={path: _listed(path, names, reached) for path, names in baseline.names.items()}
+    )
     with _opened_for_all(shared_place(os.geteuid())) as top, _opened_for_all("baselines", top) as shelf:
         keep_in(shelf, key, _dump(public), mode=0o644)
 
@@ -203,12 +206,21 @@ def may_publish(publisher: Publisher | None) -> bool:
     return publisher is not None and publisher.readable and os.geteuid() in {0, publisher.owner}
 
 
-def _listed(directory: bytes, names: dict[bytes, int]) -> dict[bytes, int]:
-    """The names in a directory, where everybody may list it."""
+def _listed(directory: bytes, names: dict[bytes, int], reached: dict[bytes, bool]) -> dict[bytes, int]:
+    """The names in a directory, where everybody may list it; `reached` is what was found out before."""
     try:
-        return names if os.stat(directory).st_mode & 0o004 else {}
+        may_list = os.lstat(directory).st_mode & stat.S_IROTH and _is_reached(directory, reached)
     except OSError:
         return {}
+    return names if may_list else {}
+
+
+def _is_reached(path: bytes, reached: dict[bytes, bool]) -> bool:
+    """Whether everybody may search all directories above `path`. Raises `OSError`."""
+    above = os.path.dirname(path)
+    if above not in reached:
+        reached[above] = bool(os.stat(above).st_mode & stat.S_IXOTH) and _is_reached(above, reached)
+    return reached[above]
 
 
 def _place(key: str) -> Path:
