@@ -32,6 +32,7 @@ _SHARED = "/var/tmp"  # noqa: S108 - what is there is checked
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO is no reason to wait
+_PRIVATE = 0o600
 _ATTEMPTS = 5
 
 
@@ -426,8 +427,12 @@ def keep(path: str, content: bytes) -> None:
         keep_in(directory, name, content)
 
 
-def keep_in(directory: int, name: str, content: bytes, mode: int = 0o600) -> None:
-    """As `keep`, in a directory that `open_directory` opened; the file gets `mode`."""
+def keep_in(directory: int, name: str, content: bytes, mode: int = _PRIVATE) -> None:
+    """As `keep`, in a directory that `open_directory` opened; the file gets `mode`.
+
+    Whoever can open a file can lock it, and keep those waiting who write the next one. So what others may
+    read is never waited for: each writer has a new file of its own.
+    """
     while not _keep(directory, name, content, mode):
         pass
 
@@ -436,7 +441,7 @@ def _keep(directory: int, name: str, content: bytes, mode: int) -> bool:
     """Write the file; False where another writer has just finished with the new one."""
     import fcntl
 
-    new = f"{NEW}{name}"
+    new = f"{NEW}{name}" if mode == _PRIVATE else f"{NEW}{name}-{os.urandom(8).hex()}"
     try:
         descriptor = open_file(directory, new, os.O_CREAT | os.O_WRONLY)
     except OSError as error:

@@ -23,6 +23,7 @@ PROBE = ".probe"
 """The directory of a try-out (`pkgjail.probe`)."""
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _OWNERS = 0o700
+_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 
 
 @contextlib.contextmanager
@@ -63,6 +64,9 @@ def remove_unused(directory: int, name: str) -> bool:
     mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
     if not mode & stat.S_IRUSR or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         remove_tree(directory, name)  # nobody can have locked it
+        return True
+    if stat.S_ISREG(mode) and mode & _OTHERS_READ:
+        remove_tree(directory, name)  # anybody can have locked it, and pkgjail does not
         return True
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=directory)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pkgjail import cache
 from pkgjail.baseline import (
     Baseline,
     Publisher,
@@ -141,10 +144,42 @@ def test_who_publishes(tmp_path: Path, mode: int, above: int, owned: bool, reada
     assert may_publish(found) == (readable and (owned or os.geteuid() == 0))
 
 
+def test_a_stranger_who_locks_what_is_published_stops_nobody(shared: Path) -> None:
+    """Neither the next who publishes, after one that was killed, nor who prunes."""
+    publish_baseline(KEY, OLD)
+    shelf = shared / f"pkgjail-{os.geteuid()}/baselines"
+    (shelf / f".new-{KEY}").touch(mode=0o644)
+    strangers = [os.open(shelf / name, os.O_RDONLY) for name in (KEY, f".new-{KEY}")]
+    for stranger in strangers:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+    publishing = threading.Thread(target=publish_baseline, args=(KEY, NEW), daemon=True)
+    publishing.start()
+    publishing.join(30)
+    assert not publishing.is_alive()
+    assert load_baseline(KEY, me()) == NEW
+    os.utime(shelf / KEY, (0, 0))
+    fcntl.flock(os.open(shelf / KEY, os.O_RDONLY), fcntl.LOCK_EX)
+    assert {each.path.name for each in cache.prune(older_than=1)} >= {KEY, f".new-{KEY}"}
+    assert os.listdir(shelf) == []
+
+
 def test_a_directory_that_others_may_not_list_is_published_without_its_names(tmp_path: Path) -> None:
     """Protects the names of private directories, which root can list."""
     (tmp_path / "private").mkdir(mode=0o711)
     path = os.fsencode(tmp_path / "private")
+    publish_baseline(KEY, Baseline(at=1, states=((path, 1, 2, 3, 4),), names={path: {b"secret": 5}}))
+    found = load_baseline(KEY, me())
+    assert found is not None
+    assert found.names == {path: {}}
+
+
+def test_what_lies_in_a_private_directory_is_not_published(tmp_path: Path) -> None:
+    """However open the directories in it are: nobody else can go there."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "private").mkdir(mode=0o700)
+    inner = tmp_path / "private/inner"
+    inner.mkdir(mode=0o755)
+    path = os.fsencode(inner)
     publish_baseline(KEY, Baseline(at=1, states=((path, 1, 2, 3, 4),), names={path: {b"secret": 5}}))
     found = load_baseline(KEY, me())
     assert found is not None
