@@ -65,9 +65,9 @@ class Baseline(NamedTuple):
 class Publisher(NamedTuple):
     """Who decides what a manifest is.
 
-    `owner` is the user id that owns its directory, None where others can write there too. `made` is when
-    the manifest was written (ns since the epoch): baselines that are older do not count. `readable` says
-    whether others can read it.
+    `owner` is the user id that owns its directory, None where others can write there too, or it cannot be
+    told who that is. `made` is when the manifest was written (ns since the epoch): baselines that are older
+    do not count. `readable` says whether others can read it.
     """
 
     owner: int | None
@@ -82,9 +82,19 @@ def publisher_of(manifest: bytes) -> Publisher | None:
         found, above = os.stat(real), os.stat(os.path.dirname(real))
     except OSError:
         return None
-    alone = stat.S_ISREG(found.st_mode) and not above.st_mode & 0o022
+    alone = stat.S_ISREG(found.st_mode) and not above.st_mode & 0o022 and _is_one_user(above.st_uid)
     readable = bool(found.st_mode & above.st_mode & 0o004)
     return Publisher(above.st_uid if alone else None, found.st_mtime_ns, readable)
+
+
+def _is_one_user(uid: int) -> bool:
+    """Whether a user id stands for one user: a user namespace shows all that it does not map as one, too."""
+    try:
+        overflow = int(Path("/proc/sys/kernel/overflowuid").read_bytes())
+        maps = Path("/proc/self/uid_map").read_bytes().split()
+    except OSError:
+        return False
+    return uid != overflow or maps == [b"0", b"0", b"4294967295"]
 
 
 def record_baseline(entries: Sequence[FileEntry], root: bytes = b"/", *, since: int | None = None) -> None:

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -30,6 +32,7 @@ from pkgjail.baseline import (
 from pkgjail.drift import Check, compare_host
 from pkgjail.errors import DriftError
 from pkgjail.model import FileEntry
+from tests.conftest import TOP
 from tests.test_drift import manifest_of
 
 if TYPE_CHECKING:
@@ -142,6 +145,15 @@ def test_who_publishes(tmp_path: Path, mode: int, above: int, owned: bool, reada
     assert found is not None
     assert (found.owner, found.readable) == (os.geteuid() if owned else None, readable)
     assert may_publish(found) == (readable and (owned or os.geteuid() == 0))
+
+
+def test_in_a_user_namespace_strangers_are_no_publishers() -> None:
+    """All users that it does not map have one number there: root's files and any stranger's baseline."""
+    code = "from pkgjail.baseline import publisher_of; print(publisher_of(b'/etc/passwd'))"
+    command = ["unshare", "-U", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
+    assert done.stdout.startswith("Publisher(owner=None, ")
+    assert publisher_of(b"/etc/passwd") == Publisher(0, os.stat("/etc/passwd").st_mtime_ns, readable=True)
 
 
 def test_a_stranger_who_locks_what_is_published_stops_nobody(shared: Path) -> None:
