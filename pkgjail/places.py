@@ -34,6 +34,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO is no reason to wait
 _PRIVATE = 0o600
 _ATTEMPTS = 5
+_found: dict[str, str] = {}
 
 
 def runtime_directory() -> str:
@@ -47,7 +48,7 @@ def runtime_directory() -> str:
     if place:
         return place
     usual = _usual()
-    return usual if not _is_strange(usual) else next(iter(_others(usual)), usual)
+    return usual if not _is_strange(usual) else _other(usual)
 
 
 def runtime_directories() -> list[str]:
@@ -149,6 +150,14 @@ def _of_variable() -> str:
 
 def _usual() -> str:
     return f"{_SHM}/pkgjail-{os.geteuid()}"
+
+
+def _other(usual: str) -> str:
+    """The first of `_others`, or `usual`. Looked for once: a stranger may make 100,000 names like it."""
+    known = _found.get(usual, usual)
+    if not os.path.lexists(known) or _is_strange(known):
+        known = _found[usual] = next(iter(_others(usual)), usual)
+    return known
 
 
 def _others(usual: str) -> list[str]:

@@ -206,6 +206,31 @@ def test_a_stranger_who_leaves_the_usual_place_and_comes_back(
         places.open_directory(f"{chosen}/layers", make=True)
 
 
+@_ROOT
+def test_names_like_the_usual_one_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger may make 100,000 of them, and a run asks a dozen times where things are."""
+    tmp_path.chmod(0o1777)
+    monkeypatch.setattr(places, "_SHM", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    usual = tmp_path / f"pkgjail-{os.geteuid()}"
+    usual.mkdir()
+    os.chown(usual, _ATTACKER, _ATTACKER)
+    places.settle_runtime_directory()
+    own = places.runtime_directory()
+    looks: list[object] = []
+    listdir = os.listdir
+
+    def listing(place: str) -> list[str]:
+        looks.append(place)
+        return listdir(place)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    assert [places.runtime_directory() for _ in range(3)] == [own] * 3
+    assert looks == []
+    os.rmdir(own)
+    assert places.runtime_directory() == str(usual)
+
+
 def test_a_name_that_is_a_link_when_it_was_just_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where somebody else owns the directory by then: no mode of what it leads to is changed."""
     target = tmp_path / "theirs"
