@@ -29,6 +29,7 @@ from pkgjail.cache import cache_directory
 from pkgjail.dirstate import TICKS_NS, is_variable, observe_settled
 from pkgjail.model import raw_path, text_path
 from pkgjail.places import keep, keep_in, open_below, read_kept, shared_place
+from pkgjail.untrusted import PARSE_INT, is_nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ _FACTS = attrgetter("path", "kind", "mode", "size", "target", "sha256", "origin"
 # versions place by how often an object happens to be used.
 _MARSHAL = 2
 # Bytes; a baseline of a million names has some 40 million.
-_LARGEST = 1 << 27
+_LARGEST = 1 << 26
 # The clocks of a file server and of this host may differ by as much.
 _CLOCKS_NS = 60_000_000_000
 
@@ -51,20 +52,22 @@ class Baseline(NamedTuple):
     """`at` is when the names were read (ns since the epoch), or a little before.
 
     `states` are those of `pkgjail.dirstate.observe`, and `names` has for each of their paths the names
-    in it, each with its inode's number.
+    in it, each with its inode's number. `borrowed` is one of another user's, who is believed for a manifest
+    in that user's directory alone: what rests on it is not kept, for the same manifest may lie elsewhere.
     """
 
     at: int
     states: tuple[tuple[bytes, int, int, int, int], ...]
     names: dict[bytes, dict[bytes, int]]
+    borrowed: bool = False
 
 
 class Publisher(NamedTuple):
     """Who decides what a manifest is.
 
-    `owner` is the user id that owns its directory, None where others can write there too. `made` is when
-    the manifest was written (ns since the epoch): baselines that are older do not count. `readable` says
-    whether others can read it.
+    `owner` is the user id that owns its directory, None where others can write there too, or it cannot be
+    told who that is. `made` is when the manifest was written (ns since the epoch): baselines that are older
+    do not count. `readable` says whether others can read it.
     """
 
     owner: int | None
@@ -79,9 +82,19 @@ def publisher_of(manifest: bytes) -> Publisher | None:
         found, above = os.stat(real), os.stat(os.path.dirname(real))
     except OSError:
         return None
-    alone = stat.S_ISREG(found.st_mode) and not above.st_mode & 0o022
+    alone = stat.S_ISREG(found.st_mode) and not above.st_mode & 0o022 and _is_one_user(above.st_uid)
     readable = bool(found.st_mode & above.st_mode & 0o004)
     return Publisher(above.st_uid if alone else None, found.st_mtime_ns, readable)
+
+
+def _is_one_user(uid: int) -> bool:
+    """Whether a user id stands for one user: a user namespace shows all that it does not map as one, too."""
+    try:
+        overflow = int(Path("/proc/sys/kernel/overflowuid").read_bytes())
+        maps = Path("/proc/self/uid_map").read_bytes().split()
+    except OSError:
+        return False
+    return uid != overflow or maps == [b"0", b"0", b"4294967295"]
 
 
 def record_baseline(entries: Sequence[FileEntry], root: bytes = b"/", *, since: int | None = None) -> None:
@@ -153,8 +166,11 @@ def load_baseline(key: str, publisher: Publisher | None = None) -> Baseline | No
     None where there is none that can be read, or the manifest is newer than all of them.
     """
     made = 0 if publisher is None else publisher.made - _CLOCKS_NS
-    owners = {0} if publisher is None or publisher.owner is None else {0, publisher.owner}
-    found = [_parse(data) for data in (_read_own(key), *(_read_published(key, owner) for owner in owners))]
+    found = [_parse(_read_own(key)), _parse(_read_published(key, 0))]
+    owner = 0 if publisher is None else publisher.owner
+    if owner:
+        of_owner = _parse(_read_published(key, owner))
+        found.append(of_owner and of_owner._replace(borrowed=owner != os.geteuid()))
     usable = [one for one in found if one is not None and one.at >= made]
     return max(usable, key=lambda one: one.at, default=None)
 
@@ -176,7 +192,10 @@ def publish_baseline(key: str, baseline: Baseline) -> None:
         OSError: it cannot be written, or another user has taken the place.
 
     """
-    public = baseline._replace(names={path: _listed(path, names) for path, names in baseline.names.items()})
+    reached: dict[bytes, bool] = {b"/": True}
+    public = baseline._replace(
+        names={path: _listed(path, names, reached) for path, names in baseline.names.items()}
+    )
     with _opened_for_all(shared_place(os.geteuid())) as top, _opened_for_all("baselines", top) as shelf:
         keep_in(shelf, key, _dump(public), mode=0o644)
 
@@ -202,12 +221,21 @@ def may_publish(publisher: Publisher | None) -> bool:
     return publisher is not None and publisher.readable and os.geteuid() in {0, publisher.owner}
 
 
-def _listed(directory: bytes, names: dict[bytes, int]) -> dict[bytes, int]:
-    """The names in a directory, where everybody may list it."""
+def _listed(directory: bytes, names: dict[bytes, int], reached: dict[bytes, bool]) -> dict[bytes, int]:
+    """The names in a directory, where everybody may list it; `reached` is what was found out before."""
     try:
-        return names if os.stat(directory).st_mode & 0o004 else {}
+        may_list = os.lstat(directory).st_mode & stat.S_IROTH and _is_reached(directory, reached)
     except OSError:
         return {}
+    return names if may_list else {}
+
+
+def _is_reached(path: bytes, reached: dict[bytes, bool]) -> bool:
+    """Whether everybody may search all directories above `path`. Raises `OSError`."""
+    above = os.path.dirname(path)
+    if above not in reached:
+        reached[above] = bool(os.stat(above).st_mode & stat.S_IXOTH) and _is_reached(above, reached)
+    return reached[above]
 
 
 def _place(key: str) -> Path:
@@ -263,12 +291,15 @@ def _dump(baseline: Baseline) -> bytes:
 def _parse(data: bytes) -> Baseline | None:
     """A baseline; None where that is not what `_dump` writes. Nothing in it is believed to be well formed."""
     try:
-        values: Any = json.loads(data)
+        text = data.decode()
+        values: Any = {} if is_nested(text) else json.loads(text, parse_int=PARSE_INT)
         if values["format"] != _FORMAT:
             return None
         states, names = [], {}
         for path, *state, inside in values["directories"]:
             device, inode, mtime, ctime = map(int, state)
+            if path[:1] != "/" or "\0" in path:
+                return None
             states.append((raw_path(path), device, inode, mtime, ctime))
             names[raw_path(path)] = {raw_path(name): int(number) for name, number in inside.items()}
         return Baseline(int(values["at"]), tuple(states), names)

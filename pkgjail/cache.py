@@ -128,8 +128,9 @@ def _measure(path: Path, directory: int) -> Kept:
     found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
     names, size = 1, found.st_blocks * _BLOCK
     if stat.S_ISDIR(found.st_mode):
-        for _, directories, files, inner in os.fwalk(path.name, dir_fd=directory):
-            for name in (*directories, *files):
-                names += 1
-                size += os.stat(name, dir_fd=inner, follow_symlinks=False).st_blocks * _BLOCK
+        with contextlib.suppress(RecursionError):  # deeper than Python goes is not counted
+            for _, directories, files, inner in os.fwalk(path.name, dir_fd=directory):
+                for name in (*directories, *files):
+                    names += 1
+                    size += os.stat(name, dir_fd=inner, follow_symlinks=False).st_blocks * _BLOCK
     return Kept(path, names, size, found.st_mtime, is_left_over(path.name))

@@ -23,7 +23,7 @@ from pkgjail.explain import explain
 from pkgjail.holding import hold, places_of, release
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import plan_jail
-from pkgjail.places import keep, read_kept
+from pkgjail.places import keep, read_kept, temporary_directory
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 
@@ -108,7 +108,7 @@ def _place(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> Path:
 def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
     """What ldconfig writes in the jail of this plan."""
     try:
-        scratch = tempfile.TemporaryDirectory(prefix="pkgjail-")
+        scratch = tempfile.TemporaryDirectory(prefix="pkgjail-", dir=temporary_directory())
     except OSError as error:
         raise _failed(told(error)) from error
     with scratch as place:
@@ -148,5 +148,5 @@ def _read(path: str, ldconfig: str) -> bytes:
 def _failed(why: str) -> JailError:
     return JailError(
         f"cannot make {text_path(LOADER_CACHE)} for the jail: {why}; see that there is room in "
-        f"{tempfile.gettempdir()} (TMPDIR), and that no limit is on the size of files (ulimit -f)"
+        f"{temporary_directory()} (TMPDIR), and that no limit is on the size of files (ulimit -f)"
     )

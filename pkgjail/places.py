@@ -32,7 +32,9 @@ _SHARED = "/var/tmp"  # noqa: S108 - what is there is checked
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO is no reason to wait
+_PRIVATE = 0o600
 _ATTEMPTS = 5
+_found: dict[str, str] = {}
 
 
 def runtime_directory() -> str:
@@ -46,7 +48,7 @@ def runtime_directory() -> str:
     if place:
         return place
     usual = _usual()
-    return usual if not _is_strange(usual) else next(iter(_others(usual)), usual)
+    return usual if not _is_strange(usual) else _other(usual)
 
 
 def runtime_directories() -> list[str]:
@@ -104,6 +106,20 @@ def cache_place() -> str:
     return f"{runtime_directory()}/cache"
 
 
+def temporary_directory() -> str:
+    """Where directories are made that go at the end of a run: `tempfile.gettempdir`, TMPDIR above all.
+
+    Where another user could put something else in their place, as in a TMPDIR that was left over by `su`,
+    it is the usual one.
+
+    Raises `FileNotFoundError` where none can be written to.
+    """
+    import tempfile
+
+    place = os.path.realpath(tempfile.gettempdir())
+    return next((each for each in (place, "/tmp", _SHARED) if not _replaceable(each)), place)  # noqa: S108
+
+
 def _cache_bases() -> Iterator[str]:
     base = os.environ.get("XDG_CACHE_HOME", "")
     yield base if os.path.isabs(base) else os.path.expanduser("~/.cache")
@@ -134,6 +150,14 @@ def _of_variable() -> str:
 
 def _usual() -> str:
     return f"{_SHM}/pkgjail-{os.geteuid()}"
+
+
+def _other(usual: str) -> str:
+    """The first of `_others`, or `usual`. Looked for once: a stranger may make 100,000 names like it."""
+    known = _found.get(usual, usual)
+    if not os.path.lexists(known) or _is_strange(known):
+        known = _found[usual] = next(iter(_others(usual)), usual)
+    return known
 
 
 def _others(usual: str) -> list[str]:
@@ -235,6 +259,11 @@ def open_directory(path: str, *, make: bool = False) -> int:
         _make_above(top)
     # Another directory than pkgjail's own may be shared on purpose.
     descriptor = open_below(None, top, make=make, mend=make and own is not None)
+    try:
+        _refuse_replaceable(descriptor, top)
+    except BaseException:
+        os.close(descriptor)
+        raise
     for name in below:
         outer = descriptor
         try:
@@ -277,6 +306,16 @@ def opened(path: str, *, make: bool = False) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _refuse_replaceable(descriptor: int, path: str) -> None:
+    """Refuse a directory in whose place another user may put one.
+
+    What was not there when the path was chosen may be theirs by now, as names in /tmp and /dev/shm are.
+    """
+    real = os.readlink(f"/proc/self/fd/{descriptor}")
+    if any(_replaceable(each) for each in {path, real}):
+        raise _not_alone(path)
 
 
 def _own_part(path: str) -> tuple[str, list[str]] | None:
@@ -322,7 +361,12 @@ def _make_above(path: str) -> None:
 
 def _make(name: str, directory: int | None = None) -> None:
     os.mkdir(name, 0o700, dir_fd=directory)
-    os.chmod(name, 0o700, dir_fd=directory)  # the umask may have taken the user's own rights
+    # The umask may have taken the user's own rights; and by now the name may be a link that another made.
+    made = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.chmod(f"/proc/self/fd/{made}", 0o700)
+    finally:
+        os.close(made)
 
 
 def _close_to_others(directory: int) -> None:
@@ -392,8 +436,12 @@ def keep(path: str, content: bytes) -> None:
         keep_in(directory, name, content)
 
 
-def keep_in(directory: int, name: str, content: bytes, mode: int = 0o600) -> None:
-    """As `keep`, in a directory that `open_directory` opened; the file gets `mode`."""
+def keep_in(directory: int, name: str, content: bytes, mode: int = _PRIVATE) -> None:
+    """As `keep`, in a directory that `open_directory` opened; the file gets `mode`.
+
+    Whoever can open a file can lock it, and keep those waiting who write the next one. So what others may
+    read is never waited for: each writer has a new file of its own.
+    """
     while not _keep(directory, name, content, mode):
         pass
 
@@ -402,7 +450,7 @@ def _keep(directory: int, name: str, content: bytes, mode: int) -> bool:
     """Write the file; False where another writer has just finished with the new one."""
     import fcntl
 
-    new = f"{NEW}{name}"
+    new = f"{NEW}{name}" if mode == _PRIVATE else f"{NEW}{name}-{os.urandom(8).hex()}"
     try:
         descriptor = open_file(directory, new, os.O_CREAT | os.O_WRONLY)
     except OSError as error:

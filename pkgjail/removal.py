@@ -23,6 +23,7 @@ PROBE = ".probe"
 """The directory of a try-out (`pkgjail.probe`)."""
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _OWNERS = 0o700
+_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 
 
 @contextlib.contextmanager
@@ -64,6 +65,9 @@ def remove_unused(directory: int, name: str) -> bool:
     if not mode & stat.S_IRUSR or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         remove_tree(directory, name)  # nobody can have locked it
         return True
+    if stat.S_ISREG(mode) and mode & _OTHERS_READ:
+        remove_tree(directory, name)  # anybody can have locked it, and pkgjail does not
+        return True
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=directory)
     try:
@@ -85,19 +89,45 @@ def put_away(directory: int, name: str) -> str:
 
 
 def remove_tree(directory: int, name: str) -> None:
-    """Remove a name, and all that is in it where it is a directory; modes don't matter.
+    """Remove a name, and all that is in it where it is a directory; modes don't matter, nor how deep it is.
 
     Raises:
         OSError: something of it cannot be removed; `EXDEV` for a mount.
 
     """
-    _remove(directory, name, _mount(directory))
+    mount = _mount(directory)
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        try:
+            waiting += _remove(directory, each, mount)
+        except FileNotFoundError:
+            if each == name:
+                raise  # else another process, which removes what is left over, was quicker
 
 
-def _remove(directory: int, name: str, mount: bytes) -> None:
+def _remove(directory: int, name: str, mount: bytes) -> list[str]:
+    """Remove a name; a directory in it is moved beside it, as what is to be removed next."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=directory)
-        return
+        return []
+    moved = []
+    with _opened(directory, name, mount) as place:
+        for each in os.listdir(place):
+            if stat.S_ISDIR(os.stat(each, dir_fd=place, follow_symlinks=False).st_mode):
+                with _opened(place, each, mount):  # may be written to now, as it must to be moved
+                    going = f"{GOING}{os.urandom(8).hex()}"
+                    os.rename(each, going, src_dir_fd=place, dst_dir_fd=directory)
+                    moved.append(going)
+            else:
+                os.unlink(each, dir_fd=place)
+    os.rmdir(name, dir_fd=directory)
+    return moved
+
+
+@contextlib.contextmanager
+def _opened(directory: int, name: str, mount: bytes) -> Iterator[int]:
+    """A descriptor of a directory on the same mount, whose owner has all rights to it from now on."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     place = os.open(name, flags, dir_fd=directory)
     try:
@@ -106,13 +136,11 @@ def _remove(directory: int, name: str, mount: bytes) -> None:
         _let_write(place)
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
         try:
-            for each in os.listdir(descriptor):
-                _remove(descriptor, each, mount)
+            yield descriptor
         finally:
             os.close(descriptor)
     finally:
         os.close(place)
-    os.rmdir(name, dir_fd=directory)
 
 
 def _let_write(place: int) -> None:

@@ -13,6 +13,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from pkgjail.places import temporary_directory
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,8 +30,8 @@ def scratch(name: str) -> Iterator[str]:
     """
     prefix = f"pkgjail-{name}-"
     with suppress(OSError):
-        _sweep(tempfile.gettempdir(), prefix)
-    with tempfile.TemporaryDirectory(prefix=prefix) as place:
+        _sweep(temporary_directory(), prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=temporary_directory()) as place:
         descriptor = os.open(place, _DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

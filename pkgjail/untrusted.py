@@ -16,6 +16,7 @@ import errno
 import os
 import re
 import stat
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -57,6 +58,8 @@ _KINDS = {
 _DESCRIPTOR = re.compile(r"/dev/(?:stdin|fd/([0-9]{1,9}))|/proc/self/fd/([0-9]{1,9})")
 _NULL_DEVICE = os.makedev(1, 3)
 _PIECE = 1 << 16  # bytes
+_ALWAYS_OPENED, _LEAST_BETWEEN = 1_000_000, 16  # brackets, and characters on the average between two
+_MOST_DIGITS = 4300
 _MOST_SAID = 1000  # characters
 
 
@@ -87,6 +90,25 @@ def shortened(text: str, most: int = _MOST_SAID) -> str:
     """`text` for a message, with its middle left out where it has more than `most` characters."""
     half = most // 2
     return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
+def is_nested(text: str) -> bool:
+    """Whether a text in JSON has far more objects and lists than any that pkgjail writes of its length.
+
+    Each takes dozens of times its own text in memory, so that a file of megabytes could fill it.
+    """
+    return text.count("[") + text.count("{") > _ALWAYS_OPENED + len(text) // _LEAST_BETWEEN
+
+
+def _short_number(digits: str) -> int:
+    """What `int` does since Python 3.11: a number of thousands of digits would take minutes."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+PARSE_INT = None if hasattr(sys, "get_int_max_str_digits") else _short_number
+"""What json reads whole numbers by; None for its own way."""
 
 
 def in_memory(data: bytes) -> BinaryIO:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pkgjail import cache
 from pkgjail.baseline import (
     Baseline,
     Publisher,
+    baseline_key,
     load_baseline,
     may_publish,
     publish_baseline,
     publisher_of,
     store_baseline,
+    take_baseline,
 )
+from pkgjail.drift import Check, compare_host
+from pkgjail.errors import DriftError
+from pkgjail.model import FileEntry
+from tests.conftest import TOP
+from tests.test_drift import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +147,34 @@ def test_who_publishes(tmp_path: Path, mode: int, above: int, owned: bool, reada
     assert may_publish(found) == (readable and (owned or os.geteuid() == 0))
 
 
+def test_in_a_user_namespace_strangers_are_no_publishers() -> None:
+    """All users that it does not map have one number there: root's files and any stranger's baseline."""
+    code = "from pkgjail.baseline import publisher_of; print(publisher_of(b'/etc/passwd'))"
+    command = ["unshare", "-U", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
+    assert done.stdout.startswith("Publisher(owner=None, ")
+    assert publisher_of(b"/etc/passwd") == Publisher(0, os.stat("/etc/passwd").st_mtime_ns, readable=True)
+
+
+def test_a_stranger_who_locks_what_is_published_stops_nobody(shared: Path) -> None:
+    """Neither the next who publishes, after one that was killed, nor who prunes."""
+    publish_baseline(KEY, OLD)
+    shelf = shared / f"pkgjail-{os.geteuid()}/baselines"
+    (shelf / f".new-{KEY}").touch(mode=0o644)
+    strangers = [os.open(shelf / name, os.O_RDONLY) for name in (KEY, f".new-{KEY}")]
+    for stranger in strangers:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+    publishing = threading.Thread(target=publish_baseline, args=(KEY, NEW), daemon=True)
+    publishing.start()
+    publishing.join(30)
+    assert not publishing.is_alive()
+    assert load_baseline(KEY, me()) == NEW
+    os.utime(shelf / KEY, (0, 0))
+    fcntl.flock(os.open(shelf / KEY, os.O_RDONLY), fcntl.LOCK_EX)
+    assert {each.path.name for each in cache.prune(older_than=1)} >= {KEY, f".new-{KEY}"}
+    assert os.listdir(shelf) == []
+
+
 def test_a_directory_that_others_may_not_list_is_published_without_its_names(tmp_path: Path) -> None:
     """Protects the names of private directories, which root can list."""
     (tmp_path / "private").mkdir(mode=0o711)
@@ -141,6 +183,90 @@ def test_a_directory_that_others_may_not_list_is_published_without_its_names(tmp
     found = load_baseline(KEY, me())
     assert found is not None
     assert found.names == {path: {}}
+
+
+def test_what_lies_in_a_private_directory_is_not_published(tmp_path: Path) -> None:
+    """However open the directories in it are: nobody else can go there."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "private").mkdir(mode=0o700)
+    inner = tmp_path / "private/inner"
+    inner.mkdir(mode=0o755)
+    path = os.fsencode(inner)
+    publish_baseline(KEY, Baseline(at=1, states=((path, 1, 2, 3, 4),), names={path: {b"secret": 5}}))
+    found = load_baseline(KEY, me())
+    assert found is not None
+    assert found.names == {path: {}}
+
+
+@pytest.mark.parametrize(
+    "directories",
+    [
+        pytest.param('["/usr\\u0000", 1, 2, 3, 4, {}]', id="a NUL in a path"),
+        pytest.param('["usr", 1, 2, 3, 4, {}]', id="a relative path"),
+        pytest.param(",".join(["[]"] * 3_000_000), id="lists that fill the memory"),
+        pytest.param(f'["/usr", {"9" * 5000}, 2, 3, 4, {{}}]', id="a number that takes minutes"),
+    ],
+)
+def test_a_baseline_that_pkgjail_would_not_write(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, directories: str
+) -> None:
+    """Protects from the owner of a manifest's directory: whatever they publish, the files are compared."""
+    publish_baseline(KEY, NEW)
+    place = shared / f"pkgjail-{os.geteuid()}/baselines" / KEY
+    place.write_text(f'{{"format": 2, "at": 1, "directories": [{directories}]}}')
+    parsed: list[str] = []
+    loads = json.loads
+
+    def parsing(text: str, **options: Any) -> object:
+        parsed.append(text)
+        return loads(text, **options)
+
+    monkeypatch.setattr(json, "loads", parsing)
+    assert load_baseline(KEY, me()) is None
+    assert all(len(text) < 1 << 20 for text in parsed)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="there must be another user; CI is root")
+@pytest.mark.parametrize("whole", [True, False], ids=["as it is", "after a directory changed"])
+def test_another_users_baseline_serves_that_users_manifest_alone(
+    tmp_path: Path, shared: Path, user: Caller, *, whole: bool
+) -> None:
+    """The same manifest lies in the site's directory: who entered the stranger's does not vouch for it.
+
+    Root would publish it in root's name, for everybody.
+    """
+    host = tmp_path / "host"
+    (host / "opt").mkdir(parents=True)
+    (host / "opt/file").write_text("evil")
+    (host / "etc").mkdir()
+    entries = (
+        FileEntry(path=b"/", kind="directory", mode=0o755, origin="parent"),
+        FileEntry(path=b"/etc", kind="directory", mode=0o755, origin="parent"),
+        FileEntry(path=b"/opt", kind="directory", mode=0o755, origin="parent"),
+        FileEntry(
+            path=b"/opt/file",
+            kind="regular",
+            mode=0o644,
+            size=4,
+            sha256=hashlib.sha256(b"good").hexdigest(),
+            origin="package",
+        ),
+    )
+    manifest, root = manifest_of(entries), bytes(host)
+    key = baseline_key(entries, root)
+    forged = take_baseline(entries, root)._replace(at=1 << 62)
+    publish_baseline(key, forged)
+    theirs = shared / f"pkgjail-{user.uid}"
+    (shared / f"pkgjail-{os.geteuid()}").rename(theirs)
+    for path in (theirs, theirs / "baselines", theirs / "baselines" / key):
+        os.chown(path, user.uid, user.uid)
+    if not whole:
+        (host / "new").touch()
+    stranger = Publisher(owner=user.uid, made=0, readable=True)
+    assert compare_host(manifest, root, Check(publisher=stranger)).accepted == ()
+    for publisher in (None, me()):
+        with pytest.raises(DriftError, match="/opt/file has other content"):
+            compare_host(manifest, root, Check(publisher=publisher))
 
 
 @pytest.fixture

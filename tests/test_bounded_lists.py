@@ -15,9 +15,9 @@ import pytest
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING
 from pkgjail.errors import ManifestError
 from pkgjail.manifest import parse_manifest, write_manifest
-from pkgjail.manifest.reader import _short_number
 from pkgjail.scratch import scratch
 from pkgjail.spack.state import load_state
+from pkgjail.untrusted import _short_number
 from tests.bounded import REFUSED, pkgjail
 
 if TYPE_CHECKING:

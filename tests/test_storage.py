@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.model import JailOptions
 from pkgjail.places import keep, opened, read_kept
+from pkgjail.scratch import scratch
 from tests.conftest import SYSTEM_PYTHON, _caller
 from tests.tree_text import remove_path
 
@@ -172,6 +174,105 @@ def test_a_directory_that_another_user_can_replace(
     monkeypatch.setenv("HOME", str(theirs))
     assert places.runtime_directory() == "/dev/shm/pkgjail-0"
     assert not places.cache_place().startswith(str(tmp_path))
+
+
+@_ROOT
+@pytest.mark.parametrize("how", ["a directory", "a link"])
+def test_a_stranger_who_leaves_the_usual_place_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Between two looks of one run: what is opened then lies in the stranger's directory."""
+    shm = tmp_path / "shm"
+    shm.mkdir()
+    shm.chmod(0o1777)
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(places, "_SHM", str(shm))
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    usual, theirs = shm / f"pkgjail-{os.geteuid()}", tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    for path in (usual, theirs):
+        path.mkdir(exist_ok=True)
+        os.chown(path, _ATTACKER, _ATTACKER)
+    assert "somebody else made it" in places.settle_runtime_directory()
+    usual.rmdir()
+    chosen = places.runtime_directory()
+    assert chosen == str(usual)
+    if how == "a link":
+        usual.symlink_to(theirs)
+        os.chown(usual, _ATTACKER, _ATTACKER, follow_symlinks=False)
+    else:
+        theirs.rename(usual)
+    with pytest.raises(PermissionError):
+        places.open_directory(f"{chosen}/layers", make=True)
+
+
+@_ROOT
+def test_names_like_the_usual_one_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger may make 100,000 of them, and a run asks a dozen times where things are."""
+    tmp_path.chmod(0o1777)
+    monkeypatch.setattr(places, "_SHM", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    usual = tmp_path / f"pkgjail-{os.geteuid()}"
+    usual.mkdir()
+    os.chown(usual, _ATTACKER, _ATTACKER)
+    places.settle_runtime_directory()
+    own = places.runtime_directory()
+    looks: list[object] = []
+    listdir = os.listdir
+
+    def listing(place: str) -> list[str]:
+        looks.append(place)
+        return listdir(place)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    assert [places.runtime_directory() for _ in range(3)] == [own] * 3
+    assert looks == []
+    os.rmdir(own)
+    assert places.runtime_directory() == str(usual)
+
+
+def test_a_name_that_is_a_link_when_it_was_just_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody else owns the directory by then: no mode of what it leads to is changed."""
+    target = tmp_path / "theirs"
+    target.mkdir(mode=0o755)
+    mkdir = os.mkdir
+
+    def exchanged(path: str, *arguments: Any, **options: Any) -> None:
+        mkdir(path, *arguments, **options)
+        os.rmdir(path)
+        os.symlink(target, path)
+
+    monkeypatch.setattr(os, "mkdir", exchanged)
+    with pytest.raises(OSError, match="ot a directory"):
+        places.open_directory(str(tmp_path / "new"), make=True)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+@_ROOT
+@pytest.mark.parametrize("how", ["theirs", "open to all"])
+def test_a_temporary_directory_that_others_may_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A TMPDIR left over by `su`: its owner gives root's old directory the name of one to be cleared.
+
+    They could also lead what a jail writes there into any of root's directories.
+    """
+    tmp_path.chmod(0o755)
+    place = tmp_path / "tmp"
+    kept = place / "pkgjail-rpm-kept"
+    kept.mkdir(parents=True, mode=0o700)
+    (kept / "data").write_text("root's")
+    os.utime(kept, _LONG_AGO)
+    os.chown(place, _ATTACKER if how == "theirs" else 0, -1)
+    place.chmod(0o755 if how == "theirs" else 0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with scratch("rpm") as made:
+        assert not made.startswith(str(tmp_path))
+    assert (kept / "data").read_text() == "root's"
+    place.chmod(0o1777)
+    os.chown(place, 0, -1)
+    with scratch("rpm") as made:
+        assert made.startswith(str(place))
 
 
 def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,6 +635,27 @@ def test_what_is_mounted_there_is_left(tmp_path: Path) -> None:
     )
     assert (done.stdout, done.stderr) == ("is a mount, which pkgjail did not make\n", "")
     assert (tmp_path / "kept" / "file").exists()
+
+
+@pytest.mark.parametrize("how", ["cleared", "pruned"])
+def test_a_tree_of_any_depth_is_removed(own: Path, how: str) -> None:
+    """A manifest may name a thousand directories in each other: what is left of its layer stops no entry."""
+    place = own / "layers" / "deep"
+    place.mkdir(parents=True)
+    above = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=above)
+        inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=above)
+        os.close(above)
+        above = inner
+    os.close(above)
+    os.utime(place, _LONG_AGO)
+    if how == "cleared":
+        with opened(str(own / "layers")) as directory:
+            removal.remove_tree(directory, "deep")
+    else:
+        cache.prune(older_than=1)
+    assert os.listdir(own / "layers") == []
 
 
 def test_a_tree_whose_directories_are_closed_is_removed(own: Path) -> None:

@@ -192,7 +192,8 @@ def _open_lock(place: Place, doing: str) -> int | None:
             descriptor = os.open(LOCK, flags, dir_fd=place.directory)
         except FileNotFoundError:
             state_of(place, doing)
-            descriptor = os.open(LOCK, flags | os.O_CREAT, 0o600, dir_fd=place.directory)
+            make_lock(place)
+            descriptor = os.open(LOCK, flags, dir_fd=place.directory)
     except InputError:  # which the caller meets, too
         return None
     except OSError as error:
@@ -208,27 +209,40 @@ def _open_lock(place: Place, doing: str) -> int | None:
 
 
 def _make_private(descriptor: int, place: Place) -> None:
-    """Let nobody but the directory's owner open the lock's file: who can, can keep the owner out."""
-    owner, found = os.fstat(place.directory), os.fstat(descriptor)
-    with contextlib.suppress(OSError):  # not the owner, who sees to it
-        if stat.S_IMODE(found.st_mode) != _PRIVATE:
+    """Let nobody but the directory's owner open the lock's file: who can, can keep the owner out.
+
+    Whoever owns the directory can give the name to any file that they can rename or link to. So only a
+    file that is as pkgjail makes it, and theirs, gets another mode, and none another owner.
+    """
+    owner, found = os.fstat(place.directory).st_uid, os.fstat(descriptor)
+    is_ours = _is_lock(found) and found.st_nlink == 1 and found.st_uid == owner
+    if is_ours and stat.S_IMODE(found.st_mode) != _PRIVATE:
+        with contextlib.suppress(OSError):  # not the owner, who sees to it
             os.fchmod(descriptor, _PRIVATE)
-        if found.st_uid != owner.st_uid:
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def make_lock(place: Place) -> None:
-    """Make the lock's file in a directory that becomes an environment."""
+    """Make the lock's file, where there is none, for the owner of the directory."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(OSError):  # it is there; or what is made next fails alike
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        _close(os.open(LOCK, flags, _PRIVATE, dir_fd=place.directory))
+        descriptor = os.open(LOCK, flags, _PRIVATE, dir_fd=place.directory)
+        try:
+            os.fchmod(descriptor, _PRIVATE)  # the umask may have taken the owner's own rights
+            owner = os.fstat(place.directory)
+            if owner.st_uid != os.geteuid():
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        finally:
+            _close(descriptor)
 
 
 def is_lock_alone(place: Place, names: Sequence[str]) -> bool:
     """Whether of these names of the directory there is only the lock's file: a build that had just begun."""
     if list(map(os.fsencode, names)) != [LOCK]:
         return False
-    found = os.stat(LOCK, dir_fd=place.directory, follow_symlinks=False)
+    return _is_lock(os.stat(LOCK, dir_fd=place.directory, follow_symlinks=False))
+
+
+def _is_lock(found: os.stat_result) -> bool:
     return stat.S_ISREG(found.st_mode) and not found.st_size
 
 

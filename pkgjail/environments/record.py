@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.errors import InputError, Problem
 from pkgjail.model import UserBind, raw_path, record, text_path
+from pkgjail.untrusted import PARSE_INT, is_nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,10 +177,10 @@ def parse_journal(data: bytes, name: str) -> Record | None:
 
 
 def _head(line: bytes, name: str) -> Head:
-    if not line.startswith(_MAGIC):
+    if not line.startswith(_MAGIC) or is_nested(line.decode("utf-8", "replace")):
         raise _refusal(name, "it was not written by pkgjail")
     try:
-        values = json.loads(line)
+        values = json.loads(line, parse_int=PARSE_INT)
         schema = values.pop("schema")
     except (ValueError, KeyError, RecursionError):  # the last for what is nested without end
         raise _refusal(f"{name}:1", "it was edited") from None
@@ -201,24 +202,37 @@ def _head_of(values: dict[str, Any]) -> Head:
         form=values["form"],
         inode=int(values["inode"]),
         manifest=str(values["manifest"]),
-        root=raw_path(values["root"]),
+        root=_raw(values["root"]),
         binds=tuple(
             UserBind(
-                source=raw_path(bind["source"]),
-                destination=raw_path(bind["destination"]),
+                source=_raw(bind["source"]),
+                destination=_raw(bind["destination"]),
                 writable=bool(bind["writable"]),
             )
             for bind in values["binds"]
         ),
         network=bool(values["network"]),
-        variables={str(key): str(value) for key, value in values["variables"].items()},
+        variables={_variable(key): _variable(value) for key, value in values["variables"].items()},
     )
+
+
+def _variable(text: str) -> str:
+    _raw(text)
+    return text
+
+
+def _raw(text: str) -> bytes:
+    """The bytes of a text that is handed to the kernel, which takes no NUL. Raises `ValueError`."""
+    if "\0" in text:
+        raise ValueError
+    return raw_path(text)
 
 
 def _all_made(lines: list[bytes], name: str, *, first_line: int) -> tuple[Made, ...]:
     try:
         # One call for all: a tenth of the time of a call a line.
-        parsed = json.loads(b"[" + b",".join(lines) + b"]")
+        text = (b"[" + b",".join(lines) + b"]").decode()
+        parsed = [] if is_nested(text) else json.loads(text, parse_int=PARSE_INT)
     except (ValueError, RecursionError):
         parsed = []
     if len(parsed) != len(lines):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.errors import Problem
 from pkgjail.manifest.lines import KINDS, SCHEMA, end_line
-from pkgjail.manifest.reader import PARSE_INT, content_problems, from_records, is_nested
-from pkgjail.untrusted import shortened
+from pkgjail.manifest.reader import content_problems, from_records
+from pkgjail.untrusted import PARSE_INT, is_nested, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from base64 import b64decode
 from operator import lt
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +29,7 @@ from pkgjail.model import (
     is_word,
     text_path,
 )
+from pkgjail.untrusted import PARSE_INT, is_nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,8 +46,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NORMAL_PATH = re.compile(rb"/|(?:/(?!\.{1,2}(?:/|\Z))[^/\0]+)+")
 _MODES = 0o7777
 _LINK_MODE = 0o777
-_ALWAYS_OPENED, _LEAST_BETWEEN = 1_000_000, 16  # brackets, and characters on the average between two
-_MOST_DIGITS = 4300
 
 
 class Fault(NamedTuple):
@@ -69,25 +67,6 @@ def sound_manifest(data: bytes) -> Manifest | None:
         return manifest if manifest.header.schema == SCHEMA and manifest_bytes(manifest) == data else None
     except _MALFORMED:
         return None
-
-
-def is_nested(text: str) -> bool:
-    """Whether `text` has far more objects and lists than a manifest of its length.
-
-    Each takes dozens of times its own text in memory, so that a file of megabytes could fill it.
-    """
-    return text.count("[") + text.count("{") > _ALWAYS_OPENED + len(text) // _LEAST_BETWEEN
-
-
-def _short_number(digits: str) -> int:
-    """What `int` does since Python 3.11: a number of thousands of digits would take minutes."""
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-PARSE_INT = None if hasattr(sys, "get_int_max_str_digits") else _short_number
-"""What json reads whole numbers by; None for its own way."""
 
 
 def from_records(records: list[Record]) -> Manifest:

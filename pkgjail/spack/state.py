@@ -59,7 +59,7 @@ def closed_places(root: str, variables: Mapping[str, str]) -> tuple[str, ...]:
     found = []
     for place in (places(root, variables)[0], _of_user(variables)):
         with contextlib.suppress(OSError):
-            os.makedirs(place, exist_ok=True)
+            _make_directory(place)
         above = place
         while not os.path.lexists(above):
             above = os.path.dirname(above)
@@ -117,11 +117,19 @@ def save_state(state: State, root: str, variables: Mapping[str, str]) -> State:
 
 
 def _save(state: State) -> State:
-    os.makedirs(state.place, exist_ok=True)
+    _make_directory(state.place)
     values = {"schema": SCHEMA, **state._asdict()}
     del values["place"]
     _write(os.path.join(state.place, _FILE), values)
     return state
+
+
+def _make_directory(path: str) -> None:
+    """Make a directory, and those above, that nobody else may write to, whatever the umask."""
+    if path and not os.path.isdir(path):
+        _make_directory(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)
 
 
 def drop_state(state: State) -> None:
@@ -158,7 +166,8 @@ def save_cache(state: State, values: Mapping[str, object]) -> None:
 def _write(path: str, values: Mapping[str, object]) -> None:
     new = f"{path}.{os.getpid()}"
     try:
-        with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+        descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump(values, file, ensure_ascii=False, indent=1, sort_keys=True)
             file.write("\n")
             file.flush()

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -423,3 +424,40 @@ def test_a_lock_that_others_could_open_is_closed_again(shared: Path) -> None:
     (shared / "lock").chmod(0o644)
     assert enter_environment(bytes(shared), ["true"]) == 0
     assert (shared / "lock").stat().st_mode & 0o777 == 0o600
+
+
+_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root; CI is root")
+
+
+@_ROOT
+@pytest.mark.parametrize("work", ["enter", "remove"])
+@pytest.mark.parametrize("owner", [0, 1234], ids=["root's", "a third user's"])
+def test_the_lock_of_a_stranger_s_environment_may_be_any_file(
+    caller: Caller, user: Caller, shared: Path, owner: int, work: str
+) -> None:
+    """Who owns a directory can rename what others left there. Root gives none of it away."""
+    secret = user.home / "secret"
+    secret.write_text("not for everybody")
+    os.chown(secret, owner, owner)
+    secret.chmod(0o640)
+    held = os.open(secret, os.O_RDONLY)
+    os.chown(shared, user.uid, user.uid)
+    for name in ("environment.jsonl", "manifest.jsonl"):
+        os.chown(shared / name, user.uid, user.uid)
+    secret.rename(shared / "lock")
+    command = ("--", "true") if work == "enter" else ()
+    done = caller.pkgjail(work, shared, *command, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = os.fstat(held)
+    os.close(held)
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (owner, 0o640)
+
+
+@_ROOT
+def test_a_lock_that_root_makes_is_the_owner_s(caller: Caller, user: Caller, shared: Path) -> None:
+    """Root may be the first who enters an environment of before; its owner must not be left without."""
+    (shared / "lock").unlink()
+    os.chown(shared, user.uid, user.uid)
+    assert caller.pkgjail("enter", shared, "--", "true", timeout=60).returncode == 0
+    found = (shared / "lock").stat()
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (user.uid, 0o600)

@@ -34,6 +34,8 @@ _PARTS = st.binary(min_size=1, max_size=9).filter(
     lambda part: not {0, 47} & set(part) and part not in (b".", b"..")
 )
 _TARGETS = st.binary(min_size=1).filter(lambda target: 0 not in target)
+_PATHS = st.binary().filter(lambda path: 0 not in path)
+_TEXTS = st.text().filter(lambda text: "\0" not in text)
 _NUMBERS = st.integers(0, 2**63)
 
 
@@ -62,16 +64,16 @@ def made(draw: st.DrawFn) -> tuple[Made, ...]:
     st.sampled_from(["host", "copy", "fstab"]),
     st.builds(
         UserBind,
-        source=st.binary(),
-        destination=st.binary(),
+        source=_PATHS,
+        destination=_PATHS,
         writable=st.booleans(),
     ),
-    st.dictionaries(st.text(), st.text()),
+    st.dictionaries(_TEXTS, _TEXTS),
 )
 def test_what_is_written_is_read_back(
     names: tuple[Made, ...], form: str, bind: UserBind, variables: dict[str, str]
 ) -> None:
-    """Any bytes in paths; and the same record gives the same bytes."""
+    """Any bytes in paths that the kernel takes; and the same record gives the same bytes."""
     head = Head(
         form=form,
         inode=1,
@@ -132,6 +134,11 @@ def edited(number: int, **values: Any) -> bytes:
         pytest.param(edited(0, more=1), "r:1: .* it was edited", id="a header with more"),
         pytest.param(edited(0, binds=[{}]), "r:1: .* it was edited", id="a bind without a source"),
         pytest.param(edited(0, variables=[]), "r:1: .* it was edited", id="variables that are none"),
+        pytest.param(edited(0, root="/\0"), "r:1: .* it was edited", id="a root with a NUL"),
+        pytest.param(edited(0, variables={"A": "\0"}), "r:1: .* it was edited", id="a variable with a NUL"),
+        pytest.param(
+            edited(0, variables={"A": "\ud83d"}), "r:1: .* it was edited", id="a variable of no bytes"
+        ),
         pytest.param(edited(2, path="../x"), "r:3: .* it was edited", id="a path upwards"),
         pytest.param(edited(3, path="root/../a"), "r:4: .* it was edited", id="a path through .."),
         pytest.param(edited(3, path="/etc/passwd"), "r:4: .* it was edited", id="an absolute path"),
@@ -154,6 +161,16 @@ def edited(number: int, **values: Any) -> bytes:
             resealed([*WHOLE.splitlines()[:-1], b"[" * 200_000]),
             "a line is no JSON object",
             id="deeper than any parser follows",
+        ),
+        pytest.param(
+            resealed([*WHOLE.splitlines()[:-1], b"[" + b"[]," * 2_000_000 + b"1]"]),
+            "a line is no JSON object",
+            id="lists that fill the memory",
+        ),
+        pytest.param(
+            resealed([WHOLE[:44] + b'"x":[' + b"[]," * 2_000_000 + b"1]}"]),
+            "it was not written by pkgjail",
+            id="a header of lists that fill the memory",
         ),
         pytest.param(
             resealed([WHOLE[:44] + b'"x":' + b"[" * 200_000]),

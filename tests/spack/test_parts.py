@@ -176,6 +176,21 @@ def test_a_cache_that_cannot_be_read_is_asked_for_again(tmp_path: Path, text: st
 DRIFT = DriftError(((b"/usr/include/new.h", "was added"),))
 
 
+def test_nobody_else_may_write_what_is_active(tmp_path: Path) -> None:
+    """Whatever the umask: who could, would lead this user's next commands into an environment of theirs."""
+    one = state.State("/env", "/python", 7, removing=False, place="")
+    before = os.umask(0)
+    try:
+        saved = state.save_state(one, str(tmp_path), {})
+        state.closed_places(str(tmp_path), {"SPACK_USER_CACHE_PATH": str(tmp_path / "own" / "cache")})
+    finally:
+        os.umask(before)
+    assert saved.place.startswith(str(tmp_path))
+    modes = {path: path.stat().st_mode & 0o022 for path in tmp_path.rglob("*")}
+    assert tmp_path / "own/cache/pkgjail" in modes
+    assert set(modes.values()) == {0}
+
+
 @pytest.mark.parametrize(
     ("error", "first", "last"),
     [
