@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.errors import JailError
 from pkgjail.model import text_path
+from pkgjail.places import usual_places
 from pkgjail.sandbox.steps import Bind, KeptLink, OneMountNamespace, Plan
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class _Found(NamedTuple):
     """Where a jail would show a name of a protected place: the paths inside and outside.
 
     The name may be that of a link which leads there. `why` is why it cannot be shown read-only, "" where
-    it can.
+    it can. `shadow` is the path of another bind that covers the name, or a directory on the way; else b"".
     """
 
     inside: bytes
@@ -107,6 +108,7 @@ class _Found(NamedTuple):
     bind: Bind
     is_link: bool
     why: str
+    shadow: bytes = b""
 
     def step(self) -> Bind | KeptLink:
         """What shows it read-only."""
@@ -141,15 +143,18 @@ def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes,
     found = _look(binds, places)
     if not found:
         return plan, ()
-    covers = {each.inside: each for each in found if not each.why}
+    seen = [each for each in found if not each.shadow]
+    covers = {each.inside: each for each in seen if not each.why}
     outermost = {path: each for path, each in covers.items() if not _is_below_any(path, covers)}
-    for each in found:
-        if each.why and each.inside not in outermost and not _is_below_any(each.inside, outermost):
+    open_ones = [each for each in found if not _is_below_any(each.inside, outermost)]
+    for each in open_ones:
+        if each.why and not each.shadow and each.inside not in outermost:
             raise JailError(each.why)
     more: dict[bytes, Bind | KeptLink] = {
         directory: Bind(directory, outside, writable=True)
-        for each in outermost.values()
+        for each in open_ones
         for directory, outside in _between(each)
+        if not each.shadow or _is_below_any(each.shadow, [directory])
     }
     more.update({path: each.step() for path, each in outermost.items()})
     steps = _with_binds(plan.steps, more)
@@ -165,7 +170,7 @@ def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
     """
     steps = [Bind(bind.destination, os.path.realpath(bind.source), bind.writable) for bind in binds]
     for found in _look(steps, (place._replace(shown=False) for place in places)):
-        if found.why:
+        if found.why and not found.shadow:
             raise JailError(found.why)
 
 
@@ -177,6 +182,8 @@ def _caches() -> Iterator[Protected]:
     for directory in (cache_directory(), tree_directory()):
         path = os.path.abspath(os.fsencode(directory))
         yield Protected(path, "pkgjail's cache", "later jails", advice, shown=False)
+    for place in usual_places():
+        yield Protected(os.fsencode(place), "pkgjail's cache", "later jails", made=True)
 
 
 def _code() -> Iterator[Protected]:
@@ -257,7 +264,7 @@ def _look(binds: Sequence[Bind], places: Iterable[Protected]) -> list[_Found]:
         if bind.writable
         for outside, spot in ((bind.source, mounts.spot(bind.source)), *mounts.below(bind.source))
     ]
-    shadowed = {bind.path for bind in binds}
+    destinations = {bind.path for bind in binds}
     found = []
     for place in places:
         if why := _hard_link(place, binds):
@@ -266,8 +273,8 @@ def _look(binds: Sequence[Bind], places: Iterable[Protected]) -> list[_Found]:
             spot = mounts.spot(name)
             for source in sources:
                 one = _meet(place, name, spot, source, is_link=is_link)
-                if one is not None and not _is_shadowed(one, shadowed):
-                    found.append(one)
+                if one is not None:
+                    found.append(one._replace(shadow=_shadow(one, destinations)))
     return found
 
 
@@ -307,12 +314,15 @@ def _is_same(path: bytes, other: bytes) -> bool:
         return os.path.lexists(path) == os.path.lexists(other)
 
 
-def _is_shadowed(found: _Found, destinations: set[bytes]) -> bool:
-    """Whether another bind is mounted between the bind and the name, which then shows something else."""
-    above = (path for path, _ in _between(found))
-    return found.inside != found.bind.path and (
-        found.inside in destinations or any(path in destinations for path in above)
-    )
+def _shadow(found: _Found, destinations: set[bytes]) -> bytes:
+    """The outermost bind that is mounted between the bind and the name, which then shows something else.
+
+    The directories on the way to it can still be put aside, and the name made anew.
+    """
+    if found.inside == found.bind.path:
+        return b""
+    paths = [found.inside, *(path for path, _ in _between(found))]
+    return min(destinations.intersection(paths), key=len, default=b"")
 
 
 def _between(found: _Found) -> Iterator[tuple[bytes, bytes]]:

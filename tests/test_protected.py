@@ -154,6 +154,22 @@ def test_a_name_that_another_bind_covers_is_let_be(base_manifest: Manifest, proj
     assert (project.parent / "other" / "m.jsonl").read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("covered", ["a/b", "a/b/c", "a/b/c/m.jsonl"])
+def test_a_directory_on_the_way_to_a_name_that_is_covered_is_not_put_aside(
+    base_manifest: Manifest, project: Path, covered: str
+) -> None:
+    """What the jail shows there is another thing; the name on the host is made anew by what is above."""
+    (project / "a/b/c").mkdir(parents=True)
+    (project / "a/b/c/m.jsonl").write_text("the manifest")
+    shown = project.parent / "other"
+    shown.touch() if covered.endswith(".jsonl") else shown.mkdir()
+    cover = UserBind(source=bytes(shown), destination=b"/srv/project/" + covered.encode(), writable=True)
+    jail = prepare_jail(base_manifest, _options(project, cover, manifest="a/b/c/m.jsonl"))
+    script = "touch a/mine; mv a old; mkdir -p a/b/c; echo forged > a/b/c/m.jsonl; test -e a/mine"
+    assert jail.run(["sh", "-c", script]) == 0
+    assert (project / "a/b/c/m.jsonl").read_text() == "the manifest"
+
+
 @pytest.mark.parametrize(
     ("links", "manifest"),
     [
@@ -246,6 +262,46 @@ def test_the_cache_is_found_by_whatever_mount(
     )
     assert done.returncode == (125 if refused else 0), done.stderr
     assert ("later jails are made from it" in done.stderr) == refused
+
+
+@pytest.mark.parametrize(
+    ("bound", "inner", "is_there"),
+    [
+        pytest.param("shared", "pkgjail-{}", False, id="what others are to read"),
+        pytest.param("shared", "pkgjail-{}", True, id="what others read"),
+        pytest.param("home", ".cache/pkgjail", False, id="the cache of processes with no XDG_CACHE_HOME"),
+    ],
+)
+def test_where_other_processes_of_the_user_keep_things_is_closed(
+    user: Caller, base_manifest: Manifest, bound: str, inner: str, *, is_there: bool
+) -> None:
+    """A baseline that a command forged would have content believed that nobody compared."""
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    for name in ("home", "shared"):
+        (user.home / name).mkdir()
+    place = user.home / bound / inner.format(user.uid)
+    if is_there:
+        place.mkdir(parents=True)
+    for path, _, _ in os.walk(user.home):
+        os.chown(path, user.uid, user.uid)
+    variables = {"HOME": str(user.home / "home"), "PKGJAIL_SHARED_DIR": str(user.home / "shared")}
+    inside = f"/srv/{place.relative_to(user.home / bound)}"
+    script = f"mkdir -p {inside}/baselines; touch {inside}/x; mv {inside} /srv/old; mv /srv/.cache /srv/old"
+    words = (
+        "run",
+        "--bind",
+        f"{bound}:/srv",
+        "m.jsonl",
+        "--",
+        "sh",
+        "-c",
+        f"({script}) 2>&1; touch /srv/mine",
+    )
+    done = user.pkgjail(*words, environment=variables)
+    assert done.returncode == 0, done.stderr
+    assert f"shown read-only in the jail, as later runs are made from it: {place}" in done.stderr
+    assert (user.home / bound / "mine").exists()
+    assert os.listdir(place) == []
 
 
 def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> None:
