@@ -25,10 +25,10 @@ from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.errors import JailError
 from pkgjail.model import text_path
 from pkgjail.places import usual_places
-from pkgjail.sandbox.steps import Bind, KeptLink, OneMountNamespace, Plan
+from pkgjail.sandbox.steps import Bind, Hidden, KeptLink, OneMountNamespace, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pkgjail.model import JailOptions, UserBind
     from pkgjail.sandbox.steps import Step
@@ -133,16 +133,18 @@ def protected_environment(directory: bytes) -> Protected:
 def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes, ...]]:
     """The plan with read-only binds over the protected places that its writable binds show.
 
-    Returns also the places that are shown read-only so, by their paths on the host.
+    Caches that a read-only bind shows are hidden: whoever can open a file can lock it, and so have other
+    runs wait. Returns also the places that are shown read-only, by their paths on the host.
 
     Raises:
         JailError: one that cannot be shown read-only lies in a writable bind, or a bind lies in it.
 
     """
     binds = [step for step in plan.steps if isinstance(step, Bind)]
+    hidden = {path: Hidden(path) for path in _caches_seen(binds)}
     found = _look(binds, places)
     if not found:
-        return plan, ()
+        return plan._replace(steps=_with_binds(plan.steps, hidden)), ()
     seen = [each for each in found if not each.shadow]
     covers = {each.inside: each for each in seen if not each.why}
     outermost = {path: each for path, each in covers.items() if not _is_below_any(path, covers)}
@@ -150,15 +152,18 @@ def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes,
     for each in open_ones:
         if each.why and not each.shadow and each.inside not in outermost:
             raise JailError(each.why)
-    more: dict[bytes, Bind | KeptLink] = {
+    more: dict[bytes, Bind | KeptLink | Hidden] = {
         directory: Bind(directory, outside, writable=True)
         for each in open_ones
         for directory, outside in _between(each)
         if not each.shadow or _is_below_any(each.shadow, [directory])
     }
     more.update({path: each.step() for path, each in outermost.items()})
-    steps = _with_binds(plan.steps, more)
-    return plan._replace(steps=steps), tuple(sorted({each.outside for each in outermost.values()}))
+    steps = _with_binds(plan.steps, {**more, **hidden})
+    # In a mount namespace of the command's own they would not hold.
+    return plan._replace(steps=(*steps, OneMountNamespace())), tuple(
+        sorted({each.outside for each in outermost.values()})
+    )
 
 
 def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
@@ -184,6 +189,14 @@ def _caches() -> Iterator[Protected]:
         yield Protected(path, "pkgjail's cache", "later jails", advice, shown=False)
     for place in usual_places():
         yield Protected(os.fsencode(place), "pkgjail's cache", "later jails", made=True)
+
+
+def _caches_seen(binds: Sequence[Bind]) -> Iterator[bytes]:
+    """Where in the jail read-only binds would show a cache of the user's."""
+    caches = (place._replace(shown=True) for place in _caches())
+    for found in _look(binds, caches, writable=False):
+        if not (found.is_link or found.shadow or found.why):
+            yield found.inside
 
 
 def _code() -> Iterator[Protected]:
@@ -253,15 +266,15 @@ def _is_of_packages(directory: str) -> bool:
 # --- comparing ----------------------------------------------------------------------------------
 
 
-def _look(binds: Sequence[Bind], places: Iterable[Protected]) -> list[_Found]:
-    """Each name of a protected place that one of the writable binds would show, or that one lies in."""
-    if not any(bind.writable for bind in binds):
+def _look(binds: Sequence[Bind], places: Iterable[Protected], *, writable: bool = True) -> list[_Found]:
+    """Each name of a protected place that one of the (writable) binds would show, or that one lies in."""
+    if all(bind.writable != writable for bind in binds):
         return []
     mounts = _Mounts()
     sources = [
         _Source(outside, spot, bind)
         for bind in binds
-        if bind.writable
+        if bind.writable == writable
         for outside, spot in ((bind.source, mounts.spot(bind.source)), *mounts.below(bind.source))
     ]
     destinations = {bind.path for bind in binds}
@@ -446,11 +459,8 @@ def _plain(field: bytes) -> bytes:
 # --- the plan, and words ------------------------------------------------------------------------
 
 
-def _with_binds(steps: Sequence[Step], more: dict[bytes, Bind | KeptLink]) -> tuple[Step, ...]:
-    """The steps with more binds, each before the first bind of a later path: what is above comes first.
-
-    Without mount namespaces of the command's own, in which they would not hold.
-    """
+def _with_binds(steps: Sequence[Step], more: Mapping[bytes, Step]) -> tuple[Step, ...]:
+    """The steps with more binds, each before the first bind of a later path: what is above comes first."""
     waiting = sorted(more.items(), reverse=True)
     done: list[Step] = []
     for step in steps:
@@ -458,7 +468,7 @@ def _with_binds(steps: Sequence[Step], more: dict[bytes, Bind | KeptLink]) -> tu
             while waiting and waiting[-1][0] < step.path:
                 done.append(waiting.pop()[1])
         done.append(step)
-    return (*done, *(bind for _, bind in reversed(waiting)), OneMountNamespace())
+    return (*done, *(bind for _, bind in reversed(waiting)))
 
 
 def _refusal(place: Protected, bind: Bind) -> str:

@@ -304,6 +304,23 @@ def test_where_other_processes_of_the_user_keep_things_is_closed(
     assert os.listdir(place) == []
 
 
+def test_a_read_only_bind_shows_nothing_of_the_cache(user: Caller, base_manifest: Manifest) -> None:
+    """What can be opened can be locked: all later runs would wait for a command that holds its lock."""
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    (user.home / "home").mkdir()
+    os.chown(user.home / "home", user.uid, user.uid)
+    run = f"{os.environ['XDG_RUNTIME_DIR']}/{user.uid}"
+    variables = {"HOME": str(user.home / "home"), "XDG_CACHE_HOME": ""}
+    words = ("--ro-bind", f"{run}:/srv/run", "--ro-bind", "home:/srv/home", "m.jsonl")
+    for _ in range(2):  # the long way, then the short one
+        script = "ls -A /srv/run/pkgjail /srv/home/.cache/pkgjail; ! touch /srv/run/pkgjail/x"
+        done = user.pkgjail("run", *words, "--", "sh", "-c", script, environment=variables)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "/srv/home/.cache/pkgjail:\n\n/srv/run/pkgjail:\n"
+    assert os.listdir(f"{run}/pkgjail")
+    assert os.listdir(user.home / "home/.cache/pkgjail")
+
+
 def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> None:
     """It may not read what the kernel says of its own descriptors."""
     place = Protected(bytes(tmp_path / "cache"), "it", shown=False)
