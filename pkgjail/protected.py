@@ -39,6 +39,8 @@ _MOST_LINKS = 40
 _MOVE_IT = "move it to another directory, or bind one further down"
 # Where others than a Python's own files lie too.
 _SHARED_PREFIXES = ("/", "/opt", "/usr", "/usr/local")
+# The programs that come with pkgjail.
+_SCRIPTS = ("pkgjail", "pkgjail-spack-python")
 # Everything below these belongs to one Python.
 _MARKS_OF_A_PYTHON = ("pyvenv.cfg", "conda-meta")
 
@@ -234,7 +236,8 @@ def _module_directories() -> Iterator[str]:
 
     Not what a program adds to `sys.path` as it runs, nor where `python -m` was started: docs/security.md.
     """
-    found = [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    found = _script_directories()
+    found += [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sites = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
     for directory in sites:
         found += [directory, *_named_by_path_files(directory)]
@@ -243,6 +246,14 @@ def _module_directories() -> Iterator[str]:
             found += map(str, getattr(module, "MAPPING", {}).values())
     found.append(sys.pycache_prefix or "")
     yield from dict.fromkeys(map(os.path.abspath, filter(None, found)))
+
+
+def _script_directories() -> list[str]:
+    """Where the command's own script lies, as in ~/.local/bin: Python imports from there before all else."""
+    script = os.path.basename(sys.argv[0])
+    if script not in _SCRIPTS or getattr(sys.flags, "safe_path", False):
+        return []
+    return [os.path.dirname(os.path.realpath(sys.argv[0]))]
 
 
 def _named_by_path_files(directory: str) -> Iterator[str]:

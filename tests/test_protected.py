@@ -17,6 +17,7 @@ from pkgjail.model import JailOptions, UserBind
 from pkgjail.policy import list_files
 from pkgjail.protected import Protected, protect
 from pkgjail.sandbox.steps import Bind, OneMountNamespace, Plan
+from tests.conftest import SYSTEM_PYTHON
 from tests.spack.interpreter import make_python
 from tests.tree_text import in_child
 
@@ -475,6 +476,24 @@ def test_where_pythons_modules_come_from_stays_as_it_is(user: Caller, clone: Pat
     assert os.listdir(modules) == []
     refused = user.pkgjail("run", "--cwd", words[3], "--", "true", environment=variables, cwd=modules)
     assert "what pkgjail's Python imports from" in refused.stderr
+
+
+def test_where_the_script_lies_stays_as_it_is(user: Caller, base_manifest: Manifest, library: Path) -> None:
+    """In ~/.local/bin, where `pip install --user` puts it: Python looks for modules beside a script first."""
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    script = user.home / "mine" / "bin" / "pkgjail"
+    script.parent.mkdir(parents=True)
+    script.write_text("import sys\nfrom pkgjail.__main__ import main\nsys.exit(main())\n")
+    for path in (script, script.parent, script.parent.parent):
+        os.chown(path, user.uid, user.uid)
+    forge = "echo 'raise SystemExit(66)' > bin/argparse.py; mv bin old; rm -f bin/pkgjail; touch written"
+    command = ["--", "sh", "-c", f"cd /srv; ({forge}) 2>&1"]
+    words: list[str | Path] = [SYSTEM_PYTHON, script, "run", "--bind", "mine:/srv", "m.jsonl", *command]
+    for _ in range(2):  # the long way, then the short one
+        done = user.run(words, environment={"PYTHONPATH": str(library)})
+        assert done.returncode == 0, done.stderr
+    assert os.listdir(script.parent) == ["pkgjail"]
+    assert (user.home / "mine" / "written").exists()
 
 
 def test_a_mount_that_came_since_is_seen_the_short_way(user: Caller, base_manifest: Manifest) -> None:
