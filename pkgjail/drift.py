@@ -32,7 +32,7 @@ from pkgjail.baseline import (
 from pkgjail.dirstate import changed, is_variable, mounts_below, observe_settled, unknown
 from pkgjail.errors import DriftError, JailError
 from pkgjail.model import record
-from pkgjail.reporter import SILENT
+from pkgjail.reporter import SILENT, ProgressOnly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,7 +151,8 @@ def _hasher(root: bytes, check: Check) -> Hasher:
         from pkgjail.hashing import HashCache, hash_files  # brings sqlite3 in
 
         cache = None if check.verify == "hash" else HashCache.default()
-        return hash_files(paths, root=root, cache=cache, reporter=check.reporter)
+        # A cache that cannot be used costs this entry time, and nothing else.
+        return hash_files(paths, root=root, cache=cache, reporter=ProgressOnly(check.reporter))
 
     return hashed
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pkgjail.cache import tree_directory
 from pkgjail.choosing import choose, instead_of_binds, refuse_too_many
 from pkgjail.drift import Check, changes_since, compare_host
-from pkgjail.errors import DriftError, ExitDriftError
+from pkgjail.errors import DriftError, ExitDriftError, JailError
 from pkgjail.explain import explain
 from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.model import JailOptions, Limits, text_path
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOME = "/tmp"  # noqa: S108 - the jail's own
+_ATTEMPTS = 10
 
 
 def default_environment() -> dict[str, str]:
@@ -152,10 +153,14 @@ class Jail:
 
     def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
         """Run `argv` in the jail, as `run_in_jail` does."""
-        status = None
-        while status is None:
+        for _ in range(_ATTEMPTS):
             status = self._try(argv, terminal=terminal)
-        return status
+            if status is not None:
+                return status
+        raise JailError(
+            "cannot enter the jail: what it is made from keeps changing, or another process has locked the "
+            f"layers in {tree_directory()}; see who with 'lslocks', or use '--plan binds'"
+        )
 
     def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
         """Enter once; None where the jail had to be worked out again first."""

@@ -13,22 +13,22 @@ import contextlib
 import hashlib
 import marshal
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
-from pkgjail.cache import cache_directory
+from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.dirstate import is_lasting, observe, observe_settled
 from pkgjail.errors import JailError, told
 from pkgjail.explain import explain
 from pkgjail.holding import hold, places_of, release
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import plan_jail
-from pkgjail.places import keep, read_kept, temporary_directory
+from pkgjail.places import NEW, keep, opened, read_kept
+from pkgjail.removal import make_in_use, remove_tree
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pkgjail.dirstate import State
@@ -107,12 +107,8 @@ def _place(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> Path:
 
 def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
     """What ldconfig writes in the jail of this plan."""
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix="pkgjail-", dir=temporary_directory())
-    except OSError as error:
-        raise _failed(told(error)) from error
-    with scratch as place:
-        out = os.fsencode(os.path.realpath(place))
+    with _scratch() as place:
+        out = os.fsencode(place)
         steps = tuple(
             Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == b"/tmp" else step
             for step in plan.steps
@@ -129,6 +125,29 @@ def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
         if status:
             raise _failed(f"{ldconfig} of the set ended with status {status}")
         return _read(f"{place}/ld.so.cache", ldconfig)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A new directory in the user's runtime directory, removed at the end.
+
+    Not in TMPDIR: a command in a jail that shows that could write something else there.
+
+    Raises:
+        JailError: none can be made.
+
+    """
+    top = str(tree_directory())
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = stack.enter_context(opened(top, make=True))
+            name = f"{NEW}{os.urandom(8).hex()}"
+            used = make_in_use(directory, name)
+        except OSError as error:
+            raise _failed(told(error)) from error
+        stack.callback(remove_tree, directory, name)
+        stack.callback(os.close, used)
+        yield f"{top}/{name}"
 
 
 def _read(path: str, ldconfig: str) -> bytes:
@@ -148,5 +167,5 @@ def _read(path: str, ldconfig: str) -> bytes:
 def _failed(why: str) -> JailError:
     return JailError(
         f"cannot make {text_path(LOADER_CACHE)} for the jail: {why}; see that there is room in "
-        f"{temporary_directory()} (TMPDIR), and that no limit is on the size of files (ulimit -f)"
+        f"{tree_directory()} (XDG_RUNTIME_DIR), and that no limit is on the size of files (ulimit -f)"
     )

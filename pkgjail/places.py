@@ -92,6 +92,16 @@ def shared_place(owner: int) -> str:
     return f"{base if base[:1] == '/' else _SHARED}/pkgjail-{owner}"
 
 
+def usual_places() -> list[str]:
+    """Where this user's processes keep things that have other variables than this one: cron's, say.
+
+    With what they publish for other users. Not all need be there, or be the user's.
+    """
+    bases = [base for base in _caches_of_homes() if os.path.isabs(base)]
+    user = os.geteuid()
+    return [*(f"{base}/pkgjail" for base in bases), _usual(), shared_place(user), f"{_SHARED}/pkgjail-{user}"]
+
+
 def cache_place() -> str:
     """`$XDG_CACHE_HOME/pkgjail` or `~/.cache/pkgjail` (XDG Base Directory Specification).
 
@@ -122,11 +132,19 @@ def temporary_directory() -> str:
 
 def _cache_bases() -> Iterator[str]:
     base = os.environ.get("XDG_CACHE_HOME", "")
-    yield base if os.path.isabs(base) else os.path.expanduser("~/.cache")
+    first, *others = _caches_of_homes()
+    yield base if os.path.isabs(base) else first
+    yield from others
+
+
+def _caches_of_homes() -> list[str]:
+    """The cache directories of HOME and of the account's own home."""
     import pwd
 
+    caches = [os.path.expanduser("~/.cache")]
     with contextlib.suppress(KeyError):
-        yield f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache"
+        caches.append(f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache")
+    return caches
 
 
 def _runtime_base() -> str:

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.errors import JailError
 from pkgjail.model import text_path
-from pkgjail.sandbox.steps import Bind, KeptLink, OneMountNamespace, Plan
+from pkgjail.places import usual_places
+from pkgjail.sandbox.steps import Bind, Hidden, KeptLink, OneMountNamespace, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pkgjail.model import JailOptions, UserBind
     from pkgjail.sandbox.steps import Step
@@ -38,6 +39,8 @@ _MOST_LINKS = 40
 _MOVE_IT = "move it to another directory, or bind one further down"
 # Where others than a Python's own files lie too.
 _SHARED_PREFIXES = ("/", "/opt", "/usr", "/usr/local")
+# The programs that come with pkgjail.
+_SCRIPTS = ("pkgjail", "pkgjail-spack-python")
 # Everything below these belongs to one Python.
 _MARKS_OF_A_PYTHON = ("pyvenv.cfg", "conda-meta")
 
@@ -99,7 +102,7 @@ class _Found(NamedTuple):
     """Where a jail would show a name of a protected place: the paths inside and outside.
 
     The name may be that of a link which leads there. `why` is why it cannot be shown read-only, "" where
-    it can.
+    it can. `shadow` is the path of another bind that covers the name, or a directory on the way; else b"".
     """
 
     inside: bytes
@@ -107,6 +110,7 @@ class _Found(NamedTuple):
     bind: Bind
     is_link: bool
     why: str
+    shadow: bytes = b""
 
     def step(self) -> Bind | KeptLink:
         """What shows it read-only."""
@@ -131,29 +135,37 @@ def protected_environment(directory: bytes) -> Protected:
 def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes, ...]]:
     """The plan with read-only binds over the protected places that its writable binds show.
 
-    Returns also the places that are shown read-only so, by their paths on the host.
+    Caches that a read-only bind shows are hidden: whoever can open a file can lock it, and so have other
+    runs wait. Returns also the places that are shown read-only, by their paths on the host.
 
     Raises:
         JailError: one that cannot be shown read-only lies in a writable bind, or a bind lies in it.
 
     """
     binds = [step for step in plan.steps if isinstance(step, Bind)]
+    hidden = {path: Hidden(path) for path in _caches_seen(binds)}
     found = _look(binds, places)
     if not found:
-        return plan, ()
-    covers = {each.inside: each for each in found if not each.why}
+        return plan._replace(steps=_with_binds(plan.steps, hidden)), ()
+    seen = [each for each in found if not each.shadow]
+    covers = {each.inside: each for each in seen if not each.why}
     outermost = {path: each for path, each in covers.items() if not _is_below_any(path, covers)}
-    for each in found:
-        if each.why and each.inside not in outermost and not _is_below_any(each.inside, outermost):
+    open_ones = [each for each in found if not _is_below_any(each.inside, outermost)]
+    for each in open_ones:
+        if each.why and not each.shadow and each.inside not in outermost:
             raise JailError(each.why)
-    more: dict[bytes, Bind | KeptLink] = {
+    more: dict[bytes, Bind | KeptLink | Hidden] = {
         directory: Bind(directory, outside, writable=True)
-        for each in outermost.values()
+        for each in open_ones
         for directory, outside in _between(each)
+        if not each.shadow or _is_below_any(each.shadow, [directory])
     }
     more.update({path: each.step() for path, each in outermost.items()})
-    steps = _with_binds(plan.steps, more)
-    return plan._replace(steps=steps), tuple(sorted({each.outside for each in outermost.values()}))
+    steps = _with_binds(plan.steps, {**more, **hidden})
+    # In a mount namespace of the command's own they would not hold.
+    return plan._replace(steps=(*steps, OneMountNamespace())), tuple(
+        sorted({each.outside for each in outermost.values()})
+    )
 
 
 def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
@@ -165,7 +177,7 @@ def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
     """
     steps = [Bind(bind.destination, os.path.realpath(bind.source), bind.writable) for bind in binds]
     for found in _look(steps, (place._replace(shown=False) for place in places)):
-        if found.why:
+        if found.why and not found.shadow:
             raise JailError(found.why)
 
 
@@ -177,6 +189,16 @@ def _caches() -> Iterator[Protected]:
     for directory in (cache_directory(), tree_directory()):
         path = os.path.abspath(os.fsencode(directory))
         yield Protected(path, "pkgjail's cache", "later jails", advice, shown=False)
+    for place in usual_places():
+        yield Protected(os.fsencode(place), "pkgjail's cache", "later jails", made=True)
+
+
+def _caches_seen(binds: Sequence[Bind]) -> Iterator[bytes]:
+    """Where in the jail read-only binds would show a cache of the user's."""
+    caches = (place._replace(shown=True) for place in _caches())
+    for found in _look(binds, caches, writable=False):
+        if not (found.is_link or found.shadow or found.why):
+            yield found.inside
 
 
 def _code() -> Iterator[Protected]:
@@ -214,7 +236,8 @@ def _module_directories() -> Iterator[str]:
 
     Not what a program adds to `sys.path` as it runs, nor where `python -m` was started: docs/security.md.
     """
-    found = [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    found = _script_directories()
+    found += [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sites = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
     for directory in sites:
         found += [directory, *_named_by_path_files(directory)]
@@ -223,6 +246,14 @@ def _module_directories() -> Iterator[str]:
             found += map(str, getattr(module, "MAPPING", {}).values())
     found.append(sys.pycache_prefix or "")
     yield from dict.fromkeys(map(os.path.abspath, filter(None, found)))
+
+
+def _script_directories() -> list[str]:
+    """Where the command's own script lies, as in ~/.local/bin: Python imports from there before all else."""
+    script = os.path.basename(sys.argv[0])
+    if script not in _SCRIPTS or getattr(sys.flags, "safe_path", False):
+        return []
+    return [os.path.dirname(os.path.realpath(sys.argv[0]))]
 
 
 def _named_by_path_files(directory: str) -> Iterator[str]:
@@ -246,18 +277,18 @@ def _is_of_packages(directory: str) -> bool:
 # --- comparing ----------------------------------------------------------------------------------
 
 
-def _look(binds: Sequence[Bind], places: Iterable[Protected]) -> list[_Found]:
-    """Each name of a protected place that one of the writable binds would show, or that one lies in."""
-    if not any(bind.writable for bind in binds):
+def _look(binds: Sequence[Bind], places: Iterable[Protected], *, writable: bool = True) -> list[_Found]:
+    """Each name of a protected place that one of the (writable) binds would show, or that one lies in."""
+    if all(bind.writable != writable for bind in binds):
         return []
     mounts = _Mounts()
     sources = [
         _Source(outside, spot, bind)
         for bind in binds
-        if bind.writable
+        if bind.writable == writable
         for outside, spot in ((bind.source, mounts.spot(bind.source)), *mounts.below(bind.source))
     ]
-    shadowed = {bind.path for bind in binds}
+    destinations = {bind.path for bind in binds}
     found = []
     for place in places:
         if why := _hard_link(place, binds):
@@ -266,8 +297,8 @@ def _look(binds: Sequence[Bind], places: Iterable[Protected]) -> list[_Found]:
             spot = mounts.spot(name)
             for source in sources:
                 one = _meet(place, name, spot, source, is_link=is_link)
-                if one is not None and not _is_shadowed(one, shadowed):
-                    found.append(one)
+                if one is not None:
+                    found.append(one._replace(shadow=_shadow(one, destinations)))
     return found
 
 
@@ -307,12 +338,15 @@ def _is_same(path: bytes, other: bytes) -> bool:
         return os.path.lexists(path) == os.path.lexists(other)
 
 
-def _is_shadowed(found: _Found, destinations: set[bytes]) -> bool:
-    """Whether another bind is mounted between the bind and the name, which then shows something else."""
-    above = (path for path, _ in _between(found))
-    return found.inside != found.bind.path and (
-        found.inside in destinations or any(path in destinations for path in above)
-    )
+def _shadow(found: _Found, destinations: set[bytes]) -> bytes:
+    """The outermost bind that is mounted between the bind and the name, which then shows something else.
+
+    The directories on the way to it can still be put aside, and the name made anew.
+    """
+    if found.inside == found.bind.path:
+        return b""
+    paths = [found.inside, *(path for path, _ in _between(found))]
+    return min(destinations.intersection(paths), key=len, default=b"")
 
 
 def _between(found: _Found) -> Iterator[tuple[bytes, bytes]]:
@@ -436,11 +470,8 @@ def _plain(field: bytes) -> bytes:
 # --- the plan, and words ------------------------------------------------------------------------
 
 
-def _with_binds(steps: Sequence[Step], more: dict[bytes, Bind | KeptLink]) -> tuple[Step, ...]:
-    """The steps with more binds, each before the first bind of a later path: what is above comes first.
-
-    Without mount namespaces of the command's own, in which they would not hold.
-    """
+def _with_binds(steps: Sequence[Step], more: Mapping[bytes, Step]) -> tuple[Step, ...]:
+    """The steps with more binds, each before the first bind of a later path: what is above comes first."""
     waiting = sorted(more.items(), reverse=True)
     done: list[Step] = []
     for step in steps:
@@ -448,7 +479,7 @@ def _with_binds(steps: Sequence[Step], more: dict[bytes, Bind | KeptLink]) -> tu
             while waiting and waiting[-1][0] < step.path:
                 done.append(waiting.pop()[1])
         done.append(step)
-    return (*done, *(bind for _, bind in reversed(waiting)), OneMountNamespace())
+    return (*done, *(bind for _, bind in reversed(waiting)))
 
 
 def _refusal(place: Protected, bind: Bind) -> str:

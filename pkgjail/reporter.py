@@ -42,4 +42,18 @@ class Silent:
         """Say nothing."""
 
 
+class ProgressOnly:
+    """A reporter that passes progress on to another one, and no warnings."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Pass it on."""
+        self._reporter.progress(task, done, total)
+
+    def warn(self, message: str) -> None:
+        """Say nothing."""
+
+
 SILENT = Silent()

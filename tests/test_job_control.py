@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 
 from pkgjail.jail import run_in_jail
 from pkgjail.manifest import write_manifest
+from pkgjail.sandbox.waiting import last_stop
 from tests.terminals import INTERRUPT, QUIT, SUSPEND, shell
 from tests.test_sandbox import either_way, gone, jail_options, start_sleeper
 
@@ -162,6 +164,50 @@ def test_what_stops_itself_is_a_stopped_job(keyboard: Shell, jail: Callable[...,
     keyboard.run("fg")
     keyboard.wait_for_prompt()
     assert keyboard.status() == 6
+
+
+def test_what_stops_itself_does_not_stop_a_caller_that_nobody_would_continue(
+    spack_manifest: Manifest, tmp_path: Path
+) -> None:
+    """A service or a job of cron's, which no shell watches: it would stay stopped for ever."""
+    write_manifest(spack_manifest, tmp_path / "m.jsonl")
+    words = [sys.executable, "-m", "pkgjail", "run", f"{tmp_path}/m.jsonl", "--", "sh", "-c"]
+    done = subprocess.run(
+        [*words, "kill -STOP $$; kill -TSTP $$; exit 6"], start_new_session=True, timeout=60, check=False
+    )
+    assert done.returncode == 6
+
+
+def test_many_stops_are_one() -> None:
+    """A command that stops and goes on while its caller is stopped leaves a pipe full of signals behind."""
+    reading, writing = os.pipe()
+    os.write(writing, bytes([signal.SIGTSTP]) * 60_000 + bytes([signal.SIGTTIN]))
+    assert last_stop(reading) == signal.SIGTTIN
+    os.close(writing)
+    assert last_stop(reading) == 0
+    os.close(reading)
+
+
+def test_a_terminal_that_was_given_away_holds_nobody_up(spack_manifest: Manifest, tmp_path: Path) -> None:
+    """A process outside has the jail's end still when the jail has ended: another jail's, say."""
+    write_manifest(spack_manifest, tmp_path / "m.jsonl")
+    code = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/srv/s'); print('given', flush=True)"
+    code += "; socket.send_fds(s, [b'x'], [1]); s.recv(1); print('last'); raise SystemExit(6)"
+    words = ["run", "--tty", "--bind", f"{tmp_path}:/srv", f"{tmp_path}/m.jsonl", "--", "python3", "-c", code]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen(1)
+        with subprocess.Popen([sys.executable, "-m", "pkgjail", *words], stdout=subprocess.PIPE) as entered:
+            peer, _ = listening.accept()
+            _, held, _, _ = socket.recv_fds(peer, 1, 1)
+            peer.close()
+            try:
+                assert entered.wait(timeout=30) == 6
+            finally:
+                entered.kill()
+                os.close(held[0])
+            assert entered.stdout is not None
+            assert entered.stdout.read().split() == [b"given", b"last"]
 
 
 def test_a_shell_inside_has_jobs_of_its_own(

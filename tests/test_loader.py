@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import tempfile
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import pytest
 
 from pkgjail import loader
 from pkgjail.baseline import record_baseline
-from pkgjail.cache import cache_directory
+from pkgjail.cache import cache_directory, tree_directory
 from pkgjail.choosing import choose, instead_of_binds
 from pkgjail.errors import JailError
 from pkgjail.jail import run_in_jail
@@ -198,15 +197,33 @@ def test_a_limit_on_the_size_of_files_leaves_nothing_behind(
 
 
 def test_no_room_for_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects from a traceback, and from an empty cache, where TMPDIR is full."""
+    """Protects from a traceback, and from an empty cache, where the runtime directory is full."""
     make_root(tmp_path / "root", writing("x"))
 
-    def full(**_options: object) -> None:
+    def full(*_where: object) -> None:
         raise OSError(28, "No space left on device", "/full")
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
-    with pytest.raises(JailError, match=r"for the jail: /full: No space left on device; .*TMPDIR"):
+    monkeypatch.setattr(loader, "make_in_use", full)
+    with pytest.raises(JailError, match=r"for the jail: /full: No space left on device; .*XDG_RUNTIME_DIR"):
         made(tmp_path / "root")
+
+
+def test_it_is_made_where_no_other_jail_may_write(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects the next jails from a command that was shown TMPDIR, and wrote another cache there."""
+    places: list[bytes] = []
+
+    def look(program: tuple[Any, ...], *_: object, **__: object) -> int:
+        places.extend(step[2] for step in program[1] if step[:2] == ("Bind", b"/tmp"))
+        return 1
+
+    monkeypatch.setattr(loader, "run", look)
+    for _ in range(2):
+        with pytest.raises(JailError, match="ended with status 1"):
+            loader_cache(base_manifest, {}, b"/")
+    assert [os.path.dirname(place) for place in places] == 2 * [bytes(tree_directory())]
+    assert not any(map(os.path.lexists, places))
 
 
 def test_the_way_of_showing_directories_makes_no_difference(spack_manifest: Manifest) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from pkgjail import __main__, choosing, prepared
 from pkgjail.commands import main
+from pkgjail.errors import JailError
 from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.model import JailOptions, UserBind
@@ -62,6 +63,20 @@ class Entering:
     def records(self) -> list[Path]:
         """What is kept for the short way."""
         return sorted((self.runtime / "pkgjail/prepared").iterdir())
+
+
+def test_a_layer_that_another_process_has_locked_is_not_waited_for(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever removes layers is done in a moment; a command that was shown one may lock it for ever."""
+
+    def refuse(_places: object) -> list[int]:
+        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+
+    jail = prepare_jail(base_manifest)
+    monkeypatch.setattr(prepared, "hold", refuse)
+    with pytest.raises(JailError, match="another process has locked the layers"):
+        jail.run(["true"])
 
 
 @pytest.fixture

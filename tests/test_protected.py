@@ -17,6 +17,7 @@ from pkgjail.model import JailOptions, UserBind
 from pkgjail.policy import list_files
 from pkgjail.protected import Protected, protect
 from pkgjail.sandbox.steps import Bind, OneMountNamespace, Plan
+from tests.conftest import SYSTEM_PYTHON
 from tests.spack.interpreter import make_python
 from tests.tree_text import in_child
 
@@ -154,6 +155,22 @@ def test_a_name_that_another_bind_covers_is_let_be(base_manifest: Manifest, proj
     assert (project.parent / "other" / "m.jsonl").read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("covered", ["a/b", "a/b/c", "a/b/c/m.jsonl"])
+def test_a_directory_on_the_way_to_a_name_that_is_covered_is_not_put_aside(
+    base_manifest: Manifest, project: Path, covered: str
+) -> None:
+    """What the jail shows there is another thing; the name on the host is made anew by what is above."""
+    (project / "a/b/c").mkdir(parents=True)
+    (project / "a/b/c/m.jsonl").write_text("the manifest")
+    shown = project.parent / "other"
+    shown.touch() if covered.endswith(".jsonl") else shown.mkdir()
+    cover = UserBind(source=bytes(shown), destination=b"/srv/project/" + covered.encode(), writable=True)
+    jail = prepare_jail(base_manifest, _options(project, cover, manifest="a/b/c/m.jsonl"))
+    script = "touch a/mine; mv a old; mkdir -p a/b/c; echo forged > a/b/c/m.jsonl; test -e a/mine"
+    assert jail.run(["sh", "-c", script]) == 0
+    assert (project / "a/b/c/m.jsonl").read_text() == "the manifest"
+
+
 @pytest.mark.parametrize(
     ("links", "manifest"),
     [
@@ -246,6 +263,63 @@ def test_the_cache_is_found_by_whatever_mount(
     )
     assert done.returncode == (125 if refused else 0), done.stderr
     assert ("later jails are made from it" in done.stderr) == refused
+
+
+@pytest.mark.parametrize(
+    ("bound", "inner", "is_there"),
+    [
+        pytest.param("shared", "pkgjail-{}", False, id="what others are to read"),
+        pytest.param("shared", "pkgjail-{}", True, id="what others read"),
+        pytest.param("home", ".cache/pkgjail", False, id="the cache of processes with no XDG_CACHE_HOME"),
+    ],
+)
+def test_where_other_processes_of_the_user_keep_things_is_closed(
+    user: Caller, base_manifest: Manifest, bound: str, inner: str, *, is_there: bool
+) -> None:
+    """A baseline that a command forged would have content believed that nobody compared."""
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    for name in ("home", "shared"):
+        (user.home / name).mkdir()
+    place = user.home / bound / inner.format(user.uid)
+    if is_there:
+        place.mkdir(parents=True)
+    for path, _, _ in os.walk(user.home):
+        os.chown(path, user.uid, user.uid)
+    variables = {"HOME": str(user.home / "home"), "PKGJAIL_SHARED_DIR": str(user.home / "shared")}
+    inside = f"/srv/{place.relative_to(user.home / bound)}"
+    script = f"mkdir -p {inside}/baselines; touch {inside}/x; mv {inside} /srv/old; mv /srv/.cache /srv/old"
+    words = (
+        "run",
+        "--bind",
+        f"{bound}:/srv",
+        "m.jsonl",
+        "--",
+        "sh",
+        "-c",
+        f"({script}) 2>&1; touch /srv/mine",
+    )
+    done = user.pkgjail(*words, environment=variables)
+    assert done.returncode == 0, done.stderr
+    assert f"shown read-only in the jail, as later runs are made from it: {place}" in done.stderr
+    assert (user.home / bound / "mine").exists()
+    assert os.listdir(place) == []
+
+
+def test_a_read_only_bind_shows_nothing_of_the_cache(user: Caller, base_manifest: Manifest) -> None:
+    """What can be opened can be locked: all later runs would wait for a command that holds its lock."""
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    (user.home / "home").mkdir()
+    os.chown(user.home / "home", user.uid, user.uid)
+    run = f"{os.environ['XDG_RUNTIME_DIR']}/{user.uid}"
+    variables = {"HOME": str(user.home / "home"), "XDG_CACHE_HOME": ""}
+    words = ("--ro-bind", f"{run}:/srv/run", "--ro-bind", "home:/srv/home", "m.jsonl")
+    for _ in range(2):  # the long way, then the short one
+        script = "ls -A /srv/run/pkgjail /srv/home/.cache/pkgjail; ! touch /srv/run/pkgjail/x"
+        done = user.pkgjail("run", *words, "--", "sh", "-c", script, environment=variables)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "/srv/home/.cache/pkgjail:\n\n/srv/run/pkgjail:\n"
+    assert os.listdir(f"{run}/pkgjail")
+    assert os.listdir(user.home / "home/.cache/pkgjail")
 
 
 def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> None:
@@ -402,6 +476,24 @@ def test_where_pythons_modules_come_from_stays_as_it_is(user: Caller, clone: Pat
     assert os.listdir(modules) == []
     refused = user.pkgjail("run", "--cwd", words[3], "--", "true", environment=variables, cwd=modules)
     assert "what pkgjail's Python imports from" in refused.stderr
+
+
+def test_where_the_script_lies_stays_as_it_is(user: Caller, base_manifest: Manifest, library: Path) -> None:
+    """In ~/.local/bin, where `pip install --user` puts it: Python looks for modules beside a script first."""
+    write_manifest(base_manifest, user.home / "m.jsonl")
+    script = user.home / "mine" / "bin" / "pkgjail"
+    script.parent.mkdir(parents=True)
+    script.write_text("import sys\nfrom pkgjail.__main__ import main\nsys.exit(main())\n")
+    for path in (script, script.parent, script.parent.parent):
+        os.chown(path, user.uid, user.uid)
+    forge = "echo 'raise SystemExit(66)' > bin/argparse.py; mv bin old; rm -f bin/pkgjail; touch written"
+    command = ["--", "sh", "-c", f"cd /srv; ({forge}) 2>&1"]
+    words: list[str | Path] = [SYSTEM_PYTHON, script, "run", "--bind", "mine:/srv", "m.jsonl", *command]
+    for _ in range(2):  # the long way, then the short one
+        done = user.run(words, environment={"PYTHONPATH": str(library)})
+        assert done.returncode == 0, done.stderr
+    assert os.listdir(script.parent) == ["pkgjail"]
+    assert (user.home / "mine" / "written").exists()
 
 
 def test_a_mount_that_came_since_is_seen_the_short_way(user: Caller, base_manifest: Manifest) -> None:

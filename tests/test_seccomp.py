@@ -37,7 +37,7 @@ def _judge(machine: str, call: Sequence[int], *, network: bool) -> str:
 def test_what_is_refused_on_each_machine(machine: str) -> None:
     """For every architecture that the machine's kernel serves, with and without network."""
     for audit, keys, ioctl, socket, socketcall in seccomp._ABIS[machine]:
-        for number in (*keys, 425, 426, 427):
+        for number in (*keys, 425, 426, 427, 435):
             for network in (True, False):
                 assert _judge(machine, (number, audit, 0, 0), network=network) == "ENOSYS"
         families = {

@@ -20,6 +20,7 @@ from pkgjail.sandbox.kernel import (
     SAFE,
     bind_step,
     devices,
+    hidden,
     kept_link,
     one_mount_namespace,
     open_old,
@@ -102,6 +103,7 @@ class _Builder:
             "Sys": sysfs,
             "Devices": devices,
             "KeptLink": kept_link,
+            "Hidden": hidden,
             "OneMountNamespace": one_mount_namespace,
         }
 

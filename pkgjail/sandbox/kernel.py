@@ -130,11 +130,21 @@ def _empty() -> bytes:
     return _EMPTY
 
 
+def hidden(path: bytes) -> None:
+    """Carry out a `Hidden`."""
+    tree = sc.open_tree(sc.AT_FDCWD, _empty(), sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+    _attach(tree, path, SAFE | sc.MOUNT_ATTR_RDONLY)
+
+
 def _bind(source: bytes, path: bytes, attributes: int) -> None:
     """Bind `source` of the host at `path` of the jail, which must be there and not by a link."""
     flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_RECURSIVE | sc.AT_EMPTY_PATH
+    _attach(sc.open_tree(open_old(source), b"", flags), path, attributes)
+
+
+def _attach(tree: int, path: bytes, attributes: int) -> None:
+    """Attach the mount `tree`, and close it, at `path` of the jail, which must be there and not by a link."""
     inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    tree = sc.open_tree(open_old(source), b"", flags)
     sc.mount_setattr(tree, b"", attributes)
     try:
         place = sc.openat2(inside, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)

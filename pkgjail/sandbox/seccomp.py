@@ -6,6 +6,9 @@
   process in the jail may then take: EPERM.
 - io_uring(7). What a ring does is no system call, and so not seen here; it opens sockets, among the rest.
   Its calls answer ENOSYS, at which programs do without.
+- clone3(2). With CLONE_INTO_CGROUP it starts a process in any control group that its user may write to,
+  also by a read-only mount: so out of the jail's limits. Its flags lie in memory, where no filter sees
+  them. ENOSYS, at which programs take clone(2).
 - Without network, sockets of every family but those that network namespaces divide, and the kernel's
   ciphers: of vsock(7) above all, but also of qrtr, IUCV and whatever is to come. EAFNOSUPPORT.
 
@@ -35,7 +38,9 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_ALG. The last has no network; see socket(2).
 _DIVIDED = (1, 2, 10, 16, 17, 38)
-_IO_URING = (425, 426, 427)  # one number each on all architectures here, as of every newer call
+# One number each on all architectures here, as of every newer call.
+_IO_URING = (425, 426, 427)
+_CLONE3 = 435
 _SOCKETCALL_SOCKET = 1  # its arguments lie in memory, where no filter sees them
 _X32 = 0x40000000
 # The ways to call a kernel, each with its AUDIT_ARCH (linux/audit.h) and numbers of calls: those for
@@ -88,7 +93,7 @@ def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
     calls: list[_Instruction] = [(_LOAD, 0, 0, _NUMBER)]
     if abi is _X86_64:
         calls += [(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
-    for number in (*keys, *_IO_URING):
+    for number in (*keys, *_IO_URING, _CLONE3):
         calls += _when(number, [_refuse(errno.ENOSYS)])
     pushes = [*_when(_TIOCSTI, [_refuse(errno.EPERM)]), *_when(_TIOCLINUX, [_refuse(errno.EPERM)])]
     calls += _when(ioctl, [_argument(1), *pushes, _allow()])

@@ -131,6 +131,12 @@ class KeptLink(NamedTuple):
     source: bytes
 
 
+class Hidden(NamedTuple):
+    """Show an empty directory, read-only, in the place of the one that a bind has at `path`."""
+
+    path: bytes
+
+
 class OneMountNamespace(NamedTuple):
     """Let the command make no mount namespace of its own; last, as no mount can be made after it.
 
@@ -140,7 +146,7 @@ class OneMountNamespace(NamedTuple):
 
 Step = Union[
     Directory, Symlink, Content, HostFile, Overlay, Cover, MaskedOverlay, WholeDirectory, Seal, Proc, Sys,
-    Devices, Tmpfs, Bind, KeptLink, OneMountNamespace,
+    Devices, Tmpfs, Bind, KeptLink, Hidden, OneMountNamespace,
 ]  # fmt: skip
 
 

@@ -20,6 +20,8 @@ import termios
 import tty
 from typing import TYPE_CHECKING
 
+from pkgjail.sandbox.waiting import last_stop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.waiting import Relay
 
 _CHUNK = 65536
+_MOST_CHUNKS = 100  # a terminal gives at most 4,096 bytes at once
+_LAST_MS = 50  # in which processes of a jail that ended are gone
 
 
 def open_terminal(channel: socket.socket) -> int:
@@ -154,25 +158,25 @@ def _until_done(change: Callable[[], object]) -> None:
 
 
 def _copy(leader: int, stops: int, stop: Callable[[int], None]) -> None:
-    """Copy both ways until the jail's end hangs up.
+    """Copy both ways until the jail's end hangs up, or the jail has ended.
 
-    What is typed waits here while the jail does not read it: a write that blocks would never return when
-    nobody is left to read.
+    A command may have given its end to a process outside, over a socket. What is typed waits here while the
+    jail does not read it: a write that blocks would never return when nobody is left to read.
     """
     os.set_blocking(leader, False)
-    typed, is_open, is_told = b"", True, True
+    typed, is_open = b"", True
     while True:
-        sources = [leader, *([0] if is_open and not typed else []), *([stops] if is_told else [])]
+        sources = [leader, stops, *([0] if is_open and not typed else [])]
         readable, writable = _ready(sources, [leader] if typed else [])
         if leader in readable:
             if not (shown := _read(leader)):
                 return
             _write_all(1, shown)
         if stops in readable:
-            number = os.read(stops, 1)
-            is_told = bool(number)
-            if number:
-                stop(number[0])
+            if not (number := last_stop(stops)):
+                _show_rest(leader)
+                return
+            stop(number)
         if 0 in readable:
             typed = _read(0)
             if not typed:
@@ -181,15 +185,23 @@ def _copy(leader: int, stops: int, stop: Callable[[int], None]) -> None:
             typed = typed[_write(leader, typed) :]
 
 
-def _ready(readers: list[int], writers: list[int]) -> tuple[list[int], list[int]]:
-    """As select(2), for any descriptor, of however high a number."""
+def _show_rest(leader: int) -> None:
+    """Show what the jail wrote at its end, which is as much as a terminal keeps."""
+    for _ in range(_MOST_CHUNKS):
+        if not _ready([leader], [], _LAST_MS)[0] or not (shown := _read(leader)):
+            return
+        _write_all(1, shown)
+
+
+def _ready(readers: list[int], writers: list[int], ms: int | None = None) -> tuple[list[int], list[int]]:
+    """As select(2), for any descriptor, of however high a number; nothing after `ms` milliseconds."""
     poll = select.poll()
     wanted = dict.fromkeys(readers, select.POLLIN)
     for descriptor in writers:
         wanted[descriptor] = wanted.get(descriptor, 0) | select.POLLOUT
     for descriptor, events in wanted.items():
         poll.register(descriptor, events)
-    found = dict(poll.poll())
+    found = dict(poll.poll(ms))
     ended = select.POLLHUP | select.POLLERR | select.POLLNVAL
     readable = [number for number in readers if found.get(number, 0) & (select.POLLIN | ended)]
     return readable, [number for number in writers if found.get(number, 0) & (select.POLLOUT | ended)]

@@ -32,6 +32,7 @@ _TO_GROUP = frozenset(
 )
 RELAYED = _TO_GROUP | {signal.SIGUSR1, signal.SIGUSR2}
 _STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+_PIPE = 1 << 16  # bytes that wait in one at most
 # Seconds in which a second SIGINT is the same key: a parent that got it from the terminal may send it too.
 _SAME_KEY = 0.2
 
@@ -62,10 +63,12 @@ class Relay:
         """Stop this process (or its `group`) by signal `number`, as the child was, until it is continued.
 
         Returns at once where nobody could continue it: in an orphaned process group the kernel drops
-        what a terminal sends. Does nothing in another than the main thread.
+        what a terminal sends, but not SIGSTOP, for which SIGTSTP stands. Does nothing in another than the
+        main thread.
         """
         if not self.active or number not in _STOPS:
             return
+        number = signal.SIGTSTP if number == signal.SIGSTOP else number
         ours = signal.getsignal(number) == self.handle
         if ours:
             signal.signal(number, signal.SIG_DFL)
@@ -149,6 +152,14 @@ def wait(child: int, *, reap_all: bool = False, stopped: Callable[[int], None] |
         return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
+def last_stop(stops: int) -> int:
+    """The signal by which the command was last stopped, read from `stops`; 0 where there will be none.
+
+    One that stops and goes on again and again while this process is stopped counts as stopped once.
+    """
+    return (os.read(stops, _PIPE) or b"\0")[-1]
+
+
 def attend(child: int, stops: int, relay: Relay) -> None:
     """Stop whenever the command does, which is read from `stops`, until that or `child` ends."""
     import select
@@ -160,8 +171,8 @@ def attend(child: int, stops: int, relay: Relay) -> None:
         ended = sc.pidfd_open(child)
         poll.register(ended, select.POLLIN)
     try:
-        while stops in dict(poll.poll()) and (number := os.read(stops, 1)):
-            relay.stop(number[0])
+        while stops in dict(poll.poll()) and (number := last_stop(stops)):
+            relay.stop(number)
             relay.go_on()
     finally:
         if ended >= 0:

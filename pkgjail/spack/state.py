@@ -53,11 +53,12 @@ def _of_user(variables: Mapping[str, str]) -> str:
 def closed_places(root: str, variables: Mapping[str, str]) -> tuple[str, ...]:
     """The directories that no command inside may write to: what is there says what is active.
 
-    Those that are not there are made, for what is not there cannot be shown read-only. Left out are those
-    in a directory of another user's where this one may make none; nor may a command inside.
+    Also the user's own where no variable names one, for cron's commands look there. Those that are not there
+    are made, for what is not there cannot be shown read-only. Left out are those in a directory of another
+    user's where this one may make none; nor may a command inside.
     """
     found = []
-    for place in (places(root, variables)[0], _of_user(variables)):
+    for place in dict.fromkeys((places(root, variables)[0], _of_user(variables), _of_user({}))):
         with contextlib.suppress(OSError):
             _make_directory(place)
         above = place

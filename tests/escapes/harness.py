@@ -40,7 +40,7 @@ _NUMBERS = {
     "statmount": (457, 457), "listmount": (458, 458), "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "quotactl_fd": (443, 443),
     "kexec_file_load": (320, 294),
-    "sched_setattr": (314, 274), "listns": (470, 470),
+    "sched_setattr": (314, 274), "listns": (470, 470), "clone3": (435, 435),
 }  # fmt: skip
 
 

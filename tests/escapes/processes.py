@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import struct
 import time
 
 from tests.escapes.harness import Refused, attempt, call, checked, facts, libc, opened, read
@@ -303,6 +304,34 @@ def output_dots() -> str:
 )
 def core_pattern() -> str:
     return opened("/proc/sys/kernel/core_pattern", os.O_WRONLY)
+
+
+@attempt(
+    "control group by clone3",
+    "start a process in the control group of init, by its directory in /sys and clone3(2)",
+    "a process that the jail's limits do not count",
+)
+def clone_into_group() -> str:
+    """Of the directory the kernel asks who may write to it, not whether its mount is read-only.
+
+    The caller's own group will do: the limits are those of one further down. Where there is no such
+    directory, the call fails with EBADF.
+    """
+    with open("/proc/self/mountinfo") as table:
+        fields = [line.split() for line in table]
+    tops = [each[4] for each in fields if each[each.index("-") + 1] == "cgroup2"]
+    with open("/proc/self/cgroup") as groups:
+        inner = next((line[3:].rstrip("\n") for line in groups if line.startswith("0::")), "")
+    group = os.open(tops[0] + inner, os.O_RDONLY | os.O_DIRECTORY) if tops else os.open("/", os.O_PATH)
+    into_cgroup = 1 << 33
+    asked = ctypes.create_string_buffer(
+        struct.pack("11Q", into_cgroup, 0, 0, 0, 17, 0, 0, 0, 0, 0, group), 88
+    )
+    child = call("clone3", asked, 88)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return f"started {child} in {tops[0]}{inner}"
 
 
 @attempt("child subreaper", "be made the reaper of what init leaves, then trace that", "a process outside")

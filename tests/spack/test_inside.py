@@ -159,6 +159,25 @@ def test_what_says_what_is_active_is_closed_wherever_it_is(spack: Spack, kept: s
     assert spack("jail", "--status").stdout.startswith(f"outside; active: {spack.environment}\n")
 
 
+def test_what_is_active_by_other_variables_is_closed(spack: Spack) -> None:
+    """~/.spack is writable: with the cache elsewhere for this command, cron's commands look there still."""
+    usual = spack.user.home / ".spack"
+    usual.mkdir()
+    os.chown(usual, spack.user.uid, spack.user.uid)
+    spack.configure("config", json.dumps({"config": {"misc_cache": str(usual)}}))
+    spack.build()
+    place = state.places(str(spack.root), {"SPACK_USER_CACHE_PATH": str(usual)})[1]
+    state_of_here = json.loads((spack.root / "opt/.pkgjail/active.json").read_text())
+    forged = json.dumps({**state_of_here, "removing": True})
+    code = _FORGE.format(forged=forged, places=[place], environment=spack.environment)
+    code += f"write({str(usual / 'x')!r})"
+    done = spack("python", "-c", f"exec({code!r})")
+    assert done.returncode == 0, done.stderr
+    assert (usual / "x").exists()
+    later = spack("python", "-c", WHERE, environment={"SPACK_USER_CACHE_PATH": str(usual)})
+    assert (later.returncode, later.stdout) == (0, "pkgjail\n"), later.stderr
+
+
 def test_the_interpreter_that_runs_outside_is_closed(spack: Spack) -> None:
     """`spack jail`, and Spack itself until the hook is called, run by it; also where Spack may write."""
     inside = spack.root / "venv"
