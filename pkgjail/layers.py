@@ -258,10 +258,11 @@ def _walk(layer: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
     """
     todo = [layer]
     for directory in todo:  # which grows
+        inner: list[os.DirEntry[bytes]] = []
         with contextlib.suppress(OSError), os.scandir(directory) as found:
-            inner = list(found)
-            todo += [each.path for each in inner if each.is_dir(follow_symlinks=False)]
-            yield directory, [each.name for each in inner]
+            inner += found
+        todo += [each.path for each in inner if each.is_dir(follow_symlinks=False)]
+        yield directory, [each.name for each in inner]
 
 
 def _remove(shelf: int, name: str) -> None:
