@@ -49,6 +49,10 @@ class Chains:
             key = chain[-1].source
         return tuple(reversed(chain))
 
+    def last(self, key: str) -> Dependency | None:
+        """The last edge of the shortest chain to `key`; None where none leads."""
+        return self._reasons.get(key)
+
     def minimal(self, key: str, most: int) -> tuple[tuple[Dependency, ...], ...]:
         """Every minimal chain to the package `key`, the shortest first, and at most `most` of them.
 
