@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +15,7 @@ from pkgjail.places import (
     runtime_directory,
     shared_place,
 )
-from pkgjail.removal import is_left_over, remove_unused
+from pkgjail.removal import from_below, is_left_over, remove_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,11 +125,15 @@ def _members(place: Path, directory: int) -> list[Kept]:
 
 def _measure(path: Path, directory: int) -> Kept:
     found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
-    names, size = 1, found.st_blocks * _BLOCK
-    if stat.S_ISDIR(found.st_mode):
-        with contextlib.suppress(RecursionError):  # deeper than Python goes is not counted
-            for _, directories, files, inner in os.fwalk(path.name, dir_fd=directory):
-                for name in (*directories, *files):
-                    names += 1
-                    size += os.stat(name, dir_fd=inner, follow_symlinks=False).st_blocks * _BLOCK
+    names, size = 0, 0
+    for inner, name, _ in from_below(directory, path.name, _entered):
+        names += 1
+        size += os.stat(name, dir_fd=inner, follow_symlinks=False).st_blocks * _BLOCK
     return Kept(path, names, size, found.st_mtime, is_left_over(path.name))
+
+
+def _entered(directory: int, name: str) -> int | None:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except PermissionError:  # counted as it is
+        return None

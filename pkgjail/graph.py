@@ -227,10 +227,10 @@ def closure_graph(closure: Closure | Manifest) -> nx.DiGraph[str]:
     return graph
 
 
-def dominators(graph: nx.DiGraph[str]) -> dict[str, tuple[str, ...]]:
-    """For each node of a `closure_graph` those that every chain from a root to it goes through.
+def dominators(graph: nx.DiGraph[str]) -> dict[str, str]:
+    """For each node of a `closure_graph` the last one that every chain from a root to it goes through.
 
-    They are in the order of the chain, the node itself last. All nodes must be led to from a root.
+    "" where there is none; a node comes after its own. All nodes must be led to from a root.
     """
     import networkx as nx
 
@@ -239,13 +239,15 @@ def dominators(graph: nx.DiGraph[str]) -> dict[str, tuple[str, ...]]:
     start = "\0"  # in no name
     rooted.add_nodes_from([start, *graph])
     rooted.add_edges_from([(start, node) for node, degree in graph.in_degree() if degree == 0])
-    above = nx.immediate_dominators(rooted, start)
-    found: dict[str, tuple[str, ...]] = {}
-    for node in graph:
-        chain = [node]
-        while (upper := above.get(chain[-1], start)) not in {start, None}:
-            chain.append(upper)
-        found[node] = tuple(reversed(chain))
+    below: dict[str, list[str]] = {}
+    for node, upper in nx.immediate_dominators(rooted, start).items():
+        if node != start:
+            below.setdefault(upper or start, []).append(node)
+    found = dict.fromkeys(below.get(start, ()), "")
+    todo = list(found)
+    for upper in todo:  # which grows
+        found.update(dict.fromkeys(below.get(upper, ()), upper))
+        todo += below.get(upper, ())
     return found
 
 

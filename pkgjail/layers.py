@@ -223,7 +223,7 @@ def _make(recipe: Recipe, place: Path, shelf: int, observed: tuple[State, ...]) 
 
 def _write(place: int, layer: bytes) -> None:
     """Write the record of a layer that is finished, in its directory."""
-    states = observe_settled(sorted(directory for directory, _, _ in os.walk(layer)))
+    states = observe_settled(sorted(directory for directory, _ in _walk(layer)))
     directories = [(path[len(layer) :], *state) for path, *state in states]
     data = marshal.dumps((_FORMAT, directories, _all_names(layer)), 2)
     with open(open_file(place, "record", os.O_CREAT | os.O_WRONLY), "wb") as file:
@@ -243,12 +243,26 @@ def _read(place: Path) -> _Record | None:
 def _all_names(layer: bytes) -> bytes:
     """A digest of the names in a layer, each with its inode's mode, size, times and identity."""
     rows = []
-    for directory, directories, files in os.walk(layer):
-        for name in (*directories, *files):
+    for directory, names in _walk(layer):
+        for name in names:
             path = os.path.join(directory, name)
             found = os.lstat(path)
             rows.append((path[len(layer) :], found.st_mode, found.st_uid, found.st_ino, found.st_ctime_ns))
     return hashlib.sha256(marshal.dumps(sorted(rows), 2)).digest()
+
+
+def _walk(layer: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Each directory of a layer, and the names in it.
+
+    Before Python 3.12 os.walk() calls itself at each level, and a manifest may have 2,000.
+    """
+    todo = [layer]
+    for directory in todo:  # which grows
+        inner: list[os.DirEntry[bytes]] = []
+        with contextlib.suppress(OSError), os.scandir(directory) as found:
+            inner += found
+        todo += [each.path for each in inner if each.is_dir(follow_symlinks=False)]
+        yield directory, [each.name for each in inner]
 
 
 def _remove(shelf: int, name: str) -> None:

@@ -20,12 +20,14 @@ from pkgjail.dirstate import is_lasting, observe, observe_settled
 from pkgjail.errors import JailError, told
 from pkgjail.explain import explain
 from pkgjail.holding import hold, places_of, release
+from pkgjail.listening import UnansweredError, listen
 from pkgjail.model import JailOptions, text_path
 from pkgjail.mounts import plan_jail
 from pkgjail.places import NEW, keep, opened, read_kept
 from pkgjail.removal import make_in_use, remove_tree
 from pkgjail.sandbox.stage import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
+from pkgjail.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from pkgjail.dirstate import State
     from pkgjail.model import FileEntry, Manifest
+    from pkgjail.sandbox.build import Program
     from pkgjail.sandbox.steps import Plan, Step
 
 LOADER_CACHE = b"/etc/ld.so.cache"
@@ -42,6 +45,8 @@ _FORMAT = 1
 # What a cache begins with, of the new form and the old one (glibc's dl-cache.h), and how large it is at most.
 _BEGINNINGS = (b"glibc-ld.so.cache", b"ld.so-1.7.0")
 _LARGEST = 1 << 26
+# Seconds that ldconfig may take, of which it takes less than one, and bytes of what it says that are told.
+_LONGEST, _MOST_TOLD = 60, 300
 
 
 def loader_cache(
@@ -62,7 +67,7 @@ def loader_cache(
         instead: asked, where there is none yet, how a jail shows directories, as `plan_jail` takes it.
 
     Raises:
-        JailError: that jail cannot be set up here, or ldconfig fails.
+        JailError: that jail cannot be set up here, or ldconfig fails, or does not end.
 
     """
     names = {entry.path for entry in manifest.files}
@@ -113,17 +118,17 @@ def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
             Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == b"/tmp" else step
             for step in plan.steps
         )
-        argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
         program = assemble(plan._replace(steps=steps))
         held = hold(places_of(program[1]))
         try:
-            status = run(program, Command(argv, b"/", (), terminal=False))
-        except StageError as failure:
-            raise explain(failure, ldconfig) from failure
+            ran = listen(lambda: _enter(program, ldconfig), seconds=_LONGEST)
+        except UnansweredError as error:
+            raise _failed(f"{ldconfig} of the set: {error}") from error
         finally:
             release(held)
-        if status:
-            raise _failed(f"{ldconfig} of the set ended with status {status}")
+        if ran.status:
+            said = shown(ran.err[-_MOST_TOLD:].decode("utf-8", "replace").strip())
+            raise _failed(f"{ldconfig} of the set ended with status {ran.status}{said and f': {said}'}")
         return _read(f"{place}/ld.so.cache", ldconfig)
 
 
@@ -148,6 +153,15 @@ def _scratch() -> Iterator[str]:
         stack.callback(remove_tree, directory, name)
         stack.callback(os.close, used)
         yield f"{top}/{name}"
+
+
+def _enter(program: Program, ldconfig: str) -> int:
+    """Run ldconfig in its jail; its status. Raises `JailError`."""
+    argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
+    try:
+        return run(program, Command(argv, b"/", (), terminal=False))
+    except StageError as failure:
+        raise explain(failure, ldconfig) from failure
 
 
 def _read(path: str, ldconfig: str) -> bytes:

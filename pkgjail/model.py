@@ -5,7 +5,7 @@
 Paths of the host are `bytes`, absolute and normal (no `.`, no `..`, no doubled or final slash);
 they may hold any byte but NUL. `text_path` and `raw_path` carry them through text and back.
 
-This module imports nothing but the standard library, and does no work.
+This module does no work.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from pkgjail.wording import is_seen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -49,7 +51,7 @@ def raw_path(text: str) -> bytes:
 
 def is_word(text: str) -> bool:
     """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
-    return text.isprintable() and " " not in text
+    return is_seen(text) and " " not in text
 
 
 # --- policy ---------------------------------------------------------------------------------

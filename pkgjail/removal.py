@@ -12,18 +12,20 @@ import fcntl
 import os
 import signal
 import stat
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.places import GOING, NEW, is_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PROBE = ".probe"
 """The directory of a try-out (`pkgjail.probe`)."""
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _OWNERS = 0o700
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
+_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
@@ -89,56 +91,88 @@ def put_away(directory: int, name: str) -> str:
 
 
 def remove_tree(directory: int, name: str) -> None:
-    """Remove a name, and all that is in it where it is a directory; modes don't matter, nor how deep it is.
+    """Remove a name, and all that is in it where it is a directory, however deep; modes don't matter.
 
     Raises:
         OSError: something of it cannot be removed; `EXDEV` for a mount.
 
     """
     mount = _mount(directory)
-    waiting = [name]
-    while waiting:
-        each = waiting.pop()
-        try:
-            waiting += _remove(directory, each, mount)
-        except FileNotFoundError:
-            if each == name:
-                raise  # else another process, which removes what is left over, was quicker
+    while not _try_to_remove(directory, name, mount):
+        pass
 
 
-def _remove(directory: int, name: str, mount: bytes) -> list[str]:
-    """Remove a name; a directory in it is moved beside it, as what is to be removed next."""
-    if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=directory)
-        return []
-    moved = []
-    with _opened(directory, name, mount) as place:
-        for each in os.listdir(place):
-            if stat.S_ISDIR(os.stat(each, dir_fd=place, follow_symlinks=False).st_mode):
-                with _opened(place, each, mount):  # may be written to now, as it must to be moved
-                    going = f"{GOING}{os.urandom(8).hex()}"
-                    os.rename(each, going, src_dir_fd=place, dst_dir_fd=directory)
-                    moved.append(going)
-            else:
-                os.unlink(each, dir_fd=place)
-    os.rmdir(name, dir_fd=directory)
-    return moved
+def _try_to_remove(directory: int, name: str, mount: bytes) -> bool:
+    """Remove it; False where another process, which removes what is left over, was quicker with a part."""
+    try:
+        for place, each, is_directory in from_below(directory, name, partial(_entered, mount)):
+            (os.rmdir if is_directory else os.unlink)(each, dir_fd=place)
+    except FileNotFoundError:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+        return False
+    return True
 
 
-@contextlib.contextmanager
-def _opened(directory: int, name: str, mount: bytes) -> Iterator[int]:
-    """A descriptor of a directory on the same mount, whose owner has all rights to it from now on."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    place = os.open(name, flags, dir_fd=directory)
+def from_below(
+    directory: int, name: str, enter: Callable[[int, str], int | None]
+) -> Iterator[tuple[int, str, bool]]:
+    """A name, after all that is in it: a descriptor of the directory, its name there, and whether it is one.
+
+    Two descriptors at a time, however deep it is, for a manifest may have more levels than a process has
+    descriptors, or calls within each other. The way back is `..`.
+
+    Args:
+        directory: where the name is.
+        name: what is gone through; no link is followed.
+        enter: opens a directory for reading, by its place and name; None to leave out what is in it.
+
+    Raises:
+        OSError: as `enter`, or a directory was moved meanwhile.
+
+    """
+    here = os.open(".", _READ, dir_fd=directory)
+    way: list[tuple[str, tuple[int, int], list[str]]] = []  # a directory, what it is in, what else is there
+    names = [name]
+    try:
+        while names or way:
+            if not names:
+                each, number, names = way.pop()
+                here = _in_place_of(here, os.open("..", _READ, dir_fd=here))
+                if _number(here) != number:
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), each)
+                yield here, each, True
+                continue
+            each = names.pop()
+            is_directory = stat.S_ISDIR(os.stat(each, dir_fd=here, follow_symlinks=False).st_mode)
+            below = enter(here, each) if is_directory else None
+            if below is None:
+                yield here, each, is_directory
+                continue
+            way.append((each, _number(here), names))
+            here = _in_place_of(here, below)
+            names = os.listdir(here)
+    finally:
+        os.close(here)
+
+
+def _number(directory: int) -> tuple[int, int]:
+    found = os.fstat(directory)
+    return found.st_dev, found.st_ino
+
+
+def _in_place_of(old: int, new: int) -> int:
+    os.close(old)
+    return new
+
+
+def _entered(mount: bytes, directory: int, name: str) -> int:
+    """A descriptor of a directory in `directory`, to read; its owner has all rights to it then."""
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         if _mount(place) != mount:
             raise OSError(errno.EXDEV, "is a mount, which pkgjail did not make", name)
         _let_write(place)
-        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        return os.open(".", _READ, dir_fd=place)
     finally:
         os.close(place)
 

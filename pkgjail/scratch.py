@@ -1,7 +1,8 @@
 """Temporary directories that are removed however their makers end: one that was killed leaves it to the next.
 
-Such a directory is the user's alone, has files and no directories, and is locked (flock(2)) while it is used:
-the kernel lets go of the lock when its maker dies.
+Such a directory is the user's alone, and is locked (flock(2)) while it is used: the kernel lets go of the
+lock when its maker dies. A program of a stranger's root may write there: whatever it leaves is removed by
+descriptors, no link is followed, and no mode of what a link leads to is changed.
 """
 
 from __future__ import annotations
@@ -14,35 +15,42 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pkgjail.places import temporary_directory
+from pkgjail.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ABOVE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _YOUNG = 60.0  # seconds: its maker may not have locked it yet
 
 
 @contextmanager
 def scratch(name: str) -> Iterator[str]:
-    """A new directory for files, removed at the end. Those of the same `name` that nobody uses go too.
+    """A new directory, removed at the end. Those of the same `name` that nobody uses go too.
 
     Raises `OSError` where none can be made.
     """
     prefix = f"pkgjail-{name}-"
     with suppress(OSError):
         _sweep(temporary_directory(), prefix)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=temporary_directory()) as place:
-        descriptor = os.open(place, _DIRECTORY)
+    place = tempfile.mkdtemp(prefix=prefix, dir=temporary_directory())
+    descriptor = os.open(place, _DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield place
+    finally:
+        os.close(descriptor)
+        above = os.open(os.path.dirname(place), _ABOVE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield place
+            remove_tree(above, os.path.basename(place))
         finally:
-            os.close(descriptor)
+            os.close(above)
 
 
 def _sweep(directory: str, prefix: str) -> None:
     """Remove what killed processes of this user left in `directory`."""
-    above = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    above = os.open(directory, _ABOVE)
     try:
         for name in os.listdir(above):
             if name.startswith(prefix):
@@ -53,15 +61,13 @@ def _sweep(directory: str, prefix: str) -> None:
 
 
 def _remove(above: int, name: str) -> None:
-    """Remove a directory and its files, all by descriptors. Raises `OSError` where it is not left over."""
+    """Remove a directory and what is in it, by descriptors. Raises `OSError` where it is not left over."""
     descriptor = os.open(name, _DIRECTORY, dir_fd=above)
     try:
         found = os.fstat(descriptor)
         if found.st_uid != os.geteuid() or found.st_mode & 0o077 or time.time() - found.st_mtime < _YOUNG:
             return
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for file in os.listdir(descriptor):
-            os.unlink(file, dir_fd=descriptor)
-        os.rmdir(name, dir_fd=above)
+        remove_tree(above, name)
     finally:
         os.close(descriptor)

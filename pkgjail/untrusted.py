@@ -17,13 +17,15 @@ import os
 import re
 import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from pkgjail.errors import PkgjailError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pkgjail.model import FileEntry
 
 MIB = 1 << 20
 
@@ -151,6 +153,20 @@ def names_below(root: bytes, directory: bytes) -> list[bytes]:
         return list(map(os.fsencode, os.listdir(descriptor)))
     finally:
         os.close(descriptor)
+
+
+def real_directories(entries: Iterable[FileEntry], root: bytes) -> frozenset[bytes]:
+    """Those directories of a manifest's `entries` that are ones below `root`; b"" is the root itself.
+
+    What is in any other is not in the root: a link may have come in its place, which leads out.
+    """
+    found, prefix = {b"", b"/"}, root.rstrip(b"/")
+    for entry in entries:  # by path: a directory comes before what is in it
+        if entry.kind == "directory" and entry.path.rpartition(b"/")[0] in found:
+            with suppress(OSError):
+                if stat.S_ISDIR(os.lstat(prefix + entry.path).st_mode):
+                    found.add(entry.path)
+    return frozenset(found)
 
 
 def read_named(path: str | os.PathLike[str], limit: int) -> bytes:

@@ -11,6 +11,12 @@ MOST_SHOWN = 20
 """How many things of one kind a message names one by one."""
 
 _PLAIN = frozenset("%+,-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz ")
+# What Unicode takes for printable though nothing is seen of it, so that two names look alike: fillers,
+# joiners, selectors of variants (Default_Ignorable_Code_Point), and symbols that are blank.
+_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    "\U00013441\U00013442\U00016fe4\U0001d159"
+).union(map(chr, range(0xFE00, 0xFE10)), map(chr, range(0xE0100, 0xE01F0)))
 # By which number a byte that is no UTF-8 stands in a text, and which bytes those are (PEP 383).
 _NO_UTF8, _FIRST_BYTE, _LAST_BYTE = 0xDC00, 0x80, 0xFF
 
@@ -25,10 +31,21 @@ def first_of(rows: Sequence[str], most: int = MOST_SHOWN) -> list[str]:
     return [*rows[:most], *([f"and {len(rows) - most:,} more"] if len(rows) > most else ())]
 
 
+def is_seen(text: str) -> bool:
+    """Whether every character of a text is seen where it is printed, or is a blank."""
+    return text.isprintable() and (text.isascii() or _UNSEEN.isdisjoint(text))
+
+
 def shown(path: bytes | str) -> str:
-    r"""A path, or a text that holds one, for people: what is no UTF-8 or no printable character as `\xNN`."""
+    r"""A path, or a text that holds one, for people: what is no UTF-8 or cannot be seen as `\xNN`.
+
+    So is a blank at the end.
+    """
     text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
-    return text if text.isprintable() else "".join(map(_shown_character, text))
+    blanks = len(text) - len(text.rstrip(" "))
+    if not blanks and is_seen(text):
+        return text
+    return "".join(map(_shown_character, text[: len(text) - blanks])) + "\\x20" * blanks
 
 
 def shown_lines(message: str) -> str:
@@ -41,7 +58,7 @@ def escaped(text: str) -> str:
 
     As Python writes them (`\uNNNN`, `\n` and the like too), whose codec "unicode_escape" reads it.
     """
-    return "".join(c if c.isprintable() and c != "\\" else ascii(c)[1:-1] for c in text)
+    return "".join(c if is_seen(c) and c != "\\" else _coded(c) for c in text)
 
 
 def shell_word(path: bytes | str) -> str:
@@ -49,14 +66,19 @@ def shell_word(path: bytes | str) -> str:
     import shlex
 
     text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
-    if text.isprintable():
+    if is_seen(text):
         return shlex.quote(text)
     raw = text.encode("utf-8", "surrogateescape")
     return "$'" + "".join(chr(b) if chr(b) in _PLAIN else f"\\{b:03o}" for b in raw) + "'"
 
 
 def _shown_character(character: str) -> str:
-    if character.isprintable():
+    if is_seen(character):
         return character
     byte = ord(character) - _NO_UTF8
-    return f"\\x{byte:02x}" if _FIRST_BYTE <= byte <= _LAST_BYTE else ascii(character)[1:-1]
+    return f"\\x{byte:02x}" if _FIRST_BYTE <= byte <= _LAST_BYTE else _coded(character)
+
+
+def _coded(character: str) -> str:
+    """A character as Python's text has it in ASCII."""
+    return ascii(character)[1:-1]

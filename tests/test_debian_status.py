@@ -86,6 +86,7 @@ DAMAGED = [
     ),
     ("a continuation first", " x\n" + GOOD, r"status:1: neither a field nor the continuation"),
     ("binary", "\0\1\2\n\n", r"status:1: neither a field nor the continuation"),
+    ("a NUL", GOOD + stanza("a 1 amd64; Depends: b\0c"), r"status:10: neither a field nor the continuation"),
     (
         "Provides",
         GOOD + stanza("a 1 amd64; Provides: v, "),

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from pkgjail.api import resolve
 from pkgjail.commands import main
 from pkgjail.commands.export import FORMATS
-from pkgjail.errors import InputError
+from pkgjail.errors import InputError, NamesError
 from pkgjail.export import FORMS, export_manifest
 from pkgjail.export.bwrap import MOST
 from pkgjail.export.skeleton import write_skeleton
@@ -540,6 +540,11 @@ REFUSED = [
         "/run/x to nspawn: .* of its own",
         id="nspawn: /run",
     ),
+    *(
+        pytest.param(form, [symlink(path, b"/etc")], f"{path.decode()} to {form}: the jail has a filesystem")
+        for form in ("bwrap", "fstab", "nspawn")
+        for path in sorted(KERNEL_AND_SCRATCH)
+    ),
     pytest.param("bwrap", MANY, "9,0.. arguments for 3,001 names.*use 'pkgjail run'", id="bwrap: too many"),
     pytest.param("fstab", [], "name the jail's directory with --at", id="fstab: where"),
     pytest.param("sha256sums", [NO_DIGEST], "the manifest has no digests", id="sha256sums: none"),
@@ -558,6 +563,23 @@ def test_what_a_form_cannot_carry_is_refused(form: str, entries: list[FileEntry]
     """Nothing is left out in silence."""
     with pytest.raises(InputError, match=message):
         export_manifest(manifest_of(directory(b"/"), *entries), form)
+
+
+@pytest.mark.parametrize("form", ["bwrap", "fstab", "nspawn"])
+def test_a_launcher_mounts_nothing_by_a_link(form: str, tmp_path: Path) -> None:
+    """Protects the host from a tmpfs on what a manifest's link leads to, and what is outside of a root."""
+    links = [directory(b"/"), directory(b"/var"), symlink(b"/var/tmp", b"/etc")]
+    written = export_manifest(manifest_of(*links), form, at=b"/at")
+    assert b"/var/tmp" not in written.replace(b"--symlink\0/etc\0/var/tmp", b"")
+    root = tmp_path / "root"
+    (root / "usr").mkdir(parents=True)
+    (root / "usr" / "link").symlink_to("/etc/shadow")
+    (root / "etc").symlink_to("/etc")
+    led = [directory(b"/"), *map(directory, (b"/usr", b"/etc"))]
+    led += [regular(path, b"") for path in (b"/usr/link", b"/usr/gone", b"/etc/shadow")]
+    with pytest.raises(NamesError, match="symbolic link now, or behind one") as refused:
+        export_manifest(manifest_of(*led), form, root=os.fsencode(root), at=b"/at")
+    assert refused.value.names == (b"/etc/shadow", b"/usr/link")
 
 
 def test_every_name_is_told(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ ROWS = """
     dirstate
     prepared removal model
     patterns reporter cache names parallel untrusted scratch
-    probe baseline layers unpacking
+    probe baseline layers unpacking listening
     policy graph files hashing manifest mounts trees masks whole backends explain
     origin
     drift limiting loader choosing questions planned protected

@@ -6,7 +6,7 @@ import os
 import resource
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +19,7 @@ from pkgjail.jail import run_in_jail
 from pkgjail.loader import LOADER_CACHE, loader_cache
 from pkgjail.manifest import write_manifest
 from pkgjail.model import FileEntry, JailOptions
+from pkgjail.sandbox.steps import assemble
 from tests.test_drift import entries_of, make_host, manifest_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pkgjail.model import Manifest
+    from pkgjail.sandbox.build import Program
+    from pkgjail.sandbox.steps import Plan
     from tests.conftest import Caller
 
 CACHE = "glibc-ld.so.cache1.1 "
@@ -175,6 +178,33 @@ def test_a_failure_is_told_and_never_kept(tmp_path: Path, script: str, told: str
     assert made(root) == "well"
 
 
+def test_what_a_strangers_ldconfig_does_stays_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Protects the caller's terminal and input, their time, and what a link leads to that it left behind."""
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
+    mine = tmp_path / "mine"
+    mine.touch(0o640)
+    root = tmp_path / "root"
+    left = f"busybox mkdir /tmp/closed; busybox ln -s {mine} /tmp/closed/link; busybox chmod 500 /tmp/closed"
+    deep = "cd /tmp; i=0; while [ $i -lt 1500 ]; do busybox mkdir d; cd ./d; i=$((i+1)); done; cd /"
+    make_root(root, f"printf '\\033[2J'; read line; {left}; {deep}; {writing('x')}")
+    assert made(root) == "x"
+    rewrite(root, "printf '\\033[2Jno' >&2; exit 1")
+    with pytest.raises(JailError, match=r"ended with status 1: \\x1b\[2Jno; see"):
+        made(root)
+    rewrite(root, "while :; do :; done")
+    monkeypatch.setattr(loader, "_LONGEST", 0.5)
+    with pytest.raises(JailError, match=r"ldconfig of the set: it does not end within 0\.5 s"):
+        made(root)
+    assert capfd.readouterr() == ("", "")
+    assert sorted(os.listdir(tmp_path)) == ["cache", "mine", "root", "run"]
+    assert [path for path in (run / "pkgjail").iterdir() if path.name.startswith(".")] == []
+    assert mine.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_limit_on_the_size_of_files_leaves_nothing_behind(
     caller: Caller, base_manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -214,11 +244,13 @@ def test_it_is_made_where_no_other_jail_may_write(
     """Protects the next jails from a command that was shown TMPDIR, and wrote another cache there."""
     places: list[bytes] = []
 
-    def look(program: tuple[Any, ...], *_: object, **__: object) -> int:
+    def look(plan: Plan) -> Program:
+        program = assemble(plan)
         places.extend(step[2] for step in program[1] if step[:2] == ("Bind", b"/tmp"))
-        return 1
+        return program
 
-    monkeypatch.setattr(loader, "run", look)
+    monkeypatch.setattr(loader, "assemble", look)
+    monkeypatch.setattr(loader, "_enter", lambda *_: 1)
     for _ in range(2):
         with pytest.raises(JailError, match="ended with status 1"):
             loader_cache(base_manifest, {}, b"/")
@@ -244,11 +276,13 @@ def test_its_jail_has_as_few_mounts_as_the_jail_itself(
     """Protects sets of more files than a host allows mounts."""
     counts = []
 
-    def count(program: tuple[Any, ...], *_: object, **__: object) -> int:
+    def count(plan: Plan) -> Program:
+        program = assemble(plan)
         counts.append(sum(step[0] == "HostFile" for step in program[1]))
-        return 1
+        return program
 
-    monkeypatch.setattr(loader, "run", count)
+    monkeypatch.setattr(loader, "assemble", count)
+    monkeypatch.setattr(loader, "run", lambda *_: 1)
     with pytest.raises(JailError, match="ended with status 1"):
         run_in_jail(spack_manifest, ["true"], JailOptions(network=False))
     assert counts[0] < 1000 < len(spack_manifest.files)

@@ -54,6 +54,7 @@ BEYOND_A_SCHEMA = {
     "base64 with loose bits", "base64 without padding", "an unknown owner", "owners out of order",
     "an unknown target", "an unknown source", "essential by another name", "unmet by nobody",
     "not JSON", "an empty line", "deeper than any parser follows", "two records in a line",
+    "a file that is said to be dropped",
 }  # fmt: skip
 BAD_LINES = [row for row in REFUSED if row[0] not in BEYOND_A_SCHEMA]
 

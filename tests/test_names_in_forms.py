@@ -11,6 +11,7 @@ import pty
 import re
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from pkgjail.export import export_manifest
 from pkgjail.manifest import write_manifest
-from pkgjail.model import FileEntry, raw_path, text_path
+from pkgjail.model import FileEntry, is_word, raw_path, text_path
 from pkgjail.questions.drawing import as_graphml, as_json, dot, mermaid
 from pkgjail.questions.shape import Edge, Node, Shape
 from pkgjail.wording import escaped, shell_word, shown
@@ -55,6 +56,24 @@ def _shape(names: list[str]) -> Shape:
         Edge(source=one, target=other, kind="Depends", text=one) for one, other in zip(names, names[1:])
     )
     return Shape(nodes=nodes, edges=edges)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["FILLER", "VARIATION SELECTOR", "GRAPHEME JOINER", "VOWEL INHERENT", "PATTERN BLANK", "NULL NOTEHEAD"],
+)
+def test_what_is_not_seen_is_shown(word: str) -> None:
+    """Protects a reviewer from a second `gcc` that looks like the first. Unicode names the characters."""
+    seen = ("GAP FILLER", "LINE FILLER")  # marks of scripts, with a form of their own
+    named = ((chr(number), unicodedata.name(chr(number), "")) for number in range(sys.maxunicode))
+    found = [each for each, name in named if word in name and not any(one in name for one in seen)]
+    assert found
+    for character in found:
+        name = f"/usr/bin/g{character}cc"
+        for written in (shown(name), escaped(name), shell_word(raw_path(name))):
+            assert written.isascii(), written
+        assert not is_word(name)
+    assert (shown("gcc  "), shown(b"a b"), shown(" " * 9000)[:8]) == ("gcc\\x20\\x20", "a b", "\\x20\\x20")
 
 
 several = st.lists(TEXTS.filter(bool), min_size=1, max_size=4, unique=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -18,6 +19,7 @@ from pkgjail.errors import QuestionError
 from pkgjail.graph import closure_graph, components
 from pkgjail.questions import drawing
 from pkgjail.questions.shape import Edge, Node, Shape, costs
+from pkgjail.report.columns import columns
 from tests.manifest_text import manifest_of
 
 if TYPE_CHECKING:
@@ -239,3 +241,16 @@ def test_depth_is_a_number(written: str, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main(["graph", written, "--depth", "-1"])
     assert "is no number of edges" in capsys.readouterr().err
+
+
+def test_a_chain_of_many_packages_takes_no_longer_than_others() -> None:
+    """Protects from the square of its length in time, and in memory: a gigabyte for 20,000."""
+    lines = [f"p{number} 1\np{number - 1} -> p{number}" for number in range(1, 20_000)]
+    manifest = manifest_of(
+        "\n".join(["p0 1", "w.toml:1 -> p0", *lines, "/f 7 of p0,p19999", "/g 5 of p19999"])
+    )
+    started = time.process_time()
+    found = {node.name: node.cost for node in shape_of(manifest).nodes}
+    assert (found["p0:amd64"], found["p1:amd64"], found["p19999:amd64"]) == (12, 5, 5)
+    columns(manifest)
+    assert time.process_time() - started < 15

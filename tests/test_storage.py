@@ -669,6 +669,24 @@ def test_a_tree_whose_directories_are_closed_is_removed(own: Path) -> None:
     assert os.listdir(own / "layers") == []
 
 
+def test_a_tree_that_is_deeper_than_calls_and_descriptors_go_is_removed(own: Path) -> None:
+    """Protects from a traceback, and from a tree that stays: a manifest has names of 2,000 levels."""
+    (own / "layers").mkdir(mode=0o700)
+    with opened(str(own / "layers")) as shelf:
+        place = os.dup(shelf)
+        for _ in range(3000):
+            os.mkdir("d", dir_fd=place)
+            os.mkdir("e", dir_fd=place)
+            below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+            os.close(place)
+            place = below
+        os.close(place)
+        (kept,) = (one for one in cache.kept() if one.path.name == "d")
+        assert kept.names == 5999
+        removal.remove_tree(shelf, "d")
+        assert os.listdir(shelf) == ["e"]
+
+
 # --- a layer that goes while a jail shows it --------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ from pkgjail.dirstate import mounts_below
 from pkgjail.errors import JailError
 from pkgjail.jail import default_environment, prepare, run_in_jail
 from pkgjail.model import FileEntry, JailOptions, UserBind
+from pkgjail.places import opened
+from pkgjail.removal import remove_tree
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay
 
 if TYPE_CHECKING:
@@ -62,6 +64,18 @@ def test_a_tree_is_made_once(tmp_path: Path) -> None:
     assert (first / "file").stat().st_mtime_ns == (tmp_path / "root/d/file").stat().st_mtime_ns
     assert (first / "closed").stat().st_mode & 0o777 == 0o555
     assert os.readlink(first / "link") == "file"
+
+
+def test_a_tree_may_be_deeper_than_calls_go(tmp_path: Path) -> None:
+    """Protects from a traceback: os.walk() calls itself at each level before Python 3.12."""
+    paths = [b"/d" * levels for levels in range(1, 1500)]
+    (tmp_path / "root").mkdir()
+    entries = tuple(FileEntry(path=path, kind="directory", mode=0o755) for path in paths)
+    first = ensure(entries, bytes(tmp_path / "root"), tmp_path)
+    assert ensure(entries, bytes(tmp_path / "root"), tmp_path) == first
+    with opened(str(tmp_path / "layers")) as shelf:
+        remove_tree(shelf, first.parent.name)  # pytest's own way calls itself, too
+    assert made(tmp_path) == []
 
 
 def test_builders_at_once_make_one_tree(tmp_path: Path) -> None:

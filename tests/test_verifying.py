@@ -209,3 +209,19 @@ def test_this_host_is_as_it_was() -> None:
     found = verify_manifest(manifest, packages=True, database=open_database())
     assert told(found) == set()
     assert found.hashed > 7000
+
+
+@pytest.mark.parametrize("quick", [False, True], ids=["by hash", "quick"])
+def test_nothing_is_looked_at_by_a_link_out_of_the_tree(tmp_path: Path, quick: bool) -> None:  # noqa: FBT001
+    """Protects what is outside of a tree whose directory became a link: digests, modes, links and names."""
+    root = tmp_path / "host"
+    place = make_host(root)
+    manifest = resolve_a(root)
+    (root / "usr/lib/a").rename(tmp_path / "outside")
+    (root / "usr/lib/a").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside/f00").write_bytes(b"other")
+    database = open_database(place)
+    found = verify_manifest(manifest, root=place, quick=quick, packages=True, strict=True, database=database)
+    below = {one for one in found.differences if one.path.startswith(b"/usr/lib/a/")}
+    assert {one.what for one in below} == {"missing"}
+    assert not any(one.path.startswith(b"/usr/lib/a/") for one in found.extras)

@@ -273,6 +273,18 @@ def test_every_minimal_chain() -> None:
     assert [reason.package for reason in answer.reasons] == ["base-files:amd64", "gcc:amd64", "libc6:amd64"]
 
 
+def test_equally_long_chains_are_not_all_begun() -> None:
+    """Protects from 2 to the 40th of them, which a manifest of eighty packages can have."""
+    edges = [
+        Dependency(source=f"{level}{one}", target=f"{level + 1}{other}", kind="Depends", text="x")
+        for level in range(40)
+        for one in "ab"
+        for other in "ab"
+    ]
+    found = Chains(edges).minimal("40a", 100)
+    assert (len(set(found)), {len(chain) for chain in found}) == (100, {40})
+
+
 def test_too_many_chains_are_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(why_module, "MOST_CHAINS", 2)
     (answer,) = why(MANIFEST, ["libc6"], every=True)

@@ -24,10 +24,10 @@ FIELDS = frozenset({
 })  # fmt: skip
 
 # A line of the status file that is neither a field, nor the continuation of one, nor empty. Such
-# lines the two readers would drop or join, each in its own way.
-_BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)", re.MULTILINE)
-# A continuation of no field, an end of a stanza that apt does not see, and what apt takes nowhere.
-_STRAYS = (b"\n\n ", b"\n\n\t", b"\r\n\n", b"\0")
+# lines the two readers would drop or join, each in its own way. And a NUL, which python-apt alone refuses.
+_BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)|\0", re.MULTILINE)
+# A continuation of no field, and an end of a stanza that apt does not see.
+_STRAYS = (b"\n\n ", b"\n\n\t", b"\r\n\n")
 # The name of each field, and an empty one for each empty line.
 _FIELD_NAME = re.compile(rb"^(?:([^ \t\n:]+):|\n)", re.MULTILINE)
 _FIELDS_BY_LOWER = {name.lower().encode(): name.encode() for name in FIELDS}

@@ -17,9 +17,9 @@ from pkgjail.checking.wants import Want
 from pkgjail.model import raw_path, text_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from pkgjail.checking.running import Ran
+    from pkgjail.listening import Ran
     from pkgjail.names import Names
 
     class Runner(Protocol):
@@ -43,7 +43,12 @@ _OUTPUT = _SCRATCH + "a.out"
 _DRIVER = re.compile(
     r"(?:[a-z0-9_]+-[a-z0-9_-]+-)?(gcc|cc|clang|g\+\+|c\+\+|clang\+\+|gfortran)(?:-[0-9.]+)?"
 )
-_MOST_LACKING = 100  # headers; each is looked for in all that were read
+# Of what a driver says: headers that are not there, each of which is looked for in all that were read;
+# directories; commands that it starts; libraries and objects of one; files that a linker script names.
+# Debian's GCC starts three, links ten, and looks in twenty directories.
+_MOST_LACKING, _MOST_PLACES, _MOST_COMMANDS, _MOST_LINKED, _MOST_NAMED = 100, 100, 20, 100, 100
+_MOST_DRIVERS = 100
+_NAMED = re.compile(rb"(?<=[\s(])/[^\s()]+")
 _COMMENT = re.compile(rb"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _LANGUAGES = {"g++": "c++", "c++": "c++", "clang++": "c++", "gfortran": "f95"}
 # How programs, programs at a fixed address and libraries are linked: each has start files of its own.
@@ -77,7 +82,7 @@ class _Driver(NamedTuple):
 
 def compiler_wants(names: Names, inside: Runner) -> Iterator[Want]:
     """What each compiler driver of the set wants and does not get."""
-    for path, language in _drivers(names):
+    for path, language in islice(_drivers(names), _MOST_DRIVERS):
         ran = inside.run([text_path(path), "-print-search-dirs"])
         if ran.status:
             continue  # what keeps it from starting is told elsewhere
@@ -105,7 +110,12 @@ def _listed(out: bytes, what: bytes) -> tuple[bytes, ...]:
     """A line of -print-search-dirs, its directories normal."""
     match = re.search(rb"^" + what + rb": =?(.*)$", out, re.MULTILINE)
     parts = match[1].split(b":") if match else []
-    return tuple(dict.fromkeys(posixpath.normpath(part) for part in parts if part))
+    return _first(posixpath.normpath(part) for part in parts if part)
+
+
+def _first(directories: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Each of the first directories once."""
+    return tuple(islice(dict.fromkeys(directories), _MOST_PLACES))
 
 
 def _driver_wants(names: Names, inside: Runner, driver: _Driver) -> Iterator[Want]:
@@ -121,9 +131,9 @@ def _driver_wants(names: Names, inside: Runner, driver: _Driver) -> Iterator[Wan
             _OUTPUT,
         ]
         ran = inside.run(argv)
-        for line in ran.err.decode("utf-8", "surrogateescape").splitlines():
-            if line.startswith(" "):
-                yield from _command_wants(names, inside, driver, shlex.split(line))
+        lines = ran.err.decode("utf-8", "surrogateescape").splitlines()
+        for line in islice((line for line in lines if line.startswith(" ")), _MOST_COMMANDS):
+            yield from _command_wants(names, inside, driver, shlex.split(line))
     if driver.language == "f95":
         yield from _fortran_wants(inside, driver)
     else:
@@ -138,8 +148,9 @@ def _command_wants(names: Names, inside: Runner, driver: _Driver, words: Sequenc
     if posixpath.basename(words[0]) not in ("collect2", "ld"):
         return
     yield from _program_wants(names, driver, b"ld")
-    directories = [posixpath.normpath(raw_path(word[2:])) for word in words if word.startswith("-L")]
-    for word in words[1:]:
+    directories = _first(posixpath.normpath(raw_path(word[2:])) for word in words if word.startswith("-L"))
+    linked = dict.fromkeys(word for word in words[1:] if word.endswith(".o") or word.startswith("-l"))
+    for word in islice(linked, _MOST_LINKED):
         if word.endswith(".o") and not word.startswith(_SCRATCH):
             place = raw_path(posixpath.normpath(word))
             if b"/" not in place:
@@ -178,7 +189,8 @@ def _library_wants(
     script = inside.read(found.place)
     if not script.startswith((b"\x7fELF", b"!<arch>", b"!<thin>")):
         # A linker script names the files that stand for the library.
-        for path in re.findall(rb"(?<=[\s(])/[^\s()]+", _COMMENT.sub(b"", script)):
+        named = (match[0] for match in _NAMED.finditer(_COMMENT.sub(b"", script)))
+        for path in islice(named, _MOST_NAMED):
             if names.find(path).entry is None:
                 cause = f"the linker script for -l{text_path(name)} names it"
                 yield Want(path=found.place, kind="compiler", wanted=path, cause=cause, places=(path,))
@@ -213,7 +225,7 @@ def _include_directories(err: bytes) -> tuple[bytes, ...]:
     there = err.partition(b"search starts here:\n")[2].rpartition(b"\nEnd of search list")[0]
     listed = re.findall(rb"^ (/\S.*)$", there, re.MULTILINE)
     absent = re.findall(rb'ignoring nonexistent directory "(.*)"', err)
-    return tuple(dict.fromkeys(map(posixpath.normpath, (*listed, *absent))))
+    return _first(map(posixpath.normpath, (*listed, *absent)))
 
 
 def _includer(names: Names, inside: Runner, read: Sequence[bytes], header: bytes) -> bytes | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.errors import InputError, Problem
 from pkgjail.export import bwrap, fstab, landlock, mtree, nspawn, sbom, sha256sums
+from pkgjail.export.common import refuse_misleading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,8 @@ _WRITERS: dict[str, Callable[[Manifest, bytes, bytes | None], bytes]] = {
     "sha256sums": sha256sums.write,
     "spdx": sbom.write_spdx,
 }
+
+_LAUNCHERS = frozenset({"bwrap", "fstab", "nspawn"})
 
 FORMS = tuple(_WRITERS)
 """The forms that `export_manifest` knows, by name."""
@@ -44,7 +47,8 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
 
     Returns:
         The same bytes for the same arguments, but for "landlock", which looks at the files below
-        `root`. "spdx" reads them all, for a digest that the manifest does not have.
+        `root`. "spdx" reads them all, for a digest that the manifest does not have. What a launcher is to
+        mount is looked at for links.
 
     Raises:
         InputError: the form is unknown, or it cannot carry this manifest; every name that it
@@ -55,4 +59,6 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
     writer = _WRITERS.get(form)
     if writer is None:
         raise InputError([Problem("", f"cannot export to {form!r}: the forms are {', '.join(FORMS)}")])
+    if form in _LAUNCHERS:
+        refuse_misleading(form, manifest, root)
     return writer(manifest, root, at)

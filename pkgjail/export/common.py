@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pkgjail.errors import NamesError
@@ -46,15 +47,37 @@ def entry_files(manifest: Manifest) -> list[FileEntry]:
 
 def scratch_directories(manifest: Manifest) -> list[bytes]:
     """Where a private, writable filesystem belongs: /tmp, and /var/tmp where there is an empty one."""
-    paths = {entry.path for entry in manifest.files}
-    parents = {path.rpartition(b"/")[0] for path in paths}
-    return [path for path in _SCRATCH if path not in parents and (path in paths or path == _SCRATCH[0])]
+    kinds = {_SCRATCH[0]: "directory", **{entry.path: entry.kind for entry in manifest.files}}
+    parents = {path.rpartition(b"/")[0] for path in kinds}
+    return [path for path in _SCRATCH if path not in parents and kinds.get(path) == "directory"]
 
 
 def missing_directories(manifest: Manifest) -> list[bytes]:
     """Mount points of the launcher that the manifest does not have."""
     paths = {entry.path for entry in manifest.files}
     return [path for path in (*KERNEL, _SCRATCH[0]) if path not in paths]
+
+
+def refuse_misleading(form: str, manifest: Manifest, root: bytes) -> None:
+    """Refuse names by which a launcher would mount something else, or elsewhere: mount(8) follows links.
+
+    Raises:
+        NamesError: the manifest has a link or a file where a launcher mounts a filesystem of its own, or
+            a file below `root` is now a link, or is behind one.
+
+    """
+    mounted = (*KERNEL, _SCRATCH[0])
+    taken = [entry.path for entry in manifest.files if entry.path in mounted and entry.kind != "directory"]
+    refuse(form, taken, "the jail has a filesystem of its own there, and the manifest has no directory")
+    files = [entry.path for entry in host_files(manifest)]
+    top = os.path.realpath(root).rstrip(b"/")
+    parents = {path.rpartition(b"/")[0] for path in files}
+    led = {each for each in parents if os.path.realpath(top + each or b"/") != (top + each or b"/")}
+    refuse(
+        form,
+        [path for path in files if path.rpartition(b"/")[0] in led or os.path.islink(top + path)],
+        "it is a symbolic link now, or behind one; make a new manifest with 'pkgjail resolve'",
+    )
 
 
 def refuse(form: str, paths: Sequence[bytes], why: str, cause: str = "") -> None:

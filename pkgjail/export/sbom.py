@@ -18,7 +18,7 @@ from pkgjail.export.common import host_files, refuse
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.origin import absent_names, explain_absence
 from pkgjail.parallel import in_processes
-from pkgjail.untrusted import refuse_irregular
+from pkgjail.untrusted import real_directories, refuse_irregular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,13 +118,14 @@ def sha1_digests(manifest: Manifest, files: Sequence[FileEntry], root: bytes) ->
         InputError: files below `root` are not there, or not as the manifest says; each is told.
 
     """
-    pairs = [(entry.path, entry.sha256 or "") for entry in files]
+    there = real_directories(manifest.files, root)
+    pairs = [(e.path, e.sha256 or "") for e in files if e.path.rpartition(b"/")[0] in there]
     shares = [pairs[start::_SHARES] for start in range(_SHARES)]
     processes = min(len(os.sched_getaffinity(0)), _SHARES)
     digests: dict[bytes, str] = {}
     for found in in_processes(partial(_share, root.rstrip(b"/")), shares, processes, "hashing"):
         digests.update(found)
-    lacking = sorted(path for path, _ in pairs if path not in digests)
+    lacking = sorted(entry.path for entry in files if entry.path not in digests)
     if lacking:
         cause = explain_absence(manifest, root, len(absent_names(files, root)), len(files))
         why = "not there, or not as the manifest says, so without a SHA-1"

@@ -45,7 +45,9 @@ _REASONS = frozenset({"absent", "private", "special"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NORMAL_PATH = re.compile(rb"/|(?:/(?!\.{1,2}(?:/|\Z))[^/\0]+)+")
 _MODES = 0o7777
+_LARGEST = 1024 * 10**18  # bytes: what dpkg's Installed-Size, in KiB, may say; a file has less
 _LINK_MODE = 0o777
+_HERE = "{} stands above as a file or as dropped; one of them must go"
 
 
 class Fault(NamedTuple):
@@ -156,10 +158,10 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
     yield from _misplaced("missing", manifest.missing, BY_PATH)
     yield from _misplaced("unmet", manifest.unmet, BY_UNMET)
     for index, package in enumerate(manifest.packages):
-        if not (package.name and package.version and package.architecture and package.size >= 0):
-            yield Fault(
-                "package", index, "a package has a name, a version, an architecture, and no negative size"
-            )
+        if not (package.name and package.version and package.architecture):
+            yield Fault("package", index, "a package has a name, a version, and an architecture")
+        elif not 0 <= package.size <= _LARGEST:
+            yield Fault("package", index, _bad_size(package.size))
         elif not all(map(is_word, (package.name, package.version, package.architecture))):
             yield Fault(
                 "package",
@@ -173,13 +175,17 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
     for index, unmet in enumerate(manifest.unmet):
         yield from _unknown_source("unmet", index, unmet, keys)
     yield from _bad_files(manifest.files, keys)
+    here = frozenset(entry.path for entry in manifest.files)
+    out = here.union(dropped.path for dropped in manifest.dropped)
     for index, dropped in enumerate(manifest.dropped):
         if not _NORMAL_PATH.fullmatch(dropped.path):
             yield Fault("dropped", index, _not_normal(dropped.path))
+        elif dropped.path in here:
+            yield Fault("dropped", index, _HERE.format(text_path(dropped.path)))
     for index, missing in enumerate(manifest.missing):
         message = _missing_problem(missing, keys)
-        if message:
-            yield Fault("missing", index, message)
+        if message or missing.path in out:
+            yield Fault("missing", index, message or _HERE.format(text_path(missing.path)))
 
 
 def _misplaced(kind: str, records: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[Fault]:
@@ -253,11 +259,17 @@ def _regular_problem(entry: FileEntry) -> str:
         if entry.size is None and entry.sha256 is None:
             return ""
         return "a file that is made at entry has neither size nor sha256"
-    if entry.size is None or entry.size < 0:
-        return "a regular file has a size of 0 or more bytes"
+    if entry.size is None or not 0 <= entry.size <= _LARGEST:
+        return _bad_size(entry.size)
     if entry.sha256 is not None and not _SHA256.fullmatch(entry.sha256):
         return "a sha256 is 64 of the digits 0 to 9 and a to f"
     return ""
+
+
+def _bad_size(size: int | None) -> str:
+    if size is None or size < 0:
+        return "a package and a regular file have a size of 0 or more bytes"
+    return f"a size has at most 22 digits, and this one {len(str(size))}"
 
 
 def _directory_problem(entry: FileEntry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from itertools import islice
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.graph import shortest_reasons
 
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from pkgjail.model import Dependency
 
 _BY_FIELDS = attrgetter("source", "target", "kind", "text")
+
+
+class _Growing(NamedTuple):
+    """A chain that is not whole: how long it will be, how much of that it lacks, and its packages."""
+
+    length: int
+    lacking: int
+    chain: tuple[str, ...]
 
 
 class Chains:
@@ -41,6 +49,10 @@ class Chains:
             key = chain[-1].source
         return tuple(reversed(chain))
 
+    def last(self, key: str) -> Dependency | None:
+        """The last edge of the shortest chain to `key`; None where none leads."""
+        return self._reasons.get(key)
+
     def minimal(self, key: str, most: int) -> tuple[tuple[Dependency, ...], ...]:
         """Every minimal chain to the package `key`, the shortest first, and at most `most` of them.
 
@@ -54,12 +66,13 @@ class Chains:
 
         Who asks for a package behind the next one must not come before it. What remains after those are
         left out has a shortest way from a root to the chain's head, and that way is minimal itself; so
-        each chain that is kept grows to one that is given, and its length is known beforehand.
+        each chain that is kept grows to one that is given, and its length is known beforehand. Of those that
+        will be equally long the one that lacks least is grown: the first are there before all are begun.
         """
-        waiting: list[tuple[int, tuple[str, ...]]] = []
+        waiting: list[_Growing] = []
         self._push(waiting, (key,), set())
         while waiting:
-            _, chain = heapq.heappop(waiting)
+            chain = heapq.heappop(waiting).chain
             askers = self._askers.get(chain[0], ())
             if not askers:
                 yield tuple(self._edges[pair] for pair in zip(chain, chain[1:]))
@@ -69,14 +82,12 @@ class Chains:
                 if asker not in barred:
                     self._push(waiting, (asker, *chain), barred)
 
-    def _push(
-        self, waiting: list[tuple[int, tuple[str, ...]]], chain: tuple[str, ...], barred: set[str]
-    ) -> None:
+    def _push(self, waiting: list[_Growing], chain: tuple[str, ...], barred: set[str]) -> None:
         """Keep `chain` where it can reach a root, by the length that it will then have."""
         barred = barred.union(*(self._askers[one] for one in chain[1:2]), chain) - {chain[0]}
         steps = self._steps_to_root(chain[0], barred)
         if steps is not None:
-            heapq.heappush(waiting, (len(chain) + steps, chain))
+            heapq.heappush(waiting, _Growing(len(chain) + steps, steps, chain))
 
     def _steps_to_root(self, start: str, barred: Container[str]) -> int | None:
         """How many edges a root is away from `start`, against the edges and round `barred`."""

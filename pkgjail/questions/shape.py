@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from pkgjail.errors import QuestionError
@@ -110,17 +109,32 @@ def costs(manifest: Manifest, graph: Graph, groups: Iterable[tuple[str, ...]]) -
     first = {member: members[0] for members in groups for member in members}
     merged = _merged(graph, first)
     above = dominators(merged)
+    depth = {"": 0}
+    for node, upper in above.items():
+        depth[node] = depth[upper] + 1
     cost = Counter(dict.fromkeys(merged, 0))
-    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+    shared: dict[tuple[str, ...], str] = {}
     for entry in manifest.files:
         if entry.size and entry.owners:
             if entry.owners not in shared:
-                levels = zip(*(above[first[owner]] for owner in entry.owners))
-                common = takewhile(lambda level: len(set(level)) == 1, levels)
-                shared[entry.owners] = tuple(level[0] for level in common)
-            for node in shared[entry.owners]:
-                cost[node] += entry.size
+                shared[entry.owners] = _meeting([first[owner] for owner in entry.owners], above, depth)
+            cost[shared[entry.owners]] += entry.size
+    for node, upper in reversed(above.items()):  # what a node costs, those above it cost too
+        cost[upper] += cost[node]
+    del cost[""]
     return cost
+
+
+def _meeting(nodes: Iterable[str], above: Mapping[str, str], depth: Mapping[str, int]) -> str:
+    """The last node that dominates all of `nodes`, "" where none does."""
+    met, *others = nodes
+    for other in others:
+        while met != other:
+            if depth[met] < depth[other]:
+                other = above[other]  # noqa: PLW2901 - on its way up
+            else:
+                met = above[met]
+    return met
 
 
 def _merged(graph: Graph, first: Mapping[str, str]) -> Graph:

@@ -42,9 +42,9 @@ def columns(manifest: Manifest) -> dict[str, Any]:
     edges = {(edge.source, edge.target): number for number, edge in enumerate(shape.edges)}
     chains = Chains(manifest.dependencies)
     last = {
-        node.name: edges[chain[-1].source, chain[-1].target]
+        node.name: edges[edge.source, edge.target]
         for node in shape.nodes
-        if (chain := chains.shortest(node.name))
+        if (edge := chains.last(node.name)) is not None
     }
     return {
         "nodes": [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.hashing import hash_files
 from pkgjail.model import text_path
+from pkgjail.untrusted import real_directories
 from pkgjail.verifying.record import Difference
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def compare_names(entries: Sequence[FileEntry], root: bytes, *, quick: bool, rep
     content: list[FileEntry] = []
     unread: list[bytes] = []
     looked = [e for e in entries if e.origin != "entry" and not e.detail.endswith(_OURS)]
+    there = real_directories(entries, root)
     for entry in looked:
-        found = _lstat(prefix + entry.path)
+        found = _lstat(prefix + entry.path) if entry.path.rpartition(b"/")[0] in there else None
         here = list(_metadata(entry, prefix + entry.path, found))
         differences += here
         if not quick and entry.kind == "regular" and all(each.what == "mode" for each in here):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pkgjail.baseline import baseline_key, is_directory, load_own_baseline, names_in
 from pkgjail.dirstate import is_variable
 from pkgjail.names import Names
+from pkgjail.untrusted import real_directories
 from pkgjail.verifying.record import Difference
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ def _detail(owner: str, known: bool, *, since: bool) -> str:  # noqa: FBT001 - o
 
 def _names(manifest: Manifest, root: bytes, baseline: Baseline | None) -> Iterator[bytes]:
     prefix = root.rstrip(b"/")
+    there = real_directories(manifest.files, root)
     for entry in manifest.files:
         place = prefix + entry.path
-        if entry.kind != "directory" or is_variable(entry.path) or not is_directory(place):
+        if entry.path not in there or is_variable(entry.path) or not is_directory(place):
             continue
         before = {} if baseline is None else baseline.names.get(place, {})
         above = entry.path.rstrip(b"/")

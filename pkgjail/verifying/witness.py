@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.names import Names
 from pkgjail.parallel import in_processes
-from pkgjail.untrusted import refuse_irregular
+from pkgjail.untrusted import real_directories, refuse_irregular
 from pkgjail.verifying.record import Difference
 
 if TYPE_CHECKING:
@@ -44,8 +44,13 @@ class Witness:
 
     def unlike_their_packages(self) -> Iterator[Difference]:
         """Every file of the set that is not as its package's record says; conffiles are in no record."""
+        there = real_directories(self._manifest.files, self._prefix)
         entries = [
-            entry for entry in self._manifest.files if entry.kind == "regular" and entry.origin == "package"
+            entry
+            for entry in self._manifest.files
+            if entry.kind == "regular"
+            and entry.origin == "package"
+            and entry.path.rpartition(b"/")[0] in there
         ]
         wanted = {}
         for entry in entries:

@@ -30,12 +30,13 @@ from pkgjail.checking.elf import DamagedError, read_elf
 from pkgjail.checking.loading import Loader
 from pkgjail.checking.modules import perl_wants, python_wants
 from pkgjail.checking.objects import object_wants
-from pkgjail.checking.running import Ran, answered
+from pkgjail.checking.running import answered
 from pkgjail.checking.scripts import script_wants
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.errors import PkgjailError
 from pkgjail.export import export_manifest
 from pkgjail.graph import resolve_closure
+from pkgjail.listening import Ran
 from pkgjail.manifest import dump_manifest, parse_manifest
 from pkgjail.model import FileEntry, Manifest, PackageDatabase, Policy, Rule, text_path
 from pkgjail.names import Names
