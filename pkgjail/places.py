@@ -33,7 +33,6 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO is no reason to wait
 _PRIVATE = 0o600
-_ATTEMPTS = 5
 _found: dict[str, str] = {}
 
 
@@ -191,11 +190,8 @@ def _others(usual: str) -> list[str]:
 
 def _make_other(usual: str) -> str:
     """Make a directory in the place of `usual`, under a name that nobody can take before."""
-    for _ in range(_ATTEMPTS):
-        made = f"{usual}-{os.urandom(8).hex()}"
-        with contextlib.suppress(FileExistsError):
-            _make(made)
-            break
+    made = f"{usual}-{os.urandom(8).hex()}"
+    _make(made)
     first = _others(usual)[0]
     if first != made:  # another process of this user's was quicker
         os.rmdir(made)

@@ -52,6 +52,7 @@ def test_what_two_images_have_alike_is_not_believed(
     """Protects a manifest from the digests of another image, and records from its directories."""
     place, cache = tmp_path / "place", HashCache(tmp_path / "hashes.sqlite")
     seen, digests, observed = [], [], []
+    stale: tuple[set[bytes], set[bytes]] = (set(), set())
     for tree in trees:
         with shown(kind, tree, place):
             seen.append(facts(place)[-1])
