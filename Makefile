@@ -15,7 +15,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex ge
 	bubblewrap busybox-static createrepo-c db5.3-util dnf e2fsprogs erofs-utils fakeroot fuse3 libarchive-tools makepkg \
 	mtree-netbsd pacman-package-manager procps python3-solv rpm squashfs-tools squashfuse strace systemd-container \
 	util-linux zlib1g-dev zypper
-LONG_TEST_PACKAGES = qemu-system-x86
+LONG_TEST_PACKAGES = mmdebstrap qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail
 

@@ -414,8 +414,8 @@ def open_file(directory: int, name: str, flags: int) -> int:
     try:
         found = os.fstat(descriptor)
         _refuse_shared(found, name, mending=bool(flags & os.O_CREAT))
-        if flags & os.O_CREAT:
-            os.fchmod(descriptor, 0o600)  # the umask may have taken the user's own rights, too
+        if flags & os.O_CREAT and stat.S_IMODE(found.st_mode) != _PRIVATE:
+            os.fchmod(descriptor, _PRIVATE)  # the umask may have taken the user's own rights, too
     except BaseException:
         os.close(descriptor)
         raise
@@ -480,7 +480,8 @@ def _keep(directory: int, name: str, content: bytes, mode: int) -> bool:
             os.ftruncate(descriptor, 0)
             while content:
                 content = content[os.write(descriptor, content) :]
-            os.fchmod(descriptor, mode)
+            if mode != _PRIVATE:
+                os.fchmod(descriptor, mode)
             os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):

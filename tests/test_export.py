@@ -335,6 +335,11 @@ def test_any_manifest_comes_back_from_nspawn(manifest: Manifest) -> None:
         for entry in manifest.files
         if entry.kind == "regular" and entry.path.split(b"/")[1] not in {b"dev", b"proc", b"sys"}
     ]
+    kernels = [entry for entry in manifest.files if entry.path in {b"/dev", b"/proc", b"/sys", b"/tmp"}]
+    if any(entry.kind != "directory" for entry in kernels):
+        with pytest.raises(InputError, match="the jail has a filesystem of its own there"):
+            export_manifest(manifest, "nspawn", root=b"/r: \\")
+        return
     if unfit := sum(map(is_unfit_for_settings, wanted)):
         with pytest.raises(InputError) as refused:
             export_manifest(manifest, "nspawn", root=b"/r: \\")

@@ -293,8 +293,8 @@ def test_a_signal_reaches_the_whole_group(further_threads: int) -> None:
 
 @either_way
 def test_a_supervisor_can_stop_and_continue(further_threads: int) -> None:
-    """Where nobody could continue the caller's group, it is not stopped, and nor is the command for long."""
-    sleeper = start_sleeper("exec sleep MARKER", further_threads)
+    """As a shell does with a job of its own."""
+    sleeper = start_sleeper("exec sleep MARKER", further_threads, as_job=True)
     marked = Marked()
     marked.seconds = sleeper.marker
     sleeper.process.send_signal(signal.SIGTSTP)

@@ -318,10 +318,12 @@ class Sleeper:
         return found.returncode == 0
 
 
-def start_sleeper(script: str, further_threads: int = 0) -> Sleeper:
+def start_sleeper(script: str, further_threads: int = 0, *, as_job: bool = False) -> Sleeper:
+    """A jail of a process of its own; `as_job` in a group of its own, which this process can continue."""
     marker = f"1000.{time.time_ns()}"
     words = [script.replace("MARKER", marker), str(further_threads)]
-    process = subprocess.Popen([sys.executable, "-c", _SLEEPER, *words])
+    group = os.setpgrp if as_job else None
+    process = subprocess.Popen([sys.executable, "-c", _SLEEPER, *words], preexec_fn=group)  # noqa: PLW1509
     sleeper = Sleeper(process=process, marker=marker)
     deadline = time.monotonic() + 30
     while not sleeper.alive():

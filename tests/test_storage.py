@@ -26,7 +26,7 @@ from pkgjail.hashing import HashCache
 from pkgjail.hashing.cache import Identity
 from pkgjail.jail import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
-from pkgjail.model import JailOptions
+from pkgjail.model import JailOptions, UserBind
 from pkgjail.places import keep, opened, read_kept
 from pkgjail.scratch import scratch
 from tests.conftest import SYSTEM_PYTHON, _caller
@@ -698,7 +698,10 @@ def test_a_layer_that_is_removed_under_a_jail_is_told(
     """As a logout does it, or an epilog. A jail whose layer stays as it is hears nothing."""
     monkeypatch.setattr(holding, "_WATCH_SECONDS", 0.02)
     listening = Listening()
-    options = JailOptions(environment=default_environment(), plan=plan)
+    sync = own.parent / "sync"
+    sync.mkdir()
+    bind = UserBind(source=bytes(sync), destination=b"/srv", writable=True)
+    options = JailOptions(environment=default_environment(), plan=plan, binds=(bind,))
     jail = prepare_jail(base_manifest, options, reporter=listening)
     assert jail.run(["sleep", "0.3"]) == 0
     assert listening.warnings == []
@@ -708,7 +711,8 @@ def test_a_layer_that_is_removed_under_a_jail_is_told(
     os.dup2(reading, 0)
 
     def do_harm() -> None:
-        time.sleep(0.2)
+        while not (sync / "started").exists():
+            time.sleep(0.02)
         if harm == "removed":
             remove_path(place)
         elif harm == "emptied":
@@ -722,7 +726,7 @@ def test_a_layer_that_is_removed_under_a_jail_is_told(
     thread = threading.Thread(target=do_harm)
     thread.start()
     try:
-        jail.run(["sh", "-c", "read line"])
+        jail.run(["sh", "-c", "echo > /srv/started; read line"])
     finally:
         thread.join()
         os.dup2(standard_input, 0)

@@ -132,10 +132,12 @@ def main() -> None:
         ("many", "1", "one", 500),
     ):
         make_package(name, version, content, files)
-    shell("dpkg -i /root/listed_1.deb /root/plain_1.deb; useradd -m -u 1000 alice; touch /etc/resolv.conf")
+    shell("dpkg -i /root/listed_1.deb /root/plain_1.deb; touch /etc/resolv.conf")
+    shell("useradd -m -u 1000 alice; useradd -m -u 1001 bob")
     Path("/site").mkdir()
     Path("/site/site.toml").write_text('include = ["base"]\n[packages]\ndebian = ["listed", "python3"]\n')
-    users = [Who("root", 0, library, entry_points), Who("alice", 1000, library, entry_points)]
+    accounts = {"root": 0, "alice": 1000, "bob": 1001}
+    users = [Who(name, uid, library, entry_points) for name, uid in accounts.items()]
     done = users[0].do(PYTHON, "-m", "pkgjail", "resolve", "/site/site.toml", "-o", "/site/m.jsonl")
     if done.returncode:
         sys.exit(done.stderr)

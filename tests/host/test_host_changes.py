@@ -1,7 +1,7 @@
 """Which changes of a host stop a jail: those of the manifest's entries, and no others.
 
-A whole Debian is made and changed for real, with dpkg, useradd and mount, and jails are entered by an
-ordinary user and by root: from a manifest, from an environment, and by Spack.
+A whole Debian is made and changed for real, with dpkg, useradd and mount, and jails are entered by two
+ordinary users and by root: from a manifest, from an environment, and by Spack.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_entries_of_the_manifest_stop_a_jail_and_nothing_else_does(host: Path) -
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == 2 * 3 * (2 + 2 * len(CHANGES))
+    assert len(rows) == 3 * 3 * (2 + 2 * len(CHANGES))
     assert [_wrong(row) for row in rows if _wrong(row)] == []
 
 
