@@ -126,7 +126,7 @@ def test_resolve(scene: Scene, what: str, *, every: bool) -> None:
     ("plan", "kept"),
     [
         pytest.param("tree", False, id="making a tree"),
-        pytest.param("mask", False, id="making a mask"),
+        pytest.param("mask", False, id="making a mask", marks=pytest.mark.long),
         pytest.param("auto", True, id="the short way"),
     ],
 )
