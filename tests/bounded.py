@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.test_layout import unmeasured
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -35,7 +37,8 @@ def within_bounds(
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
-    given = {"capture_output": True, "text": True, "errors": "surrogateescape", "timeout": 60, **options}
+    given: dict[str, Any] = {"capture_output": True, "text": True, "errors": "surrogateescape", "timeout": 60}
+    given.update({"env": unmeasured(), **options})
     return subprocess.run(list(map(str, command)), preexec_fn=limit, check=False, **given)
 
 

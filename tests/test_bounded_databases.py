@@ -12,6 +12,7 @@ import pytest
 from tests.bounded import REFUSED, SECRET, within_bounds
 from tests.debian_roots import USABLE, make_root
 from tests.real_roots import copy_of
+from tests.test_layout import unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ def test_no_kind_of_file_hangs_a_database(
     secret.write_text(f"{SECRET}\n" * 3)
     (root.parent / "secret").write_text(f"{SECRET}\n" * 3)
     names = [str(next(root.glob(file), root / file).relative_to(root)) for file in files]
-    environment = {**os.environ, "BACKEND": backend, "SECRET": str(secret), "TMPDIR": str(tmp_path)}
+    environment = {**unmeasured(), "BACKEND": backend, "SECRET": str(secret), "TMPDIR": str(tmp_path)}
     command: list[str | Path] = [sys.executable, "-m", "tests.bounded", root, *names]
     done = within_bounds(command, seconds=100, env=environment, timeout=300)
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
