@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+# By the distribution's own Python, which has libsolv's binding.
+pytestmark = pytest.mark.gate
+
 MIB = 1 << 20
 LIST = '[packages]\ndebian = ["a"]\nrhel = ["a"]\narch = ["a"]\n[options]\nessential = false\n'
 

@@ -59,7 +59,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(["export", "--format", "bwrap", "M", "-o", "OUT"], id="bwrap"),
         pytest.param(["export", "--format", "nspawn", "M", "-o", "OUT"], id="nspawn"),
         pytest.param(["export", "--format", "landlock", "M", "-o", "OUT"], id="landlock"),
-        pytest.param(["export", "--format", "spdx", "M", "-o", "OUT"], id="spdx"),
+        pytest.param(["export", "--format", "spdx", "M", "-o", "OUT"], id="spdx", marks=pytest.mark.gate),
     ],
 )
 def test_a_manifest_of_another_root(

@@ -34,8 +34,13 @@ _LAST_MS = 50  # in which processes of a jail that ended are gone
 
 
 def open_terminal(channel: socket.socket) -> int:
-    """In the jail's init: a new terminal, which controls its session; the caller gets the other end."""
+    """In the jail's init: a new terminal, which controls its session; the caller gets the other end.
+
+    It has the size of the caller's, if that is on descriptor 0, before anything runs on it.
+    """
     leader, follower = os.openpty()
+    if os.isatty(0):
+        _give_size(leader)
     socket.send_fds(channel, [b"t"], [leader])
     channel.close()
     os.close(leader)
@@ -137,8 +142,13 @@ class _Own:
             _until_done(lambda: termios.tcsetattr(0, termios.TCSADRAIN, before))
 
     def _resize(self, _number: int = 0, _frame: object = None) -> None:
-        size = fcntl.ioctl(0, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
-        fcntl.ioctl(self._leader, termios.TIOCSWINSZ, size)
+        _give_size(self._leader)
+
+
+def _give_size(terminal: int) -> None:
+    """Give a terminal the size of the one on descriptor 0; a change sends SIGWINCH to who runs there."""
+    size = fcntl.ioctl(0, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
 
 
 def _until_done(change: Callable[[], object]) -> None:
