@@ -14,7 +14,7 @@ from pkgjail.backends.pacman.database import BASE
 from pkgjail.backends.pacman.relations import group_of
 from pkgjail.backends.repositories.kinds import Loaded
 from pkgjail.backends.repositories.reading import Metadata, as_file, fault, first_packed, parsing
-from pkgjail.model import text_path
+from pkgjail.model import is_word, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -103,6 +103,9 @@ def _load(solv: Any, pool: Any, path: str, *, contents: bool) -> Loaded:
         lacking = [name for name in _NEEDED if len(fields.get(name, ())) != 1]
         if lacking:
             raise fault(path, f"{where} has not one %{lacking[0]}%")
+        odd = [name for name in _NEEDED if not is_word(fields[name][0])]
+        if odd:
+            raise fault(path, f"{where} has a blank or an unprintable character in %{odd[0]}%")
         for group in fields.get("GROUPS", ()):
             groups.setdefault(group, []).append(fields["NAME"][0])
     match = _DATABASE.fullmatch(os.path.basename(path))
