@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.backends.pacman.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.pacman.local import read_digests, read_files, read_local
-from pkgjail.backends.pacman.relations import group_of, parse_relation
+from pkgjail.backends.pacman.relations import group_of, group_of_name, parse_relation
 from pkgjail.backends.pacman.versions import satisfies
 from pkgjail.backends.release import read_distribution
 from pkgjail.backends.root import Root
@@ -98,7 +98,7 @@ class PacmanDatabase:
         members = self._members.get(relation.name, ())
         if relation.operator or not members or self.candidates(relation, self.architecture):
             return (group,)
-        return tuple(group_of(self._packages[key].name, "whitelist") for key in members)
+        return tuple(group_of_name(self._packages[key].name, "whitelist") for key in members)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """%DEPENDS%, as `desc` orders it. What is optional is no more than suggested, so never taken."""

@@ -24,3 +24,9 @@ def parse_relation(text: str) -> Relation:
 def group_of(text: str, kind: str) -> DependencyGroup:
     """The requirement `text`, of the field `kind`. Raises `ValueError`."""
     return DependencyGroup(kind=kind, alternatives=(parse_relation(text),), text=" ".join(text.split()))
+
+
+def group_of_name(name: str, kind: str) -> DependencyGroup:
+    """The requirement of a package by its name, whatever characters that has."""
+    relation = Relation(name=name, operator="", version="")
+    return DependencyGroup(kind=kind, alternatives=(relation,), text=name)

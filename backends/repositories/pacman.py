@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail import untrusted
 from pkgjail.backends.pacman.database import BASE
-from pkgjail.backends.pacman.relations import group_of
+from pkgjail.backends.pacman.relations import group_of, group_of_name
 from pkgjail.backends.repositories.kinds import Loaded
 from pkgjail.backends.repositories.reading import Metadata, as_file, fault, first_packed, parsing
 from pkgjail.model import is_word, text_path
@@ -59,7 +59,7 @@ class Pacman:
         members = names.groups.get(relation.name, ())
         if relation.operator or not members or names.provides(relation):
             return (group,)
-        return tuple(group_of(name, "whitelist") for name in members)
+        return tuple(group_of_name(name, "whitelist") for name in members)
 
     def base(self, loaded: Collection[Loaded]) -> tuple[tuple[str, ...], ...]:
         """The package `base`."""
