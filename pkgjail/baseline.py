@@ -53,7 +53,7 @@ class Baseline(NamedTuple):
 
     `states` are those of `pkgjail.dirstate.observe`, and `names` has for each of their paths the names
     in it, each with its inode's number. `borrowed` is one of another user's, who is believed for a manifest
-    in that user's directory alone: what rests on it is not kept, for the same manifest may lie elsewhere.
+    in that user's directory alone: what depends on it is not kept, for the same manifest may lie elsewhere.
     """
 
     at: int
