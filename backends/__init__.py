@@ -12,21 +12,22 @@ if __name__ != "pkgjail.backends":
         "import 'pkgjail.backends' (the same directory, by way of a link)"
     )
 
-import errno
+
 import importlib
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.errors import DatabaseError
-from pkgjail.model import record, text_path
+from pkgjail.core.errors import DatabaseError
+from pkgjail.core.model import record, text_path
+from pkgjail.core.paths import resolve_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pkgjail.model import Distribution, PackageDatabase
+    from pkgjail.core.model import Distribution, PackageDatabase
 
-__all__ = ["ENTRY_POINTS", "BackendStatus", "available", "open_database", "resolve_inside", "version_order"]
+__all__ = ["ENTRY_POINTS", "BackendStatus", "available", "open_database", "version_order"]
 
 ENTRY_POINTS = "pkgjail.backends"
 """The group of entry points by which other distributions of Python packages add backends.
@@ -69,7 +70,6 @@ class _Backend:
     load: Callable[[], Any] | None = None
 
 
-_MAXIMUM_LINKS = 40  # as path_resolution(7) has it
 _STATUS = (b"/var/lib/dpkg/status",)
 _RPM_DIRECTORIES = (b"/usr/lib/sysimage/rpm/", b"/var/lib/rpm/", b"/usr/share/rpm/")
 _DEBIAN = frozenset({"debian", "ubuntu"})
@@ -170,36 +170,6 @@ def version_order(distribution: Distribution) -> Callable[[str, str], int] | Non
 
         return of_pacman
     return None
-
-
-def resolve_inside(root: bytes, path: bytes) -> bytes:
-    """The place of the absolute `path` of another system whose root directory is `root`.
-
-    Links are followed as that system would follow them: an absolute one starts at `root`, and
-    `..` stops there. What does not exist is left as it is. Raises `OSError` (ELOOP) for a loop.
-    It is no defence against a system that changes meanwhile.
-    """
-    pending, links = path.split(b"/")[::-1], 0
-    done: list[bytes] = []
-    while pending:
-        name = pending.pop()
-        if name in {b"", b"."}:
-            continue
-        if name == b"..":
-            del done[-1:]
-            continue
-        try:
-            target = os.readlink(os.path.join(root, *done, name))
-        except OSError:
-            done.append(name)
-            continue
-        links += 1
-        if links > _MAXIMUM_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.path.join(root, path.lstrip(b"/")))
-        if target.startswith(b"/"):
-            done.clear()
-        pending.extend(target.split(b"/")[::-1])
-    return os.path.join(root, *done)
 
 
 def _named(name: str, root: bytes) -> tuple[_Backend, ...]:

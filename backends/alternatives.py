@@ -11,8 +11,8 @@ import re
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.root import CORRECT, normal_path
-from pkgjail.model import AlternativeChoice, AlternativeGroup, text_path
-from pkgjail.untrusted import parsing
+from pkgjail.core.model import AlternativeChoice, AlternativeGroup, text_path
+from pkgjail.core.untrusted import parsing
 
 if TYPE_CHECKING:
     from pkgjail.backends.root import Root

@@ -6,7 +6,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from pkgjail.model import Distribution, text_path
+from pkgjail.core.model import Distribution, text_path
 
 if TYPE_CHECKING:
     from pkgjail.backends.root import Root

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from pkgjail.backends import resolve_inside
-from pkgjail.errors import DatabaseError, told
-from pkgjail.model import text_path
-from pkgjail.untrusted import SETTINGS, names_below, parsing, read_below, shortened
+from pkgjail.core.errors import DatabaseError, told
+from pkgjail.core.model import text_path
+from pkgjail.core.paths import resolve_inside
+from pkgjail.core.untrusted import SETTINGS, names_below, parsing, read_below, shortened
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

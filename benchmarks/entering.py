@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pkgjail import prepare_jail, read_manifest, run_in_jail, write_manifest
-from pkgjail.model import Distribution, FileEntry, Header, Manifest
+from pkgjail.core.model import Distribution, FileEntry, Header, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

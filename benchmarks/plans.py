@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measure import Subject
 from pkgjail import default_environment, prepare_jail, resolve
-from pkgjail.layers import Recipe, ensure
-from pkgjail.masks import make_mask
-from pkgjail.model import JailOptions
-from pkgjail.trees import make_tree
+from pkgjail.core.model import JailOptions
+from pkgjail.jail.layer_cache import Recipe, ensure
+from pkgjail.jail.strategies.data_overlay import make_tree
+from pkgjail.jail.strategies.whiteout_overlay import make_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest
 
 RESOLVE = "resolve spack, unhashed, in process"
 BINDS = "enter spack by binds"

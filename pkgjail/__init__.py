@@ -1,7 +1,7 @@
 """pkgjail: jails that show exactly the files of whitelisted packages, for honest builds.
 
-The public functions are listed in `__all__`, one a stage; `pkgjail.model` has the types that flow
-between them and `pkgjail.errors` what they raise. They are imported when first used, so that
+The public functions are listed in `__all__`, one a stage; `pkgjail.core.model` has the types that flow
+between them and `pkgjail.core.errors` what they raise. They are imported when first used, so that
 entering a jail does not pay for what resolving one needs.
 """
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
         resolve_closure,
         write_manifest,
     )
-    from pkgjail.baseline import publisher_of
-    from pkgjail.checking import check_manifest
+    from pkgjail.core.errors import PkgjailError
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.enter import enter_environment
-    from pkgjail.environments.isolation import (
+    from pkgjail.environments.isolate import (
         build_chroot_environment,
         isolate_environment,
         remove_chroot_environment,
     )
     from pkgjail.environments.remove import remove_environment
-    from pkgjail.errors import PkgjailError
     from pkgjail.export import export_manifest
-    from pkgjail.hashing import hash_files
-    from pkgjail.jail import default_environment, prepare_jail, run_in_jail
+    from pkgjail.jail.plan import plan_jail
+    from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
     from pkgjail.manifest import parse_manifest, read_manifest
-    from pkgjail.mounts import plan_jail
-    from pkgjail.questions.diff import diff_manifests
-    from pkgjail.questions.shape import shape_of
-    from pkgjail.questions.why import why
-    from pkgjail.report import report_page
-    from pkgjail.verifying import verify_manifest
+    from pkgjail.review.check import check_manifest
+    from pkgjail.review.diff import diff_manifests
+    from pkgjail.review.graph import shape_of
+    from pkgjail.review.report import report_page
+    from pkgjail.review.verify import verify_manifest
+    from pkgjail.review.why import why
+    from pkgjail.storage.baseline import publisher_of
+    from pkgjail.storage.hashing import hash_files
 
 __version__ = "0.1.0"
 
@@ -87,28 +87,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "PkgjailError": "errors",
-    "build_chroot_environment": "environments.isolation",
+    "PkgjailError": "core.errors",
+    "build_chroot_environment": "environments.isolate",
     "build_environment": "environments.build",
-    "check_manifest": "checking",
-    "default_environment": "jail",
-    "diff_manifests": "questions.diff",
+    "check_manifest": "review.check",
+    "default_environment": "jail.run",
+    "diff_manifests": "review.diff",
     "enter_environment": "environments.enter",
     "export_manifest": "export",
-    "hash_files": "hashing",
-    "isolate_environment": "environments.isolation",
+    "hash_files": "storage.hashing",
+    "isolate_environment": "environments.isolate",
     "parse_manifest": "manifest",
-    "plan_jail": "mounts",
-    "prepare_jail": "jail",
-    "publisher_of": "baseline",
+    "plan_jail": "jail.plan",
+    "prepare_jail": "jail.run",
+    "publisher_of": "storage.baseline",
     "read_manifest": "manifest",
-    "remove_chroot_environment": "environments.isolation",
+    "remove_chroot_environment": "environments.isolate",
     "remove_environment": "environments.remove",
-    "report_page": "report",
-    "run_in_jail": "jail",
-    "shape_of": "questions.shape",
-    "why": "questions.why",
-    "verify_manifest": "verifying",
+    "report_page": "review.report",
+    "run_in_jail": "jail.run",
+    "shape_of": "review.graph",
+    "why": "review.why",
+    "verify_manifest": "review.verify",
 }
 
 

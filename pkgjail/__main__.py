@@ -7,7 +7,7 @@ import sys
 def main() -> int:
     """Run the command line; returns the exit status."""
     try:
-        from pkgjail.stdio import open_streams
+        from pkgjail.cli.streams import open_streams
 
         open_streams()
         return _main()
@@ -17,19 +17,19 @@ def main() -> int:
 
 
 def _main() -> int:
-    """Enter a jail that was entered before, the short way; do everything else as `pkgjail.commands` does."""
+    """Enter a jail that was entered before, the short way; do everything else as `pkgjail.cli` does."""
     status = None
     if sys.argv[1:2] in (["run"], ["enter"]):
-        from pkgjail.prepared import enter
+        from pkgjail.jail.replay import enter
 
         try:
             status = enter(sys.argv[1:], _report_changes, _warn)
         except OSError as error:  # no process to be had, say
-            from pkgjail.commands import tell_failure
+            from pkgjail.cli.main import tell_failure
 
             return tell_failure(error, sys.argv[1:])
     if status is None:
-        from pkgjail.commands import main as command_line
+        from pkgjail.cli.main import main as command_line
 
         status = command_line()
     return status
@@ -37,13 +37,13 @@ def _main() -> int:
 
 def _report_changes(status: int) -> int:
     """Tell what changed on the host while the command ran that ended with `status`; the exit status."""
-    from pkgjail.commands import report_changes
+    from pkgjail.cli.main import report_changes
 
     return report_changes(sys.argv[1:], status)
 
 
 def _warn(message: str) -> None:
-    from pkgjail.commands.console import ConsoleReporter
+    from pkgjail.cli.console import ConsoleReporter
 
     ConsoleReporter(as_json="--json" in sys.argv[: sys.argv.index("--")]).warn(message)
 

@@ -16,10 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.backends import available, open_database
-from pkgjail.baseline import record_baseline
-from pkgjail.errors import ClosureError, Problem
-from pkgjail.files import collect_files
-from pkgjail.graph import closure_graph, resolve_closure, shortest_reasons
+from pkgjail.closure.search import closure_graph, resolve_closure, shortest_reasons
+from pkgjail.core.errors import ClosureError, Problem
+from pkgjail.core.model import PackagePlan, PlannedPackage
+from pkgjail.core.reporter import SILENT, warn_each
+from pkgjail.fileset import collect_files
 from pkgjail.manifest import (
     build_manifest,
     dump_manifest,
@@ -28,18 +29,17 @@ from pkgjail.manifest import (
     read_manifest,
     write_manifest,
 )
-from pkgjail.model import PackagePlan, PlannedPackage
-from pkgjail.patterns import matcher
 from pkgjail.policy import load_policy, policy_digest, shipped_blacklists, shipped_whitelists
-from pkgjail.reporter import SILENT, warn_each
+from pkgjail.policy.patterns import matcher
+from pkgjail.storage.baseline import record_baseline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pkgjail.backends.repositories.solving import Chosen
-    from pkgjail.backends.repositories.universe import Universe
-    from pkgjail.model import Closure, Manifest, Policy
-    from pkgjail.reporter import Reporter
+    from pkgjail.core.model import Closure, Manifest, Policy
+    from pkgjail.core.reporter import Reporter
+    from pkgjail.repositories.pool import Universe
+    from pkgjail.repositories.solver import Chosen
 
 __all__ = [
     "available",
@@ -100,7 +100,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         essential: take Essential packages in; None leaves it to the whitelists.
         hashed: record the SHA-256 of regular files.
         allow_unmet: record requirements that nothing installed satisfies, instead of refusing.
-        baseline: keep one (`pkgjail.baseline`); otherwise the caller does, or the first entry.
+        baseline: keep one (`pkgjail.storage.baseline`); otherwise the caller does, or the first entry.
         reporter: hears of progress and of what was left out.
 
     Raises:
@@ -128,7 +128,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
 
 
 def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:
-    from pkgjail.hashing import HashCache, hash_files  # brings sqlite3 in
+    from pkgjail.storage.hashing import HashCache, hash_files  # brings sqlite3 in
 
     return partial(hash_files, root=root, cache=HashCache.default(), reporter=reporter)
 
@@ -175,13 +175,14 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
         ClosureError: not all of it can be installed together; all of libsolv's problems.
 
     """
-    from pkgjail.backends.repositories import open_available  # brings XML and tar readers in
+    from pkgjail.repositories import open_available  # brings XML and tar readers in
+    from pkgjail.repositories.solver import solve
 
     universe = open_available(sources, architecture, contents=contents)
     policy = load_policy(
         whitelists, blacklists, database=universe, recommends=recommends, essential=essential
     )
-    solution = universe.solve(policy)
+    solution = solve(universe, policy)
     no_files = "a plan has no files but those of packages"
     rules = [f"{rule.origin}: {rule.pattern}: {no_files}" for rule in policy.includes]
     warn_each(reporter, rules, f"rules of files; {no_files}")

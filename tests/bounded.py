@@ -123,7 +123,7 @@ PERHAPS: dict[str, Callable[[Path], None]] = {
 def _answer(root: bytes) -> str:
     """What reading all of the database of `root` ends in."""
     from pkgjail.backends import open_database
-    from pkgjail.errors import DatabaseError
+    from pkgjail.core.errors import DatabaseError
 
     try:
         database = open_database(root, os.environ.get("BACKEND", "auto"))

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from pkgjail.model import FileEntry
+from pkgjail.core.model import FileEntry
 
 if TYPE_CHECKING:
     from pathlib import Path

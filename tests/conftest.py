@@ -20,7 +20,7 @@ from pkgjail.api import resolve
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 TOP = Path(__file__).resolve().parent.parent
 # The distribution's own interpreter: every user may execute it, and it imports python-apt.
@@ -31,7 +31,7 @@ EXAMPLES = int(os.environ.get("PKGJAIL_EXAMPLES", "500"))
 # No test is timed: how long an example takes is the machine's affair.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-# A real Spack for the tests of `pkgjail.spack`; they run against a stand-in where there is none.
+# A real Spack for the tests of `pkgjail.integrations.spack`; they run against a stand-in where there is none.
 SPACK_ROOT = os.environ.get("PKGJAIL_SPACK_ROOT", "")
 _IMPORTED = (
     "networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete", "elftools",

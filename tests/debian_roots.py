@@ -13,7 +13,7 @@ from pkgjail.backends.debian.relations import parse_alternative
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import DependencyGroup, Package, Relation
+    from pkgjail.core.model import DependencyGroup, Package, Relation
 
 
 USABLE = [status.name for status in available() if status.usable]

@@ -9,13 +9,13 @@ import os
 import sys
 from importlib import import_module
 
-from pkgjail import choosing
 from pkgjail.__main__ import main as command_line
-from pkgjail.commands import make_parser
+from pkgjail.cli.main import make_parser
+from pkgjail.jail import strategy
 from tests.forking import serve
 
 _NEEDED = (
-    "encodings.ascii", "pkgjail.api", "pkgjail.backends.dpkg", "pkgjail.hashing", "pkgjail.jail",
+    "encodings.ascii", "pkgjail.api", "pkgjail.backends.dpkg", "pkgjail.storage.hashing", "pkgjail.jail.run",
     "pkgjail.manifest.problems", "pkgjail.sandbox.terminal", "rich.filesize",
 )  # fmt: skip
 
@@ -25,7 +25,7 @@ def main() -> None:
     make_parser()
     for name in _NEEDED:
         import_module(name)
-    choosing._WORTH_IT = 5  # an overlay for a directory of five names too
+    strategy._WORTH_IT = 5  # an overlay for a directory of five names too
     serve(_work)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from pkgjail.files import collect_files
-from pkgjail.model import (
+from pkgjail.core.model import (
     AlternativeChoice,
     AlternativeGroup,
     Closure,
@@ -16,14 +15,15 @@ from pkgjail.model import (
     record,
     text_path,
 )
+from pkgjail.fileset import collect_files
 from tests.memory import MemoryDatabase, parse_records
 from tests.tree_text import file_set_lines, meant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.files.draft import Hasher
-    from pkgjail.model import FileSet
+    from pkgjail.core.model import FileSet
+    from pkgjail.fileset.builder import Hasher
 
 
 @record

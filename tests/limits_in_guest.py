@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import JailError, OutOfMemoryError
-from pkgjail.jail import run_in_jail
-from pkgjail.limiting import how_limited
-from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Limits, Manifest
+from pkgjail.core.errors import JailError, OutOfMemoryError
+from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Limits, Manifest
+from pkgjail.jail.limits import how_limited
+from pkgjail.jail.run import run_in_jail
 from pkgjail.sandbox.syscalls import PR_SET_DUMPABLE, prctl
 
 if TYPE_CHECKING:

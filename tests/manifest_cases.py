@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pkgjail.manifest import (
-    build_manifest,
-    dump_manifest,
-)
-from pkgjail.model import (
+from pkgjail.core.model import (
     Closure,
     Dependency,
     Distribution,
@@ -22,6 +18,7 @@ from pkgjail.model import (
     Policy,
     Unmet,
 )
+from pkgjail.manifest import build_manifest, dump_manifest
 
 SHA = "0123456789abcdef" * 4
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from pkgjail import model
-from pkgjail.model import (
+from pkgjail.core import model
+from pkgjail.core.model import (
     Dependency,
     Distribution,
     Dropped,

@@ -21,8 +21,7 @@ import re
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.manifest import build_manifest
-from pkgjail.model import (
+from pkgjail.core.model import (
     Closure,
     Dependency,
     Distribution,
@@ -34,11 +33,12 @@ from pkgjail.model import (
     Policy,
     raw_path,
 )
+from pkgjail.manifest import build_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 _EDGE = re.compile(r"(?P<source>\S+) -> (?P<target>\S+)(?: \[(?P<kind>[^]]+)\](?: (?P<text>.+))?)?")
 _FILE = re.compile(

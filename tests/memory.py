@@ -22,7 +22,7 @@ from dataclasses import field
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from pkgjail.model import (
+from pkgjail.core.model import (
     AlternativeGroup,
     DependencyGroup,
     Distribution,

@@ -12,8 +12,8 @@ import pytest
 
 import pkgjail
 from pkgjail.api import resolve
-from pkgjail.errors import ClosureError
-from pkgjail.files.tree import Tree
+from pkgjail.core.errors import ClosureError
+from pkgjail.fileset.rootfs import Tree
 from tests.debian_roots import USABLE, make_root
 from tests.file_cases import Remembering
 from tests.tree_text import NOBODY, in_child, parse_tree, tree
@@ -115,5 +115,5 @@ def test_a_directory_that_its_very_owner_may_not_read_is_empty() -> None:
 
 def test_no_room_of_the_backends_hides_a_function() -> None:
     """Protects `available` from a package of that name, which would take the place of the function."""
-    importlib.import_module("pkgjail.backends.repositories")
+    importlib.import_module("pkgjail.repositories")
     assert callable(importlib.import_module("pkgjail.backends").available)

@@ -19,11 +19,11 @@ import pytest
 
 from pkgjail.api import plan_packages
 from pkgjail.backends import open_database
-from pkgjail.commands import VERBS, main
-from pkgjail.errors import ClosureError, DatabaseError, PolicyError
-from pkgjail.graph import resolve_closure
-from pkgjail.planned import dump_plan
+from pkgjail.cli.main import VERBS, main
+from pkgjail.closure.search import resolve_closure
+from pkgjail.core.errors import ClosureError, DatabaseError, PolicyError
 from pkgjail.policy import load_policy
+from pkgjail.repositories.plan_file import dump_plan
 from tests.real_roots import AS_ROOT, QUIET, RPM, make_only, pacman_command, run, the_root
 from tests.real_world import File, Made, world
 from tests.repositories import SOURCES, apt, index, repository, source
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from pkgjail.model import PackagePlan
+    from pkgjail.core.model import PackagePlan
 
 # python3-solv is the distribution's own Python's, and what is checked are rules.
 pytestmark = pytest.mark.gate

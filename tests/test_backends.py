@@ -14,7 +14,7 @@ import pytest
 from pkgjail import backends
 from pkgjail.backends import ENTRY_POINTS, available, debian, open_database
 from pkgjail.backends.dpkg import DpkgReader
-from pkgjail.errors import DatabaseError
+from pkgjail.core.errors import DatabaseError
 from tests.debian_roots import USABLE, every_backend, make_root
 
 if TYPE_CHECKING:

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail import cache
-from pkgjail.baseline import (
+from pkgjail.core.errors import DriftError
+from pkgjail.core.model import FileEntry
+from pkgjail.jail.drift import Check, compare_host
+from pkgjail.storage import cache
+from pkgjail.storage.baseline import (
     Baseline,
     Publisher,
     baseline_key,
@@ -29,9 +32,6 @@ from pkgjail.baseline import (
     store_baseline,
     take_baseline,
 )
-from pkgjail.drift import Check, compare_host
-from pkgjail.errors import DriftError
-from pkgjail.model import FileEntry
 from tests.conftest import TOP
 from tests.test_drift import manifest_of
 
@@ -149,7 +149,7 @@ def test_who_publishes(tmp_path: Path, mode: int, above: int, owned: bool, reada
 
 def test_in_a_user_namespace_strangers_are_no_publishers() -> None:
     """All users that it does not map have one number there: root's files and any stranger's baseline."""
-    code = "from pkgjail.baseline import publisher_of; print(publisher_of(b'/etc/passwd'))"
+    code = "from pkgjail.storage.baseline import publisher_of; print(publisher_of(b'/etc/passwd'))"
     command = ["unshare", "-U", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
     assert done.stdout.startswith("Publisher(owner=None, ")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import unpacking
-from pkgjail.unpacking import MissingProgramError, UnpackError, unpack
+from pkgjail.core import unpacking
+from pkgjail.core.unpacking import MissingProgramError, UnpackError, unpack
 from tests.bounded import pkgjail
 
 if TYPE_CHECKING:

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.core.errors import ManifestError
+from pkgjail.core.untrusted import _short_number
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING
-from pkgjail.errors import ManifestError
+from pkgjail.integrations.spack.state import load_state
 from pkgjail.manifest import parse_manifest, write_manifest
-from pkgjail.scratch import scratch
-from pkgjail.spack.state import load_state
-from pkgjail.untrusted import _short_number
+from pkgjail.storage.scratch import scratch
 from tests.bounded import REFUSED, pkgjail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 HEAD = '[packages]\ndebian = ["bash"]\nrhel = ["bash"]\narch = ["bash"]\n'
 WHITELISTS: dict[str, tuple[Callable[[], str], str]] = {

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import cache
-from pkgjail.commands import main
-from pkgjail.holding import hold, release
-from pkgjail.places import keep, read_kept
+from pkgjail.cli.main import main
+from pkgjail.storage import cache
+from pkgjail.storage.locations import keep, read_kept
+from pkgjail.storage.locks import hold, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pkgjail.backends import open_database
-from pkgjail.checking import check_manifest
-from pkgjail.checking.blame import Blame
-from pkgjail.checking.scripts import env_program
-from pkgjail.checking.wants import Want
+from pkgjail.core.model import Dropped
 from pkgjail.manifest import dump_manifest
-from pkgjail.model import Dropped
+from pkgjail.review.check import check_manifest
+from pkgjail.review.check.attribution import Blame
+from pkgjail.review.check.findings import Want
+from pkgjail.review.check.scripts import env_program
 from tests.checked_trees import entries_below
 from tests.manifest_cases import sample
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from pkgjail.checking import Check
-    from pkgjail.model import Manifest, PackageDatabase
+    from pkgjail.core.model import Manifest, PackageDatabase
+    from pkgjail.review.check import Check
     from tests.conftest import Caller
 
 _LIB = "/usr/lib/x86_64-linux-gnu"

@@ -6,18 +6,18 @@ import time
 
 import pytest
 
-from pkgjail.checking import running
-from pkgjail.checking.blame import Blame
-from pkgjail.checking.compiler import compiler_wants
-from pkgjail.checking.loading import Loader
-from pkgjail.checking.modules import perl_wants, python_wants
-from pkgjail.checking.running import Inside, answered
-from pkgjail.checking.scripts import script_wants
-from pkgjail.checking.wants import Want
-from pkgjail.errors import JailError
-from pkgjail.listening import Ran, UnansweredError
-from pkgjail.model import FileEntry, Manifest
-from pkgjail.names import Names
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import FileEntry, Manifest
+from pkgjail.core.paths import Names
+from pkgjail.core.programs import Ran, UnansweredError
+from pkgjail.review.check import in_jail
+from pkgjail.review.check.attribution import Blame
+from pkgjail.review.check.compiler import compiler_wants
+from pkgjail.review.check.findings import Want
+from pkgjail.review.check.in_jail import Inside, answered
+from pkgjail.review.check.ld_search import Loader
+from pkgjail.review.check.modules import perl_wants, python_wants
+from pkgjail.review.check.scripts import script_wants
 from tests.manifest_cases import sample
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ def test_a_program_that_does_not_end_is_ended(
         inside.run(["sh", "-c", "while :; do echo y; done"])
     with pytest.raises(UnansweredError, match="writes more than 1024 KiB"):
         inside.run(["sh", "-c", "truncate -s 1T /dev/stdout"])
-    monkeypatch.setattr(running, "_LONGEST", 0.2)
+    monkeypatch.setattr(in_jail, "_LONGEST", 0.2)
     with pytest.raises(UnansweredError, match="does not end"):
         inside.run(["sleep", "1000"])
     assert inside.asked == b"sleep"
@@ -80,7 +80,7 @@ def test_a_program_that_does_not_end_is_ended(
 @pytest.mark.gate
 def test_what_cannot_be_had_makes_a_finding(base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects from taking a program for sound that has not answered."""
-    monkeypatch.setattr(running, "_LONGEST", 0.2)
+    monkeypatch.setattr(in_jail, "_LONGEST", 0.2)
     inside = Inside(base_manifest, b"/")
 
     def asks() -> Iterator[Want]:

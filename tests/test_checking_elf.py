@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.checking import check_manifest
-from pkgjail.checking.elf import DamagedError, Dlopen, Elf, read_elf
-from pkgjail.model import FileEntry
+from pkgjail.core.model import FileEntry
+from pkgjail.review.check import check_manifest
+from pkgjail.review.check.elf import DamagedError, Dlopen, Elf, read_elf
 from tests import elf_files as made
 from tests.manifest_cases import sample
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.checking import open_loader
-from pkgjail.checking.elf import read_elf
-from pkgjail.checking.loading import Loader
+from pkgjail.core.model import FileEntry
+from pkgjail.core.paths import Names
 from pkgjail.manifest import write_manifest
-from pkgjail.model import FileEntry
-from pkgjail.names import Names
+from pkgjail.review.check import open_loader
+from pkgjail.review.check.elf import read_elf
+from pkgjail.review.check.ld_search import Loader
 from tests.checked_trees import entries_below
 
 if TYPE_CHECKING:
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 _SCRIPT = """\

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import choosing, probe
-from pkgjail.choosing import choose
-from pkgjail.errors import JailError
-from pkgjail.holding import places_of
-from pkgjail.jail import default_environment, prepare, run_in_jail
-from pkgjail.model import FileEntry, JailOptions, UserBind
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import FileEntry, JailOptions, UserBind
+from pkgjail.jail import probe, strategy
+from pkgjail.jail.run import default_environment, prepare, run_in_jail
+from pkgjail.jail.strategy import choose
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.steps import assemble
+from pkgjail.storage.locks import places_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.choosing import Choice
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
+    from pkgjail.jail.strategy import Choice
 
 WAYS = ("tree", "mask", "whole", "binds")
 
@@ -47,7 +47,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
     def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
         return f"no {way} today" if way in ways else real(way, directory, cache, sample)
 
-    monkeypatch.setattr(choosing, "why_not", why_not)
+    monkeypatch.setattr(strategy, "why_not", why_not)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_more_binds_than_the_kernel_allows_are_refused(
     base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is mounted, and with the number; the overlay needs few."""
-    monkeypatch.setattr(choosing, "mounts_left", lambda: 150)
+    monkeypatch.setattr(strategy, "mounts_left", lambda: 150)
     with pytest.raises(
         JailError, match=r"of \d,\d\d\d bind mounts: this host allows 100 more \(fs.mount-max\)"
     ):
@@ -171,7 +171,7 @@ def test_the_kernels_own_and_what_is_no_directory_is_not_asked_about(tmp_path: P
     paths = [b"/", b"/dev", b"/link", b"/proc", b"/sys", b"/tmp", b"/usr"]
     entries = [FileEntry(path=path, kind="directory", mode=0o755) for path in paths]
     entries[2] = entries[2]._replace(kind="symlink", target=b"usr")
-    assert list(choosing._tops(_manifest_of(entries))) == [b"/usr"]
+    assert list(strategy._tops(_manifest_of(entries))) == [b"/usr"]
     assert tmp_path.is_dir()
 
 
@@ -240,7 +240,7 @@ def test_a_makeshift_is_known_as_one(
     def setxattr(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(choosing, "_ORDER", ("tree",))
+    monkeypatch.setattr(strategy, "_ORDER", ("tree",))
     monkeypatch.setattr(os, "setxattr", setxattr)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     usr = next(choice for choice in choose(base_manifest, JailOptions(), b"/") if choice.top == b"/usr")

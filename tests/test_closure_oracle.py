@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from pkgjail.backends import open_database
-from pkgjail.graph import resolve_closure
+from pkgjail.closure.search import resolve_closure
 from pkgjail.policy import load_policy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pkgjail.model import PackageDatabase
+    from pkgjail.core.model import PackageDatabase
 
 # Checks rules, not interpreters, and needs the distribution's own Python.
 pytestmark = pytest.mark.gate

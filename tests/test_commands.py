@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.commands import VERBS, main, make_parsers
-from pkgjail.commands.run import parse_bind
-from pkgjail.errors import UsageError
+from pkgjail.cli.main import VERBS, main, make_parsers
+from pkgjail.cli.verbs.run import parse_bind
+from pkgjail.core.errors import UsageError
+from pkgjail.core.model import UserBind
 from pkgjail.manifest import read_manifest, write_manifest
-from pkgjail.model import UserBind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -384,7 +384,7 @@ def test_completion_completes() -> None:
         "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout",
     }
     ran = subprocess.run(
-        [sys.executable, "-c", "from pkgjail.commands import main; main()"],
+        [sys.executable, "-c", "from pkgjail.cli.main import main; main()"],
         env={**os.environ, **asked},
         capture_output=True,
         text=True,

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.commands import main
-from pkgjail.commands.console import ConsoleReporter
+from pkgjail.cli.console import ConsoleReporter
+from pkgjail.cli.main import main
+from pkgjail.core.model import Dropped, Unmet
 from pkgjail.manifest import write_manifest
-from pkgjail.model import Dropped, Unmet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 
 def _work() -> None:

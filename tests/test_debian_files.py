@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.backends import open_database
-from pkgjail.errors import DatabaseError
+from pkgjail.core.errors import DatabaseError
 from tests.debian_roots import every_backend, make_root
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from tests.debian_roots import C_LOCALE, every_backend, show
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.model import Package, PackageDatabase, Relation
+    from pkgjail.core.model import Package, PackageDatabase, Relation
 
 
 @pytest.fixture(scope="module")

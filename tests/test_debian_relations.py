@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from pkgjail.backends import debian, open_database
 from pkgjail.backends.debian.relations import is_version, parse_alternative
 from pkgjail.backends.dpkg import DpkgReader
-from pkgjail.errors import DatabaseError
-from pkgjail.model import Relation
+from pkgjail.core.errors import DatabaseError
+from pkgjail.core.model import Relation
 from tests.debian_roots import USABLE, every_backend, make_root, show
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import PackageDatabase
+    from pkgjail.core.model import PackageDatabase
 
 
 REFUSED = [

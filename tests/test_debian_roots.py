@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.backends import open_database, resolve_inside
-from pkgjail.errors import DatabaseError
-from pkgjail.model import Distribution
+from pkgjail.backends import open_database
+from pkgjail.core.errors import DatabaseError
+from pkgjail.core.model import Distribution
+from pkgjail.core.paths import resolve_inside
 from tests.debian_roots import every_backend, make_root
 
 if TYPE_CHECKING:

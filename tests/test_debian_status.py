@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pkgjail.backends import open_database
-from pkgjail.errors import DatabaseError
+from pkgjail.core.errors import DatabaseError
 from tests.debian_roots import USABLE, every_backend, keys, make_root, relation, stanza
 
 GOOD = stanza("dpkg 1 amd64")

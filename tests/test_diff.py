@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pkgjail import diff_manifests, resolve, write_manifest
 from pkgjail.backends import version_order
-from pkgjail.commands import main
-from pkgjail.commands.diff_lines import MOST_CHARACTERS, markdown, text
-from pkgjail.model import Distribution, Unmet
+from pkgjail.cli.diff_text import MOST_CHARACTERS, markdown, text
+from pkgjail.cli.main import main
+from pkgjail.core.model import Distribution, Unmet
 from tests.debian_roots import every_backend, make_root
 from tests.manifest_strategies import manifests
 from tests.manifest_text import manifest_of
@@ -23,7 +23,7 @@ from tests.manifest_text import manifest_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 COMPARE = version_order(Distribution(id="debian", version="12"))
 _PACKAGES = """

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import dirstate
-from pkgjail.dirstate import changed, observe, observe_settled, unknown
+from pkgjail.storage import fingerprint
+from pkgjail.storage.fingerprint import changed, observe, observe_settled, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,9 +76,9 @@ def test_it_is_light() -> None:
     heavy = {"dataclasses", "enum", "pathlib", "re", "typing"}
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); "
-        f"import pkgjail.dirstate; print({heavy} & set(sys.modules))"
+        f"import pkgjail.storage.fingerprint; print({heavy} & set(sys.modules))"
     )
-    command = [sys.executable, "-I", "-S", "-c", code, str(Path(dirstate.__file__).parent.parent)]
+    command = [sys.executable, "-I", "-S", "-c", code, str(Path(fingerprint.__file__).parent.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -109,7 +109,7 @@ def test_how_long_a_state_is_waited_for(
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(time, "time_ns", lambda: 1_000_300_000_000)
-    real = dirstate._state
-    monkeypatch.setattr(dirstate, "_state", lambda path: (*real(path)[:4], ctime))
+    real = fingerprint._state
+    monkeypatch.setattr(fingerprint, "_state", lambda path: (*real(path)[:4], ctime))
     observe_settled([bytes(tmp_path)])
     assert sum(slept) == waited

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail import api, choosing
+from pkgjail import api
 from pkgjail.api import resolve
-from pkgjail.baseline import (
+from pkgjail.core.errors import DriftError, ExitDriftError, JailError
+from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
+from pkgjail.jail import strategy
+from pkgjail.jail.drift import Check, as_found, compare_host, find_drift, refuse_drift
+from pkgjail.jail.run import prepare_jail, run_in_jail
+from pkgjail.storage.baseline import (
     baseline_key,
     load_baseline,
     record_baseline,
     store_baseline,
     take_baseline,
 )
-from pkgjail.drift import Check, as_found, compare_host, find_drift, refuse_drift
-from pkgjail.errors import DriftError, ExitDriftError, JailError
-from pkgjail.jail import prepare_jail, run_in_jail
-from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
 from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ class Heard:
 @pytest.fixture(params=["binds", "whole", "mask", "tree"])
 def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> JailOptions:
     """Every plan; with an overlay for /usr, which has five names."""
-    monkeypatch.setattr(choosing, "_WORTH_IT", 5)
+    monkeypatch.setattr(strategy, "_WORTH_IT", 5)
     return JailOptions(plan=request.param)
 
 

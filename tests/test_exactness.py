@@ -18,15 +18,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pkgjail import choosing
-from pkgjail.choosing import choose, instead_of_binds
-from pkgjail.drift import refuse_drift
-from pkgjail.errors import DriftError
-from pkgjail.files import collect_files
-from pkgjail.model import Closure, Distribution, Header, JailOptions, Manifest, Policy, Rule
-from pkgjail.mounts import plan_jail
+from pkgjail.core.errors import DriftError
+from pkgjail.core.model import Closure, Distribution, Header, JailOptions, Manifest, Policy, Rule
+from pkgjail.fileset import collect_files
+from pkgjail.jail import strategy
+from pkgjail.jail.drift import refuse_drift
+from pkgjail.jail.plan import plan_jail
+from pkgjail.jail.strategy import choose, instead_of_binds
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.sandbox.build import HostChangedError, enter_new_root
+from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
 from pkgjail.sandbox.steps import assemble
 from tests.conftest import EXAMPLES
 from tests.memory import MemoryDatabase
@@ -146,13 +146,13 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
 
 def _shown_by(way: str, manifest: Manifest, root: bytes) -> dict[bytes, Step]:
     """The steps for every top directory, however small, that can be shown so."""
-    choosing._WORTH_IT = 0  # in a child of its own
-    choosing._ORDER = () if way == "binds" else (way,)  # type: ignore[assignment]
+    strategy._WORTH_IT = 0  # in a child of its own
+    strategy._ORDER = () if way == "binds" else (way,)  # type: ignore[assignment]
     return instead_of_binds(choose(manifest, JailOptions(), root))
 
 
 def _in_namespaces(work: Callable[[], str]) -> str:
-    """What `work` returns in new user, mount and PID namespaces, as `pkgjail.sandbox.stage` makes them."""
+    """What `work` returns in new user, mount and PID namespaces, as `pkgjail.sandbox.launch` makes them."""
     user, group = os.geteuid(), os.getegid()
     sc.prctl(sc.PR_SET_DUMPABLE, 1)  # changing the user took it away, and with it /proc/self
     sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID)

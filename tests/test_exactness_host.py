@@ -17,7 +17,7 @@ from tests.test_exactness import USERS, WAYS, promised, seen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.model import Manifest, PackageDatabase
+    from pkgjail.core.model import Manifest, PackageDatabase
 
 pytestmark = pytest.mark.gate  # what it asks is the kernel's to answer, not a Python's
 

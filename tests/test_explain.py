@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.errors import CommandError, DriftError, OutOfMemoryError
-from pkgjail.explain import HOW_TO_DELEGATE, explain
-from pkgjail.sandbox.stage import StageError
+from pkgjail.core.errors import CommandError, DriftError, OutOfMemoryError
+from pkgjail.jail.diagnosis import HOW_TO_DELEGATE, explain
+from pkgjail.sandbox.launch import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

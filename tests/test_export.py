@@ -20,15 +20,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 
 from pkgjail.api import resolve
-from pkgjail.commands import main
-from pkgjail.commands.export import FORMATS
-from pkgjail.errors import InputError, NamesError
+from pkgjail.cli.main import main
+from pkgjail.cli.verbs.export import FORMATS
+from pkgjail.core.errors import InputError, NamesError
+from pkgjail.core.model import Distribution, FileEntry, Header, Manifest, raw_path, text_path
 from pkgjail.export import FORMS, export_manifest
 from pkgjail.export.bwrap import MOST
 from pkgjail.export.skeleton import write_skeleton
-from pkgjail.jail import content_at_entry
+from pkgjail.jail.run import content_at_entry
 from pkgjail.manifest import write_manifest
-from pkgjail.model import Distribution, FileEntry, Header, Manifest, raw_path, text_path
 from tests.conftest import NOBODY, SYSTEM_PYTHON
 from tests.manifest_strategies import manifests
 

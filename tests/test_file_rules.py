@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pkgjail.backends import open_database
-from pkgjail.files import collect_files
-from pkgjail.graph import resolve_closure
-from pkgjail.model import Closure, FileSet, Package, Policy, Rule
+from pkgjail.closure.search import resolve_closure
+from pkgjail.core.model import Closure, FileSet, Package, Policy, Rule
+from pkgjail.fileset import collect_files
 from pkgjail.policy import load_policy
 from pkgjail.sandbox.syscalls import openat2
 from tests.memory import MemoryDatabase, Record

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.backends import open_database
-from pkgjail.files import collect_files
-from pkgjail.graph import resolve_closure
+from pkgjail.closure.search import resolve_closure
+from pkgjail.fileset import collect_files
 from pkgjail.policy import load_policy
 from tests.file_cases import Case, Remembering, collected
 from tests.tree_text import parse_tree, tree

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.baseline import record_baseline, take_baseline
-from pkgjail.dirstate import changed, observe_settled, unknown
-from pkgjail.drift import find_drift
-from pkgjail.errors import DriftError
-from pkgjail.filesystems import identity
-from pkgjail.hashing import HashCache, hash_files
-from pkgjail.jail import run_in_jail
-from pkgjail.model import JailOptions
+from pkgjail.core.errors import DriftError
+from pkgjail.core.model import JailOptions
+from pkgjail.jail.drift import find_drift
+from pkgjail.jail.run import run_in_jail
+from pkgjail.storage.baseline import record_baseline, take_baseline
+from pkgjail.storage.filesystems import identity
+from pkgjail.storage.fingerprint import changed, observe_settled, unknown
+from pkgjail.storage.hashing import HashCache, hash_files
 from tests.images import KINDS, shown
 from tests.test_drift import entries_of, make_host, manifest_of
 
@@ -72,7 +72,8 @@ def test_what_is_believed_while_an_image_is_mounted(
     """Protects the speed of what lies in an image, but for FUSE: there anything may change at any time."""
     place = tmp_path / "place"
     code = (
-        "import os, sys; from pkgjail.dirstate import changed; from pkgjail.filesystems import identity; "
+        "import os, sys; from pkgjail.storage.fingerprint import changed; "
+        "from pkgjail.storage.filesystems import identity; "
         "print(changed(eval(sys.argv[1])), identity(os.fsencode(sys.argv[2])))"
     )
     with shown(kind, trees[0], place):

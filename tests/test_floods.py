@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import origin
-from pkgjail.commands import main
-from pkgjail.errors import DriftError, InputError, NamesError, Problem, SurpriseError
+from pkgjail.cli.main import main
+from pkgjail.core.errors import DriftError, InputError, NamesError, Problem, SurpriseError
+from pkgjail.core.reporter import warn_each
+from pkgjail.core.text import MOST_SHOWN, counted, first_of
+from pkgjail.jail import host_mismatch
+from pkgjail.jail.host_mismatch import explain_absence
 from pkgjail.manifest import read_manifest, write_manifest
-from pkgjail.origin import explain_absence
-from pkgjail.reporter import warn_each
-from pkgjail.wording import MOST_SHOWN, counted, first_of
 from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 MANY = 300
 _MOST_LINES = 30
@@ -128,7 +128,7 @@ def test_the_likely_cause(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the manifest was made on debian 11, and this host is " in explain_absence(manifest, b"/", 1, 300)
     foreign = replace(manifest, header=replace(manifest.header, architecture="sparc64"))
     assert "the manifest was made for sparc64, and this host is " in explain_absence(foreign, b"/", 1, 300)
-    monkeypatch.setattr(origin, "_ARCHITECTURES", {})  # a machine that nobody has told of
+    monkeypatch.setattr(host_mismatch, "_ARCHITECTURES", {})  # a machine that nobody has told of
     assert "sparc64" not in explain_absence(foreign, b"/", 1, 300)
     assert "other root" in explain_absence(foreign, b"/no/such", 200, 300)
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.errors import PolicyError
-from pkgjail.graph import closure_graph, resolve_closure
-from pkgjail.model import Closure, DependencyGroup, Policy, Relation, Rule
+from pkgjail.closure.search import closure_graph, resolve_closure
+from pkgjail.core.errors import PolicyError
+from pkgjail.core.model import Closure, DependencyGroup, Policy, Relation, Rule
 from tests.memory import MemoryDatabase, parse_records
 
 if TYPE_CHECKING:
     from random import Random
 
-    from pkgjail.model import Package
+    from pkgjail.core.model import Package
 
 
 def policy(*patterns: str, essential: bool = False, recommends: bool = False) -> Policy:

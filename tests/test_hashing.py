@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import hashing
-from pkgjail.errors import PkgjailError
-from pkgjail.hashing import HashCache, hash_files
-from pkgjail.hashing import cache as hash_cache
-from pkgjail.hashing.cache import Identity
+from pkgjail.core.errors import PkgjailError
+from pkgjail.storage import digest_cache as hash_cache
+from pkgjail.storage import hashing
+from pkgjail.storage.digest_cache import Identity
+from pkgjail.storage.hashing import HashCache, hash_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import pytest
 
-from pkgjail import loader
-from pkgjail.errors import CommandError, JailError, ManifestError
-from pkgjail.jail import default_environment, prepare, run_in_jail
+from pkgjail.core.errors import CommandError, JailError, ManifestError
+from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.jail import ld_cache
+from pkgjail.jail.run import default_environment, prepare, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, write_manifest
-from pkgjail.model import JailOptions, UserBind
-from pkgjail.sandbox.stage import StageError, run
+from pkgjail.sandbox.launch import StageError, run
 from pkgjail.sandbox.steps import (
     Command,
     Content,
@@ -45,7 +45,7 @@ from tests.conftest import SYSTEM_PYTHON
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest
 
 # Where coverage of the forked processes is written must be there inside, or it is lost.
 _HERE = os.getcwdb()
@@ -178,8 +178,8 @@ def test_a_source_that_becomes_a_link_is_not_followed(
 _ENTER = """
 import os, sys
 from pkgjail.api import resolve
-from pkgjail.errors import JailError
-from pkgjail.jail import run_in_jail
+from pkgjail.core.errors import JailError
+from pkgjail.jail.run import run_in_jail
 number, what, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 manifest = resolve(["base"], hashed=False)
 report = os.dup(2)
@@ -303,9 +303,9 @@ def test_a_loader_cache_is_not_read_by_a_link(
         return 0
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(loader, "run", run_hostile)
+    monkeypatch.setattr(ld_cache, "run", run_hostile)
     with pytest.raises(JailError, match="made no file that can be read"):
-        loader.loader_cache(base_manifest, {}, b"/")
+        ld_cache.loader_cache(base_manifest, {}, b"/")
 
 
 def test_the_callers_handlers_are_not_run_for_the_command(base_manifest: Manifest) -> None:

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.jail import run_in_jail
+from pkgjail.jail.run import run_in_jail
 from pkgjail.manifest import write_manifest
-from pkgjail.sandbox.waiting import last_stop
+from pkgjail.sandbox.signals import last_stop
 from tests.terminals import INTERRUPT, QUIT, SUSPEND, shell
 from tests.test_sandbox import either_way, gone, jail_options, start_sleeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.terminals import Shell
 
 # The jail's command has the caller's terminal, or one of its own.

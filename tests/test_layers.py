@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import layers
-from pkgjail.holding import hold, release
-from pkgjail.jail import default_environment, prepare_jail, run_in_jail
-from pkgjail.masks import make_mask
-from pkgjail.model import FileEntry, JailOptions
-from pkgjail.trees import make_tree
+from pkgjail.core.model import FileEntry, JailOptions
+from pkgjail.jail import layer_cache
+from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
+from pkgjail.jail.strategies.data_overlay import make_tree
+from pkgjail.jail.strategies.whiteout_overlay import make_mask
+from pkgjail.storage.locks import hold, release
 from tests.tree_text import remove_path, walk_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 _ENTRIES = (
     FileEntry(path=b"/d", kind="directory", mode=0o755),
@@ -33,24 +33,24 @@ _KINDS = {"tree": make_tree, "mask": make_mask}
 
 
 @pytest.fixture(params=_KINDS)
-def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> layers.Recipe:
+def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> layer_cache.Recipe:
     """A tree and a mask in turn, of a host with two names more than the manifest."""
     for directory in ("in", "empty"):
         (tmp_path / "root" / "d" / directory).mkdir(parents=True)
     for name in ("file", "in/file", "empty/hidden", "in/hidden"):
         (tmp_path / "root" / "d" / name).write_text("abc")
-    return layers.Recipe(request.param, _ENTRIES, bytes(tmp_path / "root"), _KINDS[request.param])
+    return layer_cache.Recipe(request.param, _ENTRIES, bytes(tmp_path / "root"), _KINDS[request.param])
 
 
-def ensure(recipe: layers.Recipe, cache: Path, *, thorough: bool = False) -> Path:
-    return Path(os.fsdecode(layers.ensure(recipe, cache, thorough=thorough).path)).parent
+def ensure(recipe: layer_cache.Recipe, cache: Path, *, thorough: bool = False) -> Path:
+    return Path(os.fsdecode(layer_cache.ensure(recipe, cache, thorough=thorough).path)).parent
 
 
 def kept(cache: Path) -> list[str]:
     return sorted(set(os.listdir(cache / "layers")) - {"lock"})
 
 
-def counting(recipe: layers.Recipe, log: Path) -> layers.Recipe:
+def counting(recipe: layer_cache.Recipe, log: Path) -> layer_cache.Recipe:
     """The same recipe, which writes a byte to `log` each time it is followed."""
 
     def make(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
@@ -109,12 +109,12 @@ _TAMPERED = [
 
 @pytest.mark.parametrize(("what", "tamper"), _TAMPERED, ids=[what for what, _ in _TAMPERED])
 def test_a_layer_that_is_not_as_it_was_made_is_made_again(
-    recipe: layers.Recipe, tmp_path: Path, what: str, tamper: Callable[[Path], object]
+    recipe: layer_cache.Recipe, tmp_path: Path, what: str, tamper: Callable[[Path], object]
 ) -> None:
     place = ensure(recipe, tmp_path)
     before = walk_lines(bytes(place / "layer"))
     tamper(place)
-    assert not layers.is_whole(place), what
+    assert not layer_cache.is_whole(place), what
     assert ensure(recipe, tmp_path) == place
     assert walk_lines(bytes(place / "layer")) == before
     assert kept(tmp_path) == [place.name]
@@ -130,41 +130,43 @@ _IN_PLACE = [
 
 @pytest.mark.parametrize(("kind", "what", "tamper"), _IN_PLACE, ids=[f"{k}, {w}" for k, w, _ in _IN_PLACE])
 def test_a_file_that_was_changed_in_place_shows_when_all_is_looked_at(
-    recipe: layers.Recipe, tmp_path: Path, kind: str, what: str, tamper: Callable[[Path], object]
+    recipe: layer_cache.Recipe, tmp_path: Path, kind: str, what: str, tamper: Callable[[Path], object]
 ) -> None:
     """As docs/concepts.md says: not at each entry, which looks at directories."""
     recipe = recipe._replace(kind=kind, make=_KINDS[kind])
     place = ensure(recipe, tmp_path)
     before = walk_lines(bytes(place / "layer"))
     tamper(_first_file(place / "layer"))
-    assert layers.is_whole(place), what
-    assert not layers.is_whole(place, thorough=True)
+    assert layer_cache.is_whole(place), what
+    assert not layer_cache.is_whole(place, thorough=True)
     assert ensure(recipe, tmp_path, thorough=True) == place
     assert walk_lines(bytes(place / "layer")) == before
 
 
 def test_a_layer_of_somebody_else_is_not_used(
-    recipe: layers.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = ensure(recipe, tmp_path)
     other = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: other)
-    assert not layers.is_whole(place)
+    assert not layer_cache.is_whole(place)
     with pytest.raises(PermissionError, match="is not this user's alone"):
         ensure(recipe, tmp_path)
 
 
 def test_a_layer_of_another_version_is_not_used(
-    recipe: layers.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of an earlier form, under the same name, once made every command answer 127."""
     place = ensure(recipe, tmp_path)
-    monkeypatch.setattr(layers, "_FORMAT", layers._FORMAT + 1)
-    assert not layers.is_whole(place)
+    monkeypatch.setattr(layer_cache, "_FORMAT", layer_cache._FORMAT + 1)
+    assert not layer_cache.is_whole(place)
     assert ensure(recipe, tmp_path) != place
 
 
-def test_what_a_killed_builder_left_is_removed_and_not_used(recipe: layers.Recipe, tmp_path: Path) -> None:
+def test_what_a_killed_builder_left_is_removed_and_not_used(
+    recipe: layer_cache.Recipe, tmp_path: Path
+) -> None:
     half = tmp_path / "layers" / ".new-half" / "layer"
     half.mkdir(parents=True)
     (half / "file").touch()
@@ -184,7 +186,7 @@ def test_what_a_killed_builder_left_is_removed_and_not_used(recipe: layers.Recip
     ],
 )
 def test_another_host_gets_another_layer(
-    recipe: layers.Recipe, tmp_path: Path, change: Callable[[Path], object]
+    recipe: layer_cache.Recipe, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
     """So that a mask never shows a name that came before the entry. The old one may be in use."""
     first = ensure(recipe, tmp_path)
@@ -196,7 +198,9 @@ def test_another_host_gets_another_layer(
     assert first.is_dir()
 
 
-def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(recipe: layers.Recipe, tmp_path: Path) -> None:
+def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(
+    recipe: layer_cache.Recipe, tmp_path: Path
+) -> None:
     """So that hosts that change do not fill the memory that layers lie in."""
     old = ensure(recipe, tmp_path)
     (tmp_path / "root" / "d" / "in" / "late").touch()
@@ -211,7 +215,7 @@ def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(recipe: layers.Reci
     assert kept(tmp_path) == [newest.name]
 
 
-def test_directories_that_change_while_a_layer_is_made(recipe: layers.Recipe, tmp_path: Path) -> None:
+def test_directories_that_change_while_a_layer_is_made(recipe: layer_cache.Recipe, tmp_path: Path) -> None:
     """It is made again from what is there then; and given up where that does not end."""
     late = iter(range(3))
 
@@ -223,7 +227,7 @@ def test_directories_that_change_while_a_layer_is_made(recipe: layers.Recipe, tm
 
     place = ensure(recipe._replace(make=restless), tmp_path)
     assert kept(tmp_path) == [place.name]
-    assert layers.is_whole(place)
+    assert layer_cache.is_whole(place)
     late = iter(range(3, 99))
     (tmp_path / "root" / "d" / "in" / "another").touch()
     with pytest.raises(BlockingIOError, match="keep changing"):
@@ -250,7 +254,7 @@ def _children(number: int, work: Callable[[], bool]) -> int:
     return sum(os.waitpid(child, 0)[1] == 0 for child in children)
 
 
-def test_of_64_at_once_on_a_cold_cache_one_makes_it(recipe: layers.Recipe, tmp_path: Path) -> None:
+def test_of_64_at_once_on_a_cold_cache_one_makes_it(recipe: layer_cache.Recipe, tmp_path: Path) -> None:
     log = tmp_path / "log"
     recipe = counting(recipe, log)
     assert _children(64, lambda: ensure(recipe, tmp_path).is_dir()) == 64
@@ -307,20 +311,20 @@ def test_64_jails_at_once_on_a_cold_cache(
     options = JailOptions(environment=default_environment(), plan=plan)
     words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", _hidden(base_manifest)]
     assert _children(64, lambda: run_in_jail(base_manifest, words, options) == 0) == 64
-    layers = [name.split("-")[0] for name in kept(tmp_path / "run" / "pkgjail")]
-    assert layers == {"tree": ["tree", "tree"], "mask": ["mask"]}[plan]  # /etc, and /usr
+    layer_cache = [name.split("-")[0] for name in kept(tmp_path / "run" / "pkgjail")]
+    assert layer_cache == {"tree": ["tree", "tree"], "mask": ["mask"]}[plan]  # /etc, and /usr
 
 
 @pytest.mark.parametrize("other", ["code", "group"])
 def test_what_another_version_or_group_would_make_otherwise_is_another_layer(
-    recipe: layers.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+    recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     """Protects from a layer that this pkgjail would not make, though nobody raised a number for it."""
     (tmp_path / "cache").mkdir(exist_ok=True)
-    first = layers.ensure(recipe, tmp_path / "cache").path
-    assert layers.ensure(recipe, tmp_path / "cache").path == first
+    first = layer_cache.ensure(recipe, tmp_path / "cache").path
+    assert layer_cache.ensure(recipe, tmp_path / "cache").path == first
     if other == "code":
-        monkeypatch.setattr(layers, "_code_of", lambda _make: b"another")
+        monkeypatch.setattr(layer_cache, "_code_of", lambda _make: b"another")
     else:
         monkeypatch.setattr(os, "getegid", lambda: 4711)
-    assert layers.ensure(recipe, tmp_path / "cache").path != first
+    assert layer_cache.ensure(recipe, tmp_path / "cache").path != first

@@ -1,8 +1,8 @@
 """The layout: imports run one way, heavy libraries stay in their places, and entering a jail is light.
 
-A unit is what stands directly in `pkgjail`: a module, or a package with all that is in it. Every
-import counts, wherever it stands: in a function it would only fail later, and one for type
-checkers alone ties two units together for a reader just as well.
+A room is what stands directly in `pkgjail`: a folder with all that is in it, or a module. Imports run
+one way between rooms, and between files. Every import counts, wherever it stands: one in a function
+would only fail later, and one for type checkers alone ties two files together for a reader just as well.
 """
 
 from __future__ import annotations
@@ -23,49 +23,43 @@ from pkgjail.manifest import write_manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pkgjail"
 
-# From the bottom to the top. A unit may import what stands in a lower row, and never a neighbour.
+# From the bottom to the top. A room may import what stands in a lower row, and never a neighbour.
 ROWS = """
-    wording
-    errors sandbox filesystems places holding inside situation stdio
-    dirstate
-    prepared removal model
-    patterns reporter cache names parallel untrusted scratch
-    probe baseline layers unpacking listening
-    policy graph files hashing manifest mounts trees masks whole backends explain
-    origin
-    drift limiting loader choosing questions planned protected
-    api jail report
-    export checking verifying
+    sandbox
+    core
+    storage
+    policy closure manifest backends
+    fileset repositories
+    api
+    jail
+    review export
     environments
     __init__
-    commands
-    spack
+    cli
+    integrations
     __main__
 """
-HEIGHT = {unit: height for height, row in enumerate(ROWS.strip().splitlines()) for unit in row.split()}
+HEIGHT = {room: height for height, row in enumerate(ROWS.strip().splitlines()) for room in row.split()}
 
-# The sandbox's types are known where its plan is made and where its end is told, not elsewhere.
-USERS_OF_THE_SANDBOX = {
-    "choosing", "environments", "explain", "export", "jail", "limiting", "loader", "mounts", "prepared",
-    "probe", "protected", "untrusted", "whole",
-}  # fmt: skip
+# The sandbox is known where its steps are made and where its system calls serve, not elsewhere.
+USERS_OF_THE_SANDBOX = ("core/untrusted.py", "environments/", "jail/")
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {
     "apt_pkg": "backends/apt.py",
-    "argcomplete": "commands/",
+    "argcomplete": "cli/",
     "cyclonedx": "export/cyclonedx.py",
     "debian": "backends/dpkg.py",
-    "elftools": "checking/elf.py",
-    "networkx": "graph.py",
+    "elftools": "review/check/elf.py",
+    "networkx": "closure/",
     "packageurl": "export/",
-    "pathspec": "patterns.py",
-    "rich": "commands/",
-    "solv": "backends/repositories/binding.py",
+    "pathspec": "policy/patterns.py",
+    "rich": "cli/",
+    "solv": "repositories/libsolv.py",
     "spdx_tools": "export/spdx.py",
     "tomli": "policy/",
     "tomllib": "policy/",
@@ -90,9 +84,18 @@ def source_files() -> list[Path]:
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in source_files()}
 
 
-def unit_of(name: str) -> str:
-    """The unit that the file `name` belongs to."""
+def room_of(name: str) -> str:
+    """The room that the file `name` belongs to."""
     return name.partition("/")[0].removesuffix(".py")
+
+
+def module_of(name: str) -> str:
+    """The module's full name."""
+    parts = ["pkgjail", *name.removesuffix(".py").split("/")]
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(name): name for name in FILES}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -105,11 +108,20 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def units_used(name: str) -> set[str]:
-    """The other units that the file `name` imports; `__init__` for a name of `pkgjail` itself."""
-    parts = [one.split(".") for one in imported(FILES[name]) if one.split(".")[0] == "pkgjail"]
-    used = {part[1] if len(part) > 1 and part[1] in HEIGHT else "__init__" for part in parts}
-    return used - {unit_of(name)}
+def files_used(name: str) -> set[str]:
+    """The other files of pkgjail that the file `name` imports."""
+    used = set()
+    for one in imported(FILES[name]):
+        module = one
+        while module and module not in MODULES:
+            module = module.rpartition(".")[0]
+        used.update([MODULES[module]] if module else [])
+    return used - {name}
+
+
+def rooms_used(name: str) -> set[str]:
+    """The other rooms that the file `name` imports."""
+    return {room_of(used) for used in files_used(name)} - {room_of(name)}
 
 
 def outsiders(name: str) -> set[str]:
@@ -125,16 +137,25 @@ def is_standard(module: str) -> bool:
     return origin in {"built-in", "frozen"} or (origin.startswith(home) and "-packages" not in origin)
 
 
-def test_every_unit_has_its_row() -> None:
-    """Protects the rows from a unit that is in none, or no more there."""
-    assert {unit_of(name) for name in FILES} == set(HEIGHT)
+def test_every_room_has_its_row() -> None:
+    """Protects the rows from a room that is in none, or no longer there."""
+    assert {room_of(name) for name in FILES} == set(HEIGHT)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_run_one_way(name: str) -> None:
-    """Protects that a unit can be read, tested and changed without those above it or beside it."""
-    height = HEIGHT[unit_of(name)]
-    assert {used for used in units_used(name) if HEIGHT[used] >= height} == set()
+    """Protects that a room can be read, tested and changed without those above it or beside it."""
+    height = HEIGHT[room_of(name)]
+    assert {used for used in rooms_used(name) if HEIGHT[used] >= height} == set()
+
+
+def test_no_files_import_in_a_circle() -> None:
+    """Protects that a file can be read after those that it imports, and before those that import it."""
+    waiting = {name: files_used(name) for name in FILES}
+    while ready := [name for name, used in waiting.items() if not used & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    assert waiting == {}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -148,12 +169,12 @@ def test_fields_with_defaults_come_last(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_sandbox_stands_alone(name: str) -> None:
-    """Protects the stage that must be audited: it needs nobody, and few know it."""
-    if unit_of(name) == "sandbox":
-        assert units_used(name) == set()
+    """Protects the room that must be audited: it needs no other, and few know it."""
+    if room_of(name) == "sandbox":
+        assert rooms_used(name) == set()
         assert [module for module in outsiders(name) if not is_standard(module)] == []
-    elif unit_of(name) not in USERS_OF_THE_SANDBOX:
-        assert "sandbox" not in units_used(name)
+    elif not name.startswith(USERS_OF_THE_SANDBOX):
+        assert "sandbox" not in rooms_used(name)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -170,10 +191,10 @@ def test_libraries_stay_in_their_places(name: str) -> None:
     "code",
     [
         "import pkgjail",
-        "import pkgjail.jail",
+        "import pkgjail.jail.run",
         "import pkgjail.manifest",
         "from pkgjail import run_in_jail, read_manifest",
-        "from pkgjail.commands import make_parser; make_parser()",
+        "from pkgjail.cli.main import make_parser; make_parser()",
     ],
 )
 def test_entering_imports_nothing_heavy(code: str) -> None:
@@ -192,7 +213,7 @@ def test_a_run_imports_nothing_heavy(base_manifest: Manifest, tmp_path: Path) ->
     done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0, done.stderr
-    assert "pkgjail.jail" in loaded
+    assert "pkgjail.jail.run" in loaded
     assert loaded & set(HEAVY) == set()
 
 
@@ -204,13 +225,13 @@ def test_resolve_imports_nothing_that_enters(tmp_path: Path) -> None:
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0, done.stderr
-    assert "pkgjail.files" in loaded
+    assert "pkgjail.fileset" in loaded
     entering = {
-        "pkgjail.jail",
-        "pkgjail.mounts",
-        "pkgjail.prepared",
+        "pkgjail.jail.run",
+        "pkgjail.jail.plan",
+        "pkgjail.jail.replay",
         "pkgjail.sandbox",
         "networkx",
-        "pkgjail.commands.run",
+        "pkgjail.cli.verbs.run",
     }
     assert loaded & entering == set()

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.commands.limits import add_limit_options, limits_of
-from pkgjail.errors import JailError
-from pkgjail.jail import run_in_jail
-from pkgjail.limiting import limits_asked
+from pkgjail.cli.limit_options import add_limit_options, limits_of
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import JailOptions, Limits, UserBind
+from pkgjail.jail.limits import limits_asked
+from pkgjail.jail.run import run_in_jail
 from pkgjail.manifest import write_manifest
-from pkgjail.model import JailOptions, Limits, UserBind
 from pkgjail.sandbox import cgroups, limits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 

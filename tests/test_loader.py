@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import loader
-from pkgjail.baseline import record_baseline
-from pkgjail.cache import cache_directory, tree_directory
-from pkgjail.choosing import choose, instead_of_binds
-from pkgjail.errors import JailError
-from pkgjail.jail import run_in_jail
-from pkgjail.loader import LOADER_CACHE, loader_cache
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import FileEntry, JailOptions
+from pkgjail.jail import ld_cache
+from pkgjail.jail.ld_cache import LOADER_CACHE, loader_cache
+from pkgjail.jail.run import run_in_jail
+from pkgjail.jail.strategy import choose, instead_of_binds
 from pkgjail.manifest import write_manifest
-from pkgjail.model import FileEntry, JailOptions
 from pkgjail.sandbox.steps import assemble
+from pkgjail.storage.baseline import record_baseline
+from pkgjail.storage.cache import cache_directory, tree_directory
 from tests.test_drift import entries_of, make_host, manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pkgjail.model import Manifest
-    from pkgjail.sandbox.build import Program
+    from pkgjail.core.model import Manifest
+    from pkgjail.sandbox.rootfs import Program
     from pkgjail.sandbox.steps import Plan
     from tests.conftest import Caller
 
@@ -196,7 +196,7 @@ def test_what_a_strangers_ldconfig_does_stays_with_it(
     with pytest.raises(JailError, match=r"ended with status 1: \\x1b\[2Jno; see"):
         made(root)
     rewrite(root, "while :; do :; done")
-    monkeypatch.setattr(loader, "_LONGEST", 0.5)
+    monkeypatch.setattr(ld_cache, "_LONGEST", 0.5)
     with pytest.raises(JailError, match=r"ldconfig of the set: it does not end within 0\.5 s"):
         made(root)
     assert capfd.readouterr() == ("", "")
@@ -233,7 +233,7 @@ def test_no_room_for_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_where: object) -> None:
         raise OSError(28, "No space left on device", "/full")
 
-    monkeypatch.setattr(loader, "make_in_use", full)
+    monkeypatch.setattr(ld_cache, "make_in_use", full)
     with pytest.raises(JailError, match=r"for the jail: /full: No space left on device; .*XDG_RUNTIME_DIR"):
         made(tmp_path / "root")
 
@@ -249,8 +249,8 @@ def test_it_is_made_where_no_other_jail_may_write(
         places.extend(step[2] for step in program[1] if step[:2] == ("Bind", b"/tmp"))
         return program
 
-    monkeypatch.setattr(loader, "assemble", look)
-    monkeypatch.setattr(loader, "_enter", lambda *_: 1)
+    monkeypatch.setattr(ld_cache, "assemble", look)
+    monkeypatch.setattr(ld_cache, "_enter", lambda *_: 1)
     for _ in range(2):
         with pytest.raises(JailError, match="ended with status 1"):
             loader_cache(base_manifest, {}, b"/")
@@ -281,8 +281,8 @@ def test_its_jail_has_as_few_mounts_as_the_jail_itself(
         counts.append(sum(step[0] == "HostFile" for step in program[1]))
         return program
 
-    monkeypatch.setattr(loader, "assemble", count)
-    monkeypatch.setattr(loader, "run", lambda *_: 1)
+    monkeypatch.setattr(ld_cache, "assemble", count)
+    monkeypatch.setattr(ld_cache, "run", lambda *_: 1)
     with pytest.raises(JailError, match="ended with status 1"):
         run_in_jail(spack_manifest, ["true"], JailOptions(network=False))
     assert counts[0] < 1000 < len(spack_manifest.files)
@@ -292,7 +292,7 @@ def test_it_is_not_kept_where_times_say_nothing(tmp_path: Path, monkeypatch: pyt
     """Protects from a cache of another image, and the user's disk from one that is never found again."""
     root = tmp_path / "root"
     make_root(root, writing("x"))
-    monkeypatch.setattr(loader, "is_lasting", lambda _states: False)
+    monkeypatch.setattr(ld_cache, "is_lasting", lambda _states: False)
     assert made(root) == "x"
     assert kept(tmp_path) == []
 

@@ -6,18 +6,9 @@ import json
 
 import pytest
 
-from pkgjail.errors import ManifestError
-from pkgjail.manifest import (
-    build_manifest,
-    dump_manifest,
-    parse_manifest,
-)
-from pkgjail.model import (
-    Closure,
-    Distribution,
-    FileSet,
-    Policy,
-)
+from pkgjail.core.errors import ManifestError
+from pkgjail.core.model import Closure, Distribution, FileSet, Policy
+from pkgjail.manifest import build_manifest, dump_manifest, parse_manifest
 from tests.manifest_cases import (
     HEADER,
     MAWK,

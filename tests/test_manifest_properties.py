@@ -10,14 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.errors import ManifestError
-from pkgjail.manifest import (
-    dump_manifest,
-    parse_manifest,
-)
-from pkgjail.model import (
-    Manifest,
-)
+from pkgjail.core.errors import ManifestError
+from pkgjail.core.model import Manifest
+from pkgjail.manifest import dump_manifest, parse_manifest
 from tests.manifest_strategies import manifests
 
 if TYPE_CHECKING:

@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 
 from pkgjail import manifest as manifest_module
-from pkgjail.manifest import (
-    dump_manifest,
-)
+from pkgjail.manifest import dump_manifest
 from tests.manifest_cases import (
     REFUSED,
     SAMPLE,
@@ -22,9 +20,7 @@ from tests.manifest_cases import (
 from tests.manifest_strategies import manifests
 
 if TYPE_CHECKING:
-    from pkgjail.model import (
-        Manifest,
-    )
+    from pkgjail.core.model import Manifest
 
 SCHEMA = json.loads(Path(manifest_module.__file__).with_name("schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -15,13 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail import manifest as manifest_module
-from pkgjail.errors import InputError
-from pkgjail.manifest import (
-    manifest_digest,
-    read_manifest,
-    write_manifest,
-)
-from pkgjail.manifest.writer import replace_file
+from pkgjail.core.errors import InputError
+from pkgjail.manifest import manifest_digest, read_manifest, write_manifest
+from pkgjail.storage.atomic import replace_file
 from tests.manifest_cases import (
     SAMPLE,
     sample,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import masks
-from pkgjail.masks import make_mask
-from pkgjail.model import FileEntry
-from pkgjail.whole import whole_directories
+from pkgjail.core.model import FileEntry
+from pkgjail.jail.strategies import whiteout_overlay
+from pkgjail.jail.strategies.directory_binds import whole_directories
+from pkgjail.jail.strategies.whiteout_overlay import make_mask
 from tests.tree_text import make, parse_tree, shown
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def test_one_device_has_no_more_links_than_a_filesystem_allows(
     tmp_path: Path, root: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ext4 refuses the 65,001st; and a device for each whiteout would be slow."""
-    monkeypatch.setattr(masks, "_LINKS", 2)
+    monkeypatch.setattr(whiteout_overlay, "_LINKS", 2)
     mask = new_mask(tmp_path)
     make_mask(mask, entries_of("/d/"), root)
     links = [os.lstat(os.path.join(mask, name)).st_nlink for name in os.listdir(mask)]
@@ -227,7 +227,7 @@ def test_what_is_no_longer_a_directory_gets_no_mask(tmp_path: Path, root: bytes)
 )
 def test_what_a_mask_can_show(listed: str, why: str) -> None:
     """Files are the host's own; directories may be the mask's, which belongs to whoever made it."""
-    assert masks.why_no_mask(entries_of(listed)) == why
+    assert whiteout_overlay.why_no_mask(entries_of(listed)) == why
 
 
 # Each row: what it protects, what the manifest has, paths apart, and the directories that are bound whole.

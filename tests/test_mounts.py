@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.errors import JailError
-from pkgjail.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind, text_path
-from pkgjail.mounts import Account, entry_files, plan_jail
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind, text_path
+from pkgjail.jail.plan import Account, entry_files, plan_jail
 from tests.tree_text import parse_tree, plan_lines
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.model import FileEntry
-from pkgjail.names import Names
+from pkgjail.core.model import FileEntry
+from pkgjail.core.paths import Names
 from tests.checked_trees import entries_below
 
 if TYPE_CHECKING:

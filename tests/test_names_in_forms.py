@@ -20,19 +20,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pkgjail.core.model import FileEntry, is_word, raw_path, text_path
+from pkgjail.core.text import escaped, shell_word, shown
 from pkgjail.export import export_manifest
 from pkgjail.manifest import write_manifest
-from pkgjail.model import FileEntry, is_word, raw_path, text_path
-from pkgjail.questions.drawing import as_graphml, as_json, dot, mermaid
-from pkgjail.questions.shape import Edge, Node, Shape
-from pkgjail.wording import escaped, shell_word, shown
+from pkgjail.review.graph import Edge, Node, Shape
+from pkgjail.review.graph_formats import as_graphml, as_json, dot, mermaid
 from tests.manifest_strategies import NAMES, TEXTS, manifests
 from tests.manifest_text import manifest_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 # Control characters of one and two bytes, what looks like an escape of one, entities, halves of characters.
 HOSTILE = (

@@ -12,8 +12,8 @@ import pytest
 from pkgjail.backends import open_database
 from pkgjail.backends.pacman.relations import parse_relation
 from pkgjail.backends.pacman.versions import compare, satisfies
-from pkgjail.errors import DatabaseError
-from pkgjail.model import Relation
+from pkgjail.core.errors import DatabaseError
+from pkgjail.core.model import Relation
 from tests.real_roots import run, the_root
 
 if TYPE_CHECKING:

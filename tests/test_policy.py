@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.errors import PolicyError
-from pkgjail.model import Policy, Rule
+from pkgjail.core.errors import PolicyError
+from pkgjail.core.model import Policy, Rule
 from pkgjail.policy import load_policy, policy_digest
 from pkgjail.policy.lists import WHITELIST, find
 from tests.policy_cases import database, text, write

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pkgjail.errors import PolicyError
-from pkgjail.patterns import check_pattern
+from pkgjail.core.errors import PolicyError
 from pkgjail.policy import load_policy, shipped_blacklists, shipped_whitelists
+from pkgjail.policy.patterns import check_pattern
 from tests.memory import MemoryDatabase
 from tests.policy_cases import BASES, database, write
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import __main__, choosing, prepared
-from pkgjail.commands import main
-from pkgjail.errors import JailError
-from pkgjail.jail import default_environment, prepare_jail
+from pkgjail import __main__
+from pkgjail.cli.main import main
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.jail import replay, strategy
+from pkgjail.jail.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
-from pkgjail.model import JailOptions, UserBind
 from tests.conftest import SYSTEM_PYTHON
 from tests.test_drift import CHANGING, WAITING, entries_of, make_host, manifest_of
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 # What the long way imports, and the short one does not.
-_LONG = "pkgjail.jail"
+_LONG = "pkgjail.jail.run"
 
 
 class Entering:
@@ -74,7 +75,7 @@ def test_a_layer_that_another_process_has_locked_is_not_waited_for(
         raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
 
     jail = prepare_jail(base_manifest)
-    monkeypatch.setattr(prepared, "hold", refuse)
+    monkeypatch.setattr(replay, "hold", refuse)
     with pytest.raises(JailError, match="another process has locked the layers"):
         jail.run(["true"])
 
@@ -218,7 +219,7 @@ def test_a_closer_look_is_taken_each_time(entering: Entering, option: str) -> No
 def test_another_pkgjail_has_its_own(entering: Entering, library: Path) -> None:
     """Protects from a plan that another version made: its files are part of what is looked at."""
     entering.run()
-    source = library / "pkgjail/mounts.py"
+    source = library / "pkgjail/jail/plan.py"
     content = source.read_bytes()
     source.write_bytes(content)
     assert entering.run()[1] is True
@@ -231,7 +232,7 @@ def test_what_others_left_in_a_shared_place_is_not_used(
     """Protects from /dev/shm, where anybody may make a directory of that name beforehand."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "pkgjail").symlink_to(tmp_path)
-    assert prepared.enter(["run", "m.jsonl", "--", "true"], int) is None
+    assert replay.enter(["run", "m.jsonl", "--", "true"], int) is None
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_what_others_left_in_a_shared_place_is_not_used(
     ],
 )
 def test_other_command_lines_go_the_long_way(words: list[str]) -> None:
-    assert prepared.enter(words, int) is None
+    assert replay.enter(words, int) is None
 
 
 def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
@@ -275,7 +276,7 @@ def test_what_stops_the_short_way_is_told(
     def enter(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(prepared, "enter", enter)
+    monkeypatch.setattr(replay, "enter", enter)
     monkeypatch.setattr(sys, "argv", ["pkgjail", "run", "m.jsonl", "--", "true"])
     assert __main__.main() == status
     assert capfd.readouterr().err == told
@@ -314,21 +315,21 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert loaded & {"typing", "argparse", "pathlib", "dataclasses", "hashlib", "json", "subprocess"} == set()
     assert {name for name in loaded if name.startswith("pkgjail.")} == {
-        "pkgjail.dirstate",
-        "pkgjail.filesystems",
-        "pkgjail.holding",
-        "pkgjail.places",
-        "pkgjail.prepared",
+        "pkgjail.storage.fingerprint",
+        "pkgjail.storage.filesystems",
+        "pkgjail.storage.locks",
+        "pkgjail.storage.locations",
+        "pkgjail.jail.replay",
         "pkgjail.sandbox",
-        "pkgjail.sandbox.build",
-        "pkgjail.sandbox.kernel",
-        "pkgjail.sandbox.programs",
+        "pkgjail.sandbox.rootfs",
+        "pkgjail.sandbox.pseudo_filesystems",
+        "pkgjail.sandbox.proc_links",
         "pkgjail.sandbox.seccomp",
-        "pkgjail.sandbox.stage",
+        "pkgjail.sandbox.launch",
         "pkgjail.sandbox.syscalls",
-        "pkgjail.sandbox.waiting",
-        "pkgjail.situation",
-        "pkgjail.stdio",
+        "pkgjail.sandbox.signals",
+        "pkgjail.jail.privileges",
+        "pkgjail.cli.streams",
     }
 
 
@@ -344,7 +345,7 @@ def test_a_makeshift_is_not_kept(
     write_manifest(base_manifest, tmp_path / "m.jsonl")
     words = ["run", str(tmp_path / "m.jsonl"), "--", "true"]
     with monkeypatch.context() as patch:
-        patch.setattr(choosing, "why_not", why_not)
+        patch.setattr(strategy, "why_not", why_not)
         assert main(words) == 0
     assert not (tmp_path / "pkgjail/prepared").exists()
     assert main(words) == 0
@@ -371,4 +372,4 @@ def test_the_short_way_tells_what_changed_meanwhile(
     assert (done.returncode, lines[1]) == (status, "  /usr/lib/link is gone")
     assert "the host changed while the command ran, which ended with status 7:" in lines[0]
     # The jail's own modules come after the command's end only.
-    assert done.stderr.index("pkgjail.sandbox.stage") < done.stderr.index("pkgjail.commands")
+    assert done.stderr.index("pkgjail.sandbox.launch") < done.stderr.index("pkgjail.cli")

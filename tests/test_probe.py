@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import probe, situation
+from pkgjail.jail import privileges, probe
 from pkgjail.manifest import write_manifest
 from tests.conftest import SYSTEM_PYTHON
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 # Runs pkgjail behind a seccomp filter that answers EPERM to one system call.
@@ -84,10 +84,10 @@ def test_another_situation_is_asked_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, content: bytes
 ) -> None:
     """Protects from an answer that was had where the process might do more, or less."""
-    real = situation._read
+    real = privileges._read
     run = tmp_path / "run"
     remembered(run, monkeypatch)
-    monkeypatch.setattr(situation, "_read", lambda name: content if name == path else real(name))
+    monkeypatch.setattr(privileges, "_read", lambda name: content if name == path else real(name))
     assert probe.why_not("tree", b"/usr", run) == "tried again"
 
 

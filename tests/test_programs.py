@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.errors import CommandError
-from pkgjail.jail import run_in_jail
-from pkgjail.model import UserBind
-from pkgjail.sandbox.programs import _interpreter, refuse_links_of_proc
+from pkgjail.core.errors import CommandError
+from pkgjail.core.model import UserBind
+from pkgjail.jail.run import run_in_jail
+from pkgjail.sandbox.proc_links import _interpreter, refuse_links_of_proc
 from tests.test_sandbox import jail_options
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import JailOptions, Manifest
+    from pkgjail.core.model import JailOptions, Manifest
 
 _SCRIPTS = {
     "script": "#!/proc/self/exe -c\n",

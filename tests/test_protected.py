@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
-from pkgjail.errors import JailError
-from pkgjail.jail import default_environment, prepare, prepare_jail
+from pkgjail.jail.protection import Protected, protect
+from pkgjail.jail.run import default_environment, prepare, prepare_jail
 from pkgjail.manifest import write_manifest
-from pkgjail.model import JailOptions, UserBind
 from pkgjail.policy import list_files
-from pkgjail.protected import Protected, protect
 from pkgjail.sandbox.steps import Bind, OneMountNamespace, Plan
 from tests.conftest import SYSTEM_PYTHON
 from tests.spack.interpreter import make_python
@@ -24,7 +24,7 @@ from tests.tree_text import in_child
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 # Replaces `ci/m.jsonl` from a mount namespace that has let go of all of the jail's mounts.
@@ -445,7 +445,7 @@ def test_no_bind_lies_in_pkgjails_python_or_code(user: Caller, clone: Path, libr
         (clone / ".venv", "the Python that runs pkgjail"),
         (clone / ".venv/lib", "the Python that runs pkgjail"),
         (library / "pkgjail", "pkgjail's own code"),
-        (library / "pkgjail/spack", "pkgjail's own code"),
+        (library / "pkgjail/integrations/spack", "pkgjail's own code"),
         (library / "networkx", "what pkgjail's Python imports from"),
     ):
         words = ["--bind", f"{place}:/srv/x", "../m.jsonl", "--", "true"]

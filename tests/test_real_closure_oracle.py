@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from pkgjail.backends import open_database
-from pkgjail.graph import resolve_closure
+from pkgjail.closure.search import resolve_closure
 from pkgjail.policy import load_policy
 from tests.real_roots import AS_ROOT, QUIET, RPM, copy_of, packages, pacman, run
 from tests.real_world import world
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from pkgjail.model import PackageDatabase
+    from pkgjail.core.model import PackageDatabase
 
 pytestmark = pytest.mark.gate
 

@@ -11,8 +11,8 @@ import pytest
 
 from pkgjail.api import resolve
 from pkgjail.backends import open_database
-from pkgjail.errors import DatabaseError
-from pkgjail.verifying import verify_manifest
+from pkgjail.core.errors import DatabaseError
+from pkgjail.review.verify import verify_manifest
 from tests.real_roots import AS_ROOT, RPM, copy_of, run, the_root
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 from pkgjail.backends import available, open_database
 from pkgjail.backends.rpm import query
-from pkgjail.errors import DatabaseError
+from pkgjail.core.errors import DatabaseError
 from tests.real_roots import RPM, copy_of, run
 
 if TYPE_CHECKING:

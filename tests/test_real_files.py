@@ -12,14 +12,14 @@ import pytest
 from pkgjail.api import resolve
 from pkgjail.backends import open_database
 from pkgjail.backends.rpm.generated import AT_ENTRY
-from pkgjail.model import raw_path, text_path
+from pkgjail.core.model import raw_path, text_path
 from tests.real_roots import RPM, copy_of, pacman, run, the_root
 from tests.real_world import world
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import FileEntry
+    from pkgjail.core.model import FileEntry
 
 pytestmark = pytest.mark.gate
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.backends import open_database
-from pkgjail.graph import resolve_closure
-from pkgjail.model import Policy, Rule
+from pkgjail.closure.search import resolve_closure
+from pkgjail.core.model import Policy, Rule
 from tests.real_roots import AS_ROOT, QUIET, packages, pacman, run
 
 if TYPE_CHECKING:

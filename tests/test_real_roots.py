@@ -10,9 +10,9 @@ import pytest
 
 from pkgjail.api import resolve
 from pkgjail.backends import available, open_database
-from pkgjail.errors import ClosureError, PolicyError
-from pkgjail.graph import resolve_closure
-from pkgjail.model import Policy, text_path
+from pkgjail.closure.search import resolve_closure
+from pkgjail.core.errors import ClosureError, PolicyError
+from pkgjail.core.model import Policy, text_path
 from pkgjail.policy import load_policy
 from tests.real_roots import FAMILY_OF, the_root
 from tests.real_world import world
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pkgjail.model import Manifest, PackageDatabase
+    from pkgjail.core.model import Manifest, PackageDatabase
     from tests.conftest import Caller
 
 # Checks rules, not interpreters: the programs are the distribution's.

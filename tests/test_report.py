@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from selenium.webdriver import ActionChains
@@ -13,9 +13,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from pkgjail import report_page, write_manifest
-from pkgjail.commands import main
-from pkgjail.model import FileEntry, Unmet
-from pkgjail.report.columns import base36
+from pkgjail.cli.main import main
+from pkgjail.core.model import FileEntry, Unmet
+from pkgjail.review.check.findings import Finding
+from pkgjail.review.report.columns import base36
 from tests.browser import Browser
 from tests.manifest_text import manifest_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 pytestmark = pytest.mark.gate
 
@@ -60,14 +61,17 @@ missing /usr/share/man/gcc absent of gcc
 """
 
 
-class _Finding(NamedTuple):
-    path: bytes
-    cause: str
-    responsible: str
-    fix: str
-
-
-FINDINGS = [_Finding(b"/usr/bin/gcc", "<needs> libx.so", "x.ignore:1: libx*", "bring libx")]
+FINDINGS = [
+    Finding(
+        path=b"/usr/bin/gcc",
+        kind="library",
+        wanted=b"libx.so",
+        cause="<needs> libx.so",
+        owners=("gcc:amd64",),
+        responsible="x.ignore:1: libx*",
+        fix="bring libx",
+    )
+]
 
 
 def _hostile() -> Manifest:

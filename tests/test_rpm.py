@@ -24,14 +24,14 @@ from hypothesis import strategies as st
 from pkgjail.backends import open_database
 from pkgjail.backends.rpm import boolean, query, store
 from pkgjail.backends.rpm.versions import LESS, compare, compare_parts, overlaps
-from pkgjail.errors import DatabaseError
-from pkgjail.model import Relation
+from pkgjail.core.errors import DatabaseError
+from pkgjail.core.model import Relation
 from tests.real_roots import AS_ROOT, RPM, copy_of, kept, run, the_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pkgjail.model import DependencyGroup
+    from pkgjail.core.model import DependencyGroup
 
 ALPHABET = "0019ab.Z~^+_"
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail.errors import CommandError, DriftError, JailError
-from pkgjail.jail import default_environment, run_in_jail
-from pkgjail.model import JailOptions, UserBind, record
+from pkgjail.core.errors import CommandError, DriftError, JailError
+from pkgjail.core.model import JailOptions, UserBind, record
+from pkgjail.jail.run import default_environment, run_in_jail
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 # Where coverage of the forked processes is written must be there inside, or it is lost.
 _HERE = os.getcwdb()
@@ -114,9 +114,9 @@ def test_inherited_descriptors_are_closed(
 _CLOSED = """
 import os, sys, threading
 from pkgjail.api import resolve
-from pkgjail.jail import prepare
-from pkgjail.model import JailOptions, UserBind
-from pkgjail.sandbox.stage import run
+from pkgjail.jail.run import prepare
+from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import assemble
 out = os.fsencode(sys.argv[1])
 binds = (UserBind(source=out, destination=b"/srv", writable=True),)
@@ -297,7 +297,7 @@ def test_a_missing_bind_source_is_told(base_manifest: Manifest) -> None:
 _SLEEPER = """
 import sys, threading
 from pkgjail.api import resolve
-from pkgjail.jail import run_in_jail
+from pkgjail.jail.run import run_in_jail
 manifest = resolve(["base"], hashed=False)
 for _ in range(int(sys.argv[2])):
     threading.Thread(target=threading.Event().wait, daemon=True).start()

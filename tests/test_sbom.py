@@ -18,12 +18,12 @@ from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from pkgjail.api import resolve
-from pkgjail.errors import InputError, PkgjailError
+from pkgjail.core.errors import InputError, PkgjailError
+from pkgjail.core.model import Dependency, Distribution, FileEntry, Header, Manifest, Package
 from pkgjail.export import export_manifest
 from pkgjail.export.sbom import package_url
 from pkgjail.export.spdx import build
 from pkgjail.manifest import read_manifest, write_manifest
-from pkgjail.model import Dependency, Distribution, FileEntry, Header, Manifest, Package
 from tests.conftest import TOP
 
 if TYPE_CHECKING:

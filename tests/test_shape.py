@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pkgjail import shape_of, write_manifest
-from pkgjail.commands import main
-from pkgjail.errors import QuestionError
-from pkgjail.graph import closure_graph, components
-from pkgjail.questions import drawing
-from pkgjail.questions.shape import Edge, Node, Shape, costs
-from pkgjail.report.columns import columns
+from pkgjail.cli.main import main
+from pkgjail.closure.search import closure_graph, components
+from pkgjail.core.errors import QuestionError
+from pkgjail.review import graph_formats
+from pkgjail.review.graph import Edge, Node, Shape, costs
+from pkgjail.review.report.columns import columns
 from tests.manifest_text import manifest_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 # app -> lib -> base; tool -> base; x and y ask for each other and are brought by app alone.
 MANIFEST = manifest_of(
@@ -155,7 +155,7 @@ SHAPES = [pytest.param(_ODD, id="hostile names"), pytest.param(shape_of(MANIFEST
 def test_dot_is_graphviz_own(shape: Shape) -> None:
     """Graphviz reads it without a warning and finds as many nodes and edges."""
     done = subprocess.run(
-        ["dot", "-Tplain"], input=drawing.dot(shape).encode(), capture_output=True, check=True
+        ["dot", "-Tplain"], input=graph_formats.dot(shape).encode(), capture_output=True, check=True
     )
     kinds = [line.split()[0] for line in done.stdout.decode().splitlines() if line]
     assert done.stderr == b""
@@ -164,7 +164,7 @@ def test_dot_is_graphviz_own(shape: Shape) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_graphml_is_read_back(shape: Shape) -> None:
-    read = nx.parse_graphml(drawing.as_graphml(shape))
+    read = nx.parse_graphml(graph_formats.as_graphml(shape))
     assert (len(read.nodes), len(read.edges)) == (len(shape.nodes), len(shape.edges))
     assert read.nodes["p:amd64" if shape is _ODD else "app:amd64"]["kind"] == "package"
 
@@ -172,7 +172,7 @@ def test_graphml_is_read_back(shape: Shape) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mermaid_has_a_line_for_each(shape: Shape) -> None:
     """In its own grammar's words: a quoted label with nothing of ours that it would read."""
-    head, *lines = drawing.mermaid(shape).splitlines()
+    head, *lines = graph_formats.mermaid(shape).splitlines()
     label = r"\"(?:[\w .,:+~\-/()]|#\d+;|<br/>)+\""
     nodes = [line for line in lines if re.fullmatch(rf"  n\d+(\[|\[/|\{{\{{){label}(\]|/\]|\}}\}})", line)]
     edges = [line for line in lines if re.fullmatch(r"  n\d+ (-->|-\.->) n\d+", line)]
@@ -184,7 +184,7 @@ def test_mermaid_has_a_line_for_each(shape: Shape) -> None:
 def test_sizes_as_people_read_them() -> None:
     sizes = [0, 999, 1000, 1_500_000, 2 * 10**9, 5 * 10**12]
     told = ["0 bytes", "999 bytes", "1.0 kB", "1.5 MB", "2.0 GB", "5,000.0 GB"]
-    assert [drawing.size_text(size) for size in sizes] == told
+    assert [graph_formats.size_text(size) for size in sizes] == told
 
 
 # --- the command ------------------------------------------------------------------------------

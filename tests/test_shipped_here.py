@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from pkgjail.backends import open_database
-from pkgjail.graph import resolve_closure
-from pkgjail.model import Policy
+from pkgjail.closure.search import resolve_closure
+from pkgjail.core.model import Policy
 from pkgjail.policy import load_policy
 from tests.conftest import TOP, Caller
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from pkgjail.commands import VERBS, main
+from pkgjail.cli.main import VERBS, main
 from pkgjail.manifest import write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest
 
 
 class Work(NamedTuple):

@@ -20,22 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail import cache, holding, places, removal
-from pkgjail.commands import main
-from pkgjail.hashing import HashCache
-from pkgjail.hashing.cache import Identity
-from pkgjail.jail import default_environment, prepare_jail
+from pkgjail.cli.main import main
+from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.jail.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
-from pkgjail.model import JailOptions, UserBind
-from pkgjail.places import keep, opened, read_kept
-from pkgjail.scratch import scratch
+from pkgjail.storage import cache, locations, locks, removal
+from pkgjail.storage.digest_cache import Identity
+from pkgjail.storage.hashing import HashCache
+from pkgjail.storage.locations import keep, opened, read_kept
+from pkgjail.storage.scratch import scratch
 from tests.conftest import SYSTEM_PYTHON, _caller
 from tests.tree_text import remove_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 _ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
@@ -172,8 +172,8 @@ def test_a_directory_that_another_user_can_replace(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs / "run"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(theirs / "run"))
     monkeypatch.setenv("HOME", str(theirs))
-    assert places.runtime_directory() == "/dev/shm/pkgjail-0"
-    assert not places.cache_place().startswith(str(tmp_path))
+    assert locations.runtime_directory() == "/dev/shm/pkgjail-0"
+    assert not locations.cache_place().startswith(str(tmp_path))
 
 
 @_ROOT
@@ -186,16 +186,16 @@ def test_a_stranger_who_leaves_the_usual_place_and_comes_back(
     shm.mkdir()
     shm.chmod(0o1777)
     tmp_path.chmod(0o755)
-    monkeypatch.setattr(places, "_SHM", str(shm))
+    monkeypatch.setattr(locations, "_SHM", str(shm))
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     usual, theirs = shm / f"pkgjail-{os.geteuid()}", tmp_path / "theirs"
     theirs.mkdir(mode=0o755)
     for path in (usual, theirs):
         path.mkdir(exist_ok=True)
         os.chown(path, _ATTACKER, _ATTACKER)
-    assert "somebody else made it" in places.settle_runtime_directory()
+    assert "somebody else made it" in locations.settle_runtime_directory()
     usual.rmdir()
-    chosen = places.runtime_directory()
+    chosen = locations.runtime_directory()
     assert chosen == str(usual)
     if how == "a link":
         usual.symlink_to(theirs)
@@ -203,20 +203,20 @@ def test_a_stranger_who_leaves_the_usual_place_and_comes_back(
     else:
         theirs.rename(usual)
     with pytest.raises(PermissionError):
-        places.open_directory(f"{chosen}/layers", make=True)
+        locations.open_directory(f"{chosen}/layers", make=True)
 
 
 @_ROOT
 def test_names_like_the_usual_one_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger may make 100,000 of them, and a run asks a dozen times where things are."""
     tmp_path.chmod(0o1777)
-    monkeypatch.setattr(places, "_SHM", str(tmp_path))
+    monkeypatch.setattr(locations, "_SHM", str(tmp_path))
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     usual = tmp_path / f"pkgjail-{os.geteuid()}"
     usual.mkdir()
     os.chown(usual, _ATTACKER, _ATTACKER)
-    places.settle_runtime_directory()
-    own = places.runtime_directory()
+    locations.settle_runtime_directory()
+    own = locations.runtime_directory()
     looks: list[object] = []
     listdir = os.listdir
 
@@ -225,10 +225,10 @@ def test_names_like_the_usual_one_are_looked_at_once(tmp_path: Path, monkeypatch
         return listdir(place)
 
     monkeypatch.setattr(os, "listdir", listing)
-    assert [places.runtime_directory() for _ in range(3)] == [own] * 3
+    assert [locations.runtime_directory() for _ in range(3)] == [own] * 3
     assert looks == []
     os.rmdir(own)
-    assert places.runtime_directory() == str(usual)
+    assert locations.runtime_directory() == str(usual)
 
 
 def test_a_name_that_is_a_link_when_it_was_just_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_a_name_that_is_a_link_when_it_was_just_made(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "mkdir", exchanged)
     with pytest.raises(OSError, match="ot a directory"):
-        places.open_directory(str(tmp_path / "new"), make=True)
+        locations.open_directory(str(tmp_path / "new"), make=True)
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
 
 
@@ -281,7 +281,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    assert places.cache_place() == "/dev/shm/pkgjail-54321/cache"
+    assert locations.cache_place() == "/dev/shm/pkgjail-54321/cache"
 
 
 # --- a name that somebody else has ------------------------------------------------------------------
@@ -293,7 +293,7 @@ def _run(user: Caller, manifest: Path, environment: dict[str, str]) -> tuple[boo
     done = user.run(command, environment=environment)
     lines = done.stderr.splitlines()
     assert done.returncode == 0, done.stderr
-    is_long = any(line.endswith(" pkgjail.jail") for line in lines)
+    is_long = any(line.endswith(" pkgjail.jail.run") for line in lines)
     return is_long, "\n".join(line for line in lines if not line.startswith("import time:"))
 
 
@@ -379,12 +379,12 @@ def test_a_variable_that_names_no_private_directory(
 def test_a_session_s_directory_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logind removes /run/user/UID at the last logout, and a jail that was left running needs its layers."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert places.runtime_directory() == str(tmp_path / "pkgjail")
-    monkeypatch.setattr(places, "_SESSIONS", f"{tmp_path.parent}/")
-    assert places.runtime_directory().startswith(f"/dev/shm/pkgjail-{os.geteuid()}")
-    assert f"{tmp_path}/pkgjail" in places.runtime_directories()
-    monkeypatch.setattr(places, "_SHM", str(tmp_path / "none"))
-    assert places.runtime_directory() == str(tmp_path / "pkgjail")
+    assert locations.runtime_directory() == str(tmp_path / "pkgjail")
+    monkeypatch.setattr(locations, "_SESSIONS", f"{tmp_path.parent}/")
+    assert locations.runtime_directory().startswith(f"/dev/shm/pkgjail-{os.geteuid()}")
+    assert f"{tmp_path}/pkgjail" in locations.runtime_directories()
+    monkeypatch.setattr(locations, "_SHM", str(tmp_path / "none"))
+    assert locations.runtime_directory() == str(tmp_path / "pkgjail")
 
 
 # --- each level, and each kind of thing -----------------------------------------------------------
@@ -696,7 +696,7 @@ def test_a_layer_that_is_removed_under_a_jail_is_told(
     own: Path, base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, plan: str, harm: str
 ) -> None:
     """As a logout does it, or an epilog. A jail whose layer stays as it is hears nothing."""
-    monkeypatch.setattr(holding, "_WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.02)
     listening = Listening()
     sync = own.parent / "sync"
     sync.mkdir()

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import choosing, layers, probe, trees
-from pkgjail.dirstate import mounts_below
-from pkgjail.errors import JailError
-from pkgjail.jail import default_environment, prepare, run_in_jail
-from pkgjail.model import FileEntry, JailOptions, UserBind
-from pkgjail.places import opened
-from pkgjail.removal import remove_tree
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import FileEntry, JailOptions, UserBind
+from pkgjail.jail import layer_cache, probe, strategy
+from pkgjail.jail.run import default_environment, prepare, run_in_jail
+from pkgjail.jail.strategies import data_overlay
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay
+from pkgjail.storage.fingerprint import mounts_below
+from pkgjail.storage.locations import opened
+from pkgjail.storage.removal import remove_tree
 
 if TYPE_CHECKING:
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def entries_of(root: Path) -> tuple[FileEntry, ...]:
 
 def ensure(entries: tuple[FileEntry, ...], root: bytes, cache: Path) -> Path:
     """The metadata tree of these entries."""
-    recipe = layers.Recipe("tree", entries, root, trees.make_tree)
-    return Path(os.fsdecode(layers.ensure(recipe, cache).path))
+    recipe = layer_cache.Recipe("tree", entries, root, data_overlay.make_tree)
+    return Path(os.fsdecode(layer_cache.ensure(recipe, cache).path))
 
 
 def made(cache: Path) -> list[str]:
@@ -117,7 +118,7 @@ def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: 
 )
 def test_what_a_tree_can_show(change: dict[str, object], *, can: bool) -> None:
     fields: dict[str, object] = {"path": b"/d/f", "kind": "regular", "mode": 0o644, "size": 1, **change}
-    assert (trees.why_no_tree([FileEntry(**fields)]) == "") == can  # type: ignore[arg-type]
+    assert (data_overlay.why_no_tree([FileEntry(**fields)]) == "") == can  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_a_mount_below_is_seen(tmp_path: Path, directory: bytes, found: list[byt
 def test_a_directory_with_a_mount_in_it_gets_binds(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "mounts_below", lambda _: [b"/usr/local"])
+    monkeypatch.setattr(strategy, "mounts_below", lambda _: [b"/usr/local"])
     assert not any(
         isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, JailOptions()).steps
     )
@@ -240,7 +241,7 @@ def test_a_runtime_directory_that_is_full_means_binds(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(choosing, "ensure", refuse)
+    monkeypatch.setattr(strategy, "ensure", refuse)
     assert not any(
         isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, JailOptions()).steps
     )

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail import untrusted
+from pkgjail.core import untrusted
+from pkgjail.core.untrusted import names_below, read_below, read_named
 from pkgjail.export import sbom
+from pkgjail.review.verify import package_record
 from pkgjail.sandbox import syscalls
-from pkgjail.untrusted import names_below, read_below, read_named
-from pkgjail.verifying import witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,7 +217,7 @@ def test_what_a_shell_passes_is_read_to_its_end(name: str) -> None:
 
 def test_standard_input_is_read_by_its_name() -> None:
     """Protects `/dev/stdin`: of a pipe what is left, of a file its whole content, of endless ones no more."""
-    code = "from pkgjail.untrusted import read_named; print(len(read_named('/dev/stdin', 100)))"
+    code = "from pkgjail.core.untrusted import read_named; print(len(read_named('/dev/stdin', 100)))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, input=b"12345", capture_output=True, check=False, timeout=60)
     assert done.stdout == b"5\n"
@@ -250,6 +250,6 @@ def test_files_that_became_something_else_are_not_waited_for(tmp_path: Path) -> 
     """Protects digests that are asked for again, of a package manager or for a bill of materials."""
     os.mkfifo(tmp_path / "x")
     with pytest.raises(OSError, match="it is a FIFO, and not a regular file"):
-        witness._digest(os.fsencode(tmp_path / "x"), "md5")
+        package_record._digest(os.fsencode(tmp_path / "x"), "md5")
     for path in (tmp_path / "x", Path("/dev/zero")):
         assert list(sbom._digests(os.fsencode(path))) == []

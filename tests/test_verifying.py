@@ -10,15 +10,15 @@ import pytest
 
 from pkgjail.api import resolve
 from pkgjail.backends import open_database
-from pkgjail.errors import InputError, JailError
-from pkgjail.verifying import verify_manifest
+from pkgjail.core.errors import InputError, JailError
+from pkgjail.review.verify import verify_manifest
 from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
-    from pkgjail.verifying import Verification
+    from pkgjail.core.model import Manifest
+    from pkgjail.review.verify import Verification
 
 _FILES = [f"usr/lib/a/f{number:02}" for number in range(60)]
 _LINKS = [f"usr/lib/a/l{number:02}" for number in range(20)]

@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgjail import why
-from pkgjail.commands import main
-from pkgjail.commands.why import text
-from pkgjail.errors import QuestionError
+from pkgjail.cli.main import main
+from pkgjail.cli.verbs.why import text
+from pkgjail.closure import reasons as chains_module
+from pkgjail.closure.reasons import Chains
+from pkgjail.core.errors import QuestionError
+from pkgjail.core.model import Dependency
 from pkgjail.manifest import write_manifest
-from pkgjail.model import Dependency
-from pkgjail.questions import chains as chains_module
-from pkgjail.questions import why as why_module
-from pkgjail.questions.chains import Chains
+from pkgjail.review import why as why_module
 from tests.manifest_text import manifest_of
 from tests.memory import MemoryDatabase
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 MANIFEST = manifest_of(
     r"""

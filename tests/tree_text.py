@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hypothesis import strategies as st
 
-from pkgjail.removal import remove_tree
 from pkgjail.sandbox import steps as s
+from pkgjail.storage.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pkgjail.model import FileEntry, FileSet
+    from pkgjail.core.model import FileEntry, FileSet
 
 NOBODY = 65534
 _LINE = re.compile(

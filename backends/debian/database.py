@@ -12,15 +12,15 @@ from pkgjail.backends.debian.matching import Installed
 from pkgjail.backends.debian.paths import Paths
 from pkgjail.backends.debian.relations import parse_group
 from pkgjail.backends.debian.root import Root
-from pkgjail.backends.debian.shortcomings import Shortcomings
 from pkgjail.backends.debian.status import read_status, refuse_interrupted
+from pkgjail.backends.debian.unmet import Shortcomings
 from pkgjail.backends.release import read_distribution
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pkgjail.backends.debian.status import Reader
-    from pkgjail.model import (
+    from pkgjail.core.model import (
         AlternativeGroup,
         DependencyGroup,
         Distribution,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pkgjail.model import Generated
+from pkgjail.core.model import Generated
 
 
 def _made(package: str, made_by: str, *patterns: str, at_entry: bool = False) -> tuple[Generated, ...]:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.debian.relations import ARCHITECTURE, is_version, parse_alternative, parse_group
 from pkgjail.backends.debian.status import GONE
-from pkgjail.model import record, text_path
+from pkgjail.core.model import record, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pkgjail.backends.debian.root import Root
     from pkgjail.backends.debian.status import Installation
-    from pkgjail.model import DependencyGroup, Package, Relation
+    from pkgjail.core.model import DependencyGroup, Package, Relation
 
 _T = TypeVar("_T")
 

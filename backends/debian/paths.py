@@ -6,15 +6,15 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pkgjail.model import text_path
-from pkgjail.untrusted import DATABASE
+from pkgjail.core.model import text_path
+from pkgjail.core.untrusted import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pkgjail.backends.debian.root import Root
     from pkgjail.backends.debian.status import Installation
-    from pkgjail.model import Package
+    from pkgjail.core.model import Package
 
 # What makes a path of a file list not normal, and is not found in one that dpkg has written.
 _UNUSUAL_PARTS = (b"//", b"/\n", b"/./", b"/.\n", b"/../", b"/..\n", b"\0")

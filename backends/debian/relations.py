@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.model import DependencyGroup, Relation
+from pkgjail.core.model import DependencyGroup, Relation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

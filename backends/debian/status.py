@@ -8,14 +8,14 @@ from operator import contains
 from typing import TYPE_CHECKING, Protocol
 
 from pkgjail.backends.debian.relations import ARCHITECTURE, NAME
-from pkgjail.model import Package, record, text_path
-from pkgjail.untrusted import DATABASE
+from pkgjail.core.model import Package, record, text_path
+from pkgjail.core.untrusted import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pkgjail.backends.debian.root import Root
-    from pkgjail.errors import DatabaseError
+    from pkgjail.core.errors import DatabaseError
 
 # What a reader hands over of each stanza; the requirements' fields are read later, when asked for.
 FIELDS = frozenset({

@@ -14,13 +14,13 @@ from pkgjail.backends.pacman.relations import group_of, group_of_name, parse_rel
 from pkgjail.backends.pacman.versions import satisfies
 from pkgjail.backends.release import read_distribution
 from pkgjail.backends.root import Root
-from pkgjail.model import Package, text_path
+from pkgjail.core.model import Package, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pkgjail.backends.pacman.local import Entry
-    from pkgjail.model import AlternativeGroup, DependencyGroup, Distribution, Generated, Relation
+    from pkgjail.core.model import AlternativeGroup, DependencyGroup, Distribution, Generated, Relation
 
 BASE = "base"
 """The package whose closure is what no Arch system is without: the counterpart of Debian's Essential."""

@@ -9,9 +9,9 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.model import is_word, record, text_path
-from pkgjail.unpacking import GZIP, unpack
-from pkgjail.untrusted import DATABASE
+from pkgjail.core.model import is_word, record, text_path
+from pkgjail.core.unpacking import GZIP, unpack
+from pkgjail.core.untrusted import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

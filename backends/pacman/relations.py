@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pkgjail.model import DependencyGroup, Relation
+from pkgjail.core.model import DependencyGroup, Relation
 
 _RELATION = re.compile(r"(?P<name>[^<>=\s]+)\s*(?:(?P<operator><=|>=|=|<|>)\s*(?P<version>[^<>=\s]+))?")
 _OPERATORS = {"<": "<<", ">": ">>"}

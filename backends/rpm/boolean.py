@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple, Union
 
-from pkgjail.model import DependencyGroup, Relation
+from pkgjail.core.model import DependencyGroup, Relation
 
 _COMPARISONS = {
     "<": "<<", "<=": "<=", "=<": "<=", "=": "=", "==": "=", ">=": ">=", "=>": ">=", ">": ">>",

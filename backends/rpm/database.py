@@ -15,14 +15,14 @@ from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.rpm.installed import Installed
 from pkgjail.backends.rpm.query import query, query_digests
-from pkgjail.backends.rpm.shortcomings import Shortcomings
 from pkgjail.backends.rpm.store import find_store
-from pkgjail.model import DependencyGroup, Relation, text_path
+from pkgjail.backends.rpm.unmet import Shortcomings
+from pkgjail.core.model import DependencyGroup, Relation, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from pkgjail.model import AlternativeGroup, Distribution, Generated, Package
+    from pkgjail.core.model import AlternativeGroup, Distribution, Generated, Package
 
 _CONFIG, _GHOST = 1, 64  # RPMFILE_CONFIG, RPMFILE_GHOST
 _PROTECTED = (b"/etc/dnf/protected.d", b"/etc/yum/protected.d")

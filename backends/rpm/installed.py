@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.query import capabilities, files, quoted, requirements
 from pkgjail.backends.rpm.versions import EQUAL, OPERATORS, compare, overlaps
-from pkgjail.model import Package, Relation, raw_path
-from pkgjail.untrusted import parsing
+from pkgjail.core.model import Package, Relation, raw_path
+from pkgjail.core.untrusted import parsing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pkgjail.backends.root import Root
     from pkgjail.backends.rpm.query import Header
-    from pkgjail.model import DependencyGroup
+    from pkgjail.core.model import DependencyGroup
 
 # States of a file (RPMFILE_STATE_*) in which it is not on the disk, or not from this package: not
 # installed, and of the wrong color, where a package of another architecture has brought it.

@@ -18,10 +18,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.rpm.store import copy_store
-from pkgjail.errors import told
-from pkgjail.model import is_word, record, text_path
-from pkgjail.scratch import scratch
-from pkgjail.untrusted import MIB, RPM_DATABASE, parsing, read_descriptor
+from pkgjail.core.errors import told
+from pkgjail.core.model import is_word, record, text_path
+from pkgjail.core.untrusted import MIB, RPM_DATABASE, parsing, read_descriptor
+from pkgjail.storage.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

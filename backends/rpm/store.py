@@ -12,8 +12,8 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from pkgjail.model import record, text_path
-from pkgjail.untrusted import RPM_DATABASE, opened_below, too_large
+from pkgjail.core.model import record, text_path
+from pkgjail.core.untrusted import RPM_DATABASE, opened_below, too_large
 
 if TYPE_CHECKING:
     from pkgjail.backends.root import Root

@@ -6,29 +6,29 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.baseline import publisher_of
-from pkgjail.drift import Check, compare_host, refuse_drift, share_baseline
-from pkgjail.environments import pieces
+from pkgjail.core.errors import BuildDriftError, DriftError, InputError, Problem
+from pkgjail.core.model import JailOptions, text_path
+from pkgjail.core.reporter import SILENT, warn_each
+from pkgjail.core.text import counted, first_of, shown
+from pkgjail.environments import tree
 from pkgjail.environments.builder import Built, holding, started
-from pkgjail.environments.copied import drops_bits
-from pkgjail.environments.copying import sync_filesystem
+from pkgjail.environments.copied_manifest import drops_bits
 from pkgjail.environments.directory import split
+from pkgjail.environments.file_copy import sync_filesystem
 from pkgjail.environments.record import FORMS, MANIFEST, Head
 from pkgjail.environments.sources import Sources, refuse_unreadable
-from pkgjail.errors import BuildDriftError, DriftError, InputError, Problem
-from pkgjail.jail import content_at_entry
+from pkgjail.jail.drift import Check, compare_host, refuse_drift, share_baseline
+from pkgjail.jail.protection import protected_environment, refuse_open
+from pkgjail.jail.run import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
-from pkgjail.model import JailOptions, text_path
-from pkgjail.protected import protected_environment, refuse_open
-from pkgjail.reporter import SILENT, warn_each
-from pkgjail.wording import counted, first_of, shown
+from pkgjail.storage.baseline import publisher_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.reporter import Reporter
     from pkgjail.environments.builder import Builder
-    from pkgjail.model import Manifest, UserBind
-    from pkgjail.reporter import Reporter
 
 # The manifest's own facts were just compared; names that came to the host besides do not matter.
 _AS_IT_IS = JailOptions(allow_drift=True)
@@ -87,7 +87,7 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
         if form == "copy":
             _copy(builder, manifest, content, Sources(root, dict(changes), reporter))
         elif form == "fstab":
-            builder.tree(0o755, pieces.pieces_of_fstab(manifest, content))
+            builder.tree(0o755, tree.pieces_of_fstab(manifest, content))
         built = builder.finish()
     with contextlib.suppress(OSError):  # then its first entry by whoever built it does
         share_baseline(manifest, root, publisher_of(os.path.join(directory, MANIFEST)))
@@ -126,8 +126,8 @@ def _copy(builder: Builder, manifest: Manifest, content: Mapping[bytes, bytes], 
 
     """
     with sources:
-        files = sources.filling(pieces.copied_files(manifest))
-        builder.tree(pieces.mode_of_root(manifest), pieces.pieces_of_copy(manifest, content), files)
+        files = sources.filling(tree.copied_files(manifest))
+        builder.tree(tree.mode_of_root(manifest), tree.pieces_of_copy(manifest, content), files)
     if sources.changes:
         raise BuildDriftError(tuple(sorted(sources.changes.items())))
     sync_filesystem(builder.place.directory)

@@ -13,8 +13,10 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.environments.copying import write_all
+from pkgjail.core.errors import InputError, PkgjailError, Problem
+from pkgjail.core.model import text_path
 from pkgjail.environments.directory import is_lock_alone, locked, make_lock, opened, split
+from pkgjail.environments.file_copy import write_all
 from pkgjail.environments.record import (
     JOURNAL,
     LOCK,
@@ -30,8 +32,6 @@ from pkgjail.environments.record import (
     record_bytes,
 )
 from pkgjail.environments.remove import clear
-from pkgjail.errors import InputError, PkgjailError, Problem
-from pkgjail.model import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

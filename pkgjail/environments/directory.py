@@ -14,18 +14,18 @@ import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.environments.holders import holders
+from pkgjail.core.errors import InputError, PkgjailError, Problem, told
+from pkgjail.core.model import text_path
+from pkgjail.core.untrusted import MANIFEST, read_descriptor, refuse_irregular
 from pkgjail.environments.record import JOURNAL, LOCK, RECORD, REMOVING, parse_journal, parse_record
-from pkgjail.errors import InputError, PkgjailError, Problem, told
-from pkgjail.model import text_path
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.untrusted import MANIFEST, read_descriptor, refuse_irregular
+from pkgjail.storage.lock_holders import holders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pkgjail.core.reporter import Reporter
     from pkgjail.environments.record import Head, Record
-    from pkgjail.reporter import Reporter
 
 _WITHIN = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW

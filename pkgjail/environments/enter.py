@@ -5,27 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.baseline import publisher_of
-from pkgjail.drift import Check
-from pkgjail.environments.copied import copied_manifest
+from pkgjail.core.errors import SurpriseError
+from pkgjail.core.model import JailOptions, text_path
+from pkgjail.core.reporter import SILENT
+from pkgjail.environments.compare import tampered
+from pkgjail.environments.copied_manifest import copied_manifest
 from pkgjail.environments.directory import locked, opened, read_file, read_head, whole_record
-from pkgjail.environments.looking import tampered
 from pkgjail.environments.record import MANIFEST, TREE
-from pkgjail.errors import SurpriseError
-from pkgjail.jail import default_environment, prepare_jail, report_changes
+from pkgjail.jail.drift import Check
+from pkgjail.jail.protection import protected_environment, refuse_open
+from pkgjail.jail.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
-from pkgjail.model import JailOptions, text_path
-from pkgjail.protected import protected_environment, refuse_open
-from pkgjail.reporter import SILENT
+from pkgjail.storage.baseline import publisher_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import Place
     from pkgjail.environments.record import Head, Record
-    from pkgjail.jail import Jail
-    from pkgjail.model import Manifest
-    from pkgjail.reporter import Reporter
+    from pkgjail.jail.run import Jail
 
 
 def enter_environment(

@@ -14,9 +14,9 @@ import json
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pkgjail.errors import InputError, Problem
-from pkgjail.model import UserBind, raw_path, record, text_path
-from pkgjail.untrusted import PARSE_INT, is_nested
+from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.model import UserBind, raw_path, record, text_path
+from pkgjail.core.untrusted import PARSE_INT, is_nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

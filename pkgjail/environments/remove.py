@@ -12,19 +12,19 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.dirstate import mounts_below
-from pkgjail.environments import looking
+from pkgjail.core.errors import PkgjailError, SurpriseError
+from pkgjail.core.model import text_path
+from pkgjail.core.reporter import SILENT
+from pkgjail.environments import compare
 from pkgjail.environments.directory import is_lock_alone, locked, opened, state_of, wait_for_others
 from pkgjail.environments.record import JOURNAL, LOCK, RECORD, REMOVING, SCRATCH
-from pkgjail.errors import PkgjailError, SurpriseError
-from pkgjail.filesystems import sets_times
-from pkgjail.model import text_path
-from pkgjail.reporter import SILENT
+from pkgjail.storage.filesystems import sets_times
+from pkgjail.storage.fingerprint import mounts_below
 
 if TYPE_CHECKING:
+    from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import Place
     from pkgjail.environments.record import Made
-    from pkgjail.reporter import Reporter
 
 
 class Removed(NamedTuple):
@@ -86,9 +86,9 @@ def clear(place: Place, made: tuple[Made, ...], file: bytes, *, keep: bool = Fal
         SurpriseError, OSError: as `remove_environment`.
 
     """
-    with looking.unlocked(place, made):
-        found = looking.surprises(place, made, file)
-        unexpected = tuple(one for one in found if one[1] != looking.GONE)
+    with compare.unlocked(place, made):
+        found = compare.surprises(place, made, file)
+        unexpected = tuple(one for one in found if one[1] != compare.GONE)
         if unexpected:
             raise _refusal(place, unexpected, "nothing was deleted")
         if file == RECORD:
@@ -106,7 +106,7 @@ def clear(place: Place, made: tuple[Made, ...], file: bytes, *, keep: bool = Fal
 
 def _delete_all(place: Place, made: tuple[Made, ...]) -> int:
     """Delete each of `made`, what is in a directory before the directory; returns how many were there."""
-    held = looking.by_directory(made)
+    held = compare.by_directory(made)
     deleted = 0
     for path in sorted(held, reverse=True):
         try:
@@ -129,8 +129,8 @@ _SO_FAR = "it changed while it was being removed, and {} names are deleted"
 
 def _delete(place: Place, directory: int, name: bytes, made: Made, deleted: int) -> bool:
     """Delete one name that is as recorded; returns whether it was there."""
-    change = looking.difference(directory, name, made, timed=sets_times(directory))
-    if change == looking.GONE:
+    change = compare.difference(directory, name, made, timed=sets_times(directory))
+    if change == compare.GONE:
         return False
     if change is None:
         try:

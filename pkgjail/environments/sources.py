@@ -8,13 +8,13 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pkgjail.environments.copying import copy_content
-from pkgjail.environments.looking import content_digest
-from pkgjail.environments.pieces import copied_files
-from pkgjail.errors import PkgjailError
-from pkgjail.model import text_path
+from pkgjail.core.errors import PkgjailError
+from pkgjail.core.model import text_path
+from pkgjail.core.text import first_of
+from pkgjail.environments.compare import content_digest
+from pkgjail.environments.file_copy import copy_content
+from pkgjail.environments.tree import copied_files
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.wording import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pkgjail.model import FileEntry, Manifest
-    from pkgjail.reporter import Reporter
+    from pkgjail.core.model import FileEntry, Manifest
+    from pkgjail.core.reporter import Reporter
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _WITHIN = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS

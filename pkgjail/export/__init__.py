@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import InputError, Problem
-from pkgjail.export import bwrap, fstab, landlock, mtree, nspawn, sbom, sha256sums
+from pkgjail.core.errors import InputError, Problem
+from pkgjail.export import bwrap, fstab, landlock, mtree, nspawn, sbom_libraries, sha256sums
 from pkgjail.export.common import refuse_misleading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 _WRITERS: dict[str, Callable[[Manifest, bytes, bytes | None], bytes]] = {
     "bwrap": bwrap.write,
-    "cyclonedx": sbom.write_cyclonedx,
+    "cyclonedx": sbom_libraries.write_cyclonedx,
     "fstab": fstab.write,
     "landlock": landlock.write,
     "mtree": mtree.write,
     "nspawn": nspawn.write,
     "sha256sums": sha256sums.write,
-    "spdx": sbom.write_spdx,
+    "spdx": sbom_libraries.write_spdx,
 }
 
 _LAUNCHERS = frozenset({"bwrap", "fstab", "nspawn"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import InputError, Problem
+from pkgjail.core.errors import InputError, Problem
 from pkgjail.export.common import (
     SEARCH_PATH,
     entry_files,
@@ -17,7 +17,7 @@ from pkgjail.export.common import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest
 
 # bubblewrap's MAX_ARGS is 9,000 for the command line and what --args brings; this leaves 100 for
 # the user's own options and for the command.

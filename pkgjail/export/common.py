@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import NamesError
+from pkgjail.core.errors import NamesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest
 
-# What a launcher fills by itself, whatever the manifest says (see `pkgjail.mounts`).
+# What a launcher fills by itself, whatever the manifest says (see `pkgjail.jail.plan`).
 KERNEL = (b"/dev", b"/proc", b"/sys")
 # The devices of a jail: names below /dev, the same in all of them.
 DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")

@@ -17,7 +17,7 @@ from packageurl import PackageURL
 from pkgjail.export.sbom import NO_TIME, hashed_files, identity, package_url, title
 
 if TYPE_CHECKING:
-    from pkgjail.model import FileEntry, Manifest, Package
+    from pkgjail.core.model import FileEntry, Manifest, Package
 
 _JAIL = "jail"
 

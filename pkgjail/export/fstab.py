@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import InputError, Problem
+from pkgjail.core.errors import InputError, Problem
 from pkgjail.export.common import DEVICES, host_files, on_host, scratch_directories
 
 if TYPE_CHECKING:
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 _HEAD = b"""\
 # Written by pkgjail export: a jail at %s, which holds its skeleton.

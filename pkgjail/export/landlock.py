@@ -14,12 +14,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from pkgjail.export.common import is_within, on_host, own_entries, refuse, scratch_directories
-from pkgjail.origin import absent_names, explain_absence
+from pkgjail.jail.host_mismatch import absent_names, explain_absence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest
 
 _HEAD = """\
 # Written by pkgjail export, for Spack 1.2 or newer: what a build may read and execute.

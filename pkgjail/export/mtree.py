@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pkgjail.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest
 
 _SPECIAL = re.compile(rb"[^!-~]|[\\#=*?\[\]]")
 _TYPES = {"regular": b"file", "directory": b"dir", "symlink": b"link"}

@@ -21,7 +21,7 @@ from pkgjail.export.common import (
 )
 
 if TYPE_CHECKING:
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 _HEAD = b"""\
 # Written by pkgjail export. Its root directory is a skeleton: pkgjail export --format nspawn --skeleton.

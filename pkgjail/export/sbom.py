@@ -13,21 +13,20 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import InputError, PkgjailError, Problem
+from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.parallel import in_processes
+from pkgjail.core.untrusted import real_directories, refuse_irregular
 from pkgjail.export.common import host_files, refuse
+from pkgjail.jail.host_mismatch import absent_names, explain_absence
 from pkgjail.manifest import dump_manifest, manifest_digest
-from pkgjail.origin import absent_names, explain_absence
-from pkgjail.parallel import in_processes
-from pkgjail.untrusted import real_directories, refuse_irregular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pkgjail.model import FileEntry, Manifest, Package
+    from pkgjail.core.model import FileEntry, Manifest, Package
 
 # The time that both forms ask for; a manifest has none, so that its bytes are the same tomorrow.
 NO_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_LIBRARIES = frozenset({"cyclonedx", "packageurl", "spdx_tools", "jsonschema", "license_expression"})
 # The types of package URLs by os-release(5)'s ID; all others are Debian's kin.
 _TYPES = {
     **dict.fromkeys(("arch", "archarm", "artix", "endeavouros", "manjaro"), "alpm"),
@@ -35,35 +34,6 @@ _TYPES = {
 }
 _SHARES = 16
 _BLOCK = 1 << 18
-
-
-def write_spdx(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """SPDX 2.3 in JSON; see `pkgjail.export.spdx`. Raises as `hashed_files` and `sha1_digests`."""
-    del at
-    try:
-        from pkgjail.export import spdx
-    except ImportError as error:
-        raise _missing_library("spdx", error) from error
-    return spdx.document(manifest, root)
-
-
-def write_cyclonedx(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """CycloneDX 1.6 in JSON; see `pkgjail.export.cyclonedx`. Raises as `hashed_files`."""
-    del root, at
-    try:
-        from pkgjail.export import cyclonedx
-    except ImportError as error:
-        raise _missing_library("cyclonedx", error) from error
-    return cyclonedx.document(manifest)
-
-
-def _missing_library(form: str, error: ImportError) -> PkgjailError | ImportError:
-    if (error.name or "").partition(".")[0] not in _LIBRARIES:
-        return error
-    return PkgjailError(
-        f"cannot export to {form}: the library {error.name!r} is not installed; "
-        "install it with: pip install 'pkgjail[sbom]'"
-    )
 
 
 def package_url(package: Package, manifest: Manifest) -> tuple[str, str, str, str, dict[str, str]]:

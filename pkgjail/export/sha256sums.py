@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import InputError, Problem
+from pkgjail.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:

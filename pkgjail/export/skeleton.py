@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.errors import InputError, Problem
+from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.model import text_path
 from pkgjail.export.common import DEVICES, KERNEL, entry_files, missing_directories, on_host, own_entries
-from pkgjail.model import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # As devtmpfs has them; proc(5) tells what they lead to.

@@ -22,7 +22,7 @@ from pkgjail.export.sbom import NO_TIME, hashed_files, identity, package_url, sh
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pkgjail.model import FileEntry, Manifest, Package
+    from pkgjail.core.model import FileEntry, Manifest, Package
 
 _DOCUMENT, _JAIL = "SPDXRef-DOCUMENT", "SPDXRef-jail"
 

@@ -11,21 +11,14 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import ManifestError
-from pkgjail.manifest.lines import (
-    BY_DEPENDENCY,
-    BY_KEY,
-    BY_PATH,
-    BY_UNMET,
-    SCHEMA,
-    manifest_bytes,
-)
-from pkgjail.manifest.writer import replace_file
-from pkgjail.model import Header, Manifest
-from pkgjail.untrusted import MANIFEST, read_descriptor, read_named
+from pkgjail.core.errors import ManifestError
+from pkgjail.core.model import Header, Manifest
+from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
+from pkgjail.manifest.codec import BY_DEPENDENCY, BY_KEY, BY_PATH, BY_UNMET, SCHEMA, manifest_bytes
+from pkgjail.storage.atomic import replace_file
 
 if TYPE_CHECKING:
-    from pkgjail.model import Closure, Distribution, FileSet, Policy
+    from pkgjail.core.model import Closure, Distribution, FileSet, Policy
 
 
 def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage that it gathers from

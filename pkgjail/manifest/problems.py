@@ -14,10 +14,10 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.errors import Problem
-from pkgjail.manifest.lines import KINDS, SCHEMA, end_line
+from pkgjail.core.errors import Problem
+from pkgjail.core.untrusted import PARSE_INT, is_nested, shortened
+from pkgjail.manifest.codec import KINDS, SCHEMA, end_line
 from pkgjail.manifest.reader import content_problems, from_records
-from pkgjail.untrusted import PARSE_INT, is_nested, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -15,8 +15,7 @@ from base64 import b64decode
 from operator import lt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pkgjail.manifest.lines import BY_DEPENDENCY, BY_KEY, BY_PATH, BY_UNMET, KINDS, SCHEMA, manifest_bytes
-from pkgjail.model import (
+from pkgjail.core.model import (
     Dependency,
     Distribution,
     Dropped,
@@ -29,7 +28,8 @@ from pkgjail.model import (
     is_word,
     text_path,
 )
-from pkgjail.untrusted import PARSE_INT, is_nested
+from pkgjail.core.untrusted import PARSE_INT, is_nested
+from pkgjail.manifest.codec import BY_DEPENDENCY, BY_KEY, BY_PATH, BY_UNMET, KINDS, SCHEMA, manifest_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

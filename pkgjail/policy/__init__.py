@@ -11,16 +11,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.errors import PolicyError
-from pkgjail.model import Policy
+from pkgjail.core.errors import PolicyError
+from pkgjail.core.model import Policy
+from pkgjail.policy.includes import Loader, first, widest
 from pkgjail.policy.lists import BLACKLIST, WHITELIST, Page, find
-from pkgjail.policy.loader import Loader, first, widest
 from pkgjail.policy.whitelist import read_whitelist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pkgjail.model import PackageNames, Rule
+    from pkgjail.core.model import PackageNames, Rule
     from pkgjail.policy.lists import Entry
 
 

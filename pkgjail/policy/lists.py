@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
 
-from pkgjail.errors import Problem
-from pkgjail.model import Rule, record
-from pkgjail.untrusted import LIST, read_named, shortened
+from pkgjail.core.errors import Problem
+from pkgjail.core.model import Rule, record
+from pkgjail.core.untrusted import LIST, read_named, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

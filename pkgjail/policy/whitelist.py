@@ -7,9 +7,9 @@ import sys
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.model import record
-from pkgjail.patterns import MOST_CHARACTERS
+from pkgjail.core.model import record
 from pkgjail.policy.lists import Entry, nearest
+from pkgjail.policy.patterns import MOST_CHARACTERS
 from pkgjail.policy.toml_lines import Key, excess, locate
 
 if sys.version_info >= (3, 11):

@@ -21,7 +21,7 @@ import re
 import select
 import time
 
-from pkgjail.sandbox.kernel import write_setting
+from pkgjail.sandbox.pseudo_filesystems import write_setting
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The instruction set of the namespace stage: what a jail is made of, as plain data.
 
-A `Plan` is an ordered tuple of steps; `pkgjail.mounts` writes it, `pkgjail.sandbox.stage` carries
+A `Plan` is an ordered tuple of steps; `pkgjail.jail.plan` writes it, `pkgjail.sandbox.launch` carries
 it out, and anybody may print it. Paths are absolute, normal `bytes` inside the jail; a step may
 rely on the directories that earlier steps made and on nothing else.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 if TYPE_CHECKING:
-    from pkgjail.sandbox.build import Program
+    from pkgjail.sandbox.rootfs import Program
 
 
 class Directory(NamedTuple):
@@ -52,7 +52,7 @@ class HostFile(NamedTuple):
 class Overlay(NamedTuple):
     """Show the metadata tree `tree` at `path`, with the content of the host's files of that path.
 
-    `tree` is a real path of the host; see `pkgjail.trees`.
+    `tree` is a real path of the host; see `pkgjail.jail.strategies.data_overlay`.
     """
 
     path: bytes
@@ -70,7 +70,7 @@ class Cover(NamedTuple):
 class MaskedOverlay(NamedTuple):
     """Show the host's directory of the path `path` there, less what the mask `mask` hides.
 
-    `mask` is a real path of the host; see `pkgjail.masks`.
+    `mask` is a real path of the host; see `pkgjail.jail.strategies.whiteout_overlay`.
     """
 
     path: bytes
@@ -80,7 +80,7 @@ class MaskedOverlay(NamedTuple):
 class WholeDirectory(NamedTuple):
     """Make a directory and bind the host's of the same path, which must have this mode, with all in it.
 
-    What is mounted further down on the host is not shown; see `pkgjail.whole`.
+    What is mounted further down on the host is not shown; see `pkgjail.jail.strategies.directory_binds`.
     """
 
     path: bytes

@@ -20,13 +20,13 @@ import termios
 import tty
 from typing import TYPE_CHECKING
 
-from pkgjail.sandbox.waiting import last_stop
+from pkgjail.sandbox.signals import last_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from pkgjail.sandbox.waiting import Relay
+    from pkgjail.sandbox.signals import Relay
 
 _CHUNK = 65536
 _MOST_CHUNKS = 100  # a terminal gives at most 4,096 bytes at once

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 
-from pkgjail.environments import build, copying, sources
+from pkgjail.core.errors import DriftError, InputError, PkgjailError
+from pkgjail.environments import build, file_copy, sources
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.remove import remove_environment
-from pkgjail.errors import DriftError, InputError, PkgjailError
 from pkgjail.export.skeleton import write_skeleton
-from pkgjail.jail import content_at_entry
+from pkgjail.jail.run import content_at_entry
 from tests.environments.cases import FORMS, around, in_turn, put, rewrite_unseen
 from tests.test_exactness import USERS, manifest_of
 from tests.tree_text import Node, in_child, name_line, parse_tree, tree, trees, walk_lines
@@ -26,7 +26,7 @@ from tests.tree_text import Node, in_child, name_line, parse_tree, tree, trees, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
 
 # --- build and remove -----------------------------------------------------------------------
 
@@ -223,11 +223,11 @@ def test_content_is_copied_by_whatever_the_filesystem_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...], size: int
 ) -> None:
     for name in failing:
-        monkeypatch.setattr(copying, name, lambda *_: False)
+        monkeypatch.setattr(file_copy, name, lambda *_: False)
     content = os.urandom(size)
     (tmp_path / "source").write_bytes(content)
     with (tmp_path / "source").open("rb") as source, (tmp_path / "copy").open("xb") as destination:
-        copying.copy_content(source.fileno(), destination.fileno())
+        file_copy.copy_content(source.fileno(), destination.fileno())
     assert (tmp_path / "copy").read_bytes() == content
 
 
@@ -239,13 +239,13 @@ def test_an_error_of_a_copy_is_no_reason_to_try_another_way(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(copying, "_clone", copying._clone if call == "ioctl" else lambda *_: False)
+    monkeypatch.setattr(file_copy, "_clone", file_copy._clone if call == "ioctl" else lambda *_: False)
     monkeypatch.setattr(*((fcntl, "ioctl") if call == "ioctl" else (os, "copy_file_range")), fail)
     (tmp_path / "source").write_text("x")
     with (tmp_path / "source").open("rb") as source, (tmp_path / "copy").open("xb") as destination:
         descriptors = source.fileno(), destination.fileno()
         with pytest.raises(OSError, match=os.strerror(number)):
-            copying.copy_content(*descriptors)
+            file_copy.copy_content(*descriptors)
 
 
 def test_a_full_filesystem_is_said_and_nothing_is_left(

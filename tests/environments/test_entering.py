@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pkgjail.core.errors import JailError
+from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments import directory
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
-from pkgjail.errors import JailError
 from pkgjail.manifest import write_manifest
-from pkgjail.model import JailOptions, UserBind
 from tests.environments.cases import put, replace_by_link, replace_file, rewrite_unseen
 from tests.test_exactness import manifest_of
 from tests.test_protected import Reporter

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pkgjail
-from pkgjail import inside
-from pkgjail.environments import isolation
-from pkgjail.errors import InputError, JailError
+from pkgjail.core.errors import InputError, JailError
+from pkgjail.core.model import UserBind
+from pkgjail.environments import isolate
+from pkgjail.jail import detect
 from pkgjail.manifest import read_manifest
-from pkgjail.model import UserBind
 from tests.conftest import SYSTEM_PYTHON
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.model import Manifest
+    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 # As Spack would have it: a program that goes on inside, whatever it was called with.
@@ -35,7 +35,7 @@ BUILD = """
 import os, sys
 from pkgjail import build_chroot_environment
 from pkgjail.manifest import read_manifest
-from pkgjail.model import UserBind
+from pkgjail.core.model import UserBind
 bind = lambda path, writable: UserBind(source=path, destination=path, writable=writable)
 build_chroot_environment(
     "env",
@@ -109,21 +109,21 @@ def test_the_default_is_spack_without_documentation(tmp_path: Path) -> None:
 def test_a_host_of_that_name_is_not_a_jail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name alone is not believed: this process has capabilities to lose."""
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "pkgjail", "", "", "")))
-    assert not inside.is_isolated()
+    assert not detect.is_isolated()
 
 
 def test_the_words_of_this_process() -> None:
     """Both ways of telling them, as Python before 3.10 knows but one."""
     with open("/proc/self/cmdline", "rb") as file:
         words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
-    assert isolation.own_command() == [sys.executable, *words[1:]]
-    assert isolation._command_of_process() == words
+    assert isolate.own_command() == [sys.executable, *words[1:]]
+    assert isolate._command_of_process() == words
 
 
 def test_a_program_that_embeds_python_is_asked_for_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(JailError, match="pass 'argv'"):
-        isolation.own_command()
+        isolate.own_command()
 
 
 def test_words_and_place_can_be_given(tmp_path: Path) -> None:

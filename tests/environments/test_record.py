@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pkgjail.core.errors import InputError
+from pkgjail.core.model import UserBind
 from pkgjail.environments.record import (
     Head,
     Made,
@@ -19,8 +21,6 @@ from pkgjail.environments.record import (
     parse_record,
     record_bytes,
 )
-from pkgjail.errors import InputError
-from pkgjail.model import UserBind
 
 HEAD = Head(form="copy", inode=7, manifest="sha256:0", root=b"/")
 MADE = (

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail.environments import looking, remove
+from pkgjail.core.errors import InputError, SurpriseError
+from pkgjail.environments import compare, remove
 from pkgjail.environments.directory import opened, whole_record
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
-from pkgjail.errors import InputError, SurpriseError
 from tests.environments.cases import (
     around,
     in_turn,
@@ -261,11 +261,11 @@ def test_times_count_only_where_the_file_system_sets_them(
     env: bytes, monkeypatch: pytest.MonkeyPatch, *, timed: bool
 ) -> None:
     """Protects an environment on FUSE, or in an image, where other content may have the same times."""
-    monkeypatch.setattr(looking, "sets_times", lambda _descriptor: timed)
+    monkeypatch.setattr(compare, "sets_times", lambda _descriptor: timed)
     with opened(env, "enter") as place:
         made = whole_record(place).made
-        assert looking.tampered(place, made) == []
+        assert compare.tampered(place, made) == []
         other = next(one for one in made if one.kind == "regular" and one.path.startswith(b"root/"))
         made = tuple(one._replace(sha256="0" * 64) if one is other else one for one in made)
         expected = [] if timed else [(other.path, "has other content")]
-        assert looking.tampered(place, made) == expected
+        assert compare.tampered(place, made) == expected

@@ -13,10 +13,10 @@ import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pkgjail.core.errors import CommandError, PkgjailError
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
-from pkgjail.errors import CommandError, PkgjailError
 from tests.forking import serve
 from tests.test_exactness import manifest_of
 

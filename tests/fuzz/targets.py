@@ -23,31 +23,32 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from unittest import mock
 
 from pkgjail.backends import open_database
-from pkgjail.backends.repositories import open_available
 from pkgjail.backends.rpm import query
-from pkgjail.checking.compiler import compiler_wants
-from pkgjail.checking.elf import DamagedError, read_elf
-from pkgjail.checking.loading import Loader
-from pkgjail.checking.modules import perl_wants, python_wants
-from pkgjail.checking.objects import object_wants
-from pkgjail.checking.running import answered
-from pkgjail.checking.scripts import script_wants
+from pkgjail.closure.search import resolve_closure
+from pkgjail.core.errors import PkgjailError
+from pkgjail.core.model import FileEntry, Manifest, PackageDatabase, Policy, Rule, text_path
+from pkgjail.core.paths import Names
+from pkgjail.core.programs import Ran
 from pkgjail.environments.record import parse_journal, parse_record
-from pkgjail.errors import PkgjailError
 from pkgjail.export import export_manifest
-from pkgjail.graph import resolve_closure
-from pkgjail.listening import Ran
+from pkgjail.integrations.spack.state import State, load_cache, load_state
 from pkgjail.manifest import dump_manifest, parse_manifest
-from pkgjail.model import FileEntry, Manifest, PackageDatabase, Policy, Rule, text_path
-from pkgjail.names import Names
-from pkgjail.patterns import matcher
 from pkgjail.policy import load_policy
-from pkgjail.questions.diff import diff_manifests
-from pkgjail.questions.drawing import as_graphml, as_json, dot, mermaid
-from pkgjail.questions.shape import shape_of
-from pkgjail.questions.why import why
-from pkgjail.report import report_page
-from pkgjail.spack.state import State, load_cache, load_state
+from pkgjail.policy.patterns import matcher
+from pkgjail.repositories import open_available
+from pkgjail.repositories.solver import solve
+from pkgjail.review.check.compiler import compiler_wants
+from pkgjail.review.check.elf import DamagedError, read_elf
+from pkgjail.review.check.in_jail import answered
+from pkgjail.review.check.ld_search import Loader
+from pkgjail.review.check.modules import perl_wants, python_wants
+from pkgjail.review.check.objects import object_wants
+from pkgjail.review.check.scripts import script_wants
+from pkgjail.review.diff import diff_manifests
+from pkgjail.review.graph import shape_of
+from pkgjail.review.graph_formats import as_graphml, as_json, dot, mermaid
+from pkgjail.review.report import report_page
+from pkgjail.review.why import why
 from tests.manifest_cases import sample
 from tests.memory import MemoryDatabase
 
@@ -263,7 +264,7 @@ def _rpm_answer(data: bytes) -> None:
 
 def _available(source: str, *, contents: bool = False) -> None:
     universe = open_available([source], "x86_64", contents=contents)
-    universe.solve(_POLICY)
+    solve(universe, _POLICY)
 
 
 def _packages(data: bytes) -> None:

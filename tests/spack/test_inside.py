@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.spack import state
-from pkgjail.spack.hook import extension_paths
+from pkgjail.integrations.spack import state
+from pkgjail.integrations.spack.extensions import extension_paths
 from tests.conftest import SYSTEM_PYTHON
 from tests.terminals import INTERRUPT, SUSPEND, shell
 
@@ -239,7 +239,7 @@ def test_a_changed_configuration_is_seen_by_the_next_command(spack: Spack) -> No
 
 def test_from_the_second_command_on_the_way_inside_is_short(spack: Spack) -> None:
     """Until something that it rests on is another: a variable, the configuration, the environment."""
-    wrapper, spack_jail = spack.python.parent / "pkgjail-spack-python", "pkgjail.spack.entering"
+    wrapper, spack_jail = spack.python.parent / "pkgjail-spack-python", "pkgjail.integrations.spack.enter"
     (spack.user.home / "elsewhere").mkdir()
     spack.build()
 

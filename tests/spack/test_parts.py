@@ -1,4 +1,4 @@
-"""The parts of `pkgjail.spack` by themselves: words, binds, records, messages."""
+"""The parts of `pkgjail.integrations.spack` by themselves: words, binds, records, messages."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import pkgjail.spack
-from pkgjail.environments import isolation
-from pkgjail.errors import DriftError, InputError, Problem
-from pkgjail.model import UserBind
-from pkgjail.spack import entering, hook, knowing, state, wrapper
-from pkgjail.spack.instance import Instance, binds_of, is_whole, links_of, make_directories, shows
-from pkgjail.spack.words import is_own_command, split_words
+import pkgjail.integrations.spack
+from pkgjail.core.errors import DriftError, InputError, Problem
+from pkgjail.core.model import UserBind
+from pkgjail.environments import isolate
+from pkgjail.integrations.spack import enter, extensions, hook, instance_cache, state, wrapper
+from pkgjail.integrations.spack.argv import is_own_command, split_words
+from pkgjail.integrations.spack.instance import (
+    Instance,
+    binds_of,
+    is_whole,
+    links_of,
+    make_directories,
+    shows,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +177,7 @@ def test_a_cache_that_cannot_be_read_is_asked_for_again(tmp_path: Path, text: st
     """It is no more than a cache."""
     (tmp_path / "instances.json").write_text(text)
     one = state.State("/env", "/python", 7, removing=False, place=str(tmp_path))
-    assert knowing._read(state.load_cache(one).get("key")) is None
+    assert instance_cache._read(state.load_cache(one).get("key")) is None
 
 
 DRIFT = DriftError(((b"/usr/include/new.h", "was added"),))
@@ -219,12 +226,12 @@ def test_what_keeps_a_command_out_is_told_as_spack_tells_errors(
     def fails(*_: object) -> int:
         raise error
 
-    known = knowing.Known(instance(tmp_path), ("a tool is outside",))
+    known = instance_cache.Known(instance(tmp_path), ("a tool is outside",))
     one = state.State("/env", "/python", 7, removing=False, place="")
     state.save_state(one, str(tmp_path), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knowing, "know", lambda *_: known)
-        patch.setattr(entering, "enter", fails)
+        patch.setattr(instance_cache, "know", lambda *_: known)
+        patch.setattr(enter, "enter", fails)
         assert hook.run_inside(str(tmp_path), "/python", ["spack", "install", "x"], ["install", "x"]) == 1
     told = capsys.readouterr().err.splitlines()
     assert (told[0], told[1], told[-1]) == ("==> Warning: a tool is outside", first, last)
@@ -243,16 +250,19 @@ def test_the_hook_does_nothing_where_no_spack_runs() -> None:
     """Whatever else calls the entry points is left alone."""
     hook.go_inside()
     assert hook.is_called()
-    assert [os.path.basename(path) for path in hook.extension_paths()] == ["spack-jail", "spack-isolate"]
+    assert [os.path.basename(path) for path in extensions.extension_paths()] == [
+        "spack-jail",
+        "spack-isolate",
+    ]
 
 
 def test_spack_finds_the_three_functions_of_the_paper() -> None:
     """As a library."""
-    assert pkgjail.spack.isolate_environment is isolation.isolate_environment
-    assert pkgjail.spack.build_chroot_environment is isolation.build_chroot_environment
-    assert pkgjail.spack.remove_chroot_environment is isolation.remove_chroot_environment
+    assert pkgjail.integrations.spack.isolate_environment is isolate.isolate_environment
+    assert pkgjail.integrations.spack.build_chroot_environment is isolate.build_chroot_environment
+    assert pkgjail.integrations.spack.remove_chroot_environment is isolate.remove_chroot_environment
     with pytest.raises(AttributeError, match="nothing"):
-        _ = pkgjail.spack.nothing
+        _ = pkgjail.integrations.spack.nothing
 
 
 def test_the_wrapper_finds_the_real_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +301,7 @@ def test_the_wrapper_knows_spacks_script(tmp_path: Path) -> None:
 def test_what_spack_told_is_kept_by_every_variable_that_it_sees(tmp_path: Path, name: str) -> None:
     """Protects from an answer that was given with another variable: configuration may have it in paths."""
     one = state.State(str(tmp_path), "python", 1, removing=False, place=str(tmp_path))
-    keys = {knowing._key(one, "python", [], {name: value, "OTHER": "x"}) for value in ("a", "b")}
+    keys = {instance_cache._key(one, "python", [], {name: value, "OTHER": "x"}) for value in ("a", "b")}
     assert len(keys) == 2
 
 
@@ -300,8 +310,8 @@ def test_what_spack_told_on_another_machine_is_asked_again(
 ) -> None:
     """Protects users of a home that several machines share: configuration may depend on the machine."""
     one = state.State(str(tmp_path), "python", 1, removing=False, place=str(tmp_path))
-    here = knowing._key(one, "python", [], {})
-    assert knowing._key(one, "python", [], {}) == here
+    here = instance_cache._key(one, "python", [], {})
+    assert instance_cache._key(one, "python", [], {}) == here
     other = os.uname_result(("Linux", "elsewhere", "6", "1", "riscv64"))
     monkeypatch.setattr(os, "uname", lambda: other)
-    assert knowing._key(one, "python", [], {}) != here
+    assert instance_cache._key(one, "python", [], {}) != here

@@ -1,0 +1,1 @@
+"""The command line: `main` parses and dispatches, `verbs` has one module a verb."""

@@ -1,0 +1,72 @@
+"""What the commands share on a terminal: progress, warnings, sizes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.progress import Progress, TaskID
+    from typing_extensions import Self
+
+
+def human_size(size: int) -> str:
+    """A size in bytes as people read it, in powers of 1000: `551.2 MB`."""
+    from rich.filesize import decimal
+
+    return decimal(size)
+
+
+class ConsoleReporter:
+    """A reporter that draws progress on standard error while that is a terminal, and prints warnings.
+
+    Use it as a context manager, so that the progress is taken away at the end. With `as_json` a
+    warning is a JSON object on a line of its own.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self._as_json = as_json
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress, self._tasks = None, {}
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Draw how far `task` is, until all tasks are done; nothing but on a terminal."""
+        if not sys.stderr.isatty() or (self._progress is None and done >= total):
+            return
+        if self._progress is None:
+            self._progress = _started_progress()
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total)
+        self._progress.update(self._tasks[task], completed=done, total=total)
+        if self._progress.finished:  # before a command gets the terminal
+            self._stop()
+
+    def warn(self, message: str) -> None:
+        """Print a warning on standard error."""
+        from pkgjail.cli.output import tell_warning
+
+        tell_warning(message, as_json=self._as_json)
+
+
+def _started_progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    progress = Progress(console=Console(stderr=True), transient=True)
+    progress.start()
+    return progress

@@ -1,0 +1,60 @@
+"""The options that limit what a jail may use, and the text that says how they are held."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pkgjail.core.model import Limits
+
+_SIZE = re.compile(r"([0-9]+)([KMGT]?)", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--memory`, `--cpus` and `--pids`."""
+    group = parser.add_argument_group(
+        "limits", "enforced by a control group that is delegated to you (--pids also without one), or refused"
+    )
+    group.add_argument(
+        "--memory", type=size, metavar="SIZE", help="at most so much memory, as 512M or 4G (of 1024)"
+    )
+    group.add_argument(
+        "--cpus", type=_processors, metavar="N", help="at most the time of N processors, as 2 or 0.5"
+    )
+    group.add_argument("--pids", type=_count, metavar="N", help="at most N processes and threads at once")
+
+
+def limits_of(arguments: argparse.Namespace) -> Limits:
+    """The options of `add_limit_options` as the library takes them."""
+    from pkgjail.core.model import Limits
+
+    return Limits(memory=arguments.memory, cpus=arguments.cpus, pids=arguments.pids)
+
+
+def has_limits(arguments: argparse.Namespace) -> bool:
+    """Whether any of them is given."""
+    return (arguments.memory, arguments.cpus, arguments.pids) != (None, None, None)
+
+
+def size(text: str) -> int:
+    """The bytes that `512M` is. Raises `ArgumentTypeError`."""
+    found = _SIZE.fullmatch(text)
+    number = int(found[1]) * _UNITS[found[2].upper()] if found else 0
+    if not 0 < number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it as 512M or 4G")
+    return number
+
+
+def _processors(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?|\.[0-9]+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processors; write it as 2 or 0.5")
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
+    return int(text)

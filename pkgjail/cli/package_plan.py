@@ -1,0 +1,158 @@
+"""`pkgjail resolve --available`: what a plan of packages looks like on a terminal, as JSON, in a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.cli.console import ConsoleReporter, human_size
+from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.text import counted, shown
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.core.model import PackagePlan
+
+_WIDE = 1000
+_NOTE = "a plan: nothing of it need be installed here, and no jail can be made of it"
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a plan."""
+    group = parser.add_argument_group(
+        "planning for another system",
+        "Say which packages would be installed for the whitelists, from a distribution's repository metadata "
+        "on this machine; nothing is fetched, and nothing of the host's is read. The result is no manifest.",
+    )
+    group.add_argument(
+        "--available",
+        action="append",
+        default=[],
+        metavar="FAMILY:PATH",
+        help="metadata to plan from: debian (a Packages file, a suite's directory, apt's lists), rhel or "
+        "suse (a directory with repodata), arch (core.db, or a directory of such); may be repeated",
+    )
+    group.add_argument("--arch", metavar="ARCH", help="plan for this architecture, not this machine's")
+    group.add_argument(
+        "--contents", action="store_true", help="name the packages' files too, by the repository's own lists"
+    )
+
+
+def is_plan(arguments: argparse.Namespace) -> bool:
+    """Whether a plan is asked for. Raises `InputError` where what is asked for is half of one, half not."""
+    planning = {"--arch": arguments.arch, "--contents": arguments.contents}
+    resolving = {
+        "--root": arguments.root != "/",
+        "--backend": arguments.backend != "auto",
+        "--no-hash": arguments.no_hash,
+        "--allow-unmet": arguments.allow_unmet,
+    }
+    wrong = [name for name, given in (resolving if arguments.available else planning).items() if given]
+    if wrong:
+        why = "goes by what is installed" if arguments.available else "is for plans"
+        how = "leave it out with" if arguments.available else "name repositories by"
+        raise InputError([Problem("", f"{name} {why}; {how} --available") for name in wrong])
+    return bool(arguments.available)
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    """Plan, and print it, or write it to a file and print a summary."""
+    from pkgjail.api import plan_packages
+    from pkgjail.repositories.plan_file import (
+        dump_plan,
+        plan_digest,
+        plan_header,
+        planned_record,
+        write_plan,
+    )
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        plan = plan_packages(
+            arguments.whitelists,
+            arguments.blacklist,
+            sources=arguments.available,
+            architecture=arguments.arch or "",
+            recommends=arguments.recommends,
+            essential=arguments.essential,
+            contents=arguments.contents,
+            reporter=reporter,
+        )
+    to_file = arguments.output != "-"
+    digest = write_plan(plan, arguments.output) if to_file else plan_digest(dump_plan(plan))
+    summary = summarize_plan(plan, digest)
+    if arguments.json:
+        whole = {
+            **plan_header(plan),
+            "summary": summary,
+            "packages": [
+                {**planned_record(one), "because": _because(plan, one.package.key)} for one in plan.packages
+            ],
+        }
+        print(json.dumps(summary if to_file else whole, indent=2))
+    elif not to_file:
+        _print_table(plan, summary, contents=arguments.contents)
+    else:
+        print(f"{_text(summary)}\n{digest}\nwritten to {shown(arguments.output)}: {_NOTE}")
+    return 0
+
+
+def summarize_plan(plan: PackagePlan, digest: str) -> dict[str, Any]:
+    """The figures that describe a plan, for `--json` and for people."""
+    return {
+        "planned": True,
+        "digest": digest,
+        "packages": len(plan.packages),
+        "bytes": sum(one.package.size for one in plan.packages),
+        "download": sum(one.download for one in plan.packages),
+        "names": sum(len(one.files or ()) for one in plan.packages),
+        "dropped": plan.dropped,
+        "without_file_list": sum(one.files is None for one in plan.packages),
+    }
+
+
+def _because(plan: PackagePlan, key: str) -> str:
+    """Who asked for a package, by the shortest chain from a whitelist's line."""
+    reason = plan.reasons.get(key)
+    return reason.source if reason else ""
+
+
+def _text(summary: dict[str, Any]) -> str:
+    return (
+        f"planned: {counted(summary['packages'], 'package')}, {human_size(summary['bytes'])} installed, "
+        f"{human_size(summary['download'])} to download"
+    )
+
+
+def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # A file or a pipe has no width; there each package is a line.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    # Texts, for in a name of somebody else's there may be markup.
+    lists = Text(shown(", ".join(plan.whitelists)), style="bold")
+    console.print(lists + Text(f" for {plan.family} {shown(plan.architecture)}: {_NOTE}"), soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("package", "version", "repository", "size", "download", "because of"):
+        is_size = column in {"size", "download"}
+        table.add_column(
+            column,
+            justify="right" if is_size else "left",
+            overflow="fold",
+            no_wrap=is_size or column == "package",
+        )
+    for one in plan.packages:
+        package = one.package
+        sizes = (human_size(package.size), human_size(one.download))
+        because = _because(plan, package.key)
+        words = map(shown, (package.key, package.version, one.repository, *sizes, because))
+        table.add_row(*map(Text, words))
+    console.print(table)
+    for one in plan.packages if contents else ():
+        for path in one.files or ():
+            print(f"{shown(one.package.key)} {shown(path)}")
+    print(_text(summary))

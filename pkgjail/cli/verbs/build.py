@@ -1,0 +1,122 @@
+"""`pkgjail build`: a directory that a jail can be entered from again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.cli.console import ConsoleReporter, human_size
+from pkgjail.cli.output import write_result
+from pkgjail.cli.verbs.run import add_sight_options, named_binds, named_variables
+from pkgjail.core.text import counted, shell_word, shown
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.environments.builder import Built
+
+_DESCRIPTION = """\
+Make DIR an environment of a manifest, to be entered again and again with 'pkgjail enter' and taken
+away with 'pkgjail remove'. DIR must not be there, or be an empty directory of yours. It gets the
+manifest, a record of what was made, and the options that every entry begins with; nothing is
+mounted. The host's files are shown as they are at each entry; with --copy they are copied now, and
+outlive upgrades of the host.
+"""
+_EPILOG = """\
+examples:
+  pkgjail build spack.manifest.jsonl ~/envs/spack
+  pkgjail build --copy --bind /scratch --no-network spack.manifest.jsonl /srv/envs/2026-01
+  pkgjail build --fstab spack.manifest.jsonl /srv/jail > jail.fstab   (for an administrator to add)
+
+However a build is interrupted, 'pkgjail remove DIR' takes away what it left. docs/environments.md
+tells what is in DIR.
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "build",
+        help="make an environment, to be entered again and again",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_manifest()
+    parser.add_argument("directory", metavar="DIR", help="where the environment is made")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--copy",
+        dest="form",
+        action="store_const",
+        const="copy",
+        help="copy the files to DIR/root (as reflinks where the filesystem has them), each checked",
+    )
+    forms.add_argument(
+        "--fstab",
+        dest="form",
+        action="store_const",
+        const="fstab",
+        help="make mount points in DIR/root, and print the lines for fstab(5) that mount the files there",
+    )
+    parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
+    add_sight_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary, and fstab's lines, as JSON")
+    parser.set_defaults(run=run, failure=0, result_is_output=_prints_lines, form="host")
+
+
+def _prints_lines(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.form == "fstab")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build the environment, and print what was built."""
+    from pkgjail.environments.build import build_environment
+    from pkgjail.environments.directory import split
+    from pkgjail.manifest import read_manifest
+
+    manifest = read_manifest(arguments.manifest)
+    directory = os.fsencode(arguments.directory)
+    root = os.fsencode(os.path.realpath(arguments.root))
+    lines = b""
+    if arguments.form == "fstab":
+        from pkgjail.export import export_manifest
+
+        lines = export_manifest(manifest, "fstab", root=root, at=b"/".join((*split(directory), b"root")))
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        built = build_environment(
+            manifest,
+            directory,
+            form=arguments.form,
+            root=root,
+            binds=tuple(named_binds(arguments)),
+            network=not arguments.no_network,
+            variables=named_variables(arguments),
+            reporter=reporter,
+        )
+    _print(arguments, built, lines)
+    return 0
+
+
+def _print(arguments: argparse.Namespace, built: Built, lines: bytes) -> None:
+    if arguments.json:
+        facts: dict[str, Any] = {
+            "directory": os.path.realpath(arguments.directory),
+            "form": arguments.form,
+            "names": built.names,
+            "bytes": built.bytes,
+        }
+        if lines:
+            facts["fstab"] = os.fsdecode(lines).splitlines()
+        print(json.dumps(facts, indent=2))
+        return
+    write_result(lines)
+    # fstab's lines are for a file; what is said about them is not.
+    out = sys.stderr if lines else sys.stdout
+    print(
+        f"{shown(arguments.directory)}: {counted(built.names, 'name')}, {human_size(built.bytes)}; "
+        f"enter it with: pkgjail enter {shell_word(arguments.directory)} -- COMMAND",
+        file=out,
+    )

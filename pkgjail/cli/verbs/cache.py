@@ -1,0 +1,64 @@
+"""`pkgjail cache`: what is kept between runs, and how it is cleared."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.console import human_size
+from pkgjail.core.text import shown
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.storage.cache import Kept
+
+_DESCRIPTION = """\
+List or clear what pkgjail keeps between runs: in your cache directory ($XDG_CACHE_HOME/pkgjail or
+~/.cache/pkgjail: baselines, loader caches, digests of files), in your runtime directory
+(/dev/shm/pkgjail-UID or $XDG_RUNTIME_DIR/pkgjail: layers of overlays, prepared jails, what this kernel
+can do), and the baselines that you published in /var/tmp/pkgjail-UID. All of it is made again when it is
+needed. 'prune' also removes what killed processes left, whatever its age, but nothing that is in use.
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "cache", help="list or clear what is kept between runs", description=_DESCRIPTION
+    )
+    parser.add_argument("what", choices=("ls", "prune"), help="list it, or remove what was not used lately")
+    parser.add_argument(
+        "--days", type=float, default=30, metavar="N", help="prune what was last used N days ago (default 30)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.set_defaults(run=run, failure=0, result_is_output=_lists)
+
+
+def _lists(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.what == "ls")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List what is there, or what was removed."""
+    from pkgjail.storage.cache import kept, prune
+
+    day = 86400
+    found = kept() if arguments.what == "ls" else prune(older_than=time.time() - arguments.days * day)
+    if arguments.json:
+        print(json.dumps([{**each._asdict(), "path": shown(str(each.path))} for each in found], indent=2))
+    else:
+        for each in found:
+            print(_line(each))
+        done = "removed" if arguments.what == "prune" else "kept"
+        left = sum(each.left_over for each in found)
+        rest = f"; {left} left over from work that was killed, or is under way" if left else ""
+        print(f"{len(found)} {done}, {human_size(sum(each.bytes for each in found))}{rest}")
+    return 0
+
+
+def _line(each: Kept) -> str:
+    used = time.strftime("%Y-%m-%d", time.localtime(each.used))
+    return f"{used}  {each.names:7,} names  {human_size(each.bytes):>9}  {shown(str(each.path))}"

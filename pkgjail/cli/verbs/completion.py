@@ -1,0 +1,35 @@
+"""`pkgjail completion`: the code that a shell needs to complete our command line."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.results import always
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.cli.parser import Verbs
+
+_DESCRIPTION = """\
+Print the code that makes a shell complete 'pkgjail'. For bash and zsh: eval "$(pkgjail completion
+bash)"; for fish: pkgjail completion fish | source.
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser("completion", help="print shell completion code", description=_DESCRIPTION)
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument("--json", action="store_true", help="print the code in a JSON object")
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the code."""
+    from argcomplete.shell_integration import shellcode
+
+    code = shellcode(["pkgjail"], shell=arguments.shell)
+    print(json.dumps({"shell": arguments.shell, "code": code}) if arguments.json else code)
+    return 0

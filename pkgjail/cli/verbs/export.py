@@ -1,0 +1,135 @@
+"""`pkgjail export`: a manifest in the form of another program."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.console import ConsoleReporter
+from pkgjail.cli.output import write_result
+from pkgjail.cli.results import without_file
+from pkgjail.core.text import counted, shown
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.core.model import Manifest
+
+_DESCRIPTION = """\
+Write a manifest for another program to read: arguments for bubblewrap, settings for systemd-nspawn,
+lines for fstab, a specification for mtree and bsdtar, a list for sha256sum, read rules for Spack's
+Landlock sandbox, a bill of materials in SPDX or CycloneDX. A name that a form can't carry is an error,
+and never left out.
+"""
+_EPILOG = """\
+examples:
+  pkgjail export base.manifest.jsonl --format sha256sums -o base.sha256
+  pkgjail export base.manifest.jsonl --format cyclonedx -o base.cdx.json
+  pkgjail export base.manifest.jsonl --format bwrap --at entry --skeleton -o base.bwrap
+  pkgjail export base.manifest.jsonl --format fstab --at /srv/jail --skeleton -o jail.fstab
+
+docs/export.md tells how each is used, and what it does not do.
+"""
+# Spelled out here, so that the parser needs nothing of what does the work; a test holds the two
+# together.
+FORMATS = ("bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
+_OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
+_OF_HOST_FILES = ("bwrap", "fstab", "nspawn")
+_WITH_SKELETON = ("bwrap", "fstab", "nspawn")
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "export",
+        help="write a manifest for another program",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_manifest()
+    parser.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument(
+        "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
+    )
+    parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
+    parser.add_argument(
+        "--at",
+        metavar="DIR",
+        help="fstab: the jail's directory; bwrap: the directory with the files made at entry",
+    )
+    parser.add_argument(
+        "--skeleton",
+        action="store_true",
+        help="make DIR, and in it what the format can't carry: files made at entry; for fstab and "
+        "nspawn also directories, links and mount points",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print what was written, and warnings, as JSON; goes with -o FILE"
+    )
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the export, after the skeleton where one is asked for."""
+    from pkgjail.core.errors import UsageError
+    from pkgjail.export import export_manifest
+    from pkgjail.manifest import read_manifest
+    from pkgjail.storage.atomic import replace_file
+
+    form: str = arguments.format
+    if arguments.skeleton and (form not in _WITH_SKELETON or arguments.at is None):
+        raise UsageError(f"--skeleton goes with --at DIR and one of {', '.join(_WITH_SKELETON)}")
+    if arguments.json and arguments.output == "-":
+        raise UsageError("--json goes with -o FILE: standard output is the export's own")
+    manifest = read_manifest(arguments.manifest)
+    root = os.fsencode(os.path.realpath(arguments.root))
+    at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
+    data = export_manifest(manifest, form, root=root, at=at)
+    _warn(manifest, arguments, root, at)
+    if arguments.skeleton and at is not None:
+        from pkgjail.export.skeleton import write_skeleton
+        from pkgjail.jail.run import content_at_entry
+
+        # systemd-nspawn mounts a filesystem on /run, and fails where there is no such directory.
+        besides = (b"/run",) if form == "nspawn" else ()
+        content = content_at_entry(manifest, root)
+        write_skeleton(manifest, at, content, mount_points=form != "bwrap", besides=besides)
+    if arguments.output == "-":
+        write_result(data)
+    else:
+        replace_file(arguments.output, data)
+    if arguments.json:
+        print(json.dumps({"file": arguments.output, "format": form, "bytes": len(data)}, indent=2))
+    return 0
+
+
+def _warn(manifest: Manifest, arguments: argparse.Namespace, root: bytes, at: bytes | None) -> None:
+    """Say what is not in the export though it is in the manifest, and what is in it and not on the host."""
+    from pkgjail.export.common import entry_files, host_files
+    from pkgjail.jail.host_mismatch import absent_names, explain_absence
+
+    form: str = arguments.format
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        if form in _OF_HOST_FILES:
+            files = host_files(manifest)
+            absent = absent_names(files, root)
+            if cause := explain_absence(manifest, root, len(absent), len(files)):
+                reporter.warn(cause)
+            elif absent:
+                reporter.warn(
+                    f"{counted(len(absent), 'file')} of the manifest not on the host, "
+                    f"{shown(absent[0])} among them"
+                )
+        left_out = len(entry_files(manifest))
+        if form == "bwrap" and at is None and left_out:
+            told = _left_out(left_out, "made at entry")
+            reporter.warn(f"{told}; --at DIR --skeleton brings them")
+        without = sum(1 for e in manifest.files if e.kind == "regular" and e.sha256 is None)
+        if form in _OF_DIGESTS and without:
+            reporter.warn(_left_out(without, "without a digest"))
+
+
+def _left_out(number: int, which: str) -> str:
+    return f"{counted(number, 'file')} {which} {'is' if number == 1 else 'are'} left out"

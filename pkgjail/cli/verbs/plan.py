@@ -1,0 +1,110 @@
+"""`pkgjail plan`: how a jail would be put together here, and why so."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.cli.results import always
+from pkgjail.cli.verbs.run import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.jail.strategy import Choice
+
+_DESCRIPTION = """\
+Print how the jail of a manifest would be put together on this host: how each top directory is shown,
+what was tried out for it, with what answer, and why so. Needs no privilege and enters nothing.
+
+  tree    an overlay over a tree of metadata; names that come to the host
+          later stay out
+  mask    an overlay that hides names; those that come to the host while a
+          jail runs can be seen in it
+  whole   a bind mount for each directory that has nothing else; open to later
+          names likewise
+  binds   one bind mount per file; names that come later stay out
+
+With --plan auto it is the first of these that works here, and 'binds' for directories of few names.
+"""
+_MEANING = {
+    "tree": "one overlay over a tree of metadata",
+    "mask": "one overlay that hides names, open to names that come to the host while a jail runs",
+    "whole": "whole directories where these have nothing else, open to names that come while a jail runs",
+    "binds": "one bind mount per file",
+}
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "plan",
+        help="show how a jail would be put together",
+        description=_DESCRIPTION,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
+    add_jail_options(parser)
+    parser.add_argument("--steps", action="store_true", help="print every step, in order")
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan."""
+    from pkgjail.core.model import Limits
+    from pkgjail.jail.run import prepare
+    from pkgjail.jail.strategy import choose
+
+    manifest, options = load_manifest(arguments), jail_options(arguments)
+    root = os.fsencode(os.path.realpath(arguments.root))
+    plan = prepare(manifest, options, root=root)
+    counts = Counter(type(step).__name__ for step in plan.steps)
+    facts: dict[str, Any] = {
+        "directories": {
+            os.fsdecode(choice.top): _facts(choice) for choice in choose(manifest, options, root)
+        },
+        "steps": dict(sorted(counts.items())),
+        "network": plan.network,
+    }
+    if options.limits != Limits():
+        from pkgjail.jail.limits import how_limited
+
+        facts["limits"] = how_limited(options)
+    if arguments.steps:
+        facts["every_step"] = list(map(_line, plan.steps))
+    print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
+    return 0
+
+
+def _facts(choice: Choice) -> dict[str, Any]:
+    """`tried` has each way that was looked at, with why it cannot be had or null where it can."""
+    return {"way": choice.way, "why": choice.why, "tried": {way: why or None for way, why in choice.tried}}
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = []
+    for top, choice in facts["directories"].items():
+        lines.append(f"{top}: {choice['way']}: {_MEANING[choice['way']]}")
+        if choice["why"]:
+            lines.append(f"    why: {choice['why']}")
+        lines += [f"    {way}: {why or 'works here, by a try-out'}" for way, why in choice["tried"].items()]
+    lines += [f"{count:7,} {kind}" for kind, count in facts["steps"].items()]
+    lines.append("network: the host's" if facts["network"] else "network: a loopback of its own")
+    lines += [f"{name}: {how}" for name, how in facts.get("limits", {}).items()]
+    return "\n".join([*lines, *facts.get("every_step", ())])
+
+
+def _line(step: tuple[Any, ...]) -> str:
+    """One step: its kind, then its fields; paths as they are, the content of files by its length."""
+    words = [type(step).__name__]
+    for name, value in zip(getattr(step, "_fields", ()), step):
+        if name == "content":
+            words.append(f"({len(value)} bytes)")
+        elif name == "mode":
+            words.append(f"{value:04o}")
+        else:
+            words.append(os.fsdecode(value) if isinstance(value, bytes) else str(value))
+    return " ".join(words)

@@ -1,0 +1,97 @@
+"""`pkgjail report`: a manifest as one page for reviewers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.output import write_result
+from pkgjail.cli.results import without_file
+from pkgjail.core.text import shown
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.core.model import Manifest
+    from pkgjail.review.check import Finding
+
+_DESCRIPTION = """\
+Write a manifest as one HTML page for a browser: summary, sizes, who asks for what, every name with its
+reason, what was dropped and, with --against, what changed. The page needs no network and no other file.
+"""
+_EPILOG = """\
+examples:
+  pkgjail report spack.manifest.jsonl -o review.html
+  pkgjail report --check --against old.manifest.jsonl new.manifest.jsonl -o review.html
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "report",
+        help="write a manifest as a page to review",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_manifest()
+    parser.add_argument("--against", metavar="OLD", help="an older manifest to compare with")
+    parser.add_argument(
+        "--check", action="store_true", help="check whether the set is closed, and show what is found"
+    )
+    parser.add_argument("--root", default="/", metavar="DIR", help="where --check finds the manifest's files")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="write the page here; - for standard output"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page, and say where."""
+    from pkgjail.backends import version_order
+    from pkgjail.manifest import dump_manifest, manifest_digest, read_manifest
+    from pkgjail.review.report import report_page
+    from pkgjail.storage.atomic import replace_file
+
+    manifest = read_manifest(arguments.manifest)
+    against = None if arguments.against is None else read_manifest(arguments.against)
+    findings = _findings(manifest, arguments) if arguments.check else None
+    page = report_page(
+        manifest,
+        manifest_digest(dump_manifest(manifest)),
+        against=against,
+        compare=version_order(manifest.header.distribution),
+        findings=findings,
+    )
+    if arguments.output == "-":
+        write_result(page)
+        out = sys.stderr
+    else:
+        replace_file(arguments.output, page)
+        out = sys.stdout
+    facts: dict[str, Any] = {"file": arguments.output, "bytes": len(page)}
+    if findings is not None:
+        facts["findings"] = len(findings)
+    if arguments.json:
+        print(json.dumps(facts, indent=2), file=out)
+    elif arguments.output != "-":
+        print(f"written to {shown(arguments.output)}")
+    return 0
+
+
+def _findings(manifest: Manifest, arguments: argparse.Namespace) -> tuple[Finding, ...]:
+    """What `pkgjail check` finds."""
+    from pkgjail.cli.console import ConsoleReporter
+    from pkgjail.cli.verbs.check import database_or_none, tell_absence
+    from pkgjail.review.check import check_manifest
+
+    root = os.fsencode(os.path.realpath(arguments.root))
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        tell_absence(manifest, root, reporter)
+        database = database_or_none(root, reporter)
+        return check_manifest(manifest, root=root, database=database, reporter=reporter).findings

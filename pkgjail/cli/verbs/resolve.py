@@ -1,0 +1,187 @@
+"""`pkgjail resolve`: from whitelists to a manifest."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.cli.console import ConsoleReporter, human_size
+from pkgjail.cli.output import write_result
+from pkgjail.cli.package_plan import add_plan_arguments, is_plan, run_plan
+from pkgjail.cli.results import without_file
+from pkgjail.core.text import counted, shell_word, shown
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import TextIO
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.core.model import Manifest
+
+_DESCRIPTION = """\
+Resolve whitelists of packages against this host: the packages they name, all that those require,
+and exactly their files, less the blacklists. The result is a manifest (JSON Lines) to review, to
+keep in version control and to run builds in. The same packages give the same bytes.
+"""
+_EPILOG = """\
+A list is a shipped one's name (see below) or a path (with a '/', or ending in .toml or .ignore).
+
+examples:
+  pkgjail resolve spack -o spack.manifest.jsonl
+  pkgjail resolve spack ./site.toml --blacklist docs --blacklist ./my.ignore -o site.jsonl
+  pkgjail resolve base | jq -r 'select(.kind == "file").path'
+  pkgjail resolve spack --available rhel:/srv/mirror/BaseOS --available rhel:/srv/mirror/AppStream
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "resolve",
+        help="resolve whitelists to a manifest",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_argument("whitelists", nargs="+", metavar="WHITELIST", help="base, build, spack, or a path")
+    parser.add_argument(
+        "-o", "--output", default="-", metavar="FILE", help="write the manifest here, not to standard output"
+    )
+    add_policy_arguments(parser)
+    parser.add_argument("--no-hash", action="store_true", help="leave the files' SHA-256 out (quicker)")
+    parser.add_argument(
+        "--allow-unmet", action="store_true", help="record requirements that nothing installed satisfies"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_plan_arguments(parser)
+    parser.set_defaults(run=run, failure=0, result_is_output=without_file)
+
+
+def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what a whitelist is resolved against."""
+    parser.add_argument(
+        "--blacklist",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="take paths away: docs, locales, static-libs, python-bytecode, or a path (may be repeated)",
+    )
+    parser.add_argument("--root", default="/", metavar="DIR", help="read this root's packages and files")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="auto (default), apt, dpkg, rpm or pacman; see 'pkgjail backends'",
+    )
+    parser.add_argument(
+        "--recommends", action="store_true", default=None, help="follow Recommends too, not only Depends"
+    )
+    parser.add_argument(
+        "--no-essential",
+        dest="essential",
+        action="store_false",
+        default=None,
+        help="leave Essential packages out unless something requires them",
+    )
+
+
+def resolve_arguments(
+    arguments: argparse.Namespace,
+    whitelists: list[str],
+    *,
+    hashed: bool,
+    allow_unmet: bool = False,
+    baseline: bool = True,
+) -> Manifest:
+    """Resolve `whitelists` as the arguments of `add_policy_arguments` say."""
+    from pkgjail.api import resolve
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        return resolve(
+            whitelists,
+            arguments.blacklist,
+            root=_root(arguments),
+            backend=arguments.backend,
+            recommends=arguments.recommends,
+            essential=arguments.essential,
+            hashed=hashed,
+            allow_unmet=allow_unmet,
+            baseline=baseline,
+            reporter=reporter,
+        )
+
+
+def _root(arguments: argparse.Namespace) -> bytes:
+    return os.fsencode(os.path.realpath(arguments.root))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Resolve, write the manifest, print a summary; or plan."""
+    if is_plan(arguments):
+        return run_plan(arguments)
+    # The process ends soon; looking through a growing manifest for garbage takes a twentieth of it.
+    gc.disable()
+    began = time.time_ns()
+    from pkgjail.api import record_baseline
+    from pkgjail.core.parallel import beside
+
+    manifest = resolve_arguments(
+        arguments,
+        arguments.whitelists,
+        hashed=not arguments.no_hash,
+        allow_unmet=arguments.allow_unmet,
+        baseline=False,
+    )
+    gc.freeze()  # nor does Python look through it when it ends
+    with beside(partial(record_baseline, manifest.files, _root(arguments), since=began)):
+        digest, out = _write(manifest, arguments.output)
+    summary = summarize(manifest, digest)
+    print(json.dumps(summary, indent=2) if arguments.json else _text(summary, arguments.output), file=out)
+    return 0
+
+
+def _write(manifest: Manifest, output: str) -> tuple[str, TextIO]:
+    """Write the manifest; its digest, and where there is room for what people read."""
+    from pkgjail.api import dump_manifest, manifest_digest, write_manifest
+
+    if output != "-":
+        return write_manifest(manifest, output), sys.stdout
+    data = dump_manifest(manifest)
+    write_result(data)
+    return manifest_digest(data), sys.stderr
+
+
+def summarize(manifest: Manifest, digest: str) -> dict[str, Any]:
+    """The figures that describe a manifest, for `--json` and for people."""
+    regular = [entry for entry in manifest.files if entry.kind == "regular"]
+    return {
+        "digest": digest,
+        "distribution": f"{manifest.header.distribution.id} {manifest.header.distribution.version}".strip(),
+        "architecture": manifest.header.architecture,
+        "whitelists": list(manifest.header.whitelists),
+        "blacklists": list(manifest.header.blacklists),
+        "packages": len(manifest.packages),
+        "names": len(manifest.files),
+        "regular_files": len(regular),
+        "bytes": sum(entry.size or 0 for entry in regular),
+        "dropped": len(manifest.dropped),
+        "missing": len(manifest.missing),
+        "unmet": len(manifest.unmet),
+    }
+
+
+def _text(summary: dict[str, Any], output: str) -> str:
+    lines = [
+        (
+            f"{counted(summary['packages'], 'package')}, {counted(summary['names'], 'name')}, "
+            f"{human_size(summary['bytes'])}; {summary['dropped']:,} dropped, {summary['missing']:,} missing"
+        ),
+        summary["digest"],
+    ]
+    if output != "-":
+        lines.append(f"written to {shown(output)}; review it with: pkgjail show {shell_word(output)}")
+    return "\n".join(lines)

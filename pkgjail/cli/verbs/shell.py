@@ -1,0 +1,45 @@
+"""`pkgjail shell`: an interactive shell in the jail of a manifest."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.output import JSON_ERRORS
+from pkgjail.cli.results import never
+from pkgjail.cli.verbs.run import MANIFEST_HELP, add_jail_options, load_manifest, open_jail
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.core.model import Manifest
+
+_DESCRIPTION = """\
+Open a shell in a jail that shows exactly the files of a manifest: bash where the manifest has it,
+else sh. Takes the options of 'pkgjail run'.
+"""
+_SHELLS = (b"/usr/bin/bash", b"/bin/bash")
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "shell", help="open a shell in the jail of a manifest", description=_DESCRIPTION
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
+    add_jail_options(parser)
+    parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
+    parser.set_defaults(run=run, failure=125, result_is_output=never)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the shell; returns its exit status."""
+    manifest = load_manifest(arguments)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)
+
+
+def _shell(manifest: Manifest) -> str:
+    names = {entry.path for entry in manifest.files}
+    return "bash" if any(path in names for path in _SHELLS) else "sh"

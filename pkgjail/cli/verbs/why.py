@@ -1,0 +1,191 @@
+"""`pkgjail why`: the chain of reasons that brought a package or a path in, or what keeps it out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.cli.results import always
+from pkgjail.core.model import text_path
+from pkgjail.core.text import shown
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.core.model import Dependency, FileEntry, Manifest, PackageDatabase
+    from pkgjail.review.why import Answer, Reason
+
+_DESCRIPTION = """\
+Say why a package or a path is in a manifest: the shortest chain of requirements from a line of a
+whitelist (file:line) to the package, and what the package has to do with the path. For what is not in:
+the rule of a blacklist that dropped it, or the host's package that has it and the line of a whitelist
+that would bring it.
+"""
+_EPILOG = """\
+examples:
+  pkgjail why spack.manifest.jsonl perl-base
+  pkgjail why spack.manifest.jsonl /usr/bin/awk /bin/sh
+  pkgjail why --all spack.manifest.jsonl libc6
+
+exit status: 0 all are in the manifest, 1 one is not, 2 bad usage or bad input
+"""
+_ORIGINS = {
+    "package": "listed by",
+    "conffile": "a configuration file of",
+    "alternative": "a link of update-alternatives, for",
+    "generated": "generated on the host, for",
+    "entry": "made at entry, for",
+}
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "why",
+        help="say why a package or a path is in a manifest, or is not",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_manifest()
+    parser.add_argument("asked", nargs="+", metavar="NAME|PATH", help="a package's name or an absolute path")
+    parser.add_argument(
+        "--all", action="store_true", help="every minimal chain, and of each package that owns a path"
+    )
+    parser.add_argument(
+        "--root", default="/", metavar="DIR", help="ask this root's packages for what is not in"
+    )
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print an answer for each; exit 1 where something is not in the manifest."""
+    from pkgjail.manifest import read_manifest
+    from pkgjail.review.why import why
+
+    manifest = read_manifest(arguments.manifest)
+    root = os.fsencode(os.path.realpath(arguments.root))
+    asked = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments.asked]
+    answers = why(manifest, asked, every=arguments.all)
+    if not all(answer.is_in for answer in answers):
+        database = _database(manifest, root)
+        answers = why(
+            manifest,
+            asked,
+            database=database,
+            exists=lambda path: os.path.lexists(root.rstrip(b"/") + path),
+            every=arguments.all,
+        )
+    if arguments.json:
+        json.dump(list(map(facts, answers)), sys.stdout, indent=2)
+        print()
+    else:
+        print("\n".join(shown(line) for answer in answers for line in text(answer)))
+    return 0 if all(answer.is_in for answer in answers) else 1
+
+
+def _database(manifest: Manifest, root: bytes) -> PackageDatabase | None:
+    """The host's packages, or None where it is another distribution than the manifest's, or has none."""
+    from pkgjail.api import open_database
+    from pkgjail.core.errors import DatabaseError
+
+    try:
+        database = open_database(root)
+    except DatabaseError:
+        return None
+    return database if database.distribution.id == manifest.header.distribution.id else None
+
+
+def facts(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON has it, paths as `text_path` writes them; what there is none of is left out."""
+    found: dict[str, Any] = {
+        "asked": answer.asked,
+        "verdict": answer.verdict,
+        "path": text_path(answer.path),
+        "packages": [
+            {
+                "package": reason.package,
+                "version": reason.version,
+                "chains": [list(map(edge_facts, chain)) for chain in reason.chains],
+                "cut": reason.cut,
+            }
+            for reason in answer.reasons
+        ],
+        "below": text_path(answer.below),
+        "rule": answer.rule,
+        "missing": answer.missing.reason if answer.missing else "",
+        "owner": answer.owner,
+        "remedy": answer.remedy,
+    }
+    entry = answer.entry
+    if entry is not None:
+        found.update(type=entry.kind, origin=entry.origin, detail=entry.detail)
+        found["target"] = text_path(entry.target or b"")
+    return {key: value for key, value in found.items() if value}
+
+
+def edge_facts(edge: Dependency) -> dict[str, str]:
+    """An edge as JSON has it, in the manifest's own words."""
+    return {"source": edge.source, "target": edge.target, "field": edge.kind, "text": edge.text}
+
+
+def text(answer: Answer) -> Iterator[str]:
+    """An answer as lines for people."""
+    if answer.verdict == "package":
+        yield from _reasons(answer.reasons)
+        return
+    asked, path = shown(answer.asked), shown(answer.path)
+    if path and path != asked:
+        yield f"{asked} is {path}"
+    yield f"{path or asked}: {_in(answer, answer.entry) if answer.entry else _out(answer)}"
+    yield from (f"  {line}" for line in _reasons(answer.reasons))
+    if answer.remedy:
+        yield f"  to bring it, write in a whitelist: {answer.remedy}"
+
+
+def _in(answer: Answer, entry: FileEntry) -> str:
+    """What a path of the manifest is, and how it came."""
+    kind = {"regular": "file", "directory": "directory"}.get(
+        entry.kind
+    ) or f"link to {shown(entry.target or b'')}"
+    if entry.origin == "include":
+        return f"{kind}, named by {shown(entry.detail)}"
+    if answer.below:
+        return f"{kind}, for what is below it: {shown(answer.below)}"
+    if entry.origin == "parent":
+        return f"{kind}, for what leads through it"
+    owners = ", ".join(reason.package for reason in answer.reasons) or "every jail"
+    others = len(entry.owners) - len(answer.reasons)
+    more = f" and {others} more" if others else ""
+    detail = f" ({shown(entry.detail)})" if entry.detail else ""
+    return f"{kind}, {_ORIGINS[entry.origin]} {owners}{more}{detail}"
+
+
+def _out(answer: Answer) -> str:
+    """What keeps something out."""
+    if answer.missing is not None:
+        owners = ", ".join(answer.missing.owners) or "no package"
+        return f"not in the jail, for it is {answer.missing.reason} on the host; listed by {owners}"
+    what = f"dropped by {shown(answer.rule)}" if answer.rule else "not in the manifest"
+    if answer.owner:
+        return f"{what}; the host has it from {answer.owner}"
+    return what if answer.rule else f"{what}; no package of the host has it"
+
+
+def _reasons(reasons: Sequence[Reason]) -> Iterator[str]:
+    """Each chain a block of lines: the rule, then each package with the words that asked for it."""
+    for reason in reasons:
+        name = f"{reason.package} {reason.version}"
+        if not reason.chains:
+            yield f"{name}: nothing in the manifest asks for it"
+        for chain in reason.chains:
+            yield name
+            yield f"  {shown(chain[0].source)}"
+            for depth, edge in enumerate(chain, 2):
+                yield f"{'  ' * depth}{edge.kind} {shown(edge.text)} -> {edge.target}"
+        if reason.cut:
+            yield f"  and more than these {len(reason.chains):,} chains"

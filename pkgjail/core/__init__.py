@@ -1,0 +1,1 @@
+"""What every room shares: types, errors, text, and bounded reads. Standard library only."""

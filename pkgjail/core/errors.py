@@ -1,0 +1,252 @@
+"""The one error tree: every failure that pkgjail foresees is a `PkgjailError`.
+
+A message reads "cannot do X to PATH: why; do Y". The causes travel as data on the error, so that
+a caller can act on them; text is made only in `__str__`. `exit_status` is what the command line
+ends with (see the table in README.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from pkgjail.core.text import counted, first_of, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+
+# What is found of a name that is no longer there (see `pkgjail.jail.drift`).
+_GONE = "is gone"
+
+
+def told(error: OSError, otherwise: object = "") -> str:
+    """What an error of the system's says, as "FILE: WHY".
+
+    `otherwise` stands for the file where the error names none, or a descriptor by its number.
+    """
+    named = isinstance(error.filename, (str, bytes, os.PathLike))
+    name = os.fsdecode(error.filename) if named else str(otherwise)
+    return f"{name}: {error.strerror or error}" if name else error.strerror or str(error)
+
+
+class Problem(NamedTuple):
+    """One thing wrong with an input: where it stands (`file:line`) and what to do about it."""
+
+    origin: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.message}" if self.origin else self.message
+
+
+class PkgjailError(Exception):
+    """Base of all errors that pkgjail raises on purpose."""
+
+    exit_status: int = 1
+
+
+# Each a line of its own that an editor goes to.
+_MOST_PROBLEMS = 200
+
+
+class InputError(PkgjailError):
+    """An input that cannot be used; `problems` holds everything wrong with it, not the first only."""
+
+    exit_status = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(first_of(list(map(str, self.problems)), _MOST_PROBLEMS))
+
+
+class NamesError(InputError):
+    """Names that something cannot be done with, all for one reason; `names` holds them.
+
+    `doing` is what cannot be done, with "{}" where the name stands; `cause` is what is likely behind it,
+    where there are many.
+    """
+
+    def __init__(self, doing: str, names: Sequence[bytes], why: str, cause: str = "") -> None:
+        super().__init__([Problem("", f"cannot {doing.format(shown(name))}: {why}") for name in names])
+        self.names = tuple(names)
+        self.doing = doing
+        self.why = why
+        self.cause = cause
+
+    def __str__(self) -> str:
+        if len(self.names) == 1:
+            lines = [str(self.problems[0])]
+        else:
+            lines = [f"cannot {self.doing.format(counted(len(self.names), 'name'))}: {self.why}:"]
+            lines += [f"  {row}" for row in first_of(list(map(shown, self.names)))]
+        return "\n".join([self.cause, *lines] if self.cause else lines)
+
+
+class PolicyError(InputError):
+    """A whitelist or a blacklist that cannot be used."""
+
+
+class ManifestError(InputError):
+    """A manifest that is truncated, reordered, edited by hand, or newer than this pkgjail."""
+
+
+class ClosureError(InputError):
+    """Requirements that nothing installed satisfies; each problem names who asked."""
+
+    exit_status = 1
+
+
+class UsageError(PkgjailError):
+    """Arguments that contradict each other, that lack something, or that nobody knows."""
+
+    exit_status = 2
+
+
+class OutputError(PkgjailError):
+    """What was asked for could not be written to standard output; `why` in the system's words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"cannot write to standard output: {self.why}"
+
+
+class QuestionError(PkgjailError):
+    """A question that a manifest cannot answer, whatever is in it."""
+
+    exit_status = 2
+
+
+class DatabaseError(PkgjailError):
+    """The host's package database cannot be read, or none is there."""
+
+    exit_status = 3
+
+
+class JailError(PkgjailError):
+    """The jail cannot be set up on this host, or the host no longer matches the manifest."""
+
+    exit_status = 3
+
+
+class DriftError(JailError):
+    """Entries of the manifest differ on the host; `changes` pairs each path with what was found.
+
+    `accepted` changes are reported all the same. `cause` says how the host differs from the one that
+    the manifest was made on, "" where it does not.
+    """
+
+    _refused = "cannot enter the jail"
+    _advice = (
+        "make the manifest again with 'pkgjail resolve' and review what differs, or accept the host as it is "
+        "with '--allow-drift'"
+    )
+
+    def __init__(
+        self,
+        changes: tuple[tuple[bytes, str], ...],
+        *,
+        accepted: bool = False,
+        cause: str = "",
+    ) -> None:
+        super().__init__(changes)
+        self.changes = changes
+        self.accepted = accepted
+        self.cause = cause
+
+    def _headline(self) -> str:
+        what = "entered all the same" if self.accepted else self._refused
+        return f"{what}: {self.cause or 'the host has changed since the manifest was made'}"
+
+    def __str__(self) -> str:
+        lines = [f"{self._headline()}:"]
+        lines += [f"  {row}" for row in first_of(list(_told_changes(self.changes)))]
+        if not self.accepted:
+            lines.append(self._advice)
+        return "\n".join(lines)
+
+
+class ExitDriftError(DriftError):
+    """Entries of the manifest changed on the host while a command ran, which ended with `status`."""
+
+    _advice = "the command may have seen some files as they were and others as they are now; run it again"
+
+    def __init__(self, changes: tuple[tuple[bytes, str], ...], status: int) -> None:
+        super().__init__(changes)
+        self.args = (changes, status)
+        self.status = status
+
+    def _headline(self) -> str:
+        return f"the host changed while the command ran, which ended with status {self.status}"
+
+
+class BuildDriftError(DriftError):
+    """The same, found while an environment was built of that manifest; it was not built."""
+
+    _refused = "cannot build the environment"
+    _advice = "make the manifest again with 'pkgjail resolve', and review what differs"
+
+
+class SurpriseError(PkgjailError):
+    """An environment is not as `build` left it; `surprises` pairs each path with what was found.
+
+    `doing` is what was asked for, with the environment's directory; `advice` what to do about it.
+    """
+
+    def __init__(self, doing: str, surprises: tuple[tuple[bytes, str], ...], advice: str) -> None:
+        super().__init__(doing, surprises, advice)
+        self.doing = doing
+        self.surprises = surprises
+        self.advice = advice
+
+    def __str__(self) -> str:
+        lines = [f"cannot {self.doing}: it is not as 'pkgjail build' left it:"]
+        rows = [f"{shown(path)} {found}" for path, found in self.surprises]
+        lines += [f"  {row}" for row in first_of(rows)]
+        return "\n".join([*lines, self.advice])
+
+
+class CommandError(JailError):
+    """The command has no status of its own; `exit_status` is what a shell would say.
+
+    126: it cannot be executed; 127: there is none in the jail; 137: see `OutOfMemoryError`.
+    """
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+class OutOfMemoryError(CommandError):
+    """The jail reached its limit of memory, and the kernel killed all that ran in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the command was killed: the jail had used all of the memory that its limit allows; "
+            "raise --memory, or run fewer jobs at once",
+            128 + 9,
+        )
+
+
+def _told_changes(changes: Sequence[tuple[bytes, str]]) -> Iterator[str]:
+    """A row for each change; what went with a directory is counted there."""
+    gone = {path for path, found in changes if found == _GONE}
+    below = Counter(top for path in gone if (top := _topmost(path, gone)) != path)
+    for path, found in changes:
+        if path in gone and _topmost(path, gone) != path:
+            continue
+        also = f", with {counted(below[path], 'name')} below it" if below[path] else ""
+        yield f"{shown(path)} {found}{also}"
+
+
+def _topmost(path: bytes, gone: Collection[bytes]) -> bytes:
+    """The topmost directory that is gone with `path`, or `path` itself."""
+    ends = (end for end in range(1, len(path)) if path[end : end + 1] == b"/")
+    return next((path[:end] for end in ends if path[:end] in gone), path)

@@ -1,0 +1,509 @@
+"""The types that flow through the house, all frozen, in the order of their life.
+
+    Rule, Policy -> Package, Dependency, Closure -> FileEntry, FileSet -> Manifest -> JailOptions
+
+Paths of the host are `bytes`, absolute and normal (no `.`, no `..`, no doubled or final slash);
+they may hold any byte but NUL. `text_path` and `raw_path` carry them through text and back.
+
+This module does no work.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from pkgjail.core.text import is_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: Any) -> Any:
+        """Stand in for PEP 681's decorator, which only type checkers read."""
+        return lambda decorator: decorator
+
+
+T = TypeVar("T")
+
+# Keyword-only and slotted dataclasses came with Python 3.10; on 3.9 they are frozen alone.
+_OPTIONS: dict[str, bool] = {"kw_only": True, "slots": True} if sys.version_info >= (3, 10) else {}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def record(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen dataclass; construct it by keywords. It does not validate."""
+    return dataclass(frozen=True, **_OPTIONS)(cls)
+
+
+def text_path(path: bytes) -> str:
+    """A path as text: UTF-8, other bytes as lone surrogates, whatever the locale (PEP 383)."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def raw_path(text: str) -> bytes:
+    """The bytes of a path that `text_path` made."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def is_word(text: str) -> bool:
+    """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
+    return is_seen(text) and " " not in text
+
+
+# --- policy ---------------------------------------------------------------------------------
+
+
+@record
+class Rule:
+    """One line of a policy file: what it says, and where (`spack.toml:7`, never a directory).
+
+    `shipped` tells pkgjail's own lists, which are for every host, from those that somebody wrote.
+    """
+
+    pattern: str
+    origin: str
+    shipped: bool = False
+
+
+@record
+class Policy:
+    """What may be in the jail, for one family of distributions.
+
+    `packages` are requirements in the family's own syntax; `includes` are patterns of paths that
+    no package owns; `drops` are the blacklists' lines in order, the last that matches decides.
+    """
+
+    whitelists: tuple[str, ...]
+    blacklists: tuple[str, ...]
+    packages: tuple[Rule, ...]
+    includes: tuple[Rule, ...] = ()
+    drops: tuple[Rule, ...] = ()
+    recommends: bool = False
+    essential: bool = True
+
+
+# --- the package database -------------------------------------------------------------------
+
+
+@record
+class Distribution:
+    """A distribution as os-release(5) names it: `ID` and `VERSION_ID` ("" for a rolling one)."""
+
+    id: str
+    version: str
+
+
+@record
+class Relation:
+    """One alternative of a requirement: `name[:architecture] [(operator version)]`.
+
+    `architecture` is "" where none is named; `operator` is "" or one of `<< <= = >= >>` (each
+    backend writes its own operators in this form).
+    """
+
+    name: str
+    architecture: str = ""
+    operator: str = ""
+    version: str = ""
+
+
+@record
+class DependencyGroup:
+    """One requirement: satisfied by any of its `alternatives`, the first choice first.
+
+    `kind` is the field that asked, in the distribution's own word ("Depends", "Recommends");
+    `text` is the requirement as written there, with white space folded. It asks nothing until each
+    of `conditions` is satisfied by a package of the closure (rpm's `(a if b)`).
+    """
+
+    kind: str
+    alternatives: tuple[Relation, ...]
+    text: str
+    conditions: tuple[Relation, ...] = ()
+
+
+@record
+class Package:
+    """One installed package. `key` is unique in a database; `size` is the installed size in bytes.
+
+    `size` is what the package manager recorded, or 0 where it recorded none.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    essential: bool = False
+    protected: bool = False
+    size: int = 0
+
+    @property
+    def key(self) -> str:
+        """`name:architecture`, the name of this package in graphs and manifests."""
+        return f"{self.name}:{self.architecture}"
+
+
+@record
+class AlternativeChoice:
+    """One candidate of an alternatives group: `targets` stand in the order of the group's links.
+
+    A target is `b""` where the candidate has none for that slave link.
+    """
+
+    priority: int
+    targets: tuple[bytes, ...]
+
+
+@record
+class AlternativeGroup:
+    """A link group of update-alternatives(1).
+
+    `links` pairs each link's path (`/usr/bin/awk`) with the administrative link that it points to
+    (`/etc/alternatives/awk`), the master first, then its slaves.
+    """
+
+    name: str
+    links: tuple[tuple[bytes, bytes], ...]
+    choices: tuple[AlternativeChoice, ...]
+
+
+@record
+class Generated:
+    """One line of a backend's allow-list of files that exist and that no package owns.
+
+    `pattern` is an absolute path or glob(3) pattern; the files belong to `package` (a name) and
+    are taken only where it is in the closure, or always where it is "". `made_by` says how they
+    come. With `at_entry` the file is made when a jail is entered and stands in the manifest by
+    name alone; else it is the host's, recorded with its hash.
+    """
+
+    pattern: str
+    package: str
+    made_by: str
+    at_entry: bool = False
+
+
+class PackageNames(Protocol):
+    """What a whitelist is read against: the packages that can be asked for, and by which names."""
+
+    @property
+    def family(self) -> str:
+        """The key of `[packages]` in a whitelist that this serves ("debian")."""
+        ...
+
+    @property
+    def architecture(self) -> str:
+        """The native architecture, in the package manager's word ("amd64")."""
+        ...
+
+    @property
+    def packages(self) -> Mapping[str, Package]:
+        """Every package that can be had by its `key`, in the order of the keys."""
+        ...
+
+    def parse(self, text: str) -> tuple[DependencyGroup, ...]:
+        """Read one whitelist entry in the family's syntax (kind "whitelist"). Raises `ValueError`.
+
+        It is one requirement, or several where the family has a name for them (pacman's groups).
+        """
+        ...
+
+    def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
+        """The packages that satisfy `relation` when a package of `architecture` asks.
+
+        Those of that very name come first (the asker's architecture, then by name of the
+        architecture), then those that provide it, by key; where a name says no architecture
+        (rpm), the asker's before the others there too.
+        """
+        ...
+
+    def shortcoming(self, relation: Relation, architecture: str) -> str:
+        """Why `candidates` gives nothing, and what to do: for a message, without a full stop."""
+        ...
+
+
+class PackageDatabase(PackageNames, Protocol):
+    """What the pipeline asks of a package manager: the installed state of one root, read once.
+
+    Its `packages` are those that are fully installed. Implementations are frozen to the outside: two
+    calls give the same answer. All raise `DatabaseError` when a record cannot be read.
+    """
+
+    @property
+    def backend(self) -> str:
+        """The backend's name ("apt", "dpkg"). It never reaches a manifest."""
+        ...
+
+    @property
+    def distribution(self) -> Distribution:
+        """The distribution of the root, from its os-release file."""
+        ...
+
+    def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
+        """What `package` requires, in the order of its record; its own name for each field."""
+        ...
+
+    def owned_paths(self, package: Package) -> tuple[bytes, ...]:
+        """The paths that the package's record lists, where diversions put them; as recorded else."""
+        ...
+
+    def owners(self, paths: Collection[bytes]) -> Mapping[bytes, str]:
+        """Those of `paths` that are among some package's `owned_paths`, each with that one's key."""
+        ...
+
+    def conffiles(self, package: Package) -> frozenset[bytes]:
+        """Those of `owned_paths` whose content the administrator may have changed."""
+        ...
+
+    def digests(self, package: Package) -> Mapping[bytes, str]:
+        """What the package manager recorded of the content of `owned_paths` that the package brought.
+
+        `algorithm:digest in hex`, the algorithm as hashlib names it; not conffiles, and nothing at all
+        where there is no record.
+        """
+        ...
+
+    def alternatives(self) -> tuple[AlternativeGroup, ...]:
+        """Every alternatives group of the root, by name."""
+        ...
+
+    def generated(self) -> tuple[Generated, ...]:
+        """The allow-list of files that no package owns."""
+        ...
+
+
+# --- closure --------------------------------------------------------------------------------
+
+
+@record
+class Dependency:
+    """An edge of the closure: `source` (a package's key, a rule's origin, or "essential") asked.
+
+    `target` is the key of the package that answers, `kind` the field, `text` the words that asked.
+    """
+
+    source: str
+    target: str
+    kind: str
+    text: str
+
+
+@record
+class Unmet:
+    """A requirement that no installed package satisfies."""
+
+    source: str
+    kind: str
+    text: str
+    reason: str
+
+
+@record
+class Closure:
+    """The packages that the policy asks for and all that they require.
+
+    `packages` and `dependencies` are sorted. `reasons` gives for each package's key the last edge
+    of the shortest chain from a whitelist line (or "essential") to it.
+    """
+
+    packages: tuple[Package, ...]
+    dependencies: tuple[Dependency, ...]
+    reasons: Mapping[str, Dependency]
+    unmet: tuple[Unmet, ...] = ()
+
+    def why(self, key: str) -> tuple[Dependency, ...]:
+        """The shortest chain of edges from a rule to the package `key`, the rule's edge first.
+
+        Raises `KeyError` for a package that is not in the closure.
+        """
+        chain = [self.reasons[key]]
+        while chain[-1].source in self.reasons:
+            chain.append(self.reasons[chain[-1].source])
+        return tuple(reversed(chain))
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+class FileEntry(NamedTuple):
+    """One name in the jail. `kind` is "regular", "directory" or "symlink".
+
+    `mode` holds the permission bits (0o7777; 0o777 for a symlink), `size` the bytes of a regular
+    file, `target` a symlink's text, `sha256` a regular file's digest in hex. `size` and `sha256`
+    are None for a file made at entry; `sha256` also for one that others may not read, whoever
+    resolves. `origin` is one of "package", "conffile", "alternative", "generated", "entry",
+    "include", "parent"; `detail` says more (the group, the program that made it, the rule).
+
+    A tuple, and no `record`: there are tens of thousands of them, and making one takes a third of the time.
+    """
+
+    path: bytes
+    kind: str
+    mode: int
+    size: int | None = None
+    target: bytes | None = None
+    sha256: str | None = None
+    owners: tuple[str, ...] = ()
+    origin: str = "package"
+    detail: str = ""
+
+
+@record
+class Dropped:
+    """A path that the policy would have brought and a blacklist's `rule` took away."""
+
+    path: bytes
+    rule: str
+
+
+@record
+class Missing:
+    """A path that a package lists and that cannot be in the jail.
+
+    `reason` is "absent" (not on the disk), "private" (below a directory that others may not
+    search) or "special" (neither file, directory nor symlink).
+    """
+
+    path: bytes
+    reason: str
+    owners: tuple[str, ...] = ()
+
+
+@record
+class FileSet:
+    """The names of the jail, and what was left out; each tuple sorted by path."""
+
+    entries: tuple[FileEntry, ...]
+    dropped: tuple[Dropped, ...] = ()
+    missing: tuple[Missing, ...] = ()
+
+
+# --- manifest -------------------------------------------------------------------------------
+
+
+@record
+class Header:
+    """The manifest's first record: what was resolved, by which policy, from what."""
+
+    schema: int
+    distribution: Distribution
+    architecture: str
+    policy: str
+    whitelists: tuple[str, ...]
+    blacklists: tuple[str, ...]
+    recommends: bool
+    essential: bool
+
+
+@record
+class Manifest:
+    """All that a jail is, for people to review and for `run` to enter."""
+
+    header: Header
+    packages: tuple[Package, ...]
+    dependencies: tuple[Dependency, ...]
+    files: tuple[FileEntry, ...]
+    dropped: tuple[Dropped, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    unmet: tuple[Unmet, ...] = ()
+
+
+# --- plans of packages ----------------------------------------------------------------------
+
+
+@record
+class Repository:
+    """Metadata that a plan was made from: its name, never a directory, and the digest of what was read."""
+
+    name: str
+    sha256: str
+
+
+@record
+class PlannedPackage:
+    """A package that would be installed; `repository` has it, `download` is its file's size in bytes.
+
+    `files` are the paths that the repository's file list names, None where it has none or none was asked for.
+    """
+
+    package: Package
+    repository: str
+    download: int = 0
+    files: tuple[bytes, ...] | None = None
+
+
+@record
+class PackagePlan:
+    """What a policy's closure would be, by a distribution's metadata. It is no `Manifest`.
+
+    `dropped` counts the paths that blacklists took out of the packages' `files`.
+    """
+
+    family: str
+    architecture: str
+    policy: str
+    whitelists: tuple[str, ...]
+    blacklists: tuple[str, ...]
+    recommends: bool
+    essential: bool
+    repositories: tuple[Repository, ...]
+    packages: tuple[PlannedPackage, ...]
+    dependencies: tuple[Dependency, ...]
+    reasons: Mapping[str, Dependency]
+    dropped: int = 0
+
+
+# --- jail -----------------------------------------------------------------------------------
+
+
+@record
+class UserBind:
+    """A directory or file of the host that the user asked to see in the jail."""
+
+    source: bytes
+    destination: bytes
+    writable: bool
+
+
+@record
+class Limits:
+    """What a jail may use at most, None for as much as there is.
+
+    `memory` is in bytes, and there is no swap besides. `cpus` is in processors, so that 0.5 is half
+    of one's time. `pids` is the number of processes and threads at once.
+    """
+
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+@record
+class JailOptions:
+    """How a jail is entered: `cwd` is a path inside; `environment` is all that the command gets.
+
+    `plan` is how large directories are shown: "tree", "mask", "whole" or "binds" (see
+    `pkgjail.jail.strategy`), which is refused where this host cannot, or "auto" for the first that it can.
+
+    `verify` says how closely the host is compared with the manifest: "" what may have changed since it was
+    last compared, "all" every entry, "hash" every file's content too. With `allow_drift` a host that differs
+    is entered as it is. With `strict_exit` entries that changed while the command ran are an error.
+
+    `inputs` are files and directories that later runs read again, the manifest above all: writable binds
+    show them read-only (see `pkgjail.jail.protection`), with a warning unless `warn_of_inputs` is off.
+    """
+
+    binds: tuple[UserBind, ...] = ()
+    cwd: bytes = b"/"
+    network: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
+    plan: str = "auto"
+    verify: str = ""
+    allow_drift: bool = False
+    strict_exit: bool = False
+    limits: Limits = Limits()
+    inputs: tuple[bytes, ...] = ()
+    warn_of_inputs: bool = True

@@ -1,0 +1,131 @@
+"""Unpacking what somebody else packed, up to a bound: gzip, bzip2 and xz, and zstd and lz4 by their programs.
+
+A few hundred kilobytes can unpack to gigabytes. Metadata does not: what grows by more than `MOST_TIMES` is
+refused as soon as it has, and so is what has more bytes than the caller wants.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import shutil
+import subprocess
+import zlib
+from typing import TYPE_CHECKING
+
+from pkgjail.core.untrusted import MIB, in_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_TIMES = 200
+"""How many times its size a packed file may unpack to, beyond the first `ALWAYS` bytes."""
+ALWAYS = 16 * MIB
+
+GZIP = b"\x1f\x8b"
+"""What a file begins with that gzip packed."""
+
+_XZ_MEMORY = 256 * MIB  # of its dictionary: the largest preset has 64 MiB
+_PIECE = MIB
+
+
+class UnpackError(ValueError):
+    """What is packed is damaged, or unpacks to too much; the text says which, for a message."""
+
+
+class MissingProgramError(Exception):
+    """The program of this name is wanted for unpacking, and is not in PATH."""
+
+
+def unpack(data: bytes, limit: int) -> bytes:
+    """`data` unpacked by what it begins with; as it is where that is no form that we know.
+
+    Raises `UnpackError` for more than `limit` bytes too, and `MissingProgramError`.
+    """
+    open_packed = next((each for magic, each in _FORMS if data.startswith(magic)), None)
+    if open_packed is None:
+        return data
+    bound = min(limit, max(ALWAYS, MOST_TIMES * len(data)))
+    try:
+        return open_packed(data, bound)
+    except (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zlib.error) as error:
+        if isinstance(error, UnpackError):
+            raise
+        raise UnpackError(f"it is damaged ({error})") from error
+
+
+def _gzip(data: bytes, bound: int) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        return _bounded(file.read, bound)
+
+
+def _bzip2(data: bytes, bound: int) -> bytes:
+    with bz2.BZ2File(io.BytesIO(data)) as file:
+        return _bounded(file.read, bound)
+
+
+def _xz(data: bytes, bound: int) -> bytes:
+    """Its file object has no bound for the dictionary's memory, so each stream is unpacked here."""
+    out, rest = io.BytesIO(), data
+    while rest:
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        piece = rest
+        while not stream.eof:
+            if stream.needs_input and not piece:
+                raise EOFError("it ends within a stream")
+            out.write(stream.decompress(piece, _PIECE))
+            _refuse_more(out.tell(), bound)
+            piece = b""
+        rest = stream.unused_data.lstrip(b"\0")  # the padding between streams
+    return out.getvalue()
+
+
+def _program(name: str) -> Callable[[bytes, int], bytes]:
+    """Unpacking by the program `name`, as Python's own library cannot."""
+
+    def by_program(data: bytes, bound: int) -> bytes:
+        found = shutil.which(name)
+        if found is None:
+            raise MissingProgramError(name)
+        command = [found, "-dc"]
+        with in_memory(data) as packed, in_memory(b"") as said:
+            with subprocess.Popen(command, stdin=packed, stdout=subprocess.PIPE, stderr=said) as process:
+                assert process.stdout is not None  # noqa: S101 - it is a pipe
+                try:
+                    unpacked = _bounded(process.stdout.read, bound)
+                except BaseException:
+                    process.kill()
+                    raise
+            if process.returncode:
+                said.seek(0)
+                words = " ".join(said.read(1000).decode("utf-8", "replace").split())
+                raise UnpackError(f"it is damaged ({words})")
+            return unpacked
+
+    return by_program
+
+
+def _bounded(read: Callable[[int], bytes], bound: int) -> bytes:
+    """All that `read` gives. Raises `UnpackError` for more than `bound` bytes."""
+    out = io.BytesIO()
+    while piece := read(_PIECE):
+        out.write(piece)
+        _refuse_more(out.tell(), bound)
+    return out.getvalue()
+
+
+def _refuse_more(count: int, bound: int) -> None:
+    if count > bound:
+        raise UnpackError(f"it unpacks to more than {bound // MIB} MiB, the most that is read of such a file")
+
+
+# By what a file begins with, as names need not say it (pacman's do not).
+_FORMS: tuple[tuple[bytes, Callable[[bytes, int], bytes]], ...] = (
+    (GZIP, _gzip),
+    (b"\xfd7zXZ\0", _xz),
+    (b"BZh", _bzip2),
+    (b"\x28\xb5\x2f\xfd", _program("zstd")),
+    (b"\x04\x22\x4d\x18", _program("lz4")),
+)

@@ -1,0 +1,59 @@
+"""What a reporter hears of a file set: what could not come in, and rules that did nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pkgjail.core.model import raw_path
+from pkgjail.core.reporter import warn_each
+from pkgjail.core.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pkgjail.core.model import FileSet, Rule
+    from pkgjail.core.reporter import Reporter
+    from pkgjail.fileset.rootfs import Tree
+
+_GLOB = re.compile(r"[*?[\\]")
+
+
+def tell_missing(file_set: FileSet, reporter: Reporter) -> None:
+    """Warn once for each reason why listed paths are not in the set."""
+    reasons = {
+        "absent": "are not on the disk",
+        "private": "are below directories that others may not search",
+        "special": "are neither files nor directories nor links",
+    }
+    for reason, count in sorted(Counter(missing.reason for missing in file_set.missing).items()):
+        example = next(m.path for m in file_set.missing if m.reason == reason)
+        reporter.warn(f"{count} listed paths {reasons[reason]}, {shown(example)} among them")
+
+
+def tell_idle(rules: Iterable[Rule], tree: Tree, reporter: Reporter) -> None:
+    """Warn of each of `rules`, which matched no path; but not of pkgjail's own, made for any host."""
+    told = [
+        f"{rule.origin}: {rule.pattern} matches nothing here{_remedy(rule.pattern, tree)}"
+        for rule in rules
+        if not rule.shipped
+    ]
+    warn_each(reporter, told, "rules that match nothing here")
+
+
+def _remedy(pattern: str, tree: Tree) -> str:
+    """How to write a pattern that goes through a link, as patterns are held against real paths; else ""."""
+    sign = "!" if pattern.startswith("!") else ""
+    text = pattern[len(sign) :]
+    if "/" not in text.rstrip("/"):
+        return ""  # a name at any depth
+    spelled = "/" + text.lstrip("/")
+    wildcard = _GLOB.search(spelled)
+    end = spelled.rindex("/", 0, wildcard.start() if wildcard else None) + 1
+    directory, rest = raw_path(spelled[:end]), spelled[end:]
+    links = tree.links_above(directory)
+    if not links:
+        return ""
+    better = f"{sign}{shown(tree.real(directory))}{rest}"
+    return f": {shown(links[0])} is a link to {shown(tree.readlink(links[0]))}; write {better}"

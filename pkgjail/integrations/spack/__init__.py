@@ -1,0 +1,32 @@
+"""Spack in the jail: the commands `spack jail` and `spack isolate`, and the hook for all others.
+
+Nothing of Spack is patched. `extension/` has the folders that Spack loads the commands from,
+`hook` what its entry points call, `wrapper` the other way in, by `SPACK_PYTHON`. Only the
+extension imports Spack, when Spack loads it: it tells what Spack's configuration says, as an
+`Instance`. `state` keeps which environment is active for a Spack, `actions` has what the command
+does. docs/spack.md is the guide.
+
+The three functions of the 2017 paper are here too, for Spack as a library.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pkgjail.environments.isolate import (
+        build_chroot_environment,
+        isolate_environment,
+        remove_chroot_environment,
+    )
+
+__all__ = ["build_chroot_environment", "isolate_environment", "remove_chroot_environment"]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pkgjail.environments import isolate
+
+    return getattr(isolate, name)

@@ -1,0 +1,30 @@
+"""The folders from which Spack loads the commands `spack jail` and `spack isolate`.
+
+`extension_paths` is the entry point `spack.extensions`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_EXTENSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "extension")
+
+
+def extension_paths(root: str | None = None) -> list[str]:
+    """The folders of Spack's extensions: `spack jail`, and `spack isolate` where Spack has none itself."""
+    paths = [os.path.join(_EXTENSIONS, "spack-jail")]
+    root = loaded_root() if root is None else root
+    if root is None or not has_isolate(root):
+        paths.append(os.path.join(_EXTENSIONS, "spack-isolate"))
+    return paths
+
+
+def loaded_root() -> str | None:
+    """The root of the Spack that runs in this process; None where none does."""
+    return getattr(sys.modules.get("spack.paths"), "prefix", None)
+
+
+def has_isolate(root: str) -> bool:
+    """Whether Spack has a command `isolate` of its own, as since 1.2; it comes before an extension's."""
+    return os.path.exists(os.path.join(root, "lib", "spack", "spack", "cmd", "isolate.py"))

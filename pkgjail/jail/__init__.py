@@ -1,0 +1,1 @@
+"""The jail: from a manifest to a mount plan, and from the plan to a running command."""

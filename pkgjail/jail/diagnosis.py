@@ -1,0 +1,111 @@
+"""Why the stage failed, in words that a user can act on: from a `StageError` to a `JailError`.
+
+Reads the kernel's settings (under `proc`) to name the one at fault; see user_namespaces(7),
+/proc/sys/user in namespaces(7), and the distributions' own switches.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemoryError
+from pkgjail.core.model import raw_path, text_path
+
+if TYPE_CHECKING:
+    from pkgjail.sandbox.launch import StageError
+
+_COUNTS = ("user", "mnt", "pid", "ipc", "uts", "net")
+HOW_TO_DELEGATE = (
+    "start pkgjail in a control group of its own: 'systemd-run --user --scope -p Delegate=yes pkgjail …' "
+    "(as root without --user); if a controller is missing there, an administrator adds "
+    "'Delegate=cpu memory pids' to [Service] of user@.service (systemctl edit user@.service)"
+)
+# execve(2) failures that a shell reports as "not found" (POSIX.1-2017, XCU 2.8.2).
+_NOT_FOUND, _CANNOT_EXECUTE = 127, 126
+
+
+def explain(failure: StageError, command: str, *, proc: Path = Path("/proc")) -> JailError:
+    """The error to raise for `failure` when `command` was to run."""
+    if failure.changes:
+        return DriftError(tuple(failure.changes))
+    if failure.doing == "execute":
+        return _cannot_execute(failure, command)
+    if failure.doing == "limit":
+        why = failure.name.decode("utf-8", "backslashreplace")
+        return JailError(f"cannot limit the jail: {why}; {HOW_TO_DELEGATE}")
+    if failure.doing == "memory":
+        return OutOfMemoryError()
+    if failure.doing == "unshare":
+        return JailError(
+            "cannot make a jail: this host does not let an ordinary user have user namespaces: "
+            f"{_forbidding_setting(failure, proc)}"
+        )
+    return JailError(f"cannot make a jail: {_building(failure, proc)}")
+
+
+def _cannot_execute(failure: StageError, command: str) -> CommandError:
+    # Along the PATH the last place is named; else it is the working directory that is not there.
+    if failure.errno == errno.ENOENT and (b"/" + failure.name).endswith(
+        b"/" + raw_path(command).lstrip(b"/")
+    ):
+        why = "there is no such command in the jail; name its package in the whitelist"
+        return CommandError(f"cannot run {command}: {why}", _NOT_FOUND)
+    why = f": {os.strerror(failure.errno)}" if failure.errno else ""
+    if failure.errno == errno.ELOOP:
+        why = (
+            ": symbolic links that go in a circle, or one of /proc, which leads to what a process of "
+            "pkgjail's has open; name a file of the jail"
+        )
+    return CommandError(
+        f"cannot run {command} in the jail: {text_path(failure.name)}{why}",
+        _CANNOT_EXECUTE,
+    )
+
+
+def _forbidding_setting(failure: StageError, proc: Path) -> str:
+    for name in _COUNTS:
+        if _setting(proc / f"sys/user/max_{name}_namespaces") == "0":
+            return f"user.max_{name}_namespaces is 0; as root: sysctl -w user.max_{name}_namespaces=15000"
+    if _setting(proc / "sys/kernel/unprivileged_userns_clone") == "0":
+        return "kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1"
+    if failure.errno == errno.ENOSPC:
+        return "a limit under /proc/sys/user is reached; end other jails, or raise the limit as root"
+    if "\nSeccomp:\t2" in (_setting(proc / "self/status") or ""):
+        return (
+            "a seccomp filter (a container's?) forbids unshare(2); start the container with a "
+            "profile that allows it (podman, docker: --security-opt seccomp=unconfined)"
+        )
+    return f"{failure}; as root, look at /proc/sys/user, and at a chroot or security module around"
+
+
+def _building(failure: StageError, proc: Path) -> str:
+    if failure.errno == errno.ENOSYS:
+        return f"{failure}: the kernel is too old; pkgjail needs Linux 5.12 or newer"
+    restricted = _setting(proc / "sys/kernel/apparmor_restrict_unprivileged_userns")
+    if failure.errno in (errno.EPERM, errno.EACCES) and restricted == "1":
+        return (
+            "AppArmor takes every capability away in a user namespace "
+            "(kernel.apparmor_restrict_unprivileged_userns is 1); as root, give this program a "
+            "profile with the rule 'userns,', or set that sysctl to 0"
+        )
+    if failure.errno == errno.EPERM and failure.name.endswith(b"/proc"):
+        return (
+            "the kernel refuses a new /proc because parts of this one are covered (a container "
+            "does that); start the container with an unmasked /proc "
+            "(podman: --security-opt unmask=ALL)"
+        )
+    if failure.errno == errno.EFBIG:
+        return f"{failure}: this process may make no file so large; raise the limit (ulimit -f)"
+    if failure.errno == errno.ENOSPC:
+        return f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000"
+    return str(failure)
+
+
+def _setting(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return None

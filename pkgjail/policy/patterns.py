@@ -1,0 +1,271 @@
+"""Blacklist patterns: which rule, if any, drops a path.
+
+The syntax and its meaning are gitignore(5)'s as pathspec's `GitIgnoreSpec` understands them, over
+absolute paths of the host; the root takes the repository's place. Each path is judged alone: the
+last rule that matches it decides, except that a rule which names the path itself outweighs one
+which only names a directory above it. That a kept path keeps its directories is not decided here.
+
+pathspec tries one pattern after the other on each path. Here that is done once for each directory,
+and one joined regular expression tells which files a pattern names by themselves: those few are tried
+one by one too, and all others share the fate of their directory.
+
+What a pattern costs is bounded. Between two wildcards the first place that fits is as good as any later
+one, so `bounded` has the expression look for no other: without that `*a*a*a*a*` takes minutes.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from itertools import count
+from typing import TYPE_CHECKING
+
+from pkgjail.core.model import text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pkgjail.core.model import Rule
+
+# pathspec marks with this group that a pattern matched a directory (with what is below it).
+_DIRECTORY = "ps_d"
+_DIRECTORY_GROUP = f"(?P<{_DIRECTORY}>/)"
+_ANYWHERE = "^(?:.+/)?"
+MOST_CHARACTERS = 4096
+"""The longest pattern: as long as a path may be."""
+# What pathspec translates a pattern to, piece by piece; `**` is `_ANYWHERE` in front, else `_BETWEEN`.
+_BETWEEN = "(?:/.+)?"
+_PIECES = re.compile(
+    rf"""{re.escape(_ANYWHERE)} | {re.escape(_BETWEEN)}
+    | \(\?:{re.escape(_DIRECTORY_GROUP)}\|\$\) | {re.escape(_DIRECTORY_GROUP)}
+    | \[\^/\][*+]? | \[\^?\]?[^]]*\] | \\. | .""",
+    re.VERBOSE | re.DOTALL,
+)
+# fnmatch(3)'s, within brackets: pathspec takes it for the characters that it is written with.
+_CLASS = re.compile(r"\[[^\]]*\[:[a-z]+:\]")
+_ANY, _STAR, _SOME = "[^/]", "[^/]*", "[^/]+"
+_WILD = (_ANY, _STAR, _SOME)
+_MOST_UNBOUNDED = 3  # `**` and `*`, with the `**` that is meant in front of a bare name
+_numbers = count()
+
+
+def rule_text(line: str) -> str:
+    """A line of a blacklist without the white space that means nothing; "" for a comment.
+
+    White space at the end counts only where the last of it is a space behind a backslash.
+    """
+    text = line if line.endswith("\\ ") else line.rstrip()
+    return "" if text.startswith("#") else text
+
+
+def check_pattern(text: str) -> str:
+    """What is wrong with a pattern, for a message; "" where it is sound. Comments are not sound."""
+    if "\0" in text:
+        return "it holds a NUL byte, which no path does"
+    if len(text) > MOST_CHARACTERS:
+        return f"it has more than {MOST_CHARACTERS} characters"
+    if _CLASS.search(text):
+        return "classes such as [:alpha:] are not known; write the characters, as a-z"
+    try:
+        regex, _ = _translate(text)
+        _compile(regex or "")
+    except _TooWildError:
+        return (
+            "it has too many '*' beside a '[...]' that takes a '/', as '[!a]' does; name what the brackets "
+            "take, or leave wildcards out"
+        )
+    except (ValueError, re.error, OverflowError):
+        return "it is no gitignore pattern; write a backslash as '\\\\', a name after '!', ranges upwards"
+    return "" if regex else "it matches nothing"
+
+
+class Matcher:
+    """Judges paths by the `drops` of a policy. It remembers what it judged."""
+
+    def __init__(self, drops: Sequence[Rule]) -> None:
+        """Compile the rules. Raises `ValueError` for a pattern that `check_pattern` refuses."""
+        for rule in drops:
+            if fault := check_pattern(rule.pattern):
+                raise ValueError(f"{rule.origin}: {rule.pattern!r}: {fault}")
+        translated = [(rule, *_translate(rule.pattern)) for rule in drops]
+        self._rules = tuple((rule, _compile(regex or "(?!)"), drop) for rule, regex, drop in translated)
+        self._names_itself = _join(regex.pattern for _, regex, _ in self._rules).match
+        self._verdicts: dict[str, Rule | None] = {"": None}
+        self._met: set[Rule] = set()
+
+    def __call__(self, path: bytes, *, is_directory: bool = False) -> Rule | None:
+        """Return the rule that drops `path` (absolute and normal), or None where it is kept."""
+        subject = _subject(path, is_directory=is_directory)
+        if not is_directory and not self._names_itself(subject):
+            # What matches does so at a slash before the name, so it matches the directory as well.
+            subject = subject[: subject.rfind("/") + 1]
+        if subject in self._verdicts:
+            return self._verdicts[subject]
+        verdict = self._verdicts[subject] = self._judge(subject)
+        return verdict
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in their order."""
+        return tuple(rule for rule, _, _ in self._rules)
+
+    def unmatched(self) -> tuple[Rule, ...]:
+        """Return the rules that matched none of the paths asked about so far, in their order.
+
+        A rule that matched and was overruled is not among them.
+        """
+        return tuple(
+            rule
+            for rule, regex, _ in self._rules
+            if rule not in self._met and not any(map(regex.search, self._verdicts))
+        )
+
+    def _judge(self, subject: str) -> Rule | None:
+        """Try the rules from the last to the first; the first that names the path itself ends it."""
+        last: tuple[Rule, bool | None] | None = None
+        for rule, regex, drop in reversed(self._rules):
+            match = regex.search(subject)
+            if match is None:
+                continue
+            self._met.add(rule)
+            by_name = match.groupdict().get(_DIRECTORY) is None
+            if last is None or by_name:
+                last = (rule, drop)
+            if by_name:
+                break
+        return last[0] if last and last[1] else None
+
+
+def matcher(drops: Sequence[Rule]) -> Matcher:
+    """Make the function that gives, for a path and whether it is a directory, the rule that drops it.
+
+    Raises `ValueError` for a pattern that `check_pattern` refuses.
+    """
+    return Matcher(drops)
+
+
+def _translate(text: str) -> tuple[str | None, bool | None]:
+    """Give a pattern's regular expression and whether it drops what matches (or re-includes it)."""
+    # Here and not above, as entering a jail must not pay for it.
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+    translated: tuple[str | None, bool | None] = GitIgnoreSpecPattern.pattern_to_regex(text)
+    regex, drop = translated
+    return (bounded(regex) if regex else regex), drop
+
+
+class _TooWildError(ValueError):
+    """A pattern whose cost cannot be bounded."""
+
+
+def bounded(regex: str) -> str:
+    """An expression that matches what pathspec's `regex` does, and does not try all ways to do so.
+
+    The same where there are too few wildcards to matter. Raises `_TooWildError`.
+    """
+    pieces = _PIECES.findall(regex)
+    takes_slash = any(
+        piece[0] == "[" and piece not in _WILD and _compile(piece).match("/") for piece in pieces
+    )
+    gaps = [index for index, piece in enumerate(pieces) if piece in {_ANYWHERE, _BETWEEN}]
+    if takes_slash:
+        # Where a '[...]' ends says not in which name it does, so no place is known to be the best.
+        if len(gaps) + _stars(pieces) > _MOST_UNBOUNDED:
+            raise _TooWildError
+        return regex
+    if len(gaps) <= 1:
+        return _with_bounded_names(pieces)
+    # What stands before the first `**`, and each `**` with what follows it; the last one stays as it is.
+    cuts = [*gaps, len(pieces)]
+    parts = [pieces[start:end] for start, end in zip(cuts, cuts[1:])]
+    first = "".join(map(_first_place, parts[:-1]))
+    return _with_bounded_names(pieces[: gaps[0]]) + first + _with_bounded_names(parts[-1])
+
+
+def _first_place(pieces: list[str]) -> str:
+    """`**` with the names behind it, up to the next `**`: the first place that has them, and no other."""
+    gap, *names = pieces
+    if gap == _ANYWHERE:
+        return "^" + _only(f"(?:.+?/)??{_with_bounded_names(names)}(?=/)")
+    return _only(f"(?:/.+?)??{_with_bounded_names(names)}(?=/)")
+
+
+def _only(regex: str) -> str:
+    """`regex` as an atomic group, which Python has from 3.11 on."""
+    name = f"only{next(_numbers)}"
+    return f"(?=(?P<{name}>{regex}))(?P={name})"
+
+
+def _with_bounded_names(pieces: list[str]) -> str:
+    return "/".join(map(_bounded_name, _names(pieces)))
+
+
+def _names(pieces: list[str]) -> list[list[str]]:
+    """`pieces` cut at the slashes between names."""
+    found: list[list[str]] = [[]]
+    for piece in pieces:
+        if piece == "/":
+            found.append([])
+        else:
+            found[-1].append(piece)
+    return found
+
+
+def _stars(pieces: list[str]) -> int:
+    return sum(piece in {_STAR, _SOME} for piece in pieces)
+
+
+def _bounded_name(name: list[str]) -> str:
+    """The pieces of one name: wildcards in a row in one order, and of what is between stars the first place.
+
+    `*?*?` means `??*`.
+    """
+    if _stars(name) <= 1:
+        return "".join(name)
+    between: list[list[str]] = [[]]
+    in_a_row = False
+    for piece in name:
+        in_a_row = in_a_row and piece in _WILD
+        if piece in {_ANY, _SOME}:
+            between[-2 if in_a_row else -1].append(_ANY)
+        elif piece not in _WILD:
+            between[-1].append(piece)
+        if piece in {_STAR, _SOME} and not in_a_row:
+            between.append([])
+            in_a_row = True
+    first, *middle, last = ["".join(each) for each in between]
+    return first + "".join(_only(f"{_STAR}?{each}") for each in middle) + _STAR + last
+
+
+def _subject(path: bytes, *, is_directory: bool) -> str:
+    """Give the path as pathspec wants it: relative to the root, a slash behind a directory.
+
+    pathspec's `.` matches no newline. A path has no NUL byte, so NUL can stand for the newline.
+    """
+    text = text_path(path)[1:].replace("\n", "\0")
+    return f"{text}/" if is_directory and text else text
+
+
+def _join(regexes: Iterable[str]) -> re.Pattern[str]:
+    """One expression that matches where any of `regexes` does other than by a directory's slash.
+
+    A pattern of a bare name may stand at any depth, so its expression begins with `_ANYWHERE`. The
+    search for the place costs most of the time and is done once for all of them.
+    """
+    rooted, anywhere = [], []
+    for regex in regexes:
+        source = regex.replace(_DIRECTORY_GROUP, "(?!)")
+        if source.startswith(_ANYWHERE):
+            anywhere.append(f"(?:{source[len(_ANYWHERE) :]})")
+        else:
+            rooted.append(source if source.startswith("^") else f"[^\n]*?(?:{source})")
+    if anywhere:
+        rooted.append(f"{_ANYWHERE}(?:{'|'.join(anywhere)})")
+    return _compile("|".join(rooted) or "(?!)")
+
+
+def _compile(regex: str) -> re.Pattern[str]:
+    """Without Python's warning of what it may take for operators one day, as in `[[a]` or `[+--z]`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(regex)

@@ -1,0 +1,227 @@
+"""Debian's repositories: Packages files, Contents for file names (DebianRepository/Format in the wiki)."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.backends.debian.relations import parse_group
+from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.untrusted import FILE_LISTS
+from pkgjail.repositories.formats import Loaded
+from pkgjail.repositories.metadata import Metadata, as_file, fault, first_packed, matching, parsing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from pkgjail.core.model import DependencyGroup, Package, Relation
+    from pkgjail.repositories.formats import Names
+
+_ARCHITECTURES = {
+    "x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686": "i386", "ppc64le": "ppc64el",
+    "loongarch64": "loong64",
+}  # fmt: skip
+# Neither a field, nor the continuation of one, nor empty.
+_BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)", re.MULTILINE)
+_STANZA = re.compile(rb"(?:[^\n]+\n)+")
+# libsolv calls itself for each, and ends the process where there are some ten thousand.
+_MOST_ALTERNATIVES = 2000
+_NEEDED = (b"Package", b"Version", b"Architecture")
+_ESSENTIAL = b"\nEssential: yes\n"
+_REQUIRED = b"\nPriority: required\n"  # Policy 2.5
+_NAME = re.compile(rb"^Package: (.*)$", re.MULTILINE)
+_SIZE = re.compile(rb"^Size: ([0-9]{1,18})$", re.MULTILINE)
+_VERSION = re.compile(rb"^Version: (.*)$", re.MULTILINE)
+_VERSIONED = re.compile(r"(\S+) (<<|<=|=|>=|>>) (\S+)")
+# `path  section/name,section/name`: the last white space is before the packages.
+_LINE = re.compile(rb"^(.*\S)[ \t]+(\S+)$", re.MULTILINE)
+
+
+class Debian:
+    """`kinds.Kind` for Debian and its derivatives."""
+
+    family = "debian"
+    disttype = "DISTTYPE_DEB"
+    everywhere = "all"
+    multilib = False
+    fields = ("Depends", "Pre-Depends")
+
+    def architecture(self, machine: str) -> str:
+        """`amd64` for `x86_64`."""
+        return _ARCHITECTURES.get(machine, machine)
+
+    def load(
+        self, solv: Any, pool: Any, path: str, architecture: str, *, contents: bool
+    ) -> tuple[Loaded, ...]:
+        """Each Packages file that `path` is or has."""
+        found = tuple(_indices(path, architecture))
+        if not found:
+            raise fault(
+                path,
+                f"it has no Packages file for {architecture}",
+                "name such a file, the directory of a suite (dists/bookworm), or apt's lists",
+            )
+        return tuple(_load(solv, pool, one, architecture, contents=contents) for one in found)
+
+    def parse(self, text: str, names: Names) -> tuple[DependencyGroup, ...]:
+        """Read one requirement as Policy 7.1 writes it."""
+        del names
+        if "," in text:
+            raise ValueError(
+                f"{text!r} has a comma, so it is more than one requirement; write an entry for each"
+            )
+        return (parse_group(text, "whitelist"),)
+
+    def base(self, loaded: Collection[Loaded]) -> tuple[tuple[str, ...], ...]:
+        """What is marked `Essential: yes`."""
+        return tuple((name,) for name in sorted(frozenset().union(*(one.essential for one in loaded))))
+
+    def alternatives(self, text: str) -> tuple[str, ...]:
+        """The names beside each `|`."""
+        return tuple(part.split()[0].partition(":")[0] for part in text.split(" | "))
+
+    def clauses(self, text: str) -> tuple[Relation, ...]:
+        """None."""
+        del text
+        return ()
+
+    def is_answered(self, text: str, provides: Collection[str]) -> bool:
+        """Libsolv has the same rules."""
+        del text, provides
+        return True
+
+    def shown(self, text: str) -> str:
+        """With the parentheses of Policy 7.1."""
+        return " | ".join(_VERSIONED.sub(r"\1 (\2 \3)", part) for part in text.split(" | "))
+
+
+def _indices(path: str, architecture: str) -> Iterator[str]:
+    """The Packages files: `path` itself, or those of the first place below it that has any."""
+    if not os.path.isdir(path):
+        yield path
+        return
+    for pattern in (
+        "Packages",
+        f"binary-{architecture}/Packages",
+        f"*/binary-{architecture}/Packages",
+        f"*_binary-{architecture}_Packages",
+    ):
+        found = matching(path, pattern)
+        yield from found
+        if found:
+            return
+
+
+def _load(solv: Any, pool: Any, path: str, architecture: str, *, contents: bool) -> Loaded:
+    metadata = Metadata()
+    data = metadata.unpacked(path)
+    stanzas = _check(path, data)
+    name, lists = _place(path, architecture)
+    repository = pool.add_repo(name)
+    # To libsolv what replaces a package is always better than that. To dpkg Replaces is about files alone.
+    with parsing(path), as_file(solv, data.replace(b"\nReplaces:", b"\nX-Replaces:")) as file:
+        read = repository.add_debpackages(file)
+    if not read or repository.nsolvables != stanzas:
+        raise fault(path, f"libsolv read {repository.nsolvables} of its {stanzas} packages")
+    return Loaded(
+        name=name,
+        metadata=metadata,
+        handle=repository,
+        essential=frozenset(_marked(data, _ESSENTIAL)),
+        preferred=frozenset(_marked(data, _REQUIRED)),
+        groups={},
+        contents=partial(_contents, metadata, lists) if contents and lists else None,
+        downloads=partial(_downloads, data),
+    )
+
+
+def _check(path: str, data: bytes) -> int:
+    """The number of stanzas. Raises `DatabaseError` with the line of what libsolv would pass over."""
+    bad = _BAD_LINE.search(data)
+    if bad:
+        line = data.count(b"\n", 0, bad.start()) + 1
+        raise fault(path, "neither a field nor the continuation of one", line=line)
+    if data and not data.endswith(b"\n"):
+        raise fault(path, "the file ends within a line", line=data.count(b"\n") + 1)
+    if data.count(b"|") > _MOST_ALTERNATIVES:
+        for match in _STANZA.finditer(data):
+            if match[0].count(b"|") > _MOST_ALTERNATIVES:
+                line = data.count(b"\n", 0, match.start()) + 1
+                raise fault(path, f"this stanza has more than {_MOST_ALTERNATIVES} alternatives", line=line)
+    counts = {data.count(b"\n%s:" % name) + data.startswith(b"%s:" % name) for name in _NEEDED}
+    stanzas = data.count(b"\n\n") + bool(data) - data.endswith(b"\n\n")
+    if counts != {stanzas}:
+        for match in _STANZA.finditer(data):
+            lacking = [name for name in _NEEDED if (b"\n" + match[0]).count(b"\n%s:" % name) != 1]
+            if lacking:
+                why = f"this stanza has not one field '{lacking[0].decode()}'"
+                raise fault(path, why, line=data.count(b"\n", 0, match.start()) + 1)
+        stanzas = counts.pop()  # empty lines in a row
+    return stanzas
+
+
+def _marked(data: bytes, line: bytes) -> Iterator[str]:
+    """The names of packages that have `line` among their fields."""
+    at = data.find(line)
+    while at >= 0:
+        name = _NAME.search(data, data.rfind(b"\n\n", 0, at) + 1)
+        if name:
+            yield text_path(name[1].strip())
+        end = data.find(b"\n\n", at)  # of the stanza, which may have that line again
+        at = data.find(line, end) if end >= 0 else -1
+
+
+def _downloads(data: bytes, packages: Collection[Package]) -> dict[str, int]:
+    """The sizes of the packages' files in bytes, by key: libsolv does not read them here."""
+    wanted = {(raw_path(one.name), raw_path(one.version)): one.key for one in packages}
+    names = {name for name, _ in wanted}
+    found = {}
+    for stanza in data.split(b"\n\n"):
+        name = _NAME.search(stanza)
+        if name is None or name[1] not in names:
+            continue
+        version, size = _VERSION.search(stanza), _SIZE.search(stanza)
+        key = wanted.get((name[1], version[1])) if version else None
+        if key is not None and size:
+            found[key] = int(size[1])
+    return found
+
+
+def _place(path: str, architecture: str) -> tuple[str, tuple[str, ...]]:
+    """The repository's name, from the last parts of `path` alone, and its Contents files."""
+    directory, name = os.path.split(os.path.abspath(path))
+    stem = name.partition("_binary-")[0] if "_binary-" in name else ""
+    parts = directory.split("/")
+    if stem:  # apt's lists: what is a '/' in the URL is a '_' there
+        label = stem.rpartition("_dists_")[2].replace("_", "/")
+        places = [os.path.join(directory, f"{stem}_")]
+    elif parts[-1].startswith("binary-"):
+        label = "/".join(parts[-3:-1])
+        places = ["/".join(parts[:-1]) + "/", "/".join(parts[:-2]) + "/"]
+    else:
+        label, places = name.partition(".")[0], [directory + "/"]
+    for place in places:
+        found = [first_packed(f"{place}Contents-{one}") for one in (architecture, "all")]
+        if any(found):
+            return label, tuple(filter(None, found))
+    return label, ()
+
+
+def _contents(
+    metadata: Metadata, lists: tuple[str, ...], packages: Collection[Package]
+) -> dict[str, tuple[bytes, ...]]:
+    """The files that Contents names for each of `packages`, by key; directories stand in no such list."""
+    keys = {raw_path(package.name): package.key for package in packages}
+    found: dict[str, set[bytes]] = {key: set() for key in keys.values()}
+    for path in lists:
+        data = metadata.unpacked(path, FILE_LISTS)
+        if data and not data.endswith(b"\n"):
+            raise fault(path, "the file ends within a line", line=data.count(b"\n") + 1)
+        for match in _LINE.finditer(data):
+            for owner in match[2].split(b","):
+                key = keys.get(owner.rpartition(b"/")[2])
+                if key is not None:
+                    found[key].add(b"/" + match[1].removeprefix(b"./"))
+    return {key: tuple(sorted(paths)) for key, paths in found.items()}

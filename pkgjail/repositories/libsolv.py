@@ -1,0 +1,20 @@
+"""libsolv, by its binding for Python: the one place that imports it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pkgjail.core.errors import DatabaseError
+
+
+def load_solv() -> Any:
+    """The module `solv`. Raises `DatabaseError` where it cannot be imported."""
+    try:
+        import solv  # pyright: ignore[reportMissingImports]  (not on every host)
+    except ImportError as error:
+        raise DatabaseError(
+            f"cannot plan from a repository's metadata: libsolv's binding cannot be imported ({error}); "
+            "install python3-solv (Debian) and use the distribution's own python3, or a virtual environment "
+            "of it with system site packages"
+        ) from error
+    return solv

@@ -1,0 +1,243 @@
+"""What differs between two manifests, and what caused it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pkgjail.closure.reasons import Chains, first_new
+from pkgjail.core.model import record
+from pkgjail.review.causes import Cause, Causes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pkgjail.core.model import Dependency, FileEntry, Header, Manifest, Unmet
+
+    Compare = Callable[[str, str], int]
+
+
+@record
+class PackageChange:
+    """A package that is in one of the manifests alone, or in both with different versions.
+
+    `change` is "added", "removed", "upgraded", "downgraded", or "changed" where the order of versions is
+    not known or something else of the package changed. The versions are "" where it is not in. The bytes
+    are of the regular files that it lists in the manifest. `because` is, for one that came or went, the
+    first edge of its shortest chain that the other manifest does not have.
+    """
+
+    package: str
+    change: str
+    old_version: str = ""
+    new_version: str = ""
+    old_bytes: int = 0
+    new_bytes: int = 0
+    because: Dependency | None = None
+
+
+@record
+class FileChange:
+    """A path that is in one of the manifests alone, or in both and not the same.
+
+    `change` is "added", "removed" or "changed"; `what` names what changed of one that is in both: "type",
+    "content", "size", "mode", "target", "owners", "origin" (with the detail), "digest" (one manifest has
+    none, so that contents could not be compared). The bytes are those of regular files.
+    """
+
+    path: bytes
+    change: str
+    cause: Cause
+    what: tuple[str, ...] = ()
+    old_bytes: int = 0
+    new_bytes: int = 0
+
+
+@record
+class Totals:
+    """The figures of one manifest: `bytes` are those of its regular files."""
+
+    packages: int
+    names: int
+    bytes: int
+    dropped: int
+    missing: int
+
+
+@record
+class Difference:
+    """All that differs between two manifests; every tuple is sorted and empty where nothing does.
+
+    `settings` are fields of the header with their old and new value as text. Rules of blacklists have in
+    `rules` how many names each dropped in the old and in the new manifest, where the numbers differ.
+    `dropped` and `missing` count the records of these kinds that only one of the manifests has.
+    """
+
+    old: Totals
+    new: Totals
+    settings: tuple[tuple[str, str, str], ...] = ()
+    packages: tuple[PackageChange, ...] = ()
+    files: tuple[FileChange, ...] = ()
+    rules: tuple[tuple[str, int, int], ...] = ()
+    edges_removed: tuple[Dependency, ...] = ()
+    edges_added: tuple[Dependency, ...] = ()
+    unmet_removed: tuple[Unmet, ...] = ()
+    unmet_added: tuple[Unmet, ...] = ()
+    dropped: int = 0
+    missing: int = 0
+    same: bool = False
+
+    def by_cause(self) -> tuple[tuple[Cause, tuple[FileChange, ...]], ...]:
+        """The changed files of each cause, the cause with the most files first."""
+        found: dict[Cause, list[FileChange]] = {}
+        for change in self.files:
+            found.setdefault(change.cause, []).append(change)
+        ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+        return tuple((cause, tuple(changes)) for cause, changes in ordered)
+
+
+def diff_manifests(old: Manifest, new: Manifest, *, compare: Compare | None = None) -> Difference:
+    """What differs between `old` and `new`; `same` is whether they are the same to the byte.
+
+    `compare` orders two versions as the distribution does (negative, 0 or positive), so that upgrades and
+    downgrades can be told apart, or raises `ValueError`; see `pkgjail.backends.version_order`.
+    """
+    packages = _package_changes(old, new, compare)
+    moved = {one.package: one.change for one in packages if one.old_version != one.new_version}
+    before, after = set(old.dependencies), set(new.dependencies)
+    return Difference(
+        old=_totals(old),
+        new=_totals(new),
+        settings=tuple(_settings(old.header, new.header)),
+        packages=packages,
+        files=_file_changes(old, new, Causes(old, new, moved)),
+        rules=_rules(old, new),
+        edges_removed=tuple(edge for edge in old.dependencies if edge not in after),
+        edges_added=tuple(edge for edge in new.dependencies if edge not in before),
+        unmet_removed=tuple(unmet for unmet in old.unmet if unmet not in new.unmet),
+        unmet_added=tuple(unmet for unmet in new.unmet if unmet not in old.unmet),
+        dropped=len(set(old.dropped) ^ set(new.dropped)),
+        missing=len(set(old.missing) ^ set(new.missing)),
+        same=old == new,
+    )
+
+
+def _totals(manifest: Manifest) -> Totals:
+    return Totals(
+        packages=len(manifest.packages),
+        names=len(manifest.files),
+        bytes=sum(entry.size or 0 for entry in manifest.files),
+        dropped=len(manifest.dropped),
+        missing=len(manifest.missing),
+    )
+
+
+def _settings(old: Header, new: Header) -> list[tuple[str, str, str]]:
+    """The fields of the headers that differ, as text."""
+    pairs = [(_header_texts(old)[name], text, name) for name, text in _header_texts(new).items()]
+    return [(name, before, after) for before, after, name in pairs if before != after]
+
+
+def _header_texts(header: Header) -> dict[str, str]:
+    return {
+        "schema": str(header.schema),
+        "distribution": f"{header.distribution.id} {header.distribution.version}".strip(),
+        "architecture": header.architecture,
+        "policy": header.policy,
+        "whitelists": ", ".join(header.whitelists),
+        "blacklists": ", ".join(header.blacklists),
+        "recommends": "yes" if header.recommends else "no",
+        "essential": "yes" if header.essential else "no",
+    }
+
+
+def _package_changes(old: Manifest, new: Manifest, compare: Compare | None) -> tuple[PackageChange, ...]:
+    before = {package.key: package for package in old.packages}
+    after = {package.key: package for package in new.packages}
+    sizes = _sizes(old), _sizes(new)
+    chains = Chains(old.dependencies), Chains(new.dependencies)
+    edges = frozenset(old.dependencies), frozenset(new.dependencies)
+    changes = []
+    for key in sorted(before.keys() | after.keys()):
+        one, other = before.get(key), after.get(key)
+        if one == other:
+            continue
+        because = None
+        if one is None:
+            change, because = "added", first_new(chains[1].shortest(key), edges[0])
+        elif other is None:
+            change, because = "removed", first_new(chains[0].shortest(key), edges[1])
+        else:
+            change = _direction(one.version, other.version, compare)
+        changes.append(
+            PackageChange(
+                package=key,
+                change=change,
+                old_version=one.version if one else "",
+                new_version=other.version if other else "",
+                old_bytes=sizes[0][key],
+                new_bytes=sizes[1][key],
+                because=because,
+            )
+        )
+    return tuple(changes)
+
+
+def _direction(old: str, new: str, compare: Compare | None) -> str:
+    try:
+        order = compare(old, new) if compare is not None and old != new else 0
+    except ValueError:  # no version by the distribution's rules
+        order = 0
+    return "upgraded" if order < 0 else "downgraded" if order > 0 else "changed"
+
+
+def _sizes(manifest: Manifest) -> Mapping[str, int]:
+    """The bytes of the files that each package lists."""
+    sizes: Counter[str] = Counter()
+    for entry in manifest.files:
+        for owner in entry.owners:
+            sizes[owner] += entry.size or 0
+    return sizes
+
+
+def _rules(old: Manifest, new: Manifest) -> tuple[tuple[str, int, int], ...]:
+    before = Counter(dropped.rule for dropped in old.dropped)
+    after = Counter(dropped.rule for dropped in new.dropped)
+    rules = sorted(before.keys() | after.keys())
+    return tuple((rule, before[rule], after[rule]) for rule in rules if before[rule] != after[rule])
+
+
+def _file_changes(old: Manifest, new: Manifest, causes: Causes) -> tuple[FileChange, ...]:
+    before = {entry.path: entry for entry in old.files}
+    after = {entry.path: entry for entry in new.files}
+    changes = []
+    for path in sorted(before.keys() | after.keys()):
+        one, other = before.get(path), after.get(path)
+        if one == other:
+            continue
+        what = () if one is None or other is None else _what_changed(one, other)
+        changes.append(
+            FileChange(
+                path=path,
+                change="added" if one is None else "removed" if other is None else "changed",
+                cause=causes.of(path, one, other, what),
+                what=what,
+                old_bytes=one.size or 0 if one else 0,
+                new_bytes=other.size or 0 if other else 0,
+            )
+        )
+    return tuple(changes)
+
+
+def _what_changed(old: FileEntry, new: FileEntry) -> tuple[str, ...]:
+    pairs = {
+        "type": old.kind != new.kind,
+        "content": None not in {old.sha256, new.sha256} and old.sha256 != new.sha256,
+        "digest": (old.sha256 is None) != (new.sha256 is None) and old.kind == new.kind,
+        "size": old.size != new.size,
+        "mode": old.mode != new.mode,
+        "target": old.target != new.target,
+        "owners": old.owners != new.owners,
+        "origin": (old.origin, old.detail) != (new.origin, new.detail),
+    }
+    return tuple(name for name, differs in pairs.items() if differs)

@@ -1,0 +1,126 @@
+"""A shape in the languages of programs that draw: DOT, Mermaid, GraphML."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pkgjail.closure.search import empty_graph, graphml
+from pkgjail.core.text import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pkgjail.review.graph import Node, Shape
+
+_THOUSAND = 1000
+_SHAPES = {"rule": "note", "essential": "diamond", "package": "box"}
+
+
+def dot(shape: Shape) -> str:
+    """The shape in graphviz's DOT language; what a node costs decides how dark it is."""
+    most = max((node.cost for node in shape.nodes), default=0) or 1
+    lines = [
+        "digraph closure {",
+        "  rankdir=LR;",
+        '  node [style=filled, fontname="sans-serif", fontsize=10];',
+    ]
+    for node in shape.nodes:
+        shade = 100 - round(45 * node.cost / most)
+        lines.append(
+            f"  {_quoted(node.name)} [label={_quoted(*_label(node))}, shape={_SHAPES[node.kind]}, "
+            f'fillcolor="0.58 {(100 - shade) / 100:.2f} 1.00"];'
+        )
+    for edge in shape.edges:
+        style = "" if edge.kind != "Recommends" else ", style=dashed"
+        tip = _quoted(f"{edge.kind}: {edge.text}")
+        lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)} [tooltip={tip}{style}];")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def mermaid(shape: Shape) -> str:
+    """The shape as a flowchart of Mermaid, whose names of nodes are only numbers."""
+    numbers = {node.name: f"n{number}" for number, node in enumerate(shape.nodes)}
+    lines = ["flowchart LR"]
+    for node in shape.nodes:
+        left, right = {"rule": ("[/", "/]"), "essential": ("{{", "}}")}.get(node.kind, ("[", "]"))
+        lines.append(f'  {numbers[node.name]}{left}"{_entities(*_label(node))}"{right}')
+    for edge in shape.edges:
+        arrow = "-.->" if edge.kind == "Recommends" else "-->"
+        lines.append(f"  {numbers[edge.source]} {arrow} {numbers[edge.target]}")
+    return "\n".join(lines) + "\n"
+
+
+def as_graphml(shape: Shape) -> str:
+    """The shape as GraphML, with every field of its nodes and edges, as `wording.escaped` writes texts.
+
+    XML 1.0 has no way to hold a control character.
+    """
+    graph = empty_graph()
+    for node in shape.nodes:
+        fields = {"kind": node.kind, "version": node.version, "bytes": node.bytes, "cost": node.cost}
+        texts = {name: escaped(value) if isinstance(value, str) else value for name, value in fields.items()}
+        graph.add_node(escaped(node.name), **texts, members=_words(node.members))
+    for edge in shape.edges:
+        graph.add_edge(escaped(edge.source), escaped(edge.target), kind=edge.kind, text=escaped(edge.text))
+    return graphml(graph)
+
+
+def _words(members: Iterable[str]) -> str:
+    """Several texts as one, a blank between them; a blank of their own is escaped too."""
+    return " ".join(escaped(member).replace(" ", "\\x20") for member in members)
+
+
+def as_json(shape: Shape) -> str:
+    """The shape as JSON, with every field of its nodes and edges."""
+    nodes = [
+        {
+            "name": node.name,
+            "kind": node.kind,
+            "version": node.version,
+            "members": list(node.members),
+            "bytes": node.bytes,
+            "cost": node.cost,
+        }
+        for node in shape.nodes
+    ]
+    edges = [
+        {"source": edge.source, "target": edge.target, "field": edge.kind, "text": edge.text}
+        for edge in shape.edges
+    ]
+    return json.dumps({"nodes": nodes, "edges": edges}, indent=2) + "\n"
+
+
+def _label(node: Node) -> tuple[str, str]:
+    """Two lines: what it is, and what it costs."""
+    return " ".join(filter(None, (node.name, node.version))), size_text(node.cost)
+
+
+def size_text(size: float) -> str:
+    """A size in bytes by powers of 1000, with one digit behind the point."""
+    if size < _THOUSAND:
+        return f"{size:,} bytes"
+    for unit in ("kB", "MB"):
+        size /= _THOUSAND
+        if size < _THOUSAND:
+            return f"{size:.1f} {unit}"
+    return f"{size / _THOUSAND:,.1f} GB"
+
+
+def _quoted(*lines: str) -> str:
+    r"""A string of DOT. Only `"` is escaped there; a backslash is doubled, for labels give it a meaning.
+
+    Graphviz reads entities of HTML in it, too.
+    """
+    written = [
+        escaped(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines
+    ]
+    return '"' + "\\n".join(written) + '"'
+
+
+def _entities(*lines: str) -> str:
+    """A label of Mermaid, whose entities are those of HTML with `#` for `&`."""
+    return "<br/>".join(
+        "".join(c if c.isalnum() or c in " .,:+~-_/()" else f"#{ord(c)};" for c in escaped(line))
+        for line in lines
+    )

@@ -1,0 +1,81 @@
+"""A manifest as one page for reviewers: summary, treemap, graph, files, what was dropped, what changed.
+
+The page stands alone: styles, scripts, libraries and data are in it, and its policy forbids it to load
+anything. The same manifests give the same bytes. `assets` has its parts, and the licences of the libraries
+(Cytoscape.js with its dagre layout for the graph, d3-hierarchy for the treemap), which go into the page too.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from pkgjail.review.diff import diff_manifests
+from pkgjail.review.report.columns import columns
+from pkgjail.review.report.sections import (
+    difference_section,
+    dropped_section,
+    findings_section,
+    summary_section,
+    title,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pkgjail.core.model import Manifest
+    from pkgjail.review.check.findings import Finding
+
+LIBRARIES = ("d3-hierarchy.min.js", "cytoscape.min.js", "cytoscape-dagre.min.js")
+_LICENCES = ("cytoscape.txt", "cytoscape-dagre.txt", "dagre.txt", "graphlib.txt", "d3-hierarchy.txt")
+_SOURCE_MAP = "//# sourceMappingURL="
+
+
+def report_page(
+    manifest: Manifest,
+    digest: str,
+    *,
+    against: Manifest | None = None,
+    compare: Callable[[str, str], int] | None = None,
+    findings: Sequence[Finding] | None = None,
+) -> bytes:
+    """The page of `manifest`, as UTF-8.
+
+    Args:
+        manifest: what is reviewed.
+        digest: its digest (`pkgjail.manifest.manifest_digest`).
+        against: an older manifest; the page then tells what differs.
+        compare: orders versions, see `pkgjail.review.diff.diff_manifests`.
+        findings: what a check found; None where it was not checked, which the page says.
+
+    """
+    difference = None if against is None else diff_manifests(against, manifest, compare=compare)
+    parts = {
+        "TITLE": title(manifest),
+        "STYLE": _asset("page.css"),
+        "SUMMARY": summary_section(manifest, digest),
+        "FINDINGS": findings_section(findings),
+        "DIFFERENCE": difference_section(difference),
+        "DROPPED": dropped_section(manifest),
+        "DATA": _inert(json.dumps(columns(manifest), ensure_ascii=True, separators=(",", ":"))),
+        "LICENCES": _inert("\n\n".join(f"{name[:-4]}:\n{_asset('licences/' + name)}" for name in _LICENCES)),
+        "SCRIPTS": "".join(map(_script, (*LIBRARIES, "page.js"))),
+    }
+    pieces = _asset("page.html").split("@@")  # text, name, text, …: what is put in is not looked at again
+    return "".join(parts[piece] if position % 2 else piece for position, piece in enumerate(pieces)).encode()
+
+
+def _asset(name: str) -> str:
+    return files("pkgjail.review.report").joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
+
+
+def _script(name: str) -> str:
+    """A script's element, without the line by which a browser's tools would ask for a file beside it."""
+    lines = _asset(name).splitlines()
+    return "\n".join(["<script>", *(one for one in lines if not one.startswith(_SOURCE_MAP)), "</script>\n"])
+
+
+def _inert(text: str) -> str:
+    """Text for a script element of data: `<` cannot end it. In JSON it is the same string."""
+    return text.replace("<", "\\u003c")

@@ -1,0 +1,107 @@
+"""The data of a page: columns instead of records, since a page has to hold 200,000 names.
+
+Paths are sorted, so each is told by how many characters of UTF-16 it shares with the one before, and the
+rest. What names have in common (type, mode, owners, origin) is a class, and a name has the number of its
+class. Numbers are in base 36. `assets/page.js` reads all this back.
+"""
+
+from __future__ import annotations
+
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pkgjail.closure.reasons import Chains
+from pkgjail.core.text import shown
+from pkgjail.review.graph import shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pkgjail.core.model import Manifest
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class _Row(NamedTuple):
+    """A line of the page's table of names."""
+
+    path: bytes
+    size: int | None
+    target: bytes | None
+    shared: tuple[str, str, tuple[str, ...], str, str]
+
+
+def columns(manifest: Manifest) -> dict[str, Any]:
+    """The nodes and edges of the closure, and the names that are in, dropped and missing, as columns.
+
+    A node is its name, kind, version, listed bytes, cost, and the number of its shortest chain's last edge,
+    or -1. A class is a type, a mode, the numbers of the owners' nodes, an origin, a detail.
+    """
+    shape = shape_of(manifest)
+    numbers = {node.name: number for number, node in enumerate(shape.nodes)}
+    edges = {(edge.source, edge.target): number for number, edge in enumerate(shape.edges)}
+    chains = Chains(manifest.dependencies)
+    last = {
+        node.name: edges[edge.source, edge.target]
+        for node in shape.nodes
+        if (edge := chains.last(node.name)) is not None
+    }
+    return {
+        "nodes": [
+            [shown(node.name), node.kind, shown(node.version), node.bytes, node.cost, last.get(node.name, -1)]
+            for node in shape.nodes
+        ],
+        "edges": [
+            [numbers[edge.source], numbers[edge.target], edge.kind, shown(edge.text)] for edge in shape.edges
+        ],
+        **_names(sorted(_rows(manifest)), numbers),
+    }
+
+
+def _rows(manifest: Manifest) -> Iterator[_Row]:
+    for entry in manifest.files:
+        shared = (entry.kind, f"{entry.mode:04o}", entry.owners, entry.origin, shown(entry.detail))
+        yield _Row(entry.path, entry.size, entry.target, shared)
+    for dropped in manifest.dropped:
+        yield _Row(dropped.path, None, None, ("", "", (), "dropped", shown(dropped.rule)))
+    for missing in manifest.missing:
+        yield _Row(missing.path, None, None, ("", "", missing.owners, "missing", missing.reason))
+
+
+def _names(rows: Iterable[_Row], numbers: Mapping[str, int]) -> dict[str, Any]:
+    classes: dict[tuple[str, str, tuple[str, ...], str, str], int] = {}
+    paths, kinds, sizes, targets, before = [], [], [], [], ""
+    for row in rows:
+        path = shown(row.path)
+        shared = commonprefix((before, path))  # noqa: RUF071 - characters are meant
+        paths.append(f"{base36(_length(shared))} {path[len(shared) :]}")
+        kinds.append(base36(classes.setdefault(row.shared, len(classes))))
+        sizes.append("" if row.size is None else base36(row.size))
+        if row.target is not None:
+            targets.append(shown(row.target))
+        before = path
+    return {
+        "classes": [
+            [kind, mode, [numbers[owner] for owner in owners], origin, detail]
+            for kind, mode, owners, origin, detail in classes
+        ],
+        "paths": "\n".join(paths),
+        "kinds": ",".join(kinds),
+        "sizes": ",".join(sizes),
+        "targets": targets,
+    }
+
+
+def _length(text: str) -> int:
+    """How many characters JavaScript counts, whose strings are UTF-16: two beyond the basic plane."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+
+
+def base36(number: int) -> str:
+    """A number from 0 on, as JavaScript's `parseInt(text, 36)` reads it."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if not number:
+            return digits

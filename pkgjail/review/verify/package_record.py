@@ -1,0 +1,136 @@
+"""The second witness: what the package manager's own record says of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pkgjail.core.parallel import in_processes
+from pkgjail.core.paths import Names
+from pkgjail.core.untrusted import real_directories, refuse_irregular
+from pkgjail.review.verify.result import Difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pkgjail.core.model import Manifest, PackageDatabase
+    from pkgjail.core.reporter import Reporter
+
+_SHARES = 16
+_BLOCK = 1 << 18
+
+
+class Witness:
+    """Asks the package database of a root about the files of a manifest."""
+
+    def __init__(
+        self, manifest: Manifest, root: bytes, database: PackageDatabase | None, reporter: Reporter
+    ) -> None:
+        self._manifest = manifest
+        self._prefix = root.rstrip(b"/")
+        self._database = database
+        self._reporter = reporter
+        self._names = Names(manifest.files)
+        self._versions = {package.key: package.version for package in manifest.packages}
+        self._records: dict[str, Mapping[bytes, str]] = {}
+
+    def heard(self, differences: Iterable[Difference]) -> Iterator[Difference]:
+        """The differences, those of packages' files with what their records say."""
+        for difference in differences:
+            yield replace(difference, witness=self._said(difference))
+
+    def unlike_their_packages(self) -> Iterator[Difference]:
+        """Every file of the set that is not as its package's record says; conffiles are in no record."""
+        there = real_directories(self._manifest.files, self._prefix)
+        entries = [
+            entry
+            for entry in self._manifest.files
+            if entry.kind == "regular"
+            and entry.origin == "package"
+            and entry.path.rpartition(b"/")[0] in there
+        ]
+        wanted = {}
+        for entry in entries:
+            recorded = self._recorded(entry.path, entry.owners)
+            if recorded is not None and os.access(self._prefix + entry.path, os.R_OK):
+                wanted[entry.path] = (entry, *recorded)
+        found = self._digests({path: algorithm for path, (_, _, algorithm, _) in wanted.items()})
+        for path, (entry, key, algorithm, digest) in wanted.items():
+            if found[path] != digest:
+                detail = f"its {algorithm} digest is {found[path]}, and {key} came with {digest}"
+                yield Difference(path=path, what="package", detail=detail, owners=entry.owners)
+
+    def _said(self, difference: Difference) -> str:
+        versions = "; ".join(filter(None, map(self._version, difference.owners)))
+        if difference.what != "content":
+            return versions
+        recorded = self._recorded(difference.path, difference.owners)
+        if recorded is None:
+            return versions
+        key, algorithm, digest = recorded
+        try:
+            same = _digest(self._prefix + difference.path, algorithm) == digest
+        except OSError:
+            return versions
+        word = "it is as" if same else "it differs from what"
+        return "; ".join(filter(None, (f"{word} {key} brought", versions)))
+
+    def _version(self, key: str) -> str:
+        """What became of a package since the manifest was made."""
+        if self._database is None:
+            return ""
+        now = self._database.packages.get(key)
+        if now is None:
+            return f"{key} is no longer installed"
+        before = self._versions.get(key, now.version)
+        return "" if now.version == before else f"{key} is {now.version} here, {before} in the manifest"
+
+    def _recorded(self, path: bytes, owners: Sequence[str]) -> tuple[str, str, str] | None:
+        """The package that has a digest of the file, the digest's algorithm, and the digest in hex."""
+        for key in owners:
+            recorded = self._record(key).get(path)
+            if recorded is not None:
+                algorithm, _, digest = recorded.partition(":")
+                return key, algorithm, digest
+        return None
+
+    def _record(self, key: str) -> Mapping[bytes, str]:
+        """A package's digests, by the manifest's paths: usr-merge is in its links."""
+        if key not in self._records:
+            package = None if self._database is None else self._database.packages.get(key)
+            listed = {} if package is None or self._database is None else self._database.digests(package)
+            self._records[key] = {self._place(path): digest for path, digest in listed.items()}
+        return self._records[key]
+
+    def _place(self, path: bytes) -> bytes:
+        directory, _, name = path.rpartition(b"/")
+        return self._names.find(directory).place.rstrip(b"/") + b"/" + name
+
+    def _digests(self, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
+        """The digests of files, each by its algorithm, read in parallel."""
+        files = sorted(wanted.items())
+        shares = [files[start::_SHARES] for start in range(_SHARES)]
+        processes = min(len(os.sched_getaffinity(0)), _SHARES)
+        found: dict[bytes, str] = {}
+        work = in_processes(partial(_digest_share, self._prefix), shares, processes, "hashing")
+        for done, share in enumerate(work, start=1):
+            found.update(share)
+            self._reporter.progress("asking packages", done, _SHARES)
+        return found
+
+
+def _digest_share(prefix: bytes, share: Sequence[tuple[bytes, str]]) -> dict[bytes, str]:
+    return {path: _digest(prefix + path, algorithm) for path, algorithm in share}
+
+
+def _digest(path: bytes, algorithm: str) -> str:
+    """The digest of a file in hex. Raises `OSError`."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        refuse_irregular(os.fstat(file.fileno()), path)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,256 @@
+"""Why a package or a path is in a manifest, or is not."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from pkgjail.closure.reasons import Chains
+from pkgjail.core.errors import QuestionError
+from pkgjail.core.model import raw_path, record, text_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pkgjail.core.model import Dependency, FileEntry, Manifest, Missing, PackageDatabase
+
+MOST_CHAINS = 1000
+"""How many chains `every` gives for a package at most."""
+
+# As path_resolution(7) has it.
+_MAXSYMLINKS = 40
+# What gitignore(5) gives a meaning, and would a name.
+_PATTERN = re.compile(r"[*?\[\\]")
+
+
+@record
+class Reason:
+    """A package with chains of edges that lead to it, each from a whitelist's line or "essential".
+
+    There is one, the shortest, or every minimal one, the shortest first; `cut` where there are more than
+    `MOST_CHAINS`.
+    """
+
+    package: str
+    version: str
+    chains: tuple[tuple[Dependency, ...], ...]
+    cut: bool = False
+
+
+@record
+class Answer:
+    """Why `asked` is in a manifest, or is not.
+
+    `verdict` is one of
+    - "package": it names packages of the manifest; `reasons` has them;
+    - "file": it is a path of the manifest, `entry`; `reasons` has its owners, the one that is nearest to
+      a whitelist first (that one alone, unless every chain was asked for); `below` is a path for which a
+      directory that nobody owns is in;
+    - "dropped": the policy would bring it, and `rule`, a blacklist's line, dropped it;
+    - "missing": packages list it, and the host cannot show it, see `missing`;
+    - "absent": nothing of the policy brings it.
+
+    `path` is where a path is, with the links above it followed inside the manifest. For what is not in,
+    `owner` is the package of the host that owns the path or has the name ("" where none is installed or no
+    database was asked), `reasons` has it where it is in the manifest, and `remedy` is the line of a
+    whitelist that would bring it ("" where a blacklist's rule stands against it, or nothing is there to
+    bring).
+    """
+
+    asked: str
+    verdict: str
+    path: bytes = b""
+    entry: FileEntry | None = None
+    reasons: tuple[Reason, ...] = ()
+    below: bytes = b""
+    rule: str = ""
+    missing: Missing | None = None
+    owner: str = ""
+    remedy: str = ""
+
+    @property
+    def is_in(self) -> bool:
+        """Whether it is in the manifest."""
+        return self.verdict in {"package", "file"}
+
+
+def why(
+    manifest: Manifest,
+    asked: Iterable[str],
+    *,
+    database: PackageDatabase | None = None,
+    exists: Callable[[bytes], bool] | None = None,
+    every: bool = False,
+) -> tuple[Answer, ...]:
+    """Why each of `asked` is in `manifest`, or is not, in their order.
+
+    Args:
+        manifest: alone, it answers for all that is in it or was dropped.
+        asked: absolute paths as `text_path` writes them, and names or keys (`name:architecture`) of
+            packages.
+        database: the host's packages, for what is not in.
+        exists: tells whether the host has a path, so that only such a path is offered for a whitelist.
+        every: every minimal chain instead of the shortest.
+
+    Raises:
+        QuestionError: one of `asked` is neither an absolute path nor can be a package's name.
+        DatabaseError: a record of `database` cannot be read.
+
+    """
+    witness = _Witness(manifest, database, exists, every=every)
+    return tuple(map(witness.answer, asked))
+
+
+class _Witness:
+    """A manifest with indexes over it."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        database: PackageDatabase | None,
+        exists: Callable[[bytes], bool] | None,
+        *,
+        every: bool,
+    ) -> None:
+        self._chains = Chains(manifest.dependencies)
+        self._files = {entry.path: entry for entry in manifest.files}
+        self._dropped = {dropped.path: dropped.rule for dropped in manifest.dropped}
+        self._missing = {missing.path: missing for missing in manifest.missing}
+        self._packages = {package.key: package for package in manifest.packages}
+        self._top_links = tuple(_top_links(manifest.files))
+        self._database = database
+        self._exists = exists
+        self._every = every
+
+    def answer(self, asked: str) -> Answer:
+        """Take a text with a slash at its start for a path, any other for a package."""
+        if asked.startswith("/"):
+            return self._for_path(asked)
+        if not asked or "/" in asked:
+            raise QuestionError(
+                f"cannot say why {asked!r}: it is neither an absolute path nor a package's name; "
+                "write a path from '/' on"
+            )
+        keys = sorted(key for key, package in self._packages.items() if asked in {key, package.name})
+        if keys:
+            return Answer(asked=asked, verdict="package", reasons=self._reasons(keys, every=True))
+        return self._absent_package(asked)
+
+    def _for_path(self, asked: str) -> Answer:
+        spelled = b"/" + posixpath.normpath(raw_path(asked)).lstrip(b"/")
+        path = self._real(spelled)
+        entry = self._files.get(path)
+        if entry is None:
+            return self._absent_path(asked, spelled, path)
+        below = b""
+        if not entry.owners and entry.kind == "directory":
+            below = self._first_below(path)
+        reasons = self._reasons(entry.owners, every=self._every)
+        return Answer(asked=asked, verdict="file", path=path, entry=entry, reasons=reasons, below=below)
+
+    def _absent_path(self, asked: str, spelled: bytes, path: bytes) -> Answer:
+        owner = self._owner_on_host((path, spelled))
+        missing, rule = self._missing.get(path), self._dropped.get(path, "")
+        owners = missing.owners if missing else (owner,) if owner in self._packages else ()
+        return Answer(
+            asked=asked,
+            verdict="missing" if missing else "dropped" if rule else "absent",
+            path=path,
+            reasons=self._reasons(owners, every=self._every),
+            rule=rule,
+            missing=missing,
+            owner=owner,
+            remedy="" if missing or rule else self._remedy(owner, path),
+        )
+
+    def _absent_package(self, asked: str) -> Answer:
+        found = {} if self._database is None else self._database.packages
+        key = min((key for key, package in found.items() if asked in {key, package.name}), default="")
+        remedy = self._remedy(key, b"") if key else ""
+        return Answer(asked=asked, verdict="absent", owner=key, remedy=remedy)
+
+    def _owner_on_host(self, paths: Iterable[bytes]) -> str:
+        """The key of the package of the host that owns one of `paths`.
+
+        A package may record what is at /usr/lib/x as /lib/x, where /lib is a link to usr/lib.
+        """
+        if self._database is None:
+            return ""
+        spelled = dict.fromkeys(other for path in paths for other in (path, *self._other_spellings(path)))
+        owners = self._database.owners(spelled.keys())
+        return next((owners[path] for path in spelled if path in owners), "")
+
+    def _other_spellings(self, path: bytes) -> Iterator[bytes]:
+        for link, place in self._top_links:
+            if path.startswith(place + b"/"):
+                yield link + path[len(place) :]
+
+    def _remedy(self, owner: str, path: bytes) -> str:
+        """The line of a whitelist that would bring `owner`, or `path` where no package owns it."""
+        if self._database is None or owner in self._packages:
+            return ""
+        if not owner:
+            there = self._exists is not None and self._exists(path)
+            pattern = _PATTERN.sub(r"\\\g<0>", text_path(path))
+            return f"[files] include = [{_toml(pattern)}]" if there and _is_utf8(path) else ""
+        package = self._database.packages[owner]
+        native = package.architecture in {self._database.architecture, "all"}
+        return f"[packages] {self._database.family} = [{_toml(package.name if native else owner)}]"
+
+    def _reasons(self, keys: Iterable[str], *, every: bool) -> tuple[Reason, ...]:
+        """The reasons of packages, the one nearest to a rule first; of that one alone unless `every`."""
+        nearest = sorted(keys, key=lambda key: (len(self._chains.shortest(key)), key))
+        return tuple(map(self._reason, nearest if every else nearest[:1]))
+
+    def _reason(self, key: str) -> Reason:
+        if self._every:
+            chains = self._chains.minimal(key, MOST_CHAINS + 1)
+        else:
+            shortest = self._chains.shortest(key)
+            chains = (shortest,) if shortest else ()
+        return Reason(
+            package=key,
+            version=self._packages[key].version,
+            chains=chains[:MOST_CHAINS],
+            cut=len(chains) > MOST_CHAINS,
+        )
+
+    def _first_below(self, directory: bytes) -> bytes:
+        """The first path below a directory that is no mere parent itself; b"" where there is none."""
+        start = directory.rstrip(b"/") + b"/"
+        below = (
+            path for path, entry in self._files.items() if path.startswith(start) and entry.origin != "parent"
+        )
+        return min(below, default=b"")
+
+    def _real(self, path: bytes) -> bytes:
+        """`path` with the manifest's links above it followed; its own last name is not."""
+        done, todo, links = b"", path.split(b"/")[1:], 0
+        while len(todo) > 1:
+            part = todo.pop(0)
+            entry = self._files.get(done + b"/" + part)
+            if entry is None or entry.target is None or links == _MAXSYMLINKS:
+                done += b"/" + part
+                continue
+            links += 1
+            place = posixpath.normpath(posixpath.join(done or b"/", entry.target))
+            done, todo = b"", [*place.split(b"/")[1:], *todo]
+        return done + b"/" + todo[0]
+
+
+def _top_links(files: Iterable[FileEntry]) -> Iterator[tuple[bytes, bytes]]:
+    """The links in the root, each with the path that it leads to."""
+    for entry in files:
+        if entry.target is not None and entry.path.count(b"/") == 1:
+            yield entry.path, posixpath.normpath(posixpath.join(b"/", entry.target))
+
+
+def _is_utf8(path: bytes) -> bool:
+    return path.decode("utf-8", "replace").encode() == path
+
+
+def _toml(text: str) -> str:
+    """A TOML basic string: as JSON has it, less the one character that only TOML forbids."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -1,0 +1,241 @@
+"""Carry out a plan's steps: from an empty mount namespace to a root that can be entered.
+
+Runs as the first process of new user, mount and PID namespaces, with all capabilities in them.
+Nothing here follows a symbolic link of the host: each directory is opened once by openat2(2) with
+RESOLVE_NO_SYMLINKS, and each file below it is copied as a mount by descriptor and looked at
+(fstat(2)) before it is attached, so that a host that changes meanwhile is seen, not believed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pkgjail.sandbox import syscalls as sc
+from pkgjail.sandbox.pseudo_filesystems import (
+    NEW,
+    NO_SYMLINKS,
+    OLD,
+    SAFE,
+    bind_step,
+    devices,
+    hidden,
+    kept_link,
+    one_mount_namespace,
+    open_old,
+    procfs,
+    sysfs,
+    tmpfs,
+    write_new,
+)
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    # What `pkgjail.sandbox.steps.assemble` makes: root, steps, network or not, host name.
+    Program = tuple[bytes, tuple[tuple[Any, ...], ...], bool, str]
+
+# Any directory that every root has would do; what it holds is seen again after the first pivot.
+_BASE = b"/tmp"
+
+
+class HostChangedError(Exception):
+    """The host no longer is as the plan says; `changes` are pairs of a path and what was found."""
+
+    def __init__(self, changes: list[tuple[bytes, str]]) -> None:
+        super().__init__(changes)
+        self.changes = changes
+
+
+def enter_new_root(program: Program) -> None:
+    """Build the root that `program` describes and make it this process's root, the old one gone.
+
+    Raises:
+        HostChangedError: files of the host are not as the plan expects; all of them are named.
+        OSError: a system call failed; `filename` says on what.
+
+    """
+    sc.mount(None, b"/", None, sc.MS_REC | sc.MS_PRIVATE)
+    sc.mount(b"pkgjail", _BASE, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
+    os.chdir(_BASE)
+    for name in (OLD, NEW):
+        os.mkdir(name[1:])
+    sc.pivot_root(b".", OLD[1:])
+    os.chdir("/")
+    sc.mount(b"pkgjail", NEW, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
+    _Builder(program).build()
+    sc.umount2(OLD, sc.MNT_DETACH)
+    # The base lies below the new root only for the moment between these calls; pivot_root(2), NOTES.
+    os.chdir(NEW)
+    sc.pivot_root(b".", b".")
+    sc.umount2(b".", sc.MNT_DETACH)
+    os.chdir("/")
+
+
+class _Builder:
+    """The steps of one program, with the pair of directories that the last `HostFile` stood in."""
+
+    def __init__(self, program: Program) -> None:
+        root, self._steps, _, _ = program
+        self._changes: list[tuple[bytes, str]] = []
+        self._made = 0
+        self._parent: bytes | None = None
+        self._host_directory = -1
+        self._jail_directory = -1
+        self._root = open_old(root)
+        self._directories = {b"/"}
+        self._doing: dict[str, Callable[..., None]] = {
+            "Directory": self._directory,
+            "Symlink": self._symlink,
+            "Content": self._content,
+            "HostFile": self._host_file,
+            "Overlay": self._overlay,
+            "Cover": self._cover,
+            "MaskedOverlay": self._masked_overlay,
+            "WholeDirectory": self._whole_directory,
+            "Seal": self._seal,
+            "Bind": bind_step,
+            "Tmpfs": tmpfs,
+            "Proc": procfs,
+            "Sys": sysfs,
+            "Devices": devices,
+            "KeptLink": kept_link,
+            "Hidden": hidden,
+            "OneMountNamespace": one_mount_namespace,
+        }
+
+    def build(self) -> None:
+        for name, *fields in self._steps:
+            self._doing[name](*fields)
+
+    def _refuse_elsewhere(self, path: bytes) -> None:
+        """A name is made only in a directory that an earlier step made, so never through a link."""
+        parent, _, name = path.rpartition(b"/")
+        if (parent or b"/") not in self._directories or name in {b"", b".", b".."}:
+            raise OSError(errno.EINVAL, "is not in a directory of the plan", path)
+
+    def _directory(self, path: bytes, mode: int) -> None:
+        if path != b"/":
+            self._refuse_elsewhere(path)
+            self._directories.add(path)
+            os.mkdir(NEW + path)
+        os.chmod(NEW + path, mode)  # mkdir(2) would take the umask away and set no special bits
+
+    def _symlink(self, path: bytes, target: bytes) -> None:
+        self._refuse_elsewhere(path)
+        os.symlink(target, NEW + path)
+
+    def _content(self, path: bytes, mode: int, content: bytes) -> None:
+        self._refuse_elsewhere(path)
+        write_new(NEW + path, mode, content)
+
+    def _seal(self) -> None:
+        if self._changes:
+            raise HostChangedError(self._changes)  # here, so that all of them are named
+        sc.mount_setattr(sc.AT_FDCWD, NEW, sc.MOUNT_ATTR_RDONLY | SAFE)
+
+    def _host_file(self, path: bytes, mode: int, size: int | None) -> None:
+        if (tree := self._copy_of_host(path)) < 0:
+            return
+        try:
+            if (change := _change(mode, size, os.fstat(tree))) is not None:
+                self._changes.append((path, change))
+                return
+            name = path.rpartition(b"/")[2]
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(name, flags, mode & 0o777, dir_fd=self._jail_directory))
+            sc.move_mount(tree, self._jail_directory, name)
+        finally:
+            os.close(tree)
+
+    def _whole_directory(self, path: bytes, mode: int) -> None:
+        if (tree := self._copy_of_host(path)) < 0:
+            return
+        try:
+            found = os.fstat(tree)
+            if not stat.S_ISDIR(found.st_mode):
+                self._changes.append((path, "is no longer a directory"))
+            elif stat.S_IMODE(found.st_mode) != mode:
+                self._changes.append((path, _other_mode(found, mode)))
+            else:
+                name = path.rpartition(b"/")[2]
+                os.mkdir(name, dir_fd=self._jail_directory)
+                sc.move_mount(tree, self._jail_directory, name)
+        finally:
+            os.close(tree)
+
+    def _copy_of_host(self, path: bytes) -> int:
+        """A mount of what the host has at `path`, to be attached; -1 where that is gone."""
+        self._refuse_elsewhere(path)
+        parent, _, name = path.rpartition(b"/")
+        flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_SYMLINK_NOFOLLOW
+        try:
+            if parent != self._parent:
+                self._open_parent(parent)
+            return sc.open_tree(self._host_directory, name, flags)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise OSError(error.errno, error.strerror, path) from None
+            self._changes.append((path, "is gone"))
+            return -1
+
+    def _overlay(self, path: bytes, tree: bytes) -> None:
+        self._attach_overlay(path, tree, sc.fsmount_overlay)
+
+    def _masked_overlay(self, path: bytes, mask: bytes) -> None:
+        self._attach_overlay(path, mask, lambda *pair: sc.fsmount_masked(pair, OLD + b"/proc"))
+
+    def _cover(self, path: bytes, mode: int, content: bytes) -> None:
+        source = b"/made-%d" % self._made  # in the base, which nobody sees
+        self._made += 1
+        try:
+            write_new(source, mode, content)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        tree = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+        inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            place = sc.openat2(inside, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        sc.move_mount(tree, place, b"")
+        for descriptor in (place, inside, tree):
+            os.close(descriptor)
+
+    def _attach_overlay(self, path: bytes, layer: bytes, make: Callable[[int, int], int]) -> None:
+        """Attach at `path` what `make` makes of a layer and the host's directory of that path."""
+        layers = (
+            open_old(layer),
+            sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, NO_SYMLINKS),
+        )
+        mounted = make(*layers)
+        sc.move_mount(mounted, sc.AT_FDCWD, NEW + path)
+        for descriptor in (mounted, *layers):
+            os.close(descriptor)
+
+    def _open_parent(self, parent: bytes) -> None:
+        if self._parent is not None:
+            os.close(self._host_directory)
+            os.close(self._jail_directory)
+            self._parent = None
+        flags = os.O_PATH | os.O_DIRECTORY
+        self._host_directory = sc.openat2(self._root, parent[1:] or b".", flags, NO_SYMLINKS)
+        self._jail_directory = os.open(NEW + parent, flags | os.O_CLOEXEC)
+        self._parent = parent
+
+
+def _change(mode: int, size: int | None, found: os.stat_result) -> str | None:
+    if not stat.S_ISREG(found.st_mode):
+        return "is no longer a regular file"
+    if stat.S_IMODE(found.st_mode) != mode:
+        return _other_mode(found, mode)
+    if size is not None and found.st_size != size:
+        return f"has {found.st_size} bytes, not {size}"
+    return None
+
+
+def _other_mode(found: os.stat_result, mode: int) -> str:
+    return f"has mode {stat.S_IMODE(found.st_mode):04o}, not {mode:04o}"

@@ -1,0 +1,1 @@
+"""What pkgjail keeps between runs: where, how it is written, locked, compared and pruned."""

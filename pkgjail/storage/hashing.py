@@ -1,0 +1,201 @@
+"""SHA-256 of many files: what the cache does not know is read by as many processes as there are CPUs.
+
+Not where a file's times say nothing of its content (`pkgjail.storage.filesystems`).
+
+Processes, since threads are slower than one of them here: most files are small, and the time goes
+into Python and system calls. A file's digest is kept only if the file had been at rest for two
+seconds; one that changed later within the resolution of its timestamps could not be told apart.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from time import time_ns
+from typing import TYPE_CHECKING, NamedTuple
+
+from pkgjail.core.errors import PkgjailError
+from pkgjail.core.parallel import in_processes
+from pkgjail.core.reporter import SILENT
+from pkgjail.storage.digest_cache import HashCache, Identity
+from pkgjail.storage.filesystems import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pkgjail.core.reporter import Reporter
+
+__all__ = ["HashCache", "hash_files"]
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_BLOCK = 1 << 18
+_ATTEMPTS = 3
+_AT_REST_NS = 2_000_000_000
+
+# Opening a file costs about as much time as reading this many bytes of it.
+_OPENING_BYTES = 1 << 15
+# A process takes about as long to start as this many bytes take to be hashed.
+_WORTH_A_PROCESS = 1 << 25
+_LEAST_SHARE = 1 << 20
+_SHARES_PER_PROCESS = 8
+
+
+class _Wanted(NamedTuple):
+    """A file to hash: its path on this host, and what it was when it was found."""
+
+    path: bytes
+    identity: Identity
+
+
+class _Hashed(NamedTuple):
+    """The digest of what was `wanted`, and the identity to keep it by: None if not at rest."""
+
+    wanted: Identity
+    sha256: str
+    keep: Identity | None
+
+
+def hash_files(
+    paths: Sequence[bytes],
+    *,
+    root: bytes = b"/",
+    cache: HashCache | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[bytes, str]:
+    """The SHA-256, in hex, of each of `paths`, in their order.
+
+    Args:
+        paths: absolute paths of regular files, as seen from `root`. Their last component is never
+            followed if it is a symlink; the directories before it are the caller's to resolve.
+        root: the directory that the paths are below.
+        cache: what is known from earlier runs; None to read every file.
+        reporter: hears of progress by number of files ("hashing"), and once if the cache fails.
+
+    Raises:
+        OSError: a file, which `filename` tells, is not there, not regular, or not readable.
+        PkgjailError: a file kept changing while it was read, or a process died.
+
+    """
+    base = root.rstrip(b"/")
+    names = {path: base + path for path in paths}
+    identities = {path: _identity_of(os.lstat(name), name) for path, name in names.items()}
+    # Hard links are one file and are read once.
+    wanted = {identity: names[path] for path, identity in identities.items()}
+    devices = _devices(wanted) if cache is not None else {}
+    keys = {_key(each, devices): each for each in wanted if each.device in devices}
+    known = None if cache is None else cache.lookup(list(keys), reporter)
+    digests = {keys[key]: sha256 for key, sha256 in (known or {}).items()}
+    kept: dict[Identity, str] = {}
+    total = len(wanted)
+
+    def note(share: list[_Hashed]) -> None:
+        for hashed in share:
+            digests[hashed.wanted] = hashed.sha256
+            if hashed.keep is not None:
+                kept[hashed.keep] = hashed.sha256
+        reporter.progress("hashing", len(digests), total)
+
+    reporter.progress("hashing", len(digests), total)
+    _hash([_Wanted(path, each) for each, path in wanted.items() if each not in digests], note)
+    if cache is not None and known is not None:
+        cache.store({_key(e, devices): sha256 for e, sha256 in kept.items() if e.device in devices}, reporter)
+    return {path: digests[identity] for path, identity in identities.items()}
+
+
+def _identity_of(status: os.stat_result, path: bytes) -> Identity:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return Identity.of(status)
+
+
+def _devices(wanted: Mapping[Identity, bytes]) -> dict[int, int]:
+    """For each device of files that can be known again, a number that is its file system's alone."""
+    first: dict[int, bytes] = {}
+    for each, path in wanted.items():
+        first.setdefault(each.device, path)
+    found = {device: identity(path) for device, path in first.items()}
+    return {device: _mixed(device, number) for device, number in found.items() if number is not None}
+
+
+def _mixed(device: int, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(b"%d %d" % (device, number)).digest()[:8], "little")
+
+
+def _key(file: Identity, devices: Mapping[int, int]) -> Identity:
+    """What the cache knows a file by: a device's number is given to another file system later."""
+    return file._replace(device=devices[file.device])
+
+
+def _hash(files: list[_Wanted], note: Callable[[list[_Hashed]], None]) -> None:
+    """Hash `files` and hand each share to `note` when it is done."""
+    cost = sum(map(_cost, files))
+    processes = min(len(os.sched_getaffinity(0)), cost // _WORTH_A_PROCESS)
+    if processes > 1:
+        _hash_in_processes(_shares(files, cost // (processes * _SHARES_PER_PROCESS)), processes, note)
+    else:
+        for share in _shares(files, _LEAST_SHARE):
+            note(_hash_share(share))
+
+
+def _cost(file: _Wanted) -> int:
+    return file.identity.size + _OPENING_BYTES
+
+
+def _shares(files: list[_Wanted], cost: int) -> list[list[_Wanted]]:
+    """`files` in shares of about `cost`, the largest files first, so that all processes end together."""
+    cost = max(cost, _LEAST_SHARE)
+    shares: list[list[_Wanted]] = []
+    room = 0
+    for file in sorted(files, key=_cost, reverse=True):
+        if room <= 0:
+            shares.append([])
+            room = cost
+        shares[-1].append(file)
+        room -= _cost(file)
+    return shares
+
+
+def _hash_in_processes(
+    shares: list[list[_Wanted]], processes: int, note: Callable[[list[_Hashed]], None]
+) -> None:
+    for hashed in in_processes(_hash_share, shares, processes, "hashing"):
+        note(hashed)
+
+
+def _hash_share(share: list[_Wanted]) -> list[_Hashed]:
+    return [_hash_file(file) for file in share]
+
+
+def _hash_file(file: _Wanted) -> _Hashed:
+    """Read a file until it is the same after as before."""
+    for _ in range(_ATTEMPTS):
+        began = time_ns()
+        descriptor = os.open(file.path, _FLAGS)
+        try:
+            before = _identity_of(os.fstat(descriptor), file.path)
+            size, digest = _read(descriptor, file.path)
+            after = _identity_of(os.fstat(descriptor), file.path)
+        finally:
+            os.close(descriptor)
+        if before == after and size == before.size:
+            at_rest = began - max(before.ctime, before.mtime) >= _AT_REST_NS
+            return _Hashed(file.identity, digest, before if at_rest else None)
+    raise PkgjailError(
+        f"cannot hash {os.fsdecode(file.path)}: it changes while it is read; "
+        "wait until nothing writes to it, and try again"
+    )
+
+
+def _read(descriptor: int, path: bytes) -> tuple[int, str]:
+    """The number of bytes that there were to read, and their digest."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        while block := os.read(descriptor, _BLOCK):
+            digest.update(block)
+            size += len(block)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    return size, digest.hexdigest()
