@@ -22,11 +22,11 @@ from pkgjail.jail.strategies.whiteout_overlay import make_mask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pkgjail.core.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest, StrategyName
 
 RESOLVE = "resolve spack, unhashed, in process"
 BINDS = "enter spack by binds"
-_WAYS = ("binds", "whole", "mask", "tree")
+_WAYS: tuple[StrategyName, ...] = ("binds", "whole", "mask", "tree")
 
 
 def plan_subjects(place: Path) -> list[Subject]:
@@ -61,6 +61,6 @@ def _layer(recipe: Recipe, place: Path) -> float:
         shutil.rmtree(cache)
 
 
-def _entering(manifest: Manifest, way: str) -> Callable[[], float]:
+def _entering(manifest: Manifest, way: StrategyName) -> Callable[[], float]:
     jail = prepare_jail(manifest, JailOptions(plan=way, environment=default_environment()))
     return lambda: _timed(lambda: jail.run(["true"]))

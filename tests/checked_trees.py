@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import kind_and_mode
 from pkgjail.core.model import FileEntry
 
 if TYPE_CHECKING:
@@ -22,8 +22,13 @@ def entries_below(place: Path, shown_at: bytes, *, parents: bool = False) -> lis
 
 def _entry(path: bytes, shown: bytes) -> FileEntry:
     found = os.lstat(path)
-    if stat.S_ISLNK(found.st_mode):
-        return FileEntry(path=shown, kind="symlink", mode=0o777, target=os.readlink(path), owners=("x:all",))
-    kind = "directory" if stat.S_ISDIR(found.st_mode) else "regular"
-    size = found.st_size if kind == "regular" else None
-    return FileEntry(path=shown, kind=kind, mode=stat.S_IMODE(found.st_mode), size=size, owners=("x:all",))
+    kind, mode = kind_and_mode(found.st_mode)
+    assert kind is not None, path
+    return FileEntry(
+        path=shown,
+        kind=kind,
+        mode=mode,
+        size=found.st_size if kind == "regular" else None,
+        target=os.readlink(path) if kind == "symlink" else None,
+        owners=("x:all",),
+    )

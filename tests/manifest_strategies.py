@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from hypothesis import strategies as st
 
 from pkgjail.core import model
@@ -10,9 +12,11 @@ from pkgjail.core.model import (
     Distribution,
     Dropped,
     FileEntry,
+    FileKind,
     Header,
     Manifest,
     Missing,
+    Origin,
     Package,
     Unmet,
 )
@@ -29,7 +33,7 @@ NAMES = (
     | st.sampled_from([b"a", b"\n", "é\u2028".encode(), b"\xff", b"\xed\xb3\xbf", b'"\\\x7f'])
 ).filter(lambda name: name not in {b".", b".."})
 TARGETS = st.binary(min_size=1, max_size=8).map(lambda raw: raw.replace(b"\0", b"n"))
-ORIGINS = st.sampled_from(["package", "conffile", "alternative", "generated", "include", "parent"])
+ORIGINS = st.sampled_from([origin for origin in get_args(Origin) if origin != "entry"])
 
 
 @st.composite
@@ -40,7 +44,7 @@ def entries(draw: st.DrawFn, owners: st.SearchStrategy[tuple[str, ...]]) -> tupl
         path = draw(st.sampled_from(parents)) + b"/" + draw(NAMES)
         if path in found:
             continue
-        kind = draw(st.sampled_from(["regular", "directory", "symlink"]))
+        kind = draw(st.sampled_from(get_args(FileKind)))
         regular = kind == "regular"
         found[path] = FileEntry(
             path=path,

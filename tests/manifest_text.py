@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pkgjail.core.model import (
     Closure,
@@ -29,6 +29,8 @@ from pkgjail.core.model import (
     FileEntry,
     FileSet,
     Missing,
+    MissingReason,
+    Origin,
     Package,
     Policy,
     raw_path,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Manifest
 
+_ORIGINS: dict[str, Origin] = {origin: origin for origin in get_args(Origin)}
+_REASONS: dict[str, MissingReason] = {reason: reason for reason in get_args(MissingReason)}
 _EDGE = re.compile(r"(?P<source>\S+) -> (?P<target>\S+)(?: \[(?P<kind>[^]]+)\](?: (?P<text>.+))?)?")
 _FILE = re.compile(
     r"(?P<path>/\S*)(?: -> (?P<target>\S+))?(?: (?P<size>\d+))?(?: #(?P<content>\S+))?"
@@ -61,7 +65,7 @@ def manifest_of(text: str, *, whitelists: Sequence[str] = ("w",), blacklists: Se
             dropped.append(Dropped(path=raw_path(path), rule=rule))
         elif word == "missing":
             path, reason, _, owners = rest.split()
-            missing.append(Missing(path=raw_path(path), reason=reason, owners=_keys(owners)))
+            missing.append(Missing(path=raw_path(path), reason=_REASONS[reason], owners=_keys(owners)))
         elif word.startswith("/"):
             _add_file(files, line)
         elif " -> " in line:
@@ -122,7 +126,7 @@ def _add_file(files: dict[bytes, FileEntry], line: str) -> None:
     files[place] = FileEntry(
         path=place,
         owners=owners,
-        origin=match["origin"] or ("package" if owners else "parent"),
+        origin=_ORIGINS[match["origin"] or ("package" if owners else "parent")],
         detail=match["detail"] or "",
         **fields,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import FileEntry, JailOptions, UserBind
+from pkgjail.core.model import FileEntry, JailOptions, PlanOption, StrategyName, UserBind
 from pkgjail.jail import probe, strategy
 from pkgjail.jail.run import default_environment, prepare, run_in_jail
 from pkgjail.jail.strategy import choose
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
     from pkgjail.jail.strategy import Choice
 
-WAYS = ("tree", "mask", "whole", "binds")
+WAYS: tuple[StrategyName, ...] = ("tree", "mask", "whole", "binds")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pkgjail"
 
 
-def chosen(manifest: Manifest, plan: str = "auto", root: bytes = b"/") -> dict[bytes, Choice]:
+def chosen(manifest: Manifest, plan: PlanOption = "auto", root: bytes = b"/") -> dict[bytes, Choice]:
     return {choice.top: choice for choice in choose(manifest, JailOptions(plan=plan), root)}
 
 
@@ -44,7 +44,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
     """Let the try-out of these ways fail."""
     real = probe.why_not
 
-    def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
+    def why_not(way: StrategyName, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
         return f"no {way} today" if way in ways else real(way, directory, cache, sample)
 
     monkeypatch.setattr(strategy, "why_not", why_not)
@@ -73,7 +73,7 @@ def test_the_first_that_works_is_taken(
 
 @pytest.mark.parametrize("way", WAYS[:3])
 def test_what_is_asked_for_is_refused_where_it_cannot_be_had(
-    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, way: str
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, way: StrategyName
 ) -> None:
     """Never silently another one."""
     fail(monkeypatch, way)
@@ -93,7 +93,9 @@ def test_what_is_asked_for_is_refused_where_it_cannot_be_had(
         ("binds", "HostFile", "binds"),
     ],
 )
-def test_what_is_asked_for_is_done(base_manifest: Manifest, plan: str, step: str, way: str) -> None:
+def test_what_is_asked_for_is_done(
+    base_manifest: Manifest, plan: StrategyName, step: str, way: StrategyName
+) -> None:
     prepared = prepare(base_manifest, JailOptions(plan=plan))
     counts = Counter(type(step).__name__ for step in prepared.steps)
     others = {"Overlay", "MaskedOverlay", "WholeDirectory"} - {step}
@@ -134,7 +136,7 @@ def test_what_is_made_at_entry_covers_a_tree(
 
 @pytest.mark.parametrize(("way", "refused"), [("tree", True), ("mask", True), ("whole", False)])
 def test_a_bind_that_needs_a_place_in_it(
-    base_manifest: Manifest, tmp_path: Path, way: str, *, refused: bool
+    base_manifest: Manifest, tmp_path: Path, way: StrategyName, *, refused: bool
 ) -> None:
     """An overlay is read-only; with bind mounts that directory is the jail's own."""
     bind = UserBind(source=bytes(tmp_path), destination=b"/usr/lib/new/place", writable=False)
@@ -182,7 +184,7 @@ def _manifest_of(entries: list[FileEntry]) -> Manifest:
 
 
 @pytest.mark.parametrize("way", WAYS[:3])
-def test_a_try_out_mounts_the_directory_itself(cache: Path, way: str) -> None:
+def test_a_try_out_mounts_the_directory_itself(cache: Path, way: StrategyName) -> None:
     """So what is true of another filesystem, or of another depth of overlays, does not count."""
     with os.scandir(b"/usr/bin") as names:
         files = [found.name for found in names if found.is_file(follow_symlinks=False)]
@@ -194,7 +196,7 @@ def test_a_try_out_mounts_the_directory_itself(cache: Path, way: str) -> None:
     )
 
 
-_LIES = {
+_LIES: dict[str, tuple[StrategyName, str]] = {
     "fsmount_overlay": ("tree", "an overlay shows other content than the file has"),
     "fsmount_masked": ("mask", "an overlay does not hide what it should"),
     "open_tree": ("whole", "a bind mount shows other names"),

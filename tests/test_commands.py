@@ -341,7 +341,7 @@ def test_verify_by_its_command(
     assert main(["verify", "--quick", "--root", "/var", "--all", str(manifest)]) == 1
     captured = capfd.readouterr()
     assert "no packages outside of the manifest can be named" in captured.err
-    assert "missing /usr/bin/bash (bash:amd64): there is no such regular" in captured.out
+    assert "missing /usr/bin/bash (bash:amd64): there is no such regular file" in captured.out
 
 
 def test_show_prints_tables(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,16 @@ import pytest
 from pkgjail import api
 from pkgjail.api import resolve
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError
-from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
+from pkgjail.core.model import (
+    Distribution,
+    FileEntry,
+    Header,
+    JailOptions,
+    Manifest,
+    Origin,
+    UserBind,
+    Verify,
+)
 from pkgjail.jail import strategy
 from pkgjail.jail.drift import Check, as_found, compare_host, find_drift, refuse_drift
 from pkgjail.jail.run import prepare_jail, run_in_jail
@@ -153,7 +162,7 @@ ALWAYS = [
     ),
     pytest.param(
         lambda root: linked(root, "usr/lib/library", "/etc/passwd"),
-        "/usr/lib/library is no longer a regular",
+        "/usr/lib/library is no longer a regular file",
         id="a file replaced by a link",
     ),
     pytest.param(
@@ -191,7 +200,7 @@ def told(changes: tuple[tuple[bytes, str], ...]) -> str:
     return "\n".join(f"{path.decode('utf-8', 'backslashreplace')} {found}" for path, found in changes)
 
 
-def drift_after(root: Path, change: Callable[[Path], object], verify: str = "") -> str:
+def drift_after(root: Path, change: Callable[[Path], object], verify: Verify = "") -> str:
     """What is found when the host changes since a baseline was taken."""
     entries = entries_of(root)
     before = take_baseline(entries, bytes(root))
@@ -201,7 +210,7 @@ def drift_after(root: Path, change: Callable[[Path], object], verify: str = "") 
 
 @pytest.mark.parametrize("verify", ["", "all", "hash"])
 @pytest.mark.parametrize(("change", "found"), ALWAYS)
-def test_drift_is_found(host: Path, change: Callable[[Path], object], found: str, verify: str) -> None:
+def test_drift_is_found(host: Path, change: Callable[[Path], object], found: str, verify: Verify) -> None:
     """Protects the default look, which reads only the directories that changed."""
     assert drift_after(host, change, verify) == found
 
@@ -209,7 +218,7 @@ def test_drift_is_found(host: Path, change: Callable[[Path], object], found: str
 @pytest.mark.parametrize("verify", ["all", "hash"])
 @pytest.mark.parametrize(("change", "found"), ON_REQUEST)
 def test_what_directories_do_not_show_is_found_on_request(
-    host: Path, change: Callable[[Path], object], found: str, verify: str
+    host: Path, change: Callable[[Path], object], found: str, verify: Verify
 ) -> None:
     """Protects `--verify`: the change time of a file cannot be set back."""
     entries = entries_of(host)
@@ -251,7 +260,7 @@ def test_without_digests_a_replaced_file_is_drift(host: Path) -> None:
 
 
 @pytest.mark.parametrize("verify", ["", "hash"])
-def test_a_file_without_a_digest_is_taken_by_its_facts_at_first(host: Path, verify: str) -> None:
+def test_a_file_without_a_digest_is_taken_by_its_facts_at_first(host: Path, verify: Verify) -> None:
     """Protects root, who can read files that others may not, and of which a manifest has no digest."""
     entries = tuple(
         entry._replace(sha256=None) if entry.path == b"/etc/setting" else entry for entry in entries_of(host)
@@ -262,7 +271,7 @@ def test_a_file_without_a_digest_is_taken_by_its_facts_at_first(host: Path, veri
 
 
 @pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
-def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: str) -> None:
+def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: Origin) -> None:
     """It need not be on the host, nor be there as it is in the jail."""
     entry = FileEntry(path=b"/usr/bin/pager", kind="regular", mode=0o644, origin=origin)
     refuse_drift([entry], bytes(tmp_path))  # raises nothing

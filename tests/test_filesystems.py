@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import DriftError
-from pkgjail.core.model import JailOptions
+from pkgjail.core.model import JailOptions, Verify
 from pkgjail.jail.drift import find_drift
 from pkgjail.jail.run import run_in_jail
 from pkgjail.storage.baseline import record_baseline, take_baseline
@@ -121,7 +121,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 @pytest.mark.parametrize("verify", ["", "all"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_image_is_not_entered_by_the_manifest_of_the_first(
-    kind: str, verify: str, hosts: tuple[Path, Path], tmp_path: Path
+    kind: str, verify: Verify, hosts: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Protects a jail from content that the times of an image hide."""
     place = tmp_path / "place"

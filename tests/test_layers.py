@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.core.model import FileEntry, JailOptions
+from pkgjail.core.model import FileEntry, JailOptions, StrategyName
 from pkgjail.jail import layer_cache
 from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.jail.strategies.data_overlay import make_tree
@@ -130,7 +130,11 @@ _IN_PLACE = [
 
 @pytest.mark.parametrize(("kind", "what", "tamper"), _IN_PLACE, ids=[f"{k}, {w}" for k, w, _ in _IN_PLACE])
 def test_a_file_that_was_changed_in_place_shows_when_all_is_looked_at(
-    recipe: layer_cache.Recipe, tmp_path: Path, kind: str, what: str, tamper: Callable[[Path], object]
+    recipe: layer_cache.Recipe,
+    tmp_path: Path,
+    kind: StrategyName,
+    what: str,
+    tamper: Callable[[Path], object],
 ) -> None:
     """As docs/concepts.md says: not at each entry, which looks at directories."""
     recipe = recipe._replace(kind=kind, make=_KINDS[kind])
@@ -287,7 +291,7 @@ _HARM: dict[str, Callable[[Path, str], object]] = {
 @pytest.mark.parametrize("harm", _HARM)
 @pytest.mark.parametrize("plan", ["tree", "mask"])
 def test_a_jail_that_was_prepared_does_not_use_a_layer_that_was_harmed(
-    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str, harm: str
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: StrategyName, harm: str
 ) -> None:
     """It looks at each entry, and has it made again; a record is read when a layer is chosen."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -303,7 +307,7 @@ def test_a_jail_that_was_prepared_does_not_use_a_layer_that_was_harmed(
 
 @pytest.mark.parametrize("plan", ["tree", "mask"])
 def test_64_jails_at_once_on_a_cold_cache(
-    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: StrategyName
 ) -> None:
     """All right, and one layer a directory; the loader's cache is made by each that finds none."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))

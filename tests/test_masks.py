@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.core.model import FileEntry
+from pkgjail.core.model import FileEntry, Origin
 from pkgjail.jail.strategies import whiteout_overlay
 from pkgjail.jail.strategies.directory_binds import whole_directories
 from pkgjail.jail.strategies.whiteout_overlay import make_mask
@@ -33,7 +33,7 @@ _HOST = """
 """
 
 
-def entries_of(text: str, origin: str = "package") -> list[FileEntry]:
+def entries_of(text: str, origin: Origin = "package") -> list[FileEntry]:
     """The entries that a tree's text lists, in the order of their paths; `!` before one makes it ours."""
     entries = []
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -41,7 +41,7 @@ def entries_of(text: str, origin: str = "package") -> list[FileEntry]:
         entries.append(
             FileEntry(
                 path=node.path,
-                kind=node.kind,
+                kind=node.entry_kind,
                 mode=0o777 if node.kind == "symlink" else node.mode,
                 size=len(node.data) if node.kind == "regular" else None,
                 target=node.data if node.kind == "symlink" else None,

@@ -54,7 +54,7 @@ def manifest(tree: str, *, at_entry: str = "") -> Manifest:
         if node.kind == "regular":
             entry = FileEntry(path=path, kind="regular", mode=node.mode, size=len(node.data))
         else:
-            entry = FileEntry(path=path, kind=node.kind, mode=node.mode, target=node.data or None)
+            entry = FileEntry(path=path, kind=node.entry_kind, mode=node.mode, target=node.data or None)
         entries.append(entry)
     if at_entry:
         entries.append(FileEntry(path=at_entry.encode(), kind="regular", mode=0o644, origin="entry"))
@@ -210,11 +210,11 @@ REFUSALS = [
     ("dir:/proc/self", f"at /proc/self: the jail has a filesystem of its own there; {_ELSEWHERE}"),
     ("file:/dev/null", f"at /dev/null: the jail has a filesystem of its own there; {_ELSEWHERE}"),
     ("dir:/w/../sys", f"at /sys: the jail has a filesystem of its own there; {_ELSEWHERE}"),
-    ("file:/etc/hostname", f"at /etc/hostname: the manifest has a file there; {_ELSEWHERE}"),
+    ("file:/etc/hostname", f"at /etc/hostname: the manifest has a regular file there; {_ELSEWHERE}"),
     ("file:/empty", f"at /empty: that is a directory in the jail, and the source is not; {_ELSEWHERE}"),
     (
         "dir:/etc/hostname/x",
-        "cannot make /etc/hostname/x in the jail: /etc/hostname is a file there; choose another path",
+        "cannot make /etc/hostname/x in the jail: /etc/hostname is a regular file there; choose another path",
     ),
     ("dir:/loop", "cannot resolve /loop in the jail: too many symbolic links"),
     ("gone:/w", "gone: No such file or directory; make it or name another"),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pkgjail.cli.main import main
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.model import JailOptions, StrategyName, UserBind
 from pkgjail.jail.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.storage import cache, locations, locks, removal
@@ -693,7 +693,7 @@ def test_a_tree_that_is_deeper_than_calls_and_descriptors_go_is_removed(own: Pat
 @pytest.mark.parametrize("plan", ["tree", "mask"])
 @pytest.mark.parametrize("harm", ["removed", "emptied", "renamed"])
 def test_a_layer_that_is_removed_under_a_jail_is_told(
-    own: Path, base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, plan: str, harm: str
+    own: Path, base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, plan: StrategyName, harm: str
 ) -> None:
     """As a logout does it, or an epilog. A jail whose layer stays as it is hears nothing."""
     monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.02)

@@ -20,7 +20,7 @@ import shutil
 import stat
 import tempfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pkgjail.core.model import FileEntry, FileSet
+    from pkgjail.core.model import FileEntry, FileKind, FileSet
 
 NOBODY = 65534
 _LINE = re.compile(
@@ -49,6 +49,9 @@ def meant(text: str) -> bytes:
     return re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), text.encode())
 
 
+NodeKind = Literal["directory", "regular", "symlink", "fifo", "hardlink"]
+
+
 class Node(NamedTuple):
     """One name of a tree: `kind` is "directory", "regular", "symlink", "fifo" or "hardlink".
 
@@ -56,9 +59,15 @@ class Node(NamedTuple):
     """
 
     path: bytes
-    kind: str
+    kind: NodeKind
     mode: int = 0o755
     data: bytes = b""
+
+    @property
+    def entry_kind(self) -> FileKind:
+        """The kind of its entry in a manifest."""
+        assert self.kind in ("directory", "regular", "symlink"), self
+        return self.kind
 
 
 def parse_tree(text: str) -> list[Node]:
@@ -250,14 +259,14 @@ def trees(draw: st.DrawFn, directory_modes: Sequence[int] = DIRECTORY_MODES) -> 
             continue
         if kind == "directory":
             directories.append(path)
-            nodes[path] = Node(path, kind, draw(st.sampled_from(directory_modes)))
+            nodes[path] = Node(path, "directory", draw(st.sampled_from(directory_modes)))
         elif kind == "regular":
             mode, content = draw(st.sampled_from(FILE_MODES)), draw(st.binary(max_size=20))
-            nodes[path] = Node(path, kind, mode, content)
+            nodes[path] = Node(path, "regular", mode, content)
         elif kind == "hardlink":
-            nodes[path] = Node(path, kind, data=draw(st.sampled_from(files)))
+            nodes[path] = Node(path, "hardlink", data=draw(st.sampled_from(files)))
         else:
-            nodes[path] = Node(path, kind, data=draw(_targets(path, nodes)))
+            nodes[path] = Node(path, "symlink", data=draw(_targets(path, nodes)))
     return list(nodes.values())
 
 

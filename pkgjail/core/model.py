@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pkgjail.core.text import is_seen
 
@@ -28,6 +28,26 @@ else:
 
 
 T = TypeVar("T")
+
+FileKind = Literal["regular", "directory", "symlink"]
+"""What a name in a jail can be."""
+
+Origin = Literal["package", "conffile", "alternative", "generated", "entry", "include", "parent"]
+"""How a name came into a file set: the list of a package, a configuration file, a link of
+update-alternatives(1), a file that the host generated, a file made at entry, a whitelist's line, or a
+directory that holds such names."""
+
+MissingReason = Literal["absent", "private", "special"]
+"""Why a listed path cannot be in a jail: see `Missing`."""
+
+StrategyName = Literal["tree", "mask", "whole", "binds"]
+"""How a top directory is shown: data overlay, whiteout overlay, directory binds, file binds."""
+
+PlanOption = Literal["auto", "tree", "mask", "whole", "binds"]
+"""A strategy by name, or the first one that this host can use."""
+
+Verify = Literal["", "all", "hash"]
+"""How closely the host is compared with a manifest: see `JailOptions`."""
 
 # Keyword-only and slotted dataclasses came with Python 3.10; on 3.9 they are frozen alone.
 _OPTIONS: dict[str, bool] = {"kw_only": True, "slots": True} if sys.version_info >= (3, 10) else {}
@@ -329,25 +349,24 @@ class Closure:
 
 
 class FileEntry(NamedTuple):
-    """One name in the jail. `kind` is "regular", "directory" or "symlink".
+    """One name in the jail.
 
     `mode` holds the permission bits (0o7777; 0o777 for a symlink), `size` the bytes of a regular
     file, `target` a symlink's text, `sha256` a regular file's digest in hex. `size` and `sha256`
     are None for a file made at entry; `sha256` also for one that others may not read, whoever
-    resolves. `origin` is one of "package", "conffile", "alternative", "generated", "entry",
-    "include", "parent"; `detail` says more (the group, the program that made it, the rule).
+    resolves. `detail` says more than `origin` (the group, the program that made it, the rule).
 
     A tuple, and no `record`: there are tens of thousands of them, and making one takes a third of the time.
     """
 
     path: bytes
-    kind: str
+    kind: FileKind
     mode: int
     size: int | None = None
     target: bytes | None = None
     sha256: str | None = None
     owners: tuple[str, ...] = ()
-    origin: str = "package"
+    origin: Origin = "package"
     detail: str = ""
 
 
@@ -368,7 +387,7 @@ class Missing:
     """
 
     path: bytes
-    reason: str
+    reason: MissingReason
     owners: tuple[str, ...] = ()
 
 
@@ -500,8 +519,8 @@ class JailOptions:
     cwd: bytes = b"/"
     network: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
-    plan: str = "auto"
-    verify: str = ""
+    plan: PlanOption = "auto"
+    verify: Verify = ""
     allow_drift: bool = False
     strict_exit: bool = False
     limits: Limits = Limits()

@@ -20,6 +20,7 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
+from pkgjail.core.entries import noun_of
 from pkgjail.core.errors import PkgjailError
 
 if TYPE_CHECKING:
@@ -49,13 +50,6 @@ _MAXIMUM_LINKS = 40  # as path_resolution(7) has it
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFLNK: "a symbolic link",
-}
 # The names of descriptors that this process was started with: `<(…)` of a shell is one.
 _DESCRIPTOR = re.compile(r"/dev/(?:stdin|fd/([0-9]{1,9}))|/proc/self/fd/([0-9]{1,9})")
 _NULL_DEVICE = os.makedev(1, 3)
@@ -221,8 +215,7 @@ def refuse_irregular(found: os.stat_result, name: str | bytes) -> None:
         return
     if stat.S_ISDIR(found.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "of no known kind")
-    raise OSError(errno.EINVAL, f"it is {kind}, and not a regular file", name)
+    raise OSError(errno.EINVAL, f"it is a {noun_of(found.st_mode)}, and not a regular file", name)
 
 
 def _open_below(root: bytes, path: bytes, flags: int) -> int:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import NOUNS, kind_of
 from pkgjail.environments.record import JOURNAL, LOCK, MANIFEST, SCRATCH, TREE
 from pkgjail.storage.filesystems import sets_times
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 GONE = "is gone"
 
-_KIND_OF = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
-_NOUNS = {"regular": "regular file", "directory": "directory", "symlink": "symbolic link"}
 _BLOCK = 1 << 18
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -123,11 +122,11 @@ def difference(directory: int, name: bytes, made: Made, *, timed: bool) -> str |
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return GONE
-    kind = _KIND_OF.get(stat.S_IFMT(found.st_mode))
+    kind = kind_of(found.st_mode)
     if kind != made.kind:
-        return f"is no longer a {_NOUNS[made.kind]}"
+        return f"is no longer a {NOUNS[made.kind]}"
     if made.inode and found.st_ino != made.inode:
-        return f"was replaced by another {_NOUNS[made.kind]}"
+        return f"was replaced by another {NOUNS[made.kind]}"
     if kind == "symlink":
         same = os.fsencode(os.readlink(name, dir_fd=directory)) == made.target
         return None if same else "is a link to somewhere else"

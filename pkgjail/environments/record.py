@@ -21,6 +21,8 @@ from pkgjail.core.untrusted import PARSE_INT, is_nested
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pkgjail.core.model import FileKind
+
 SCHEMA = 1
 """The version of the format that is written, and the newest that is read."""
 
@@ -35,7 +37,7 @@ LOCK = b"lock"
 # Every header begins so, and nothing else does: a torn one is told from a file of the user's.
 _MAGIC = b'{"kind":"header","of":"pkgjail environment",'
 _NUMBER, _TEXT = int, str
-_FIELDS: dict[str, dict[str, type]] = {
+_FIELDS: dict[FileKind, dict[str, type]] = {
     "directory": {"ctime": _NUMBER, "inode": _NUMBER, "path": _TEXT},
     "regular": {
         "ctime": _NUMBER,
@@ -57,7 +59,7 @@ class Made(NamedTuple):
     """
 
     path: bytes
-    kind: str
+    kind: FileKind
     inode: int = 0
     size: int = 0
     mtime: int = 0
@@ -251,9 +253,9 @@ def _all_made(lines: list[bytes], name: str, *, first_line: int) -> tuple[Made, 
 
 def _made(values: Any) -> Made | None:
     """One name, or None where the line is not what `made_line` writes."""
-    kind = values.pop("kind", None) if isinstance(values, dict) else None
-    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
-    if kind is None or fields is None or values.keys() != fields.keys():
+    named = values.pop("kind", None) if isinstance(values, dict) else None
+    kind = next((kind for kind in _FIELDS if kind == named), None)
+    if kind is None or values.keys() != (fields := _FIELDS[kind]).keys():
         return None
     if not all(type(values[key]) is wanted for key, wanted in fields.items()):
         return None

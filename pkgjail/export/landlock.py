@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import kind_of, kind_of_item
 from pkgjail.export.common import is_within, on_host, own_entries, refuse, scratch_directories
 from pkgjail.jail.host_mismatch import absent_names, explain_absence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pkgjail.core.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, FileKind, Manifest
 
 _HEAD = """\
 # Written by pkgjail export, for Spack 1.2 or newer: what a build may read and execute.
@@ -36,7 +36,6 @@ config:
 # What YAML does not take as it is: all but its printable characters (YAML 1.2, section 5.1), and
 # what YAML 1.1 takes for line ends or for a byte order mark.
 _UNPRINTABLE = re.compile("[^ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-_KINDS = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
@@ -103,12 +102,12 @@ def _whole_directories(entries: list[FileEntry], root: bytes) -> set[bytes]:
     return whole
 
 
-def _is_whole(path: bytes, root: bytes, kinds: dict[bytes, str], whole: set[bytes]) -> bool:
+def _is_whole(path: bytes, root: bytes, kinds: dict[bytes, FileKind], whole: set[bytes]) -> bool:
     try:
         with os.scandir(on_host(root, path) or b"/") as items:
             for item in items:
                 place = path.rstrip(b"/") + b"/" + item.name
-                kind = _KINDS.get(stat.S_IFMT(item.stat(follow_symlinks=False).st_mode))
+                kind = kind_of_item(item)
                 if kind is None or kinds.get(place) != kind or (kind == "directory" and place not in whole):
                     return False
     except OSError:
@@ -119,7 +118,7 @@ def _is_whole(path: bytes, root: bytes, kinds: dict[bytes, str], whole: set[byte
 def _is_as_said(entry: FileEntry, path: bytes) -> bool:
     """Whether `path` is of the entry's type, and no link on the way leads elsewhere."""
     try:
-        kind = _KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
+        kind = kind_of(os.lstat(path).st_mode)
     except OSError:
         return False
     return kind == entry.kind and os.path.realpath(path) == path

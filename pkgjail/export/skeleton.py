@@ -12,7 +12,7 @@ from pkgjail.export.common import DEVICES, KERNEL, entry_files, missing_director
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import Manifest
+    from pkgjail.core.model import FileKind, Manifest
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # As devtmpfs has them; proc(5) tells what they lead to.
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
     """One name of a tree that is made: what kind it is, and what it holds or points to."""
 
     path: bytes
-    kind: str
+    kind: FileKind
     mode: int
     content: bytes = b""
     target: bytes = b""

@@ -19,7 +19,7 @@ from pkgjail.policy.patterns import matcher
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from pkgjail.core.model import Closure, FileSet, PackageDatabase, Policy
+    from pkgjail.core.model import Closure, FileSet, Origin, PackageDatabase, Policy
     from pkgjail.core.reporter import Reporter
     from pkgjail.fileset.builder import Hasher
 
@@ -91,7 +91,7 @@ def _add_owned(draft: Draft, database: PackageDatabase, closure: Closure) -> Non
 
 def _shared(names: Sequence[Name]) -> Name:
     """A name that several packages bring; its content is the administrator's if any of them says so."""
-    origin = "conffile" if any(name.origin == "conffile" for name in names) else "package"
+    origin: Origin = "conffile" if any(name.origin == "conffile" for name in names) else "package"
     return Name(owners=tuple(sorted(owner for name in names for owner in name.owners)), origin=origin)
 
 

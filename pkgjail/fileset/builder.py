@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import stat
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from pkgjail.core.entries import LINK_MODE, kind_and_mode, kind_of
 from pkgjail.core.model import Dropped, FileEntry, FileSet, Missing
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
+    from pkgjail.core.model import FileKind, MissingReason, Origin
     from pkgjail.fileset.rootfs import Tree
     from pkgjail.policy.patterns import Matcher
 
     Hasher = Callable[[Sequence[bytes]], Mapping[bytes, str]]
-
-_KINDS = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 
 
 class Name(NamedTuple):
@@ -28,7 +27,7 @@ class Name(NamedTuple):
     """
 
     owners: tuple[str, ...] = ()
-    origin: str = "package"
+    origin: Origin = "package"
     detail: str = ""
     is_ours: bool = False
     target: bytes | None = None
@@ -58,7 +57,7 @@ class Draft:
             if path in kept or path in self._dropped:
                 continue
             found = looked_at.get(path)
-            kind = "" if found is None else _shape(found.st_mode)[0]
+            kind = None if found is None else kind_of(found.st_mode)
             rule = judge(path, is_directory=kind == "directory") if judge is not None else None
             if rule is not None:
                 self._dropped[path] = (self._labels[rule], name)
@@ -117,6 +116,7 @@ class Draft:
         )
 
     def _miss(self, path: bytes, name: Name, found: os.stat_result | None) -> None:
+        reason: MissingReason
         reason = "special" if found is not None else "private" if self.tree.is_private(path) else "absent"
         self._missing[path] = Missing(path=path, reason=reason, owners=name.owners)
 
@@ -135,24 +135,18 @@ class Draft:
 
     def _entry(self, path: bytes, name: Name, sha256: str | None) -> FileEntry:
         found = None if name.is_ours else self.tree.lstat(path)
-        if found is None:
+        kind, mode = (None, 0) if found is None else kind_and_mode(found.st_mode)
+        if found is None or kind is None:
             return _made_entry(path, name)
-        kind, mode = _shape(found.st_mode)
         size = found.st_size if kind == "regular" else None
         target = self.tree.readlink(path) if kind == "symlink" else None
         return FileEntry(path, kind, mode, size, target, sha256, name.owners, name.origin, name.detail)
 
 
-@cache
-def _shape(mode: int) -> tuple[str, int]:
-    """The kind of what has this st_mode, "" for what cannot be in a jail, and its mode there."""
-    kind = _KINDS.get(stat.S_IFMT(mode), "")
-    return kind, 0o777 if kind == "symlink" else stat.S_IMODE(mode)
-
-
 def _made_entry(path: bytes, name: Name) -> FileEntry:
     """The entry of what the jail makes itself: a link, a file, or a directory that holds such."""
+    kind: FileKind
     kind, mode = ("regular", 0o644) if name.is_ours else ("directory", 0o755)
     if name.target is not None:
-        kind, mode = "symlink", 0o777
+        kind, mode = "symlink", LINK_MODE
     return FileEntry(path, kind, mode, None, name.target, None, name.owners, name.origin, name.detail)

@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import NOUNS, kind_and_mode, kind_of
 from pkgjail.core.errors import DriftError, JailError
 from pkgjail.core.model import record
 from pkgjail.core.reporter import SILENT, ProgressOnly
@@ -37,7 +38,7 @@ from pkgjail.storage.fingerprint import changed, is_variable, mounts_below, obse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import FileEntry, Manifest
+    from pkgjail.core.model import FileEntry, Manifest, Origin, Verify
     from pkgjail.core.reporter import Reporter
     from pkgjail.storage.baseline import Baseline, Publisher
 
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
     States = tuple[tuple[bytes, int, int, int, int], ...]
     Hasher = Callable[[Sequence[bytes]], Mapping[bytes, str]]
 
-_KIND_OF = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 # The origins of what the host is not asked to show: the jail makes it, or no package lists it.
-NOT_OF_THE_HOST = ("alternative", "entry", "parent")
+NOT_OF_THE_HOST: tuple[Origin, ...] = ("alternative", "entry", "parent")
 
 
 @record
@@ -59,7 +59,7 @@ class Check:
     with another record, so that no digest is asked for and no baseline kept.
     """
 
-    verify: str = ""
+    verify: Verify = ""
     allow_drift: bool = False
     publisher: Publisher | None = None
     recorded: bool = False
@@ -181,7 +181,7 @@ def find_drift(
     root: bytes,
     baseline: Baseline | None,
     *,
-    verify: str = "",
+    verify: Verify = "",
     hasher: Hasher | None = None,
 ) -> tuple[Change, ...]:
     """Compare the host's files below the real path `root` with a manifest's entries.
@@ -283,8 +283,8 @@ def _change(entry: FileEntry, path: bytes, found: os.stat_result | None) -> str 
     if found is None:
         return "is gone"
     change = None
-    if _KIND_OF.get(stat.S_IFMT(found.st_mode)) != entry.kind:
-        change = f"is no longer a {entry.kind}"
+    if kind_of(found.st_mode) != entry.kind:
+        change = f"is no longer a {NOUNS[entry.kind]}"
     elif entry.kind == "symlink":
         change = None if os.readlink(path) == entry.target else "is a link to somewhere else"
     elif stat.S_IMODE(found.st_mode) != entry.mode:
@@ -324,12 +324,14 @@ def _have_digests(entries: Sequence[FileEntry]) -> bool:
 def _present(entry: FileEntry, path: bytes) -> FileEntry | None:
     """The entry with what stands in its place now; None where that cannot be in a jail."""
     found = _lstat(path)
-    kind = None if found is None else _KIND_OF.get(stat.S_IFMT(found.st_mode))
-    if found is None or kind is None:
+    if found is None:
+        return None
+    kind, mode = kind_and_mode(found.st_mode)
+    if kind is None:
         return None
     return entry._replace(
         kind=kind,
-        mode=0o777 if kind == "symlink" else stat.S_IMODE(found.st_mode),
+        mode=mode,
         size=found.st_size if kind == "regular" else None,
         target=os.readlink(path) if kind == "symlink" else None,
         sha256=None,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from pkgjail.core.model import FileEntry
+    from pkgjail.core.model import FileEntry, StrategyName
 
     State = tuple[bytes, int, int, int, int]
 
@@ -56,7 +56,7 @@ class Recipe(NamedTuple):
     the one that `make` would make now; None where every change of a directory matters.
     """
 
-    kind: str
+    kind: StrategyName
     entries: Sequence[FileEntry]
     root: bytes
     make: Callable[[bytes, Sequence[FileEntry], bytes], None]

@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import NOUNS
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import record, text_path
 from pkgjail.core.paths import follow
@@ -34,13 +35,12 @@ from pkgjail.sandbox.steps import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pkgjail.core.model import FileEntry, JailOptions, Manifest, UserBind
+    from pkgjail.core.model import FileEntry, FileKind, JailOptions, Manifest, UserBind
 
 # What the jail has of its own, whatever the manifest says.
 _KERNEL = (b"/dev", b"/proc", b"/sys")
 _TMP = b"/tmp"
 _PRIVATE = (_TMP, b"/var/tmp")
-_NOUNS = {"regular": "file", "symlink": "symbolic link", "directory": "directory"}
 
 
 @record
@@ -138,12 +138,12 @@ class _Layout:
     """What stands where in the jail as planned so far."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._kinds = {entry.path: entry.kind for entry in manifest.files}
+        self._kinds: dict[bytes, FileKind] = {entry.path: entry.kind for entry in manifest.files}
         self._targets = {e.path: e.target or b"" for e in manifest.files if e.kind == "symlink"}
         self._kinds.setdefault(b"/", "directory")
         self._parents = {path.rpartition(b"/")[0] or b"/" for path in self._kinds if path != b"/"}
 
-    def kind(self, path: bytes) -> str | None:
+    def kind(self, path: bytes) -> FileKind | None:
         return self._kinds.get(path)
 
     def is_empty_directory(self, path: bytes) -> bool:
@@ -162,13 +162,13 @@ class _Layout:
         if self._kinds[path] != "directory":
             raise JailError(
                 f"cannot make {text_path(missing[-1] if missing else path)} in the jail: "
-                f"{text_path(path)} is a {_NOUNS[self._kinds[path]]} there; choose another path"
+                f"{text_path(path)} is a {NOUNS[self._kinds[path]]} there; choose another path"
             )
         for directory in reversed(missing):
             self.add(directory, "directory")
             yield Directory(directory, 0o755)
 
-    def add(self, path: bytes, kind: str) -> None:
+    def add(self, path: bytes, kind: FileKind) -> None:
         self._kinds[path] = kind
         self._parents.add(path.rpartition(b"/")[0] or b"/")
 
@@ -225,7 +225,7 @@ def _refuse_cover(layout: _Layout, bind: UserBind, destination: bytes) -> None:
     if any(destination == place or _is_below(destination, place) for place in _KERNEL):
         raise _refusal(bind, destination, "the jail has a filesystem of its own there")
     if (kind := layout.kind(destination)) not in (None, "directory"):
-        raise _refusal(bind, destination, f"the manifest has a {_NOUNS[kind]} there")
+        raise _refusal(bind, destination, f"the manifest has a {NOUNS[kind]} there")
     if covered := layout.entries_below(destination):
         raise _refusal(bind, destination, f"it would cover {covered} of the jail's own names")
 

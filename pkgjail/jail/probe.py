@@ -29,7 +29,9 @@ from pkgjail.storage.removal import PROBE, make_in_use, remove_tree, undisturbed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_WAYS = ("tree", "mask", "whole")
+    from pkgjail.core.model import StrategyName
+
+_WAYS: tuple[StrategyName, ...] = ("tree", "mask", "whole")
 _ENOUGH = 4096
 # What fails for want of room, processes or descriptors may work the next time.
 PASSING = frozenset(
@@ -37,7 +39,7 @@ PASSING = frozenset(
 )
 
 
-def why_not(way: str, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
+def why_not(way: StrategyName, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
     """Why `directory` cannot be shown in this way here; "" where it can.
 
     Success is remembered, for this boot, these filesystems, these user and mount namespaces, and what this
@@ -129,7 +131,7 @@ def mounts_left(proc: Path = Path("/proc")) -> int:
     return most - (proc / "self/mountinfo").read_bytes().count(b"\n")
 
 
-def _try(way: str, directory: bytes, scratch: bytes, sample: bytes | None) -> str:
+def _try(way: StrategyName, directory: bytes, scratch: bytes, sample: bytes | None) -> str:
     """Show `directory` in a namespace of a child's own, and look at it."""
     layer, place = scratch + b"/layer", scratch + b"/mnt"
     os.mkdir(layer)
@@ -146,7 +148,7 @@ def _try(way: str, directory: bytes, scratch: bytes, sample: bytes | None) -> st
     return text
 
 
-def _prepare(way: str, layer: bytes, directory: bytes, sample: bytes | None) -> bytes | None:
+def _prepare(way: StrategyName, layer: bytes, directory: bytes, sample: bytes | None) -> bytes | None:
     """Fill the layer; returns the name by which it is seen whether it works."""
     if way == "mask":
         sample = next(iter(os.listdir(directory)), None)
@@ -164,7 +166,9 @@ def _prepare(way: str, layer: bytes, directory: bytes, sample: bytes | None) -> 
     return sample
 
 
-def _report(writing: int, way: str, places: tuple[bytes, bytes, bytes], sample: bytes | None) -> None:
+def _report(
+    writing: int, way: StrategyName, places: tuple[bytes, bytes, bytes], sample: bytes | None
+) -> None:
     """In the child: try it, write what failed, and end."""
     answer = "the try-out ended early"
     try:
@@ -178,7 +182,7 @@ def _report(writing: int, way: str, places: tuple[bytes, bytes, bytes], sample: 
         os._exit(0)
 
 
-def _show(way: str, layer: bytes, directory: bytes, place: bytes, sample: bytes | None) -> str:
+def _show(way: StrategyName, layer: bytes, directory: bytes, place: bytes, sample: bytes | None) -> str:
     """Mount it at `place`; what is wrong with what is seen there, or ""."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     layers = (os.open(layer, flags), os.open(directory, flags))

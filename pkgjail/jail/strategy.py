@@ -35,7 +35,7 @@ from pkgjail.storage.fingerprint import mounts_below, observe_settled
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pkgjail.core.model import FileEntry, JailOptions, Manifest
+    from pkgjail.core.model import FileEntry, JailOptions, Manifest, PlanOption, StrategyName
     from pkgjail.sandbox.steps import Plan, Step
 
     State = tuple[bytes, int, int, int, int]
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Answer = tuple[str, Mapping[bytes, Step], tuple[State, ...]]
 
 # What "auto" looks at, before a bind a file.
-_ORDER = ("tree", "mask", "whole")
+_ORDER: tuple[StrategyName, ...] = ("tree", "mask", "whole")
 # A mount for each file is as quick below this many names.
 _WORTH_IT = 100
 # Binds stand in for the way that was asked for below this many, and are refused from it on.
@@ -58,7 +58,7 @@ _OWN_MOUNTS = 50
 class Choice:
     """How the top directory `top` is shown.
 
-    `way` is "tree", "mask", "whole" or "binds". `tried` has each way that was looked at, with "" or
+    `tried` has each way that was looked at, with "" or
     why it is not taken; `why` says so where nothing had to be tried. `instead` are the steps that show
     a directory and all below it, as `plan_jail` takes them. `observed` are the states of
     the directories that they rest on, of the host's and of the layer: once one has changed, choose again.
@@ -66,10 +66,10 @@ class Choice:
     """
 
     top: bytes
-    way: str
+    way: StrategyName
     instead: Mapping[bytes, Step]
     why: str = ""
-    tried: tuple[tuple[str, str], ...] = ()
+    tried: tuple[tuple[StrategyName, str], ...] = ()
     observed: tuple[State, ...] = ()
     lasting: bool = True
 
@@ -150,13 +150,13 @@ def _tops(manifest: Manifest) -> dict[bytes, tuple[FileEntry, ...]]:
     }
 
 
-def _choose(subject: _Subject, plan: str) -> Choice:
+def _choose(subject: _Subject, plan: PlanOption) -> Choice:
     ways = _ORDER if plan == "auto" else (plan,)
     if plan == "binds":
         return _binds(subject, "asked for")
     if plan != "whole" and len(subject.entries) < _WORTH_IT:
         return _binds(subject, f"fewer than {_WORTH_IT} names, for which a bind a file is as quick")
-    tried: list[tuple[str, str]] = []
+    tried: list[tuple[StrategyName, str]] = []
     lasting = True
     for way in ways:
         try:
@@ -193,7 +193,7 @@ class _Overlay(NamedTuple):
     `make` and `fits` are as `pkgjail.jail.layer_cache.Recipe` has them.
     """
 
-    way: str
+    way: StrategyName
     why_no: Callable[[Sequence[FileEntry]], str]
     make: Callable[[bytes, Sequence[FileEntry], bytes], None]
     step: Callable[[bytes, bytes], Step]
@@ -236,7 +236,7 @@ def _whole(subject: _Subject) -> Answer:
     return "", steps, observed
 
 
-_WAYS: dict[str, Callable[[_Subject], Answer]] = {
+_WAYS: dict[StrategyName, Callable[[_Subject], Answer]] = {
     "tree": _Overlay("tree", why_no_tree, make_tree, Overlay, tree_fits).answer,
     "mask": _Overlay("mask", why_no_mask, make_mask, MaskedOverlay).answer,
     "whole": _whole,

@@ -13,8 +13,9 @@ import json
 import re
 from base64 import b64decode
 from operator import lt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+from pkgjail.core.entries import LINK_MODE
 from pkgjail.core.model import (
     Dependency,
     Distribution,
@@ -23,6 +24,8 @@ from pkgjail.core.model import (
     Header,
     Manifest,
     Missing,
+    MissingReason,
+    Origin,
     Package,
     Unmet,
     is_word,
@@ -40,13 +43,12 @@ Record = dict[str, Any]
 # What decoding and rebuilding raise when a value is not what it should be.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
-_ORIGINS = frozenset({"package", "conffile", "alternative", "generated", "entry", "include", "parent"})
-_REASONS = frozenset({"absent", "private", "special"})
+_ORIGINS = frozenset(get_args(Origin))
+_REASONS = frozenset(get_args(MissingReason))
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NORMAL_PATH = re.compile(rb"/|(?:/(?!\.{1,2}(?:/|\Z))[^/\0]+)+")
 _MODES = 0o7777
 _LARGEST = 1024 * 10**18  # bytes: what dpkg's Installed-Size, in KiB, may say; a file has less
-_LINK_MODE = 0o777
 _HERE = "{} stands above as a file or as dropped; one of them must go"
 
 
@@ -283,7 +285,7 @@ def _link_problem(entry: FileEntry) -> str:
         return "only a regular file has a size and a sha256"
     if not entry.target or b"\0" in entry.target:
         return "a symlink has a target, not empty and without NUL"
-    return "" if entry.mode == _LINK_MODE else "a symlink's mode is 0777"
+    return "" if entry.mode == LINK_MODE else "a symlink's mode is 0777"
 
 
 _TYPES = {"regular": _regular_problem, "directory": _directory_problem, "symlink": _link_problem}

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pkgjail.core.model import FileEntry, Manifest
 
+PackageChangeKind = Literal["added", "removed", "upgraded", "downgraded", "changed"]
+"""What became of a package from one manifest to the other."""
+
+Aspect = Literal["type", "content", "digest", "size", "mode", "target", "owners", "origin"]
+"""What may differ of a path that is in both manifests."""
+
 # Of the changes of several owners the one that says most.
-_ORDER = ("upgraded", "downgraded", "changed", "added", "removed")
+_ORDER: tuple[PackageChangeKind, ...] = ("upgraded", "downgraded", "changed", "added", "removed")
 # What a package's records say of a path, and nothing of what is there.
-_RECORDS = frozenset({"owners", "origin"})
+_RECORDS: frozenset[Aspect] = frozenset({"owners", "origin"})
+
+
+CauseKind = Literal[
+    "package",
+    "blacklist",
+    "whitelist",
+    "alternatives",
+    "generated",
+    "configuration",
+    "host",
+    "digests",
+    "pkgjail",
+]
+"""What made a path differ: see `Cause`."""
 
 
 class Cause(NamedTuple):
@@ -30,7 +50,7 @@ class Cause(NamedTuple):
     - "pkgjail": it is made at entry, or a directory that something else needs.
     """
 
-    kind: str
+    kind: CauseKind
     detail: str = ""
 
 
@@ -40,7 +60,7 @@ class Causes:
     `changes` says for each package that came, went or has another version how it changed.
     """
 
-    def __init__(self, old: Manifest, new: Manifest, changes: Mapping[str, str]) -> None:
+    def __init__(self, old: Manifest, new: Manifest, changes: Mapping[str, PackageChangeKind]) -> None:
         """Index what is in, what was dropped and what was missing."""
         self._rules = tuple({one.path: one.rule for one in manifest.dropped} for manifest in (old, new))
         self._files = tuple({one.path: one for one in manifest.files} for manifest in (old, new))
@@ -49,7 +69,7 @@ class Causes:
         self._changes = changes
 
     def of(
-        self, path: bytes, old: FileEntry | None, new: FileEntry | None, what: Collection[str] = ()
+        self, path: bytes, old: FileEntry | None, new: FileEntry | None, what: Collection[Aspect] = ()
     ) -> Cause:
         """The cause of a path that is `old` in the one manifest and `new` in the other.
 
@@ -82,7 +102,7 @@ class Causes:
             entry = files.get(path, entry)
         return rules.get(path)
 
-    def _package(self, old: FileEntry | None, new: FileEntry | None, what: Collection[str]) -> str | None:
+    def _package(self, old: FileEntry | None, new: FileEntry | None, what: Collection[Aspect]) -> str | None:
         """The owner that changed, and how, or None where none did that explains the change.
 
         While another owner stays as it is, one that comes or goes changes what lists a path, and nothing of

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pkgjail.closure.reasons import Chains, first_new
 from pkgjail.core.model import record
-from pkgjail.review.causes import Cause, Causes
+from pkgjail.review.causes import Aspect, Cause, Causes, PackageChangeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,18 +17,21 @@ if TYPE_CHECKING:
     Compare = Callable[[str, str], int]
 
 
+FileChangeKind = Literal["added", "removed", "changed"]
+
+
 @record
 class PackageChange:
     """A package that is in one of the manifests alone, or in both with different versions.
 
-    `change` is "added", "removed", "upgraded", "downgraded", or "changed" where the order of versions is
-    not known or something else of the package changed. The versions are "" where it is not in. The bytes
-    are of the regular files that it lists in the manifest. `because` is, for one that came or went, the
-    first edge of its shortest chain that the other manifest does not have.
+    `change` is "changed" if the order of versions is not known, or if something else of the package
+    changed. A version is "" in the manifest that lacks the package. The bytes are those of the regular files
+    that it lists. For a package that came or went, `because` is the first edge of its shortest chain that
+    the other manifest does not have.
     """
 
     package: str
-    change: str
+    change: PackageChangeKind
     old_version: str = ""
     new_version: str = ""
     old_bytes: int = 0
@@ -40,15 +43,14 @@ class PackageChange:
 class FileChange:
     """A path that is in one of the manifests alone, or in both and not the same.
 
-    `change` is "added", "removed" or "changed"; `what` names what changed of one that is in both: "type",
-    "content", "size", "mode", "target", "owners", "origin" (with the detail), "digest" (one manifest has
-    none, so that contents could not be compared). The bytes are those of regular files.
+    `what` names what changed of one that is in both, "origin" with the detail. With "digest" one manifest
+    has none, so that contents could not be compared. The bytes are those of regular files.
     """
 
     path: bytes
-    change: str
+    change: FileChangeKind
     cause: Cause
-    what: tuple[str, ...] = ()
+    what: tuple[Aspect, ...] = ()
     old_bytes: int = 0
     new_bytes: int = 0
 
@@ -163,6 +165,7 @@ def _package_changes(old: Manifest, new: Manifest, compare: Compare | None) -> t
         if one == other:
             continue
         because = None
+        change: PackageChangeKind
         if one is None:
             change, because = "added", first_new(chains[1].shortest(key), edges[0])
         elif other is None:
@@ -183,7 +186,7 @@ def _package_changes(old: Manifest, new: Manifest, compare: Compare | None) -> t
     return tuple(changes)
 
 
-def _direction(old: str, new: str, compare: Compare | None) -> str:
+def _direction(old: str, new: str, compare: Compare | None) -> PackageChangeKind:
     try:
         order = compare(old, new) if compare is not None and old != new else 0
     except ValueError:  # no version by the distribution's rules
@@ -229,8 +232,8 @@ def _file_changes(old: Manifest, new: Manifest, causes: Causes) -> tuple[FileCha
     return tuple(changes)
 
 
-def _what_changed(old: FileEntry, new: FileEntry) -> tuple[str, ...]:
-    pairs = {
+def _what_changed(old: FileEntry, new: FileEntry) -> tuple[Aspect, ...]:
+    pairs: dict[Aspect, bool] = {
         "type": old.kind != new.kind,
         "content": None not in {old.sha256, new.sha256} and old.sha256 != new.sha256,
         "digest": (old.sha256 is None) != (new.sha256 is None) and old.kind == new.kind,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pkgjail.closure.search import closure_graph, components, dominators
 from pkgjail.core.errors import QuestionError
@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
 
 
+NodeKind = Literal["package", "rule", "essential"]
+"""What a node of the closure is: `rule` is a line of a whitelist."""
+
+
 @record
 class Node:
     """A package, a whitelist's line, "essential", or a component of packages that ask for each other.
 
     `name` is a package's key, a rule's origin or "essential"; for a component its first package and how
-    many more there are. `members` has the keys of all packages in it. `kind` is "package", "rule" or
-    "essential". `bytes` are those of the regular files that it lists. `cost` are the bytes that would leave
-    the jail with it: those of files of which each owner is led to by chains through it alone.
+    many more there are. `members` has the keys of all packages in it. `bytes` are those of the regular
+    files that it lists. `cost` are the bytes that would leave the jail with it: those of files of which
+    each owner is led to by chains through it alone.
     """
 
     name: str
-    kind: str
+    kind: NodeKind
     version: str = ""
     members: tuple[str, ...] = ()
     bytes: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pkgjail.closure.reasons import Chains
 from pkgjail.core.errors import QuestionError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MOST_CHAINS = 1000
 """How many chains `every` gives for a package at most."""
+
+Verdict = Literal["package", "file", "dropped", "missing", "absent"]
+"""What is found of a name: see `Answer`."""
 
 # As path_resolution(7) has it.
 _MAXSYMLINKS = 40
@@ -60,7 +63,7 @@ class Answer:
     """
 
     asked: str
-    verdict: str
+    verdict: Verdict
     path: bytes = b""
     entry: FileEntry | None = None
     reasons: tuple[Reason, ...] = ()

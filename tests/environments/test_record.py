@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgjail.core.errors import InputError
-from pkgjail.core.model import UserBind
+from pkgjail.core.model import FileKind, UserBind
 from pkgjail.environments.record import (
     Head,
     Made,
@@ -46,14 +46,14 @@ def made(draw: st.DrawFn) -> tuple[Made, ...]:
     for _ in range(draw(st.integers(0, 8))):
         above = draw(st.sampled_from(directories))
         path = above + b"/" + draw(_PARTS) if above else draw(_PARTS)
-        kind = draw(st.sampled_from(["directory", "regular", "symlink"]))
+        kind = draw(st.sampled_from(get_args(FileKind)))
         if path in found:
             continue
         inode, size, mtime, ctime = (draw(_NUMBERS) for _ in range(4))
         found[path] = {
-            "directory": Made(path, kind, inode, ctime=ctime),
-            "regular": Made(path, kind, inode, size, mtime, ctime, draw(st.text("0123456789abcdef"))),
-            "symlink": Made(path, kind, inode, target=draw(_TARGETS)),
+            "directory": Made(path, "directory", inode, ctime=ctime),
+            "regular": Made(path, "regular", inode, size, mtime, ctime, draw(st.text("0123456789abcdef"))),
+            "symlink": Made(path, "symlink", inode, target=draw(_TARGETS)),
         }[kind]
         directories += [path] if kind == "directory" else []
     return tuple(found[path] for path in sorted(found))

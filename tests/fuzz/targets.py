@@ -366,8 +366,9 @@ def _said(data: bytes) -> None:
     """The answer of a compiler, a Python and a Perl of the set."""
     names = _names(b"/usr/bin/gcc", b"/usr/bin/python3", b"/usr/bin/perl", b"/usr/lib/libc.so")
     says = _Says(data)
-    for kind, ask in (("compiler", compiler_wants), ("module", python_wants), ("module", perl_wants)):
-        list(answered(kind, ask(names, says), says))
+    list(answered("compiler", compiler_wants(names, says), says))
+    list(answered("module", python_wants(names, says), says))
+    list(answered("module", perl_wants(names, says), says))
 
 
 TARGETS: dict[str, Target] = {

@@ -10,12 +10,13 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import kind_of_item
 from pkgjail.sandbox.steps import WholeDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pkgjail.core.model import FileEntry
+    from pkgjail.core.model import FileEntry, FileKind
 
 # One file by itself costs no more, and stays closed to names that come later.
 _WORTH_IT = 2
@@ -66,21 +67,13 @@ def _is_as_on_host(directory: FileEntry, members: Sequence[FileEntry], prefix: b
         if not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) != directory.mode:
             return False
         with os.scandir(path) as names:
-            kinds = {each.name: _kind(each) for each in names}
+            kinds = {each.name: kind_of_item(each) for each in names}
         return len(kinds) == len(members) and all(_is_same(entry, kinds, prefix) for entry in members)
     except OSError:
         return False
 
 
-def _is_same(entry: FileEntry, kinds: Mapping[bytes, str], prefix: bytes) -> bool:
+def _is_same(entry: FileEntry, kinds: Mapping[bytes, FileKind | None], prefix: bytes) -> bool:
     if entry.origin == "entry" or kinds.get(entry.path.rpartition(b"/")[2]) != entry.kind:
         return False
     return entry.kind != "symlink" or os.readlink(prefix + entry.path) == entry.target
-
-
-def _kind(found: os.DirEntry[bytes]) -> str:
-    if found.is_symlink():
-        return "symlink"
-    if found.is_dir(follow_symlinks=False):
-        return "directory"
-    return "regular" if found.is_file(follow_symlinks=False) else "special"

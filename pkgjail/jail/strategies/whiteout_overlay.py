@@ -22,12 +22,12 @@ from pkgjail.core.model import text_path
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.core.model import FileEntry
+    from pkgjail.core.model import FileEntry, Origin
 
 # ext4 allows 65,000 links to one inode; a device for each whiteout would take 20 times as long.
 _LINKS = 60_000
 # Of these origins an entry need not be on the host, nor be there as it is in the jail.
-_OURS = ("alternative", "parent")
+_OURS: tuple[Origin, ...] = ("alternative", "parent")
 
 
 def why_no_mask(entries: Sequence[FileEntry]) -> str:

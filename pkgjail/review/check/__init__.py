@@ -22,11 +22,12 @@ from pkgjail.review.check.objects import object_wants
 from pkgjail.review.check.scripts import script_wants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pkgjail.core.model import Manifest, PackageDatabase
     from pkgjail.core.reporter import Reporter
     from pkgjail.review.check.file_facts import Facts
+    from pkgjail.review.check.findings import FindingKind
 
 __all__ = ["Check", "Finding", "check_manifest", "open_loader"]
 
@@ -103,7 +104,11 @@ def loader_of(names: Names, facts: Facts, root: bytes) -> Loader:
 
 def _unknown(facts: Facts) -> Iterator[Want]:
     """What could not be read, or makes no sense, is told, and not taken for sound."""
-    for kind, files in (("unreadable", facts.unreadable), ("damaged", facts.damaged)):
+    unknown: dict[FindingKind, Mapping[bytes, str]] = {
+        "unreadable": facts.unreadable,
+        "damaged": facts.damaged,
+    }
+    for kind, files in unknown.items():
         for path, why in files.items():
             said = why if kind == "damaged" else f"it cannot be read here ({why})"
             cause = f"{said}, so what it needs is not known"

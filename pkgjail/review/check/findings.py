@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pkgjail.core.model import record
+
+FindingKind = Literal["library", "interpreter", "link", "compiler", "module", "unreadable", "damaged"]
+"""What is lacking, or why a file could not be looked at."""
 
 
 @record
 class Want:
     """`path` is the file that wants `wanted`, and `cause` says by what and where it was looked for.
 
-    `places` are where it would be found; any of them would do. `kind` is one of "library",
-    "interpreter", "link", "compiler", "module", "unreadable", "damaged". One that is `optional` makes a
+    `places` are where it would be found; any of them would do. One that is `optional` makes a
     note, no finding. With `of_the_set` it makes a finding where a package of the set has what is wanted, or
     a rule took it away, a note where another package of the host has it, and nothing else.
     """
 
     path: bytes
-    kind: str
+    kind: FindingKind
     wanted: bytes
     cause: str
     places: tuple[bytes, ...]
@@ -34,7 +38,7 @@ class Finding:
     """
 
     path: bytes
-    kind: str
+    kind: FindingKind
     wanted: bytes
     cause: str
     owners: tuple[str, ...]

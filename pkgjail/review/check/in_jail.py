@@ -17,13 +17,14 @@ from pkgjail.review.check.findings import Want
 from pkgjail.review.check.modules import perl_wants, python_wants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pkgjail.core.model import Manifest
     from pkgjail.core.paths import Names
     from pkgjail.core.programs import Ran
     from pkgjail.core.reporter import Reporter
     from pkgjail.review.check.compiler import Runner
+    from pkgjail.review.check.findings import FindingKind
 
 # Seconds for all that is asked, of which loading all modules of Perl takes a few, and bytes of a file.
 _LONGEST = 300
@@ -46,7 +47,7 @@ def running_wants(manifest: Manifest, names: Names, root: bytes, reporter: Repor
     return wants
 
 
-def answered(kind: str, wants: Iterator[Want], inside: Runner) -> Iterator[Want]:
+def answered(kind: FindingKind, wants: Iterator[Want], inside: Runner) -> Iterator[Want]:
     """These wants, and one more where a program's answer cannot be had, or understood."""
     try:
         with parsing(UnansweredError):
@@ -94,4 +95,8 @@ class Inside:
             return os.read(descriptor, _MOST_READ)
 
 
-_ASKED = (("compiler", compiler_wants), ("module", python_wants), ("module", perl_wants))
+_ASKED: tuple[tuple[FindingKind, Callable[[Names, Runner], Iterator[Want]]], ...] = (
+    ("compiler", compiler_wants),
+    ("module", python_wants),
+    ("module", perl_wants),
+)

@@ -7,6 +7,7 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from pkgjail.core.entries import NOUNS, kind_of, noun_of
 from pkgjail.core.model import text_path
 from pkgjail.core.untrusted import real_directories
 from pkgjail.review.verify.result import Difference
@@ -17,14 +18,8 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import FileEntry
     from pkgjail.core.reporter import Reporter
+    from pkgjail.review.verify.result import Aspect
 
-_KIND_OF = {stat.S_IFREG: "regular", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
-_KINDS = {
-    stat.S_IFIFO: "pipe",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFSOCK: "socket",
-}
 # How `pkgjail.fileset` marks links of a jail's own: the host's lead elsewhere from the beginning.
 _OURS = "(the host's choice is not in the set)"
 
@@ -74,19 +69,18 @@ def _lstat(path: bytes) -> os.stat_result | None:
         return None
 
 
-def _difference(entry: FileEntry, what: str, detail: str) -> Difference:
+def _difference(entry: FileEntry, what: Aspect, detail: str) -> Difference:
     return Difference(path=entry.path, what=what, detail=detail, owners=entry.owners)
 
 
 def _metadata(entry: FileEntry, path: bytes, found: os.stat_result | None) -> Iterator[Difference]:
     """All that a look without reading tells."""
     if found is None:
-        yield _difference(entry, "missing", f"there is no such {entry.kind}")
+        yield _difference(entry, "missing", f"there is no such {NOUNS[entry.kind]}")
         return
-    kind = stat.S_IFMT(found.st_mode)
-    if _KIND_OF.get(kind) != entry.kind:
-        name = _KIND_OF.get(kind) or _KINDS.get(kind, "thing of another kind")
-        yield _difference(entry, "kind", f"it is a {name}, not a {entry.kind}")
+    if kind_of(found.st_mode) != entry.kind:
+        detail = f"it is a {noun_of(found.st_mode)}, not a {NOUNS[entry.kind]}"
+        yield _difference(entry, "kind", detail)
         return
     if entry.kind == "symlink":
         target = os.readlink(path)

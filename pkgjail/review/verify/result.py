@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pkgjail.core.model import record
+
+Aspect = Literal["missing", "kind", "mode", "target", "content", "package", "extra"]
+"""In what a name is not as the manifest says: see `Difference`."""
 
 
 @record
 class Difference:
     """One way in which a name is not as the manifest says.
 
-    `what` is "missing", "kind", "mode", "target", "content", "package" (it is as the manifest says, and
-    not as its package's record does) or "extra". `detail` says what was found, for people. `owners`
-    are packages by key: the manifest's, for an extra name the host's. `witness` is what the package
-    manager says of it, "" where it says nothing. An extra one may be merely `beside` the set,
-    as every host has such: see `extras.find_extras`.
+    With "package" it is as the manifest says, and not as its package's record does. `detail` says what
+    was found, for people. `owners` are packages by key: the manifest's, for an extra name the host's.
+    `witness` is what the package manager says of it, "" where it says nothing. An extra one may be merely
+    `beside` the set, as every host has such: see `extras.find_extras`.
     """
 
     path: bytes
-    what: str
+    what: Aspect
     detail: str
     owners: tuple[str, ...] = ()
     witness: str = ""
