@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     try:
         from pkgjail.cli.streams import open_streams
 
@@ -17,17 +17,17 @@ def main() -> int:
 
 
 def _main() -> int:
-    """Enter a jail that was entered before, the short way; do everything else as `pkgjail.cli` does."""
+    """Replay an entry if one was prepared; leave everything else to `pkgjail.cli`."""
     status = None
     if sys.argv[1:2] in (["run"], ["enter"]):
         from pkgjail.jail.replay import enter
 
         try:
             status = enter(sys.argv[1:], _report_changes, _warn)
-        except OSError as error:  # no process to be had, say
-            from pkgjail.cli.main import tell_failure
+        except OSError as error:  # no process can be created, for example
+            from pkgjail.cli.main import report_failure
 
-            return tell_failure(error, sys.argv[1:])
+            return report_failure(error, sys.argv[1:])
     if status is None:
         from pkgjail.cli.main import main as command_line
 
@@ -36,7 +36,7 @@ def _main() -> int:
 
 
 def _report_changes(status: int) -> int:
-    """Tell what changed on the host while the command ran that ended with `status`; the exit status."""
+    """Report host files that changed while the command ran; return the exit status."""
     from pkgjail.cli.main import report_changes
 
     return report_changes(sys.argv[1:], status)
@@ -49,9 +49,9 @@ def _warn(message: str) -> None:
 
 
 def _import_nothing_from_here() -> None:
-    """Take the directory that `python -m` begins to look for modules in, the current one, off `sys.path`.
+    """Remove the current directory, which `python -m` puts first, from `sys.path`.
 
-    A jail may have left modules there, which would run outside. Where pkgjail itself is there it stays.
+    A jail may have left modules there that would run outside. It stays if pkgjail itself is there.
     """
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     first = sys.path[0]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.cli.jail_options import parse_bind
 from pkgjail.cli.main import VERBS, main, make_parsers
-from pkgjail.cli.verbs.run import parse_bind
 from pkgjail.core.errors import UsageError
 from pkgjail.core.model import UserBind
 from pkgjail.manifest import read_manifest, write_manifest

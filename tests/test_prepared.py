@@ -315,6 +315,9 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert loaded & {"typing", "argparse", "pathlib", "dataclasses", "hashlib", "json", "subprocess"} == set()
     assert {name for name in loaded if name.startswith("pkgjail.")} == {
+        "pkgjail.cli",
+        "pkgjail.jail",
+        "pkgjail.storage",
         "pkgjail.storage.fingerprint",
         "pkgjail.storage.filesystems",
         "pkgjail.storage.locks",

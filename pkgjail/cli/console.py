@@ -1,4 +1,4 @@
-"""What the commands share on a terminal: progress, warnings, sizes."""
+"""Progress, warnings and sizes on a terminal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def human_size(size: int) -> str:
-    """A size in bytes as people read it, in powers of 1000: `551.2 MB`."""
+    """Format a size in bytes for people, in powers of 1000: `551.2 MB`."""
     from rich.filesize import decimal
 
     return decimal(size)
 
 
 class ConsoleReporter:
-    """A reporter that draws progress on standard error while that is a terminal, and prints warnings.
+    """A reporter that prints warnings on standard error, and draws progress there if it is a terminal.
 
-    Use it as a context manager, so that the progress is taken away at the end. With `as_json` a
-    warning is a JSON object on a line of its own.
+    Use it as a context manager, which removes the progress bar at the end. With `as_json`, a warning is
+    a JSON object on a line of its own.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -45,7 +45,7 @@ class ConsoleReporter:
         self._progress, self._tasks = None, {}
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Draw how far `task` is, until all tasks are done; nothing but on a terminal."""
+        """Draw the progress of `task` until all tasks are done; only on a terminal."""
         if not sys.stderr.isatty() or (self._progress is None and done >= total):
             return
         if self._progress is None:
@@ -53,14 +53,14 @@ class ConsoleReporter:
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(task, total=total)
         self._progress.update(self._tasks[task], completed=done, total=total)
-        if self._progress.finished:  # before a command gets the terminal
+        if self._progress.finished:  # removed before a command gets the terminal
             self._stop()
 
     def warn(self, message: str) -> None:
         """Print a warning on standard error."""
-        from pkgjail.cli.output import tell_warning
+        from pkgjail.cli.output import print_warning
 
-        tell_warning(message, as_json=self._as_json)
+        print_warning(message, as_json=self._as_json)
 
 
 def _started_progress() -> Progress:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pkgjail.review.diff import Difference, FileChange, PackageChange, Totals
 
 MOST_CHARACTERS = 65_536
-"""The length of a review comment on GitHub, at most. Here bytes of UTF-8 are counted, which are no fewer."""
+"""The most characters of a review comment on GitHub. Bytes of UTF-8 are counted, which are no fewer."""
 
 _SIGNS = {"added": "+", "removed": "-"}
 _MOST_SECTIONS = 60
@@ -36,7 +36,7 @@ _HEADINGS = {
 
 
 def text(difference: Difference, *, most: int | None) -> Iterator[str]:
-    """The difference as lines, at most `most` of each list."""
+    """Return the difference as lines, at most `most` of each list."""
     yield f"old: {_totals(difference.old)}"
     yield f"new: {_totals(difference.new)}"
     for title, rows in _lists(difference):
@@ -49,7 +49,7 @@ def text(difference: Difference, *, most: int | None) -> Iterator[str]:
 
 
 def heading(change: FileChange) -> str:
-    """A cause in words."""
+    """Name the cause of a change."""
     kind, detail = change.cause
     return f"{_HEADINGS[kind]}{':' if kind == 'host' and detail else ''} {detail}".strip()
 
@@ -62,7 +62,7 @@ def _totals(totals: Totals) -> str:
 
 
 def _lists(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
-    """Each list that is not empty, by its title."""
+    """Yield each list that is not empty, with its title."""
     if difference.settings:
         yield (
             "settings",
@@ -88,7 +88,7 @@ def _lists(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
 
 
 def _counts(changes: Sequence[PackageChange] | Sequence[FileChange]) -> str:
-    """`2 added, 1 removed`, in the order of the words."""
+    """Count changes, as in `2 added, 1 removed`, sorted by word."""
     counted = Counter(change.change for change in changes)
     return ", ".join(f"{count:,} {word}" for word, count in sorted(counted.items()))
 
@@ -121,7 +121,7 @@ def _edge_line(edge: Dependency) -> str:
 
 
 class _Section(NamedTuple):
-    """A part of the markdown whose rows may be cut from the end."""
+    """A part of the markdown; rows may be cut off at its end."""
 
     head: str
     rows: list[str]
@@ -129,7 +129,7 @@ class _Section(NamedTuple):
 
 
 def markdown(difference: Difference) -> str:
-    """The difference as markdown of at most `MOST_CHARACTERS`, which says what it left out."""
+    """Return the difference as markdown of at most `MOST_CHARACTERS` that says what was left out."""
     if difference.same:
         return "The manifests are the same.\n"
     sections = list(_sections(difference))
@@ -164,25 +164,27 @@ def _clipped(line: str, most: int = _LONGEST) -> str:
 
 
 def _fitted(sections: Sequence[_Section], budget: int) -> Iterator[str]:
-    """Each section with as many rows as fit, when what small ones do not need is shared by the large."""
+    """Cut each section to the rows that fit; large sections share what small ones do not need."""
     note = "and {:,} more left out\n"
     spare = _length(note.format(10**9))
     fixed = [_length(one.head) + _length(one.tail) + spare for one in sections]
     wanted = [sum(map(_length, one.rows)) for one in sections]
     shares = _shares(wanted, budget - sum(fixed))
     for section, share in zip(sections, shares):
-        kept, used = 0, 0
+        count, used = 0, 0
         for row in section.rows:
             used += _length(row)
             if used > share:
                 break
-            kept += 1
-        rest = len(section.rows) - kept
-        yield section.head + "".join(section.rows[:kept]) + (note.format(rest) if rest else "") + section.tail
+            count += 1
+        rest = len(section.rows) - count
+        yield (
+            section.head + "".join(section.rows[:count]) + (note.format(rest) if rest else "") + section.tail
+        )
 
 
 def _shares(wanted: Sequence[int], budget: int) -> list[int]:
-    """What each gets of `budget`: nobody more than it wants, and all that want more the same."""
+    """Divide `budget`: each gets at most what it wants, and those that want more get equal shares."""
     shares = [0] * len(wanted)
     order = sorted(range(len(wanted)), key=wanted.__getitem__)
     for position, index in enumerate(order):

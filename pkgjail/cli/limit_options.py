@@ -1,4 +1,4 @@
-"""The options that limit what a jail may use, and the text that says how they are held."""
+"""Options that limit the resources of a jail."""
 
 from __future__ import annotations
 
@@ -19,42 +19,45 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
         "limits", "enforced by a control group that is delegated to you (--pids also without one), or refused"
     )
     group.add_argument(
-        "--memory", type=size, metavar="SIZE", help="at most so much memory, as 512M or 4G (of 1024)"
+        "--memory",
+        type=size,
+        metavar="SIZE",
+        help="limit memory to SIZE, such as 512M or 4G (powers of 1024)",
     )
     group.add_argument(
-        "--cpus", type=_processors, metavar="N", help="at most the time of N processors, as 2 or 0.5"
+        "--cpus", type=_processors, metavar="N", help="limit processor time to N processors, such as 2 or 0.5"
     )
-    group.add_argument("--pids", type=_count, metavar="N", help="at most N processes and threads at once")
+    group.add_argument("--pids", type=_count, metavar="N", help="limit processes and threads to N at once")
 
 
 def limits_of(arguments: argparse.Namespace) -> Limits:
-    """The options of `add_limit_options` as the library takes them."""
+    """Return the options of `add_limit_options` as the library takes them."""
     from pkgjail.core.model import Limits
 
     return Limits(memory=arguments.memory, cpus=arguments.cpus, pids=arguments.pids)
 
 
 def has_limits(arguments: argparse.Namespace) -> bool:
-    """Whether any of them is given."""
+    """Return whether any limit is given."""
     return (arguments.memory, arguments.cpus, arguments.pids) != (None, None, None)
 
 
 def size(text: str) -> int:
-    """The bytes that `512M` is. Raises `ArgumentTypeError`."""
+    """Parse a size such as `512M`; return bytes. Raises `ArgumentTypeError`."""
     found = _SIZE.fullmatch(text)
     number = int(found[1]) * _UNITS[found[2].upper()] if found else 0
     if not 0 < number < 1 << 63:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it as 512M or 4G")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it as 512M or 4G")
     return number
 
 
 def _processors(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?|\.[0-9]+", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processors; write it as 2 or 0.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processors; write it as 2 or 0.5")
     return float(text)
 
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
     return int(text)

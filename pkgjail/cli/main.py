@@ -1,7 +1,7 @@
-"""The command line: one module a verb, each a thin shell over a public function.
+"""Parse the command line and dispatch to a verb.
 
-A verb's module has `add_parser` (its arguments and help) and `run` (its work), and imports what is
-slow to import inside `run`, so that `run` and `shell` start quickly.
+A verb's module (`pkgjail.cli.verbs`) has `add_parser` (arguments and help) and `run` (the work). It imports
+slow modules inside `run`, so that `pkgjail run` and `pkgjail shell` start quickly.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pkgjail import __version__
-from pkgjail.cli.output import explain_loss, tell_error, tell_warning, wants_json, words_want_json
+from pkgjail.cli.output import argv_wants_json, print_error, print_warning, stream_fault, wants_json
 from pkgjail.cli.parser import Parser
-from pkgjail.cli.streams import is_reader_gone, lost_output
+from pkgjail.cli.streams import is_reader_gone, output_fault
 from pkgjail.core.errors import CommandError, OutputError, PkgjailError
 
 if TYPE_CHECKING:
@@ -50,16 +50,15 @@ _EPILOG = """\
 exit status:
   0    done
   1    the work could not be done (unmet requirements, a file that cannot be
-       read or written); check: there are findings; verify: differences
+       read or written); check: findings; verify: differences
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem
        is printed, up to 200
-  3    this host cannot (no package database)
+  3    this host has no package database
   130  interrupted
-'run', 'shell' and 'enter' end as the command in the jail does (128 + n after
-signal n), or with
-  125  whatever pkgjail could not do: bad usage, bad input, no package
-       database, no user namespaces, the host has changed since the manifest
-       was made
+'run', 'shell' and 'enter' exit with the status of the command in the jail
+(128 + n after signal n), or with
+  125  pkgjail failed: bad usage, bad input, no package database, no user
+       namespaces, or the host has changed since the manifest was made
   126  the command cannot be executed
   127  there is no such command in the jail
   137  the jail was killed, having reached its --memory (or by signal 9)
@@ -72,14 +71,14 @@ start here:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """Return the parser of the whole command line."""
     return make_parsers()[0]
 
 
 def make_parsers(
     wanted: Sequence[str] = VERBS,
 ) -> tuple[Parser, Mapping[str, Parser]]:
-    """The parser of the command line, and those of its verbs: all of them, or those that are `wanted`."""
+    """Return the parser of the command line and those of its verbs: all verbs, or those `wanted`."""
     parser = Parser(
         prog="pkgjail",
         description="Jails that show exactly the files of whitelisted packages, for honest builds.",
@@ -95,9 +94,12 @@ def make_parsers(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (see `pkgjail --help`).
+    """Run the command line; return the exit status (see `pkgjail --help`).
 
-    Raises `SystemExit`, as argparse does, for bad usage, `--help` and `--version`; `KeyboardInterrupt`.
+    Raises:
+        SystemExit: bad usage, `--help` or `--version`, as from argparse.
+        KeyboardInterrupt: the user interrupted the work.
+
     """
     parsed = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -108,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report_changes(arguments: Sequence[str], status: int) -> int:
-    """Report what changed on the host while the command of these words ran; returns the exit status."""
+    """Report host files that changed while the command of this command line ran; return the exit status."""
     parsed = _parse(arguments)
     try:
         parsed.report_changes(parsed, status)
@@ -117,19 +119,19 @@ def report_changes(arguments: Sequence[str], status: int) -> int:
     return status
 
 
-def tell_failure(error: OSError, arguments: Sequence[str]) -> int:
-    """Tell what stopped these words on another way than `main`; returns the exit status."""
+def report_failure(error: OSError, arguments: Sequence[str]) -> int:
+    """Report an error that stopped this command line outside `main`; return the exit status."""
     return _failed(error, _parse(arguments))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The parsed arguments. None at all ask for help."""
+    """Parse the arguments; without any, print the help and exit."""
     completing = "_ARGCOMPLETE" in os.environ
-    # The parsers of the other verbs take longer to make than some verbs take to work.
+    # Making the parsers of all verbs takes longer than the work of some verbs.
     alone = not completing and bool(arguments) and arguments[0] in VERBS
     parser, verbs = make_parsers(arguments[:1] if alone else VERBS)
     for each in (parser, *verbs.values()):
-        each.as_json = words_want_json(arguments)
+        each.as_json = argv_wants_json(arguments)
     if completing:
         import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
 
@@ -140,16 +142,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed, unknown = parser.parse_known_args(_explicit(arguments))
     parsed.words = arguments
     if unknown:
-        # By the verb's own parser, which knows its usage and its exit status.
+        # The verb's own parser knows its usage and its exit status.
         parsed.refuse_unknown(unknown)
     return parsed
 
 
 def _explicit(arguments: Sequence[str]) -> list[str]:
-    """`--verify` alone written out, for argparse would take the next word for its value.
+    """Write a bare `--verify` as `--verify=all`: argparse would take the next word for its value.
 
-    Only what is before `--` can be ours, or, where there is none, what belongs to a verb that takes no
-    command.
+    Only options before `--` can be pkgjail's. Without `--`, all are, unless the verb takes a command.
     """
     words = list(arguments)
     end = len(words)
@@ -161,27 +162,29 @@ def _explicit(arguments: Sequence[str]) -> list[str]:
 
 
 def _done(status: int, parsed: argparse.Namespace) -> int:
-    """The status of work that is done; a failure where its result is output that could not be written.
+    """Return the status of finished work: a failure if its result is output that could not be written.
 
-    A reader that has had enough, as `head`, is no failure.
+    A reader that closes the pipe early, such as `head`, is no failure.
     """
-    lost = lost_output()
-    if lost is None or is_reader_gone(lost):
+    fault = output_fault()
+    if fault is None or is_reader_gone(fault):
         return status
-    error = OutputError(explain_loss(lost))
+    error = OutputError(stream_fault(fault))
     if parsed.result_is_output(parsed):
         return _failed(error, parsed)
     with contextlib.suppress(OSError):
-        tell_warning(f"{error}; the work is done", as_json=wants_json(parsed))
+        print_warning(f"{error}; the work is done", as_json=wants_json(parsed))
     return status
 
 
 def _failed(error: PkgjailError | OSError, parsed: argparse.Namespace) -> int:
-    """Tell the error; returns the exit status. A command's own comes before the verb's."""
+    """Print the error; return the exit status. The command's own status takes precedence over the verb's."""
     status: int = getattr(error, "exit_status", 1)
     if not isinstance(error, CommandError):
         status = parsed.failure or status
-    with contextlib.suppress(OSError):  # standard error is on a full disk, say: the status tells it
-        tell_error(error, status, as_json=wants_json(parsed))
+    with contextlib.suppress(
+        OSError
+    ):  # standard error may be on a full disk; the status still reports the failure
+        print_error(error, status, as_json=wants_json(parsed))
         sys.stderr.flush()
     return status

@@ -1,4 +1,4 @@
-"""What goes wrong, for people in words or, with `--json`, for programs: one JSON object a line."""
+"""Errors, warnings and results: text for people or, with `--json`, one JSON object a line for programs."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ JSON_ERRORS = "print pkgjail's own errors and warnings as JSON, one object a lin
 
 
 def wants_json(arguments: argparse.Namespace) -> bool:
-    """Whether these arguments ask for JSON, by `--json` or as a format."""
+    """Return whether the arguments ask for JSON, by `--json` or `--format json`."""
     return getattr(arguments, "json", False) or getattr(arguments, "format", None) == "json"
 
 
-def words_want_json(words: Sequence[str]) -> bool:
-    """The same of a command line that cannot be parsed; what follows `--` is another program's."""
+def argv_wants_json(words: Sequence[str]) -> bool:
+    """Return the same for an unparsed command line; what follows `--` belongs to another program."""
     ours = words[: words.index("--")] if "--" in words else words
     return "--json" in ours or "--format=json" in ours or ("--format", "json") in zip(ours, ours[1:])
 
 
-def tell_warning(message: str, *, as_json: bool) -> None:
-    """Print a warning on standard error, in JSON as an object on a line of its own."""
+def print_warning(message: str, *, as_json: bool) -> None:
+    """Print a warning on standard error; as JSON, an object on a line of its own."""
     text = json.dumps({"warning": message}) if as_json else f"pkgjail: warning: {shown_lines(message)}"
     print(text, file=sys.stderr)
 
 
 def write_result(data: bytes) -> None:
-    """Write what was asked for to standard output, byte by byte.
+    """Write a result to standard output, unchanged.
 
     Raises:
-        UsageError: it is for a program, and would act on the terminal that standard output is.
+        UsageError: standard output is a terminal, and the result has control characters.
 
     """
-    if sys.stdout.isatty() and not _is_tame(data):
+    if sys.stdout.isatty() and not _is_safe(data):
         raise UsageError(
-            "cannot write to standard output: it is a terminal, and there are control characters in what was "
-            "asked for; name a file with -o, or pipe it to a program"
+            "cannot write to standard output: it is a terminal, and the output has control characters; name "
+            "a file with -o, or pipe the output to a program"
         )
     sys.stdout.buffer.write(data)
 
 
-def _is_tame(data: bytes) -> bool:
-    """Whether a terminal shows these bytes as they are: no control characters but line ends and tabs."""
+def _is_safe(data: bytes) -> bool:
+    """Return whether these bytes are safe on a terminal: no control characters but newlines and tabs."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -61,32 +61,32 @@ def _is_tame(data: bytes) -> bool:
     return text.translate({ord("\n"): None, ord("\t"): None}).isprintable()
 
 
-def explain_loss(error: OSError) -> str:
-    """Why a standard stream could not be read or written."""
+def stream_fault(error: OSError) -> str:
+    """Explain why a standard stream could not be read or written."""
     return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
 
 
-def tell_error(error: PkgjailError | OSError, status: int, *, as_json: bool) -> None:
-    """Print why the command ends with `status`, on standard error.
+def print_error(error: PkgjailError | OSError, status: int, *, as_json: bool) -> None:
+    """Print on standard error why the command ends with `status`.
 
-    In words an input's problems are a line each, as compilers print them, so that editors find the
-    place. In JSON it is `error` (its class), `message`, `exit_status` and, where there are any,
-    `problems` (`origin`, `message`), all of them, with a likely `cause`, or `changes` (`path`, `found`).
+    As text, each problem of an input is a line, as compilers print them, so that editors find the
+    place. As JSON, the object has `error` (its class), `message`, `exit_status` and, if there are any,
+    all `problems` (`origin`, `message`) with a likely `cause`, or all `changes` (`path`, `found`).
     """
     if as_json:
-        facts = {"error": type(error).__name__, "message": _words(error), "exit_status": status}
-        print(json.dumps({**facts, **_parts(error)}), file=sys.stderr)
+        facts = {"error": type(error).__name__, "message": _message(error), "exit_status": status}
+        print(json.dumps({**facts, **_causes(error)}), file=sys.stderr)
     else:
-        words = shown_lines(_words(error))
-        print(words if isinstance(error, InputError) else f"pkgjail: {words}", file=sys.stderr)
+        text = shown_lines(_message(error))
+        print(text if isinstance(error, InputError) else f"pkgjail: {text}", file=sys.stderr)
 
 
-def _words(error: PkgjailError | OSError) -> str:
+def _message(error: PkgjailError | OSError) -> str:
     return told(error) if isinstance(error, OSError) else str(error)
 
 
-def _parts(error: PkgjailError | OSError) -> dict[str, Any]:
-    """What is wrong, piece by piece."""
+def _causes(error: PkgjailError | OSError) -> dict[str, Any]:
+    """Return the causes that an error carries, as JSON has them."""
     if isinstance(error, InputError):
         cause = {"cause": error.cause} if isinstance(error, NamesError) and error.cause else {}
         return {"problems": [problem._asdict() for problem in error.problems], **cause}

@@ -1,4 +1,4 @@
-"""`pkgjail resolve --available`: what a plan of packages looks like on a terminal, as JSON, in a file."""
+"""`pkgjail resolve --available`: make a package plan, and print it or write it to a file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from pkgjail.core.model import PackagePlan
 
 _WIDE = 1000
-_NOTE = "a plan: nothing of it need be installed here, and no jail can be made of it"
+_NOTE = "a package plan: its packages need not be installed here, and no jail can be made from it"
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a plan."""
+    """Add the options of a package plan."""
     group = parser.add_argument_group(
         "planning for another system",
         "Say which packages would be installed for the whitelists, from a distribution's repository metadata "
-        "on this machine; nothing is fetched, and nothing of the host's is read. The result is no manifest.",
+        "on this machine. Nothing is fetched, and no package database is read. The result is not a manifest.",
     )
     group.add_argument(
         "--available",
@@ -36,12 +36,14 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--arch", metavar="ARCH", help="plan for this architecture, not this machine's")
     group.add_argument(
-        "--contents", action="store_true", help="name the packages' files too, by the repository's own lists"
+        "--contents",
+        action="store_true",
+        help="list the packages' files too, from the repository's own file lists",
     )
 
 
 def is_plan(arguments: argparse.Namespace) -> bool:
-    """Whether a plan is asked for. Raises `InputError` where what is asked for is half of one, half not."""
+    """Return whether a package plan is requested. Raises `InputError` for options that do not go together."""
     planning = {"--arch": arguments.arch, "--contents": arguments.contents}
     resolving = {
         "--root": arguments.root != "/",
@@ -51,14 +53,14 @@ def is_plan(arguments: argparse.Namespace) -> bool:
     }
     wrong = [name for name, given in (resolving if arguments.available else planning).items() if given]
     if wrong:
-        why = "goes by what is installed" if arguments.available else "is for plans"
+        why = "applies to installed packages" if arguments.available else "applies to package plans"
         how = "leave it out with" if arguments.available else "name repositories by"
         raise InputError([Problem("", f"{name} {why}; {how} --available") for name in wrong])
     return bool(arguments.available)
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
-    """Plan, and print it, or write it to a file and print a summary."""
+    """Make the plan and print it, or write it to a file and print a summary."""
     from pkgjail.api import plan_packages
     from pkgjail.repositories.plan_file import (
         dump_plan,
@@ -83,14 +85,14 @@ def run_plan(arguments: argparse.Namespace) -> int:
     digest = write_plan(plan, arguments.output) if to_file else plan_digest(dump_plan(plan))
     summary = summarize_plan(plan, digest)
     if arguments.json:
-        whole = {
+        everything = {
             **plan_header(plan),
             "summary": summary,
             "packages": [
                 {**planned_record(one), "because": _because(plan, one.package.key)} for one in plan.packages
             ],
         }
-        print(json.dumps(summary if to_file else whole, indent=2))
+        print(json.dumps(summary if to_file else everything, indent=2))
     elif not to_file:
         _print_table(plan, summary, contents=arguments.contents)
     else:
@@ -99,7 +101,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 
 def summarize_plan(plan: PackagePlan, digest: str) -> dict[str, Any]:
-    """The figures that describe a plan, for `--json` and for people."""
+    """Count what a plan has, for `--json` and for people."""
     return {
         "planned": True,
         "digest": digest,
@@ -113,7 +115,7 @@ def summarize_plan(plan: PackagePlan, digest: str) -> dict[str, Any]:
 
 
 def _because(plan: PackagePlan, key: str) -> str:
-    """Who asked for a package, by the shortest chain from a whitelist's line."""
+    """Return what required a package, by the shortest chain from a whitelist's line."""
     reason = plan.reasons.get(key)
     return reason.source if reason else ""
 
@@ -131,9 +133,9 @@ def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) 
     from rich.table import Table
     from rich.text import Text
 
-    # A file or a pipe has no width; there each package is a line.
+    # A file or a pipe has no width: each package is one line.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-    # Texts, for in a name of somebody else's there may be markup.
+    # `Text`, because a name may contain rich's markup.
     lists = Text(shown(", ".join(plan.whitelists)), style="bold")
     console.print(lists + Text(f" for {plan.family} {shown(plan.architecture)}: {_NOTE}"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)

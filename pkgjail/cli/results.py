@@ -1,6 +1,6 @@
-"""Whether what a verb was asked for is what it prints, so that it has failed where that cannot be written.
+"""When a verb's output is its result: then the verb has failed if the output cannot be written.
 
-Elsewhere the result is something else, a file or an exit status, and what is printed tells of it.
+Otherwise the result is a file or an exit status, and the output only reports it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ def always(arguments: argparse.Namespace) -> bool:
 
 
 def never(arguments: argparse.Namespace) -> bool:
-    """The result is what was done, or how a command ended."""
+    """The result is the work done, or a command's exit status."""
     del arguments
     return False
 
 
 def without_file(arguments: argparse.Namespace) -> bool:
-    """The output is the result, unless `-o` names a file for it."""
+    """The output is the result unless `-o` names a file."""
     return bool(arguments.output == "-")
 
 
 def as_json(arguments: argparse.Namespace) -> bool:
-    """The exit status is the result, and for a program that asks for JSON the output too."""
+    """The exit status is the result; with `--json`, so is the output."""
     return bool(arguments.json)

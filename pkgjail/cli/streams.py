@@ -1,9 +1,10 @@
-"""Standard input, output and error of the command line, whatever of them is closed or cannot be written.
+"""Standard input, output and error of the command line, even if they are closed or cannot be written.
 
-Two things go wrong without this. A file that is opened while one of descriptors 0 to 2 is closed takes its
-number, and then errors are written into it, or a jail gets it. And a stream that cannot be written (a full
-disk, a pipe that nobody reads, a terminal that has hung up) raises in the middle of work that has been done,
-or at Python's exit, which then ends with 120. Light: on the way into a jail.
+Two things would go wrong without this module. A file opened while one of descriptors 0 to 2 is closed gets
+that number; then errors are written into the file, or a jail inherits it. And a stream that cannot be
+written (a full disk, a pipe without a reader, a terminal that has hung up) raises in the middle of finished
+work, or when Python exits, whose status is then 120. This module imports little, for it is on the way into
+a jail.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ _OUTPUT, _ERROR = 1, 2
 
 
 class Output(io.FileIO):
-    """A descriptor to write to that never raises: `error` is the first failure, and what follows is dropped.
+    """A descriptor whose writes never raise. `error` is the first failure; all later output is dropped.
 
-    Dropped, so that what was written has an end and no holes.
+    It is dropped so that the output is cut off at one place and has no gaps.
     """
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write `data`, or drop it; how many bytes are done with."""
+        """Write `data`, or drop it; return the number of bytes consumed."""
         while self.error is None:
             try:
                 written = super().write(data)
@@ -43,32 +44,32 @@ class Output(io.FileIO):
 
 
 def open_streams() -> None:
-    """Open what is closed of descriptors 0 to 2, and make `sys.stdout` and `sys.stderr` streams of `Output`.
+    """Open the closed ones of descriptors 0 to 2; make `sys.stdout` and `sys.stderr` streams of `Output`.
 
-    A closed one becomes a placeholder that can be neither read nor written (EBADF, as before), and that
-    no other program inherits: the command in a jail has it closed, as the caller had.
+    A closed descriptor becomes a placeholder that can be neither read nor written (EBADF, as before) and
+    that no other program inherits: for the command in a jail it is closed, as it was for the caller.
     """
     for number in range(_ERROR + 1):
         if not _is_open(number):
-            os.open(os.devnull, os.O_PATH)  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_PATH)  # takes the lowest free number, which is this one
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the process's life
     sys.stdout = _stream(_OUTPUT, sys.stdout)
     sys.stderr = _stream(_ERROR, sys.stderr)
 
 
-def lost_output() -> OSError | None:
-    """What kept standard output from being written, if anything did."""
+def output_fault() -> OSError | None:
+    """Return the error that kept standard output from being written, or None."""
     try:
         sys.stdout.flush()
-    except OSError as error:  # a stream that `open_streams` has not made
+    except OSError as error:  # a stream that `open_streams` did not make
         return error
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.error if isinstance(raw, Output) else None
 
 
 def is_reader_gone(error: OSError) -> bool:
-    """Whether output was lost because its reader has had enough, as with `| head`."""
+    """Return whether output was lost because its reader has closed the pipe, as with `| head`."""
     return error.errno == errno.EPIPE
 
 
@@ -81,7 +82,7 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _stream(number: int, before: TextIO | None) -> TextIO:
-    """A stream of `Output`, in the encoding of the one before; what that cannot write it escapes."""
+    """Return a stream of `Output` in the encoding of `before`; what cannot be encoded is escaped."""
     raw = Output(number, "w", closefd=False)
     encoding = before.encoding if before is not None else "utf-8"
     return io.TextIOWrapper(
@@ -93,7 +94,7 @@ def _stream(number: int, before: TextIO | None) -> TextIO:
 
 
 def _wait_for_room(descriptor: int) -> None:
-    """Wait until a descriptor can be written to, that another process has set to not block."""
+    """Wait until a descriptor can be written; another process may have made it non-blocking."""
     import select
 
     poll = select.poll()

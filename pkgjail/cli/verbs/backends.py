@@ -1,12 +1,12 @@
-"""`pkgjail backends`: which package managers this host has, and which serves."""
+"""`pkgjail backends`: list the package databases of this host, and the backend that is used."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import always
 from pkgjail.core.text import shown
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pkgjail.backends import BackendStatus
     from pkgjail.cli.parser import Verbs
 
-_DESCRIPTION = "Show which package managers' databases pkgjail reads here, and which one 'auto' takes."
+_DESCRIPTION = "List the package databases that pkgjail can read here, and the one that 'auto' uses."
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -25,16 +25,16 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "backends", help="show the package databases of this host", description=_DESCRIPTION
     )
-    parser.add_argument("--root", default="/", metavar="DIR", help="look at this root")
+    parser.add_argument("--root", default="/", metavar="DIR", help="examine this root")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table, the backend that serves first; exit 3 where none does."""
+    """Print a table, the backend that is used first; return 3 if there is none."""
     from pkgjail.api import available
 
-    found = available(os.fsencode(os.path.realpath(arguments.root)))
+    found = available(root_of(arguments))
     serving = next((status.name for status in found if status.usable), None)
     if arguments.json:
         rows = [
@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _choice(found: Sequence[BackendStatus]) -> str:
-    """Which backend is chosen, and why."""
+    """Explain which backend is chosen."""
     usable = [status.name for status in found if status.usable]
     if not usable:
         return "none: there is no database here that can be read"
     if len(usable) == 1:
-        return f"{usable[0]}: no other can read what is here"
+        return f"{usable[0]}: no other backend can read what is here"
     others = " and ".join(usable[1:])
-    return f"{usable[0]} before {others}: os-release speaks for it, or it is the faster for the same database"
+    return f"{usable[0]} before {others}: os-release names its family, or it reads the same database faster"

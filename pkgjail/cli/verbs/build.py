@@ -1,4 +1,4 @@
-"""`pkgjail build`: a directory that a jail can be entered from again and again."""
+"""`pkgjail build`: make an environment, a directory to enter again and again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter, human_size
+from pkgjail.cli.jail_options import add_sight_options, named_binds, named_variables
 from pkgjail.cli.output import write_result
-from pkgjail.cli.verbs.run import add_sight_options, named_binds, named_variables
+from pkgjail.cli.policy_options import root_of
 from pkgjail.core.text import counted, shell_word, shown
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from pkgjail.environments.builder import Built
 
 _DESCRIPTION = """\
-Make DIR an environment of a manifest, to be entered again and again with 'pkgjail enter' and taken
-away with 'pkgjail remove'. DIR must not be there, or be an empty directory of yours. It gets the
-manifest, a record of what was made, and the options that every entry begins with; nothing is
-mounted. The host's files are shown as they are at each entry; with --copy they are copied now, and
-outlive upgrades of the host.
+Make DIR an environment of a manifest, to be entered again and again with 'pkgjail enter' and removed
+with 'pkgjail remove'. DIR must not exist, or be an empty directory of yours. It receives the
+manifest, a record of what was made, and the options for every entry; nothing is mounted. Each entry
+shows the host's files as they are then; with --copy they are copied now, and outlive upgrades of the
+host.
 """
 _EPILOG = """\
 examples:
@@ -31,8 +32,8 @@ examples:
   pkgjail build --copy --bind /scratch --no-network spack.manifest.jsonl /srv/envs/2026-01
   pkgjail build --fstab spack.manifest.jsonl /srv/jail > jail.fstab   (for an administrator to add)
 
-However a build is interrupted, 'pkgjail remove DIR' takes away what it left. docs/environments.md
-tells what is in DIR.
+However a build is interrupted, 'pkgjail remove DIR' removes what it left. docs/environments.md
+describes the contents of DIR.
 """
 
 
@@ -45,21 +46,21 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_manifest()
-    parser.add_argument("directory", metavar="DIR", help="where the environment is made")
+    parser.add_argument("directory", metavar="DIR", help="the environment's directory")
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument(
         "--copy",
         dest="form",
         action="store_const",
         const="copy",
-        help="copy the files to DIR/root (as reflinks where the filesystem has them), each checked",
+        help="copy the files to DIR/root, each checked (as reflinks if the file system has them)",
     )
     forms.add_argument(
         "--fstab",
         dest="form",
         action="store_const",
         const="fstab",
-        help="make mount points in DIR/root, and print the lines for fstab(5) that mount the files there",
+        help="make mount points in DIR/root, and print lines for fstab(5) that mount the files there",
     )
     parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
     add_sight_options(parser)
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = read_manifest(arguments.manifest)
     directory = os.fsencode(arguments.directory)
-    root = os.fsencode(os.path.realpath(arguments.root))
+    root = root_of(arguments)
     lines = b""
     if arguments.form == "fstab":
         from pkgjail.export import export_manifest
@@ -113,7 +114,7 @@ def _print(arguments: argparse.Namespace, built: Built, lines: bytes) -> None:
         print(json.dumps(facts, indent=2))
         return
     write_result(lines)
-    # fstab's lines are for a file; what is said about them is not.
+    # fstab's lines go to a file; the summary does not belong in it.
     out = sys.stderr if lines else sys.stdout
     print(
         f"{shown(arguments.directory)}: {counted(built.names, 'name')}, {human_size(built.bytes)}; "

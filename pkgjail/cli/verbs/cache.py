@@ -1,4 +1,4 @@
-"""`pkgjail cache`: what is kept between runs, and how it is cleared."""
+"""`pkgjail cache`: list or clear what pkgjail keeps between runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 List or clear what pkgjail keeps between runs: in your cache directory ($XDG_CACHE_HOME/pkgjail or
-~/.cache/pkgjail: baselines, loader caches, digests of files), in your runtime directory
-(/dev/shm/pkgjail-UID or $XDG_RUNTIME_DIR/pkgjail: layers of overlays, prepared jails, what this kernel
-can do), and the baselines that you published in /var/tmp/pkgjail-UID. All of it is made again when it is
-needed. 'prune' also removes what killed processes left, whatever its age, but nothing that is in use.
+~/.cache/pkgjail: baselines, ld.so caches, file digests), in your runtime directory
+(/dev/shm/pkgjail-UID or $XDG_RUNTIME_DIR/pkgjail: overlay layers, prepared jails, what this kernel can
+do), and the baselines that you published in /var/tmp/pkgjail-UID. All of it is made again when needed.
+'prune' also removes what killed processes left, of any age, but nothing that is in use.
 """
 
 
@@ -29,9 +29,13 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "cache", help="list or clear what is kept between runs", description=_DESCRIPTION
     )
-    parser.add_argument("what", choices=("ls", "prune"), help="list it, or remove what was not used lately")
+    parser.add_argument("what", choices=("ls", "prune"), help="list it, or remove what was not used recently")
     parser.add_argument(
-        "--days", type=float, default=30, metavar="N", help="prune what was last used N days ago (default 30)"
+        "--days",
+        type=float,
+        default=30,
+        metavar="N",
+        help="prune what was last used N or more days ago (default 30)",
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=_lists)
@@ -42,7 +46,7 @@ def _lists(arguments: argparse.Namespace) -> bool:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List what is there, or what was removed."""
+    """List what is kept, or what was removed."""
     from pkgjail.storage.cache import kept, prune
 
     day = 86400
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(_line(each))
         done = "removed" if arguments.what == "prune" else "kept"
         left = sum(each.left_over for each in found)
-        rest = f"; {left} left over from work that was killed, or is under way" if left else ""
+        rest = f"; {left} left over from killed or running work" if left else ""
         print(f"{len(found)} {done}, {human_size(sum(each.bytes for each in found))}{rest}")
     return 0
 

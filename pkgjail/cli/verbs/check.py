@@ -1,13 +1,14 @@
-"""`pkgjail check`: whether a manifest is closed, and where not, who is responsible."""
+"""`pkgjail check`: prove that a manifest is closed, or say what is missing and who is responsible."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
+from pkgjail.cli.host import database_or_none, warn_of_absence
+from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import as_json
 from pkgjail.core.text import counted, shown
 
@@ -15,24 +16,22 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.core.model import Manifest, PackageDatabase
-    from pkgjail.core.reporter import Reporter
     from pkgjail.review.check import Check, Finding
 
 _DESCRIPTION = """\
-Prove that a manifest is closed: every library, interpreter and link's end that a file of it needs is in
-it, as the jail itself would find them; the compilers of the set have all that they start, include and
-link, and the standard modules of its Python and Perl can be loaded. Each finding names the file, the
-cause, the blacklist's rule or the package that is responsible, and the fix.
+Prove that a manifest is closed: it has every library, interpreter and link target that its files need,
+found as the jail would find them; its compilers have everything that they start, include and link; and
+the standard modules of its Python and Perl can be loaded. Each finding names the file, the cause, the
+blacklist rule or package that is responsible, and the fix.
 """
 _EPILOG = """\
-exit status: 0 the set is closed, 1 there are findings; notes do not count
+exit status: 0 the manifest is closed, 1 there are findings; notes do not count
 
 examples:
   pkgjail check spack.manifest.jsonl
-  pkgjail check --static --json spack.manifest.jsonl   # runs nothing, reads alone
+  pkgjail check --static --json spack.manifest.jsonl   # only reads files, runs nothing
 
-docs/check.md tells what is looked at, and by which rules.
+docs/check.md says what is checked, and by which rules.
 """
 _SHOWN = 50
 
@@ -41,7 +40,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
         "check",
-        help="prove that a manifest is closed, or say what is lacking",
+        help="prove that a manifest is closed, or say what is missing",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
@@ -50,22 +49,24 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--static",
         action="store_true",
-        help="read files alone; do not ask the compilers, Python and Perl of the set in a jail",
+        help="only read files; do not run the manifest's compilers, Python and Perl in a jail",
     )
-    parser.add_argument("--all", action="store_true", help=f"every line, not the first {_SHOWN} of each sort")
-    parser.add_argument("--json", action="store_true", help="print all as JSON")
+    parser.add_argument(
+        "--all", action="store_true", help=f"print every line, not only the first {_SHOWN} of each kind"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=as_json)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check the manifest and print what was found; 1 where that is anything."""
+    """Check the manifest and print what was found; return 1 if there are findings."""
     from pkgjail.manifest import read_manifest
     from pkgjail.review.check import check_manifest
 
     manifest = read_manifest(arguments.manifest)
-    root = os.fsencode(os.path.realpath(arguments.root))
+    root = root_of(arguments)
     with ConsoleReporter(as_json=arguments.json) as reporter:
-        tell_absence(manifest, root, reporter)
+        warn_of_absence(manifest, root, reporter)
         database = database_or_none(root, reporter)
         check = check_manifest(
             manifest, root=root, database=database, run=not arguments.static, reporter=reporter
@@ -76,28 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(check, None if arguments.all else _SHOWN)
     return 1 if check.findings else 0
-
-
-def tell_absence(manifest: Manifest, root: bytes, reporter: Reporter) -> None:
-    """Warn where the manifest is probably not of this root, before each of its names is told of."""
-    from pkgjail.jail.host_mismatch import absent_names, explain_absence
-
-    entries = [entry for entry in manifest.files if entry.origin != "entry"]
-    absent = absent_names(entries, root)
-    if cause := explain_absence(manifest, root, len(absent), len(entries)):
-        reporter.warn(cause)
-
-
-def database_or_none(root: bytes, reporter: Reporter) -> PackageDatabase | None:
-    """The package database of a root; none, with a warning, where there is none that can be read."""
-    from pkgjail.backends import open_database
-    from pkgjail.core.errors import DatabaseError
-
-    try:
-        return open_database(root)
-    except DatabaseError as error:
-        reporter.warn(f"{error}; so no packages outside of the manifest can be named")
-        return None
 
 
 def _facts(check: Check) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`pkgjail completion`: the code that a shell needs to complete our command line."""
+"""`pkgjail completion`: print shell completion code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pkgjail.cli.parser import Verbs
 
 _DESCRIPTION = """\
-Print the code that makes a shell complete 'pkgjail'. For bash and zsh: eval "$(pkgjail completion
-bash)"; for fish: pkgjail completion fish | source.
+Print the code with which a shell completes 'pkgjail' command lines. For bash and zsh:
+eval "$(pkgjail completion bash)"; for fish: pkgjail completion fish | source.
 """
 
 

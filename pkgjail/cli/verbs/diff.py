@@ -1,4 +1,4 @@
-"""`pkgjail diff`: what differs between two manifests, and what caused it."""
+"""`pkgjail diff`: say what differs between two manifests, and why."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.cli.json_records import edge_facts
 from pkgjail.cli.results import always
-from pkgjail.cli.verbs.why import edge_facts
 from pkgjail.core.model import text_path
 from pkgjail.core.text import shown
 
@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from pkgjail.review.diff import Difference, FileChange, PackageChange, Totals
 
 _DESCRIPTION = """\
-Say what differs between two manifests: packages that came, went or have another version, with the
-requirement that is why; and each name that was added, removed or changed, by its cause: a package, a
-blacklist, a whitelist, alternatives, what a program generated, a configuration file, or the host alone
-(drift).
+Say what differs between two manifests: packages that were added, removed or changed, with the
+requirement that caused it; and each name that was added, removed or changed, by its cause: a package, a
+blacklist, a whitelist, alternatives, a generated file, a configuration file, or the host alone (drift).
 """
 _EPILOG = """\
 examples:
   pkgjail diff old.manifest.jsonl new.manifest.jsonl
   pkgjail diff --format markdown old.manifest.jsonl new.manifest.jsonl     for a pull request's comment
 
-The markdown has at most 65,536 characters, and says what it left out.
+The markdown has at most 65,536 characters and says what was left out.
 exit status, as diff(1): 0 the same, 1 they differ, 2 trouble
 """
 FORMATS = ("text", "markdown", "json")
@@ -49,12 +48,14 @@ def add_parser(verbs: Verbs) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=", ".join(FORMATS))
     form.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
-    parser.add_argument("--all", action="store_true", help="text: every row, not the first of each list")
+    parser.add_argument(
+        "--all", action="store_true", help="text: print every row, not only the first rows of each list"
+    )
     parser.set_defaults(run=run, failure=2, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the difference; exit 1 where there is one."""
+    """Print the difference; return 1 if there is one."""
     from pkgjail.backends import version_order
     from pkgjail.cli.diff_text import markdown, text
     from pkgjail.manifest import read_manifest
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def facts(difference: Difference) -> dict[str, Any]:
-    """The difference as JSON has it, paths as `text_path` writes them."""
+    """Return the difference as JSON, with paths as `text_path` writes them."""
     return {
         "same": difference.same,
         "old": _totals(difference.old),

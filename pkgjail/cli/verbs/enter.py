@@ -1,4 +1,4 @@
-"""`pkgjail enter`: a command in an environment that `pkgjail build` made."""
+"""`pkgjail enter`: run a command in an environment that `pkgjail build` made."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
-from pkgjail.cli.parser import Parser
-from pkgjail.cli.results import never
-from pkgjail.cli.verbs.run import (
+from pkgjail.cli.jail_options import (
     add_command,
     add_jail_options,
-    command_words,
+    can_replay,
+    command_of,
     jail_options,
-    may_be_kept,
     named_variables,
     passed_variables,
 )
+from pkgjail.cli.parser import Parser
+from pkgjail.cli.results import never
 
 if TYPE_CHECKING:
     import argparse
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Run a command in the jail of an environment that 'pkgjail build' made. The environment is first
-compared with its record: one that was changed, half built or half removed is refused. The options are
-added to those that it was built with.
+compared with its record; one that was changed, half built or half removed is refused. The options are
+added to those that the environment was built with.
 """
 _EPILOG = """\
 examples:
   pkgjail enter ~/envs/spack -- gcc --version
   pkgjail enter --cwd --no-network ~/envs/spack -- make
 
-The exit status is as with 'pkgjail run': the command's, 128 + n after signal n; 125 where pkgjail
-failed, 126 where the command cannot be executed, 127 where the jail has no such command.
+The exit status is as for 'pkgjail run': the command's, or 128 + n after signal n; 125 if pkgjail
+failed, 126 if the command cannot be executed, 127 if the jail has no such command.
 """
 _TEXTS: dict[str, Any] = {
     "usage": "pkgjail enter [options] DIR [options] -- COMMAND [ARGUMENT ...]",
@@ -52,7 +52,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def _add_rest(parser: argparse.ArgumentParser) -> None:
-    """Add all that may stand behind DIR."""
+    """Add everything that may follow DIR."""
     add_jail_options(parser, resolving=False)
     add_command(parser)
     parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)
@@ -62,7 +62,7 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
     """Warn of files of the environment that changed while the command ran, or raise `ExitDriftError`."""
     from pkgjail.environments.enter import report_changes_in
 
-    _command(arguments)  # reads the options that stand behind DIR
+    _command(arguments)  # reads the options that follow DIR
     directory = os.fsencode(arguments.directory)
     reporter = ConsoleReporter(as_json=arguments.json)
     report_changes_in(directory, status, strict=arguments.strict_exit, reporter=reporter)
@@ -71,11 +71,11 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
 def _command(arguments: argparse.Namespace) -> list[str]:
     rest = Parser(prog="pkgjail enter", **_TEXTS)
     _add_rest(rest)
-    return command_words(arguments, rest)
+    return command_of(arguments, rest)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     from pkgjail.environments.enter import enter_environment
     from pkgjail.environments.replay import enter_and_keep
 
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = replace(jail_options(arguments), environment=named_variables(arguments))
     directory = os.fsencode(arguments.directory)
     with ConsoleReporter(as_json=arguments.json) as reporter:
-        if not may_be_kept(arguments):
+        if not can_replay(arguments):
             return enter_environment(directory, command, options, terminal=arguments.tty, reporter=reporter)
         return enter_and_keep(
             directory,

@@ -1,4 +1,4 @@
-"""`pkgjail export`: a manifest in the form of another program."""
+"""`pkgjail export`: write a manifest for another program."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.output import write_result
+from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import without_file
 from pkgjail.core.text import counted, shown
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Write a manifest for another program to read: arguments for bubblewrap, settings for systemd-nspawn,
 lines for fstab, a specification for mtree and bsdtar, a list for sha256sum, read rules for Spack's
-Landlock sandbox, a bill of materials in SPDX or CycloneDX. A name that a form can't carry is an error,
-and never left out.
+Landlock sandbox, a bill of materials in SPDX or CycloneDX. A name that a format can't express is an
+error; no name is left out silently.
 """
 _EPILOG = """\
 examples:
@@ -30,10 +31,9 @@ examples:
   pkgjail export base.manifest.jsonl --format bwrap --at entry --skeleton -o base.bwrap
   pkgjail export base.manifest.jsonl --format fstab --at /srv/jail --skeleton -o jail.fstab
 
-docs/export.md tells how each is used, and what it does not do.
+docs/export.md says how each format is used, and what it cannot do.
 """
-# Spelled out here, so that the parser needs nothing of what does the work; a test holds the two
-# together.
+# Listed here so that the parser need not import the exporters; a test compares the two lists.
 FORMATS = ("bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
 _OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
 _OF_HOST_FILES = ("bwrap", "fstab", "nspawn")
@@ -62,8 +62,8 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--skeleton",
         action="store_true",
-        help="make DIR, and in it what the format can't carry: files made at entry; for fstab and "
-        "nspawn also directories, links and mount points",
+        help="make DIR with what the format can't express: files made at entry and, for fstab and nspawn, "
+        "directories, links and mount points",
     )
     parser.add_argument(
         "--json", action="store_true", help="print what was written, and warnings, as JSON; goes with -o FILE"
@@ -72,7 +72,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the export, after the skeleton where one is asked for."""
+    """Write the skeleton, if requested, and then the export."""
     from pkgjail.core.errors import UsageError
     from pkgjail.export import export_manifest
     from pkgjail.manifest import read_manifest
@@ -82,9 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.skeleton and (form not in _WITH_SKELETON or arguments.at is None):
         raise UsageError(f"--skeleton goes with --at DIR and one of {', '.join(_WITH_SKELETON)}")
     if arguments.json and arguments.output == "-":
-        raise UsageError("--json goes with -o FILE: standard output is the export's own")
+        raise UsageError("--json needs -o FILE: the export itself goes to standard output")
     manifest = read_manifest(arguments.manifest)
-    root = os.fsencode(os.path.realpath(arguments.root))
+    root = root_of(arguments)
     at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
     data = export_manifest(manifest, form, root=root, at=at)
     _warn(manifest, arguments, root, at)
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _warn(manifest: Manifest, arguments: argparse.Namespace, root: bytes, at: bytes | None) -> None:
-    """Say what is not in the export though it is in the manifest, and what is in it and not on the host."""
+    """Warn of files of the manifest that the export lacks, and of exported files that the host lacks."""
     from pkgjail.export.common import entry_files, host_files
     from pkgjail.jail.host_mismatch import absent_names, explain_absence
 
@@ -119,13 +119,13 @@ def _warn(manifest: Manifest, arguments: argparse.Namespace, root: bytes, at: by
                 reporter.warn(cause)
             elif absent:
                 reporter.warn(
-                    f"{counted(len(absent), 'file')} of the manifest not on the host, "
-                    f"{shown(absent[0])} among them"
+                    f"the host lacks {counted(len(absent), 'file')} of the manifest, "
+                    f"among them {shown(absent[0])}"
                 )
         left_out = len(entry_files(manifest))
         if form == "bwrap" and at is None and left_out:
-            told = _left_out(left_out, "made at entry")
-            reporter.warn(f"{told}; --at DIR --skeleton brings them")
+            message = _left_out(left_out, "made at entry")
+            reporter.warn(f"{message}; --at DIR --skeleton adds them")
         without = sum(1 for e in manifest.files if e.kind == "regular" and e.sha256 is None)
         if form in _OF_DIGESTS and without:
             reporter.warn(_left_out(without, "without a digest"))

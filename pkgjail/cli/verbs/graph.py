@@ -1,4 +1,4 @@
-"""`pkgjail graph`: the closure of a manifest, to be drawn."""
+"""`pkgjail graph`: write the closure of a manifest as a graph."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from pkgjail.review.graph import Shape
 
 _DESCRIPTION = """\
-Write the closure of a manifest as a graph: who asks for what, from the whitelists' lines to the last
-package. Each node has its cost: the bytes that would leave the jail with it, since nothing else asks for
-what it brings (dominators).
+Write the closure of a manifest as a graph: what requires what, from the whitelists' lines to the last
+package. Each node shows its cost: the bytes that would leave the jail with it, because nothing else
+requires them (dominators).
 """
 _EPILOG = """\
 examples:
   pkgjail graph spack.manifest.jsonl --focus perl --depth 1 --format svg -o perl.svg
   pkgjail graph spack.manifest.jsonl --collapse --format mermaid
 
-SVG is made by graphviz's 'dot', where that is installed.
+SVG needs graphviz's 'dot'.
 """
 FORMATS = ("dot", "graphml", "mermaid", "svg", "json")
 
@@ -45,18 +45,18 @@ def add_parser(verbs: Verbs) -> None:
         "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
     )
     parser.add_argument(
-        "--focus", default="", metavar="PKG", help="only what leads to PKG and what it leads to"
+        "--focus", default="", metavar="PKG", help="show only what leads to PKG and what PKG leads to"
     )
-    parser.add_argument("--depth", type=_depth, metavar="N", help="at most N edges away from the focus")
+    parser.add_argument("--depth", type=_depth, metavar="N", help="show at most N edges around the focus")
     parser.add_argument(
-        "--collapse", action="store_true", help="packages that ask for each other become one node"
+        "--collapse", action="store_true", help="merge packages that require each other into one node"
     )
     parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
 def _depth(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of edges")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of edges")
     return int(text)
 
 
@@ -91,7 +91,7 @@ def _drawn(shape: Shape, form: str) -> bytes:
 
 
 def _svg(dot: str) -> bytes:
-    """What graphviz draws of `dot`. Raises `PkgjailError` where it is not installed, or fails."""
+    """Draw `dot` with graphviz. Raises `PkgjailError` if it is not installed, or fails."""
     command = ["dot", "-Tsvg"]
     try:
         done = subprocess.run(command, input=dot.encode(), capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""`pkgjail man`: the manual page, made of what `--help` says."""
+"""`pkgjail man`: print the manual page, made from the texts of `--help`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pkgjail.cli.parser import Verbs
 
 _DESCRIPTION = """\
-Print pkgjail's manual page, made of the same texts as --help. To read it: pkgjail man | man -l -; to
+Print pkgjail's manual page, made from the texts of --help. To read it: pkgjail man | man -l -; to
 install it: pkgjail man > /usr/local/share/man/man1/pkgjail.1
 """
 _WIDTH = 78
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _page() -> Iterator[str]:
-    """The lines of the page in man(7)'s macros; a verb's help as it is, so that nothing of it is lost."""
+    """Yield the page's lines in man(7)'s macros. Each verb's help is verbatim, so that nothing is lost."""
     from pkgjail import __version__
     from pkgjail.cli.main import make_parsers
 
@@ -53,13 +53,13 @@ def _page() -> Iterator[str]:
 
 
 def _help(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """A parser's help as it is printed, at a width that no terminal decides."""
-    formatter: Any = parser.formatter_class  # a class of argparse's, each of which takes a width
+    """Yield a parser's help at a fixed width, independent of the terminal."""
+    formatter: Any = parser.formatter_class  # a class of argparse; each takes a width
     parser.formatter_class = partial(formatter, width=_WIDTH)
     yield from (".EX", *map(_escaped, parser.format_help().rstrip().splitlines()), ".EE")
 
 
 def _escaped(line: str) -> str:
-    """A line that roff takes for text: no escapes, no requests, and hyphens that can be copied."""
+    """Escape a line for roff: no escapes, no requests, and hyphens that can be copied."""
     text = line.replace("\\", r"\e").replace("-", r"\-").replace("'", r"\(aq")
     return rf"\&{text}" if text.startswith((".", r"\(aq")) else text

@@ -1,4 +1,4 @@
-"""`pkgjail plan`: how a jail would be put together here, and why so."""
+"""`pkgjail plan`: show how a jail would be put together here, and why."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.cli.jail_options import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
+from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import always
-from pkgjail.cli.verbs.run import MANIFEST_HELP, add_jail_options, jail_options, load_manifest
 
 if TYPE_CHECKING:
     import argparse
@@ -18,22 +19,22 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Print how the jail of a manifest would be put together on this host: how each top directory is shown,
-what was tried out for it, with what answer, and why so. Needs no privilege and enters nothing.
+which ways were tried, with what result, and why one was chosen. Needs no privilege and enters nothing.
 
-  tree    an overlay over a tree of metadata; names that come to the host
-          later stay out
-  mask    an overlay that hides names; those that come to the host while a
-          jail runs can be seen in it
-  whole   a bind mount for each directory that has nothing else; open to later
-          names likewise
-  binds   one bind mount per file; names that come later stay out
+  tree    a data overlay, over a tree of metadata; names that are added to the
+          host later stay hidden
+  mask    a whiteout overlay, which hides names; those added to the host while
+          a jail runs are visible in it
+  whole   a bind mount for each directory that has no other names; later names
+          are visible likewise
+  binds   one bind mount per file; later names stay hidden
 
-With --plan auto it is the first of these that works here, and 'binds' for directories of few names.
+--plan auto takes the first of these that works here, and 'binds' for directories with few names.
 """
 _MEANING = {
-    "tree": "one overlay over a tree of metadata",
-    "mask": "one overlay that hides names, open to names that come to the host while a jail runs",
-    "whole": "whole directories where these have nothing else, open to names that come while a jail runs",
+    "tree": "one data overlay, over a tree of metadata",
+    "mask": "one whiteout overlay, open to names that are added to the host while a jail runs",
+    "whole": "binds of directories that have no other names, open to names added while a jail runs",
     "binds": "one bind mount per file",
 }
 
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pkgjail.jail.strategy import choose
 
     manifest, options = load_manifest(arguments), jail_options(arguments)
-    root = os.fsencode(os.path.realpath(arguments.root))
+    root = root_of(arguments)
     plan = prepare(manifest, options, root=root)
     counts = Counter(type(step).__name__ for step in plan.steps)
     facts: dict[str, Any] = {
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts(choice: Choice) -> dict[str, Any]:
-    """`tried` has each way that was looked at, with why it cannot be had or null where it can."""
+    """Return a choice as JSON; `tried` maps each way to why it does not work here, or to null."""
     return {"way": choice.way, "why": choice.why, "tried": {way: why or None for way, why in choice.tried}}
 
 
@@ -90,7 +91,7 @@ def _text(facts: dict[str, Any]) -> str:
         lines.append(f"{top}: {choice['way']}: {_MEANING[choice['way']]}")
         if choice["why"]:
             lines.append(f"    why: {choice['why']}")
-        lines += [f"    {way}: {why or 'works here, by a try-out'}" for way, why in choice["tried"].items()]
+        lines += [f"    {way}: {why or 'works here (tried)'}" for way, why in choice["tried"].items()]
     lines += [f"{count:7,} {kind}" for kind, count in facts["steps"].items()]
     lines.append("network: the host's" if facts["network"] else "network: a loopback of its own")
     lines += [f"{name}: {how}" for name, how in facts.get("limits", {}).items()]
@@ -98,7 +99,7 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _line(step: tuple[Any, ...]) -> str:
-    """One step: its kind, then its fields; paths as they are, the content of files by its length."""
+    """Format a step: its kind, then its fields; a file's content is shown by its length."""
     words = [type(step).__name__]
     for name, value in zip(getattr(step, "_fields", ()), step):
         if name == "content":

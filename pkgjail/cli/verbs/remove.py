@@ -1,4 +1,4 @@
-"""`pkgjail remove`: take an environment away, and nothing else."""
+"""`pkgjail remove`: remove an environment, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Remove an environment that 'pkgjail build' made, or what an interrupted build or removal left of one.
-Nothing else is lost: if there is a mount below, a name that 'build' did not make, a file that has other
-content now, or a directory that was replaced by a link, it is reported and nothing is deleted.
+Nothing else is lost: a mount below it, a name that 'build' did not make, a file with other content, or a
+directory that was replaced by a link is reported, and then nothing is deleted.
 """
 _EPILOG = """\
 examples:
   pkgjail remove ~/envs/spack
 
-An empty directory is removed too: it is what may be left of an environment.
+An empty directory is removed too: an interrupted removal may leave one.
 """
 
 
@@ -41,7 +41,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Remove it, and print how much that was."""
+    """Remove the environment, and print the number of deleted names."""
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.environments.remove import remove_environment
 

@@ -1,13 +1,13 @@
-"""`pkgjail report`: a manifest as one page for reviewers."""
+"""`pkgjail report`: write a manifest as one page for reviewers."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.output import write_result
+from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import without_file
 from pkgjail.core.text import shown
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pkgjail.review.check import Finding
 
 _DESCRIPTION = """\
-Write a manifest as one HTML page for a browser: summary, sizes, who asks for what, every name with its
+Write a manifest as one HTML page for a browser: summary, sizes, what requires what, every name with its
 reason, what was dropped and, with --against, what changed. The page needs no network and no other file.
 """
 _EPILOG = """\
@@ -41,7 +41,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_manifest()
     parser.add_argument("--against", metavar="OLD", help="an older manifest to compare with")
     parser.add_argument(
-        "--check", action="store_true", help="check whether the set is closed, and show what is found"
+        "--check", action="store_true", help="check whether the manifest is closed, and show the findings"
     )
     parser.add_argument("--root", default="/", metavar="DIR", help="where --check finds the manifest's files")
     parser.add_argument(
@@ -52,7 +52,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page, and say where."""
+    """Write the page, and print where."""
     from pkgjail.backends import version_order
     from pkgjail.manifest import dump_manifest, manifest_digest, read_manifest
     from pkgjail.review.report import report_page
@@ -85,13 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _findings(manifest: Manifest, arguments: argparse.Namespace) -> tuple[Finding, ...]:
-    """What `pkgjail check` finds."""
+    """Return the findings of `pkgjail check`."""
     from pkgjail.cli.console import ConsoleReporter
-    from pkgjail.cli.verbs.check import database_or_none, tell_absence
+    from pkgjail.cli.host import database_or_none, warn_of_absence
     from pkgjail.review.check import check_manifest
 
-    root = os.fsencode(os.path.realpath(arguments.root))
+    root = root_of(arguments)
     with ConsoleReporter(as_json=arguments.json) as reporter:
-        tell_absence(manifest, root, reporter)
+        warn_of_absence(manifest, root, reporter)
         database = database_or_none(root, reporter)
         return check_manifest(manifest, root=root, database=database, reporter=reporter).findings

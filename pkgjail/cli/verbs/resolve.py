@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.cli.console import ConsoleReporter, human_size
+from pkgjail.cli.console import human_size
 from pkgjail.cli.output import write_result
 from pkgjail.cli.package_plan import add_plan_arguments, is_plan, run_plan
+from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.cli.results import without_file
+from pkgjail.cli.summary import summarize
 from pkgjail.core.text import counted, shell_word, shown
 
 if TYPE_CHECKING:
@@ -61,64 +62,6 @@ def add_parser(verbs: Verbs) -> None:
     parser.set_defaults(run=run, failure=0, result_is_output=without_file)
 
 
-def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what a whitelist is resolved against."""
-    parser.add_argument(
-        "--blacklist",
-        action="append",
-        default=[],
-        metavar="LIST",
-        help="take paths away: docs, locales, static-libs, python-bytecode, or a path (may be repeated)",
-    )
-    parser.add_argument("--root", default="/", metavar="DIR", help="read this root's packages and files")
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        metavar="NAME",
-        help="auto (default), apt, dpkg, rpm or pacman; see 'pkgjail backends'",
-    )
-    parser.add_argument(
-        "--recommends", action="store_true", default=None, help="follow Recommends too, not only Depends"
-    )
-    parser.add_argument(
-        "--no-essential",
-        dest="essential",
-        action="store_false",
-        default=None,
-        help="leave Essential packages out unless something requires them",
-    )
-
-
-def resolve_arguments(
-    arguments: argparse.Namespace,
-    whitelists: list[str],
-    *,
-    hashed: bool,
-    allow_unmet: bool = False,
-    baseline: bool = True,
-) -> Manifest:
-    """Resolve `whitelists` as the arguments of `add_policy_arguments` say."""
-    from pkgjail.api import resolve
-
-    with ConsoleReporter(as_json=arguments.json) as reporter:
-        return resolve(
-            whitelists,
-            arguments.blacklist,
-            root=_root(arguments),
-            backend=arguments.backend,
-            recommends=arguments.recommends,
-            essential=arguments.essential,
-            hashed=hashed,
-            allow_unmet=allow_unmet,
-            baseline=baseline,
-            reporter=reporter,
-        )
-
-
-def _root(arguments: argparse.Namespace) -> bytes:
-    return os.fsencode(os.path.realpath(arguments.root))
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Resolve, write the manifest, print a summary; or plan."""
     if is_plan(arguments):
@@ -137,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         baseline=False,
     )
     gc.freeze()  # nor does Python look through it when it ends
-    with beside(partial(record_baseline, manifest.files, _root(arguments), since=began)):
+    with beside(partial(record_baseline, manifest.files, root_of(arguments), since=began)):
         digest, out = _write(manifest, arguments.output)
     summary = summarize(manifest, digest)
     print(json.dumps(summary, indent=2) if arguments.json else _text(summary, arguments.output), file=out)
@@ -153,25 +96,6 @@ def _write(manifest: Manifest, output: str) -> tuple[str, TextIO]:
     data = dump_manifest(manifest)
     write_result(data)
     return manifest_digest(data), sys.stderr
-
-
-def summarize(manifest: Manifest, digest: str) -> dict[str, Any]:
-    """The figures that describe a manifest, for `--json` and for people."""
-    regular = [entry for entry in manifest.files if entry.kind == "regular"]
-    return {
-        "digest": digest,
-        "distribution": f"{manifest.header.distribution.id} {manifest.header.distribution.version}".strip(),
-        "architecture": manifest.header.architecture,
-        "whitelists": list(manifest.header.whitelists),
-        "blacklists": list(manifest.header.blacklists),
-        "packages": len(manifest.packages),
-        "names": len(manifest.files),
-        "regular_files": len(regular),
-        "bytes": sum(entry.size or 0 for entry in regular),
-        "dropped": len(manifest.dropped),
-        "missing": len(manifest.missing),
-        "unmet": len(manifest.unmet),
-    }
 
 
 def _text(summary: dict[str, Any], output: str) -> str:

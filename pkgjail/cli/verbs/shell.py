@@ -1,13 +1,13 @@
-"""`pkgjail shell`: an interactive shell in the jail of a manifest."""
+"""`pkgjail shell`: open an interactive shell in the jail of a manifest."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.jail_options import MANIFEST_HELP, add_jail_options, load_manifest, open_jail
 from pkgjail.cli.output import JSON_ERRORS
 from pkgjail.cli.results import never
-from pkgjail.cli.verbs.run import MANIFEST_HELP, add_jail_options, load_manifest, open_jail
 
 if TYPE_CHECKING:
     import argparse
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
 
 _DESCRIPTION = """\
-Open a shell in a jail that shows exactly the files of a manifest: bash where the manifest has it,
-else sh. Takes the options of 'pkgjail run'.
+Open a shell in a jail that shows exactly the files of a manifest: bash if the manifest has it,
+otherwise sh. The options are those of 'pkgjail run'.
 """
 _SHELLS = (b"/usr/bin/bash", b"/bin/bash")
 
@@ -34,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the shell; returns its exit status."""
+    """Run the shell; return its exit status."""
     manifest = load_manifest(arguments)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)

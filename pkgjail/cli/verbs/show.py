@@ -1,4 +1,4 @@
-"""`pkgjail show`: what a manifest holds, in tables."""
+"""`pkgjail show`: show the contents of a manifest in tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
 
 _DESCRIPTION = """\
-Show what a manifest holds: packages, files and sizes, by package and by top directory, and what
+Show the contents of a manifest: packages, files and sizes, by package and by top directory; and what
 was dropped or is missing, and why.
 """
 _ROWS = 15
@@ -29,10 +29,10 @@ _ROWS = 15
 
 def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
-    parser = verbs.add_parser("show", help="show what a manifest holds", description=_DESCRIPTION)
+    parser = verbs.add_parser("show", help="show the contents of a manifest", description=_DESCRIPTION)
     parser.add_manifest()
     parser.add_argument(
-        "--all", action="store_true", help=f"every row, not the largest {_ROWS} of each table"
+        "--all", action="store_true", help=f"print every row, not only the largest {_ROWS} of each table"
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
@@ -40,7 +40,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the manifest and print it as tables or JSON."""
-    from pkgjail.cli.verbs.resolve import summarize
+    from pkgjail.cli.summary import summarize
     from pkgjail.manifest import dump_manifest, manifest_digest, read_manifest
 
     manifest = read_manifest(arguments.manifest)
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _by_package(manifest: Manifest) -> list[dict[str, Any]]:
-    """Names and bytes of each package, the largest first; a shared name counts for each owner."""
+    """Count names and bytes of each package, largest first; a shared name counts for each owner."""
     names: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for entry in manifest.files:
@@ -78,7 +78,7 @@ def _by_package(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _by_directory(manifest: Manifest) -> list[dict[str, Any]]:
-    """Names and bytes below each top directory, and below each directory of /usr."""
+    """Count names and bytes below each top directory and each directory of /usr."""
     names: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for entry in manifest.files:

@@ -1,15 +1,15 @@
-"""`pkgjail verify`: a host or a tree, held against a manifest."""
+"""`pkgjail verify`: compare a host or a tree with a manifest."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
-from pkgjail.cli.output import explain_loss
+from pkgjail.cli.output import stream_fault
+from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import as_json
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.text import counted
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from pkgjail.review.verify import Difference, Verification
 
 _DESCRIPTION = """\
-Compare a host, or a tree, with a manifest: what is missing, what was changed (content, mode, kind, a
-link's target), and what extra names are in the directories of the set. For each difference it says what
-the package manager's own record knows. By default every file is read and hashed.
+Compare a host, or a tree, with a manifest: which names are missing, which were changed (content, mode,
+kind, link target), and which extra names the manifest's directories have. For each difference, the
+package manager's own record is quoted. By default every file is read and hashed.
 """
 _EPILOG = """\
-exit status: 0 it is as the manifest says, 1 there are differences
+exit status: 0 no difference, 1 there are differences
 
 examples:
   pkgjail verify spack.manifest.jsonl
   ssh build1 cat spack.manifest.jsonl | pkgjail verify -
   pkgjail verify --root /srv/jail --quick --json spack.manifest.jsonl
 
-docs/verify.md tells what counts as a difference, and what is known of extra names.
+docs/verify.md says what counts as a difference, and what is known about extra names.
 """
 _SHOWN = 50
 
@@ -50,33 +50,35 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("manifest", metavar="MANIFEST", help="a manifest, or - for standard input")
     parser.add_argument("--root", default="/", metavar="DIR", help="verify this tree, not the host")
     parser.add_argument(
-        "--quick", action="store_true", help="look at kinds, modes, sizes and links alone, and read no file"
+        "--quick", action="store_true", help="compare kinds, modes, sizes and links only; read no file"
     )
     parser.add_argument(
         "--packages",
         action="store_true",
-        help="compare every file with its package's record too, not only the changed ones",
+        help="compare every file, not only changed ones, with its package's record",
     )
     extra = parser.add_mutually_exclusive_group()
     extra.add_argument("--no-extra", action="store_true", help="do not look for extra names")
     extra.add_argument(
         "--strict",
         action="store_true",
-        help="count every extra name, also on a host where nobody knows which came later",
+        help="count every extra name, even on a host without a baseline to tell new ones",
     )
-    parser.add_argument("--all", action="store_true", help=f"every line, not the first {_SHOWN} of each sort")
-    parser.add_argument("--json", action="store_true", help="print all as JSON")
+    parser.add_argument(
+        "--all", action="store_true", help=f"print every line, not only the first {_SHOWN} of each kind"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=as_json)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify, and print what was found; 1 where that is anything."""
-    from pkgjail.cli.verbs.check import database_or_none
+    """Verify, and print what was found; return 1 if there are differences."""
+    from pkgjail.cli.host import database_or_none
     from pkgjail.jail.host_mismatch import explain_absence
     from pkgjail.review.verify import verify_manifest
 
     manifest = _read(arguments.manifest)
-    root = os.fsencode(os.path.realpath(arguments.root))
+    root = root_of(arguments)
     with ConsoleReporter(as_json=arguments.json) as reporter:
         found = verify_manifest(
             manifest,
@@ -110,9 +112,9 @@ def _read(name: str) -> Manifest:
     try:
         return parse_stream(sys.stdin.fileno(), "standard input")
     except OSError as error:
-        if error.errno == errno.EFBIG:  # in words already
+        if error.errno == errno.EFBIG:  # the message is complete
             raise
-        raise PkgjailError(f"cannot read standard input: {explain_loss(error)}; name a file") from None
+        raise PkgjailError(f"cannot read standard input: {stream_fault(error)}; name a file") from None
 
 
 def _facts(found: Verification) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`pkgjail why`: the chain of reasons that brought a package or a path in, or what keeps it out."""
+"""`pkgjail why`: say why a package or a path is in a manifest, or what keeps it out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.cli.json_records import edge_facts
+from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import always
 from pkgjail.core.model import text_path
 from pkgjail.core.text import shown
@@ -16,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.core.model import Dependency, FileEntry, Manifest, PackageDatabase
+    from pkgjail.core.model import FileEntry, Manifest, PackageDatabase
     from pkgjail.review.why import Answer, Reason
 
 _DESCRIPTION = """\
-Say why a package or a path is in a manifest: the shortest chain of requirements from a line of a
-whitelist (file:line) to the package, and what the package has to do with the path. For what is not in:
-the rule of a blacklist that dropped it, or the host's package that has it and the line of a whitelist
-that would bring it.
+Say why a package or a path is in a manifest: the shortest chain of requirements from a whitelist's line
+(file:line) to the package, and how the package is related to the path. If it is not in the manifest,
+name the blacklist rule that dropped it, or the host's package that has it and the whitelist line that
+would add it.
 """
 _EPILOG = """\
 examples:
@@ -31,7 +33,7 @@ examples:
   pkgjail why spack.manifest.jsonl /usr/bin/awk /bin/sh
   pkgjail why --all spack.manifest.jsonl libc6
 
-exit status: 0 all are in the manifest, 1 one is not, 2 bad usage or bad input
+exit status: 0 all are in the manifest, 1 at least one is not, 2 bad usage or bad input
 """
 _ORIGINS = {
     "package": "listed by",
@@ -53,22 +55,25 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_manifest()
     parser.add_argument("asked", nargs="+", metavar="NAME|PATH", help="a package's name or an absolute path")
     parser.add_argument(
-        "--all", action="store_true", help="every minimal chain, and of each package that owns a path"
+        "--all", action="store_true", help="print every minimal chain, for every package that owns a path"
     )
     parser.add_argument(
-        "--root", default="/", metavar="DIR", help="ask this root's packages for what is not in"
+        "--root",
+        default="/",
+        metavar="DIR",
+        help="search this root's packages for what is not in the manifest",
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print an answer for each; exit 1 where something is not in the manifest."""
+    """Print an answer for each; return 1 if something is not in the manifest."""
     from pkgjail.manifest import read_manifest
     from pkgjail.review.why import why
 
     manifest = read_manifest(arguments.manifest)
-    root = os.fsencode(os.path.realpath(arguments.root))
+    root = root_of(arguments)
     asked = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments.asked]
     answers = why(manifest, asked, every=arguments.all)
     if not all(answer.is_in for answer in answers):
@@ -89,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _database(manifest: Manifest, root: bytes) -> PackageDatabase | None:
-    """The host's packages, or None where it is another distribution than the manifest's, or has none."""
+    """Open the host's package database; None if there is none, or it is of another distribution."""
     from pkgjail.api import open_database
     from pkgjail.core.errors import DatabaseError
 
@@ -101,7 +106,7 @@ def _database(manifest: Manifest, root: bytes) -> PackageDatabase | None:
 
 
 def facts(answer: Answer) -> dict[str, Any]:
-    """An answer as JSON has it, paths as `text_path` writes them; what there is none of is left out."""
+    """Return an answer as JSON, with paths as `text_path` writes them; empty fields are left out."""
     found: dict[str, Any] = {
         "asked": answer.asked,
         "verdict": answer.verdict,
@@ -128,27 +133,22 @@ def facts(answer: Answer) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def edge_facts(edge: Dependency) -> dict[str, str]:
-    """An edge as JSON has it, in the manifest's own words."""
-    return {"source": edge.source, "target": edge.target, "field": edge.kind, "text": edge.text}
-
-
 def text(answer: Answer) -> Iterator[str]:
-    """An answer as lines for people."""
+    """Return an answer as lines of text."""
     if answer.verdict == "package":
         yield from _reasons(answer.reasons)
         return
     asked, path = shown(answer.asked), shown(answer.path)
     if path and path != asked:
         yield f"{asked} is {path}"
-    yield f"{path or asked}: {_in(answer, answer.entry) if answer.entry else _out(answer)}"
+    yield f"{path or asked}: {_presence(answer, answer.entry) if answer.entry else _absence(answer)}"
     yield from (f"  {line}" for line in _reasons(answer.reasons))
     if answer.remedy:
-        yield f"  to bring it, write in a whitelist: {answer.remedy}"
+        yield f"  to add it, write in a whitelist: {answer.remedy}"
 
 
-def _in(answer: Answer, entry: FileEntry) -> str:
-    """What a path of the manifest is, and how it came."""
+def _presence(answer: Answer, entry: FileEntry) -> str:
+    """Describe a path of the manifest and its origin."""
     kind = {"regular": "file", "directory": "directory"}.get(
         entry.kind
     ) or f"link to {shown(entry.target or b'')}"
@@ -165,11 +165,11 @@ def _in(answer: Answer, entry: FileEntry) -> str:
     return f"{kind}, {_ORIGINS[entry.origin]} {owners}{more}{detail}"
 
 
-def _out(answer: Answer) -> str:
-    """What keeps something out."""
+def _absence(answer: Answer) -> str:
+    """Describe what keeps something out."""
     if answer.missing is not None:
         owners = ", ".join(answer.missing.owners) or "no package"
-        return f"not in the jail, for it is {answer.missing.reason} on the host; listed by {owners}"
+        return f"not in the jail, because it is {answer.missing.reason} on the host; listed by {owners}"
     what = f"dropped by {shown(answer.rule)}" if answer.rule else "not in the manifest"
     if answer.owner:
         return f"{what}; the host has it from {answer.owner}"
@@ -177,11 +177,11 @@ def _out(answer: Answer) -> str:
 
 
 def _reasons(reasons: Sequence[Reason]) -> Iterator[str]:
-    """Each chain a block of lines: the rule, then each package with the words that asked for it."""
+    """Return each chain as a block of lines: the rule, then each package with the text that required it."""
     for reason in reasons:
         name = f"{reason.package} {reason.version}"
         if not reason.chains:
-            yield f"{name}: nothing in the manifest asks for it"
+            yield f"{name}: nothing in the manifest requires it"
         for chain in reason.chains:
             yield name
             yield f"  {shown(chain[0].source)}"

@@ -186,7 +186,7 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
 
 
 def _wish(arguments: argparse.Namespace) -> Wish:
-    from pkgjail.cli.verbs.run import named_binds, named_variables
+    from pkgjail.cli.jail_options import named_binds, named_variables
     from pkgjail.integrations.spack.actions import Wish
 
     if arguments.copy and arguments.permanent:

@@ -1,0 +1,276 @@
+"""Options of the verbs that enter a jail, and their translation for the library."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of
+from pkgjail.cli.output import JSON_ERRORS, argv_wants_json
+from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
+from pkgjail.core.errors import UsageError
+from pkgjail.storage.baseline import publisher_of
+
+if TYPE_CHECKING:
+    from pkgjail.cli.parser import Parser
+    from pkgjail.core.model import JailOptions, Manifest, UserBind
+    from pkgjail.jail.run import Jail
+    from pkgjail.storage.baseline import Publisher
+
+# What may follow the second colon of a bind.
+_BIND_OPTIONS = ("", "ro", "rw")
+MANIFEST_HELP = "a manifest, or a whitelist's name or path"
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Add the command to run, and the options of the run itself."""
+    parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
+    parser.add_argument("--tty", "-t", action="store_true", help="give the command a terminal of its own")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+
+
+def command_of(arguments: argparse.Namespace, rest: Parser) -> list[str]:
+    """Return the command to run.
+
+    argparse puts everything after MANIFEST into `command`, including options of pkgjail: `rest` parses
+    those and adds them to `arguments`.
+
+    Raises:
+        UsageError: there is no command.
+
+    """
+    words: list[str] = arguments.command
+    rest.as_json = argv_wants_json(arguments.words)
+    if words and words[0] != "--" and words[0].startswith("-"):
+        words = rest.parse_args(words, namespace=arguments).command
+    words = words[1:] if words[:1] == ["--"] else words
+    if not words:
+        raise UsageError("there is no command to run; write it after '--'")
+    return words
+
+
+def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True) -> None:
+    """Add the options that describe the jail and the binds of the host.
+
+    With `resolving`, also add those that say what a whitelist is resolved against.
+    """
+    parser.add_argument(
+        "--cwd", action="store_true", help="bind the current directory, writable, and start in it"
+    )
+    add_sight_options(parser)
+    parser.add_argument(
+        "--plan",
+        choices=("auto", "tree", "mask", "whole", "binds"),
+        default="auto",
+        help="how files are shown: by an overlay per large directory (tree, mask), by a bind mount per "
+        "directory where it can be (whole) or per file (binds), or by what works here first (auto)",
+    )
+    parser.add_argument(
+        "--verify",
+        nargs="?",
+        const="all",
+        default="",
+        choices=("all", "hash"),
+        help="compare every file with the manifest before entering, not only those in changed directories; "
+        "=hash: its content too",
+    )
+    parser.add_argument(
+        "--allow-drift",
+        action="store_true",
+        help="enter the host as it is now, even if it differs from the manifest, and report what differs",
+    )
+    parser.add_argument(
+        "--strict-exit",
+        action="store_true",
+        help="if the host's files changed while the command ran, fail with 125 instead of a warning",
+    )
+    add_limit_options(parser)
+    if resolving:
+        add_policy_arguments(parser)
+
+
+def add_sight_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for what a jail shows besides its manifest."""
+    parser.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="SRC[:DST[:ro]]",
+        help="show a directory or file of the host in the jail, writable without ':ro' (may be repeated); "
+        "write a colon in a path as \\:",
+    )
+    parser.add_argument(
+        "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"
+    )
+    parser.add_argument("--no-network", action="store_true", help="no network but a loopback of its own")
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable, or pass the caller's on (may be repeated)",
+    )
+
+
+def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
+    """Prepare the jail of `manifest` by the options of `add_jail_options`; warn of drift that they allow."""
+    from pkgjail.cli.console import ConsoleReporter
+    from pkgjail.jail.run import prepare_jail
+
+    root = root_of(arguments)
+    options, publisher = jail_options(arguments), publisher_of_manifest(arguments)
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        return prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
+
+
+def can_replay(arguments: argparse.Namespace) -> bool:
+    """Return whether the same command line may replay this entry, without being parsed again.
+
+    A jail with limits may fail after its command has started, and must not be entered a second time then.
+    """
+    return not (arguments.verify or arguments.allow_drift or has_limits(arguments))
+
+
+def passed_variables(arguments: argparse.Namespace) -> list[str]:
+    """Return the names of the caller's variables that are passed on."""
+    return [text for text in arguments.env if "=" not in text]
+
+
+def load_manifest(arguments: argparse.Namespace) -> Manifest:
+    """Read the manifest, or resolve the whitelist given in its place (without digests)."""
+    name: str = arguments.manifest
+    if is_whitelist(name):
+        return resolve_arguments(arguments, [name], hashed=False)
+    if arguments.blacklist or arguments.recommends or arguments.essential is not None:
+        raise UsageError(
+            f"{name} is a manifest, which is complete: --blacklist, --recommends and --no-essential "
+            "go with a whitelist; give them to 'pkgjail resolve'"
+        )
+    from pkgjail.manifest import read_manifest
+
+    return read_manifest(name)
+
+
+def is_whitelist(name: str) -> bool:
+    """Return whether a whitelist was given in the manifest's place.
+
+    Its jail depends on more than a replay checks: on the lists that it includes, on blacklists, and on the
+    package database.
+    """
+    is_list = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
+    return is_list and not name.endswith(".jsonl")
+
+
+def jail_options(arguments: argparse.Namespace) -> JailOptions:
+    """Return the options of `add_jail_options` as the library takes them."""
+    from pkgjail.core.model import JailOptions, UserBind
+    from pkgjail.jail.run import default_environment
+
+    binds = named_binds(arguments)
+    cwd = b"/"
+    if arguments.cwd:
+        cwd = os.getcwdb()
+        binds.append(UserBind(source=cwd, destination=cwd, writable=True))
+    environment = {**default_environment(), **named_variables(arguments)}
+    return JailOptions(
+        binds=tuple(binds),
+        cwd=cwd,
+        network=not arguments.no_network,
+        environment=environment,
+        plan=arguments.plan,
+        verify=arguments.verify,
+        allow_drift=arguments.allow_drift,
+        strict_exit=arguments.strict_exit,
+        limits=limits_of(arguments),
+        inputs=_inputs(arguments),
+    )
+
+
+def _inputs(arguments: argparse.Namespace) -> tuple[bytes, ...]:
+    """Return the files that define the jail: the manifest, or the lists in its place."""
+    name: str | None = getattr(arguments, "manifest", None)
+    if name is None:
+        return ()
+    if not is_whitelist(name):
+        return (os.path.abspath(os.fsencode(name)),)
+    from pkgjail.policy import list_files
+
+    return list_files([name], arguments.blacklist)
+
+
+def named_binds(arguments: argparse.Namespace) -> list[UserBind]:
+    """Return the binds of `add_sight_options`."""
+    binds = [parse_bind(text, writable=True) for text in arguments.bind]
+    return binds + [parse_bind(text, writable=False) for text in arguments.ro_bind]
+
+
+def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the variables of `add_sight_options`."""
+    return dict(filter(None, map(_variable, arguments.env)))
+
+
+def parse_bind(text: str, *, writable: bool) -> UserBind:
+    r"""Parse `SRC[:DST[:OPTION]]`. The source may be relative; the destination is by default the same path.
+
+    OPTION is `ro` or `rw`; without one, `writable` decides. In a path `\:` is a colon and `\\` a
+    backslash; any other backslash stands for itself.
+
+    Raises:
+        UsageError: the text has another form, or asks for a writable bind where none is allowed.
+
+    """
+    from pkgjail.core.model import UserBind
+
+    parts = _parts(text)
+    source, destination, option = (*parts, "", "")[:3]
+    if (
+        len(parts) > len(("SRC", "DST", "OPTION"))
+        or not source
+        or (destination and not destination.startswith("/"))
+    ):
+        raise UsageError(
+            f"cannot bind {text!r}: write SRC, SRC:DST or SRC:DST:OPTION, with an absolute path for DST, and "
+            "\\: for a colon in a path"
+        )
+    if option not in _BIND_OPTIONS:
+        raise UsageError(
+            f"cannot bind {text!r}: there is no option {option!r}; the options are ro and rw, and a colon in "
+            "a path is written \\:"
+        )
+    if option == "rw" and not writable:
+        raise UsageError(f"cannot bind {text!r} read-only: it says rw; use --bind, or leave rw out")
+    absolute = os.path.abspath(os.fsencode(source))
+    place = os.path.normpath(os.fsencode(destination)) if destination else absolute
+    return UserBind(source=absolute, destination=place, writable=writable and option != "ro")
+
+
+def _parts(text: str) -> list[str]:
+    """Split a text at its colons; a backslash escapes a colon or another backslash."""
+    parts = [""]
+    letters = iter(text)
+    for letter in letters:
+        if letter == ":":
+            parts.append("")
+        elif letter == "\\":
+            following = next(letters, "")
+            parts[-1] += following if following in (":", "\\") else letter + following
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _variable(text: str) -> tuple[str, str] | None:
+    """Parse `NAME=VALUE`, or `NAME` for the caller's own value (None if it is not set)."""
+    name, equals, value = text.partition("=")
+    if not name:
+        raise UsageError(f"cannot set {text!r}: write NAME or NAME=VALUE")
+    if equals:
+        return name, value
+    return (name, os.environ[name]) if name in os.environ else None
+
+
+def publisher_of_manifest(arguments: argparse.Namespace) -> Publisher | None:
+    """Return who may publish a baseline of the manifest; None for a whitelist."""
+    name = arguments.manifest
+    return None if is_whitelist(name) else publisher_of(os.fsencode(name))

@@ -1,0 +1,72 @@
+"""Options that say what a whitelist is resolved against, and the resolution itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.console import ConsoleReporter
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.core.model import Manifest
+
+
+def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a whitelist is resolved against."""
+    parser.add_argument(
+        "--blacklist",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="drop paths: docs, locales, static-libs, python-bytecode, or a file (may be repeated)",
+    )
+    parser.add_argument("--root", default="/", metavar="DIR", help="read the packages and files of this root")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="auto (default), apt, dpkg, rpm or pacman; see 'pkgjail backends'",
+    )
+    parser.add_argument(
+        "--recommends", action="store_true", default=None, help="follow Recommends as well as Depends"
+    )
+    parser.add_argument(
+        "--no-essential",
+        dest="essential",
+        action="store_false",
+        default=None,
+        help="leave Essential packages out unless something requires them",
+    )
+
+
+def resolve_arguments(
+    arguments: argparse.Namespace,
+    whitelists: list[str],
+    *,
+    hashed: bool,
+    allow_unmet: bool = False,
+    baseline: bool = True,
+) -> Manifest:
+    """Resolve `whitelists` by the options of `add_policy_arguments`."""
+    from pkgjail.api import resolve
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        return resolve(
+            whitelists,
+            arguments.blacklist,
+            root=root_of(arguments),
+            backend=arguments.backend,
+            recommends=arguments.recommends,
+            essential=arguments.essential,
+            hashed=hashed,
+            allow_unmet=allow_unmet,
+            baseline=baseline,
+            reporter=reporter,
+        )
+
+
+def root_of(arguments: argparse.Namespace) -> bytes:
+    """Return the real path of `--root`."""
+    return os.fsencode(os.path.realpath(arguments.root))
