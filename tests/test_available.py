@@ -318,12 +318,12 @@ def test_the_command(plan_file: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert main([*words, "-o", str(plan_file)]) == 0
     written = capfd.readouterr().out
     assert "planned: 7 packages" in written
-    assert "no jail can be made of it" in written
+    assert "no jail can be made from it" in written
     kinds = [json.loads(line)["kind"] for line in plan_file.read_text().splitlines()]
     assert (kinds[0], kinds[-1], kinds.count("planned")) == ("plan", "end", 7)
     assert main(words) == 0
     table = capfd.readouterr().out
-    assert all(word in table for word in ("app:x86_64", "2:1.0-1", "w.toml:1", "no jail can be made of it"))
+    assert all(word in table for word in ("app:x86_64", "2:1.0-1", "w.toml:1", "no jail can be made from it"))
     assert main([*words, "--contents"]) == 0
     assert "app:x86_64 /usr/bin/app\n" in capfd.readouterr().out
     assert main([*words, "--json"]) == 0
@@ -337,10 +337,13 @@ def test_the_command(plan_file: Path, capfd: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--contents"], "--contents is for plans"),
-        (["--arch", "arm64"], "--arch is for plans"),
-        (["--available", "arch:x", "--root", "/tmp"], "--root goes by what is installed"),
-        (["--available", "arch:x", "--allow-unmet", "--no-hash"], "--allow-unmet goes by what is installed"),
+        (["--contents"], "--contents applies to package plans"),
+        (["--arch", "arm64"], "--arch applies to package plans"),
+        (["--available", "arch:x", "--root", "/tmp"], "--root applies to installed packages"),
+        (
+            ["--available", "arch:x", "--allow-unmet", "--no-hash"],
+            "--allow-unmet applies to installed packages",
+        ),
     ],
     ids=str,
 )

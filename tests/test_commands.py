@@ -340,7 +340,7 @@ def test_verify_by_its_command(
     assert "no digests" in capfd.readouterr().err
     assert main(["verify", "--quick", "--root", "/var", "--all", str(manifest)]) == 1
     captured = capfd.readouterr()
-    assert "no packages outside of the manifest can be named" in captured.err
+    assert "packages outside the manifest cannot be named" in captured.err
     assert "missing /usr/bin/bash (bash:amd64): there is no such regular file" in captured.out
 
 

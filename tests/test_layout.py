@@ -65,6 +65,7 @@ PLACES = {
     "tomllib": "policy/",
     "typing_extensions": "",  # anywhere, as it is for type checkers alone
 }
+VERBS = "cli/verbs/__init__.py"
 HEAVY = ("networkx", "rich", "pathspec", "sqlite3", "multiprocessing", "pkgjail.backends", "pkgjail.api")
 
 
@@ -156,6 +157,12 @@ def test_no_files_import_in_a_circle() -> None:
         for name in ready:
             del waiting[name]
     assert waiting == {}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("cli/verbs/")])
+def test_verbs_import_no_verb(name: str) -> None:
+    """Protects that a verb can be changed alone: what several verbs share stands in `pkgjail.cli`."""
+    assert [used for used in files_used(name) if used.startswith("cli/verbs/") and used != VERBS] == []
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -240,7 +240,7 @@ def test_without_graphviz_there_is_no_svg(  # noqa: PLR0913, PLR0917 - two of a 
 def test_depth_is_a_number(written: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["graph", written, "--depth", "-1"])
-    assert "is no number of edges" in capsys.readouterr().err
+    assert "is not a number of edges" in capsys.readouterr().err
 
 
 def test_a_chain_of_many_packages_takes_no_longer_than_others() -> None:

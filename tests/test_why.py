@@ -179,7 +179,7 @@ CASES = [
         "a path that the host cannot show",
         "/usr/share/man/gcc",
         """
-        /usr/share/man/gcc: not in the jail, for it is absent on the host; listed by gcc:amd64
+        /usr/share/man/gcc: not in the jail, because it is absent on the host; listed by gcc:amd64
           gcc:amd64 12
             w.toml:3
               whitelist gcc (>= 10) -> gcc:amd64
@@ -190,7 +190,7 @@ CASES = [
         "/usr/bin/tmux",
         """
         /usr/bin/tmux: not in the manifest; the host has it from tmux:amd64
-          to bring it, write in a whitelist: [packages] debian = ["tmux"]
+          to add it, write in a whitelist: [packages] debian = ["tmux"]
         """,
     ),
     (
@@ -198,7 +198,7 @@ CASES = [
         "/usr/lib/libx.so",
         """
         /usr/lib/libx.so: not in the manifest; the host has it from libx:i386
-          to bring it, write in a whitelist: [packages] debian = ["libx:i386"]
+          to add it, write in a whitelist: [packages] debian = ["libx:i386"]
         """,
     ),
     (
@@ -206,7 +206,7 @@ CASES = [
         "tmux",
         """
         tmux: not in the manifest; the host has it from tmux:amd64
-          to bring it, write in a whitelist: [packages] debian = ["tmux"]
+          to add it, write in a whitelist: [packages] debian = ["tmux"]
         """,
     ),
     ("a package of nowhere", "nope", "nope: not in the manifest; no package of the host has it"),
@@ -215,7 +215,7 @@ CASES = [
         "/srv/data",
         """
         /srv/data: not in the manifest; no package of the host has it
-          to bring it, write in a whitelist: [files] include = ["/srv/data"]
+          to add it, write in a whitelist: [files] include = ["/srv/data"]
         """,
     ),
     (
@@ -223,7 +223,7 @@ CASES = [
         "/srv/[a]*",
         r"""
         /srv/[a]*: not in the manifest; no package of the host has it
-          to bring it, write in a whitelist: [files] include = ["/srv/\\[a]\\*"]
+          to add it, write in a whitelist: [files] include = ["/srv/\\[a]\\*"]
         """,
     ),
     (
@@ -231,7 +231,7 @@ CASES = [
         '/srv/q"\x7f',
         r"""
         /srv/q"\x7f: not in the manifest; no package of the host has it
-          to bring it, write in a whitelist: [files] include = ["/srv/q\"\u007F"]
+          to add it, write in a whitelist: [files] include = ["/srv/q\"\u007F"]
         """,
     ),
     (
