@@ -85,7 +85,7 @@ def test_help_teaches(
         ),
         pytest.param(["enter", "/no/such"], 125, "there is no command", id="enter without command"),
         pytest.param(["remove", "/no/such"], 2, "cannot remove /no/such: No such file", id="remove nothing"),
-        pytest.param(["remove", "/etc"], 2, "/etc: it is no environment", id="remove what is none"),
+        pytest.param(["remove", "/etc"], 2, "/etc: it is not an environment", id="remove what is none"),
     ],
 )
 def test_what_cannot_be_done_is_told(

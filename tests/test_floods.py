@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.cli.main import main
-from pkgjail.core.errors import DriftError, InputError, NamesError, Problem, SurpriseError
+from pkgjail.core.errors import (
+    DriftError,
+    EnvironmentChange,
+    InputError,
+    ModifiedEnvironmentError,
+    NamesError,
+    Problem,
+)
 from pkgjail.core.reporter import warn_each
 from pkgjail.core.text import MOST_SHOWN, counted, first_of
 from pkgjail.jail import host_mismatch
@@ -165,10 +172,14 @@ def test_errors_of_names(error: Exception, told: str) -> None:
     [
         NamesError("export {} to x", [b"/a%d" % n for n in range(5000)], "why"),
         DriftError(tuple((b"/a%d" % n, "is gone") for n in range(5000))),
-        SurpriseError("remove x", tuple((b"/a%d" % n, "is new") for n in range(5000)), "leave it"),
+        ModifiedEnvironmentError(
+            "remove x",
+            tuple(EnvironmentChange(b"/a%d" % n, "added", "is new") for n in range(5000)),
+            "leave it",
+        ),
         InputError([Problem(f"a:{n}", "is wrong") for n in range(5000)]),
     ],
-    ids=["names", "drift", "surprises", "problems"],
+    ids=["names", "drift", "a modified environment", "problems"],
 )
 def test_errors_are_bounded(error: Exception) -> None:
     lines = str(error).splitlines()

@@ -7,7 +7,14 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import DriftError, InputError, NamesError, SurpriseError, UsageError, told
+from pkgjail.core.errors import (
+    DriftError,
+    InputError,
+    ModifiedEnvironmentError,
+    NamesError,
+    UsageError,
+    told,
+)
 from pkgjail.core.text import shown_lines
 
 if TYPE_CHECKING:
@@ -90,9 +97,11 @@ def _causes(error: PkgjailError | OSError) -> dict[str, Any]:
     if isinstance(error, InputError):
         cause = {"cause": error.cause} if isinstance(error, NamesError) and error.cause else {}
         return {"problems": [problem._asdict() for problem in error.problems], **cause}
-    if isinstance(error, (DriftError, SurpriseError)):
+    if isinstance(error, (DriftError, ModifiedEnvironmentError)):
         from pkgjail.core.model import text_path
 
-        changes = error.changes if isinstance(error, DriftError) else error.surprises
+        changes = (
+            error.changes if isinstance(error, DriftError) else [(c.path, c.phrase) for c in error.changes]
+        )
         return {"changes": [{"path": text_path(path), "found": found} for path, found in changes]}
     return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pkgjail.core.text import counted, first_of, shown
 
@@ -194,21 +194,41 @@ class BuildDriftError(DriftError):
     _advice = "make the manifest again with 'pkgjail resolve', and review what differs"
 
 
-class SurpriseError(PkgjailError):
-    """An environment is not as `build` left it; `surprises` pairs each path with what was found.
+class EnvironmentChange(NamedTuple):
+    """How one name of an environment differs from its record; `phrase` follows the path in messages."""
 
-    `doing` is what was asked for, with the environment's directory; `advice` what to do about it.
+    path: bytes
+    cause: Literal[
+        "gone",
+        "added",
+        "kind",
+        "replaced",
+        "target",
+        "size",
+        "content",
+        "mount",
+        "unreadable",
+        "undeletable",
+        "unrecorded manifest",
+    ]
+    phrase: str
+
+
+class ModifiedEnvironmentError(PkgjailError):
+    """An environment is not as `build` left it; `changes` has every difference.
+
+    `attempt` says what was attempted, with the environment's directory; `advice` what to do about it.
     """
 
-    def __init__(self, doing: str, surprises: tuple[tuple[bytes, str], ...], advice: str) -> None:
-        super().__init__(doing, surprises, advice)
-        self.doing = doing
-        self.surprises = surprises
+    def __init__(self, attempt: str, changes: tuple[EnvironmentChange, ...], advice: str) -> None:
+        super().__init__(attempt, changes, advice)
+        self.attempt = attempt
+        self.changes = changes
         self.advice = advice
 
     def __str__(self) -> str:
-        lines = [f"cannot {self.doing}: it is not as 'pkgjail build' left it:"]
-        rows = [f"{shown(path)} {found}" for path, found in self.surprises]
+        lines = [f"cannot {self.attempt}: it is not as 'pkgjail build' left it:"]
+        rows = [f"{shown(change.path)} {change.phrase}" for change in self.changes]
         lines += [f"  {row}" for row in first_of(rows)]
         return "\n".join([*lines, self.advice])
 

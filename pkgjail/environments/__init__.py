@@ -1,6 +1,6 @@
-"""Environments: directories that a jail can be entered from again and again.
+"""Environments: directories from which a jail can be entered again and again.
 
-`build.build_environment` makes one, `enter.enter_environment` runs a command in it,
-`remove.remove_environment` takes it away; `isolation` has the three functions that Spack's
-developers know. docs/environments.md tells what lies in the directory, and what removal promises.
+`build.build_environment` builds one, `enter.enter_environment` runs a command in it, and
+`remove.remove_environment` removes it. `isolate` has the three functions of the 2017 paper that Spack's
+developers know. docs/environments.md describes the directory, and what a removal promises.
 """

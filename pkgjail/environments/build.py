@@ -1,4 +1,4 @@
-"""Build an environment: a directory with a manifest, a record, and, if wanted, a tree of the files."""
+"""Build an environment: a directory with a manifest, a record and, by its form, a tree of the files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from pkgjail.core.errors import BuildDriftError, DriftError, InputError, Problem
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT, warn_each
 from pkgjail.core.text import counted, first_of, shown
-from pkgjail.environments import tree
-from pkgjail.environments.builder import Built, holding, started
-from pkgjail.environments.copied_manifest import drops_bits
-from pkgjail.environments.directory import split
-from pkgjail.environments.file_copy import sync_filesystem
-from pkgjail.environments.record import FORMS, MANIFEST, Head
-from pkgjail.environments.sources import Sources, refuse_unreadable
+from pkgjail.environments.directory import parent_and_name
+from pkgjail.environments.file_copy import (
+    COPIED_BITS,
+    FileCopier,
+    copied_files,
+    copied_manifest,
+    drops_bits,
+    refuse_unreadable,
+    sync_filesystem,
+)
+from pkgjail.environments.journal import Built, start_build, write_bytes
+from pkgjail.environments.record import FORMS, MANIFEST, Header
+from pkgjail.export.skeleton import Piece, pieces_of_skeleton
 from pkgjail.jail.drift import Check, compare_host, refuse_drift, share_baseline
 from pkgjail.jail.protection import protected_environment, refuse_open
 from pkgjail.jail.run import content_at_entry
@@ -24,56 +30,57 @@ from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.storage.baseline import publisher_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
-    from pkgjail.environments.builder import Builder
+    from pkgjail.environments.journal import JournaledBuild
+    from pkgjail.environments.record import Form
 
-# The manifest's own facts were just compared; names that came to the host besides do not matter.
-_AS_IT_IS = JailOptions(allow_drift=True)
+# The manifest's entries were just compared; other names that the host now has do not matter.
+_ACCEPT_DRIFT = JailOptions(allow_drift=True)
 
 
-def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
+def build_environment(  # noqa: PLR0913 - two are required; the others have defaults
     manifest: Manifest,
     directory: bytes,
     *,
-    form: str = "host",
+    form: Form = "host",
     root: bytes = b"/",
     binds: tuple[UserBind, ...] = (),
     network: bool = True,
     variables: Mapping[str, str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Built:
-    """Make `directory` an environment of `manifest`, to be entered again and again.
+    """Make `directory` an environment of `manifest`, which can be entered again and again.
 
     Args:
-        manifest: what the environment holds.
-        directory: it must not be there, or be an empty directory of the caller's.
-        form: "host" shows the host's files at each entry; "copy" has a copy of them in
-            `directory`/root; "fstab" has there what the lines of `export_manifest(…, "fstab")` mount
-            on.
-        root: where the files are that the manifest was resolved from.
-        binds: what each entry shows besides.
+        manifest: what the environment shows.
+        directory: a new directory, or an empty one of the caller's.
+        form: "host" shows the host's files at each entry; "copy" copies them into `directory`/root;
+            "fstab" makes the mount points of `export_manifest(…, "fstab")` there.
+        root: the directory that the manifest was resolved from.
+        binds: what each entry shows in addition.
         network: whether each entry shares the host's network.
-        variables: what each entry's environment has besides `default_environment`.
-        reporter: hears of progress ("copying"), and of mode bits that a copy does not have.
+        variables: what the environment of each entry has in addition to `default_environment`.
+        reporter: gets progress ("copying"), and warnings of mode bits that a copy does not have and of
+            binds whose sources do not exist.
 
     Raises:
         InputError: the directory cannot be used.
-        DriftError: files are not as the manifest says; all of them are told.
-        JailError: a writable bind would show the environment, or lie in it.
-        PkgjailError: there is no room, or files that are to be copied may not be read. As with every
-            other failure, nothing is left of the environment.
+        DriftError: files are not as the manifest says; it lists all of them.
+        JailError: a writable bind would show the environment, or is in it.
+        PkgjailError: there is no room, or the caller may not read files that are to be copied. As with
+            every other failure, nothing is left of the environment.
         OSError: something cannot be read or written.
 
     """
     root = os.path.realpath(root)
-    refuse_open(binds, [protected_environment(b"/".join(split(directory)))])
-    changes = _compared(manifest, form, root, reporter)
-    content = {} if changes or form == "host" else content_at_entry(manifest, root, _AS_IT_IS)
+    refuse_open(binds, [protected_environment(b"/".join(parent_and_name(directory)))])
+    changes = _compare_host(manifest, form, root, reporter)
+    content = {} if changes or form == "host" else content_at_entry(manifest, root, _ACCEPT_DRIFT)
     data = dump_manifest(manifest)
-    head = Head(
+    header = Header(
         form=form,
         inode=0,
         manifest=manifest_digest(data),
@@ -82,24 +89,24 @@ def build_environment(  # noqa: PLR0913 - two say what; the rest have defaults
         network=network,
         variables=dict(variables or {}),
     )
-    with started(directory, head) as builder:
-        builder.regular(MANIFEST, 0o644, holding(data))
+    with start_build(directory, header) as build:
+        build.make_file(MANIFEST, 0o644, write_bytes(data))
         if form == "copy":
-            _copy(builder, manifest, content, Sources(root, dict(changes), reporter))
+            _copy(build, manifest, content, FileCopier(root, dict(changes), reporter))
         elif form == "fstab":
-            builder.tree(0o755, tree.pieces_of_fstab(manifest, content))
-        built = builder.finish()
-    with contextlib.suppress(OSError):  # then its first entry by whoever built it does
+            build.make_tree(0o755, _mount_points(manifest, content))
+        built = build.finish()
+    with contextlib.suppress(OSError):  # otherwise the first entry of this user does it
         share_baseline(manifest, root, publisher_of(os.path.join(directory, MANIFEST)))
-    _tell_dropped_bits(manifest, form, reporter)
-    _tell_absent_binds(binds, reporter)
+    _warn_of_dropped_bits(manifest, form, reporter)
+    _warn_of_absent_sources(binds, reporter)
     return built
 
 
-def _compared(
-    manifest: Manifest, form: str, root: bytes, reporter: Reporter
+def _compare_host(
+    manifest: Manifest, form: Form, root: bytes, reporter: Reporter
 ) -> tuple[tuple[bytes, str], ...]:
-    """Refuse what can be seen beforehand. For a copy drift is returned: more may be found in copying."""
+    """Refuse what is wrong before the build. For a copy return the drift: copying may find more of it."""
     if form not in FORMS:
         raise InputError(
             [Problem("", f"cannot build an environment {form!r}: the forms are {', '.join(FORMS)}")]
@@ -118,32 +125,49 @@ def _compared(
     return ()
 
 
-def _copy(builder: Builder, manifest: Manifest, content: Mapping[bytes, bytes], sources: Sources) -> None:
-    """Fill the tree with copies, and hold each against the manifest.
+def _copy(
+    build: JournaledBuild, manifest: Manifest, content: Mapping[bytes, bytes], copier: FileCopier
+) -> None:
+    """Fill the tree with copies, each compared with the manifest.
 
     Raises:
-        DriftError: with all that differ, not the first only.
+        DriftError: lists all that differ, and not only the first.
 
     """
-    with sources:
-        files = sources.filling(tree.copied_files(manifest))
-        builder.tree(tree.mode_of_root(manifest), tree.pieces_of_copy(manifest, content), files)
-    if sources.changes:
-        raise BuildDriftError(tuple(sorted(sources.changes.items())))
-    sync_filesystem(builder.place.directory)
+    mode = next((entry.mode & COPIED_BITS for entry in manifest.files if entry.path == b"/"), 0o755)
+    with copier:
+        build.make_tree(mode, _copied_names(manifest, content), copier.writers(copied_files(manifest)))
+    if copier.changes:
+        raise BuildDriftError(tuple(sorted(copier.changes.items())))
+    sync_filesystem(build.environment.descriptor)
 
 
-def _tell_absent_binds(binds: Sequence[UserBind], reporter: Reporter) -> None:
-    """Warn of what the environment cannot be entered without; a disk may well be mounted later."""
-    told = [
-        f"{shown(bind.source)} is not there, and is bound at each entry: make it before the first"
+def _copied_names(manifest: Manifest, content: Mapping[bytes, bytes]) -> Iterator[Piece]:
+    """Yield the names of a copied tree, parents first, without the content of `copied_files`."""
+    for entry in sorted(copied_manifest(manifest).files, key=lambda entry: entry.path):
+        if entry.path == b"/":
+            continue
+        data = content.get(entry.path, b"") if entry.origin == "entry" else b""
+        yield Piece(entry.path, entry.kind, entry.mode, data, entry.target or b"")
+
+
+def _mount_points(manifest: Manifest, content: Mapping[bytes, bytes]) -> Iterator[Piece]:
+    """Yield the names of a tree where fstab(5) mounts the host's files, parents first."""
+    pieces = pieces_of_skeleton(manifest, content, mount_points=True)
+    return iter(sorted((piece for piece in pieces if piece.path != b"/"), key=lambda piece: piece.path))
+
+
+def _warn_of_absent_sources(binds: Sequence[UserBind], reporter: Reporter) -> None:
+    """Warn of binds without which the environment cannot be entered; a disk may be mounted later."""
+    messages = [
+        f"{shown(bind.source)} does not exist, and is bound at each entry: create it before the first"
         for bind in binds
         if not os.path.exists(bind.source)
     ]
-    warn_each(reporter, told, "sources of binds that are not there")
+    warn_each(reporter, messages, "sources of binds that do not exist")
 
 
-def _tell_dropped_bits(manifest: Manifest, form: str, reporter: Reporter) -> None:
+def _warn_of_dropped_bits(manifest: Manifest, form: Form, reporter: Reporter) -> None:
     dropped = [text_path(entry.path) for entry in manifest.files if drops_bits(entry)]
     if form == "copy" and dropped:
         reporter.warn(

@@ -1,31 +1,39 @@
-"""Enter an environment: its record and manifest are held against it, then a jail is made."""
+"""Enter an environment: compare its record and its manifest with its directory, then make a jail."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import SurpriseError
+from pkgjail.core.errors import EnvironmentChange, ModifiedEnvironmentError
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT
-from pkgjail.environments.compare import tampered
-from pkgjail.environments.copied_manifest import copied_manifest
-from pkgjail.environments.directory import locked, opened, read_file, read_head, whole_record
-from pkgjail.environments.record import MANIFEST, TREE
+from pkgjail.environments.compare import compare_inputs
+from pkgjail.environments.directory import open_environment, read_file, read_header, read_record
+from pkgjail.environments.file_copy import copied_manifest
+from pkgjail.environments.lock import lock_environment
+from pkgjail.environments.record import MANIFEST, RECORD, TREE
 from pkgjail.jail.drift import Check
 from pkgjail.jail.protection import protected_environment, refuse_open
+from pkgjail.jail.replay import bind_source, remember
 from pkgjail.jail.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.storage.baseline import publisher_of
+from pkgjail.storage.fingerprint import observe_settled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from pkgjail.core.model import Manifest
+    from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
-    from pkgjail.environments.directory import Place
-    from pkgjail.environments.record import Head, Record
+    from pkgjail.environments.directory import EnvironmentDirectory
+    from pkgjail.environments.record import Form, Header, Record
     from pkgjail.jail.run import Jail
+
+    # As `pkgjail.storage.fingerprint.observe` returns them.
+    States = tuple[tuple[bytes, int, int, int, int], ...]
 
 
 def enter_environment(
@@ -36,116 +44,161 @@ def enter_environment(
     terminal: bool = False,
     reporter: Reporter = SILENT,
 ) -> int:
-    """Run `argv` in the jail of an environment, and wait for its end.
+    """Run `argv` in the jail of an environment, and wait until it ends.
 
     Args:
         directory: the environment's.
         argv: as `run_in_jail` takes it.
-        options: what this entry has besides what the environment was built with. Its `environment`
-            comes on top of `default_environment` and the environment's own variables.
+        options: what this entry adds to the options that the environment was built with. Its
+            `environment` is added to `default_environment` and the environment's own variables.
         terminal: as `run_in_jail` takes it.
         reporter: likewise.
 
     Returns:
-        The command's exit status, or 128 + n when signal n ended it.
+        The command's exit status, or 128 + n if signal n ended it.
 
     Raises:
         InputError: there is no environment, or its build or removal was interrupted.
-        SurpriseError: its manifest or its tree is not as it was built.
+        ModifiedEnvironmentError: its manifest or its tree is not as it was built.
         PkgjailError: another process removes it.
         CommandError, DriftError, JailError: as `run_in_jail`.
 
     """
-    with opened(directory, "enter") as place, locked(place, "enter", alone=False):
-        jail, _ = jail_in(place, options or JailOptions(), reporter)
+    with open_environment(directory, "enter") as environment, lock_environment(environment, "enter"):
+        jail, _ = _prepare(environment, options or JailOptions(), reporter)
         return jail.run(argv, terminal=terminal)
 
 
-def jail_in(place: Place, options: JailOptions, reporter: Reporter = SILENT) -> tuple[Jail, str]:
-    """The jail of an environment whose directory is held and locked, and its form.
+def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of the saved jail
+    directory: bytes,
+    argv: Sequence[str],
+    options: JailOptions,
+    invocation: Sequence[str],
+    *,
+    variables: Sequence[str] = (),
+    watched: States = (),
+    terminal: bool = False,
+    reporter: Reporter = SILENT,
+) -> int:
+    """As `enter_environment`; the prepared jail is saved, so that `pkgjail.jail.replay.enter` can replay it.
 
-    Raises:
-        PkgjailError: as `enter_environment`.
+    An environment with a tree must be compared with its record at each entry, so its jail is never saved.
+    A replay checks first that nothing has changed that the jail depends on, including the environment's
+    manifest and record.
+
+    Args:
+        directory: the environment's.
+        argv: what to run.
+        options: what this entry adds to the options that the environment was built with.
+        invocation: the command line by which the jail is saved, as `pkgjail.jail.replay.remember` takes
+            it; it ends in `--` and `argv`.
+        variables: likewise.
+        watched: the states of files that `options` depend on.
+        terminal: as `run_in_jail` takes it.
+        reporter: likewise.
 
     """
-    whole = whole_record(place)
-    manifest = _manifest(place, whole)
-    merged = _merged(whole.head, options)
-    refuse_open(merged.binds, [protected_environment(place.path)])
-    if whole.head.form == "copy":
-        # The tree was just compared with the environment's record, so no digest needs to be.
-        tree = place.path + b"/" + TREE
+    source = bind_source(directory)
+    with open_environment(directory, "enter") as environment, lock_environment(environment, "enter") as lock:
+        paths = [environment.path + b"/" + name for name in (MANIFEST, RECORD)]
+        states = observe_settled(filter(os.path.lexists, paths))  # before they are read
+        jail, form = _prepare(environment, options, reporter)
+        if form == "host" and jail.lasting:
+            jail.prepared.watched += states + watched
+            jail.prepared.sources += (source,)
+            jail.prepared.held = (lock,)
+            with contextlib.suppress(OSError):  # the next entry prepares its jail itself
+                remember(invocation, jail.prepared, terminal=terminal, variables=variables)
+        return jail.run(argv, terminal=terminal)
+
+
+def _prepare(
+    environment: EnvironmentDirectory, options: JailOptions, reporter: Reporter
+) -> tuple[Jail, Form]:
+    """Return the jail of a locked environment, and the environment's form."""
+    record = read_record(environment)
+    manifest = _read_manifest(environment, record)
+    merged = _merge(record.header, options)
+    refuse_open(merged.binds, [protected_environment(environment.path)])
+    if record.header.form == "copy":
+        # The tree was just compared with the environment's record, so no digest needs to be compared.
+        tree = environment.path + b"/" + TREE
         jail = prepare_jail(copied_manifest(manifest), merged, root=tree, recorded=True, reporter=reporter)
     else:
-        publisher = publisher_of(place.path + b"/" + MANIFEST)
-        root = whole.head.root
+        publisher = publisher_of(environment.path + b"/" + MANIFEST)
+        root = record.header.root
         jail = prepare_jail(manifest, merged, root=root, publisher=publisher, reporter=reporter)
-    return jail, whole.head.form
+    return jail, record.header.form
 
 
-def report_changes_in(directory: bytes, status: int, *, strict: bool, reporter: Reporter) -> None:
+def report_environment_changes(directory: bytes, status: int, *, strict: bool, reporter: Reporter) -> None:
     """Warn of entries of an environment that changed on the host while a command ran.
 
     Args:
         directory: the environment's.
-        status: what the command ended with.
-        strict: they are an error.
+        status: the command's exit status.
+        strict: raise an error instead.
         reporter: gets the warning.
 
     Raises:
-        ExitDriftError: there are some, with `strict`.
-        PkgjailError: the environment's record cannot be read any more.
+        ExitDriftError: there are changes, with `strict`.
+        PkgjailError: the environment's record can no longer be read.
 
     """
-    with opened(directory, "enter") as place:
-        whole = whole_record(place)
-        check = Check(publisher=publisher_of(place.path + b"/" + MANIFEST), reporter=reporter)
-        manifest = _manifest(place, whole)
-    report_changes(manifest, whole.head.root, check, strict=strict, status=status)
+    with open_environment(directory, "enter") as environment:
+        record = read_record(environment)
+        check = Check(publisher=publisher_of(environment.path + b"/" + MANIFEST), reporter=reporter)
+        manifest = _read_manifest(environment, record)
+    report_changes(manifest, record.header.root, check, strict=strict, status=status)
 
 
-def _manifest(place: Place, whole: Record) -> Manifest:
-    """The manifest, after it and the tree were held against the record."""
-    found = tampered(place, whole.made)
-    data = read_file(place, MANIFEST)
-    if not found and (data is None or manifest_digest(data) != whole.head.manifest):
-        found = [(MANIFEST, "is not the manifest that it was built of")]
-    if data is None or found:
-        raise SurpriseError(
-            f"enter {text_path(place.path)}",
-            tuple(found),
+def _read_manifest(environment: EnvironmentDirectory, record: Record) -> Manifest:
+    """Compare the manifest and the tree with the record, and return the manifest."""
+    changes = compare_inputs(environment, record.entries)
+    data = read_file(environment, MANIFEST)
+    if not changes and (data is None or manifest_digest(data) != record.header.manifest):
+        phrase = "is not the manifest that the environment was built from"
+        changes = [EnvironmentChange(MANIFEST, "content", phrase)]
+    if data is None or changes:
+        raise ModifiedEnvironmentError(
+            f"enter {text_path(environment.path)}",
+            tuple(changes),
             "undo the change, or remove the environment and build it again",
         )
-    return parse_manifest(data, text_path(place.path + b"/" + MANIFEST))
+    return parse_manifest(data, text_path(environment.path + b"/" + MANIFEST))
 
 
-def _merged(head: Head, options: JailOptions) -> JailOptions:
+def _merge(header: Header, options: JailOptions) -> JailOptions:
     return replace(
         options,
-        binds=(*head.binds, *options.binds),
-        network=head.network and options.network,
-        environment={**default_environment(), **head.variables, **options.environment},
+        binds=(*header.binds, *options.binds),
+        network=header.network and options.network,
+        environment={**default_environment(), **header.variables, **options.environment},
     )
 
 
 def read_built_manifest(directory: bytes) -> Manifest:
-    """The manifest that an environment was built of.
+    """Return the manifest that an environment was built from.
 
     Raises:
-        InputError, SurpriseError: as `enter_environment`.
+        InputError, ModifiedEnvironmentError: as `enter_environment`.
 
     """
-    with opened(directory, "enter") as place:
-        return _manifest(place, whole_record(place))
+    with open_environment(directory, "enter") as environment:
+        return _read_manifest(environment, read_record(environment))
 
 
-def bound_directory(directory: bytes, wanted: bytes) -> bytes:
-    """`wanted` where the binds that the environment was built with show it at that path, else `/`.
+def working_directory(directory: bytes, cwd: bytes, binds: Iterable[UserBind] = ()) -> bytes:
+    """Return `cwd` if the jail of an environment, with `binds` added, shows it at that path; else `/`.
 
     Raises:
         InputError: there is no environment.
 
     """
-    head = read_head(directory)
-    shown = (bind.destination for bind in head.binds if bind.source == bind.destination)
-    return wanted if any((wanted + b"/").startswith(path.rstrip(b"/") + b"/") for path in shown) else b"/"
+    return cwd if shows((*read_header(directory).binds, *binds), cwd) else b"/"
+
+
+def shows(binds: Iterable[UserBind], path: bytes) -> bool:
+    """Check whether one of these binds shows the host's `path` in the jail at the same path."""
+    directories = (bind.destination for bind in binds if bind.source == bind.destination)
+    return any((path + b"/").startswith(directory.rstrip(b"/") + b"/") for directory in directories)

@@ -1,4 +1,7 @@
-"""The content of one file into another: shared where the filesystem can, else copied by the kernel."""
+"""Copies of the host's files in an environment, each compared with the manifest while it is copied.
+
+Content is shared where the filesystem has reflinks; otherwise the kernel copies it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,41 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-_FICLONE = 0x40049409  # ioctl_ficlone(2), linux/fs.h; where it has another number, this one is refused
+from pkgjail.core.errors import PkgjailError
+from pkgjail.core.model import text_path
+from pkgjail.core.text import first_of
+from pkgjail.environments.compare import content_digest
+from pkgjail.sandbox import syscalls as sc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from pkgjail.core.model import FileEntry, Manifest
+    from pkgjail.core.reporter import Reporter
+
+# A copy gives nobody a right that its owner does not have: set-user-ID and set-group-ID bits would apply to
+# whoever copied the file.
+COPIED_BITS = 0o1777
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_BENEATH = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
+_NO_SUCH_FILE = {
+    errno.ELOOP: "is reached through a symbolic link",
+    errno.ENOENT: "is gone",
+    errno.ENOTDIR: "is gone",
+}
+_FICLONE = 0x40049409  # ioctl_ficlone(2), linux/fs.h; refused on architectures where it has another number
 _CHUNK = 1 << 30
 _BLOCK = 1 << 18
-# What the two calls answer where filesystems, or this pair of files, cannot do it.
-_CANNOT = frozenset(
+# The errors of the two calls if the filesystems, or this pair of files, do not support them.
+_UNSUPPORTED = frozenset(
     {
         errno.EBADF,
         errno.EINVAL,
@@ -25,11 +57,116 @@ _CANNOT = frozenset(
 )
 
 
-def copy_content(source: int, destination: int) -> None:
-    """Give the empty file `destination` the content of `source`; both are descriptors.
+def copied_manifest(manifest: Manifest) -> Manifest:
+    """Return the manifest of a copied tree: that of the host, without the mode bits that a copy drops."""
+    files = (
+        entry._replace(mode=entry.mode & COPIED_BITS) if drops_bits(entry) else entry
+        for entry in manifest.files
+    )
+    return replace(manifest, files=tuple(files))
+
+
+def drops_bits(entry: FileEntry) -> bool:
+    """Check whether a copy of this entry has fewer mode bits than the host's file."""
+    return entry.kind != "symlink" and bool(entry.mode & ~COPIED_BITS)
+
+
+def copied_files(manifest: Manifest) -> dict[bytes, FileEntry]:
+    """Return the entries, by path, whose content comes from the host."""
+    return {e.path: e for e in manifest.files if e.kind == "regular" and e.origin != "entry"}
+
+
+def refuse_unreadable(manifest: Manifest, root: bytes) -> None:
+    """Refuse to copy a manifest with files that this user may not read.
 
     Raises:
-        OSError: it cannot be read or written; `ENOSPC` where there is no room.
+        PkgjailError: names all of them.
+
+    """
+    base = root.rstrip(b"/")
+    paths = [
+        text_path(path)
+        for path in copied_files(manifest)
+        if not os.access(base + path, os.R_OK, effective_ids=True) and os.path.lexists(base + path)
+    ]
+    if paths:
+        rows = "".join(f"\n  {row}" for row in first_of(paths))
+        raise PkgjailError(
+            f"cannot copy {len(paths)} of the manifest's files: this user may not read them:{rows}\n"
+            "exclude them by a blacklist, or build as a user who may read them"
+        )
+
+
+class FileCopier:
+    """Copies files below `root`; `changes` collects those that are not as the manifest says."""
+
+    def __init__(self, root: bytes, changes: dict[bytes, str], reporter: Reporter) -> None:
+        self.changes = changes
+        self._reporter = reporter
+        self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._done = self._total = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._root)
+
+    def writers(self, entries: Mapping[bytes, FileEntry]) -> dict[bytes, Callable[[int], str | None]]:
+        """Return for each path a function that copies the file into a descriptor, and returns its SHA-256.
+
+        If the file is not as the manifest says, the function adds it to `changes` and returns None.
+        """
+        self._total = len(entries)
+        return {path: partial(self._write, entry) for path, entry in entries.items()}
+
+    def _write(self, entry: FileEntry, destination: int) -> str | None:
+        self._done += 1
+        self._reporter.progress("copying", self._done, self._total)
+        if entry.path in self.changes:
+            return None
+        try:
+            return self._copy(entry, destination)
+        except _ChangedError as change:
+            self.changes[entry.path] = str(change)
+        return None
+
+    def _copy(self, entry: FileEntry, destination: int) -> str:
+        """Copy one file and compare the copy: the host's file may change in the next moment."""
+        try:
+            source = sc.openat2(self._root, entry.path[1:], _FILE, _BENEATH)
+        except OSError as error:
+            if error.errno in _NO_SUCH_FILE:
+                raise _ChangedError(_NO_SUCH_FILE[error.errno]) from error
+            raise
+        try:
+            found = os.fstat(source)
+            if not stat.S_ISREG(found.st_mode):
+                raise _ChangedError("is no longer a regular file")
+            copy_content(source, destination)
+        finally:
+            os.close(source)
+        size = os.fstat(destination).st_size
+        if entry.size is not None and size != entry.size:
+            raise _ChangedError(f"has {size} bytes, not {entry.size}")
+        digest = content_digest(destination)
+        if entry.sha256 is not None and digest != entry.sha256:
+            raise _ChangedError("has another SHA-256")
+        os.utime(destination, ns=(found.st_mtime_ns, found.st_mtime_ns))
+        return digest
+
+
+class _ChangedError(Exception):
+    """A file is not as the manifest says; the message follows its path in a sentence."""
+
+
+def copy_content(source: int, destination: int) -> None:
+    """Copy the content of `source` into the empty file `destination`; both are descriptors.
+
+    Raises:
+        OSError: it cannot be read or written; `ENOSPC` if there is no room.
 
     """
     if not (_clone(source, destination) or _copy_in_kernel(source, destination)):
@@ -37,11 +174,11 @@ def copy_content(source: int, destination: int) -> None:
 
 
 def _clone(source: int, destination: int) -> bool:
-    """Share the blocks (a reflink); whether that could be done."""
+    """Share the blocks (a reflink); return whether the filesystem can."""
     try:
         fcntl.ioctl(destination, _FICLONE, source)
     except OSError as error:
-        if error.errno in _CANNOT:
+        if error.errno in _UNSUPPORTED:
             return False
         raise
     return True
@@ -53,10 +190,10 @@ def _copy_in_kernel(source: int, destination: int) -> bool:
         while copied := os.copy_file_range(source, destination, _CHUNK, offset, offset):
             offset += copied
     except OSError as error:
-        if error.errno in _CANNOT and not offset:
+        if error.errno in _UNSUPPORTED and not offset:
             return False
         raise
-    # Some filesystems of the kernel's answer 0 for a file that has content; see copy_file_range(2).
+    # Some pseudo filesystems return 0 for a file that has content; see copy_file_range(2).
     return offset > 0
 
 
@@ -75,7 +212,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def sync_filesystem(descriptor: int) -> None:
-    """Have all that was written to the filesystem of `descriptor` on its disk; see syncfs(2)."""
+    """Wait until all that was written to the filesystem of `descriptor` is on the disk; see syncfs(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syncfs(ctypes.c_int(descriptor)) == -1:
         number = ctypes.get_errno()

@@ -1,10 +1,9 @@
-"""An environment's record: what `build` made, so that `remove` deletes that and nothing else.
+"""The record of an environment: what `build` made, so that `remove` deletes that and nothing more.
 
-JSON Lines in two forms. The journal (`building.jsonl`) is written while the environment is built: a
-header, then a line for each name *before* the name is made. The record (`environment.jsonl`) is
-written last and at one stroke: the same header, a line for each name by path, with what identifies
-it, and an end with the number of lines and the SHA-256 of their bytes. docs/environments.md tells
-the format.
+There are two JSON Lines files. The journal (`building.jsonl`) is written during the build: a header,
+then a line for each name *before* that name is created. The record (`environment.jsonl`) is written
+last and atomically: the same header, a line for each name, sorted by path, with what identifies it,
+and an end line with the number of lines and their SHA-256. docs/environments.md describes the format.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.model import UserBind, raw_path, record, text_path
@@ -24,17 +23,25 @@ if TYPE_CHECKING:
     from pkgjail.core.model import FileKind
 
 SCHEMA = 1
-"""The version of the format that is written, and the newest that is read."""
+"""The version of the format that is written, and the newest one that can be read."""
 
-FORMS = ("host", "copy", "fstab")
-"""Where the files are: the host's at each entry, copied into the tree, mounted by fstab(5)."""
+Form = Literal["host", "copy", "fstab"]
+"""Where the files are: on the host at each entry, copied into the tree, or mounted there by fstab(5)."""
+
+FORMS: tuple[Form, ...] = get_args(Form)
+
+Phase = Literal["building", "removing", "built"]
+"""What an environment is going through; "building" and "removing" may also have been interrupted."""
 
 JOURNAL, RECORD, REMOVING = b"building.jsonl", b"environment.jsonl", b"removing.jsonl"
+PHASE_FILES: dict[Phase, bytes] = {"building": JOURNAL, "removing": REMOVING, "built": RECORD}
+"""The file that marks each phase; the first one that exists counts."""
+
 SCRATCH, MANIFEST, TREE = b"building.file", b"manifest.jsonl", b"root"
 LOCK = b"lock"
-"""The file that whoever may write to the environment locks; in no record, as older environments lack it."""
+"""The file locked by whoever may write to the environment. No record lists it: older environments lack it."""
 
-# Every header begins so, and nothing else does: a torn one is told from a file of the user's.
+# Every header starts with this and no other file does, so that a torn header differs from a file of the user.
 _MAGIC = b'{"kind":"header","of":"pkgjail environment",'
 _NUMBER, _TEXT = int, str
 _FIELDS: dict[FileKind, dict[str, type]] = {
@@ -51,11 +58,11 @@ _FIELDS: dict[FileKind, dict[str, type]] = {
 }
 
 
-class Made(NamedTuple):
+class RecordEntry(NamedTuple):
     """One name that `build` made; `path` is relative to the environment's directory.
 
-    Times are in nanoseconds. `inode` and `ctime` are 0 in a journal where they are not known yet;
-    what a kind does not have is 0 or empty.
+    Times are in nanoseconds. In a journal `inode` and `ctime` are 0 where they are not known yet. A
+    field that the kind does not have is 0 or empty.
     """
 
     path: bytes
@@ -69,14 +76,14 @@ class Made(NamedTuple):
 
 
 @record
-class Head:
-    """What an environment is: `inode` is its directory's, `root` where the host's files are.
+class Header:
+    """What an environment is: `inode` is that of its directory, `root` is where the host's files are.
 
-    `manifest` is the manifest's digest. The rest are the options that each entry begins with;
-    `variables` come on top of the jail's own.
+    `manifest` is the manifest's digest. The other fields are the options that each entry starts with;
+    `variables` are set in addition to the jail's own.
     """
 
-    form: str
+    form: Form
     inode: int
     manifest: str
     root: bytes
@@ -87,51 +94,54 @@ class Head:
 
 @record
 class Record:
-    """An environment's head and every name in it, a directory before what it holds."""
+    """The header of an environment and every name in it, each directory before its content."""
 
-    head: Head
-    made: tuple[Made, ...]
+    header: Header
+    entries: tuple[RecordEntry, ...]
 
 
-def head_line(head: Head) -> bytes:
-    """The first line of a journal and of a record."""
+def header_line(header: Header) -> bytes:
+    """Return the first line of a journal or a record."""
     binds = [
         {
             "destination": text_path(bind.destination),
             "source": text_path(bind.source),
             "writable": bind.writable,
         }
-        for bind in head.binds
+        for bind in header.binds
     ]
     return _line(
         {
             "kind": "header",
             "of": "pkgjail environment",
             "schema": SCHEMA,
-            "form": head.form,
-            "inode": head.inode,
-            "manifest": head.manifest,
-            "root": text_path(head.root),
+            "form": header.form,
+            "inode": header.inode,
+            "manifest": header.manifest,
+            "root": text_path(header.root),
             "binds": binds,
-            "network": head.network,
-            "variables": dict(sorted(head.variables.items())),
+            "network": header.network,
+            "variables": dict(sorted(header.variables.items())),
         }
     )
 
 
-def made_line(made: Made) -> bytes:
-    """One name's line."""
-    values: dict[str, Any] = made._asdict()
-    values["path"], values["target"] = text_path(made.path), text_path(made.target)
-    return _line({"kind": made.kind, **{key: values[key] for key in _FIELDS[made.kind]}})
+def entry_line(entry: RecordEntry) -> bytes:
+    """Return the line of one name."""
+    values: dict[str, Any] = entry._asdict()
+    values["path"], values["target"] = text_path(entry.path), text_path(entry.target)
+    return _line({"kind": entry.kind, **{key: values[key] for key in _FIELDS[entry.kind]}})
 
 
-def record_bytes(whole: Record) -> bytes:
-    """The record in its one form."""
-    made = sorted(whole.made, key=lambda one: one.path)
-    body = head_line(whole.head) + b"".join(map(made_line, made))
-    end = {"kind": "end", "records": len(made) + 1, "sha256": hashlib.sha256(body).hexdigest()}
-    return body + _line(end)
+def dump_record(contents: Record) -> bytes:
+    """Return the record in its canonical form."""
+    entries = sorted(contents.entries, key=lambda entry: entry.path)
+    body = header_line(contents.header) + b"".join(map(entry_line, entries))
+    return body + _end_line(body, len(entries) + 1)
+
+
+def _end_line(body: bytes, lines: int) -> bytes:
+    return _line({"kind": "end", "records": lines, "sha256": hashlib.sha256(body).hexdigest()})
 
 
 def _line(values: dict[str, Any]) -> bytes:
@@ -139,76 +149,75 @@ def _line(values: dict[str, Any]) -> bytes:
 
 
 def parse_record(data: bytes, name: str) -> Record:
-    """Read a finished record; `name` stands in messages.
+    """Read a finished record; messages call it `name`.
 
     Raises:
-        InputError: it is of a newer schema, cut off, edited by hand, or none at all.
+        InputError: it has a newer schema, was truncated or edited, or is not a record.
 
     """
     body, _, end = data[:-1].rpartition(b"\n")
     body += b"\n"
     lines = body.splitlines(keepends=True)
-    head = _head(lines[0], name)
-    whole = {"kind": "end", "records": len(lines), "sha256": hashlib.sha256(body).hexdigest()}
-    if end + b"\n" != _line(whole) or not data.endswith(b"\n"):
-        raise _refusal(name, "it is cut off or was edited")
-    made = _all_made(lines[1:], name, first_line=2)
-    if [one.path for one in made] != sorted({one.path for one in made}):
-        raise _refusal(name, "its lines are not in their order")
-    return Record(head=head, made=made)
+    header = _parse_header(lines[0], name)
+    if end + b"\n" != _end_line(body, len(lines)) or not data.endswith(b"\n"):
+        raise _refusal(name, "it was truncated or edited")
+    entries = _parse_entries(lines[1:], name, first_line=2)
+    if [entry.path for entry in entries] != sorted({entry.path for entry in entries}):
+        raise _refusal(name, "its lines are not in order")
+    return Record(header=header, entries=entries)
 
 
 def parse_journal(data: bytes, name: str) -> Record | None:
-    """Read the journal of a build that did not end; None where it ended before its first name.
+    """Read the journal of an unfinished build; None if the build ended before its first name.
 
-    A line that is torn off at the end of the file counts as not written: what it would have
-    announced was not made.
+    An incomplete line at the end of the file counts as not written: the name that it would have
+    announced was not created.
 
     Raises:
         InputError: as `parse_record`.
 
     """
-    whole, _, torn = data.rpartition(b"\n")
-    if not whole:
-        # The kernel tears what is written at the end of a block, which no magic reaches.
+    complete, _, torn = data.rpartition(b"\n")
+    if not complete:
+        # The kernel cuts what is written at the end of a block, and the magic is shorter than a block.
         if torn and not torn.startswith(_MAGIC):
             raise _refusal(name, "it was not written by pkgjail")
         return None
-    lines = (whole + b"\n").splitlines(keepends=True)
-    return Record(head=_head(lines[0], name), made=_all_made(lines[1:], name, first_line=2))
+    lines = (complete + b"\n").splitlines(keepends=True)
+    return Record(header=_parse_header(lines[0], name), entries=_parse_entries(lines[1:], name, first_line=2))
 
 
-def _head(line: bytes, name: str) -> Head:
+def _parse_header(line: bytes, name: str) -> Header:
     if not line.startswith(_MAGIC) or is_nested(line.decode("utf-8", "replace")):
         raise _refusal(name, "it was not written by pkgjail")
     try:
         values = json.loads(line, parse_int=PARSE_INT)
         schema = values.pop("schema")
-    except (ValueError, KeyError, RecursionError):  # the last for what is nested without end
+    except (ValueError, KeyError, RecursionError):  # RecursionError: nested too deeply
         raise _refusal(f"{name}:1", "it was edited") from None
     if not isinstance(schema, int) or schema > SCHEMA:
         raise _refusal(
-            f"{name}:1", f"it has schema {schema}, and this pkgjail knows {SCHEMA}; use a newer one"
+            f"{name}:1", f"it has schema {schema}, and this pkgjail supports up to {SCHEMA}; use a newer one"
         )
     try:
-        head = _head_of(values)
+        header = _header_from(values)
     except (TypeError, ValueError, KeyError, AttributeError):
         raise _refusal(f"{name}:1", "it was edited") from None
-    if head_line(head) != line or head.form not in FORMS:
+    if header_line(header) != line or header.form not in FORMS:
         raise _refusal(f"{name}:1", "it was edited")
-    return head
+    return header
 
 
-def _head_of(values: dict[str, Any]) -> Head:
-    return Head(
+def _header_from(values: dict[str, Any]) -> Header:
+    return Header(
         form=values["form"],
         inode=int(values["inode"]),
         manifest=str(values["manifest"]),
-        root=_raw(values["root"]),
+        root=_path_from(values["root"]),
         binds=tuple(
             UserBind(
-                source=_raw(bind["source"]),
-                destination=_raw(bind["destination"]),
+                source=_path_from(bind["source"]),
+                destination=_path_from(bind["destination"]),
                 writable=bool(bind["writable"]),
             )
             for bind in values["binds"]
@@ -219,45 +228,45 @@ def _head_of(values: dict[str, Any]) -> Head:
 
 
 def _variable(text: str) -> str:
-    _raw(text)
+    _path_from(text)
     return text
 
 
-def _raw(text: str) -> bytes:
-    """The bytes of a text that is handed to the kernel, which takes no NUL. Raises `ValueError`."""
+def _path_from(text: str) -> bytes:
+    """Return the bytes of a text that will be passed to the kernel; raises `ValueError` for a NUL in it."""
     if "\0" in text:
         raise ValueError
     return raw_path(text)
 
 
-def _all_made(lines: list[bytes], name: str, *, first_line: int) -> tuple[Made, ...]:
+def _parse_entries(lines: list[bytes], name: str, *, first_line: int) -> tuple[RecordEntry, ...]:
     try:
-        # One call for all: a tenth of the time of a call a line.
+        # One call for all lines takes a tenth of the time of a call for each.
         text = (b"[" + b",".join(lines) + b"]").decode()
         parsed = [] if is_nested(text) else json.loads(text, parse_int=PARSE_INT)
     except (ValueError, RecursionError):
         parsed = []
     if len(parsed) != len(lines):
-        raise _refusal(name, "a line is no JSON object")
-    made = []
+        raise _refusal(name, "a line is not a JSON object")
+    entries = []
     directories = {b""}
     for number, values in enumerate(parsed, first_line):
-        one = _made(values)
-        if one is None or not _is_normal(one.path) or one.path.rpartition(b"/")[0] not in directories:
+        entry = _parse_entry(values)
+        if entry is None or not _is_normal(entry.path) or entry.path.rpartition(b"/")[0] not in directories:
             raise _refusal(f"{name}:{number}", "it was edited")
-        if one.kind == "directory":
-            directories.add(one.path)
-        made.append(one)
-    return tuple(made)
+        if entry.kind == "directory":
+            directories.add(entry.path)
+        entries.append(entry)
+    return tuple(entries)
 
 
-def _made(values: Any) -> Made | None:
-    """One name, or None where the line is not what `made_line` writes."""
-    named = values.pop("kind", None) if isinstance(values, dict) else None
-    kind = next((kind for kind in _FIELDS if kind == named), None)
+def _parse_entry(values: Any) -> RecordEntry | None:
+    """Return one name, or None if the line is not one that `entry_line` writes."""
+    name = values.pop("kind", None) if isinstance(values, dict) else None
+    kind = next((kind for kind in _FIELDS if kind == name), None)
     if kind is None or values.keys() != (fields := _FIELDS[kind]).keys():
         return None
-    if not all(type(values[key]) is wanted for key, wanted in fields.items()):
+    if not all(type(values[key]) is expected for key, expected in fields.items()):
         return None
     try:
         values["path"] = raw_path(values["path"])
@@ -265,11 +274,11 @@ def _made(values: Any) -> Made | None:
             values["target"] = raw_path(values["target"])
     except UnicodeEncodeError:
         return None
-    return Made(kind=kind, **values)
+    return RecordEntry(kind=kind, **values)
 
 
 def _is_normal(path: bytes) -> bool:
-    """Whether a relative path has no `.`, `..`, empty component or NUL."""
+    """Check that a relative path has no `.`, `..`, empty component or NUL."""
     return b"\0" not in path and not {b"", b".", b".."} & set(path.split(b"/"))
 
 

@@ -1,8 +1,8 @@
-"""Remove an environment such that nothing else is lost.
+"""Remove an environment so that nothing else is lost.
 
-First everything is looked at: nothing is mounted below, and each name is what `build` recorded. Only
-then names are deleted, the inner ones first, each looked at once more by the descriptor of the
-directory that it is in. Whatever is not as recorded stops the removal.
+First everything is checked: nothing is mounted below, and each name is as `build` recorded it. Only then
+are names deleted, the inner ones first, each compared once more by the descriptor of its directory. Any
+difference stops the removal.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.errors import PkgjailError, SurpriseError
+from pkgjail.core.errors import EnvironmentChange, ModifiedEnvironmentError, PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.core.reporter import SILENT
-from pkgjail.environments import compare
-from pkgjail.environments.directory import is_lock_alone, locked, opened, state_of, wait_for_others
-from pkgjail.environments.record import JOURNAL, LOCK, RECORD, REMOVING, SCRATCH
+from pkgjail.environments.compare import compare_all, compare_entry, group_by_directory
+from pkgjail.environments.directory import open_environment, read_state
+from pkgjail.environments.lock import has_lock_alone, lock_environment, wait_for_others
+from pkgjail.environments.record import LOCK, PHASE_FILES, SCRATCH
 from pkgjail.storage.filesystems import sets_times
 from pkgjail.storage.fingerprint import mounts_below
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pkgjail.core.reporter import Reporter
-    from pkgjail.environments.directory import Place
-    from pkgjail.environments.record import Made
+    from pkgjail.environments.directory import EnvironmentDirectory
+    from pkgjail.environments.record import Phase, RecordEntry
 
 
 class Removed(NamedTuple):
-    """What a removal did: the names that it deleted, and those that had gone before."""
+    """The result of a removal: how many names it deleted, and how many were already gone."""
 
     deleted: int
     gone: int
@@ -37,115 +41,173 @@ class Removed(NamedTuple):
 def remove_environment(directory: bytes, *, reporter: Reporter = SILENT) -> Removed:
     """Remove the environment in `directory`, and the directory.
 
-    One whose build or removal was interrupted is removed too; so is an empty directory, which is
-    what may be left of one. `reporter` hears of other users who are in it, if it takes a while.
+    An environment whose build or removal was interrupted is removed too, and so is an empty directory,
+    which such an interruption may leave. `reporter` gets a warning that names other users who are in the
+    environment, if they do not leave at once.
 
     Raises:
         InputError: there is no environment.
         PkgjailError: something is mounted below, or another process works with the environment;
             nothing was deleted.
-        SurpriseError: a name is not as `build` left it. Nothing was deleted, unless it changed
-            while names were being deleted; the message says so.
-        OSError: the kernel refuses; what is left can be removed by another call.
+        ModifiedEnvironmentError: a name is not as `build` left it. Nothing was deleted, unless the name
+            changed during the removal; the message says so.
+        OSError: the kernel refused; another call can remove what is left.
 
     """
-    with opened(directory, "remove") as place, locked(place, "remove", alone=True):
-        names = os.listdir(place.directory)
-        if not names or is_lock_alone(place, names):
-            _unlink(place.directory, LOCK)
-            return _remove_directory(place, Removed(0, 0))
-        state = state_of(place, "remove")
-        refuse_mounts(place)
-        wait_for_others(place, "remove", reporter)
-        made = state.record.made if state.record is not None else ()
-        return clear(place, made, state.file)
+    with open_environment(directory, "remove") as environment, lock_environment(environment, "remove"):
+        names = os.listdir(environment.descriptor)
+        if not names or has_lock_alone(environment, names):
+            _unlink(environment.descriptor, LOCK)
+            return _remove_directory(environment, Removed(0, 0))
+        state = read_state(environment, "remove")
+        refuse_mounts(environment)
+        wait_for_others(environment, "remove", reporter)
+        entries = state.record.entries if state.record is not None else ()
+        return clear(environment, entries, state.phase)
 
 
-def refuse_mounts(place: Place) -> None:
-    """Prove that nothing is mounted below the environment's directory, by proc_pid_mountinfo(5).
+def refuse_mounts(environment: EnvironmentDirectory) -> None:
+    """Refuse to go on if anything is mounted below the environment's directory; see proc_pid_mountinfo(5).
 
-    A mount on the directory itself was refused when it was opened.
+    A mount on the directory itself was already refused when it was opened.
 
     Raises:
-        PkgjailError: something is.
+        PkgjailError: something is mounted.
 
     """
-    # Where the directory is by now, should it have been moved.
-    path = os.readlink(b"/proc/self/fd/%d" % place.directory)
+    # Its current path, as it may have been moved.
+    path = os.readlink(b"/proc/self/fd/%d" % environment.descriptor)
     for point in mounts_below(path):
         raise PkgjailError(
-            f"cannot remove {text_path(place.path)}: something is mounted at {text_path(point)}; unmount it "
-            "with 'umount' as root, take its line out of /etc/fstab where there is one, and try again"
+            f"cannot remove {text_path(environment.path)}: something is mounted at {text_path(point)}; "
+            "unmount it with 'umount' as root, remove its line from /etc/fstab if there is one, and try again"
         )
 
 
-def clear(place: Place, made: tuple[Made, ...], file: bytes, *, keep: bool = False) -> Removed:
-    """Delete what was `made`, then the record `file` and, unless with `keep`, the directory.
+def clear(
+    environment: EnvironmentDirectory,
+    entries: Sequence[RecordEntry],
+    phase: Phase,
+    *,
+    keep_directory: bool = False,
+) -> Removed:
+    """Delete the recorded `entries`, then the record and, unless with `keep_directory`, the directory.
 
     Raises:
-        SurpriseError, OSError: as `remove_environment`.
+        ModifiedEnvironmentError, OSError: as `remove_environment`.
 
     """
-    with compare.unlocked(place, made):
-        found = compare.surprises(place, made, file)
-        unexpected = tuple(one for one in found if one[1] != compare.GONE)
+    with _owner_access(environment, entries):
+        changes = compare_all(environment, entries, phase)
+        unexpected = [change for change in changes if change.cause != "gone"]
         if unexpected:
-            raise _refusal(place, unexpected, "nothing was deleted")
-        if file == RECORD:
-            # From now on it says that names may be missing. A rename needs no room on a full disk.
-            os.rename(file, REMOVING, src_dir_fd=place.directory, dst_dir_fd=place.directory)
-            file = REMOVING
-        deleted = _delete_all(place, made)
-    if file == JOURNAL:
-        _unlink(place.directory, SCRATCH)
-    _unlink(place.directory, file)
-    _unlink(place.directory, LOCK)
-    removed = Removed(deleted, len(made) - deleted)
-    return removed if keep else _remove_directory(place, removed)
+            raise _refusal(environment, unexpected, "nothing was deleted")
+        if phase == "built":
+            # From now on names may be missing. A rename needs no room on a full disk.
+            os.rename(
+                PHASE_FILES["built"],
+                PHASE_FILES["removing"],
+                src_dir_fd=environment.descriptor,
+                dst_dir_fd=environment.descriptor,
+            )
+            phase = "removing"
+        deleted = _delete_all(environment, entries)
+    if phase == "building":
+        _unlink(environment.descriptor, SCRATCH)
+    _unlink(environment.descriptor, PHASE_FILES[phase])
+    _unlink(environment.descriptor, LOCK)
+    removed = Removed(deleted, len(entries) - deleted)
+    return removed if keep_directory else _remove_directory(environment, removed)
 
 
-def _delete_all(place: Place, made: tuple[Made, ...]) -> int:
-    """Delete each of `made`, what is in a directory before the directory; returns how many were there."""
-    held = compare.by_directory(made)
+@contextlib.contextmanager
+def _owner_access(environment: EnvironmentDirectory, entries: Sequence[RecordEntry]) -> Iterator[None]:
+    """Give the owner access to the environment's directories, whatever their modes.
+
+    Directories that still exist at the end of the block get their modes back.
+    """
+    changed: list[tuple[RecordEntry, int]] = []
+    try:
+        for entry in entries:
+            mode = _change_mode(environment, entry, None) if entry.kind == "directory" else None
+            changed += [] if mode is None else [(entry, mode)]
+        yield
+    finally:
+        for entry, mode in reversed(changed):
+            _change_mode(environment, entry, mode)
+
+
+def _change_mode(environment: EnvironmentDirectory, entry: RecordEntry, mode: int | None) -> int | None:
+    """Give a directory that is as recorded a new mode, or for None all of its owner's bits.
+
+    Returns its old mode; None if it is another directory, or lacked none of these bits.
+    """
+    try:
+        handle = environment.open_path(entry.path)
+    except OSError:
+        return None  # the comparison will report the change; or the directory was removed meanwhile
+    try:
+        found = os.fstat(handle)
+        old = stat.S_IMODE(found.st_mode)
+        if (entry.inode and found.st_ino != entry.inode) or (
+            mode is None and old & stat.S_IRWXU == stat.S_IRWXU
+        ):
+            return None
+        # By descriptor, so that no link is followed; chmod(2) by name would follow one.
+        os.chmod(f"/proc/self/fd/{handle}", old | stat.S_IRWXU if mode is None else mode)
+        return old
+    finally:
+        os.close(handle)
+
+
+def _delete_all(environment: EnvironmentDirectory, entries: Sequence[RecordEntry]) -> int:
+    """Delete all entries, each directory after its content; return how many were there."""
+    listings = group_by_directory(entries)
     deleted = 0
-    for path in sorted(held, reverse=True):
+    for path in sorted(listings, reverse=True):
         try:
-            directory = place.open_directory(path)
+            directory = environment.open_directory(path)
         except FileNotFoundError:
             continue
         except OSError as error:
-            why = f"cannot be opened: {error.strerror}"
-            raise _refusal(place, ((path, why),), _SO_FAR.format(deleted)) from error
+            change = EnvironmentChange(path, "unreadable", f"cannot be opened: {error.strerror}")
+            raise _refusal(environment, [change], _PROGRESS.format(deleted)) from error
         try:
-            for name, one in held[path].items():
-                deleted += _delete(place, directory, name, one, deleted)
+            for name, entry in listings[path].items():
+                deleted += _delete(environment, directory, name, entry, deleted)
         finally:
             os.close(directory)
     return deleted
 
 
-_SO_FAR = "it changed while it was being removed, and {} names are deleted"
+_PROGRESS = "it changed during the removal, and {} names are already deleted"
 
 
-def _delete(place: Place, directory: int, name: bytes, made: Made, deleted: int) -> bool:
-    """Delete one name that is as recorded; returns whether it was there."""
-    change = compare.difference(directory, name, made, timed=sets_times(directory))
-    if change == compare.GONE:
+def _delete(
+    environment: EnvironmentDirectory, directory: int, name: bytes, entry: RecordEntry, deleted: int
+) -> bool:
+    """Delete one name if it is as recorded; return whether it was there."""
+    change = compare_entry(directory, name, entry, trust_times=sets_times(directory))
+    if change is not None and change.cause == "gone":
         return False
     if change is None:
         try:
-            if made.kind == "directory":
+            if entry.kind == "directory":
                 os.rmdir(name, dir_fd=directory)
             else:
                 os.unlink(name, dir_fd=directory)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EISDIR, errno.ENOTDIR):
-                error.filename = made.path
+                error.filename = entry.path
                 raise
-            change = f"cannot be deleted: {error.strerror}"
+            change = _undeletable(entry.path, error)
         else:
             return True
-    raise _refusal(place, ((made.path, change),), _SO_FAR.format(deleted))
+    raise _refusal(environment, [change], _PROGRESS.format(deleted))
+
+
+def _undeletable(path: bytes, error: OSError) -> EnvironmentChange:
+    return EnvironmentChange(path, "undeletable", f"cannot be deleted: {error.strerror}")
 
 
 def _unlink(directory: int, name: bytes) -> None:
@@ -153,28 +215,30 @@ def _unlink(directory: int, name: bytes) -> None:
         os.unlink(name, dir_fd=directory)
 
 
-def _remove_directory(place: Place, removed: Removed) -> Removed:
-    """Delete the environment's own directory, by its name, if that still leads to it."""
+def _remove_directory(environment: EnvironmentDirectory, removed: Removed) -> Removed:
+    """Delete the environment's own directory by its name, if the name still leads to it."""
     try:
-        found = os.stat(place.name, dir_fd=place.parent, follow_symlinks=False)
-        if found.st_ino == os.fstat(place.directory).st_ino:
-            os.rmdir(place.name, dir_fd=place.parent)
+        found = os.stat(environment.name, dir_fd=environment.parent, follow_symlinks=False)
+        if found.st_ino == os.fstat(environment.descriptor).st_ino:
+            os.rmdir(environment.name, dir_fd=environment.parent)
             return removed
-        change = "was replaced"
+        change = EnvironmentChange(environment.path, "replaced", "was replaced")
     except FileNotFoundError:
-        change = "was moved away"
+        change = EnvironmentChange(environment.path, "gone", "was moved away")
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
-            error.filename = place.path
+            error.filename = environment.path
             raise
-        change = f"cannot be deleted: {error.strerror}"
-    raise _refusal(place, ((place.path, change),), _SO_FAR.format(removed.deleted))
+        change = _undeletable(environment.path, error)
+    raise _refusal(environment, [change], _PROGRESS.format(removed.deleted))
 
 
-def _refusal(place: Place, surprises: tuple[tuple[bytes, str], ...], so_far: str) -> SurpriseError:
-    return SurpriseError(
-        f"remove {text_path(place.path)}",
-        surprises,
-        f"{so_far}; look at what differs, move what you want to keep out of the directory, undo or delete "
+def _refusal(
+    environment: EnvironmentDirectory, changes: Sequence[EnvironmentChange], progress: str
+) -> ModifiedEnvironmentError:
+    return ModifiedEnvironmentError(
+        f"remove {text_path(environment.path)}",
+        tuple(changes),
+        f"{progress}; look at what differs, move what you want to keep out of the directory, undo or delete "
         "the rest by hand, and try again",
     )

@@ -24,7 +24,6 @@ HOST = """
 /var/sticky/ 1777
 /zero =
 """
-FORMS = ("host", "copy", "fstab")
 
 
 def around(place: bytes) -> list[str]:

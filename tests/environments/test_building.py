@@ -8,18 +8,19 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, settings
 
 from pkgjail.core.errors import DriftError, InputError, PkgjailError
-from pkgjail.environments import build, file_copy, sources
+from pkgjail.environments import build, file_copy
 from pkgjail.environments.build import build_environment
+from pkgjail.environments.record import FORMS
 from pkgjail.environments.remove import remove_environment
 from pkgjail.export.skeleton import write_skeleton
 from pkgjail.jail.run import content_at_entry
-from tests.environments.cases import FORMS, around, in_turn, put, rewrite_unseen
+from tests.environments.cases import around, in_turn, put, rewrite_unseen
 from tests.test_exactness import USERS, manifest_of
 from tests.tree_text import Node, in_child, name_line, parse_tree, tree, trees, walk_lines
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pkgjail.core.model import Manifest
+    from pkgjail.environments.record import Form
 
 # --- build and remove -----------------------------------------------------------------------
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "an empty directory"])
 def test_removal_takes_away_all_that_was_built(
-    manifest: Manifest, host: bytes, place: bytes, form: str, *, existing: bool
+    manifest: Manifest, host: bytes, place: bytes, form: Form, *, existing: bool
 ) -> None:
     before = around(place), walk_lines(host)
     if existing:
@@ -97,7 +99,7 @@ def files_below(top: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     ("occupy", "why"),
     [
-        pytest.param(lambda place: put(place, b"x"), "it is no directory", id="a file"),
+        pytest.param(lambda place: put(place, b"x"), "it is not a directory", id="a file"),
         pytest.param(lambda place: os.symlink("nowhere", place), "it is a symbolic link", id="a link"),
         pytest.param(
             in_turn(os.mkdir, lambda place: put(place + b"/x", b"x")),
@@ -106,12 +108,12 @@ def files_below(top: bytes) -> list[bytes]:
         ),
         pytest.param(
             in_turn(os.mkdir, lambda place: put(place + b"/building.jsonl", b"")),
-            "what is left of an interrupted 'pkgjail' is there",
+            "an interrupted 'pkgjail' left files there",
             id="half built",
         ),
         pytest.param(
             in_turn(os.mkdir, lambda place: put(place + b"/environment.jsonl", b"")),
-            "it is an environment already",
+            "it is already an environment",
             id="built",
         ),
     ],
@@ -128,14 +130,14 @@ def test_what_is_there_is_not_built_over(
 
 def test_a_parent_that_is_not_there_is_named(manifest: Manifest, host: bytes, place: bytes) -> None:
     """Protects from a message that tells the environment's own name, which need not be there."""
-    with pytest.raises(InputError, match=r"cannot build .*/in/env: .*/in is not there; make it"):
+    with pytest.raises(InputError, match=r"cannot build .*/in/env: .*/in does not exist; make it"):
         build_environment(manifest, place + b"/in/env", root=host)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "an empty directory"])
 def test_drift_is_told_by_name_and_nothing_is_left(
-    manifest: Manifest, host: bytes, place: bytes, form: str, *, existing: bool
+    manifest: Manifest, host: bytes, place: bytes, form: Form, *, existing: bool
 ) -> None:
     if existing:
         os.mkdir(place)
@@ -251,7 +253,7 @@ def test_an_error_of_a_copy_is_no_reason_to_try_another_way(
 def test_a_full_filesystem_is_said_and_nothing_is_left(
     manifest: Manifest, host: bytes, place: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "copy_content", lambda *_: os_error(errno.ENOSPC))
+    monkeypatch.setattr(file_copy, "copy_content", lambda *_: os_error(errno.ENOSPC))
     with pytest.raises(PkgjailError, match="No space left on device; nothing of it is left; make room"):
         build_environment(manifest, place, form="copy", root=host)
     assert not os.path.exists(place)
@@ -264,7 +266,7 @@ def os_error(number: int) -> None:
 
 def test_an_unknown_form_is_refused(manifest: Manifest, place: bytes) -> None:
     with pytest.raises(InputError, match="the forms are host, copy, fstab"):
-        build_environment(manifest, place, form="chroot")
+        build_environment(manifest, place, form=cast("Form", "chroot"))
 
 
 def test_a_mount_tree_is_that_of_the_export(manifest: Manifest, host: bytes, place: bytes) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.environments import directory
+from pkgjail.environments import lock
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
@@ -158,7 +158,9 @@ def test_a_bind_of_what_is_not_there_is_told_when_it_is_built(
     """Not only at the first entry; it may be a disk that is mounted by then."""
     words = ["--root", os.fsdecode(host), "--bind", "/no/such:/srv", "--ro-bind", "/usr:/data"]
     built = anyone.pkgjail("build", *words, manifest_file, "env")
-    told = "pkgjail: warning: /no/such is not there, and is bound at each entry: make it before the first\n"
+    told = (
+        "pkgjail: warning: /no/such does not exist, and is bound at each entry: create it before the first\n"
+    )
     assert (built.returncode, built.stderr) == (0, told)
 
 
@@ -213,19 +215,19 @@ TAMPERED: dict[str, tuple[Callable[[bytes], object], str]] = {
     ),
     "the record was edited": (
         lambda env: edit(env, b"words", b"WORDS"),
-        "it is cut off or was edited",
+        "it was truncated or edited",
     ),
     "the record is of a newer pkgjail": (
         lambda env: edit(env, b'"schema":1', b'"schema":2'),
-        "it has schema 2, and this pkgjail knows 1",
+        "it has schema 2, and this pkgjail supports up to 1",
     ),
     "its build was interrupted": (
         half_build,
-        "its build was interrupted; take away what is left with 'pkgjail remove",
+        "its build was interrupted; remove what is left with 'pkgjail remove",
     ),
     "its removal was interrupted": (
         lambda env: os.rename(env + b"/environment.jsonl", env + b"/removing.jsonl"),
-        "its removal was interrupted; take away what is left with 'pkgjail remove",
+        "its removal was interrupted; remove what is left with 'pkgjail remove",
     ),
 }
 
@@ -316,7 +318,7 @@ def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str, times: i
     assert entered.communicate(timeout=60)[0] == "through"
     assert (refused.returncode, again.returncode) == (1, 0)
     who = f"process {entered.pid} (/usr/bin/python3 -m pkgjail enter --ro-bind gate {env} -- cat "
-    assert f"another pkgjail builds, enters or removes it: {who}" in refused.stderr
+    assert f"another pkgjail process builds, enters or removes it: {who}" in refused.stderr
     assert refused.stderr.endswith("; wait until that ends\n")
     assert anyone.pkgjail("remove", env).returncode == 0
 
@@ -381,7 +383,7 @@ def test_a_removal_waits_for_a_stranger_and_says_so_but_not_for_ever(
     shared: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be a user of the environment, who is named, or not."""
-    monkeypatch.setattr(directory, "_PATIENCE_SECONDS", 2)
+    monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 2)
     reporter = Reporter()
     with stranger(shared, how) as process:
         remove_environment(bytes(shared), reporter=reporter)

@@ -11,7 +11,7 @@ import pytest
 import pkgjail
 from pkgjail.core.errors import InputError, JailError
 from pkgjail.core.model import UserBind
-from pkgjail.environments import isolate
+from pkgjail.environments import process
 from pkgjail.jail import detect
 from pkgjail.manifest import read_manifest
 from tests.conftest import SYSTEM_PYTHON
@@ -116,14 +116,14 @@ def test_the_words_of_this_process() -> None:
     """Both ways of telling them, as Python before 3.10 knows but one."""
     with open("/proc/self/cmdline", "rb") as file:
         words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
-    assert isolate.own_command() == [sys.executable, *words[1:]]
-    assert isolate._command_of_process() == words
+    assert process.process_argv() == [sys.executable, *words[1:]]
+    assert process._kernel_argv() == words
 
 
 def test_a_program_that_embeds_python_is_asked_for_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(JailError, match="pass 'argv'"):
-        isolate.own_command()
+        process.process_argv()
 
 
 def test_words_and_place_can_be_given(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The record and the journal: what is written is read back, and nothing else is."""
+"""The record and the journal: what was written can be read back, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from hypothesis import strategies as st
 from pkgjail.core.errors import InputError
 from pkgjail.core.model import FileKind, UserBind
 from pkgjail.environments.record import (
-    Head,
-    Made,
+    FORMS,
+    Form,
+    Header,
     Record,
-    made_line,
+    RecordEntry,
+    dump_record,
+    entry_line,
     parse_journal,
     parse_record,
-    record_bytes,
 )
 
-HEAD = Head(form="copy", inode=7, manifest="sha256:0", root=b"/")
-MADE = (
-    Made(b"manifest.jsonl", "regular", 8, 3, 1, 2, "ab"),
-    Made(b"root", "directory", 9, ctime=4),
-    Made(b"root/a", "symlink", 10, target=b"b"),
-    Made(b"root/b", "regular", 11, 5, 6, 7, "cd"),
+HEADER = Header(form="copy", inode=7, manifest="sha256:0", root=b"/")
+ENTRIES = (
+    RecordEntry(b"manifest.jsonl", "regular", 8, 3, 1, 2, "ab"),
+    RecordEntry(b"root", "directory", 9, ctime=4),
+    RecordEntry(b"root/a", "symlink", 10, target=b"b"),
+    RecordEntry(b"root/b", "regular", 11, 5, 6, 7, "cd"),
 )
-WHOLE = record_bytes(Record(head=HEAD, made=MADE))
+RECORD = dump_record(Record(header=HEADER, entries=ENTRIES))
 _PARTS = st.binary(min_size=1, max_size=9).filter(
     lambda part: not {0, 47} & set(part) and part not in (b".", b"..")
 )
@@ -40,9 +42,9 @@ _NUMBERS = st.integers(0, 2**63)
 
 
 @st.composite
-def made(draw: st.DrawFn) -> tuple[Made, ...]:
-    """Names of all kinds, in directories that are there."""
-    directories, found = [b""], dict[bytes, Made]()
+def record_entries(draw: st.DrawFn) -> tuple[RecordEntry, ...]:
+    """Names of all kinds, in directories that exist."""
+    directories, found = [b""], dict[bytes, RecordEntry]()
     for _ in range(draw(st.integers(0, 8))):
         above = draw(st.sampled_from(directories))
         path = above + b"/" + draw(_PARTS) if above else draw(_PARTS)
@@ -51,17 +53,19 @@ def made(draw: st.DrawFn) -> tuple[Made, ...]:
             continue
         inode, size, mtime, ctime = (draw(_NUMBERS) for _ in range(4))
         found[path] = {
-            "directory": Made(path, "directory", inode, ctime=ctime),
-            "regular": Made(path, "regular", inode, size, mtime, ctime, draw(st.text("0123456789abcdef"))),
-            "symlink": Made(path, "symlink", inode, target=draw(_TARGETS)),
+            "directory": RecordEntry(path, "directory", inode, ctime=ctime),
+            "regular": RecordEntry(
+                path, "regular", inode, size, mtime, ctime, draw(st.text("0123456789abcdef"))
+            ),
+            "symlink": RecordEntry(path, "symlink", inode, target=draw(_TARGETS)),
         }[kind]
         directories += [path] if kind == "directory" else []
     return tuple(found[path] for path in sorted(found))
 
 
 @given(
-    made(),
-    st.sampled_from(["host", "copy", "fstab"]),
+    record_entries(),
+    st.sampled_from(FORMS),
     st.builds(
         UserBind,
         source=_PATHS,
@@ -71,10 +75,10 @@ def made(draw: st.DrawFn) -> tuple[Made, ...]:
     st.dictionaries(_TEXTS, _TEXTS),
 )
 def test_what_is_written_is_read_back(
-    names: tuple[Made, ...], form: str, bind: UserBind, variables: dict[str, str]
+    names: tuple[RecordEntry, ...], form: Form, bind: UserBind, variables: dict[str, str]
 ) -> None:
-    """Any bytes in paths that the kernel takes; and the same record gives the same bytes."""
-    head = Head(
+    """Paths may have any bytes that the kernel accepts; and the same record gives the same bytes."""
+    header = Header(
         form=form,
         inode=1,
         manifest="m",
@@ -83,41 +87,41 @@ def test_what_is_written_is_read_back(
         network=bind.writable,
         variables=variables,
     )
-    whole = Record(head=head, made=names)
-    data = record_bytes(whole)
-    assert parse_record(data, "r") == whole
-    assert record_bytes(parse_record(data, "r")) == data
+    record = Record(header=header, entries=names)
+    data = dump_record(record)
+    assert parse_record(data, "r") == record
+    assert dump_record(parse_record(data, "r")) == data
     lines = data.splitlines(keepends=True)
-    assert parse_journal(b"".join(lines[:-1]), "r") == whole
+    assert parse_journal(b"".join(lines[:-1]), "r") == record
 
 
-def test_a_record_that_is_cut_off_is_refused() -> None:
-    """At every byte; as a journal it is read as far as its lines are whole."""
-    head = WHOLE.index(b"\n") + 1
-    body = WHOLE[: WHOLE.rindex(b"\n", 0, -1) + 1]
-    for end in range(len(WHOLE)):
+def test_a_truncated_record_is_refused() -> None:
+    """At every byte; as a journal it is read up to its last complete line."""
+    head = RECORD.index(b"\n") + 1
+    body = RECORD[: RECORD.rindex(b"\n", 0, -1) + 1]
+    for end in range(len(RECORD)):
         with pytest.raises(InputError):
-            parse_record(WHOLE[:end], "r")
+            parse_record(RECORD[:end], "r")
         if head <= end <= len(body):
-            journal = parse_journal(WHOLE[:end], "r")
+            journal = parse_journal(RECORD[:end], "r")
             assert journal is not None
-            assert journal.made == MADE[: WHOLE[head:end].count(b"\n")]
+            assert journal.entries == ENTRIES[: RECORD[head:end].count(b"\n")]
 
 
-def resealed(lines: list[bytes]) -> bytes:
-    """Lines with an end that fits them, as somebody with patience would edit a record."""
+def with_end_line(lines: list[bytes]) -> bytes:
+    """Return the lines with an end line that fits them, as somebody with patience would edit a record."""
     body = b"".join(line + b"\n" for line in lines)
     end = {"kind": "end", "records": len(lines), "sha256": hashlib.sha256(body).hexdigest()}
     return body + json.dumps(end, separators=(",", ":")).encode() + b"\n"
 
 
 def edited(number: int, **values: Any) -> bytes:
-    """The record with other values in one line; None takes a key away."""
-    lines = WHOLE.splitlines()[:-1]
+    """Return the record with other values in one line; None removes a key."""
+    lines = RECORD.splitlines()[:-1]
     line = {**json.loads(lines[number]), **values}
     line = {key: value for key, value in line.items() if value is not None}
     lines[number] = json.dumps(line, separators=(",", ":")).encode()
-    return resealed(lines)
+    return with_end_line(lines)
 
 
 @pytest.mark.parametrize(
@@ -126,71 +130,79 @@ def edited(number: int, **values: Any) -> bytes:
         pytest.param(b"", "it was not written by pkgjail", id="nothing"),
         pytest.param(b"\n", "it was not written by pkgjail", id="an empty line"),
         pytest.param(b"#!/bin/sh\n", "it was not written by pkgjail", id="something else"),
-        pytest.param(edited(0, schema=2), "r:1: .* it has schema 2, and this pkgjail knows 1", id="newer"),
+        pytest.param(
+            edited(0, schema=2), "r:1: .* it has schema 2, and this pkgjail supports up to 1", id="newer"
+        ),
         pytest.param(edited(0, schema="1"), "r:1: .* it has schema 1, ", id="a schema of text"),
         pytest.param(edited(0, schema=None), "r:1: .* it was edited", id="no schema"),
         pytest.param(edited(0, form="chroot"), "r:1: .* it was edited", id="an unknown form"),
         pytest.param(edited(0, inode="x"), "r:1: .* it was edited", id="an inode of text"),
-        pytest.param(edited(0, more=1), "r:1: .* it was edited", id="a header with more"),
+        pytest.param(edited(0, more=1), "r:1: .* it was edited", id="an unknown key in the header"),
         pytest.param(edited(0, binds=[{}]), "r:1: .* it was edited", id="a bind without a source"),
-        pytest.param(edited(0, variables=[]), "r:1: .* it was edited", id="variables that are none"),
+        pytest.param(edited(0, variables=[]), "r:1: .* it was edited", id="variables that are a list"),
         pytest.param(edited(0, root="/\0"), "r:1: .* it was edited", id="a root with a NUL"),
         pytest.param(edited(0, variables={"A": "\0"}), "r:1: .* it was edited", id="a variable with a NUL"),
         pytest.param(
-            edited(0, variables={"A": "\ud83d"}), "r:1: .* it was edited", id="a variable of no bytes"
+            edited(0, variables={"A": "\ud83d"}), "r:1: .* it was edited", id="a variable without bytes"
         ),
         pytest.param(edited(2, path="../x"), "r:3: .* it was edited", id="a path upwards"),
         pytest.param(edited(3, path="root/../a"), "r:4: .* it was edited", id="a path through .."),
         pytest.param(edited(3, path="/etc/passwd"), "r:4: .* it was edited", id="an absolute path"),
         pytest.param(edited(3, path="root//a"), "r:4: .* it was edited", id="a path with an empty part"),
         pytest.param(edited(3, path="root/\0"), "r:4: .* it was edited", id="a NUL"),
-        pytest.param(edited(3, path="elsewhere/a"), "r:4: .* it was edited", id="in no recorded directory"),
+        pytest.param(
+            edited(3, path="elsewhere/a"), "r:4: .* it was edited", id="not in a recorded directory"
+        ),
         pytest.param(edited(3, path="\ud83d"), "r:4: .* it was edited", id="a surrogate of no byte"),
         pytest.param(edited(3, kind="fifo"), "r:4: .* it was edited", id="an unknown kind"),
         pytest.param(edited(3, kind=None), "r:4: .* it was edited", id="no kind"),
-        pytest.param(edited(3, kind=[1]), "r:4: .* it was edited", id="a kind that is none"),
+        pytest.param(edited(3, kind=[1]), "r:4: .* it was edited", id="a kind that is a list"),
         pytest.param(edited(3, inode=None), "r:4: .* it was edited", id="no inode"),
-        pytest.param(edited(4, size=True), "r:5: .* it was edited", id="a size that is no number"),
-        pytest.param(edited(4, more=1), "r:5: .* it was edited", id="more than is known"),
-        pytest.param(resealed([*WHOLE.splitlines()[:-1], b"[]"]), "r:6: .* it was edited", id="a list"),
+        pytest.param(edited(4, size=True), "r:5: .* it was edited", id="a size that is not a number"),
+        pytest.param(edited(4, more=1), "r:5: .* it was edited", id="an unknown key"),
+        pytest.param(with_end_line([*RECORD.splitlines()[:-1], b"[]"]), "r:6: .* it was edited", id="a list"),
         pytest.param(
-            resealed([*WHOLE.splitlines()[:-1], b"{},{}"]), "a line is no JSON object", id="two in a line"
-        ),
-        pytest.param(resealed([*WHOLE.splitlines()[:-1], b"{"]), "a line is no JSON object", id="no JSON"),
-        pytest.param(
-            resealed([*WHOLE.splitlines()[:-1], b"[" * 200_000]),
-            "a line is no JSON object",
-            id="deeper than any parser follows",
+            with_end_line([*RECORD.splitlines()[:-1], b"{},{}"]),
+            "a line is not a JSON object",
+            id="two in a line",
         ),
         pytest.param(
-            resealed([*WHOLE.splitlines()[:-1], b"[" + b"[]," * 2_000_000 + b"1]"]),
-            "a line is no JSON object",
+            with_end_line([*RECORD.splitlines()[:-1], b"{"]), "a line is not a JSON object", id="not JSON"
+        ),
+        pytest.param(
+            with_end_line([*RECORD.splitlines()[:-1], b"[" * 200_000]),
+            "a line is not a JSON object",
+            id="nested too deeply",
+        ),
+        pytest.param(
+            with_end_line([*RECORD.splitlines()[:-1], b"[" + b"[]," * 2_000_000 + b"1]"]),
+            "a line is not a JSON object",
             id="lists that fill the memory",
         ),
         pytest.param(
-            resealed([WHOLE[:44] + b'"x":[' + b"[]," * 2_000_000 + b"1]}"]),
+            with_end_line([RECORD[:44] + b'"x":[' + b"[]," * 2_000_000 + b"1]}"]),
             "it was not written by pkgjail",
             id="a header of lists that fill the memory",
         ),
         pytest.param(
-            resealed([WHOLE[:44] + b'"x":' + b"[" * 200_000]),
+            with_end_line([RECORD[:44] + b'"x":' + b"[" * 200_000]),
             "r:1: .* it was edited",
-            id="a header deeper than any parser follows",
+            id="a header nested too deeply",
         ),
         pytest.param(
-            resealed([WHOLE.splitlines()[n] for n in (0, 2, 1, 3, 4)]),
-            "not in their order",
+            with_end_line([RECORD.splitlines()[n] for n in (0, 2, 1, 3, 4)]),
+            "not in order",
             id="out of order",
         ),
         pytest.param(
-            resealed([WHOLE.splitlines()[n] for n in (0, 1, 1, 2, 3)]), "not in their order", id="twice"
+            with_end_line([RECORD.splitlines()[n] for n in (0, 1, 1, 2, 3)]), "not in order", id="twice"
         ),
-        pytest.param(WHOLE.replace(b'"size":5', b'"size":6'), "cut off or was edited", id="another size"),
-        pytest.param(WHOLE + b"\n", "cut off or was edited", id="a line more"),
+        pytest.param(RECORD.replace(b'"size":5', b'"size":6'), "truncated or edited", id="another size"),
+        pytest.param(RECORD + b"\n", "truncated or edited", id="one more line"),
     ],
 )
-def test_what_was_not_written_so_is_refused(data: bytes, message: str) -> None:
-    """By its line, where that can be told; whoever removes by it would remove something else."""
+def test_a_record_that_pkgjail_did_not_write_is_refused(data: bytes, message: str) -> None:
+    """The error names the line if it can; a removal by such a record would delete something else."""
     with pytest.raises(InputError, match=f"^r.*{message}" if message.startswith("it was not") else message):
         parse_record(data, "r")
 
@@ -199,7 +211,7 @@ def test_what_was_not_written_so_is_refused(data: bytes, message: str) -> None:
     "data",
     [
         pytest.param(b"", id="nothing was written"),
-        pytest.param(WHOLE[:60], id="the header was torn"),
+        pytest.param(RECORD[:60], id="the header was torn"),
     ],
 )
 def test_a_journal_that_announces_nothing(data: bytes) -> None:
@@ -207,17 +219,17 @@ def test_a_journal_that_announces_nothing(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"my notes", b"my\nnotes\n", b'{"kind":', WHOLE.splitlines()[0] + b"\nnotes\n"]
+    "data", [b"my notes", b"my\nnotes\n", b'{"kind":', RECORD.splitlines()[0] + b"\nnotes\n"]
 )
-def test_a_file_that_is_no_journal_is_refused(data: bytes) -> None:
+def test_a_file_that_is_not_a_journal_is_refused(data: bytes) -> None:
     """It may be the user's own, and is not deleted."""
     with pytest.raises(InputError):
         parse_journal(data, "r")
 
 
-def test_a_line_has_what_its_kind_has() -> None:
-    """Protects the format that docs/environments.md tells."""
-    assert [made_line(one) for one in MADE] == [
+def test_a_line_has_the_fields_of_its_kind() -> None:
+    """Protects the format that docs/environments.md describes."""
+    assert [entry_line(entry) for entry in ENTRIES] == [
         b'{"kind":"regular","ctime":2,"inode":8,"mtime":1,"path":"manifest.jsonl","sha256":"ab","size":3}\n',
         b'{"kind":"directory","ctime":4,"inode":9,"path":"root"}\n',
         b'{"kind":"symlink","inode":10,"path":"root/a","target":"b"}\n',

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail.core.errors import InputError, SurpriseError
+from pkgjail.core.errors import InputError, ModifiedEnvironmentError
 from pkgjail.environments import compare, remove
-from pkgjail.environments.directory import opened, whole_record
+from pkgjail.environments.directory import open_environment, read_record
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.remove import remove_environment
 from tests.environments.cases import (
@@ -114,9 +114,9 @@ def test_a_surprise_stops_the_removal_before_anything_is_deleted(env: bytes, nam
     change, expected = SURPRISES[name]
     change(env)
     before = around(env)
-    with pytest.raises(SurpriseError, match="nothing was deleted") as caught:
+    with pytest.raises(ModifiedEnvironmentError, match="nothing was deleted") as caught:
         remove_environment(env)
-    found = sorted(f"{shown(path)} {what}" for path, what in caught.value.surprises)
+    found = sorted(f"{shown(change.path)} {change.phrase}" for change in caught.value.changes)
     assert [re.sub(r"not \d{2,}", "not N", line) for line in found] == expected
     assert around(env) == before
 
@@ -159,11 +159,11 @@ def test_a_copy_of_an_environment_is_not_the_one_that_was_built(env: bytes) -> N
     ("make_it", "why"),
     [
         pytest.param(lambda _: None, "No such file or directory", id="nothing"),
-        pytest.param(lambda place: put(place, b"x"), "it is no directory", id="a file"),
+        pytest.param(lambda place: put(place, b"x"), "it is not a directory", id="a file"),
         pytest.param(lambda place: os.symlink("beside", place), "it is a symbolic link", id="a link"),
         pytest.param(
             lambda place: shutil.copytree(ESCAPES, os.fsdecode(place)),
-            "it is no environment",
+            "it is not an environment",
             id="a directory",
         ),
         pytest.param(
@@ -247,25 +247,27 @@ def test_a_change_during_the_removal_stops_it(env: bytes, name: str, monkeypatch
         return delete(*arguments)
 
     monkeypatch.setattr(remove, "_delete_all", change_and_delete)
-    with pytest.raises(SurpriseError, match=r"it changed while it was being removed") as caught:
+    with pytest.raises(ModifiedEnvironmentError, match=r"it changed during the removal") as caught:
         remove_environment(env)
-    ((path, found),) = caught.value.surprises
-    assert f"{shown(path)} {found}".endswith(expected)
+    (difference,) = caught.value.changes
+    assert f"{shown(difference.path)} {difference.phrase}".endswith(expected)
     kept = {line.partition(" ")[0].rpartition("/")[2] for line in around(env)}
     assert kept >= {"beside", "letter"}
     assert kept & {"late", "mine", "a", "env2"}
 
 
-@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("trusted", [True, False])
 def test_times_count_only_where_the_file_system_sets_them(
-    env: bytes, monkeypatch: pytest.MonkeyPatch, *, timed: bool
+    env: bytes, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
 ) -> None:
     """Protects an environment on FUSE, or in an image, where other content may have the same times."""
-    monkeypatch.setattr(compare, "sets_times", lambda _descriptor: timed)
-    with opened(env, "enter") as place:
-        made = whole_record(place).made
-        assert compare.tampered(place, made) == []
-        other = next(one for one in made if one.kind == "regular" and one.path.startswith(b"root/"))
-        made = tuple(one._replace(sha256="0" * 64) if one is other else one for one in made)
-        expected = [] if timed else [(other.path, "has other content")]
-        assert compare.tampered(place, made) == expected
+    monkeypatch.setattr(compare, "sets_times", lambda _descriptor: trusted)
+    with open_environment(env, "enter") as environment:
+        entries = read_record(environment).entries
+        assert compare.compare_inputs(environment, entries) == []
+        other = next(
+            entry for entry in entries if entry.kind == "regular" and entry.path.startswith(b"root/")
+        )
+        entries = tuple(entry._replace(sha256="0" * 64) if entry is other else entry for entry in entries)
+        expected = [] if trusted else [(other.path, "content", "has other content")]
+        assert compare.compare_inputs(environment, entries) == expected

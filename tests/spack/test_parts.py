@@ -11,6 +11,7 @@ import pkgjail.integrations.spack
 from pkgjail.core.errors import DriftError, InputError, Problem
 from pkgjail.core.model import UserBind
 from pkgjail.environments import isolate
+from pkgjail.environments.enter import shows
 from pkgjail.integrations.spack import enter, extensions, hook, instance_cache, state, wrapper
 from pkgjail.integrations.spack.argv import is_own_command, split_words
 from pkgjail.integrations.spack.instance import (
@@ -19,7 +20,6 @@ from pkgjail.integrations.spack.instance import (
     is_whole,
     links_of,
     make_directories,
-    shows,
 )
 
 if TYPE_CHECKING:

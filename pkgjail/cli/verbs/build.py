@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.environments.builder import Built
+    from pkgjail.environments.journal import Built
 
 _DESCRIPTION = """\
 Make DIR an environment of a manifest, to be entered again and again with 'pkgjail enter' and removed
@@ -75,7 +75,7 @@ def _prints_lines(arguments: argparse.Namespace) -> bool:
 def run(arguments: argparse.Namespace) -> int:
     """Build the environment, and print what was built."""
     from pkgjail.environments.build import build_environment
-    from pkgjail.environments.directory import split
+    from pkgjail.environments.directory import parent_and_name
     from pkgjail.manifest import read_manifest
 
     manifest = read_manifest(arguments.manifest)
@@ -85,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.form == "fstab":
         from pkgjail.export import export_manifest
 
-        lines = export_manifest(manifest, "fstab", root=root, at=b"/".join((*split(directory), b"root")))
+        tree = b"/".join((*parent_and_name(directory), b"root"))
+        lines = export_manifest(manifest, "fstab", root=root, at=tree)
     with ConsoleReporter(as_json=arguments.json) as reporter:
         built = build_environment(
             manifest,

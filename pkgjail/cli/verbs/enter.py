@@ -60,12 +60,12 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
 
 def report_changes(arguments: argparse.Namespace, status: int) -> None:
     """Warn of files of the environment that changed while the command ran, or raise `ExitDriftError`."""
-    from pkgjail.environments.enter import report_changes_in
+    from pkgjail.environments.enter import report_environment_changes
 
     _command(arguments)  # reads the options that follow DIR
     directory = os.fsencode(arguments.directory)
     reporter = ConsoleReporter(as_json=arguments.json)
-    report_changes_in(directory, status, strict=arguments.strict_exit, reporter=reporter)
+    report_environment_changes(directory, status, strict=arguments.strict_exit, reporter=reporter)
 
 
 def _command(arguments: argparse.Namespace) -> list[str]:
@@ -76,8 +76,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
-    from pkgjail.environments.enter import enter_environment
-    from pkgjail.environments.replay import enter_and_keep
+    from pkgjail.environments.enter import enter_and_save, enter_environment
 
     command = _command(arguments)
     options = replace(jail_options(arguments), environment=named_variables(arguments))
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ConsoleReporter(as_json=arguments.json) as reporter:
         if not can_replay(arguments):
             return enter_environment(directory, command, options, terminal=arguments.tty, reporter=reporter)
-        return enter_and_keep(
+        return enter_and_save(
             directory,
             command,
             options,

@@ -11,9 +11,10 @@ from pkgjail.core.errors import CommandError, InputError, JailError, PkgjailErro
 from pkgjail.core.model import JailOptions, record
 from pkgjail.core.reporter import SILENT
 from pkgjail.environments.build import build_environment
-from pkgjail.environments.directory import locked, opened
+from pkgjail.environments.directory import open_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.isolate import VARIABLE
+from pkgjail.environments.lock import lock_environment
 from pkgjail.environments.remove import remove_environment
 from pkgjail.integrations.spack.enter import variables_inside
 from pkgjail.integrations.spack.instance import binds_of, make_directories
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
+    from pkgjail.environments.record import Form
     from pkgjail.environments.remove import Removed
     from pkgjail.integrations.spack.instance import Instance
 
@@ -41,7 +43,7 @@ class Wish:
     """How an environment is to be built: see `build_environment`; `replace` an active one."""
 
     manifest: Manifest
-    form: str = "host"
+    form: Form = "host"
     binds: tuple[UserBind, ...] = ()
     network: bool = True
     variables: tuple[tuple[str, str], ...] = ()
@@ -138,7 +140,7 @@ def remove(state: State, root: str, reporter: Reporter = SILENT) -> Removed:
 
         drop_state(state)
         return Removed(0, 0)
-    with opened(directory, "remove") as place, locked(place, "remove", alone=True):
+    with open_environment(directory, "remove") as environment, lock_environment(environment, "remove"):
         pass  # refused before anything is changed
     save_state(state._replace(removing=True), root, os.environ)
     try:

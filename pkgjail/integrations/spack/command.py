@@ -279,13 +279,13 @@ def _tell(name: str, state: State | None) -> int:
 
 
 def _contents(state: State) -> str:
-    from pkgjail.environments.directory import read_head
+    from pkgjail.environments.directory import read_header
     from pkgjail.environments.enter import read_built_manifest
 
     directory = os.fsencode(state.environment)
-    head, manifest = read_head(directory), read_built_manifest(directory)
-    network = "the host's network" if head.network else "no network"
-    return f"{len(manifest.packages):,} packages, {len(manifest.files):,} names, {network}; {head.manifest}"
+    header, manifest = read_header(directory), read_built_manifest(directory)
+    network = "the host's network" if header.network else "no network"
+    return f"{len(manifest.packages):,} packages, {len(manifest.files):,} names, {network}; {header.manifest}"
 
 
 def _hooks() -> list[str]:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import ConsoleReporter
 from pkgjail.core.model import JailOptions
-from pkgjail.environments.directory import read_head
+from pkgjail.environments.enter import enter_and_save, working_directory
 from pkgjail.environments.isolate import VARIABLE
-from pkgjail.environments.replay import enter_and_keep
 from pkgjail.integrations.spack import replay
-from pkgjail.integrations.spack.instance import binds_of, is_whole, links_of, make_directories, shows
+from pkgjail.integrations.spack.instance import binds_of, is_whole, links_of, make_directories
 from pkgjail.integrations.spack.state import closed_places
 from pkgjail.jail.protection import directories_of_python
 from pkgjail.storage.fingerprint import observe_settled
@@ -21,7 +20,7 @@ from pkgjail.storage.fingerprint import observe_settled
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.environments.replay import States
+    from pkgjail.environments.enter import States
     from pkgjail.integrations.spack.instance import Instance
     from pkgjail.integrations.spack.state import State
 
@@ -44,20 +43,18 @@ def enter(
         argv: the command.
         facts: what the entry is kept by (`pkgjail.integrations.spack.replay`); without any, by what it
         comes to.
-        watched: the files that `instance` rests on, as `enter_and_keep` takes them.
+        watched: the files that `instance` rests on, as `enter_and_save` takes them.
 
     Raises:
-        PkgjailError, OSError: as `enter_and_keep`.
+        PkgjailError, OSError: as `enter_and_save`.
 
     """
     make_directories(instance)
     binds = binds_of(instance)
     directory = os.fsencode(state.environment)
-    here = os.getcwdb()
-    shown = shows((*read_head(directory).binds, *binds), here)
     options = JailOptions(
         binds=binds,
-        cwd=here if shown else b"/",
+        cwd=working_directory(directory, os.getcwdb(), binds),
         environment=variables_inside(os.environ, state, instance),
         inputs=_inputs(state, instance),
         warn_of_inputs=False,  # the binds are Spack's own, and what is read-only in them is documented
@@ -75,7 +72,7 @@ def enter(
             return status
     words = replay.words_of(state, facts, argv)
     with ConsoleReporter() as reporter:
-        return enter_and_keep(
+        return enter_and_save(
             directory, argv, options, words, watched=watched, terminal=terminal, reporter=reporter
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from pkgjail.environments.process import process_argv
 from pkgjail.integrations.spack import replay
 from pkgjail.integrations.spack.argv import is_own_command, split_words
 from pkgjail.integrations.spack.extensions import has_isolate, loaded_root
@@ -40,8 +41,7 @@ def go_inside() -> None:
     root = loaded_root()
     if root is None:
         return
-    words = getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv]  # Python 3.10
-    status = run_inside(root, sys.executable, words[1:], sys.argv[1:])
+    status = run_inside(root, sys.executable, process_argv()[1:], sys.argv[1:])
     if status is not None:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.core.model import UserBind, record
+from pkgjail.environments.enter import shows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -80,12 +81,6 @@ def binds_of(instance: Instance) -> tuple[UserBind, ...]:
         for paths, may_write in ((writable, True), (readable, False))
         for path in paths
     )
-
-
-def shows(binds: Iterable[UserBind], path: bytes) -> bool:
-    """Whether the host's `path` is seen in the jail at the same path by one of these binds."""
-    shown = (bind.destination for bind in binds if bind.source == bind.destination)
-    return any((path + b"/").startswith(directory.rstrip(b"/") + b"/") for directory in shown)
 
 
 def is_whole(instance: Instance, binds: Sequence[UserBind]) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail import __version__
 from pkgjail.core.errors import PkgjailError
-from pkgjail.environments.directory import read_head
+from pkgjail.environments.directory import read_header
 from pkgjail.integrations.spack.argv import extension_option, split_words
 from pkgjail.integrations.spack.extensions import extension_paths
 from pkgjail.integrations.spack.instance import Instance, binds_of, make_directories, parse_instance
@@ -27,7 +27,7 @@ from pkgjail.storage.fingerprint import TICKS_NS, changed, observe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.environments.replay import States
+    from pkgjail.environments.enter import States
     from pkgjail.integrations.spack.state import State
 
 _MOST = 16
@@ -74,7 +74,7 @@ def _with_outside(state: State, instance: Instance) -> Known:
     from pkgjail.environments.enter import read_built_manifest
 
     directory = os.fsencode(state.environment)
-    binds = (*read_head(directory).binds, *binds_of(instance))
+    binds = (*read_header(directory).binds, *binds_of(instance))
     found = find_outside(instance.tools, read_built_manifest(directory), binds)
     return Known(instance, tuple(map(str, found)))
 

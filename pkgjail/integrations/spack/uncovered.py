@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.integrations.spack.instance import shows
+from pkgjail.environments.enter import shows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
