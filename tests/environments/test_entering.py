@@ -265,7 +265,7 @@ def test_a_tree_is_looked_at_each_time(anyone: Caller, env: str) -> None:
             lambda env: env.joinpath("manifest.jsonl").write_bytes(b""), "not as", id="its manifest"
         ),
         pytest.param(
-            lambda env: env.joinpath("environment.jsonl").unlink(), "no environment", id="its record"
+            lambda env: env.joinpath("environment.jsonl").unlink(), "not an environment", id="its record"
         ),
         pytest.param(
             lambda env: env.symlink_to(env.rename(env.with_name("gone"))), "symbolic link", id="a link"
