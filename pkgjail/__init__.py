@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.review.check import check_manifest
     from pkgjail.review.diff import diff_manifests
-    from pkgjail.review.graph import shape_of
+    from pkgjail.review.graph import graph_view
     from pkgjail.review.report import report_page
     from pkgjail.review.verify import verify_manifest
     from pkgjail.review.why import why
@@ -63,6 +63,7 @@ __all__ = [
     "dump_manifest",
     "enter_environment",
     "export_manifest",
+    "graph_view",
     "hash_files",
     "isolate_environment",
     "load_policy",
@@ -80,7 +81,6 @@ __all__ = [
     "resolve",
     "resolve_closure",
     "run_in_jail",
-    "shape_of",
     "verify_manifest",
     "why",
     "write_manifest",
@@ -106,7 +106,7 @@ _HOMES = {
     "remove_environment": "environments.remove",
     "report_page": "review.report",
     "run_in_jail": "jail.run",
-    "shape_of": "review.graph",
+    "graph_view": "review.graph",
     "why": "review.why",
     "verify_manifest": "review.verify",
 }

@@ -24,7 +24,7 @@ from pkgjail.core.model import FileEntry, is_word, raw_path, text_path
 from pkgjail.core.text import escaped, shell_word, shown
 from pkgjail.export import export_manifest
 from pkgjail.manifest import write_manifest
-from pkgjail.review.graph import Edge, Node, Shape
+from pkgjail.review.graph import Edge, GraphView, Node
 from pkgjail.review.graph_formats import as_graphml, as_json, dot, mermaid
 from tests.manifest_strategies import NAMES, TEXTS, manifests
 from tests.manifest_text import manifest_of
@@ -47,7 +47,7 @@ def unescape(text: str) -> str:
     return codecs.decode(text.encode("ascii", "backslashreplace"), "unicode_escape")
 
 
-def _shape(names: list[str]) -> Shape:
+def _shape(names: list[str]) -> GraphView:
     """A chain of rules of these names, each asking for the next one by the words of its name."""
     nodes = tuple(
         Node(name=name, kind="rule", version="", members=(name, "x"), bytes=0, cost=0) for name in names
@@ -55,7 +55,7 @@ def _shape(names: list[str]) -> Shape:
     edges = tuple(
         Edge(source=one, target=other, kind="Depends", text=one) for one, other in zip(names, names[1:])
     )
-    return Shape(nodes=nodes, edges=edges)
+    return GraphView(nodes=nodes, edges=edges)
 
 
 @pytest.mark.parametrize(

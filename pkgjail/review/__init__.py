@@ -1,4 +1,5 @@
-"""What a reviewer asks of manifests: why something is in, and what differs between two.
+"""Review of manifests: why something is in, what differs between two, whether one is closed or still holds.
 
-Each module is pure functions from manifests to frozen records; words and colours are the commands'.
+`why`, `diff` and `graph` are pure functions from manifests to frozen records. `check` and `verify` compare a
+manifest with a host; `report` writes a page. The command line chooses words and colours.
 """

@@ -1,4 +1,4 @@
-"""What caused a path to differ between two manifests."""
+"""Find what caused a path to differ between two manifests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from pkgjail.core.model import FileEntry, Manifest
 
 PackageChangeKind = Literal["added", "removed", "upgraded", "downgraded", "changed"]
-"""What became of a package from one manifest to the other."""
+"""How a package changed from one manifest to the other."""
 
 Aspect = Literal["type", "content", "digest", "size", "mode", "target", "owners", "origin"]
-"""What may differ of a path that is in both manifests."""
+"""What may differ about a path that both manifests have."""
 
-# Of the changes of several owners the one that says most.
+# The most informative change first, if several owners changed.
 _ORDER: tuple[PackageChangeKind, ...] = ("upgraded", "downgraded", "changed", "added", "removed")
-# What a package's records say of a path, and nothing of what is there.
+# Aspects of the packages' records, not of the file itself.
 _RECORDS: frozenset[Aspect] = frozenset({"owners", "origin"})
 
 
@@ -32,22 +32,22 @@ CauseKind = Literal[
     "digests",
     "pkgjail",
 ]
-"""What made a path differ: see `Cause`."""
+"""The kinds of causes: see `Cause`."""
 
 
 class Cause(NamedTuple):
-    """Why a path differs, by the `kind` and a `detail` of it.
+    """Why a path differs: the `kind` of cause and a `detail`.
 
-    - "package": `detail` is the package's key and how it changed;
-    - "blacklist": a rule drops it in one of the manifests; `detail` is the rule;
-    - "whitelist": `[files]` of a whitelist names it in one of them; `detail` is the line;
-    - "alternatives": another choice was made; `detail` is the group;
-    - "generated": a program of the host made it anew; `detail` says which;
-    - "configuration": the administrator's change of a configuration file; `detail` is the package;
-    - "host": the host has it otherwise while nothing of the packages or the policy changed (drift);
-      `detail` is the package that lists it, or "";
-    - "digests": nothing but that one of the manifests has no digests;
-    - "pkgjail": it is made at entry, or a directory that something else needs.
+    - "package": a package changed; `detail` is its key and how it changed;
+    - "blacklist": a rule drops the path in one manifest; `detail` is the rule;
+    - "whitelist": `[files]` of a whitelist names the path in one manifest; `detail` is the line;
+    - "alternatives": another alternative was chosen; `detail` is the group;
+    - "generated": a program of the host generated the file again; `detail` says which;
+    - "configuration": an administrator changed a configuration file; `detail` is the package;
+    - "host": the host's file changed, but neither packages nor policy did (drift); `detail` is the package
+      that lists it, or "";
+    - "digests": the only difference is that one manifest has no digests;
+    - "pkgjail": the path is made at entry, or is a directory that another path needs.
     """
 
     kind: CauseKind
@@ -55,13 +55,13 @@ class Cause(NamedTuple):
 
 
 class Causes:
-    """The causes between two manifests.
+    """The causes of differences between two manifests.
 
-    `changes` says for each package that came, went or has another version how it changed.
+    `changes` maps each package that was added, removed or has another version to how it changed.
     """
 
     def __init__(self, old: Manifest, new: Manifest, changes: Mapping[str, PackageChangeKind]) -> None:
-        """Index what is in, what was dropped and what was missing."""
+        """Index the files, and the dropped and missing names."""
         self._rules = tuple({one.path: one.rule for one in manifest.dropped} for manifest in (old, new))
         self._files = tuple({one.path: one for one in manifest.files} for manifest in (old, new))
         self._missing = tuple({one.path for one in manifest.missing} for manifest in (old, new))
@@ -71,11 +71,11 @@ class Causes:
     def of(
         self, path: bytes, old: FileEntry | None, new: FileEntry | None, what: Collection[Aspect] = ()
     ) -> Cause:
-        """The cause of a path that is `old` in the one manifest and `new` in the other.
+        """Return the cause of a path that is `old` in one manifest and `new` in the other.
 
-        The first of these that holds: a blacklist's rule took it from one of them; an alternatives group
-        chose otherwise; a package that lists it came, went or has another version; a whitelist's line names
-        it; digests alone are missing; then it is the host's doing.
+        The first that applies: a blacklist's rule dropped it from one of them; another alternative was
+        chosen; a package that lists it was added, removed or has another version; a whitelist's line names
+        it; only digests are missing; otherwise, the host changed it.
         """
         entry = next(one for one in (new, old) if one is not None)
         rule = self._rule(path, entry, 0 if old is None else 1) if None in {old, new} else None
@@ -93,7 +93,7 @@ class Causes:
         return _of_the_host(entry)
 
     def _rule(self, path: bytes, entry: FileEntry, lacking: int) -> str | None:
-        """The rule by which the manifest that lacks `entry` dropped it, or what this alternative leads to."""
+        """Return the rule that dropped `entry`, or what its alternative leads to, from the other manifest."""
         rules, files = self._rules[lacking], self._files[1 - lacking]
         for _ in range(3):  # the link, the administrative link, the target
             if path in rules or entry.origin != "alternative" or entry.target is None:
@@ -103,10 +103,10 @@ class Causes:
         return rules.get(path)
 
     def _package(self, old: FileEntry | None, new: FileEntry | None, what: Collection[Aspect]) -> str | None:
-        """The owner that changed, and how, or None where none did that explains the change.
+        """Return the owner whose change explains the path's, and how it changed; None if there is none.
 
-        While another owner stays as it is, one that comes or goes changes what lists a path, and nothing of
-        what is there.
+        If another owner is unchanged, an added or removed owner changes who lists the path, but not the
+        file.
         """
         before, after = (set(entry.owners) if entry is not None else set() for entry in (old, new))
         owners = before | after
@@ -119,7 +119,7 @@ class Causes:
         return f"{changed[0]} {self._changes[changed[0]]}" if changed else None
 
     def _was_missing(self, path: bytes, old: FileEntry | None, new: FileEntry | None) -> bool:
-        """Whether a package listed the path in the manifest that lacks it, too: then the host lacked it."""
+        """Return whether a package listed the path in the manifest that lacks it: then the host lacked it."""
         return path in self._missing[0] if old is None else new is None and path in self._missing[1]
 
 

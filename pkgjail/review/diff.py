@@ -1,4 +1,4 @@
-"""What differs between two manifests, and what caused it."""
+"""Compare two manifests: the differences, and what caused each."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FileChangeKind = Literal["added", "removed", "changed"]
 
 @record
 class PackageChange:
-    """A package that is in one of the manifests alone, or in both with different versions.
+    """A package that only one of the manifests has, or that differs between them.
 
-    `change` is "changed" if the order of versions is not known, or if something else of the package
-    changed. A version is "" in the manifest that lacks the package. The bytes are those of the regular files
-    that it lists. For a package that came or went, `because` is the first edge of its shortest chain that
-    the other manifest does not have.
+    `change` is "changed" if the order of the versions is unknown, or if something other than the version
+    changed. A version is "" for the manifest that lacks the package. The bytes are those of the regular
+    files that it lists. For an added or removed package, `because` is the first edge of its shortest chain
+    that the other manifest does not have.
     """
 
     package: str
@@ -41,10 +41,10 @@ class PackageChange:
 
 @record
 class FileChange:
-    """A path that is in one of the manifests alone, or in both and not the same.
+    """A path that only one of the manifests has, or that differs between them.
 
-    `what` names what changed of one that is in both, "origin" with the detail. With "digest" one manifest
-    has none, so that contents could not be compared. The bytes are those of regular files.
+    `what` names what changed of a path that both have; "origin" includes its detail. "digest" means that
+    one manifest has no digest, so the contents could not be compared. The bytes are those of regular files.
     """
 
     path: bytes
@@ -57,7 +57,7 @@ class FileChange:
 
 @record
 class Totals:
-    """The figures of one manifest: `bytes` are those of its regular files."""
+    """Counts of one manifest; `bytes` are those of its regular files."""
 
     packages: int
     names: int
@@ -68,11 +68,11 @@ class Totals:
 
 @record
 class Difference:
-    """All that differs between two manifests; every tuple is sorted and empty where nothing does.
+    """All differences between two manifests. Every tuple is sorted, and empty if nothing differs.
 
-    `settings` are fields of the header with their old and new value as text. Rules of blacklists have in
-    `rules` how many names each dropped in the old and in the new manifest, where the numbers differ.
-    `dropped` and `missing` count the records of these kinds that only one of the manifests has.
+    `settings` are header fields with their old and new values as text. `rules` are blacklist rules with the
+    numbers of names that each dropped in the old and the new manifest, if the numbers differ. `dropped` and
+    `missing` count the records of these kinds that only one manifest has.
     """
 
     old: Totals
@@ -90,7 +90,7 @@ class Difference:
     same: bool = False
 
     def by_cause(self) -> tuple[tuple[Cause, tuple[FileChange, ...]], ...]:
-        """The changed files of each cause, the cause with the most files first."""
+        """Group the changed files by cause, the cause with the most files first."""
         found: dict[Cause, list[FileChange]] = {}
         for change in self.files:
             found.setdefault(change.cause, []).append(change)
@@ -99,10 +99,10 @@ class Difference:
 
 
 def diff_manifests(old: Manifest, new: Manifest, *, compare: Compare | None = None) -> Difference:
-    """What differs between `old` and `new`; `same` is whether they are the same to the byte.
+    """Compare `old` and `new`; `same` is set if they are equal to the byte.
 
     `compare` orders two versions as the distribution does (negative, 0 or positive), so that upgrades and
-    downgrades can be told apart, or raises `ValueError`; see `pkgjail.backends.version_order`.
+    downgrades can be distinguished, or raises `ValueError`; see `pkgjail.backends.version_order`.
     """
     packages = _package_changes(old, new, compare)
     moved = {one.package: one.change for one in packages if one.old_version != one.new_version}
@@ -189,13 +189,13 @@ def _package_changes(old: Manifest, new: Manifest, compare: Compare | None) -> t
 def _direction(old: str, new: str, compare: Compare | None) -> PackageChangeKind:
     try:
         order = compare(old, new) if compare is not None and old != new else 0
-    except ValueError:  # no version by the distribution's rules
+    except ValueError:  # not a version by the distribution's rules
         order = 0
     return "upgraded" if order < 0 else "downgraded" if order > 0 else "changed"
 
 
 def _sizes(manifest: Manifest) -> Mapping[str, int]:
-    """The bytes of the files that each package lists."""
+    """Sum the bytes of the files that each package lists."""
     sizes: Counter[str] = Counter()
     for entry in manifest.files:
         for owner in entry.owners:

@@ -1,4 +1,4 @@
-"""The closure of a manifest as a drawing needs it: nodes with their cost, edges, parts of it."""
+"""Views of a manifest's closure for drawing: nodes with their costs, edges, parts of the graph."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 NodeKind = Literal["package", "rule", "essential"]
-"""What a node of the closure is: `rule` is a line of a whitelist."""
+"""The kinds of nodes; a "rule" is a line of a whitelist."""
 
 
 @record
 class Node:
-    """A package, a whitelist's line, "essential", or a component of packages that ask for each other.
+    """A package, a whitelist's line, "essential", or a component of packages that require each other.
 
-    `name` is a package's key, a rule's origin or "essential"; for a component its first package and how
-    many more there are. `members` has the keys of all packages in it. `bytes` are those of the regular
-    files that it lists. `cost` are the bytes that would leave the jail with it: those of files of which
-    each owner is led to by chains through it alone.
+    `name` is a package's key, a rule's origin or "essential"; for a component, its first package and the
+    number of others. `members` has the keys of all its packages. `bytes` are those of the regular files
+    that it lists. `cost` are the bytes that would leave the jail with it: those of the files whose owners
+    are all reached only through it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Node:
 
 @record
 class Edge:
-    """Who asks for what, both by the name of their node; `kind` and `text` are the first requirement's."""
+    """A requirement between two nodes, by their names; `kind` and `text` are those of the first one."""
 
     source: str
     target: str
@@ -49,35 +49,35 @@ class Edge:
 
 
 @record
-class Shape:
-    """Nodes and edges, each sorted."""
+class GraphView:
+    """A graph to draw: nodes and edges, each sorted."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
 
 
-def shape_of(
+def graph_view(
     manifest: Manifest, *, focus: str = "", depth: int | None = None, collapse: bool = False
-) -> Shape:
-    """The closure of `manifest` with the cost of each node.
+) -> GraphView:
+    """Return a view of the closure of `manifest`, with the cost of each node.
 
     Args:
         manifest: what was resolved.
-        focus: a package's name or key; only what leads to it, and what it leads to, is given.
-        depth: at most so many edges away from the focus, as many as there are with None.
-        collapse: packages that ask for each other, directly or by others, become one node.
+        focus: a package's name or key; only what leads to it, and what it leads to, is in the view.
+        depth: the most edges between a node and the focus; None for no limit.
+        collapse: merge packages that require each other, directly or indirectly, into one node.
 
     Raises:
-        QuestionError: there is no such package, or a depth without a focus.
+        QuestionError: there is no such package, or `depth` is given without `focus`.
 
     """
     if depth is not None and not focus:
         raise QuestionError("cannot limit the depth: there is no focus; name a package by --focus")
     graph = closure_graph(manifest)
     groups = components(graph) if collapse else tuple((node,) for node in sorted(graph))
-    kept = _around(graph, _focused(manifest, focus), depth) if focus else frozenset(graph)
-    kept_groups = [members for members in groups if kept.intersection(members)]
-    names = {member: _name(members) for members in kept_groups for member in members}
+    shown = _around(graph, _focused(manifest, focus), depth) if focus else frozenset(graph)
+    shown_groups = [members for members in groups if shown.intersection(members)]
+    names = {member: _name(members) for members in shown_groups for member in members}
     versions = {package.key: package.version for package in manifest.packages}
     listed, cost = _listed(manifest, groups), costs(manifest, graph, groups)
     nodes = tuple(
@@ -89,7 +89,7 @@ def shape_of(
             bytes=listed[members[0]],
             cost=cost[members[0]],
         )
-        for members in kept_groups
+        for members in shown_groups
     )
     edges: dict[tuple[str, str], Edge] = {}
     for source, target, asked in sorted(graph.edges(data=True), key=lambda edge: edge[:2]):
@@ -98,17 +98,17 @@ def shape_of(
             edges.setdefault(
                 pair, Edge(source=pair[0], target=pair[1], kind=asked["kind"], text=asked["text"])
             )
-    return Shape(
+    return GraphView(
         nodes=tuple(sorted(nodes, key=lambda node: node.name)),
         edges=tuple(edges[pair] for pair in sorted(edges)),
     )
 
 
 def costs(manifest: Manifest, graph: Graph, groups: Iterable[tuple[str, ...]]) -> Mapping[str, int]:
-    """The bytes that leave with each of `groups` of nodes, by the first node of each group.
+    """Return the bytes that would leave with each group of nodes, by the group's first node.
 
-    A file leaves when all its owners do. A node leaves with those that dominate it. A whole group goes at
-    once: for the dominators its members are one node.
+    A file leaves when all its owners do. A node leaves with each node that dominates it. A group leaves as
+    a whole: for the dominators it is one node.
     """
     first = {member: members[0] for members in groups for member in members}
     merged = _merged(graph, first)
@@ -123,14 +123,14 @@ def costs(manifest: Manifest, graph: Graph, groups: Iterable[tuple[str, ...]]) -
             if entry.owners not in shared:
                 shared[entry.owners] = _meeting([first[owner] for owner in entry.owners], above, depth)
             cost[shared[entry.owners]] += entry.size
-    for node, upper in reversed(above.items()):  # what a node costs, those above it cost too
+    for node, upper in reversed(above.items()):  # the cost of a node is part of the cost of those above it
         cost[upper] += cost[node]
     del cost[""]
     return cost
 
 
 def _meeting(nodes: Iterable[str], above: Mapping[str, str], depth: Mapping[str, int]) -> str:
-    """The last node that dominates all of `nodes`, "" where none does."""
+    """Return the last node that dominates all of `nodes`; "" if there is none."""
     met, *others = nodes
     for other in others:
         while met != other:
@@ -142,7 +142,7 @@ def _meeting(nodes: Iterable[str], above: Mapping[str, str], depth: Mapping[str,
 
 
 def _merged(graph: Graph, first: Mapping[str, str]) -> Graph:
-    """The graph with each node in the place of its group's first."""
+    """Return the graph with each group merged into its first node."""
     merged = graph.__class__()
     merged.add_nodes_from(dict.fromkeys(first.values()))
     merged.add_edges_from(
@@ -159,7 +159,7 @@ def _focused(manifest: Manifest, focus: str) -> frozenset[str]:
 
 
 def _around(graph: Graph, start: frozenset[str], depth: int | None) -> frozenset[str]:
-    """The nodes that lead to `start` by at most `depth` edges, and those that it leads to."""
+    """Return the nodes at most `depth` edges before or after `start`."""
     found = set(start)
     for neighbours in (graph.successors, graph.predecessors):
         seen, layer, steps = set(start), set(start), 0
@@ -176,7 +176,7 @@ def _name(members: tuple[str, ...]) -> str:
 
 
 def _listed(manifest: Manifest, groups: Iterable[tuple[str, ...]]) -> Counter[str]:
-    """The bytes that each group lists, by its first node; a file that several members list counts once."""
+    """Sum the bytes that each group lists, by its first node; a shared file counts once."""
     first = {member: members[0] for members in groups for member in members}
     sizes: Counter[str] = Counter()
     for entry in manifest.files:

@@ -1,4 +1,4 @@
-"""A shape in the languages of programs that draw: DOT, Mermaid, GraphML."""
+"""Formats of a graph view: DOT, Mermaid, GraphML, JSON."""
 
 from __future__ import annotations
 
@@ -11,68 +11,68 @@ from pkgjail.core.text import escaped
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pkgjail.review.graph import Node, Shape
+    from pkgjail.review.graph import GraphView, Node
 
 _THOUSAND = 1000
 _SHAPES = {"rule": "note", "essential": "diamond", "package": "box"}
 
 
-def dot(shape: Shape) -> str:
-    """The shape in graphviz's DOT language; what a node costs decides how dark it is."""
-    most = max((node.cost for node in shape.nodes), default=0) or 1
+def dot(view: GraphView) -> str:
+    """Return the graph in graphviz's DOT language; a node's shade shows its cost."""
+    most = max((node.cost for node in view.nodes), default=0) or 1
     lines = [
         "digraph closure {",
         "  rankdir=LR;",
         '  node [style=filled, fontname="sans-serif", fontsize=10];',
     ]
-    for node in shape.nodes:
+    for node in view.nodes:
         shade = 100 - round(45 * node.cost / most)
         lines.append(
             f"  {_quoted(node.name)} [label={_quoted(*_label(node))}, shape={_SHAPES[node.kind]}, "
             f'fillcolor="0.58 {(100 - shade) / 100:.2f} 1.00"];'
         )
-    for edge in shape.edges:
+    for edge in view.edges:
         style = "" if edge.kind != "Recommends" else ", style=dashed"
         tip = _quoted(f"{edge.kind}: {edge.text}")
         lines.append(f"  {_quoted(edge.source)} -> {_quoted(edge.target)} [tooltip={tip}{style}];")
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def mermaid(shape: Shape) -> str:
-    """The shape as a flowchart of Mermaid, whose names of nodes are only numbers."""
-    numbers = {node.name: f"n{number}" for number, node in enumerate(shape.nodes)}
+def mermaid(view: GraphView) -> str:
+    """Return the graph as a Mermaid flowchart; nodes are named by numbers."""
+    numbers = {node.name: f"n{number}" for number, node in enumerate(view.nodes)}
     lines = ["flowchart LR"]
-    for node in shape.nodes:
+    for node in view.nodes:
         left, right = {"rule": ("[/", "/]"), "essential": ("{{", "}}")}.get(node.kind, ("[", "]"))
         lines.append(f'  {numbers[node.name]}{left}"{_entities(*_label(node))}"{right}')
-    for edge in shape.edges:
+    for edge in view.edges:
         arrow = "-.->" if edge.kind == "Recommends" else "-->"
         lines.append(f"  {numbers[edge.source]} {arrow} {numbers[edge.target]}")
     return "\n".join(lines) + "\n"
 
 
-def as_graphml(shape: Shape) -> str:
-    """The shape as GraphML, with every field of its nodes and edges, as `wording.escaped` writes texts.
+def as_graphml(view: GraphView) -> str:
+    """Return the graph as GraphML, with every field of its nodes and edges.
 
-    XML 1.0 has no way to hold a control character.
+    Texts are escaped (`pkgjail.core.text.escaped`), because XML 1.0 cannot express control characters.
     """
     graph = empty_graph()
-    for node in shape.nodes:
+    for node in view.nodes:
         fields = {"kind": node.kind, "version": node.version, "bytes": node.bytes, "cost": node.cost}
         texts = {name: escaped(value) if isinstance(value, str) else value for name, value in fields.items()}
         graph.add_node(escaped(node.name), **texts, members=_words(node.members))
-    for edge in shape.edges:
+    for edge in view.edges:
         graph.add_edge(escaped(edge.source), escaped(edge.target), kind=edge.kind, text=escaped(edge.text))
     return graphml(graph)
 
 
 def _words(members: Iterable[str]) -> str:
-    """Several texts as one, a blank between them; a blank of their own is escaped too."""
+    """Join texts by spaces; a space within a text is escaped."""
     return " ".join(escaped(member).replace(" ", "\\x20") for member in members)
 
 
-def as_json(shape: Shape) -> str:
-    """The shape as JSON, with every field of its nodes and edges."""
+def as_json(view: GraphView) -> str:
+    """Return the graph as JSON, with every field of its nodes and edges."""
     nodes = [
         {
             "name": node.name,
@@ -82,22 +82,22 @@ def as_json(shape: Shape) -> str:
             "bytes": node.bytes,
             "cost": node.cost,
         }
-        for node in shape.nodes
+        for node in view.nodes
     ]
     edges = [
         {"source": edge.source, "target": edge.target, "field": edge.kind, "text": edge.text}
-        for edge in shape.edges
+        for edge in view.edges
     ]
     return json.dumps({"nodes": nodes, "edges": edges}, indent=2) + "\n"
 
 
 def _label(node: Node) -> tuple[str, str]:
-    """Two lines: what it is, and what it costs."""
+    """Return two lines: what the node is, and what it costs."""
     return " ".join(filter(None, (node.name, node.version))), size_text(node.cost)
 
 
 def size_text(size: float) -> str:
-    """A size in bytes by powers of 1000, with one digit behind the point."""
+    """Format a size in bytes, in powers of 1000, with one decimal."""
     if size < _THOUSAND:
         return f"{size:,} bytes"
     for unit in ("kB", "MB"):
@@ -108,9 +108,9 @@ def size_text(size: float) -> str:
 
 
 def _quoted(*lines: str) -> str:
-    r"""A string of DOT. Only `"` is escaped there; a backslash is doubled, for labels give it a meaning.
+    r"""Return a DOT string. DOT escapes only `"`; a backslash is doubled, because it has a meaning in labels.
 
-    Graphviz reads entities of HTML in it, too.
+    Graphviz also reads HTML entities in it.
     """
     written = [
         escaped(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines
@@ -119,7 +119,7 @@ def _quoted(*lines: str) -> str:
 
 
 def _entities(*lines: str) -> str:
-    """A label of Mermaid, whose entities are those of HTML with `#` for `&`."""
+    """Return a Mermaid label; its entities are those of HTML with `#` for `&`."""
     return "<br/>".join(
         "".join(c if c.isalnum() or c in " .,:+~-_/()" else f"#{ord(c)};" for c in escaped(line))
         for line in lines

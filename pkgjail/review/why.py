@@ -1,4 +1,4 @@
-"""Why a package or a path is in a manifest, or is not."""
+"""Explain why a package or a path is in a manifest, or is not."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Dependency, FileEntry, Manifest, Missing, PackageDatabase
 
 MOST_CHAINS = 1000
-"""How many chains `every` gives for a package at most."""
+"""The most chains that `every` returns for a package."""
 
 Verdict = Literal["package", "file", "dropped", "missing", "absent"]
-"""What is found of a name: see `Answer`."""
+"""The kinds of answers: see `Answer`."""
 
 # As path_resolution(7) has it.
 _MAXSYMLINKS = 40
-# What gitignore(5) gives a meaning, and would a name.
+# Characters of a name that have a meaning in gitignore(5).
 _PATTERN = re.compile(r"[*?\[\\]")
 
 
 @record
 class Reason:
-    """A package with chains of edges that lead to it, each from a whitelist's line or "essential".
+    """A package with chains of edges that lead to it, each from a whitelist's line or from "essential".
 
-    There is one, the shortest, or every minimal one, the shortest first; `cut` where there are more than
+    `chains` has the shortest one, or every minimal one, shortest first. `cut` is set if there are more than
     `MOST_CHAINS`.
     """
 
@@ -47,19 +47,18 @@ class Answer:
     """Why `asked` is in a manifest, or is not.
 
     `verdict` is one of
-    - "package": it names packages of the manifest; `reasons` has them;
-    - "file": it is a path of the manifest, `entry`; `reasons` has its owners, the one that is nearest to
-      a whitelist first (that one alone, unless every chain was asked for); `below` is a path for which a
-      directory that nobody owns is in;
-    - "dropped": the policy would bring it, and `rule`, a blacklist's line, dropped it;
-    - "missing": packages list it, and the host cannot show it, see `missing`;
-    - "absent": nothing of the policy brings it.
+    - "package": it names packages of the manifest, which are in `reasons`;
+    - "file": it is a path of the manifest, `entry`. `reasons` has its owners, the nearest to a whitelist
+      first (only that one, unless `every` chain was requested). For a directory without an owner, `below`
+      is a path that needs it;
+    - "dropped": the policy includes it, but `rule`, a line of a blacklist, dropped it;
+    - "missing": packages list it, but the host lacks it; see `missing`;
+    - "absent": nothing in the policy includes it.
 
-    `path` is where a path is, with the links above it followed inside the manifest. For what is not in,
-    `owner` is the package of the host that owns the path or has the name ("" where none is installed or no
-    database was asked), `reasons` has it where it is in the manifest, and `remedy` is the line of a
-    whitelist that would bring it ("" where a blacklist's rule stands against it, or nothing is there to
-    bring).
+    `path` is the resolved path: links above it are followed inside the manifest. If the name is not in the
+    manifest, `owner` is the host's package that owns the path or has the name ("" if there is none, or no
+    database was given), `reasons` has that package if it is in the manifest, and `remedy` is the whitelist
+    line that would add the name ("" if a blacklist's rule forbids it, or there is nothing to add).
     """
 
     asked: str
@@ -75,7 +74,7 @@ class Answer:
 
     @property
     def is_in(self) -> bool:
-        """Whether it is in the manifest."""
+        """Return whether it is in the manifest."""
         return self.verdict in {"package", "file"}
 
 
@@ -87,27 +86,27 @@ def why(
     exists: Callable[[bytes], bool] | None = None,
     every: bool = False,
 ) -> tuple[Answer, ...]:
-    """Why each of `asked` is in `manifest`, or is not, in their order.
+    """Explain, for each of `asked` in order, why it is in `manifest` or is not.
 
     Args:
-        manifest: alone, it answers for all that is in it or was dropped.
+        manifest: enough for everything that is in it or was dropped.
         asked: absolute paths as `text_path` writes them, and names or keys (`name:architecture`) of
             packages.
-        database: the host's packages, for what is not in.
-        exists: tells whether the host has a path, so that only such a path is offered for a whitelist.
-        every: every minimal chain instead of the shortest.
+        database: the host's packages, for names that are not in the manifest.
+        exists: returns whether the host has a path; only an existing path is suggested for a whitelist.
+        every: return every minimal chain instead of the shortest.
 
     Raises:
-        QuestionError: one of `asked` is neither an absolute path nor can be a package's name.
+        QuestionError: one of `asked` is neither an absolute path nor a possible package name.
         DatabaseError: a record of `database` cannot be read.
 
     """
-    witness = _Witness(manifest, database, exists, every=every)
-    return tuple(map(witness.answer, asked))
+    index = _Index(manifest, database, exists, every=every)
+    return tuple(map(index.answer, asked))
 
 
-class _Witness:
-    """A manifest with indexes over it."""
+class _Index:
+    """Indexes over a manifest."""
 
     def __init__(
         self,
@@ -128,13 +127,13 @@ class _Witness:
         self._every = every
 
     def answer(self, asked: str) -> Answer:
-        """Take a text with a slash at its start for a path, any other for a package."""
+        """Answer for a path if the text starts with a slash, otherwise for a package."""
         if asked.startswith("/"):
             return self._for_path(asked)
         if not asked or "/" in asked:
             raise QuestionError(
                 f"cannot say why {asked!r}: it is neither an absolute path nor a package's name; "
-                "write a path from '/' on"
+                "write a path that starts with '/'"
             )
         keys = sorted(key for key, package in self._packages.items() if asked in {key, package.name})
         if keys:
@@ -175,9 +174,9 @@ class _Witness:
         return Answer(asked=asked, verdict="absent", owner=key, remedy=remedy)
 
     def _owner_on_host(self, paths: Iterable[bytes]) -> str:
-        """The key of the package of the host that owns one of `paths`.
+        """Return the key of the host's package that owns one of `paths`.
 
-        A package may record what is at /usr/lib/x as /lib/x, where /lib is a link to usr/lib.
+        A package may record /usr/lib/x as /lib/x, if /lib is a link to usr/lib.
         """
         if self._database is None:
             return ""
@@ -191,7 +190,7 @@ class _Witness:
                 yield link + path[len(place) :]
 
     def _remedy(self, owner: str, path: bytes) -> str:
-        """The line of a whitelist that would bring `owner`, or `path` where no package owns it."""
+        """Return the whitelist line that would add `owner`, or `path` if no package owns it."""
         if self._database is None or owner in self._packages:
             return ""
         if not owner:
@@ -203,7 +202,7 @@ class _Witness:
         return f"[packages] {self._database.family} = [{_toml(package.name if native else owner)}]"
 
     def _reasons(self, keys: Iterable[str], *, every: bool) -> tuple[Reason, ...]:
-        """The reasons of packages, the one nearest to a rule first; of that one alone unless `every`."""
+        """Return the reasons of packages, nearest to a rule first; only the first unless `every`."""
         nearest = sorted(keys, key=lambda key: (len(self._chains.shortest(key)), key))
         return tuple(map(self._reason, nearest if every else nearest[:1]))
 
@@ -221,7 +220,7 @@ class _Witness:
         )
 
     def _first_below(self, directory: bytes) -> bytes:
-        """The first path below a directory that is no mere parent itself; b"" where there is none."""
+        """Return the first path below a directory that is more than a parent; b"" if there is none."""
         start = directory.rstrip(b"/") + b"/"
         below = (
             path for path, entry in self._files.items() if path.startswith(start) and entry.origin != "parent"
@@ -229,7 +228,7 @@ class _Witness:
         return min(below, default=b"")
 
     def _real(self, path: bytes) -> bytes:
-        """`path` with the manifest's links above it followed; its own last name is not."""
+        """Follow the manifest's links above `path`, but not its last name."""
         done, todo, links = b"", path.split(b"/")[1:], 0
         while len(todo) > 1:
             part = todo.pop(0)
@@ -244,7 +243,7 @@ class _Witness:
 
 
 def _top_links(files: Iterable[FileEntry]) -> Iterator[tuple[bytes, bytes]]:
-    """The links in the root, each with the path that it leads to."""
+    """Yield the links in the root directory, each with its target."""
     for entry in files:
         if entry.target is not None and entry.path.count(b"/") == 1:
             yield entry.path, posixpath.normpath(posixpath.join(b"/", entry.target))
@@ -255,5 +254,5 @@ def _is_utf8(path: bytes) -> bool:
 
 
 def _toml(text: str) -> str:
-    """A TOML basic string: as JSON has it, less the one character that only TOML forbids."""
+    """Return a TOML basic string: as in JSON, but for one character that only TOML forbids."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

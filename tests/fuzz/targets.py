@@ -45,7 +45,7 @@ from pkgjail.review.check.modules import perl_wants, python_wants
 from pkgjail.review.check.objects import object_wants
 from pkgjail.review.check.scripts import script_wants
 from pkgjail.review.diff import diff_manifests
-from pkgjail.review.graph import shape_of
+from pkgjail.review.graph import graph_view
 from pkgjail.review.graph_formats import as_graphml, as_json, dot, mermaid
 from pkgjail.review.report import report_page
 from pkgjail.review.why import why
@@ -146,7 +146,7 @@ def _manifest(data: bytes) -> None:
 def _uses_of(manifest: Manifest) -> None:
     """Tell of a manifest all that can be told: its reader may be another user than its author."""
     diff_manifests(sample(), manifest)
-    shape = shape_of(manifest, collapse=True)
+    shape = graph_view(manifest, collapse=True)
     for draw in (dot, mermaid, as_graphml, as_json):
         draw(shape)
     report_page(manifest, "sha256:0")

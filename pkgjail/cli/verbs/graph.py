@@ -12,7 +12,7 @@ from pkgjail.core.errors import PkgjailError
 
 if TYPE_CHECKING:
     from pkgjail.cli.parser import Verbs
-    from pkgjail.review.graph import Shape
+    from pkgjail.review.graph import GraphView
 
 _DESCRIPTION = """\
 Write the closure of a manifest as a graph: what requires what, from the whitelists' lines to the last
@@ -63,12 +63,12 @@ def _depth(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Write the graph."""
     from pkgjail.manifest import read_manifest
-    from pkgjail.review.graph import shape_of
+    from pkgjail.review.graph import graph_view
     from pkgjail.storage.atomic import replace_file
 
     manifest = read_manifest(arguments.manifest)
-    shape = shape_of(manifest, focus=arguments.focus, depth=arguments.depth, collapse=arguments.collapse)
-    data = _drawn(shape, arguments.format)
+    graph = graph_view(manifest, focus=arguments.focus, depth=arguments.depth, collapse=arguments.collapse)
+    data = _drawn(graph, arguments.format)
     if arguments.output == "-":
         write_result(data)
     else:
@@ -76,18 +76,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _drawn(shape: Shape, form: str) -> bytes:
+def _drawn(graph: GraphView, form: str) -> bytes:
     from pkgjail.review import graph_formats
 
     if form == "svg":
-        return _svg(graph_formats.dot(shape))
+        return _svg(graph_formats.dot(graph))
     write = {
         "dot": graph_formats.dot,
         "graphml": graph_formats.as_graphml,
         "mermaid": graph_formats.mermaid,
         "json": graph_formats.as_json,
     }[form]
-    return write(shape).encode()
+    return write(graph).encode()
 
 
 def _svg(dot: str) -> bytes:

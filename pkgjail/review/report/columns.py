@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.closure.reasons import Chains
 from pkgjail.core.text import shown
-from pkgjail.review.graph import shape_of
+from pkgjail.review.graph import graph_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -37,22 +37,22 @@ def columns(manifest: Manifest) -> dict[str, Any]:
     A node is its name, kind, version, listed bytes, cost, and the number of its shortest chain's last edge,
     or -1. A class is a type, a mode, the numbers of the owners' nodes, an origin, a detail.
     """
-    shape = shape_of(manifest)
-    numbers = {node.name: number for number, node in enumerate(shape.nodes)}
-    edges = {(edge.source, edge.target): number for number, edge in enumerate(shape.edges)}
+    graph = graph_view(manifest)
+    numbers = {node.name: number for number, node in enumerate(graph.nodes)}
+    edges = {(edge.source, edge.target): number for number, edge in enumerate(graph.edges)}
     chains = Chains(manifest.dependencies)
     last = {
         node.name: edges[edge.source, edge.target]
-        for node in shape.nodes
+        for node in graph.nodes
         if (edge := chains.last(node.name)) is not None
     }
     return {
         "nodes": [
             [shown(node.name), node.kind, shown(node.version), node.bytes, node.cost, last.get(node.name, -1)]
-            for node in shape.nodes
+            for node in graph.nodes
         ],
         "edges": [
-            [numbers[edge.source], numbers[edge.target], edge.kind, shown(edge.text)] for edge in shape.edges
+            [numbers[edge.source], numbers[edge.target], edge.kind, shown(edge.text)] for edge in graph.edges
         ],
         **_names(sorted(_rows(manifest)), numbers),
     }

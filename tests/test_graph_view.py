@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pkgjail import shape_of, write_manifest
+from pkgjail import graph_view, write_manifest
 from pkgjail.cli.main import main
 from pkgjail.closure.search import closure_graph, components
 from pkgjail.core.errors import QuestionError
 from pkgjail.review import graph_formats
-from pkgjail.review.graph import Edge, Node, Shape, costs
+from pkgjail.review.graph import Edge, GraphView, Node, costs
 from pkgjail.review.report.columns import columns
 from tests.manifest_text import manifest_of
 
@@ -57,7 +57,7 @@ MANIFEST = manifest_of(
 )
 
 
-def _lines(shape: Shape) -> list[str]:
+def _lines(shape: GraphView) -> list[str]:
     nodes = [f"{node.name} {node.bytes} {node.cost}" for node in shape.nodes]
     return nodes + [f"{edge.source} -> {edge.target}" for edge in shape.edges]
 
@@ -95,7 +95,7 @@ def _lines(shape: Shape) -> list[str]:
     ],
 )
 def test_shapes(options: dict[str, object], expected: str) -> None:
-    assert "; ".join(_lines(shape_of(MANIFEST, **options))) == expected  # type: ignore[arg-type]  # a row's
+    assert "; ".join(_lines(graph_view(MANIFEST, **options))) == expected  # type: ignore[arg-type]  # a row's
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_shapes(options: dict[str, object], expected: str) -> None:
 )
 def test_what_cannot_be_drawn_is_refused(options: dict[str, object], text: str) -> None:
     with pytest.raises(QuestionError, match=text):
-        shape_of(MANIFEST, **options)  # type: ignore[arg-type]  # a row's
+        graph_view(MANIFEST, **options)  # type: ignore[arg-type]  # a row's
 
 
 @st.composite
@@ -137,7 +137,7 @@ def test_cost_is_what_leaves(manifest: Manifest, collapse: bool) -> None:  # noq
 
 
 _HOSTILE = 'a"]; b -> c \\n<i>&#;\\ \x01\udc80\n\u2028é'
-_ODD = Shape(
+_ODD = GraphView(
     nodes=(
         Node(name=_HOSTILE, kind="rule"),
         Node(name="p:amd64", kind="package", version="1~é", bytes=10**10, cost=10**10),
@@ -148,11 +148,11 @@ _ODD = Shape(
         Edge(source="essential", target="p:amd64", kind="Recommends", text="x"),
     ),
 )
-SHAPES = [pytest.param(_ODD, id="hostile names"), pytest.param(shape_of(MANIFEST), id="plain")]
+SHAPES = [pytest.param(_ODD, id="hostile names"), pytest.param(graph_view(MANIFEST), id="plain")]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dot_is_graphviz_own(shape: Shape) -> None:
+def test_dot_is_graphviz_own(shape: GraphView) -> None:
     """Graphviz reads it without a warning and finds as many nodes and edges."""
     done = subprocess.run(
         ["dot", "-Tplain"], input=graph_formats.dot(shape).encode(), capture_output=True, check=True
@@ -163,14 +163,14 @@ def test_dot_is_graphviz_own(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_graphml_is_read_back(shape: Shape) -> None:
+def test_graphml_is_read_back(shape: GraphView) -> None:
     read = nx.parse_graphml(graph_formats.as_graphml(shape))
     assert (len(read.nodes), len(read.edges)) == (len(shape.nodes), len(shape.edges))
     assert read.nodes["p:amd64" if shape is _ODD else "app:amd64"]["kind"] == "package"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_mermaid_has_a_line_for_each(shape: Shape) -> None:
+def test_mermaid_has_a_line_for_each(shape: GraphView) -> None:
     """In its own grammar's words: a quoted label with nothing of ours that it would read."""
     head, *lines = graph_formats.mermaid(shape).splitlines()
     label = r"\"(?:[\w .,:+~\-/()]|#\d+;|<br/>)+\""
@@ -250,7 +250,7 @@ def test_a_chain_of_many_packages_takes_no_longer_than_others() -> None:
         "\n".join(["p0 1", "w.toml:1 -> p0", *lines, "/f 7 of p0,p19999", "/g 5 of p19999"])
     )
     started = time.process_time()
-    found = {node.name: node.cost for node in shape_of(manifest).nodes}
+    found = {node.name: node.cost for node in graph_view(manifest).nodes}
     assert (found["p0:amd64"], found["p1:amd64"], found["p19999:amd64"]) == (12, 5, 5)
     columns(manifest)
     assert time.process_time() - started < 15
