@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from benchmarks.measure import Subject
 from pkgjail import default_environment, prepare_jail, resolve
 from pkgjail.core.model import JailOptions
-from pkgjail.jail.layer_cache import Recipe, ensure
-from pkgjail.jail.strategies.data_overlay import make_tree
-from pkgjail.jail.strategies.whiteout_overlay import make_mask
+from pkgjail.jail.layer_cache import Recipe, ensure_layer
+from pkgjail.jail.strategies.data_overlay import make_data_layer
+from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ _WAYS: tuple[StrategyName, ...] = ("binds", "whole", "mask", "tree")
 def plan_subjects(place: Path) -> list[Subject]:
     """A layer of /usr for `spack`, made in an empty cache in `place`; and `true` in its jail, each way."""
     manifest = resolve(["spack"], hashed=False)
-    mask = Recipe("mask", _usr(manifest), b"/", make_mask)
-    tree = Recipe("tree", _usr(manifest), b"/", make_tree)
+    mask = Recipe("mask", _usr(manifest), b"/", make_whiteout_layer)
+    tree = Recipe("tree", _usr(manifest), b"/", make_data_layer)
     return [
         Subject(RESOLVE, partial(_timed, lambda: resolve(["spack"], hashed=False))),
         Subject("make the mask of /usr", partial(_layer, mask, place), RESOLVE),
@@ -56,7 +56,7 @@ def _layer(recipe: Recipe, place: Path) -> float:
     """Make a layer where none is, in memory as pkgjail keeps them; the seconds."""
     cache = Path(tempfile.mkdtemp(prefix="layers-", dir=place))
     try:
-        return _timed(lambda: ensure(recipe, cache))
+        return _timed(lambda: ensure_layer(recipe, cache))
     finally:
         shutil.rmtree(cache)
 

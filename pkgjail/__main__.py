@@ -20,10 +20,10 @@ def _main() -> int:
     """Replay an entry if one was prepared; leave everything else to `pkgjail.cli`."""
     status = None
     if sys.argv[1:2] in (["run"], ["enter"]):
-        from pkgjail.jail.replay import enter
+        from pkgjail.jail.replay import replay
 
         try:
-            status = enter(sys.argv[1:], _report_changes, _warn)
+            status = replay(sys.argv[1:], _report_changes, _warn)
         except OSError as error:  # no process can be created, for example
             from pkgjail.cli.main import report_failure
 

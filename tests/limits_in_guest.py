@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError, OutOfMemoryError
 from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Limits, Manifest
-from pkgjail.jail.limits import how_limited
+from pkgjail.jail.limits import describe_limits
 from pkgjail.jail.run import run_in_jail
 from pkgjail.sandbox.syscalls import PR_SET_DUMPABLE, prctl
 
@@ -210,7 +210,7 @@ def jails_at_once_share_the_group(group: Path) -> None:
 
 @case
 def the_plan_says_how(group: Path) -> None:
-    told = how_limited(JailOptions(limits=Limits(memory=MIB, cpus=1.5, pids=9)))
+    told = describe_limits(JailOptions(limits=Limits(memory=MIB, cpus=1.5, pids=9)))
     assert told == {
         "memory": f"{MIB}, by a control group in {group}",
         "cpus": f"1.5, by a control group in {group}",
@@ -243,7 +243,7 @@ def a_controller_that_is_missing_is_refused(group: Path) -> None:
 def a_group_of_another_is_refused(group: Path) -> None:
     assert f"{group} is not delegated to this user" in refusal(memory=MIB)
     assert sh("true", pids=9)[0] == 0  # by RLIMIT_NPROC
-    told = how_limited(JailOptions(limits=Limits(pids=9)))
+    told = describe_limits(JailOptions(limits=Limits(pids=9)))
     assert told == {"pids": "9, by RLIMIT_NPROC"}
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from pkgjail.core.errors import DriftError
 from pkgjail.core.model import FileEntry
-from pkgjail.jail.drift import Check, compare_host
+from pkgjail.jail.drift import DriftCheck, compare_host
 from pkgjail.storage import cache
 from pkgjail.storage.baseline import (
     Baseline,
@@ -263,10 +263,10 @@ def test_another_users_baseline_serves_that_users_manifest_alone(
     if not whole:
         (host / "new").touch()
     stranger = Publisher(owner=user.uid, made=0, readable=True)
-    assert compare_host(manifest, root, Check(publisher=stranger)).accepted == ()
+    assert compare_host(manifest, root, DriftCheck(publisher=stranger)).accepted == ()
     for publisher in (None, me()):
         with pytest.raises(DriftError, match="/opt/file has other content"):
-            compare_host(manifest, root, Check(publisher=publisher))
+            compare_host(manifest, root, DriftCheck(publisher=publisher))
 
 
 @pytest.fixture

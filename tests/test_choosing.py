@@ -14,7 +14,7 @@ from pkgjail.core.errors import JailError
 from pkgjail.core.model import FileEntry, JailOptions, PlanOption, StrategyName, UserBind
 from pkgjail.jail import probe, strategy
 from pkgjail.jail.run import default_environment, prepare, run_in_jail
-from pkgjail.jail.strategy import choose
+from pkgjail.jail.strategy import choose_strategies
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.locks import places_of
@@ -37,17 +37,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def chosen(manifest: Manifest, plan: PlanOption = "auto", root: bytes = b"/") -> dict[bytes, Choice]:
-    return {choice.top: choice for choice in choose(manifest, JailOptions(plan=plan), root)}
+    return {choice.top: choice for choice in choose_strategies(manifest, JailOptions(plan=plan), root)}
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
     """Let the try-out of these ways fail."""
-    real = probe.why_not
+    real = probe.probe_obstacle
 
-    def why_not(way: StrategyName, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
+    def probe_obstacle(way: StrategyName, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
         return f"no {way} today" if way in ways else real(way, directory, cache, sample)
 
-    monkeypatch.setattr(strategy, "why_not", why_not)
+    monkeypatch.setattr(strategy, "probe_obstacle", probe_obstacle)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_first_that_works_is_taken(
     """In the order in which they stand in the documentation; and the jail is a jail."""
     fail(monkeypatch, *failing)
     choice = chosen(base_manifest)[b"/usr"]
-    assert choice.way == WAYS[len(failing)]
+    assert choice.strategy == WAYS[len(failing)]
     assert dict(choice.tried) == tried
     assert run_in_jail(base_manifest, ["true"], JailOptions(environment=default_environment())) == 0
 
@@ -78,7 +78,7 @@ def test_what_is_asked_for_is_refused_where_it_cannot_be_had(
     """Never silently another one."""
     fail(monkeypatch, way)
     if way == "whole":  # files alone are what 'whole' comes down to
-        assert chosen(base_manifest, way)[b"/usr"].way == "binds"
+        assert chosen(base_manifest, way)[b"/usr"].strategy == "binds"
         return
     with pytest.raises(JailError, match=f"cannot use the plan '{way}' for /usr: no {way} today; use '--plan"):
         prepare(base_manifest, JailOptions(plan=way))
@@ -101,7 +101,7 @@ def test_what_is_asked_for_is_done(
     others = {"Overlay", "MaskedOverlay", "WholeDirectory"} - {step}
     assert counts[step] >= 1
     assert not others & set(counts)
-    assert chosen(base_manifest, plan)[b"/usr"].way == way
+    assert chosen(base_manifest, plan)[b"/usr"].strategy == way
     assert len(places_of(assemble(prepared)[1])) == {"tree": 2, "mask": 1}.get(plan, 0)
 
 
@@ -109,17 +109,17 @@ def test_a_small_directory_is_shown_by_binds(base_manifest: Manifest) -> None:
     """Whatever overlay is asked for; 'whole' is for small ones too."""
     for plan in ("auto", "tree", "mask"):
         choice = chosen(base_manifest, plan)[b"/var"]
-        assert (choice.way, choice.tried) == ("binds", ())
-        assert choice.why == "fewer than 100 names, for which a bind a file is as quick"
+        assert (choice.strategy, choice.tried) == ("binds", ())
+        assert choice.why == "fewer than 100 names, for which a bind per file is as quick"
     assert [way for way, _ in chosen(base_manifest, "whole")[b"/var"].tried] == ["whole"]
 
 
 def test_a_directory_with_files_made_at_entry_is_no_mask(base_manifest: Manifest) -> None:
     """They differ from entry to entry, and an overlay is kept; a tree has places for them to cover."""
     choice = chosen(base_manifest, "mask")[b"/etc"]
-    assert choice.way == "binds"
+    assert choice.strategy == "binds"
     assert "is made at entry" in dict(choice.tried)["mask"]
-    assert chosen(base_manifest)[b"/etc"].way == "tree"
+    assert chosen(base_manifest)[b"/etc"].strategy == "tree"
 
 
 def test_what_is_made_at_entry_covers_a_tree(
@@ -173,7 +173,7 @@ def test_the_kernels_own_and_what_is_no_directory_is_not_asked_about(tmp_path: P
     paths = [b"/", b"/dev", b"/link", b"/proc", b"/sys", b"/tmp", b"/usr"]
     entries = [FileEntry(path=path, kind="directory", mode=0o755) for path in paths]
     entries[2] = entries[2]._replace(kind="symlink", target=b"usr")
-    assert list(strategy._tops(_manifest_of(entries))) == [b"/usr"]
+    assert list(strategy._top_directories(_manifest_of(entries))) == [b"/usr"]
     assert tmp_path.is_dir()
 
 
@@ -189,16 +189,17 @@ def test_a_try_out_mounts_the_directory_itself(cache: Path, way: StrategyName) -
     with os.scandir(b"/usr/bin") as names:
         files = [found.name for found in names if found.is_file(follow_symlinks=False)]
     sample = files[0]
-    assert probe.why_not(way, b"/usr/bin", cache, sample) == ""
+    assert probe.probe_obstacle(way, b"/usr/bin", cache, sample) == ""
     assert [name.split("-")[0] for name in os.listdir(cache) if name != ".lock"] == [way]
     assert (
-        probe.why_not(way, b"/proc/self/gone", cache, sample) == "/proc/self/gone: No such file or directory"
+        probe.probe_obstacle(way, b"/proc/self/gone", cache, sample)
+        == "/proc/self/gone: No such file or directory"
     )
 
 
 _LIES: dict[str, tuple[StrategyName, str]] = {
-    "fsmount_overlay": ("tree", "an overlay shows other content than the file has"),
-    "fsmount_masked": ("mask", "an overlay does not hide what it should"),
+    "fsmount_data_overlay": ("tree", "an overlay shows other content than the file has"),
+    "fsmount_whiteout_overlay": ("mask", "an overlay does not hide what it should"),
     "open_tree": ("whole", "a bind mount shows other names"),
 }
 
@@ -215,7 +216,7 @@ def test_a_try_out_looks_at_what_it_mounted(
     other = bytes(tmp_path / "other")
     monkeypatch.setattr(sc, call, lambda *_: real(sc.AT_FDCWD, other, flags))
     way, answer = _LIES[call]
-    assert probe.why_not(way, bytes(tmp_path / "host"), cache, b"sample") == answer
+    assert probe.probe_obstacle(way, bytes(tmp_path / "host"), cache, b"sample") == answer
     assert os.listdir(cache) == [".lock"]
 
 
@@ -229,7 +230,7 @@ def test_a_filesystem_without_extended_attributes_is_told(
 
     monkeypatch.setattr(os, "setxattr", setxattr)
     (tmp_path / "sample").write_text("x")
-    answer = probe.why_not("tree", bytes(tmp_path), cache, b"sample")
+    answer = probe.probe_obstacle("tree", bytes(tmp_path), cache, b"sample")
     assert answer == f"{cache}: Operation not supported"
 
 
@@ -242,8 +243,10 @@ def test_a_makeshift_is_known_as_one(
     def setxattr(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(strategy, "_ORDER", ("tree",))
+    monkeypatch.setattr(strategy, "_PREFERENCE", ("tree",))
     monkeypatch.setattr(os, "setxattr", setxattr)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    usr = next(choice for choice in choose(base_manifest, JailOptions(), b"/") if choice.top == b"/usr")
-    assert (usr.way, usr.lasting) == ("binds", lasting)
+    usr = next(
+        choice for choice in choose_strategies(base_manifest, JailOptions(), b"/") if choice.top == b"/usr"
+    )
+    assert (usr.strategy, usr.lasting) == ("binds", lasting)

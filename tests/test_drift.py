@@ -27,7 +27,7 @@ from pkgjail.core.model import (
     Verify,
 )
 from pkgjail.jail import strategy
-from pkgjail.jail.drift import Check, as_found, compare_host, find_drift, refuse_drift
+from pkgjail.jail.drift import DriftCheck, compare_host, entries_as_found, find_drift, refuse_drift
 from pkgjail.jail.run import prepare_jail, run_in_jail
 from pkgjail.storage.baseline import (
     baseline_key,
@@ -40,6 +40,8 @@ from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pkgjail.core.model import Verify
 
 BUSYBOX = Path("/bin/busybox")
 _DIRECTORIES = ("bin", "etc", "usr", "usr/empty", "usr/lib", "var", "var/lib", "proc", "sys", "dev", "tmp")
@@ -265,7 +267,7 @@ def test_a_file_without_a_digest_is_taken_by_its_facts_at_first(host: Path, veri
     entries = tuple(
         entry._replace(sha256=None) if entry.path == b"/etc/setting" else entry for entry in entries_of(host)
     )
-    check = Check(verify=verify)
+    check = DriftCheck(verify=verify)
     for _ in range(2):
         assert compare_host(manifest_of(entries), bytes(host), check).accepted == ()
 
@@ -286,7 +288,7 @@ def test_the_entries_as_found(host: Path) -> None:
     shutil.rmtree(host / "usr/lib")
     os.mkfifo(host / "usr/lib")
     changes = find_drift(entries, bytes(host), None)
-    found = {entry.path: entry for entry in as_found(entries, changes, bytes(host))}
+    found = {entry.path: entry for entry in entries_as_found(entries, changes, bytes(host))}
     assert found[b"/etc/setting"].size == 3
     assert found[b"/etc/setting"].sha256 is None
     assert not [path for path in found if path.startswith(b"/usr/lib")]
@@ -338,7 +340,7 @@ class Heard:
 @pytest.fixture(params=["binds", "whole", "mask", "tree"])
 def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> JailOptions:
     """Every plan; with an overlay for /usr, which has five names."""
-    monkeypatch.setattr(strategy, "_WORTH_IT", 5)
+    monkeypatch.setattr(strategy, "_LEAST_NAMES", 5)
     return JailOptions(plan=request.param)
 
 
@@ -436,7 +438,7 @@ def test_what_changes_while_resolving_is_compared_at_the_first_entry(
     monkeypatch.setattr(api, "_hasher", changing)
     manifest = resolve(lists, root=root)
     with pytest.raises(DriftError, match="/usr/lib/library has other content"):
-        compare_host(manifest, root, Check())
+        compare_host(manifest, root, DriftCheck())
 
 
 def test_a_manifest_from_elsewhere_is_compared_by_content(host: Path) -> None:
@@ -457,7 +459,7 @@ def test_another_release_is_told_first(tmp_path: Path) -> None:
     made = replace(manifest.header, distribution=Distribution(id="debian", version="12"))
     replaced(tmp_path / "host", "usr/lib/library", b"xyz")
     with pytest.raises(DriftError) as caught:
-        compare_host(replace(manifest, header=made), root, Check())
+        compare_host(replace(manifest, header=made), root, DriftCheck())
     assert str(caught.value).splitlines()[0] == (
         f"cannot enter the jail: the manifest was made on debian 12, and {os.fsdecode(root)} is debian 13:"
     )

@@ -24,7 +24,7 @@ from pkgjail.fileset import collect_files
 from pkgjail.jail import strategy
 from pkgjail.jail.drift import refuse_drift
 from pkgjail.jail.plan import plan_jail
-from pkgjail.jail.strategy import choose, instead_of_binds
+from pkgjail.jail.strategy import choose_strategies, steps_by_directory
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
 from pkgjail.sandbox.steps import assemble
@@ -123,7 +123,11 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
             if way in ("tree", "mask"):  # the others notice it themselves
                 refuse_drift(manifest.files, root)
             plan = plan_jail(
-                manifest, JailOptions(), made_at_entry={}, root=root, instead=_shown_by(way, manifest, root)
+                manifest,
+                JailOptions(),
+                entry_files={},
+                root=root,
+                directory_steps=_shown_by(way, manifest, root),
             )
             return _in_namespaces(lambda: enter(plan))
         except (DriftError, HostChangedError) as changed:
@@ -146,9 +150,9 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
 
 def _shown_by(way: str, manifest: Manifest, root: bytes) -> dict[bytes, Step]:
     """The steps for every top directory, however small, that can be shown so."""
-    strategy._WORTH_IT = 0  # in a child of its own
-    strategy._ORDER = () if way == "binds" else (way,)  # type: ignore[assignment]
-    return instead_of_binds(choose(manifest, JailOptions(), root))
+    strategy._LEAST_NAMES = 0  # in a child of its own
+    strategy._PREFERENCE = () if way == "binds" else (way,)  # type: ignore[assignment]
+    return steps_by_directory(choose_strategies(manifest, JailOptions(), root))
 
 
 def _in_namespaces(work: Callable[[], str]) -> str:

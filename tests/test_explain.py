@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import CommandError, DriftError, OutOfMemoryError
-from pkgjail.jail.diagnosis import HOW_TO_DELEGATE, explain
+from pkgjail.jail.diagnosis import HOW_TO_DELEGATE, diagnose
 from pkgjail.sandbox.launch import StageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _UNRESTRICTED = {"sys/kernel/apparmor_restrict_unprivileged_userns": "0\n"}
 _FILTERED = {"self/status": "Name:\t\udcffodd\nNoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n"}
 _FREE = {"self/status": "Name:\tpython3\nSeccomp:\t0\n"}
 
-_UNSHARE = "cannot make a jail: this host does not let an ordinary user have user namespaces: "
+_UNSHARE = "cannot make a jail: this host does not let ordinary users make user namespaces: "
 _BUILD = "cannot make a jail: "
 
 # Each row: what was tried, what failed and on what, the host's settings, the message.
@@ -71,8 +71,8 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         errno.EPERM,
         b"/proc/self/uid_map",
         _FREE,
-        _UNSHARE + "unshare /proc/self/uid_map: Operation not permitted; as root, look at /proc/sys/user, "
-        "and at a chroot or security module around",
+        _UNSHARE + "unshare /proc/self/uid_map: Operation not permitted; as root, check /proc/sys/user, "
+        "and whether a chroot or a security module forbids it",
     ),
     (
         "build",
@@ -112,8 +112,8 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         errno.EFBIG,
         b"/etc/ld.so.cache",
         {},
-        _BUILD + "build /etc/ld.so.cache: File too large: this process may make no file so large; "
-        "raise the limit (ulimit -f)",
+        _BUILD + "build /etc/ld.so.cache: File too large: a limit forbids this process such a large file; "
+        "raise it (ulimit -f)",
     ),
     ("build", errno.EIO, b"/\xff\n", {}, _BUILD + "build /\\xff\n: Input/output error"),
     ("build", 0, b"MemoryError()", {}, _BUILD + "build MemoryError(): failed"),
@@ -133,12 +133,12 @@ def test_the_setting_at_fault_is_named(  # noqa: PLR0913, PLR0917 - a row
     tmp_path: Path, doing: str, number: int, name: bytes, settings: dict[str, str], message: str
 ) -> None:
     proc = _proc(tmp_path, {**_SETTINGS, **settings})
-    error = explain(StageError(doing, number, name, []), "gcc", proc=proc)
+    error = diagnose(StageError(doing, number, name, []), "gcc", proc=proc)
     assert (str(error), error.exit_status) == (message, 3)
 
 
 def test_a_host_without_these_settings_is_no_failure_of_its_own(tmp_path: Path) -> None:
-    error = explain(StageError("unshare", errno.EINVAL, b"unshare", []), "gcc", proc=tmp_path)
+    error = diagnose(StageError("unshare", errno.EINVAL, b"unshare", []), "gcc", proc=tmp_path)
     assert str(error).startswith(f"{_UNSHARE}unshare unshare: Invalid argument")
 
 
@@ -165,13 +165,13 @@ def test_a_host_without_these_settings_is_no_failure_of_its_own(tmp_path: Path) 
 def test_a_command_that_cannot_start_ends_as_a_shell_would(
     tmp_path: Path, number: int, name: bytes, status: int, message: str
 ) -> None:
-    error = explain(StageError("execute", number, name, []), "gcc", proc=tmp_path)
+    error = diagnose(StageError("execute", number, name, []), "gcc", proc=tmp_path)
     assert isinstance(error, CommandError)
     assert (str(error), error.exit_status) == (message, status)
 
 
 def test_a_jail_at_its_limit_of_memory_is_told_from_other_ends(tmp_path: Path) -> None:
-    error = explain(StageError("memory", 0, b"", []), "gcc", proc=tmp_path)
+    error = diagnose(StageError("memory", 0, b"", []), "gcc", proc=tmp_path)
     assert isinstance(error, OutOfMemoryError)
     assert "raise --memory" in str(error)
     assert error.exit_status == 137
@@ -180,7 +180,7 @@ def test_a_jail_at_its_limit_of_memory_is_told_from_other_ends(tmp_path: Path) -
 def test_drift_names_what_changed_and_how_much_more(tmp_path: Path) -> None:
     changes = [(b"/a/%d" % number, "is gone") for number in range(22)]
     changes[0] = (b"/a\xff", "has 3 bytes, not 4")
-    error = explain(StageError("build", 0, b"", changes), "gcc", proc=tmp_path)
+    error = diagnose(StageError("build", 0, b"", changes), "gcc", proc=tmp_path)
     assert isinstance(error, DriftError)
     assert error.changes == tuple(changes)
     lines = str(error).splitlines()

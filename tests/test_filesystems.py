@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pkgjail.core.model import Verify
+
 
 @pytest.fixture
 def trees(tmp_path: Path) -> tuple[Path, Path]:

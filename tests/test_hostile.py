@@ -305,7 +305,7 @@ def test_a_loader_cache_is_not_read_by_a_link(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(ld_cache, "run", run_hostile)
     with pytest.raises(JailError, match="made no file that can be read"):
-        ld_cache.loader_cache(base_manifest, {}, b"/")
+        ld_cache.make_ld_cache(base_manifest, {}, b"/")
 
 
 def test_the_callers_handlers_are_not_run_for_the_command(base_manifest: Manifest) -> None:

@@ -11,8 +11,8 @@ import pytest
 from pkgjail.core.model import FileEntry, JailOptions, StrategyName
 from pkgjail.jail import layer_cache
 from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
-from pkgjail.jail.strategies.data_overlay import make_tree
-from pkgjail.jail.strategies.whiteout_overlay import make_mask
+from pkgjail.jail.strategies.data_overlay import make_data_layer
+from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer
 from pkgjail.storage.locks import hold, release
 from tests.tree_text import remove_path, walk_lines
 
@@ -29,7 +29,7 @@ _ENTRIES = (
     FileEntry(path=b"/d/in/file", kind="regular", mode=0o644, size=3),
     FileEntry(path=b"/d/in/link", kind="symlink", mode=0o777, target=b"file", origin="alternative"),
 )
-_KINDS = {"tree": make_tree, "mask": make_mask}
+_KINDS = {"tree": make_data_layer, "mask": make_whiteout_layer}
 
 
 @pytest.fixture(params=_KINDS)
@@ -42,8 +42,8 @@ def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> layer_cache.Recipe
     return layer_cache.Recipe(request.param, _ENTRIES, bytes(tmp_path / "root"), _KINDS[request.param])
 
 
-def ensure(recipe: layer_cache.Recipe, cache: Path, *, thorough: bool = False) -> Path:
-    return Path(os.fsdecode(layer_cache.ensure(recipe, cache, thorough=thorough).path)).parent
+def ensure_layer(recipe: layer_cache.Recipe, cache: Path, *, thorough: bool = False) -> Path:
+    return Path(os.fsdecode(layer_cache.ensure_layer(recipe, cache, thorough=thorough).path)).parent
 
 
 def kept(cache: Path) -> list[str]:
@@ -111,11 +111,11 @@ _TAMPERED = [
 def test_a_layer_that_is_not_as_it_was_made_is_made_again(
     recipe: layer_cache.Recipe, tmp_path: Path, what: str, tamper: Callable[[Path], object]
 ) -> None:
-    place = ensure(recipe, tmp_path)
+    place = ensure_layer(recipe, tmp_path)
     before = walk_lines(bytes(place / "layer"))
     tamper(place)
-    assert not layer_cache.is_whole(place), what
-    assert ensure(recipe, tmp_path) == place
+    assert not layer_cache.is_intact(place), what
+    assert ensure_layer(recipe, tmp_path) == place
     assert walk_lines(bytes(place / "layer")) == before
     assert kept(tmp_path) == [place.name]
 
@@ -138,34 +138,34 @@ def test_a_file_that_was_changed_in_place_shows_when_all_is_looked_at(
 ) -> None:
     """As docs/concepts.md says: not at each entry, which looks at directories."""
     recipe = recipe._replace(kind=kind, make=_KINDS[kind])
-    place = ensure(recipe, tmp_path)
+    place = ensure_layer(recipe, tmp_path)
     before = walk_lines(bytes(place / "layer"))
     tamper(_first_file(place / "layer"))
-    assert layer_cache.is_whole(place), what
-    assert not layer_cache.is_whole(place, thorough=True)
-    assert ensure(recipe, tmp_path, thorough=True) == place
+    assert layer_cache.is_intact(place), what
+    assert not layer_cache.is_intact(place, thorough=True)
+    assert ensure_layer(recipe, tmp_path, thorough=True) == place
     assert walk_lines(bytes(place / "layer")) == before
 
 
 def test_a_layer_of_somebody_else_is_not_used(
     recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = ensure(recipe, tmp_path)
+    place = ensure_layer(recipe, tmp_path)
     other = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: other)
-    assert not layer_cache.is_whole(place)
+    assert not layer_cache.is_intact(place)
     with pytest.raises(PermissionError, match="is not this user's alone"):
-        ensure(recipe, tmp_path)
+        ensure_layer(recipe, tmp_path)
 
 
 def test_a_layer_of_another_version_is_not_used(
     recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of an earlier form, under the same name, once made every command answer 127."""
-    place = ensure(recipe, tmp_path)
+    place = ensure_layer(recipe, tmp_path)
     monkeypatch.setattr(layer_cache, "_FORMAT", layer_cache._FORMAT + 1)
-    assert not layer_cache.is_whole(place)
-    assert ensure(recipe, tmp_path) != place
+    assert not layer_cache.is_intact(place)
+    assert ensure_layer(recipe, tmp_path) != place
 
 
 def test_what_a_killed_builder_left_is_removed_and_not_used(
@@ -175,7 +175,7 @@ def test_what_a_killed_builder_left_is_removed_and_not_used(
     half.mkdir(parents=True)
     (half / "file").touch()
     half.parent.parent.chmod(0o700)
-    place = ensure(recipe, tmp_path)
+    place = ensure_layer(recipe, tmp_path)
     assert kept(tmp_path) == [place.name]
 
 
@@ -193,12 +193,12 @@ def test_another_host_gets_another_layer(
     recipe: layer_cache.Recipe, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
     """So that a mask never shows a name that came before the entry. The old one may be in use."""
-    first = ensure(recipe, tmp_path)
+    first = ensure_layer(recipe, tmp_path)
     change(tmp_path / "root" / "d")
     (tmp_path / "root" / "d" / "in").mkdir(exist_ok=True)
     (tmp_path / "root" / "d" / "in" / "file").touch()
     (tmp_path / "root" / "d" / "file").touch()
-    assert ensure(recipe, tmp_path) != first
+    assert ensure_layer(recipe, tmp_path) != first
     assert first.is_dir()
 
 
@@ -206,16 +206,16 @@ def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(
     recipe: layer_cache.Recipe, tmp_path: Path
 ) -> None:
     """So that hosts that change do not fill the memory that layers lie in."""
-    old = ensure(recipe, tmp_path)
+    old = ensure_layer(recipe, tmp_path)
     (tmp_path / "root" / "d" / "in" / "late").touch()
     os.utime(old, (0, 0))
     held = hold([bytes(old)])
-    new = ensure(recipe, tmp_path)
+    new = ensure_layer(recipe, tmp_path)
     release(held)
     assert kept(tmp_path) == sorted([old.name, new.name])
     (tmp_path / "root" / "d" / "in" / "later").touch()
     os.utime(new, (0, 0))
-    newest = ensure(recipe, tmp_path)
+    newest = ensure_layer(recipe, tmp_path)
     assert kept(tmp_path) == [newest.name]
 
 
@@ -229,13 +229,13 @@ def test_directories_that_change_while_a_layer_is_made(recipe: layer_cache.Recip
             (tmp_path / "root" / "d" / "in" / f"late{number}").touch()
             break
 
-    place = ensure(recipe._replace(make=restless), tmp_path)
+    place = ensure_layer(recipe._replace(make=restless), tmp_path)
     assert kept(tmp_path) == [place.name]
-    assert layer_cache.is_whole(place)
+    assert layer_cache.is_intact(place)
     late = iter(range(3, 99))
     (tmp_path / "root" / "d" / "in" / "another").touch()
     with pytest.raises(BlockingIOError, match="keep changing"):
-        ensure(recipe._replace(make=restless), tmp_path)
+        ensure_layer(recipe._replace(make=restless), tmp_path)
     assert kept(tmp_path) == [place.name]
 
 
@@ -261,7 +261,7 @@ def _children(number: int, work: Callable[[], bool]) -> int:
 def test_of_64_at_once_on_a_cold_cache_one_makes_it(recipe: layer_cache.Recipe, tmp_path: Path) -> None:
     log = tmp_path / "log"
     recipe = counting(recipe, log)
-    assert _children(64, lambda: ensure(recipe, tmp_path).is_dir()) == 64
+    assert _children(64, lambda: ensure_layer(recipe, tmp_path).is_dir()) == 64
     assert log.read_bytes() == b"."
     assert len(kept(tmp_path)) == 1
 
@@ -325,10 +325,10 @@ def test_what_another_version_or_group_would_make_otherwise_is_another_layer(
 ) -> None:
     """Protects from a layer that this pkgjail would not make, though nobody raised a number for it."""
     (tmp_path / "cache").mkdir(exist_ok=True)
-    first = layer_cache.ensure(recipe, tmp_path / "cache").path
-    assert layer_cache.ensure(recipe, tmp_path / "cache").path == first
+    first = layer_cache.ensure_layer(recipe, tmp_path / "cache").path
+    assert layer_cache.ensure_layer(recipe, tmp_path / "cache").path == first
     if other == "code":
         monkeypatch.setattr(layer_cache, "_code_of", lambda _make: b"another")
     else:
         monkeypatch.setattr(os, "getegid", lambda: 4711)
-    assert layer_cache.ensure(recipe, tmp_path / "cache").path != first
+    assert layer_cache.ensure_layer(recipe, tmp_path / "cache").path != first

@@ -17,7 +17,7 @@ import pytest
 from pkgjail.cli.limit_options import add_limit_options, limits_of
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, Limits, UserBind
-from pkgjail.jail.limits import limits_asked
+from pkgjail.jail.limits import checked_limits
 from pkgjail.jail.run import run_in_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox import cgroups, limits
@@ -98,9 +98,9 @@ def test_a_bind_of_control_groups_is_refused(source: bytes) -> None:
         place = source.replace(b"MOUNT", point)
         bind = UserBind(source=place, destination=b"/srv", writable=True)
         with pytest.raises(JailError, match="where the command could lift its limits"):
-            limits_asked(JailOptions(binds=(bind,), limits=Limits(pids=9)))
+            checked_limits(JailOptions(binds=(bind,), limits=Limits(pids=9)))
         read_only = UserBind(source=place, destination=b"/srv", writable=False)
-        assert limits_asked(JailOptions(binds=(read_only,), limits=Limits(pids=9))) == (None, None, 9)
+        assert checked_limits(JailOptions(binds=(read_only,), limits=Limits(pids=9))) == (None, None, 9)
 
 
 # Starts children that stay, until it may not; says how many it got.
@@ -154,7 +154,7 @@ def test_a_group_that_cannot_be_entered_is_told(
     with open(tmp_path / "cgroup.procs", "wb") as entrance, monkeypatch.context() as patch:
         os.dup2(os.open("/dev/full", os.O_WRONLY), entrance.fileno())
         group = cgroups.Jail(os.fsencode(tmp_path), entrance.fileno())
-        patch.setattr(limits, "held", lambda _: nullcontext(limits.Hold(group, None, watch=False)))
+        patch.setattr(limits, "held", lambda _: nullcontext(limits.EnforcedLimits(group, None, watch=False)))
         with pytest.raises(JailError, match=f"cannot limit the jail: {tmp_path}/cgroup.procs: No space left"):
             run_in_jail(base_manifest, ["true"], JailOptions(limits=Limits(pids=9)))
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import JailError
+from pkgjail.core.jail_names import LD_CACHE
 from pkgjail.core.model import FileEntry, JailOptions
 from pkgjail.jail import ld_cache
-from pkgjail.jail.ld_cache import LOADER_CACHE, loader_cache
+from pkgjail.jail.ld_cache import make_ld_cache
 from pkgjail.jail.run import run_in_jail
-from pkgjail.jail.strategy import choose, instead_of_binds
+from pkgjail.jail.strategy import choose_strategies, steps_by_directory
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.baseline import record_baseline
@@ -64,7 +65,7 @@ def set_of(root: Path) -> Manifest:
     target = os.readlink(bytes(root / "usr/lib/libx.so"))
     more += [
         FileEntry(path=b"/usr/lib/libx.so", kind="symlink", mode=0o777, target=target),
-        FileEntry(path=LOADER_CACHE, kind="regular", mode=0o644, origin="entry"),
+        FileEntry(path=LD_CACHE, kind="regular", mode=0o644, origin="entry"),
     ]
     return manifest_of(tuple(sorted((*entries_of(root), *more), key=lambda entry: entry.path)))
 
@@ -75,7 +76,7 @@ def writing(text: str) -> str:
 
 
 def made(root: Path) -> str:
-    content = loader_cache(set_of(root), {}, bytes(root)).decode()
+    content = make_ld_cache(set_of(root), {}, bytes(root)).decode()
     assert content.startswith(CACHE)
     return content[len(CACHE) :].strip()
 
@@ -155,11 +156,11 @@ def test_another_ldconfig_of_the_same_length_makes_another(tmp_path: Path) -> No
         pytest.param(f"{writing('half')}; exit 1", "ended with status 1;", id="a status, and a file"),
         pytest.param("busybox kill -9 $$", "ended with status 137;", id="killed"),
         pytest.param("exit 0", "made no file that can be read", id="nothing"),
-        pytest.param("> /tmp/ld.so.cache", "wrote something else", id="an empty file"),
-        pytest.param("echo '#!' > /tmp/ld.so.cache", "wrote something else", id="something else"),
+        pytest.param("> /tmp/ld.so.cache", "is no ld.so cache", id="an empty file"),
+        pytest.param("echo '#!' > /tmp/ld.so.cache", "is no ld.so cache", id="something else"),
         pytest.param(
             f"{writing('x')}; busybox truncate -s 20G /tmp/ld.so.cache",
-            "wrote something else",
+            "is no ld.so cache",
             id="too large",
         ),
         pytest.param("busybox mkdir /tmp/ld.so.cache", "made no file that can be read", id="a directory"),
@@ -196,8 +197,8 @@ def test_what_a_strangers_ldconfig_does_stays_with_it(
     with pytest.raises(JailError, match=r"ended with status 1: \\x1b\[2Jno; see"):
         made(root)
     rewrite(root, "while :; do :; done")
-    monkeypatch.setattr(ld_cache, "_LONGEST", 0.5)
-    with pytest.raises(JailError, match=r"ldconfig of the set: it does not end within 0\.5 s"):
+    monkeypatch.setattr(ld_cache, "_TIMEOUT", 0.5)
+    with pytest.raises(JailError, match=r"ldconfig of the file set: it does not end within 0\.5 s"):
         made(root)
     assert capfd.readouterr() == ("", "")
     assert sorted(os.listdir(tmp_path)) == ["cache", "mine", "root", "run"]
@@ -253,19 +254,19 @@ def test_it_is_made_where_no_other_jail_may_write(
     monkeypatch.setattr(ld_cache, "_enter", lambda *_: 1)
     for _ in range(2):
         with pytest.raises(JailError, match="ended with status 1"):
-            loader_cache(base_manifest, {}, b"/")
+            make_ld_cache(base_manifest, {}, b"/")
     assert [os.path.dirname(place) for place in places] == 2 * [bytes(tree_directory())]
     assert not any(map(os.path.lexists, places))
 
 
 def test_the_way_of_showing_directories_makes_no_difference(spack_manifest: Manifest) -> None:
     """Protects exactness: ldconfig sees the same whether each file is bound or overlays show them."""
-    instead = instead_of_binds(choose(spack_manifest, JailOptions(network=False), b"/"))
-    assert instead
-    few = loader_cache(spack_manifest, {}, b"/", lambda: instead)
+    steps = steps_by_directory(choose_strategies(spack_manifest, JailOptions(network=False), b"/"))
+    assert steps
+    few = make_ld_cache(spack_manifest, {}, b"/", lambda: steps)
     for path in (cache_directory() / "ld.so.cache").iterdir():
         path.unlink()
-    many = loader_cache(spack_manifest, {}, b"/")
+    many = make_ld_cache(spack_manifest, {}, b"/")
     assert few == many
     assert few.startswith(b"glibc-ld.so.cache")
 

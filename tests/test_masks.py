@@ -12,8 +12,8 @@ import pytest
 
 from pkgjail.core.model import FileEntry, Origin
 from pkgjail.jail.strategies import whiteout_overlay
-from pkgjail.jail.strategies.directory_binds import whole_directories
-from pkgjail.jail.strategies.whiteout_overlay import make_mask
+from pkgjail.jail.strategies.directory_binds import directory_bind_steps
+from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer
 from tests.tree_text import make, parse_tree, shown
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def new_mask(tmp_path: Path) -> bytes:
 @pytest.mark.parametrize(("what", "listed", "expected"), _MASKS, ids=[row[0] for row in _MASKS])
 def test_what_a_mask_is_made_of(tmp_path: Path, root: bytes, what: str, listed: str, expected: str) -> None:
     mask = new_mask(tmp_path)
-    make_mask(mask, entries_of(listed), root)
+    make_whiteout_layer(mask, entries_of(listed), root)
     assert mask_lines(mask) == dedent(expected).strip().split("\n"), what
     assert os.listdir(os.path.dirname(mask)) == [b"layer"]
 
@@ -196,7 +196,7 @@ def test_where_no_attributes_can_be_kept_whiteouts_do_it(
 
     monkeypatch.setattr(os, "setxattr", refuse)
     mask = new_mask(tmp_path)
-    make_mask(mask, entries_of("/d/\n/d/file\n/d/none/\n!/d/new/\n!/d/new/n -> /x"), root)
+    make_whiteout_layer(mask, entries_of("/d/\n/d/file\n/d/none/\n!/d/new/\n!/d/new/n -> /x"), root)
     expected = "/ /in - /link - /new/ /new/n -> /x /none/ /none/x - /none/y - /odd\\x0a\\xff - /same -"
     assert " ".join(mask_lines(mask)) == expected
 
@@ -205,9 +205,9 @@ def test_one_device_has_no_more_links_than_a_filesystem_allows(
     tmp_path: Path, root: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ext4 refuses the 65,001st; and a device for each whiteout would be slow."""
-    monkeypatch.setattr(whiteout_overlay, "_LINKS", 2)
+    monkeypatch.setattr(whiteout_overlay, "_MOST_LINKS", 2)
     mask = new_mask(tmp_path)
-    make_mask(mask, entries_of("/d/"), root)
+    make_whiteout_layer(mask, entries_of("/d/"), root)
     links = [os.lstat(os.path.join(mask, name)).st_nlink for name in os.listdir(mask)]
     assert links == [2, 2, 2, 2, 2, 2]
 
@@ -215,7 +215,7 @@ def test_one_device_has_no_more_links_than_a_filesystem_allows(
 def test_what_is_no_longer_a_directory_gets_no_mask(tmp_path: Path, root: bytes) -> None:
     """Else nothing of what is to be seen in it would be."""
     with pytest.raises(NotADirectoryError, match="is no longer a directory"):
-        make_mask(new_mask(tmp_path), entries_of("/d/\n/d/file/\n/d/file/x"), root)
+        make_whiteout_layer(new_mask(tmp_path), entries_of("/d/\n/d/file/\n/d/file/x"), root)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_what_is_no_longer_a_directory_gets_no_mask(tmp_path: Path, root: bytes)
 )
 def test_what_a_mask_can_show(listed: str, why: str) -> None:
     """Files are the host's own; directories may be the mask's, which belongs to whoever made it."""
-    assert whiteout_overlay.why_no_mask(entries_of(listed)) == why
+    assert whiteout_overlay.whiteout_overlay_obstacle(entries_of(listed)) == why
 
 
 # Each row: what it protects, what the manifest has, paths apart, and the directories that are bound whole.
@@ -250,7 +250,7 @@ _WHOLE = [
 def test_which_directories_are_bound_whole(
     root: bytes, what: str, listed: str, apart: str, expected: str
 ) -> None:
-    steps = whole_directories(entries_of(listed), root, [apart.encode()] if apart else [])
+    steps = directory_bind_steps(entries_of(listed), root, [apart.encode()] if apart else [])
     assert " ".join(map(shown, steps)) == expected, what
 
 
@@ -259,4 +259,4 @@ def test_a_link_of_ours_is_compared(tmp_path: Path, target: str, *, whole: bool)
     """Nothing else would notice that the host has another one."""
     make(parse_tree("/d/link -> file\n/d/a\n/d/b"), bytes(tmp_path))
     entries = entries_of(f"/d/\n/d/a\n/d/b\n!/d/link -> {target}")
-    assert (b"/d" in whole_directories(entries, bytes(tmp_path), [])) == whole
+    assert (b"/d" in directory_bind_steps(entries, bytes(tmp_path), [])) == whole

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind, text_path
-from pkgjail.jail.plan import Account, entry_files, plan_jail
+from pkgjail.jail.etc_files import Account, etc_files
+from pkgjail.jail.plan import plan_jail
 from tests.tree_text import parse_tree, plan_lines
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def test_a_plan_makes_the_image_seals_it_and_mounts_the_rest_on_top() -> None:
     """
     made = {b"/etc/passwd": b"root\n", b"/etc/unasked": b"no"}
     plan = plan_jail(
-        manifest(tree, at_entry="/etc/passwd"), JailOptions(network=False), made_at_entry=made, root=b"/./"
+        manifest(tree, at_entry="/etc/passwd"), JailOptions(network=False), entry_files=made, root=b"/./"
     )
     assert (plan.root, plan.network, plan.hostname) == (b"/", False, "pkgjail")
     expected = """
@@ -134,12 +135,12 @@ def test_a_plan_makes_the_image_seals_it_and_mounts_the_rest_on_top() -> None:
 def test_what_the_manifest_says_of_the_jails_own_directories(tree: str, expected: str) -> None:
     top = expected.split(" ")[1].rstrip(",")
     about = re.compile(rf"[a-z]+ {top}(/.+)?( .*)?")
-    lines = plan_lines(plan_jail(manifest(tree), JailOptions(), made_at_entry={}))
+    lines = plan_lines(plan_jail(manifest(tree), JailOptions(), entry_files={}))
     assert ", ".join(filter(about.fullmatch, lines)) == expected
 
 
 def test_a_file_made_at_entry_for_which_there_is_nothing_is_empty() -> None:
-    plan = plan_jail(manifest("", at_entry="/etc/hosts"), JailOptions(), made_at_entry={})
+    plan = plan_jail(manifest("", at_entry="/etc/hosts"), JailOptions(), entry_files={})
     assert "content /etc/hosts ''" in plan_lines(plan)
 
 
@@ -192,9 +193,9 @@ BINDS = [
     ("binds", "before", "after"), [row[1:] for row in BINDS], ids=[row[0] for row in BINDS]
 )
 def test_binds(sources: Path, binds: list[str], before: list[str], after: list[str]) -> None:
-    bare = plan_lines(plan_jail(manifest(_MANIFEST), JailOptions(), made_at_entry={}))
+    bare = plan_lines(plan_jail(manifest(_MANIFEST), JailOptions(), entry_files={}))
     options = JailOptions(binds=tuple(bind(sources, text) for text in binds))
-    lines = plan_lines(plan_jail(manifest(_MANIFEST), options, made_at_entry={}))
+    lines = plan_lines(plan_jail(manifest(_MANIFEST), options, entry_files={}))
     seal = bare.index("seal")
     made = [f"content {text[5:]} ''" if text.startswith("file ") else f"directory {text}" for text in before]
     places = {"DIR": str(sources / "dir"), "FILE": str(sources / "file")}
@@ -225,7 +226,7 @@ REFUSALS = [
 def test_a_bind_that_would_break_the_manifest_is_refused(sources: Path, text: str, message: str) -> None:
     options = JailOptions(binds=(bind(sources, text),))
     with pytest.raises(JailError) as caught:
-        plan_jail(manifest(_MANIFEST), options, made_at_entry={})
+        plan_jail(manifest(_MANIFEST), options, entry_files={})
     assert str(caught.value).endswith(message)
     assert str(caught.value).startswith("cannot ")
 
@@ -233,16 +234,16 @@ def test_a_bind_that_would_break_the_manifest_is_refused(sources: Path, text: st
 def test_a_bind_at_a_tmp_that_the_manifest_fills_is_refused(sources: Path) -> None:
     options = JailOptions(binds=(bind(sources, "dir:/tmp"),))
     with pytest.raises(JailError, match="it would cover 1 of the jail's own names"):
-        plan_jail(manifest("/tmp/x"), options, made_at_entry={})
+        plan_jail(manifest("/tmp/x"), options, entry_files={})
 
 
 def test_a_manifest_with_a_file_where_the_jail_needs_a_directory_is_refused() -> None:
     with pytest.raises(JailError, match="cannot make /proc in the jail: /proc is a symbolic link there"):
-        plan_jail(manifest("/proc -> x"), JailOptions(), made_at_entry={})
+        plan_jail(manifest("/proc -> x"), JailOptions(), entry_files={})
 
 
 def test_the_files_made_at_entry_for_an_ordinary_user() -> None:
-    made = entry_files(_USER, host_resolver=b"nameserver 192.0.2.1\n", network=True)
+    made = etc_files(_USER, resolv_conf=b"nameserver 192.0.2.1\n", network=True)
     assert {path.decode(): content.decode() for path, content in made.items()} == {
         "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
         "ada:x:1000:1001:ada:/tmp:/bin/sh\n"
@@ -257,7 +258,7 @@ def test_the_files_made_at_entry_for_an_ordinary_user() -> None:
 
 def test_root_is_root_and_without_network_there_is_no_resolver() -> None:
     root = Account(name="root", uid=0, gid=0, group="root", home="/tmp")
-    made = entry_files(root, host_resolver=b"nameserver 192.0.2.1\n", network=False)
+    made = etc_files(root, resolv_conf=b"nameserver 192.0.2.1\n", network=False)
     assert made[b"/etc/passwd"].startswith(b"root:x:0:0:root:/tmp:/bin/sh\nnobody:")
     assert made[b"/etc/resolv.conf"] == b""
 
@@ -271,7 +272,7 @@ def test_no_name_of_a_user_can_write_a_line_or_a_field_of_its_own(
     name: str, group: str, home: str, uid: int
 ) -> None:
     account = Account(name=name, uid=uid, gid=uid, group=group, home=home)
-    made = entry_files(account, host_resolver=b"", network=True)
+    made = etc_files(account, resolv_conf=b"", network=True)
     users = [line.split(b":") for line in made[b"/etc/passwd"].split(b"\n")[:-1]]
     groups = [line.split(b":") for line in made[b"/etc/group"].split(b"\n")[:-1]]
     assert [(len(user), user[2]) for user in users] == [(7, b"0"), (7, b"%d" % uid), (7, b"65534")]

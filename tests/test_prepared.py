@@ -1,4 +1,4 @@
-"""Prepared jails: a command line entered before is entered the short way, and never by what is stale."""
+"""PreparedJail jails: a command line entered before is entered the short way, and never by what is stale."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_what_others_left_in_a_shared_place_is_not_used(
     """Protects from /dev/shm, where anybody may make a directory of that name beforehand."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "pkgjail").symlink_to(tmp_path)
-    assert replay.enter(["run", "m.jsonl", "--", "true"], int) is None
+    assert replay.replay(["run", "m.jsonl", "--", "true"], int) is None
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_what_others_left_in_a_shared_place_is_not_used(
     ],
 )
 def test_other_command_lines_go_the_long_way(words: list[str]) -> None:
-    assert replay.enter(words, int) is None
+    assert replay.replay(words, int) is None
 
 
 def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
@@ -276,7 +276,7 @@ def test_what_stops_the_short_way_is_told(
     def enter(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(replay, "enter", enter)
+    monkeypatch.setattr(replay, "replay", enter)
     monkeypatch.setattr(sys, "argv", ["pkgjail", "run", "m.jsonl", "--", "true"])
     assert __main__.main() == status
     assert capfd.readouterr().err == told
@@ -341,14 +341,14 @@ def test_a_makeshift_is_not_kept(
 ) -> None:
     """A jail by binds, since the runtime directory was full for a moment, would stay one for good."""
 
-    def why_not(*_: object) -> str:
+    def probe_obstacle(*_: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     write_manifest(base_manifest, tmp_path / "m.jsonl")
     words = ["run", str(tmp_path / "m.jsonl"), "--", "true"]
     with monkeypatch.context() as patch:
-        patch.setattr(strategy, "why_not", why_not)
+        patch.setattr(strategy, "probe_obstacle", probe_obstacle)
         assert main(words) == 0
     assert not (tmp_path / "pkgjail/prepared").exists()
     assert main(words) == 0

@@ -88,7 +88,7 @@ def test_another_situation_is_asked_about(
     run = tmp_path / "run"
     remembered(run, monkeypatch)
     monkeypatch.setattr(privileges, "_read", lambda name: content if name == path else real(name))
-    assert probe.why_not("tree", b"/usr", run) == "tried again"
+    assert probe.probe_obstacle("tree", b"/usr", run) == "tried again"
 
 
 @pytest.mark.parametrize(("name", "other"), [("identity", 1), ("_boot", "another")])
@@ -99,25 +99,25 @@ def test_another_file_system_or_boot_is_asked_about(
     run = tmp_path / "run"
     remembered(run, monkeypatch)
     monkeypatch.setattr(probe, name, lambda *_: other)
-    assert probe.why_not("tree", b"/usr", run) == "tried again"
+    assert probe.probe_obstacle("tree", b"/usr", run) == "tried again"
 
 
 def remembered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have an answer remembered, and another one at each try-out from now on."""
     monkeypatch.setattr(os, "major", lambda _: 8)  # answers about filesystems on no device are not kept
-    monkeypatch.setattr(probe, "_try", lambda *_: "")
-    assert probe.why_not("tree", b"/usr", run) == ""
-    monkeypatch.setattr(probe, "_try", lambda *_: "tried again")
-    assert probe.why_not("tree", b"/usr", run) == ""
+    monkeypatch.setattr(probe, "_probe", lambda *_: "")
+    assert probe.probe_obstacle("tree", b"/usr", run) == ""
+    monkeypatch.setattr(probe, "_probe", lambda *_: "tried again")
+    assert probe.probe_obstacle("tree", b"/usr", run) == ""
 
 
 def test_what_is_forgotten_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects from an answer that turned out to be wrong; what is no answer stays."""
     run = tmp_path / "run"
-    assert not probe.forget(run)
+    assert not probe.forget_answers(run)
     remembered(run, monkeypatch)
     (run / "layers").mkdir()
-    assert probe.forget(run)
-    assert not probe.forget(run)
+    assert probe.forget_answers(run)
+    assert not probe.forget_answers(run)
     assert (run / "layers").is_dir()
-    assert probe.why_not("tree", b"/usr", run) == "tried again"
+    assert probe.probe_obstacle("tree", b"/usr", run) == "tried again"

@@ -12,7 +12,7 @@ import pytest
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
-from pkgjail.jail.protection import Protected, protect
+from pkgjail.jail.protection import ProtectedPath, protect
 from pkgjail.jail.run import default_environment, prepare, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.policy import list_files
@@ -121,7 +121,7 @@ def test_what_is_shown_read_only_is_said_once(base_manifest: Manifest, project: 
     jail = prepare_jail(base_manifest, _options(project), reporter=reporter)
     assert [jail.run(["true"]), jail.run(["true"])] == [0, 0]
     path = project / "ci" / "m.jsonl"
-    assert reporter.warned == [f"shown read-only in the jail, as later runs are made from it: {path}"]
+    assert reporter.warned == [f"shown read-only in the jail, because later runs depend on it: {path}"]
 
 
 def test_what_lies_elsewhere_needs_no_mount(base_manifest: Manifest, project: Path, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_where_other_processes_of_the_user_keep_things_is_closed(
     )
     done = user.pkgjail(*words, environment=variables)
     assert done.returncode == 0, done.stderr
-    assert f"shown read-only in the jail, as later runs are made from it: {place}" in done.stderr
+    assert f"shown read-only in the jail, because later runs depend on it: {place}" in done.stderr
     assert (user.home / bound / "mine").exists()
     assert os.listdir(place) == []
 
@@ -324,7 +324,7 @@ def test_a_read_only_bind_shows_nothing_of_the_cache(user: Caller, base_manifest
 
 def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> None:
     """It may not read what the kernel says of its own descriptors."""
-    place = Protected(bytes(tmp_path / "cache"), "it", shown=False)
+    place = ProtectedPath(bytes(tmp_path / "cache"), "it", shown=False)
     plan = Plan(b"/", (Bind(b"/srv", bytes(tmp_path), writable=True),), network=True, hostname="pkgjail")
     (tmp_path / "cache").mkdir()
 
@@ -344,7 +344,7 @@ def test_a_mount_below_a_bind_that_shows_a_protected_directory_is_read_only(tmp_
     steps = (Bind(b"/srv", bytes(tmp_path), writable=True),)
     (tmp_path / "a" / "b").mkdir(parents=True)
     plan = Plan(root=b"/", steps=steps, network=True, hostname="pkgjail")
-    place = Protected(bytes(tmp_path / "a" / "b"), "it")
+    place = ProtectedPath(bytes(tmp_path / "a" / "b"), "it")
     done, shown = protect(plan, [place])
     assert done.steps == (
         *steps,
@@ -370,7 +370,7 @@ def test_a_project_with_its_manifest_is_built_as_before(anyone: Caller, base_man
     for told in (True, False):
         done = anyone.pkgjail(*words, "echo '#' > m.jsonl; rm -f m.jsonl; echo built > built", cwd=project)
         assert done.returncode == 0
-        said = f"shown read-only in the jail, as later runs are made from it: {project}/m.jsonl\n"
+        said = f"shown read-only in the jail, because later runs depend on it: {project}/m.jsonl\n"
         assert (said in done.stderr) == told
         assert "cannot create m.jsonl: Read-only file system" in done.stderr
         assert (project / "m.jsonl").read_bytes() == before

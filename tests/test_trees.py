@@ -46,10 +46,10 @@ def entries_of(root: Path) -> tuple[FileEntry, ...]:
     )
 
 
-def ensure(entries: tuple[FileEntry, ...], root: bytes, cache: Path) -> Path:
-    """The metadata tree of these entries."""
-    recipe = layer_cache.Recipe("tree", entries, root, data_overlay.make_tree)
-    return Path(os.fsdecode(layer_cache.ensure(recipe, cache).path))
+def made_layer(entries: tuple[FileEntry, ...], root: bytes, cache: Path) -> Path:
+    """Make the data layer of these entries."""
+    recipe = layer_cache.Recipe("tree", entries, root, data_overlay.make_data_layer)
+    return Path(os.fsdecode(layer_cache.ensure_layer(recipe, cache).path))
 
 
 def made(cache: Path) -> list[str]:
@@ -58,8 +58,8 @@ def made(cache: Path) -> list[str]:
 
 def test_a_tree_is_made_once(tmp_path: Path) -> None:
     entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
-    first = ensure(entries, root, tmp_path)
-    assert ensure(entries, root, tmp_path) == first
+    first = made_layer(entries, root, tmp_path)
+    assert made_layer(entries, root, tmp_path) == first
     assert made(tmp_path) == [first.parent.name]
     assert (first / "file").stat().st_size == 3
     assert (first / "file").stat().st_mtime_ns == (tmp_path / "root/d/file").stat().st_mtime_ns
@@ -72,8 +72,8 @@ def test_a_tree_may_be_deeper_than_calls_go(tmp_path: Path) -> None:
     paths = [b"/d" * levels for levels in range(1, 1500)]
     (tmp_path / "root").mkdir()
     entries = tuple(FileEntry(path=path, kind="directory", mode=0o755) for path in paths)
-    first = ensure(entries, bytes(tmp_path / "root"), tmp_path)
-    assert ensure(entries, bytes(tmp_path / "root"), tmp_path) == first
+    first = made_layer(entries, bytes(tmp_path / "root"), tmp_path)
+    assert made_layer(entries, bytes(tmp_path / "root"), tmp_path) == first
     with opened(str(tmp_path / "layers")) as shelf:
         remove_tree(shelf, first.parent.name)  # pytest's own way calls itself, too
     assert made(tmp_path) == []
@@ -83,7 +83,7 @@ def test_builders_at_once_make_one_tree(tmp_path: Path) -> None:
     entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
     places: list[Path] = []
     threads = [
-        threading.Thread(target=lambda: places.append(ensure(entries, root, tmp_path))) for _ in range(16)
+        threading.Thread(target=lambda: places.append(made_layer(entries, root, tmp_path))) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
@@ -102,7 +102,7 @@ def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "setxattr", refuse)
     with pytest.raises(OSError, match="not supported"):
-        ensure(entries, root, tmp_path)
+        made_layer(entries, root, tmp_path)
     assert made(tmp_path) == []
 
 
@@ -118,7 +118,7 @@ def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: 
 )
 def test_what_a_tree_can_show(change: dict[str, object], *, can: bool) -> None:
     fields: dict[str, object] = {"path": b"/d/f", "kind": "regular", "mode": 0o644, "size": 1, **change}
-    assert (data_overlay.why_no_tree([FileEntry(**fields)]) == "") == can  # type: ignore[arg-type]
+    assert (data_overlay.data_overlay_obstacle([FileEntry(**fields)]) == "") == can  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -129,25 +129,25 @@ def test_the_probe_remembers_that_it_works(
 ) -> None:
     """Here it does (the tests need a kernel that can); an overlay's number may be another's the next time."""
     monkeypatch.setattr(os, "major", lambda _: major)
-    assert probe.why_not("tree", b"/usr", cache) == ""
-    monkeypatch.setattr(probe, "_try", lambda *_: "tried again")
-    assert probe.why_not("tree", b"/usr", cache) == again
+    assert probe.probe_obstacle("tree", b"/usr", cache) == ""
+    monkeypatch.setattr(probe, "_probe", lambda *_: "tried again")
+    assert probe.probe_obstacle("tree", b"/usr", cache) == again
     assert not [name for name in os.listdir(cache) if name.startswith(".probe")]
 
 
 def test_the_probe_does_not_remember_a_failure(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may come from where the caller was: a limit reached, a namespace without namespaces."""
     with monkeypatch.context() as patch:
-        patch.setattr(probe, "_try", lambda *_: "unshare: No space left on device")
-        assert probe.why_not("tree", b"/usr", cache) == "unshare: No space left on device"
-    assert probe.why_not("tree", b"/usr", cache) == ""
+        patch.setattr(probe, "_probe", lambda *_: "unshare: No space left on device")
+        assert probe.probe_obstacle("tree", b"/usr", cache) == "unshare: No space left on device"
+    assert probe.probe_obstacle("tree", b"/usr", cache) == ""
 
 
 def test_where_the_host_cannot_it_is_said_or_done_by_binds(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never silently weaker: both plans are exact, and 'tree' by name is refused."""
-    monkeypatch.setattr(probe, "_try", lambda *_: "overlay create: Invalid argument")
+    monkeypatch.setattr(probe, "_probe", lambda *_: "overlay create: Invalid argument")
     options = JailOptions(environment=default_environment())
     assert not any(
         isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, options).steps
@@ -241,7 +241,7 @@ def test_a_runtime_directory_that_is_full_means_binds(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(strategy, "ensure", refuse)
+    monkeypatch.setattr(strategy, "ensure_layer", refuse)
     assert not any(
         isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, JailOptions()).steps
     )
@@ -255,4 +255,4 @@ def test_a_directory_of_somebody_else_is_not_used(cache: Path) -> None:
     """Anybody can make a directory of that name in /dev/shm before we do."""
     cache.mkdir()
     os.chown(cache, 65534, 65534)
-    assert "is not this user's alone" in probe.why_not("tree", b"/usr", cache)
+    assert "is not this user's alone" in probe.probe_obstacle("tree", b"/usr", cache)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pkgjail.core.model import Generated
+from pkgjail.core.jail_names import ENTRY_FILES, LD_CACHE
+from pkgjail.core.model import Generated, text_path
 
 
 def _made(package: str, made_by: str, *patterns: str, at_entry: bool = False) -> tuple[Generated, ...]:
@@ -18,10 +19,9 @@ def _made(package: str, made_by: str, *patterns: str, at_entry: bool = False) ->
 # pip.conf): a whitelist names such paths.
 GENERATED = (
     # Who one is and how names resolve: a jail's own, with the user, root and nobody.
-    *_made("", "pkgjail", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", at_entry=True),
-    *_made("", "pkgjail", "/etc/resolv.conf", at_entry=True),
+    *_made("", "pkgjail", *map(text_path, ENTRY_FILES), at_entry=True),
     # The loader's index: of exactly the libraries of the set.
-    *_made("libc-bin", "ldconfig", "/etc/ld.so.cache", at_entry=True),
+    *_made("libc-bin", "ldconfig", text_path(LD_CACHE), at_entry=True),
     # TLS: the bundle, a link for each authority by name and by hash, the site's own authorities.
     *_made("ca-certificates", "debconf", "/etc/ca-certificates.conf"),
     *_made("ca-certificates", "update-ca-certificates", "/etc/ssl/certs/*.crt", "/etc/ssl/certs/*.pem"),

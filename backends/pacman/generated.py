@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pkgjail.core.model import Generated, raw_path
+from pkgjail.core.jail_names import ENTRY_FILES, LD_CACHE
+from pkgjail.core.model import Generated, raw_path, text_path
 
 
 def _made(package: str, made_by: str, *patterns: str, at_entry: bool = False) -> tuple[Generated, ...]:
@@ -14,9 +15,8 @@ def _made(package: str, made_by: str, *patterns: str, at_entry: bool = False) ->
 
 GENERATED = (
     # Who one is and how names resolve: a jail's own, with the user, root and nobody.
-    *_made("", "pkgjail", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", at_entry=True),
-    *_made("", "pkgjail", "/etc/resolv.conf", at_entry=True),
-    *_made("glibc", "ldconfig", "/etc/ld.so.cache", at_entry=True),
+    *_made("", "pkgjail", *map(text_path, ENTRY_FILES), at_entry=True),
+    *_made("glibc", "ldconfig", text_path(LD_CACHE), at_entry=True),
     # TLS: what p11-kit extracts, and the links to it by name and by hash.
     *_made("ca-certificates-utils", "update-ca-trust", "/etc/ca-certificates/extracted/*"),
     *_made("ca-certificates-utils", "update-ca-trust", "/etc/ca-certificates/extracted/cadir/*"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pkgjail.core.model import Generated, raw_path
+from pkgjail.core.jail_names import ENTRY_FILES, LD_CACHE
+from pkgjail.core.model import Generated, raw_path, text_path
 
 
 def _made(package: str, made_by: str, *patterns: str, at_entry: bool = False) -> tuple[Generated, ...]:
@@ -16,9 +17,8 @@ def _made(package: str, made_by: str, *patterns: str, at_entry: bool = False) ->
 # on Fedora, RHEL or openSUSE, or are of another making in a jail.
 GENERATED = (
     # Who one is and how names resolve: a jail's own, with the user, root and nobody.
-    *_made("", "pkgjail", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", at_entry=True),
-    *_made("", "pkgjail", "/etc/resolv.conf", at_entry=True),
-    *_made("glibc", "ldconfig", "/etc/ld.so.cache", at_entry=True),
+    *_made("", "pkgjail", *map(text_path, ENTRY_FILES), at_entry=True),
+    *_made("glibc", "ldconfig", text_path(LD_CACHE), at_entry=True),
     # TLS: the bundles that p11-kit extracts, in RHEL's and Fedora's place and in openSUSE's.
     *_made("ca-certificates", "update-ca-trust", "/etc/pki/ca-trust/extracted/*/*"),
     *_made("ca-certificates", "update-ca-trust", "/etc/pki/ca-trust/extracted/*/*/*"),

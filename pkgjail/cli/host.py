@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 def warn_of_absence(manifest: Manifest, root: bytes, reporter: Reporter) -> None:
     """Warn if the manifest is probably of another root, before every missing name is listed."""
-    from pkgjail.jail.host_mismatch import absent_names, explain_absence
+    from pkgjail.jail.host_mismatch import absent_paths, explain_absence
 
     entries = [entry for entry in manifest.files if entry.origin != "entry"]
-    absent = absent_names(entries, root)
+    absent = absent_paths(entries, root)
     if cause := explain_absence(manifest, root, len(absent), len(entries)):
         reporter.warn(cause)
 

@@ -480,7 +480,7 @@ class PackagePlan:
 
 @record
 class UserBind:
-    """A directory or file of the host that the user asked to see in the jail."""
+    """A directory or file of the host that the user binds into the jail."""
 
     source: bytes
     destination: bytes
@@ -489,10 +489,10 @@ class UserBind:
 
 @record
 class Limits:
-    """What a jail may use at most, None for as much as there is.
+    """What a jail may use at most; None is no limit.
 
-    `memory` is in bytes, and there is no swap besides. `cpus` is in processors, so that 0.5 is half
-    of one's time. `pids` is the number of processes and threads at once.
+    `memory` is in bytes, without swap. `cpus` is in processors: 0.5 is half of the time of one. `pids` is
+    the number of processes and threads at once.
     """
 
     memory: int | None = None
@@ -502,17 +502,13 @@ class Limits:
 
 @record
 class JailOptions:
-    """How a jail is entered: `cwd` is a path inside; `environment` is all that the command gets.
+    """The options of a jail. `cwd` is a path inside; `environment` is the whole environment of the command.
 
-    `plan` is how large directories are shown: "tree", "mask", "whole" or "binds" (see
-    `pkgjail.jail.strategy`), which is refused where this host cannot, or "auto" for the first that it can.
+    `plan` is the strategy for large directories. With `allow_drift`, a host that differs from the manifest is
+    accepted as it is. With `strict_exit`, entries that changed while the command ran are an error.
 
-    `verify` says how closely the host is compared with the manifest: "" what may have changed since it was
-    last compared, "all" every entry, "hash" every file's content too. With `allow_drift` a host that differs
-    is entered as it is. With `strict_exit` entries that changed while the command ran are an error.
-
-    `inputs` are files and directories that later runs read again, the manifest above all: writable binds
-    show them read-only (see `pkgjail.jail.protection`), with a warning unless `warn_of_inputs` is off.
+    `inputs` are files and directories that later runs read again, such as the manifest. Writable binds show
+    them read-only (see `pkgjail.jail.protection`), with a warning unless `warn_of_inputs` is off.
     """
 
     binds: tuple[UserBind, ...] = ()

@@ -23,8 +23,8 @@ from pkgjail.environments.file_copy import (
 from pkgjail.environments.journal import Built, start_build, write_bytes
 from pkgjail.environments.record import FORMS, MANIFEST, Header
 from pkgjail.export.skeleton import Piece, pieces_of_skeleton
-from pkgjail.jail.drift import Check, compare_host, refuse_drift, share_baseline
-from pkgjail.jail.protection import protected_environment, refuse_open
+from pkgjail.jail.drift import DriftCheck, compare_host, publish_user_baseline, refuse_drift
+from pkgjail.jail.protection import protected_environment, refuse_writable_binds
 from pkgjail.jail.run import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.storage.baseline import publisher_of
@@ -76,7 +76,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
 
     """
     root = os.path.realpath(root)
-    refuse_open(binds, [protected_environment(b"/".join(parent_and_name(directory)))])
+    refuse_writable_binds(binds, [protected_environment(b"/".join(parent_and_name(directory)))])
     changes = _compare_host(manifest, form, root, reporter)
     content = {} if changes or form == "host" else content_at_entry(manifest, root, _ACCEPT_DRIFT)
     data = dump_manifest(manifest)
@@ -97,7 +97,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
             build.make_tree(0o755, _mount_points(manifest, content))
         built = build.finish()
     with contextlib.suppress(OSError):  # otherwise the first entry of this user does it
-        share_baseline(manifest, root, publisher_of(os.path.join(directory, MANIFEST)))
+        publish_user_baseline(manifest, root, publisher_of(os.path.join(directory, MANIFEST)))
     _warn_of_dropped_bits(manifest, form, reporter)
     _warn_of_absent_sources(binds, reporter)
     return built
@@ -117,7 +117,7 @@ def _compare_host(
         if form == "copy":  # the content is compared as it is copied
             refuse_drift(manifest.files, root)
         else:
-            compare_host(manifest, root, Check(reporter=reporter))
+            compare_host(manifest, root, DriftCheck(reporter=reporter))
     except DriftError as drift:
         if form != "copy":
             raise BuildDriftError(drift.changes) from drift

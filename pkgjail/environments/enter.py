@@ -15,9 +15,9 @@ from pkgjail.environments.directory import open_environment, read_file, read_hea
 from pkgjail.environments.file_copy import copied_manifest
 from pkgjail.environments.lock import lock_environment
 from pkgjail.environments.record import MANIFEST, RECORD, TREE
-from pkgjail.jail.drift import Check
-from pkgjail.jail.protection import protected_environment, refuse_open
-from pkgjail.jail.replay import bind_source, remember
+from pkgjail.jail.drift import DriftCheck
+from pkgjail.jail.protection import protected_environment, refuse_writable_binds
+from pkgjail.jail.replay import bind_source_state, save_prepared_jail
 from pkgjail.jail.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.storage.baseline import publisher_of
@@ -80,7 +80,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
     terminal: bool = False,
     reporter: Reporter = SILENT,
 ) -> int:
-    """As `enter_environment`; the prepared jail is saved, so that `pkgjail.jail.replay.enter` can replay it.
+    """As `enter_environment`; the prepared jail is saved, so that `pkgjail.jail.replay.replay` can replay it.
 
     An environment with a tree must be compared with its record at each entry, so its jail is never saved.
     A replay checks first that nothing has changed that the jail depends on, including the environment's
@@ -90,7 +90,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         directory: the environment's.
         argv: what to run.
         options: what this entry adds to the options that the environment was built with.
-        invocation: the command line by which the jail is saved, as `pkgjail.jail.replay.remember` takes
+        invocation: the command line by which the jail is saved, as `save_prepared_jail` takes
             it; it ends in `--` and `argv`.
         variables: likewise.
         watched: the states of files that `options` depend on.
@@ -98,7 +98,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         reporter: likewise.
 
     """
-    source = bind_source(directory)
+    source = bind_source_state(directory)
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter") as lock:
         paths = [environment.path + b"/" + name for name in (MANIFEST, RECORD)]
         states = observe_settled(filter(os.path.lexists, paths))  # before they are read
@@ -106,9 +106,9 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         if form == "host" and jail.lasting:
             jail.prepared.watched += states + watched
             jail.prepared.sources += (source,)
-            jail.prepared.held = (lock,)
+            jail.prepared.locked = (lock,)
             with contextlib.suppress(OSError):  # the next entry prepares its jail itself
-                remember(invocation, jail.prepared, terminal=terminal, variables=variables)
+                save_prepared_jail(invocation, jail.prepared, terminal=terminal, variables=variables)
         return jail.run(argv, terminal=terminal)
 
 
@@ -119,7 +119,7 @@ def _prepare(
     record = read_record(environment)
     manifest = _read_manifest(environment, record)
     merged = _merge(record.header, options)
-    refuse_open(merged.binds, [protected_environment(environment.path)])
+    refuse_writable_binds(merged.binds, [protected_environment(environment.path)])
     if record.header.form == "copy":
         # The tree was just compared with the environment's record, so no digest needs to be compared.
         tree = environment.path + b"/" + TREE
@@ -147,7 +147,7 @@ def report_environment_changes(directory: bytes, status: int, *, strict: bool, r
     """
     with open_environment(directory, "enter") as environment:
         record = read_record(environment)
-        check = Check(publisher=publisher_of(environment.path + b"/" + MANIFEST), reporter=reporter)
+        check = DriftCheck(publisher=publisher_of(environment.path + b"/" + MANIFEST), reporter=reporter)
         manifest = _read_manifest(environment, record)
     report_changes(manifest, record.header.root, check, strict=strict, status=status)
 

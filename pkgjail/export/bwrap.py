@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.jail_names import HOSTNAME, SEARCH_PATH, TMP
 from pkgjail.export.common import (
-    SEARCH_PATH,
     entry_files,
     missing_directories,
     on_host,
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 MOST = 8900
 
 _NAMESPACES = (
-    b"--unshare-user", b"--unshare-ipc", b"--unshare-pid", b"--unshare-uts", b"--hostname", b"pkgjail",
+    b"--unshare-user", b"--unshare-ipc", b"--unshare-pid", b"--unshare-uts", b"--hostname", HOSTNAME.encode(),
     b"--die-with-parent", b"--new-session", b"--cap-drop", b"ALL",
-    b"--clearenv", b"--setenv", b"HOME", b"/tmp", b"--setenv", b"LANG", b"C.UTF-8",
-    b"--setenv", b"PATH", SEARCH_PATH,
+    b"--clearenv", b"--setenv", b"HOME", TMP, b"--setenv", b"LANG", b"C.UTF-8",
+    b"--setenv", b"PATH", SEARCH_PATH.encode(),
 )  # fmt: skip
 _DEFAULT_MODE = 0o755
 _PERMISSIONS = 0o777

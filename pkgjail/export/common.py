@@ -6,18 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import NamesError
+from pkgjail.core.jail_names import KERNEL_DIRECTORIES, SCRATCH_DIRECTORIES, TMP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pkgjail.core.model import FileEntry, Manifest
-
-# What a launcher fills by itself, whatever the manifest says (see `pkgjail.jail.plan`).
-KERNEL = (b"/dev", b"/proc", b"/sys")
-# The devices of a jail: names below /dev, the same in all of them.
-DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")
-SEARCH_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SCRATCH = (b"/tmp", b"/var/tmp")
 
 
 def on_host(root: bytes, path: bytes) -> bytes:
@@ -32,7 +26,7 @@ def is_within(path: bytes, directories: Sequence[bytes]) -> bool:
 
 def own_entries(manifest: Manifest) -> Iterator[FileEntry]:
     """The entries that are not within what a launcher fills by itself."""
-    return (entry for entry in manifest.files if not is_within(entry.path, KERNEL))
+    return (entry for entry in manifest.files if not is_within(entry.path, KERNEL_DIRECTORIES))
 
 
 def host_files(manifest: Manifest) -> list[FileEntry]:
@@ -47,15 +41,15 @@ def entry_files(manifest: Manifest) -> list[FileEntry]:
 
 def scratch_directories(manifest: Manifest) -> list[bytes]:
     """Where a private, writable filesystem belongs: /tmp, and /var/tmp where there is an empty one."""
-    kinds = {_SCRATCH[0]: "directory", **{entry.path: entry.kind for entry in manifest.files}}
+    kinds = {TMP: "directory", **{entry.path: entry.kind for entry in manifest.files}}
     parents = {path.rpartition(b"/")[0] for path in kinds}
-    return [path for path in _SCRATCH if path not in parents and kinds.get(path) == "directory"]
+    return [path for path in SCRATCH_DIRECTORIES if path not in parents and kinds.get(path) == "directory"]
 
 
 def missing_directories(manifest: Manifest) -> list[bytes]:
     """Mount points of the launcher that the manifest does not have."""
     paths = {entry.path for entry in manifest.files}
-    return [path for path in (*KERNEL, _SCRATCH[0]) if path not in paths]
+    return [path for path in (*KERNEL_DIRECTORIES, TMP) if path not in paths]
 
 
 def refuse_misleading(form: str, manifest: Manifest, root: bytes) -> None:
@@ -66,7 +60,7 @@ def refuse_misleading(form: str, manifest: Manifest, root: bytes) -> None:
             a file below `root` is now a link, or is behind one.
 
     """
-    mounted = (*KERNEL, _SCRATCH[0])
+    mounted = (*KERNEL_DIRECTORIES, TMP)
     taken = [entry.path for entry in manifest.files if entry.path in mounted and entry.kind != "directory"]
     refuse(form, taken, "the jail has a filesystem of its own there, and the manifest has no directory")
     files = [entry.path for entry in host_files(manifest)]

@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
-from pkgjail.export.common import DEVICES, host_files, on_host, scratch_directories
+from pkgjail.core.jail_names import DEVICES
+from pkgjail.export.common import host_files, on_host, scratch_directories
 
 if TYPE_CHECKING:
     from pkgjail.core.model import Manifest

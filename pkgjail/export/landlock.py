@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import kind_of, kind_of_item
 from pkgjail.export.common import is_within, on_host, own_entries, refuse, scratch_directories
-from pkgjail.jail.host_mismatch import absent_names, explain_absence
+from pkgjail.jail.host_mismatch import absent_paths, explain_absence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ def _rules(manifest: Manifest, root: bytes) -> Iterable[bytes]:
         entry.path for entry, path in listed if entry.origin != "entry" and not _is_as_said(entry, path)
     ]
     if changed:
-        absent = absent_names(entries, root)
+        absent = absent_paths(entries, root)
         cause = explain_absence(manifest, root, len(absent), len(entries))
         why = "gone or of another type; make a new manifest with 'pkgjail resolve'"
         refuse("landlock", changed, why, cause)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pkgjail.core.jail_names import RUN, SEARCH_PATH, TMP
 from pkgjail.export.common import (
-    SEARCH_PATH,
     host_files,
     is_within,
     on_host,
@@ -45,7 +45,7 @@ ReadOnly=yes
 """
 _SPECIAL = re.compile(rb"[:\\]")
 # systemd-nspawn mounts filesystems of its own there.
-_COVERED = (b"/run", b"/tmp")
+_COVERED = (RUN, TMP)
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
@@ -65,7 +65,7 @@ def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
     if not unfit and files and _is_unfit(root):
         unfit = [root]
     refuse("nspawn", unfit, "systemd's settings hold no line ends and no bytes that are not UTF-8")
-    lines = [_HEAD % SEARCH_PATH]
+    lines = [_HEAD % SEARCH_PATH.encode()]
     for entry in files:
         place = _SPECIAL.sub(rb"\\\g<0>", entry.path)
         source = _SPECIAL.sub(rb"\\\g<0>", on_host(root, entry.path))

@@ -17,7 +17,7 @@ from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.parallel import in_processes
 from pkgjail.core.untrusted import real_directories, refuse_irregular
 from pkgjail.export.common import host_files, refuse
-from pkgjail.jail.host_mismatch import absent_names, explain_absence
+from pkgjail.jail.host_mismatch import absent_paths, explain_absence
 from pkgjail.manifest import dump_manifest, manifest_digest
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def sha1_digests(manifest: Manifest, files: Sequence[FileEntry], root: bytes) ->
         digests.update(found)
     lacking = sorted(entry.path for entry in files if entry.path not in digests)
     if lacking:
-        cause = explain_absence(manifest, root, len(absent_names(files, root)), len(files))
+        cause = explain_absence(manifest, root, len(absent_paths(files, root)), len(files))
         why = "not there, or not as the manifest says, so without a SHA-1"
         refuse("spdx", lacking, why, cause)
     return digests

@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.jail_names import DEVICES, KERNEL_DIRECTORIES
 from pkgjail.core.model import text_path
-from pkgjail.export.common import DEVICES, KERNEL, entry_files, missing_directories, on_host, own_entries
+from pkgjail.export.common import entry_files, missing_directories, on_host, own_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -117,7 +118,7 @@ def _start(directory: bytes) -> None:
 
 def _kernel_directories(manifest: Manifest, besides: Sequence[bytes]) -> Iterator[Piece]:
     there = {entry.path for entry in own_entries(manifest)}
-    for path in sorted({*KERNEL, *missing_directories(manifest), *besides} - there):
+    for path in sorted({*KERNEL_DIRECTORIES, *missing_directories(manifest), *besides} - there):
         yield Piece(path, "directory", 0o755)
     yield Piece(b"/dev/shm", "directory", 0o755)
     for name in DEVICES:

@@ -13,6 +13,7 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from pkgjail.core.jail_names import KERNEL_DIRECTORIES
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.reporter import warn_each
 from pkgjail.fileset.builder import Name
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 # Where a pattern no longer spells out a path: a wildcard, or a backslash that quotes one.
 _GLOB = re.compile(r"[*?\[\\]")
-_KERNEL = (b"/dev/", b"/proc/", b"/sys/")
 # PEP 3147 and 488: NAME.cpython-311.opt-1.pyc is the byte code of NAME.py.
 _BYTE_CODE = re.compile(rb"(?P<stem>[^/]+?)\.[^./]+(?:\.opt-[^./]+)?\.pyc")
 
@@ -199,7 +199,7 @@ def _walk(tree: Tree, pattern: str) -> Iterator[tuple[bytes, bytes, bool]]:
         path = todo.pop()
         place = tree.real(path)
         found = tree.lstat(place)
-        if found is None or (place + b"/").startswith(_KERNEL):
+        if found is None or (place + b"/").startswith(tuple(top + b"/" for top in KERNEL_DIRECTORIES)):
             continue
         is_directory = stat.S_ISDIR(found.st_mode)
         yield path, place, is_directory

@@ -1,18 +1,17 @@
-"""How a process tells that it runs in a jail. Asked by each command of Spack's, so light."""
+"""Detect whether this process runs in a jail. Every command of Spack does this, so it must be quick."""
 
 from __future__ import annotations
 
 import os
 
-HOSTNAME = "pkgjail"
-"""The name that the host has in a jail."""
+from pkgjail.core.jail_names import HOSTNAME
 
 
 def is_isolated() -> bool:
-    """Whether this process runs in a jail of pkgjail's.
+    """Check whether this process runs in a jail of pkgjail's.
 
-    Told by what only a jail has and no variable can claim: its host name, no_new_privs, and an empty
-    bounding set of capabilities (proc_pid_status(5)).
+    A jail has its host name, no_new_privs and an empty capability bounding set (proc_pid_status(5)). An
+    environment variable could be set anywhere.
     """
     if os.uname().nodename != HOSTNAME:
         return False

@@ -1,7 +1,7 @@
-"""Why the stage failed, in words that a user can act on: from a `StageError` to a `JailError`.
+"""Diagnose a failure of the sandbox: turn a `StageError` into a `JailError` that the user can act on.
 
-Reads the kernel's settings (under `proc`) to name the one at fault; see user_namespaces(7),
-/proc/sys/user in namespaces(7), and the distributions' own switches.
+It reads the kernel's settings (under `proc`) to name the one at fault; see user_namespaces(7),
+/proc/sys/user in namespaces(7), and the distributions' own settings.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ HOW_TO_DELEGATE = (
     "(as root without --user); if a controller is missing there, an administrator adds "
     "'Delegate=cpu memory pids' to [Service] of user@.service (systemctl edit user@.service)"
 )
-# execve(2) failures that a shell reports as "not found" (POSIX.1-2017, XCU 2.8.2).
+# The exit statuses of a shell for a command that is not found or not executable (POSIX.1-2017, XCU 2.8.2).
 _NOT_FOUND, _CANNOT_EXECUTE = 127, 126
 
 
-def explain(failure: StageError, command: str, *, proc: Path = Path("/proc")) -> JailError:
-    """The error to raise for `failure` when `command` was to run."""
+def diagnose(failure: StageError, command: str, *, proc: Path = Path("/proc")) -> JailError:
+    """Return the error to raise for a `failure` to run `command`."""
     if failure.changes:
         return DriftError(tuple(failure.changes))
     if failure.doing == "execute":
@@ -40,14 +40,14 @@ def explain(failure: StageError, command: str, *, proc: Path = Path("/proc")) ->
         return OutOfMemoryError()
     if failure.doing == "unshare":
         return JailError(
-            "cannot make a jail: this host does not let an ordinary user have user namespaces: "
+            "cannot make a jail: this host does not let ordinary users make user namespaces: "
             f"{_forbidding_setting(failure, proc)}"
         )
     return JailError(f"cannot make a jail: {_building(failure, proc)}")
 
 
 def _cannot_execute(failure: StageError, command: str) -> CommandError:
-    # Along the PATH the last place is named; else it is the working directory that is not there.
+    # A missing command is named by the last path that was tried; another name is the working directory.
     if failure.errno == errno.ENOENT and (b"/" + failure.name).endswith(
         b"/" + raw_path(command).lstrip(b"/")
     ):
@@ -56,8 +56,8 @@ def _cannot_execute(failure: StageError, command: str) -> CommandError:
     why = f": {os.strerror(failure.errno)}" if failure.errno else ""
     if failure.errno == errno.ELOOP:
         why = (
-            ": symbolic links that go in a circle, or one of /proc, which leads to what a process of "
-            "pkgjail's has open; name a file of the jail"
+            ": the symbolic links form a loop, or one is a link of /proc, which leads to a file that "
+            "pkgjail itself has open; name a file of the jail"
         )
     return CommandError(
         f"cannot run {command} in the jail: {text_path(failure.name)}{why}",
@@ -78,7 +78,7 @@ def _forbidding_setting(failure: StageError, proc: Path) -> str:
             "a seccomp filter (a container's?) forbids unshare(2); start the container with a "
             "profile that allows it (podman, docker: --security-opt seccomp=unconfined)"
         )
-    return f"{failure}; as root, look at /proc/sys/user, and at a chroot or security module around"
+    return f"{failure}; as root, check /proc/sys/user, and whether a chroot or a security module forbids it"
 
 
 def _building(failure: StageError, proc: Path) -> str:
@@ -98,7 +98,7 @@ def _building(failure: StageError, proc: Path) -> str:
             "(podman: --security-opt unmask=ALL)"
         )
     if failure.errno == errno.EFBIG:
-        return f"{failure}: this process may make no file so large; raise the limit (ulimit -f)"
+        return f"{failure}: a limit forbids this process such a large file; raise it (ulimit -f)"
     if failure.errno == errno.ENOSPC:
         return f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000"
     return str(failure)

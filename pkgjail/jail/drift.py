@@ -1,13 +1,13 @@
-"""Drift: differences between a manifest's entries and the host.
+"""Detect drift: differences between a manifest's entries and the host.
 
-A name that the manifest does not have is no drift: what hides it is brought up to date instead.
+A name that the manifest does not have is no drift. The layer that hides it is made anew instead.
 
-Without a baseline (`pkgjail.storage.baseline`) every entry is compared, its content by digest. With one, the
-states of directories say which entries may have been replaced since, at 2 µs each, and only those are
-compared. Entries that stand where directories change all the time, or where people edit files in place
-(/etc), are looked at one by one. With `verify` every entry is, with "hash" its content too. Where another
-file system is mounted than at the time of the baseline, or one whose times say nothing of content
-(`pkgjail.storage.filesystems`), content is read.
+Without a baseline (`pkgjail.storage.baseline`) every entry is compared, and its content by digest. With a
+baseline, the states of directories show which entries may have been replaced since, at 2 µs each, and
+only those are compared. Entries in directories that change all the time, or where people edit files in
+place (/etc), are always compared. With `verify`, every entry is compared, and with "hash" its content too.
+Content is also read if another file system is mounted than at the time of the baseline, or one whose
+times do not show changes of content (`pkgjail.storage.filesystems`).
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
     States = tuple[tuple[bytes, int, int, int, int], ...]
     Hasher = Callable[[Sequence[bytes]], Mapping[bytes, str]]
 
-# The origins of what the host is not asked to show: the jail makes it, or no package lists it.
+# Entries of these origins are not compared with the host: the jail makes them, or no package lists them.
 NOT_OF_THE_HOST: tuple[Origin, ...] = ("alternative", "entry", "parent")
 
 
 @record
-class Check:
-    """How a host is compared with a manifest.
+class DriftCheck:
+    """How to compare a host with a manifest.
 
-    `verify` is as for `find_drift`; with `allow_drift` differences are accepted. `publisher` is whose
-    baselines count besides the user's own and root's. `recorded` says that the caller compared the files
-    with another record, so that no digest is asked for and no baseline kept.
+    `verify` is as for `find_drift`; with `allow_drift`, differences are accepted. `publisher` is the user
+    whose baselines count besides the caller's own and root's. With `recorded`, the caller has compared the
+    files with another record, so no digest is needed and no baseline is stored.
     """
 
     verify: Verify = ""
@@ -68,11 +68,10 @@ class Check:
 
 @record
 class Comparison:
-    """A host that was compared with a manifest.
+    """The result of comparing a host with a manifest.
 
-    `manifest` is the one to enter, `watched` the states (`pkgjail.storage.fingerprint`) of all that was
-    looked at,
-    and `accepted` the drift that was allowed: then the manifest is the one of the host as it is now.
+    `manifest` is the one to enter. `watched` has the states (`pkgjail.storage.fingerprint`) of all that was
+    compared. `accepted` is the drift that was allowed; `manifest` has these entries as the host has them.
     """
 
     manifest: Manifest
@@ -80,11 +79,11 @@ class Comparison:
     accepted: tuple[Change, ...] = ()
 
 
-def compare_host(manifest: Manifest, root: bytes, check: Check) -> Comparison:
-    """Compare the host below the real path `root` with a manifest, and keep a baseline where it matches.
+def compare_host(manifest: Manifest, root: bytes, check: DriftCheck) -> Comparison:
+    """Compare the host below the real path `root` with a manifest, and store a baseline if it matches.
 
     Raises:
-        DriftError: entries of the manifest are not on the host as the manifest says.
+        DriftError: entries of the host differ from the manifest's.
         JailError, OSError: as `find_drift`.
 
     """
@@ -92,43 +91,43 @@ def compare_host(manifest: Manifest, root: bytes, check: Check) -> Comparison:
     key = baseline_key(entries, root)
     single = _single_states(entries, root)
     baseline = None if check.recorded else load_baseline(key, check.publisher)
-    fresh = baseline
+    current = baseline
     if baseline is None or check.verify or changed(baseline.states):
-        fresh = take_baseline(entries, root)  # before the entries are looked at
+        current = take_baseline(entries, root)  # before the entries are compared
     verify = check.verify
     if baseline is None and not check.recorded and _have_digests(entries):
         verify = "hash"
     changes = find_drift(entries, root, baseline, verify=verify, hasher=_hasher(root, check))
     if changes and not check.allow_drift:
-        from pkgjail.jail.host_mismatch import (
-            other_origin,  # only where something is amiss: it brings a backend in
-        )
+        from pkgjail.jail.host_mismatch import describe_mismatch  # loads a backend
 
-        raise DriftError(changes, cause=other_origin(manifest, root))
-    watched = (*(() if fresh is None else fresh.states), *single)
+        raise DriftError(changes, cause=describe_mismatch(manifest, root))
+    watched = (*(() if current is None else current.states), *single)
     if changes:
-        now = replace(manifest, files=as_found(entries, changes, root))
-        return Comparison(manifest=now, watched=watched, accepted=changes)
-    # What rests on another user's baseline is believed of that user's manifest, and of no other.
+        as_found = replace(manifest, files=entries_as_found(entries, changes, root))
+        return Comparison(manifest=as_found, watched=watched, accepted=changes)
+    # Another user's baseline is trusted for that user's manifest only, so do not store it as one's own.
     borrowed = baseline is not None and baseline.borrowed and verify != "hash"
-    if fresh is not None and not check.recorded and not borrowed:
-        with contextlib.suppress(OSError):  # then the next entry compares again
-            _keep(key, fresh, baseline, check.publisher)
+    if current is not None and not check.recorded and not borrowed:
+        with contextlib.suppress(OSError):  # if it cannot be stored, the next entry compares again
+            _store(key, current, baseline, check.publisher)
     return Comparison(manifest=manifest, watched=watched)
 
 
-def changes_since(manifest: Manifest, root: bytes, publisher: Publisher | None = None) -> tuple[Change, ...]:
-    """The drift since the host below the real path `root` was last compared; nothing is kept.
+def changes_since_baseline(
+    manifest: Manifest, root: bytes, publisher: Publisher | None = None
+) -> tuple[Change, ...]:
+    """Return the drift since the host below the real path `root` was last compared. Nothing is stored.
 
-    For the end of a command: the entries that changed while it ran. Raises as `find_drift`.
+    At the end of a command, this finds the entries that changed while it ran. Raises as `find_drift`.
     """
     baseline = load_baseline(baseline_key(manifest.files, root), publisher)
-    hasher = _hasher(root, Check())
+    hasher = _hasher(root, DriftCheck())
     return find_drift(manifest.files, root, baseline, hasher=hasher)
 
 
-def share_baseline(manifest: Manifest, root: bytes, publisher: Publisher | None) -> None:
-    """Publish this user's baseline of a manifest that was just put where others may enter it.
+def publish_user_baseline(manifest: Manifest, root: bytes, publisher: Publisher | None) -> None:
+    """Publish this user's baseline of a manifest that others may now enter.
 
     Raises:
         OSError: it cannot be published.
@@ -140,39 +139,41 @@ def share_baseline(manifest: Manifest, root: bytes, publisher: Publisher | None)
         publish_baseline(key, baseline)
 
 
-def _keep(key: str, fresh: Baseline, before: Baseline | None, publisher: Publisher | None) -> None:
-    if fresh is not before:
-        store_baseline(key, fresh)
-    if may_publish(publisher) and (fresh is not before or not is_published(key)):
-        publish_baseline(key, fresh)
+def _store(key: str, current: Baseline, previous: Baseline | None, publisher: Publisher | None) -> None:
+    if current is not previous:
+        store_baseline(key, current)
+    if may_publish(publisher) and (current is not previous or not is_published(key)):
+        publish_baseline(key, current)
 
 
-def _hasher(root: bytes, check: Check) -> Hasher:
-    """What hashes files: with the cache of digests, unless the content is to be read by name."""
+def _hasher(root: bytes, check: DriftCheck) -> Hasher:
+    """Return a function that hashes files, with the digest cache unless `check` demands reading them."""
 
-    def hashed(paths: Sequence[bytes]) -> Mapping[bytes, str]:
-        from pkgjail.storage.hashing import HashCache, hash_files  # brings sqlite3 in
+    def hash_paths(paths: Sequence[bytes]) -> Mapping[bytes, str]:
+        from pkgjail.storage.hashing import HashCache, hash_files  # loads sqlite3
 
         cache = None if check.verify == "hash" else HashCache.default()
-        # A cache that cannot be used costs this entry time, and nothing else.
+        # No warnings: a cache that cannot be used only costs time.
         return hash_files(paths, root=root, cache=cache, reporter=ProgressOnly(check.reporter))
 
-    return hashed
+    return hash_paths
 
 
 def _single_states(entries: Sequence[FileEntry], root: bytes) -> States:
-    """The states of those files and links that are looked at one by one."""
+    """Return the states of the files and links that are always compared."""
     prefix = root.rstrip(b"/")
     paths = [
         prefix + entry.path
         for entry in entries
-        if entry.kind != "directory" and entry.origin not in NOT_OF_THE_HOST and _is_single(entry.path)
+        if entry.kind != "directory"
+        and entry.origin not in NOT_OF_THE_HOST
+        and _is_always_compared(entry.path)
     ]
     return observe_settled(filter(os.path.lexists, paths))
 
 
-def _is_single(path: bytes) -> bool:
-    """Whether a file there changes without its directory: by an editor, or as others come and go."""
+def _is_always_compared(path: bytes) -> bool:
+    """Check whether files there change without their directory, by an editor, or come and go."""
     return path.startswith(b"/etc/") or is_variable(path)
 
 
@@ -188,18 +189,18 @@ def find_drift(
 
     Args:
         entries: the manifest's, sorted by path.
-        root: where the files are.
-        baseline: the state in which they matched before; None where that is not known: then every entry
-            is compared by the manifest's own facts (kind, mode, size, link text).
-        verify: "" for what may have changed since the baseline, "all" for every entry, "hash" for the
-            content of every entry too.
-        hasher: the SHA-256 in hex of each of some paths; None to read the files.
+        root: the directory of the files.
+        baseline: the state in which they matched before. If None, every entry is compared by kind, mode, size
+            and link text.
+        verify: "" compares what may have changed since the baseline, "all" every entry, "hash" also the
+            content of every entry.
+        hasher: returns the SHA-256 in hex for each of the given paths; None reads the files.
 
     Returns:
-        Each entry that the host does not have as the manifest says, by path, with what was found there.
+        Each entry that differs on the host, by path, with what was found there.
 
     Raises:
-        JailError: "hash", of a manifest without digests.
+        JailError: `verify` is "hash", and the manifest has no digests.
         OSError: a file cannot be read.
 
     """
@@ -211,8 +212,8 @@ def find_drift(
     prefix = root.rstrip(b"/")
     suspects = [entry for entry in entries if entry.origin not in NOT_OF_THE_HOST]
     if baseline is not None and not verify:
-        suspects = _since(baseline, suspects, root)
-    elsewhere = set() if baseline is None else unknown(baseline.states)
+        suspects = _possibly_changed(baseline, suspects, root)
+    unreliable = set() if baseline is None else unknown(baseline.states)
     changes: dict[bytes, str] = {}
     content: list[FileEntry] = []
     for entry in suspects:
@@ -221,54 +222,56 @@ def find_drift(
         if (change := _change(entry, path, found)) is not None:
             changes[entry.path] = change
         elif entry.kind == "regular":
-            unknown_content = verify == "hash" or os.path.dirname(path) in elsewhere
-            if (unknown_content and entry.sha256 is not None) or _touched(path, found, baseline):
+            must_read = verify == "hash" or os.path.dirname(path) in unreliable
+            if (must_read and entry.sha256 is not None) or _is_newer(path, found, baseline):
                 content.append(entry)
-    changes.update(_content_changes(content, prefix, hasher or partial(_read_anew, root=root)))
+    changes.update(_content_changes(content, prefix, hasher or partial(_hash_uncached, root=root)))
     return tuple(sorted(changes.items()))
 
 
-def _read_anew(paths: Sequence[bytes], root: bytes) -> Mapping[bytes, str]:
-    from pkgjail.storage.hashing import hash_files  # brings sqlite3 in
+def _hash_uncached(paths: Sequence[bytes], root: bytes) -> Mapping[bytes, str]:
+    from pkgjail.storage.hashing import hash_files  # loads sqlite3
 
     return hash_files(paths, root=root)
 
 
 def refuse_drift(entries: Sequence[FileEntry], root: bytes) -> None:
-    """Raise `DriftError` where the host does not have the entries as their own facts say."""
+    """Raise `DriftError` if the host differs from the entries in kind, mode, size or link text."""
     if changes := find_drift(entries, root, None):
         raise DriftError(changes)
 
 
-def as_found(entries: Sequence[FileEntry], changes: Sequence[Change], root: bytes) -> tuple[FileEntry, ...]:
-    """The entries with those that changed as the host has them now, and those left out that are gone."""
+def entries_as_found(
+    entries: Sequence[FileEntry], changes: Sequence[Change], root: bytes
+) -> tuple[FileEntry, ...]:
+    """Return the entries with the changed ones as the host has them now, and without those that are gone."""
     prefix = root.rstrip(b"/")
     paths = {path for path, _ in changes}
-    kept: list[FileEntry] = []
+    result: list[FileEntry] = []
     gone: list[bytes] = []
     for entry in entries:
-        now = _present(entry, prefix + entry.path) if entry.path in paths else entry
-        if any(entry.path.startswith(above) for above in gone):
+        found = _as_found(entry, prefix + entry.path) if entry.path in paths else entry
+        if any(entry.path.startswith(directory) for directory in gone):
             continue
-        if now is not None:
-            kept.append(now)
-        if entry.kind == "directory" and (now is None or now.kind != "directory"):
+        if found is not None:
+            result.append(found)
+        if entry.kind == "directory" and (found is None or found.kind != "directory"):
             gone.append(entry.path + b"/")
-    return tuple(kept)
+    return tuple(result)
 
 
-def _since(baseline: Baseline, entries: Sequence[FileEntry], root: bytes) -> list[FileEntry]:
-    """The entries that may differ from what they were: all but those in directories that did not change."""
+def _possibly_changed(baseline: Baseline, entries: Sequence[FileEntry], root: bytes) -> list[FileEntry]:
+    """Return the entries that may have changed: all except those in unchanged directories."""
     prefix = root.rstrip(b"/")
     unchanged = {path for path, *_ in baseline.states}.difference(changed(baseline.states))
-    covered = set(mounts_below(root))
-    found = []
+    mount_points = set(mounts_below(root))
+    result = []
     for entry in entries:
         path = prefix + entry.path
-        settled = path if entry.kind == "directory" else path.rpartition(b"/")[0] or b"/"
-        if settled not in unchanged or path in covered or _is_single(entry.path):
-            found.append(entry)
-    return found
+        directory = path if entry.kind == "directory" else path.rpartition(b"/")[0] or b"/"
+        if directory not in unchanged or path in mount_points or _is_always_compared(entry.path):
+            result.append(entry)
+    return result
 
 
 def _lstat(path: bytes) -> os.stat_result | None:
@@ -279,7 +282,7 @@ def _lstat(path: bytes) -> os.stat_result | None:
 
 
 def _change(entry: FileEntry, path: bytes, found: os.stat_result | None) -> str | None:
-    """What the host has in the entry's place, for a message; None where it is as the manifest says."""
+    """Describe what the host has in place of the entry, or return None if it is the same."""
     if found is None:
         return "is gone"
     change = None
@@ -294,8 +297,8 @@ def _change(entry: FileEntry, path: bytes, found: os.stat_result | None) -> str 
     return change
 
 
-def _touched(path: bytes, found: os.stat_result | None, baseline: Baseline | None) -> bool:
-    """Whether a file may be another, or have other content, than at the time of the baseline; inode(7)."""
+def _is_newer(path: bytes, found: os.stat_result | None, baseline: Baseline | None) -> bool:
+    """Check whether a file may have been replaced or written to since the baseline; inode(7)."""
     if baseline is None or found is None:
         return False
     directory, _, name = path.rpartition(b"/")
@@ -304,10 +307,10 @@ def _touched(path: bytes, found: os.stat_result | None, baseline: Baseline | Non
 
 
 def _content_changes(entries: Sequence[FileEntry], prefix: bytes, hasher: Hasher) -> Iterator[Change]:
-    """Those files that cannot be shown to have the content that the manifest has."""
+    """Yield the files whose content differs from the manifest's, or cannot be compared."""
     readable = [entry for entry in entries if entry.sha256 is not None]
     for entry in entries:
-        # What this user cannot read is not visible in this user's jail either.
+        # A file that this user cannot read has no content in this user's jail either.
         if entry.sha256 is None and os.access(prefix + entry.path, os.R_OK, effective_ids=True):
             yield entry.path, "was changed or replaced, and the manifest has no digest of it"
     if readable:
@@ -321,8 +324,8 @@ def _have_digests(entries: Sequence[FileEntry]) -> bool:
     return any(entry.sha256 for entry in entries)
 
 
-def _present(entry: FileEntry, path: bytes) -> FileEntry | None:
-    """The entry with what stands in its place now; None where that cannot be in a jail."""
+def _as_found(entry: FileEntry, path: bytes) -> FileEntry | None:
+    """Return the entry with what the host has in its place now, or None if that cannot be in a jail."""
     found = _lstat(path)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""The likely cause why names of a manifest are missing on a host, for messages to begin with."""
+"""The likely cause if many names of a manifest are missing on a host: it was made on another system."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Distribution, FileEntry, Manifest
 
-# What package managers call the machines of uname(2), with those whose programs they run too.
+# The machines of uname(2), and the architectures of packages whose programs they run.
 _ARCHITECTURES = {
     "aarch64": {"aarch64", "arm64", "armhf"},
     "armv7l": {"armel", "armhf", "armv7h", "armv7hl"},
@@ -26,34 +26,33 @@ _ARCHITECTURES = {
 }
 
 
-def absent_names(entries: Iterable[FileEntry], root: bytes) -> tuple[bytes, ...]:
-    """The paths of those `entries` that are not below `root`."""
+def absent_paths(entries: Iterable[FileEntry], root: bytes) -> tuple[bytes, ...]:
+    """Return the paths of the entries that are missing below `root`."""
     prefix = root.rstrip(b"/")
     return tuple(entry.path for entry in entries if not os.path.lexists(prefix + entry.path))
 
 
-def explain_absence(manifest: Manifest, root: bytes, absent: int, looked: int) -> str:
-    """The likely cause why `absent` of `looked` names are not below `root`, and what to do.
+def explain_absence(manifest: Manifest, root: bytes, absent: int, checked: int) -> str:
+    """Return the likely cause why `absent` of the `checked` names are missing below `root`, and what to do.
 
-    "" where the root is of the manifest's distribution and architecture and most are there, or few are not:
-    then it is each name that counts.
+    It is "" if the root has the manifest's distribution and architecture and has most names, or lacks few:
+    then each name has a cause of its own.
     """
     if not absent:
         return ""
-    here = _name(root)
     reasons = _reasons(manifest, root)
-    if not reasons and absent > MOST_SHOWN and absent * 2 >= looked:
+    if not reasons and absent > MOST_SHOWN and absent * 2 >= checked:
         reasons = ["the manifest was probably made from another root"]
     if not reasons:
         return ""
     return (
-        f"{absent:,} of {looked:,} names are not on {here}: {', and '.join(reasons)}; "
+        f"{absent:,} of {checked:,} names are not on {_name(root)}: {', and '.join(reasons)}; "
         "name the root that it was made from with --root, or make it again"
     )
 
 
-def other_origin(manifest: Manifest, root: bytes) -> str:
-    """How the root differs from the system that the manifest was made on, or for; "" where it does not."""
+def describe_mismatch(manifest: Manifest, root: bytes) -> str:
+    """Describe how the root differs from the system that the manifest was made on; "" if it does not."""
     return ", and ".join(_reasons(manifest, root))
 
 
@@ -66,7 +65,7 @@ def _reasons(manifest: Manifest, root: bytes) -> list[str]:
 
 
 def _other_distribution(manifest: Manifest, root: bytes, here: str) -> list[str]:
-    # Heavy, and wanted only where something is amiss.
+    # Slow to import, and needed only if names are missing.
     from pkgjail.backends.release import read_distribution
     from pkgjail.backends.root import Root
 
@@ -77,11 +76,11 @@ def _other_distribution(manifest: Manifest, root: bytes, here: str) -> list[str]
     made = manifest.header.distribution
     if found == made:
         return []
-    return [f"the manifest was made on {_told(made)}, and {here} is {_told(found)}"]
+    return [f"the manifest was made on {_version(made)}, and {here} is {_version(found)}"]
 
 
 def _other_machine(manifest: Manifest, root: bytes) -> list[str]:
-    """Of a tree nobody knows for which machine it is."""
+    """Compare the architecture with this host's. That of another root is not known."""
     machine = os.uname().machine
     made = manifest.header.architecture
     if root != b"/" or made in _ARCHITECTURES.get(machine, {made}):
@@ -89,5 +88,5 @@ def _other_machine(manifest: Manifest, root: bytes) -> list[str]:
     return [f"the manifest was made for {made}, and this host is {machine}"]
 
 
-def _told(distribution: Distribution) -> str:
+def _version(distribution: Distribution) -> str:
     return f"{distribution.id} {distribution.version}".strip()

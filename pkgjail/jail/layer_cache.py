@@ -1,20 +1,19 @@
-"""Layers of overlays, kept: made once whatever number of jails asks, used only whole and unchanged.
+"""The layer cache: layers of overlays, made once for all jails that need them.
 
-A layer is a directory with a record of it beside:
+A layer is used only if it is complete and unchanged. A record is beside it:
 
-    layers/KIND-BASE-STATE/layer     what overlayfs gets
-    layers/KIND-BASE-STATE/record    the proof that `layer` is whole and as it was made
+    layers/KIND-BASE-STATE/layer     the lower directory of an overlay
+    layers/KIND-BASE-STATE/record    the proof that `layer` is complete and as it was made
 
-BASE stands for the manifest's entries, STATE for the host's directories as they were when the layer
-was made (`pkgjail.storage.fingerprint`). So a host that has changed asks for another layer, unless the
-recipe can tell that the layer still fits. A layer, once it has its name, never changes. It gets its name by
-rename(2), when its record is written.
+BASE is a digest of the manifest's entries, STATE one of the states of the host's directories when the
+layer was made (`pkgjail.storage.fingerprint`). So a changed host needs another layer, unless the recipe
+can check that the layer still fits. A layer never changes once it has its name, which it gets by
+rename(2) after its record is written.
 
-What is noticed when: at each use, every directory of the layer is held against the record, which shows
-any name that was added, removed or replaced, and any directory's changed mode, owner or attributes. A
-layer's file that was changed in place (its attributes, size or mode) shows when `thorough` is asked for,
-which looks at every name. A process that runs as the same user outside of a jail could write a record
-that fits; against that nothing helps.
+Each use compares every directory of the layer with the record. This shows names that were added, removed
+or replaced, and a directory's changed mode, owner or attributes. A file of the layer that was changed in
+place (its attributes, size or mode) is seen only by a `thorough` check, which compares every name. A
+process of the same user outside of a jail could write a matching record; there is no defence against that.
 """
 
 from __future__ import annotations
@@ -39,21 +38,20 @@ if TYPE_CHECKING:
 
     State = tuple[bytes, int, int, int, int]
 
-# Raised whenever what a layer holds, or its record, changes its form: a layer of another version of
-# pkgjail is none.
+# Raised whenever the format of a layer or its record changes; layers of other formats are not used.
 _FORMAT = 2
 _ATTEMPTS = 5
 # A layer that was used within so many seconds may be about to be entered.
 _RECENT_SECONDS = 60
-_DIGEST = 32
+_DIGEST_SIZE = 32
 
 
 class Recipe(NamedTuple):
-    """How a layer is made: `make` fills an empty directory from entries and a root (a real path).
+    """How to make a layer: `make` fills an empty directory from entries and a root (a real path).
 
-    The first of `entries` is the top directory. `make` raises `OSError` where it cannot. `fits` says whether
-    a layer that was made of the same entries and root, when the host's directories were in another state, is
-    the one that `make` would make now; None where every change of a directory matters.
+    The first of `entries` is the top directory. `make` raises `OSError` if it fails. `fits` checks whether
+    `make` would now make the same layer as one that was made of the same entries and root when the host's
+    directories were in another state; it is None if every change of a directory matters.
     """
 
     kind: StrategyName
@@ -66,7 +64,7 @@ class Recipe(NamedTuple):
 class Layer(NamedTuple):
     """A layer that can be used: its path, and the states of all directories that it depends on.
 
-    They are its own, and those of the host's directories unless its recipe tells whether it fits.
+    These are its own directories, and the host's unless the recipe has `fits`.
     """
 
     path: bytes
@@ -74,79 +72,84 @@ class Layer(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """`directories` has (path in the layer, device, inode, mtime, ctime); `names` a digest of all."""
+    """The record of a layer.
+
+    `directories` has (path in the layer, device, inode, mtime, ctime); `names` is a digest of all names.
+    """
 
     format: int
     directories: tuple[State, ...]
     names: bytes
 
 
-def ensure(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
-    """The layer of a recipe, made now where the cache has none that is whole and as it was made.
+def ensure_layer(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
+    """Return the layer of a recipe. Make it if the cache has none that is complete and unchanged.
 
-    Safe beside others that want the same one: one makes it, the others wait and take it.
+    Several processes may call this for the same layer: one makes it, the others wait and use it.
 
     Args:
-        recipe: what it is made from.
-        cache: the directory that layers are kept in, a real path, private to the user.
-        thorough: look at every name of a layer that is there, not at its directories alone.
+        recipe: how to make it.
+        cache: the directory for layers, a real path, private to the user.
+        thorough: check every name of an existing layer, and not only its directories.
 
     Raises:
-        OSError: it cannot be made there; `ENOTSUP` where the filesystem keeps no user attributes.
+        OSError: it cannot be made there; `ENOTSUP` if the file system has no user attributes.
 
     """
-    shelf = cache / "layers"
-    with opened(str(shelf), make=True) as descriptor:
-        place, observed, states = _ensured(recipe, shelf, descriptor, thorough=thorough)
-        os.utime(place.name, dir_fd=descriptor)  # when it was last used, for `pkgjail cache prune`
-    return Layer(bytes(place / "layer"), (*(observed if recipe.fits is None else ()), *states))
+    layers = cache / "layers"
+    with opened(str(layers), make=True) as descriptor:
+        directory, host_states, layer_states = _find_or_build(recipe, layers, descriptor, thorough=thorough)
+        os.utime(directory.name, dir_fd=descriptor)  # the time of the last use, for `pkgjail cache prune`
+    return Layer(bytes(directory / "layer"), (*(host_states if recipe.fits is None else ()), *layer_states))
 
 
-def _ensured(
-    recipe: Recipe, shelf: Path, descriptor: int, *, thorough: bool
+def _find_or_build(
+    recipe: Recipe, layers: Path, descriptor: int, *, thorough: bool
 ) -> tuple[Path, tuple[State, ...], tuple[State, ...]]:
-    """The layer's place, and the states of the host's and of its own directories."""
-    directories = _directories(recipe)
-    observed = observe(directories)
+    """Return the layer's directory, and the states of the host's directories and of its own."""
+    on_host = _host_directories(recipe)
+    host_states = observe(on_host)
     base = f"{recipe.kind}-{_base(recipe)}"
-    place = shelf / _name(base, observed)
-    states = _states(place, thorough=thorough)
-    if not states and recipe.fits is not None:
-        place, states = _fitting(recipe, base, place, thorough=thorough)
-    if states:
-        return place, observed, states
+    directory = layers / _name(base, host_states)
+    layer_states = _states(directory, thorough=thorough)
+    if not layer_states and recipe.fits is not None:
+        directory, layer_states = _find_fitting(recipe, base, directory, thorough=thorough)
+    if layer_states:
+        return directory, host_states, layer_states
     with _one_builder(descriptor):
         for _ in range(_ATTEMPTS):
-            observed = observe_settled(directories)
-            place = shelf / _name(base, observed)
-            if is_whole(place, thorough=thorough) or _build(recipe, place, descriptor, observed):
+            host_states = observe_settled(on_host)
+            directory = layers / _name(base, host_states)
+            if is_intact(directory, thorough=thorough) or _build(recipe, directory, descriptor, host_states):
                 break
         else:
             raise BlockingIOError(0, "its directories keep changing")
-        _sweep(descriptor, base, place.name)
-        return place, observed, _states(place, thorough=False)
+        _remove_outdated(descriptor, base, directory.name)
+        return directory, host_states, _states(directory, thorough=False)
 
 
-def _fitting(recipe: Recipe, base: str, place: Path, *, thorough: bool) -> tuple[Path, tuple[State, ...]]:
-    """A layer that was made for another state of the host and fits this one; `place` and nothing else."""
-    for other in sorted(place.parent.glob(f"{base}-*")):
+def _find_fitting(
+    recipe: Recipe, base: str, directory: Path, *, thorough: bool
+) -> tuple[Path, tuple[State, ...]]:
+    """Find a layer that was made for another state of the host and fits this one, else return `directory`."""
+    for other in sorted(directory.parent.glob(f"{base}-*")):
         states = _states(other, thorough=thorough)
         layer = bytes(other / "layer")
         if states and recipe.fits is not None and recipe.fits(layer, recipe.entries, recipe.root):
             return other, states
-    return place, ()
+    return directory, ()
 
 
-def is_whole(place: Path, *, thorough: bool = False) -> bool:
-    """Whether the layer at `place` (a member of `layers`) is complete and as it was made."""
-    return bool(_states(place, thorough=thorough))
+def is_intact(directory: Path, *, thorough: bool = False) -> bool:
+    """Check whether the layer in `directory` (a member of `layers`) is complete and unchanged."""
+    return bool(_states(directory, thorough=thorough))
 
 
-def _states(place: Path, *, thorough: bool) -> tuple[State, ...]:
-    """The states of all directories of the layer at `place`; none where it is not as it was made."""
-    layer = bytes(place / "layer")
+def _states(directory: Path, *, thorough: bool) -> tuple[State, ...]:
+    """Return the states of all directories of a layer, or nothing if it is not complete and unchanged."""
+    layer = bytes(directory / "layer")
     try:
-        record = _read(place)
+        record = _read(directory)
         if record is None:
             return ()
         states = tuple([(layer + path, a, b, c, d) for path, a, b, c, d in record.directories])
@@ -157,23 +160,23 @@ def _states(place: Path, *, thorough: bool) -> tuple[State, ...]:
     return states
 
 
-def _directories(recipe: Recipe) -> list[bytes]:
-    """The host's directories in which a name that comes or goes matters to the layer."""
+def _host_directories(recipe: Recipe) -> list[bytes]:
+    """Return the host's directories in which a new or removed name matters to the layer."""
     prefix = recipe.root.rstrip(b"/")
     paths = (prefix + entry.path for entry in recipe.entries if entry.kind == "directory")
     return list(filter(os.path.lexists, paths))
 
 
 def _base(recipe: Recipe) -> str:
-    """Changes with all that a layer is made from, but for the host's own state."""
+    """Return a digest of all that a layer is made from, except for the host's state."""
     rows = [(e.path, e.kind, e.mode, e.size, e.target, e.origin) for e in recipe.entries]
     facts = (_FORMAT, _code_of(recipe.make), os.getegid(), recipe.root, rows)
-    # Version 2: later ones tell objects that are shared, and so differ for equal content.
+    # Version 2: later versions mark shared objects, and so can differ for equal content.
     return hashlib.sha256(marshal.dumps(facts, 2)).hexdigest()[:40]
 
 
 def _code_of(make: Callable[..., None]) -> bytes:
-    """The module that makes a layer: another version of pkgjail may make another one of the same."""
+    """Return the code of the module that makes a layer: another version may make a different layer."""
     with open(sys.modules[make.__module__].__file__ or "", "rb") as file:
         return file.read()
 
@@ -183,8 +186,8 @@ def _name(base: str, observed: tuple[State, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _one_builder(shelf: int) -> Iterator[None]:
-    descriptor = open_file(shelf, "lock", os.O_CREAT | os.O_RDWR)
+def _one_builder(layers: int) -> Iterator[None]:
+    descriptor = open_file(layers, "lock", os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -192,56 +195,56 @@ def _one_builder(shelf: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _build(recipe: Recipe, place: Path, shelf: int, observed: tuple[State, ...]) -> bool:
-    """Make the layer at `place`; False where the host's directories changed meanwhile."""
+def _build(recipe: Recipe, directory: Path, layers: int, host_states: tuple[State, ...]) -> bool:
+    """Make the layer in `directory`; return False if the host's directories changed meanwhile."""
     with undisturbed():
-        return _make(recipe, place, shelf, observed)
+        return _make(recipe, directory, layers, host_states)
 
 
-def _make(recipe: Recipe, place: Path, shelf: int, observed: tuple[State, ...]) -> bool:
-    new = place.with_name(f"{NEW}{os.urandom(8).hex()}")
-    descriptor = make_in_use(shelf, new.name)
+def _make(recipe: Recipe, directory: Path, layers: int, host_states: tuple[State, ...]) -> bool:
+    new = directory.with_name(f"{NEW}{os.urandom(8).hex()}")
+    descriptor = make_in_use(layers, new.name)
     done = False
     try:
-        # By its path, on which nobody else can put anything (`pkgjail.storage.locations`).
+        # By its path, which no other user can change (`pkgjail.storage.locations`).
         layer = bytes(new / "layer")
         os.mkdir(layer, 0o700)
         recipe.make(layer, recipe.entries, recipe.root)
-        if changed(observed):
+        if changed(host_states):
             return False
         _write(descriptor, layer)
-        if os.path.lexists(place):  # not whole, or it would have been taken
-            _remove(shelf, put_away(shelf, place.name))
-        os.rename(new.name, place.name, src_dir_fd=shelf, dst_dir_fd=shelf)
+        if os.path.lexists(directory):  # damaged, or it would have been used
+            _remove(layers, put_away(layers, directory.name))
+        os.rename(new.name, directory.name, src_dir_fd=layers, dst_dir_fd=layers)
         done = True
     finally:
         os.close(descriptor)
         if not done:
-            _remove(shelf, new.name)
+            _remove(layers, new.name)
     return True
 
 
-def _write(place: int, layer: bytes) -> None:
-    """Write the record of a layer that is finished, in its directory."""
-    states = observe_settled(sorted(directory for directory, _ in _walk(layer)))
+def _write(directory: int, layer: bytes) -> None:
+    """Write the record of a finished layer."""
+    states = observe_settled(sorted(path for path, _ in _walk(layer)))
     directories = [(path[len(layer) :], *state) for path, *state in states]
     data = marshal.dumps((_FORMAT, directories, _all_names(layer)), 2)
-    with open(open_file(place, "record", os.O_CREAT | os.O_WRONLY), "wb") as file:
+    with open(open_file(directory, "record", os.O_CREAT | os.O_WRONLY), "wb") as file:
         file.write(hashlib.sha256(data).digest() + data)
 
 
-def _read(place: Path) -> _Record | None:
-    """The record of a layer; None where there is none that this version of pkgjail wrote, as it did."""
-    content = read_kept(str(place / "record"))
-    digest, data = content[:_DIGEST], content[_DIGEST:]
+def _read(directory: Path) -> _Record | None:
+    """Return the record of a layer, or None if it is damaged or of another version of pkgjail."""
+    content = read_kept(str(directory / "record"))
+    digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(data).digest() != digest:
         return None
-    fields = marshal.loads(data)  # noqa: S302 - its digest was held against it
+    fields = marshal.loads(data)  # noqa: S302 - its digest is right
     return _Record(*fields) if fields[0] == _FORMAT else None
 
 
 def _all_names(layer: bytes) -> bytes:
-    """A digest of the names in a layer, each with its inode's mode, size, times and identity."""
+    """Return a digest of the names in a layer, each with its inode's mode, owner, number and ctime."""
     rows = []
     for directory, names in _walk(layer):
         for name in names:
@@ -252,31 +255,31 @@ def _all_names(layer: bytes) -> bytes:
 
 
 def _walk(layer: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Each directory of a layer, and the names in it.
+    """Yield each directory of a layer with the names in it.
 
-    Before Python 3.12 os.walk() calls itself at each level, and a manifest may have 2,000.
+    Before Python 3.12, os.walk() is recursive, and a manifest may have 2,000 levels.
     """
-    todo = [layer]
-    for directory in todo:  # which grows
+    directories = [layer]
+    for directory in directories:  # grows meanwhile
         inner: list[os.DirEntry[bytes]] = []
         with contextlib.suppress(OSError), os.scandir(directory) as found:
             inner += found
-        todo += [each.path for each in inner if each.is_dir(follow_symlinks=False)]
+        directories += [each.path for each in inner if each.is_dir(follow_symlinks=False)]
         yield directory, [each.name for each in inner]
 
 
-def _remove(shelf: int, name: str) -> None:
-    """Remove what nobody uses; what cannot be removed now is tried again another time."""
+def _remove(layers: int, name: str) -> None:
+    """Remove a layer that is not in use. If that fails, a later run tries again."""
     with contextlib.suppress(OSError):
-        remove_unused(shelf, name)
+        remove_unused(layers, name)
 
 
-def _sweep(shelf: int, base: str, kept: str) -> None:
-    """Remove what builders that were killed left, and this layer's forms of an earlier host."""
-    recent = os.stat(kept, dir_fd=shelf).st_mtime - _RECENT_SECONDS
-    for name in os.listdir(shelf):
-        is_earlier = name.startswith(base + "-") and name != kept
+def _remove_outdated(layers: int, base: str, current: str) -> None:
+    """Remove what killed builders left, and layers of the same base for earlier states of the host."""
+    recent = os.stat(current, dir_fd=layers).st_mtime - _RECENT_SECONDS
+    for name in os.listdir(layers):
+        is_earlier = name.startswith(base + "-") and name != current
         with contextlib.suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=shelf, follow_symlinks=False)
+            found = os.stat(name, dir_fd=layers, follow_symlinks=False)
             if is_left_over(name) or (is_earlier and found.st_mtime < recent):
-                _remove(shelf, name)
+                _remove(layers, name)

@@ -1,10 +1,10 @@
-"""The dynamic loader's cache of a jail, /etc/ld.so.cache, for exactly the libraries of its set.
+"""The ld.so cache of a jail, /etc/ld.so.cache, for exactly the libraries of its file set.
 
-It is made by the set's own ldconfig(8), in a jail of the set: which directories are searched is built
-into it, and differs between distributions, so the host's own would not do for another root. With a
-stranger's root that is a stranger's program. What it writes is a hint to the loader of jails of that
-root, which could hold the stranger's libraries anyway, and reaches no others: a cache is kept by all
-that its content depends on, the root and ldconfig among it.
+The file set's own ldconfig(8) makes it, in a jail of the file set. The directories that ldconfig searches
+are built into it and differ between distributions, so the host's ldconfig would not do for another root.
+If another user owns the root, this runs that user's program. What it writes is a hint to the dynamic
+loader in jails of that root, which could have that user's libraries anyway. It reaches no other jail: the
+key of a stored ld.so cache has all that its content depends on, including the root and ldconfig.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError, told
+from pkgjail.core.jail_names import LD_CACHE, TMP
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.programs import UnansweredError, listen
 from pkgjail.core.text import shown
-from pkgjail.jail.diagnosis import explain
+from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.plan import plan_jail
 from pkgjail.sandbox.launch import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
@@ -38,36 +39,35 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.steps import Plan, Step
     from pkgjail.storage.fingerprint import State
 
-LOADER_CACHE = b"/etc/ld.so.cache"
 _LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
-# Changes with the way in which it is made.
+# Raised whenever the way to make it changes.
 _FORMAT = 1
-# What a cache begins with, of the new form and the old one (glibc's dl-cache.h), and how large it is at most.
-_BEGINNINGS = (b"glibc-ld.so.cache", b"ld.so-1.7.0")
-_LARGEST = 1 << 26
-# Seconds that ldconfig may take, of which it takes less than one, and bytes of what it says that are told.
-_LONGEST, _MOST_TOLD = 60, 300
+# The first bytes of an ld.so cache, in the new and the old format (glibc's dl-cache.h), and its maximum size.
+_MAGIC = (b"glibc-ld.so.cache", b"ld.so-1.7.0")
+_MOST_BYTES = 1 << 26
+# The seconds that ldconfig may take (it takes less than one), and the bytes of its output in a message.
+_TIMEOUT, _MOST_OUTPUT = 60, 300
 
 
-def loader_cache(
+def make_ld_cache(
     manifest: Manifest,
-    made: Mapping[bytes, bytes],
+    entry_files: Mapping[bytes, bytes],
     root: bytes,
-    instead: Callable[[], Mapping[bytes, Step]] = dict,
+    directory_steps: Callable[[], Mapping[bytes, Step]] = dict,
 ) -> bytes:
-    """The content of ld.so.cache for exactly the set: made by its own ldconfig(8), in a jail.
+    """Return the content of ld.so.cache for exactly the file set, as its own ldconfig(8) makes it in a jail.
 
-    Kept in the user's cache directory by what it depends on. Empty (which ld.so(8) takes as none)
-    where the set has no ldconfig.
+    It is stored in the user's cache directory. It is empty, which ld.so(8) takes as none, if the file set
+    has no ldconfig.
 
     Args:
-        manifest: the set.
-        made: the other files that are made at entry.
-        root: where the set's files are, a real path.
-        instead: asked, where there is none yet, how a jail shows directories, as `plan_jail` takes it.
+        manifest: the file set.
+        entry_files: the content of the other files that are made at entry.
+        root: the directory of the manifest's files, a real path.
+        directory_steps: returns the argument of that name for `plan_jail`; called only if nothing is stored.
 
     Raises:
-        JailError: that jail cannot be set up here, or ldconfig fails, or does not end.
+        JailError: that jail cannot be set up here, or ldconfig fails or does not end.
 
     """
     names = {entry.path for entry in manifest.files}
@@ -76,110 +76,116 @@ def loader_cache(
         return b""
     paths = [root, *_inputs(manifest, root)]
     states = observe(paths)
-    stored = _place(manifest, root, states)
     if is_lasting(states):
         with contextlib.suppress(OSError):
-            return read_kept(str(stored))
+            return read_kept(str(_stored_path(manifest, root, states)))
     states = observe_settled(paths)
-    plan = plan_jail(manifest, JailOptions(network=False), made_at_entry=made, root=root, instead=instead())
+    plan = plan_jail(
+        manifest,
+        JailOptions(network=False),
+        entry_files=entry_files,
+        root=root,
+        directory_steps=directory_steps(),
+    )
     content = _run_ldconfig(plan, text_path(ldconfig))
     if is_lasting(states) and observe(paths) == states:
-        with contextlib.suppress(OSError):  # not kept, then made again
-            keep(str(_place(manifest, root, states)), content)
+        with contextlib.suppress(OSError):  # if it cannot be stored, the next entry makes it again
+            keep(str(_stored_path(manifest, root, states)), content)
     return content
 
 
 def _inputs(manifest: Manifest, root: bytes) -> list[bytes]:
-    """Where the files of the host are whose content counts: libraries, ldconfig, and its configuration."""
+    """Return the host's files that the result depends on: libraries, ldconfig and its configuration."""
     prefix = root.rstrip(b"/")
-    found = (prefix + entry.path for entry in manifest.files if _counts(entry))
-    return list(filter(os.path.lexists, found))
+    paths = (prefix + entry.path for entry in manifest.files if _is_input(entry))
+    return list(filter(os.path.lexists, paths))
 
 
-def _counts(entry: FileEntry) -> bool:
+def _is_input(entry: FileEntry) -> bool:
     directory, _, name = entry.path.rpartition(b"/")
     return entry.origin != "entry" and (
         b".so" in name or name.startswith(b"ldconfig") or (name.endswith(b".conf") and b"ld.so" in directory)
     )
 
 
-def _place(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> Path:
-    """Another one whenever anything of the set is, its root, ldconfig, or a library as the host has it."""
+def _stored_path(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> Path:
+    """Return the path of the stored ld.so cache, which depends on the file set, the root and `_inputs`."""
     rows = [(e.path, e.kind, e.mode, e.size, e.target, e.sha256, e.origin) for e in manifest.files]
     facts = (_FORMAT, os.geteuid(), root, rows, states)
     return cache_directory() / "ld.so.cache" / hashlib.sha256(marshal.dumps(facts, 2)).hexdigest()
 
 
 def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
-    """What ldconfig writes in the jail of this plan."""
-    with _scratch() as place:
-        out = os.fsencode(place)
+    """Run ldconfig in the jail of this plan and return what it writes."""
+    with _scratch() as directory:
+        out = os.fsencode(directory)
         steps = tuple(
-            Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == b"/tmp" else step
+            Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == TMP else step
             for step in plan.steps
         )
         program = assemble(plan._replace(steps=steps))
-        held = hold(places_of(program[1]))
+        locks = hold(places_of(program[1]))
         try:
-            ran = listen(lambda: _enter(program, ldconfig), seconds=_LONGEST)
+            ran = listen(lambda: _enter(program, ldconfig), seconds=_TIMEOUT)
         except UnansweredError as error:
-            raise _failed(f"{ldconfig} of the set: {error}") from error
+            raise _failed(f"{ldconfig} of the file set: {error}") from error
         finally:
-            release(held)
+            release(locks)
         if ran.status:
-            said = shown(ran.err[-_MOST_TOLD:].decode("utf-8", "replace").strip())
-            raise _failed(f"{ldconfig} of the set ended with status {ran.status}{said and f': {said}'}")
-        return _read(f"{place}/ld.so.cache", ldconfig)
+            output = shown(ran.err[-_MOST_OUTPUT:].decode("utf-8", "replace").strip())
+            why = f"{ldconfig} of the file set ended with status {ran.status}"
+            raise _failed(f"{why}: {output}" if output else why)
+        return _read(f"{directory}/ld.so.cache", ldconfig)
 
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[str]:
-    """A new directory in the user's runtime directory, removed at the end.
+    """Make a new directory in the user's runtime directory, and remove it at the end.
 
-    Not in TMPDIR: a command in a jail that shows that could write something else there.
+    It is not in TMPDIR, because a command in a jail that shows TMPDIR could write to it.
 
     Raises:
-        JailError: none can be made.
+        JailError: it cannot be made.
 
     """
-    top = str(tree_directory())
+    parent = str(tree_directory())
     with contextlib.ExitStack() as stack:
         try:
-            directory = stack.enter_context(opened(top, make=True))
+            descriptor = stack.enter_context(opened(parent, make=True))
             name = f"{NEW}{os.urandom(8).hex()}"
-            used = make_in_use(directory, name)
+            in_use = make_in_use(descriptor, name)
         except OSError as error:
             raise _failed(told(error)) from error
-        stack.callback(remove_tree, directory, name)
-        stack.callback(os.close, used)
-        yield f"{top}/{name}"
+        stack.callback(remove_tree, descriptor, name)
+        stack.callback(os.close, in_use)
+        yield f"{parent}/{name}"
 
 
 def _enter(program: Program, ldconfig: str) -> int:
-    """Run ldconfig in its jail; its status. Raises `JailError`."""
+    """Run ldconfig in its jail and return its exit status. Raises `JailError`."""
     argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
     try:
         return run(program, Command(argv, b"/", (), terminal=False))
     except StageError as failure:
-        raise explain(failure, ldconfig) from failure
+        raise diagnose(failure, ldconfig) from failure
 
 
 def _read(path: str, ldconfig: str) -> bytes:
-    """What ldconfig wrote, which may be a stranger's program.
+    """Return what ldconfig wrote. It can be another user's program, so check the file.
 
-    Not through a link, which it may have made: that would lead out of the jail.
+    A symbolic link is not followed: it could lead out of the jail.
     """
     try:
-        content = read_kept(path) if os.lstat(path).st_size <= _LARGEST else b""
+        content = read_kept(path) if os.lstat(path).st_size <= _MOST_BYTES else b""
     except OSError as error:
-        raise _failed(f"{ldconfig} of the set made no file that can be read: {told(error)}") from error
-    if not content.startswith(_BEGINNINGS):
-        raise _failed(f"{ldconfig} of the set wrote something else")
+        raise _failed(f"{ldconfig} of the file set made no file that can be read: {told(error)}") from error
+    if not content.startswith(_MAGIC):
+        raise _failed(f"the file that {ldconfig} of the file set wrote is no ld.so cache")
     return content
 
 
 def _failed(why: str) -> JailError:
     return JailError(
-        f"cannot make {text_path(LOADER_CACHE)} for the jail: {why}; see that there is room in "
-        f"{tree_directory()} (XDG_RUNTIME_DIR), and that no limit is on the size of files (ulimit -f)"
+        f"cannot make {text_path(LD_CACHE)} for the jail: {why}; check that there is room in "
+        f"{tree_directory()} (XDG_RUNTIME_DIR), and that there is no limit on the size of files (ulimit -f)"
     )

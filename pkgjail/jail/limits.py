@@ -1,6 +1,6 @@
-"""The limits that a jail's options ask for: whether they make sense, and how they would be held here.
+"""Check the limits in a jail's options, and describe how they would be enforced on this host.
 
-Apart from `jail`, which needs this only where there are limits.
+A module of its own, as only jails with limits need it.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import text_path
 from pkgjail.jail.diagnosis import HOW_TO_DELEGATE
-from pkgjail.sandbox import limits as stage
+from pkgjail.sandbox import limits as sandbox
 from pkgjail.sandbox.cgroups import mount_points
 
 if TYPE_CHECKING:
     from pkgjail.core.model import JailOptions
 
 _NAMES = ("memory", "cpus", "pids")
-_LEAST = (1, 0.01, 1)  # of a processor's time the kernel measures out no less
-_TOO_MUCH = 1 << 63  # what the kernel has no number for
+_LEAST = (1, 0.01, 1)  # the kernel allots no smaller share of a processor
+_MECHANISMS = {"cgroup": "by a control group in ", "rlimit": "by ", "": "cannot be enforced: "}
+_TOO_MUCH = 1 << 63  # does not fit into the kernel's numbers
 
 
-def limits_asked(options: JailOptions) -> stage.Limits:
-    """The options' limits as the stage takes them.
+def checked_limits(options: JailOptions) -> sandbox.Limits:
+    """Return the options' limits as the sandbox takes them.
 
     Raises:
-        JailError: one of them is no limit, or a writable bind would let the command lift them.
+        JailError: a number is out of range, or a writable bind would let the command lift the limits.
 
     """
     limits = (options.limits.memory, options.limits.cpus, options.limits.pids)
@@ -47,18 +48,18 @@ def limits_asked(options: JailOptions) -> stage.Limits:
     return limits
 
 
-def how_limited(options: JailOptions) -> dict[str, str]:
-    """For each limit that the options ask for, in words, by what it would be held here, or why not."""
-    limits = limits_asked(options)
-    told = {}
-    for name, value, controller in zip(_NAMES, limits, stage.CONTROLLERS):
+def describe_limits(options: JailOptions) -> dict[str, str]:
+    """Describe for each limit how it would be enforced here, or why it cannot be."""
+    limits = checked_limits(options)
+    described = {}
+    for name, value, controller in zip(_NAMES, limits, sandbox.CONTROLLERS):
         if value is not None:
-            way, what = stage.ways(limits)[controller]
-            held = {"cgroup": "by a control group in ", "rlimit": "by ", "": "cannot be held: "}[way]
-            told[name] = f"{value}, {held}{what}" + ("" if way else f"; {HOW_TO_DELEGATE}")
-    return told
+            mechanism, detail = sandbox.mechanisms(limits)[controller]
+            how = _MECHANISMS[mechanism]
+            described[name] = f"{value}, {how}{detail}" + ("" if mechanism else f"; {HOW_TO_DELEGATE}")
+    return described
 
 
 def _lies_in(path: bytes, directory: bytes) -> bool:
-    inner, outer = (os.path.realpath(place).rstrip(b"/") + b"/" for place in (path, directory))
+    inner, outer = (os.path.realpath(each).rstrip(b"/") + b"/" for each in (path, directory))
     return inner.startswith(outer)

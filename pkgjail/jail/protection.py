@@ -45,7 +45,7 @@ _SCRIPTS = ("pkgjail", "pkgjail-spack-python")
 _MARKS_OF_A_PYTHON = ("pyvenv.cfg", "conda-meta")
 
 
-class Protected(NamedTuple):
+class ProtectedPath(NamedTuple):
     """A file or directory that no command may change; an absolute path, which need not be there.
 
     `noun` ("the environment"), `later` ("later runs") and `advice` stand in messages. With `shown` it is
@@ -119,20 +119,20 @@ class _Found(NamedTuple):
         return Bind(self.inside, self.outside, writable=False)
 
 
-def protected_places(options: JailOptions) -> Iterator[Protected]:
+def protected_paths(options: JailOptions) -> Iterator[ProtectedPath]:
     """What no jail of this process's may change: what `options` name, the user's cache, pkgjail, Python."""
     for path in options.inputs:
-        yield Protected(os.path.abspath(path), "the input", advice=_MOVE_IT, sole=True)
+        yield ProtectedPath(os.path.abspath(path), "the input", advice=_MOVE_IT, sole=True)
     yield from _caches()
     yield from _code()
 
 
-def protected_environment(directory: bytes) -> Protected:
+def protected_environment(directory: bytes) -> ProtectedPath:
     """An environment's directory, by its real path; no bind may show it writable."""
-    return Protected(directory, "the environment", "later entries", shown=False)
+    return ProtectedPath(directory, "the environment", "later entries", shown=False)
 
 
-def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes, ...]]:
+def protect(plan: Plan, places: Iterable[ProtectedPath]) -> tuple[Plan, tuple[bytes, ...]]:
     """The plan with read-only binds over the protected places that its writable binds show.
 
     Caches that a read-only bind shows are hidden: whoever can open a file can lock it, and so have other
@@ -168,7 +168,7 @@ def protect(plan: Plan, places: Iterable[Protected]) -> tuple[Plan, tuple[bytes,
     )
 
 
-def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
+def refuse_writable_binds(binds: Iterable[UserBind], places: Iterable[ProtectedPath]) -> None:
     """Refuse binds that let a command write to one of `places`, none of which is to be shown read-only.
 
     Raises:
@@ -184,13 +184,13 @@ def refuse_open(binds: Iterable[UserBind], places: Iterable[Protected]) -> None:
 # --- the places ---------------------------------------------------------------------------------
 
 
-def _caches() -> Iterator[Protected]:
+def _caches() -> Iterator[ProtectedPath]:
     advice = "bind a directory further down, or set XDG_CACHE_HOME or XDG_RUNTIME_DIR to a place of its own"
     for directory in (cache_directory(), tree_directory()):
         path = os.path.abspath(os.fsencode(directory))
-        yield Protected(path, "pkgjail's cache", "later jails", advice, shown=False)
+        yield ProtectedPath(path, "pkgjail's cache", "later jails", advice, shown=False)
     for place in usual_places():
-        yield Protected(os.fsencode(place), "pkgjail's cache", "later jails", made=True)
+        yield ProtectedPath(os.fsencode(place), "pkgjail's cache", "later jails", made=True)
 
 
 def _caches_seen(binds: Sequence[Bind]) -> Iterator[bytes]:
@@ -201,17 +201,17 @@ def _caches_seen(binds: Sequence[Bind]) -> Iterator[bytes]:
             yield found.inside
 
 
-def _code() -> Iterator[Protected]:
+def _code() -> Iterator[ProtectedPath]:
     """The code of pkgjail, the Python that runs it, and whatever that imports from."""
     own = os.path.dirname(os.path.dirname(os.path.abspath(os.fsencode(__file__))))
     for path in (own, *(entry.path for entry in os.scandir(own) if entry.is_symlink())):
-        yield Protected(path, "pkgjail's own code")
+        yield ProtectedPath(path, "pkgjail's own code")
     for directory in _python_directories():
-        yield Protected(os.fsencode(directory), "the Python that runs pkgjail,")
+        yield ProtectedPath(os.fsencode(directory), "the Python that runs pkgjail,")
     for directory in _module_directories():
         packages = _is_of_packages(directory)
         noun = "what pkgjail's Python imports from,"
-        yield Protected(os.fsencode(directory), noun, whole=packages, made=packages)
+        yield ProtectedPath(os.fsencode(directory), noun, whole=packages, made=packages)
 
 
 def _python_directories() -> Iterator[str]:
@@ -277,7 +277,7 @@ def _is_of_packages(directory: str) -> bool:
 # --- comparing ----------------------------------------------------------------------------------
 
 
-def _look(binds: Sequence[Bind], places: Iterable[Protected], *, writable: bool = True) -> list[_Found]:
+def _look(binds: Sequence[Bind], places: Iterable[ProtectedPath], *, writable: bool = True) -> list[_Found]:
     """Each name of a protected place that one of the (writable) binds would show, or that one lies in."""
     if all(bind.writable != writable for bind in binds):
         return []
@@ -302,7 +302,7 @@ def _look(binds: Sequence[Bind], places: Iterable[Protected], *, writable: bool 
     return found
 
 
-def _meet(place: Protected, name: bytes, spot: _Spot, source: _Source, *, is_link: bool) -> _Found | None:
+def _meet(place: ProtectedPath, name: bytes, spot: _Spot, source: _Source, *, is_link: bool) -> _Found | None:
     """Where `source` shows the name at `spot`, or lies in it; None where they have nothing in common."""
     inner = source.spot.above(spot)
     if inner is not None:
@@ -325,7 +325,7 @@ def _meet(place: Protected, name: bytes, spot: _Spot, source: _Source, *, is_lin
     return _Found(source.inside, source.outside, source.bind, is_link=False, why=why)
 
 
-def _is_package(place: Protected, inner: bytes) -> bool:
+def _is_package(place: ProtectedPath, inner: bytes) -> bool:
     """Whether a path below a directory of modules lies in a package."""
     return os.path.exists(os.path.join(place.path, inner.split(b"/")[0], b"__init__.py"))
 
@@ -361,7 +361,7 @@ def _is_below_any(path: bytes, others: Iterable[bytes]) -> bool:
     return any(path != other and path.startswith(other.rstrip(b"/") + b"/") for other in others)
 
 
-def _hard_link(place: Protected, binds: Sequence[Bind]) -> str:
+def _hard_link(place: ProtectedPath, binds: Sequence[Bind]) -> str:
     """Why a file with other names cannot be protected where one of them may lie in a bind; else ""."""
     try:
         found = os.stat(place.path)
@@ -482,14 +482,14 @@ def _with_binds(steps: Sequence[Step], more: Mapping[bytes, Step]) -> tuple[Step
     return (*done, *(bind for _, bind in reversed(waiting)))
 
 
-def _refusal(place: Protected, bind: Bind) -> str:
+def _refusal(place: ProtectedPath, bind: Bind) -> str:
     return (
         f"cannot bind {text_path(bind.source)} writable: {place.noun} {text_path(place.path)} lies there, "
         f"and {place.later} are made from it; {place.advice}"
     )
 
 
-def _refusal_within(place: Protected, bind: Bind) -> str:
+def _refusal_within(place: ProtectedPath, bind: Bind) -> str:
     return (
         f"cannot bind {text_path(bind.source)} writable: it lies in {place.noun} {text_path(place.path)}, "
         f"and {place.later} are made from it; bind another directory"

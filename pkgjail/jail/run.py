@@ -1,7 +1,7 @@
-"""Enter a jail: from a manifest and options to a running command and its exit status.
+"""Run a command in a jail: from a manifest and options to the command's exit status.
 
-Kept apart from `api` because entering must start quickly: nothing here, nor what it imports, pulls
-in networkx, rich or a backend.
+This is not in `pkgjail.api`, because entering must start quickly: neither this module nor what it
+imports loads networkx, rich or a backend.
 """
 
 from __future__ import annotations
@@ -10,16 +10,25 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError
+from pkgjail.core.jail_names import LD_CACHE, SEARCH_PATH
 from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.reporter import SILENT
-from pkgjail.jail.diagnosis import explain
-from pkgjail.jail.drift import Check, changes_since, compare_host
-from pkgjail.jail.ld_cache import LOADER_CACHE, loader_cache
-from pkgjail.jail.plan import Account, entry_files, plan_jail
-from pkgjail.jail.probe import forget
-from pkgjail.jail.protection import protect, protected_places
-from pkgjail.jail.replay import Prepared, StaleError, account_fields, bind_source, mounts_seen, resolver
-from pkgjail.jail.strategy import choose, instead_of_binds, refuse_too_many
+from pkgjail.jail.diagnosis import diagnose
+from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
+from pkgjail.jail.etc_files import current_account, etc_files
+from pkgjail.jail.ld_cache import make_ld_cache
+from pkgjail.jail.plan import plan_jail
+from pkgjail.jail.probe import forget_answers
+from pkgjail.jail.protection import protect, protected_paths
+from pkgjail.jail.replay import (
+    PreparedJail,
+    StaleError,
+    bind_source_state,
+    read_account,
+    read_resolv_conf,
+    relevant_mounts,
+)
+from pkgjail.jail.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
 from pkgjail.sandbox.launch import StageError
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.cache import tree_directory
@@ -34,24 +43,21 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.steps import Plan, Step
     from pkgjail.storage.baseline import Publisher
 
-
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_HOME = "/tmp"  # noqa: S108 - the jail's own
 _ATTEMPTS = 10
 
 
 def default_environment() -> dict[str, str]:
-    """The environment that a command in the jail gets: nothing of the caller's but TERM.
+    """Return the default environment of a command in a jail. Of the caller's, it has only TERM.
 
-    LD_*, LIBRARY_PATH, CPATH, PKG_CONFIG_PATH and their like are a leak of their own, so what is
-    wanted is named in `JailOptions.environment`.
+    LD_*, LIBRARY_PATH, CPATH, PKG_CONFIG_PATH and similar variables would lead a build to the host's files,
+    so name each variable that the command needs in `JailOptions.environment`.
     """
     account = current_account()
     environment = {
-        "HOME": _HOME,
+        "HOME": account.home,
         "LANG": "C.UTF-8",
         "LOGNAME": account.name,
-        "PATH": _PATH,
+        "PATH": SEARCH_PATH,
         "SHELL": "/bin/sh",
         "USER": account.name,
     }
@@ -60,13 +66,7 @@ def default_environment() -> dict[str, str]:
     return environment
 
 
-def current_account() -> Account:
-    """The calling user as passwd(5) and group(5) know them, or "user" where they do not."""
-    uid, gid, name, group = account_fields()
-    return Account(name=name, uid=uid, gid=gid, group=group, home=_HOME)
-
-
-def run_in_jail(  # noqa: PLR0913 - what, and by name how
+def run_in_jail(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
     argv: Sequence[str],
     options: JailOptions | None = None,
@@ -79,33 +79,33 @@ def run_in_jail(  # noqa: PLR0913 - what, and by name how
     """Run `argv` in a jail that shows exactly `manifest`, and wait for its end.
 
     Args:
-        manifest: what the jail holds.
-        argv: the command; its first word is looked for along the PATH of the environment inside.
-        options: binds, working directory, network, environment, limits; None is a closed jail with
-            the host's network and `default_environment`.
+        manifest: what the jail has.
+        argv: the command. Its first word is searched along the PATH of the environment inside.
+        options: binds, working directory, network, environment and limits. None is a jail without binds,
+            with the host's network and `default_environment`.
         root: the directory that the manifest was resolved from.
-        publisher: whose baseline counts besides the user's own (`pkgjail.storage.baseline.publisher_of`).
-        terminal: give the command a terminal of the jail's own, relayed to the caller's.
-        reporter: gets progress where files are compared, and warnings of drift that `options` accept and
+        publisher: a user whose baseline counts like the caller's (`pkgjail.storage.baseline.publisher_of`).
+        terminal: whether the command gets a terminal of the jail's own, relayed to the caller's.
+        reporter: receives progress while files are compared, and warnings of drift that `options` accept and
             of entries that changed while the command ran.
 
     Returns:
-        The command's exit status, or 128 + n when signal n ended it.
+        The command's exit status, or 128 + n if signal n ended it.
 
     Raises:
         CommandError: there is no such command in the jail, or it cannot be executed.
-        DriftError: files of the host are not as the manifest says, or, where `options` ask for it, are so
-            no more when the command has ended.
-        JailError: the jail cannot be set up here, or its limits not be held; the message says which
-            setting is at fault.
-        OutOfMemoryError: the jail was killed, having reached its limit of memory.
+        DriftError: the host differs from the manifest, or, if `options` are strict about it, entries changed
+            while the command ran.
+        JailError: the jail cannot be set up here, or its limits cannot be enforced; the message names the
+            setting at fault.
+        OutOfMemoryError: the jail reached its memory limit and was killed.
 
     """
     jail = prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
     return jail.run(argv, terminal=terminal)
 
 
-def prepare_jail(  # noqa: PLR0913 - what, and by name how
+def prepare_jail(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
     options: JailOptions | None = None,
     *,
@@ -114,14 +114,14 @@ def prepare_jail(  # noqa: PLR0913 - what, and by name how
     recorded: bool = False,
     reporter: Reporter = SILENT,
 ) -> Jail:
-    """Work out once how a jail is entered, for a program that enters it many times.
+    """Prepare a jail once, for a program that enters it many times.
 
-    Arguments and errors are those of `run_in_jail`. With `recorded` the caller has compared the content of
-    the files with a record of its own; they are compared by kind, mode, size and link text alone.
+    Arguments and errors are those of `run_in_jail`. With `recorded`, the caller has compared the content of
+    the files with a record of its own, so they are compared only by kind, mode, size and link text.
     """
     if options is None:
         options = JailOptions(environment=default_environment())
-    check = Check(
+    check = DriftCheck(
         verify=options.verify,
         allow_drift=options.allow_drift,
         publisher=publisher,
@@ -132,38 +132,38 @@ def prepare_jail(  # noqa: PLR0913 - what, and by name how
 
 
 class Jail:
-    """A jail that can be entered again and again, from one thread at a time.
+    """A jail that can be entered many times, from one thread at a time.
 
-    `prepared` is what an entry works from. Each entry looks whether all that it rests on is still
-    so, and where it is not, works it out again. It is `lasting` where it is as good as this host allows,
-    and not a makeshift for something that failed and may work the next time, and so worth being kept.
+    `prepared` is the prepared jail. Each entry checks the state that it depends on, and prepares it anew if
+    that has changed. It is `lasting`, and so worth saving, unless a better strategy failed for a reason that
+    may be temporary.
     """
 
-    def __init__(self, manifest: Manifest, options: JailOptions, root: bytes, check: Check) -> None:
+    def __init__(self, manifest: Manifest, options: JailOptions, root: bytes, check: DriftCheck) -> None:
         self._manifest = manifest
         self._options = options
         self._root = root
         self._check = check
         self._accepted: tuple[tuple[bytes, str], ...] = ()
-        self._told: set[bytes] = set()
+        self._warned_of: set[bytes] = set()
         self.lasting = True
-        self._asked_again = False
-        _limits(options)  # what is no limit is refused before any work
+        self._probed_again = False
+        _limits(options)  # refuses a wrong limit before any work
         self.prepared = self._prepare()
 
     def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
-        """Run `argv` in the jail, as `run_in_jail` does."""
+        """Run `argv` in the jail and return its exit status, as `run_in_jail` does."""
         for _ in range(_ATTEMPTS):
             status = self._try(argv, terminal=terminal)
             if status is not None:
                 return status
         raise JailError(
-            "cannot enter the jail: what it is made from keeps changing, or another process has locked the "
-            f"layers in {tree_directory()}; see who with 'lslocks', or use '--plan binds'"
+            "cannot enter the jail: the files that it is made from keep changing, or another process has "
+            f"locked the layers in {tree_directory()}; see who with 'lslocks', or use '--plan binds'"
         )
 
     def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
-        """Enter once; None where the jail had to be worked out again first."""
+        """Run `argv` once and return its exit status, or None if the jail had to be prepared anew instead."""
         if self._accepted:
             self._check.reporter.warn(str(DriftError(self._accepted, accepted=True)))
         try:
@@ -173,12 +173,12 @@ class Jail:
             self.prepared = self._prepare()
             return None
         except StageError as failure:
-            # Perhaps in a way that another seccomp filter allowed, say: asked again, once.
-            if self._may_ask_again(failure) and forget(tree_directory()):
-                self._asked_again = True
+            # A stored answer of the probe may be wrong, as under another seccomp filter. Probe again, once.
+            if self._may_probe_again(failure) and forget_answers(tree_directory()):
+                self._probed_again = True
                 self.prepared = self._prepare()
                 return None
-            raise explain(failure, argv[0]) from failure
+            raise diagnose(failure, argv[0]) from failure
         if self.prepared.host_changed():
             strict = self._options.strict_exit
             report_changes(
@@ -186,26 +186,26 @@ class Jail:
             )
         return status
 
-    def _may_ask_again(self, failure: StageError) -> bool:
-        return failure.doing == "build" and not failure.changes and not self._asked_again
+    def _may_probe_again(self, failure: StageError) -> bool:
+        return failure.doing == "build" and not failure.changes and not self._probed_again
 
-    def _prepare(self) -> Prepared:
+    def _prepare(self) -> PreparedJail:
         options = self._options
-        fields = account_fields()
-        host_resolver = resolver() if options.network else None
-        sources = tuple(bind_source(bind.source) for bind in options.binds)
+        account = read_account()
+        resolv_conf = read_resolv_conf() if options.network else None
+        sources = tuple(bind_source_state(bind.source) for bind in options.binds)
         if fault := settle_runtime_directory():
             self._check.reporter.warn(fault)
-        mounts = mounts_seen(
+        mounts = relevant_mounts(
             self._root, [os.path.realpath(bind.source) for bind in options.binds if bind.writable]
         )
         host = compare_host(self._manifest, self._root, self._check)
         self._accepted = host.accepted
-        plan, choices, shown = _plan(host.manifest, options, self._root)
-        self._tell(shown)
+        plan, choices, protected = _plan(host.manifest, options, self._root)
+        self._warn_of_protected(protected)
         states = {state for choice in choices for state in choice.observed}
         self.lasting = all(choice.lasting for choice in choices)
-        return Prepared(
+        return PreparedJail(
             program=assemble(plan),
             environment=tuple(sorted(options.environment.items())),
             cwd=options.cwd,
@@ -213,44 +213,44 @@ class Jail:
             watched=tuple(states - set(host.watched)),
             mounts=mounts,
             sources=sources,
-            account=fields,
-            resolver=host_resolver,
+            account=account,
+            resolv_conf=resolv_conf,
         )
 
-    def _tell(self, shown: tuple[bytes, ...]) -> None:
-        """Say once which paths of writable binds are read-only all the same."""
-        new = [text_path(path) for path in shown if path not in self._told]
-        self._told.update(shown)
+    def _warn_of_protected(self, paths: tuple[bytes, ...]) -> None:
+        """Warn once of each path in a writable bind that is read-only nevertheless."""
+        new = [text_path(path) for path in paths if path not in self._warned_of]
+        self._warned_of.update(paths)
         if new and self._options.warn_of_inputs:
             self._check.reporter.warn(
-                f"shown read-only in the jail, as later runs are made from it: {', '.join(new)}"
+                f"shown read-only in the jail, because later runs depend on it: {', '.join(new)}"
             )
 
 
-def report_changes(  # noqa: PLR0913 - what, and by name how
+def report_changes(  # noqa: PLR0913 - all but three by keyword
     manifest: Manifest,
     root: bytes,
-    check: Check,
+    check: DriftCheck,
     *,
     accepted: tuple[tuple[bytes, str], ...] = (),
     strict: bool,
     status: int,
 ) -> None:
-    """Warn of entries of a manifest that changed on the host while a command ran, which ended with `status`.
+    """Warn of entries of a manifest that changed on the host while a command ran.
 
     Args:
-        manifest: what the jail held.
-        root: where its files are, a real path.
-        check: whose baseline counts, and who gets the warning.
-        accepted: drift that the entry accepted.
-        strict: other changes are an error.
-        status: what the command ended with.
+        manifest: what the jail had.
+        root: the directory of its files, a real path.
+        check: the publisher whose baseline counts, and the reporter that receives the warning.
+        accepted: drift that was accepted at entry; there is no warning of it.
+        strict: whether other changes are an error.
+        status: the command's exit status.
 
     Raises:
-        ExitDriftError: there are some, with `strict`.
+        ExitDriftError: with `strict`, if there are changes.
 
     """
-    changes = tuple(sorted(set(changes_since(manifest, root, check.publisher)) - set(accepted)))
+    changes = tuple(sorted(set(changes_since_baseline(manifest, root, check.publisher)) - set(accepted)))
     if not changes:
         return
     if strict:
@@ -259,65 +259,67 @@ def report_changes(  # noqa: PLR0913 - what, and by name how
 
 
 def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None] | None:
-    """The limits as the stage takes them; None where there are none."""
+    """Return the limits as the sandbox takes them, or None if there are none."""
     if options.limits == Limits():
         return None
-    from pkgjail.jail.limits import limits_asked  # only where they are asked for
+    from pkgjail.jail.limits import checked_limits  # imported only if needed
 
-    return limits_asked(options)
+    return checked_limits(options)
 
 
 def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> Plan:
-    """The plan that `run_in_jail` carries out, with the files that are made at entry.
+    """Return the plan that `run_in_jail` carries out, with the files that are made at entry.
 
     Raises:
         JailError: as `run_in_jail`.
 
     """
     root = os.path.realpath(root)
-    host = compare_host(manifest, root, Check(verify=options.verify, allow_drift=options.allow_drift))
+    host = compare_host(manifest, root, DriftCheck(verify=options.verify, allow_drift=options.allow_drift))
     return _plan(host.manifest, options, root)[0]
 
 
 def content_at_entry(
     manifest: Manifest, root: bytes, options: JailOptions | None = None
 ) -> dict[bytes, bytes]:
-    """The content of the files that the manifest holds by name alone, for the calling user.
+    """Return the content of the files that are made at entry, for the calling user, by path.
 
-    `options` say what drift is accepted; None accepts none.
+    `options` say which drift is accepted; None accepts none.
 
     Raises:
-        DriftError: the host is not as the manifest says.
-        JailError: the loader's cache is made in a jail, and that cannot be set up here.
+        DriftError: the host differs from the manifest.
+        JailError: the ld.so cache is made in a jail, and that cannot be set up here.
 
     """
     options = options or JailOptions()
     root = os.path.realpath(root)
-    check = Check(verify=options.verify, allow_drift=options.allow_drift)
+    check = DriftCheck(verify=options.verify, allow_drift=options.allow_drift)
     found = compare_host(manifest, root, check).manifest
-    made = _made_at_entry(found, options, root, lambda: instead_of_binds(choose(found, options, root)))
+    content = _entry_files(
+        found, options, root, lambda: steps_by_directory(choose_strategies(found, options, root))
+    )
     names = (entry.path for entry in found.files if entry.origin == "entry")
-    return {path: made.get(path, b"") for path in names}
+    return {path: content.get(path, b"") for path in names}
 
 
 def _plan(
     manifest: Manifest, options: JailOptions, root: bytes
 ) -> tuple[Plan, tuple[Choice, ...], tuple[bytes, ...]]:
-    """The plan, how it shows the host's directories, and what of its writable binds it shows read-only."""
-    choices = choose(manifest, options, root, thorough=bool(options.verify))
-    instead = instead_of_binds(choices)
-    made = _made_at_entry(manifest, options, root, lambda: instead)
-    plan = plan_jail(manifest, options, made_at_entry=made, root=root, instead=instead)
-    refuse_too_many(plan)
-    plan, shown = protect(plan, protected_places(options))
-    return plan, choices, shown
+    """Return the plan, its strategies, and the paths in its writable binds that it shows read-only."""
+    choices = choose_strategies(manifest, options, root, thorough=bool(options.verify))
+    steps = steps_by_directory(choices)
+    content = _entry_files(manifest, options, root, lambda: steps)
+    plan = plan_jail(manifest, options, entry_files=content, root=root, directory_steps=steps)
+    refuse_too_many_mounts(plan)
+    plan, protected = protect(plan, protected_paths(options))
+    return plan, choices, protected
 
 
-def _made_at_entry(
-    manifest: Manifest, options: JailOptions, root: bytes, instead: Callable[[], Mapping[bytes, Step]]
+def _entry_files(
+    manifest: Manifest, options: JailOptions, root: bytes, directory_steps: Callable[[], Mapping[bytes, Step]]
 ) -> dict[bytes, bytes]:
-    """What is made at entry; `instead` says how a jail shows directories, where ldconfig must be run."""
-    made = entry_files(current_account(), host_resolver=resolver(), network=options.network)
-    if any(entry.path == LOADER_CACHE and entry.origin == "entry" for entry in manifest.files):
-        made[LOADER_CACHE] = loader_cache(manifest, made, root, instead)
-    return made
+    """Return the content of the files made at entry. `directory_steps` is called if ldconfig must run."""
+    content = etc_files(current_account(), resolv_conf=read_resolv_conf(), network=options.network)
+    if any(entry.path == LD_CACHE and entry.origin == "entry" for entry in manifest.files):
+        content[LD_CACHE] = make_ld_cache(manifest, content, root, directory_steps)
+    return content

@@ -1,17 +1,18 @@
-"""Which way each top directory of a manifest is shown, and why: an overlay, or bind mounts.
+"""Choose the strategy for each top directory of a manifest: an overlay, or bind mounts.
 
-In order of preference, the first that this host can, directory by directory:
+In order of preference, the first that works on this host, directory by directory:
 
     tree    a data overlay (`pkgjail.jail.strategies.data_overlay`): one mount, closed to later names
     mask    a whiteout overlay (`pkgjail.jail.strategies.whiteout_overlay`): one mount, open to names that
-            come while it runs
-    whole   binds of whole directories that have nothing else (`pkgjail.jail.strategies.directory_binds`):
-            open likewise
-    binds   a bind a file: closed to later names
+            come while the jail runs
+    whole   directory binds (`pkgjail.jail.strategies.directory_binds`): one mount for each directory that
+            has nothing else, open in the same way
+    binds   file binds (`pkgjail.jail.strategies.file_binds`): one mount per file, closed to later names
 
-A directory of few names is shown by `binds`, which is as quick and closed, unless `whole` is asked for by
-name. So is one of a few hundred (`/etc`) that cannot be had as asked for: with files made at entry as a mask,
-which is the same for every entry; with another mount in it. A larger one is refused then.
+A directory with few names is shown by `binds`, which is as quick and closed, unless `whole` is requested by
+name. A directory with a few hundred names (`/etc`) falls back to `binds` if it cannot have the requested
+strategy: a whiteout overlay, the same at every entry, cannot show files made at entry, and no overlay can
+show another mount. For a larger directory that is an error.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import JailError, told
+from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
 from pkgjail.core.model import record, text_path
-from pkgjail.jail.layer_cache import Recipe, ensure
-from pkgjail.jail.plan import new_mount_points
-from pkgjail.jail.probe import PASSING, mounts_left, why_not
-from pkgjail.jail.strategies.data_overlay import make_tree, tree_fits, why_no_tree
-from pkgjail.jail.strategies.directory_binds import whole_directories
-from pkgjail.jail.strategies.whiteout_overlay import make_mask, why_no_mask
+from pkgjail.jail.layer_cache import Recipe, ensure_layer
+from pkgjail.jail.probe import TEMPORARY_ERRORS, mounts_left, probe_obstacle
+from pkgjail.jail.strategies.data_overlay import data_layer_fits, data_overlay_obstacle, make_data_layer
+from pkgjail.jail.strategies.directory_binds import directory_bind_steps
+from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer, whiteout_overlay_obstacle
+from pkgjail.jail.user_binds import new_mount_points
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay, WholeDirectory
 from pkgjail.storage.cache import tree_directory
 from pkgjail.storage.fingerprint import mounts_below, observe_settled
@@ -39,35 +41,32 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.steps import Plan, Step
 
     State = tuple[bytes, int, int, int, int]
-    # Why not, or "", the steps and what they rely on.
-    Answer = tuple[str, Mapping[bytes, Step], tuple[State, ...]]
+    # Why the strategy does not work, or "", its steps, and the states of the directories it depends on.
+    Outcome = tuple[str, Mapping[bytes, Step], tuple[State, ...]]
 
-# What "auto" looks at, before a bind a file.
-_ORDER: tuple[StrategyName, ...] = ("tree", "mask", "whole")
-# A mount for each file is as quick below this many names.
-_WORTH_IT = 100
-# Binds stand in for the way that was asked for below this many, and are refused from it on.
-_LARGE = 500
-# What the jail has of its own, and what is mounted around it: its root twice, proc and what covers its
-# parts, sys, devices, scratch.
-_OWN = (b"/", b"/dev", b"/proc", b"/sys", b"/tmp")
+# What "auto" tries, before file binds.
+_PREFERENCE: tuple[StrategyName, ...] = ("tree", "mask", "whole")
+# Below this many names, a mount for each file is as quick.
+_LEAST_NAMES = 100
+# From this many names on, file binds are no substitute for the requested strategy.
+_MANY_NAMES = 500
+# The mounts of every jail: its root twice, proc and what covers its parts, sys, devices, scratch.
 _OWN_MOUNTS = 50
 
 
 @record
 class Choice:
-    """How the top directory `top` is shown.
+    """The strategy for the top directory `top`.
 
-    `tried` has each way that was looked at, with "" or
-    why it is not taken; `why` says so where nothing had to be tried. `instead` are the steps that show
-    a directory and all below it, as `plan_jail` takes them. `observed` are the states of
-    the directories that they rest on, of the host's and of the layer: once one has changed, choose again.
-    A choice that is not `lasting` is a makeshift: a better way failed for what may pass.
+    `tried` has each strategy that was tried, with "" or why it does not work; `why` is the reason if none had
+    to be tried. `steps` show a directory and all below it, as `plan_jail` takes them. `observed` are the
+    states of the directories that they depend on, the host's and the layer's: once one has changed, choose
+    again. A choice is not `lasting` if a better strategy failed for a reason that may be temporary.
     """
 
     top: bytes
-    way: StrategyName
-    instead: Mapping[bytes, Step]
+    strategy: StrategyName
+    steps: Mapping[bytes, Step]
     why: str = ""
     tried: tuple[tuple[StrategyName, str], ...] = ()
     observed: tuple[State, ...] = ()
@@ -75,169 +74,175 @@ class Choice:
 
 
 @record
-class _Subject:
-    """A top directory: its entries by path, itself first, and what stands apart in it."""
+class _TopDirectory:
+    """A top directory of a manifest: its entries by path, itself first.
+
+    `mounts` are those below it on the host, `mount_points` those that the user's binds need in it.
+    """
 
     entries: Sequence[FileEntry]
     root: bytes
     mounts: Sequence[bytes]
-    places: Sequence[bytes]
+    mount_points: Sequence[bytes]
     thorough: bool = False
 
     @property
-    def top(self) -> bytes:
+    def path(self) -> bytes:
         return self.entries[0].path
 
     @property
     def on_host(self) -> bytes:
-        return self.root.rstrip(b"/") + self.top
+        return self.root.rstrip(b"/") + self.path
 
 
-def choose(
+def choose_strategies(
     manifest: Manifest, options: JailOptions, root: bytes, *, thorough: bool = False
 ) -> tuple[Choice, ...]:
-    """Choose for each top directory, and make the layers that it takes. Needs no privilege.
+    """Choose a strategy for each top directory, and make the layers that it needs. Takes no privilege.
 
     Args:
-        manifest: what the jail holds.
-        options: `plan` says which way is wanted; in the binds' new mount points no overlay can be.
-        root: where the files of the manifest are, a real path.
-        thorough: look at every name of the layers that are there; see `pkgjail.jail.layer_cache`.
+        manifest: what the jail has.
+        options: `plan` names the requested strategy; no overlay can have new mount points of the binds.
+        root: the directory of the manifest's files, a real path.
+        thorough: check every name of layers that exist already; see `pkgjail.jail.layer_cache`.
 
     Raises:
-        JailError: the way that is wanted cannot be had for a directory.
+        JailError: the requested strategy does not work for a directory.
 
     """
-    places = new_mount_points(manifest, options)
+    mount_points = new_mount_points(manifest, options)
     return tuple(
         _choose(
-            _Subject(
+            _TopDirectory(
                 entries=entries,
                 root=root,
                 mounts=mounts_below(root.rstrip(b"/") + top),
-                places=[place for place in places if place.startswith(top + b"/")],
+                mount_points=[path for path in mount_points if path.startswith(top + b"/")],
                 thorough=thorough,
             ),
             options.plan,
         )
-        for top, entries in _tops(manifest).items()
+        for top, entries in _top_directories(manifest).items()
     )
 
 
-def instead_of_binds(choices: Sequence[Choice]) -> dict[bytes, Step]:
-    """All steps of the choices, as `pkgjail.jail.plan.plan_jail` takes them."""
-    return {path: step for choice in choices for path, step in choice.instead.items()}
+def steps_by_directory(choices: Sequence[Choice]) -> dict[bytes, Step]:
+    """Return all steps of the choices, as `pkgjail.jail.plan.plan_jail` takes them."""
+    return {path: step for choice in choices for path, step in choice.steps.items()}
 
 
-def refuse_too_many(plan: Plan) -> None:
+def refuse_too_many_mounts(plan: Plan) -> None:
     """Refuse a plan of more mounts than the kernel allows. Raises `JailError`."""
-    wanted = sum(1 for step in plan.steps if isinstance(step, (HostFile, WholeDirectory)))
-    if wanted + _OWN_MOUNTS > (left := mounts_left()):
+    count = sum(1 for step in plan.steps if isinstance(step, (HostFile, WholeDirectory)))
+    if count + _OWN_MOUNTS > (left := mounts_left()):
         raise JailError(
-            f"cannot make a jail of {wanted:,} bind mounts: this host allows {max(left - _OWN_MOUNTS, 0):,} "
+            f"cannot make a jail of {count:,} bind mounts: this host allows {max(left - _OWN_MOUNTS, 0):,} "
             "more (fs.mount-max); use '--plan auto', or as root: sysctl -w fs.mount-max=1000000"
         )
 
 
-def _tops(manifest: Manifest) -> dict[bytes, tuple[FileEntry, ...]]:
+def _top_directories(manifest: Manifest) -> dict[bytes, tuple[FileEntry, ...]]:
     tops: dict[bytes, list[FileEntry]] = {}
     for entry in manifest.files:
         tops.setdefault(b"/" + entry.path.split(b"/", 2)[1], []).append(entry)
     return {
         top: tuple(entries)
         for top, entries in tops.items()
-        if top not in _OWN and entries[0].path == top and entries[0].kind == "directory"
+        if top not in (b"/", *KERNEL_DIRECTORIES, TMP)
+        and entries[0].path == top
+        and entries[0].kind == "directory"
     }
 
 
-def _choose(subject: _Subject, plan: PlanOption) -> Choice:
-    ways = _ORDER if plan == "auto" else (plan,)
+def _choose(top: _TopDirectory, plan: PlanOption) -> Choice:
     if plan == "binds":
-        return _binds(subject, "asked for")
-    if plan != "whole" and len(subject.entries) < _WORTH_IT:
-        return _binds(subject, f"fewer than {_WORTH_IT} names, for which a bind a file is as quick")
+        return _file_binds(top, "asked for")
+    if plan != "whole" and len(top.entries) < _LEAST_NAMES:
+        return _file_binds(top, f"fewer than {_LEAST_NAMES} names, for which a bind per file is as quick")
     tried: list[tuple[StrategyName, str]] = []
     lasting = True
-    for way in ways:
+    for strategy in _PREFERENCE if plan == "auto" else (plan,):
         try:
-            answer, instead, observed = _WAYS[way](subject)
-        except OSError as error:  # a runtime directory that is full, say
-            answer, instead, observed = told(error, tree_directory()), {}, ()
-            lasting = lasting and error.errno not in PASSING
-        tried.append((way, answer))
-        if not answer:
+            obstacle, steps, observed = _STRATEGIES[strategy](top)
+        except OSError as error:  # for example, the runtime directory is full
+            obstacle, steps, observed = told(error, tree_directory()), {}, ()
+            lasting = lasting and error.errno not in TEMPORARY_ERRORS
+        tried.append((strategy, obstacle))
+        if not obstacle:
             return Choice(
-                top=subject.top,
-                way=way,
+                top=top.path,
+                strategy=strategy,
                 tried=tuple(tried),
-                instead=instead,
+                steps=steps,
                 observed=observed,
                 lasting=lasting,
             )
-    if plan in ("auto", "whole") or len(subject.entries) < _LARGE:
-        return replace(_binds(subject, ""), tried=tuple(tried), lasting=lasting)
+    if plan in ("auto", "whole") or len(top.entries) < _MANY_NAMES:
+        return replace(_file_binds(top, ""), tried=tuple(tried), lasting=lasting)
     raise JailError(
-        f"cannot use the plan '{plan}' for {text_path(subject.top)}: {tried[-1][1]}; "
+        f"cannot use the plan '{plan}' for {text_path(top.path)}: {tried[-1][1]}; "
         "use '--plan auto' or 'binds'"
     )
 
 
-def _binds(subject: _Subject, why: str) -> Choice:
-    return Choice(top=subject.top, way="binds", why=why, instead={})
+def _file_binds(top: _TopDirectory, why: str) -> Choice:
+    return Choice(top=top.path, strategy="binds", why=why, steps={})
 
 
-class _Overlay(NamedTuple):
-    """One way to show a directory by an overlay.
+class _OverlayStrategy(NamedTuple):
+    """A strategy that shows a directory by an overlay over a layer.
 
-    `why_no` says why it cannot show entries, and `step` makes the step from the top and the layer's path.
-    `make` and `fits` are as `pkgjail.jail.layer_cache.Recipe` has them.
+    `obstacle` gives why it cannot show entries, and `step` makes the step from the top directory and the
+    layer's path. `make` and `fits` are as `pkgjail.jail.layer_cache.Recipe` has them.
     """
 
-    way: StrategyName
-    why_no: Callable[[Sequence[FileEntry]], str]
+    name: StrategyName
+    obstacle: Callable[[Sequence[FileEntry]], str]
     make: Callable[[bytes, Sequence[FileEntry], bytes], None]
     step: Callable[[bytes, bytes], Step]
     fits: Callable[[bytes, Sequence[FileEntry], bytes], bool] | None = None
 
-    def answer(self, subject: _Subject) -> Answer:
-        """Why there can be no overlay, or the step for it."""
-        answer = self.why_no(subject.entries)
-        if subject.mounts:
-            answer = f"{text_path(subject.mounts[0])} is a mount of its own"
-        elif subject.places:
-            answer = f"a bind needs a new mount point there: {text_path(subject.places[0])}"
-        answer = answer or why_not(self.way, subject.on_host, tree_directory(), _sample(subject))
-        if answer:
-            return answer, {}, ()
-        recipe = Recipe(self.way, subject.entries, subject.root, self.make, self.fits)
-        layer = ensure(recipe, tree_directory().resolve(), thorough=subject.thorough)
-        return "", {subject.top: self.step(subject.top, layer.path)}, layer.observed
+    def attempt(self, top: _TopDirectory) -> Outcome:
+        """Make the layer and the step, or find out why there can be no overlay."""
+        obstacle = self.obstacle(top.entries)
+        if top.mounts:
+            obstacle = f"{text_path(top.mounts[0])} is a mount of its own"
+        elif top.mount_points:
+            obstacle = f"a bind needs a new mount point there: {text_path(top.mount_points[0])}"
+        obstacle = obstacle or probe_obstacle(self.name, top.on_host, tree_directory(), _sample(top))
+        if obstacle:
+            return obstacle, {}, ()
+        recipe = Recipe(self.name, top.entries, top.root, self.make, self.fits)
+        layer = ensure_layer(recipe, tree_directory().resolve(), thorough=top.thorough)
+        return "", {top.path: self.step(top.path, layer.path)}, layer.observed
 
 
-def _sample(subject: _Subject) -> bytes | None:
-    """A regular file with content that all may read, relative to the top directory."""
-    for entry in subject.entries:
+def _sample(top: _TopDirectory) -> bytes | None:
+    """Return a regular file with content that all may read, relative to the top directory."""
+    for entry in top.entries:
         if entry.kind == "regular" and entry.size and entry.mode & 0o004:
-            return entry.path[len(subject.top) + 1 :]
+            return entry.path[len(top.path) + 1 :]
     return None
 
 
-def _whole(subject: _Subject) -> Answer:
-    """Why no directory can be bound whole, or the steps for those that can."""
-    prefix = subject.root.rstrip(b"/")
-    paths = [prefix + e.path for e in subject.entries if e.kind == "directory"]
+def _attempt_directory_binds(top: _TopDirectory) -> Outcome:
+    """Make the steps for directory binds, or find out why no directory can have one."""
+    prefix = top.root.rstrip(b"/")
+    paths = [prefix + e.path for e in top.entries if e.kind == "directory"]
     observed = observe_settled(filter(os.path.lexists, paths))
-    mounts = [mount[len(prefix) :] for mount in subject.mounts]
-    steps = whole_directories(subject.entries, subject.root, (*mounts, *subject.places))
+    mounts = [mount[len(prefix) :] for mount in top.mounts]
+    steps = directory_bind_steps(top.entries, top.root, (*mounts, *top.mount_points))
     if not steps:
         return "the host has something else in every directory", {}, ()
-    if answer := why_not("whole", prefix + next(iter(steps)), tree_directory()):
-        return answer, {}, ()
+    if obstacle := probe_obstacle("whole", prefix + next(iter(steps)), tree_directory()):
+        return obstacle, {}, ()
     return "", steps, observed
 
 
-_WAYS: dict[StrategyName, Callable[[_Subject], Answer]] = {
-    "tree": _Overlay("tree", why_no_tree, make_tree, Overlay, tree_fits).answer,
-    "mask": _Overlay("mask", why_no_mask, make_mask, MaskedOverlay).answer,
-    "whole": _whole,
+_STRATEGIES: dict[StrategyName, Callable[[_TopDirectory], Outcome]] = {
+    "tree": _OverlayStrategy(
+        "tree", data_overlay_obstacle, make_data_layer, Overlay, data_layer_fits
+    ).attempt,
+    "mask": _OverlayStrategy("mask", whiteout_overlay_obstacle, make_whiteout_layer, MaskedOverlay).attempt,
+    "whole": _attempt_directory_binds,
 }

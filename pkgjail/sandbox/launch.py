@@ -29,7 +29,7 @@ from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.proc_links import refuse_links_of_proc
 from pkgjail.sandbox.pseudo_filesystems import write_setting
 from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
-from pkgjail.sandbox.signals import RELAYED, attend, forget_handlers, relaying, wait
+from pkgjail.sandbox.signals import RELAYED, follow_stops, relaying, reset_handlers, wait
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from pkgjail.sandbox.limits import Hold, Limits
+    from pkgjail.sandbox.limits import EnforcedLimits, Limits
     from pkgjail.sandbox.rootfs import Program
     from pkgjail.sandbox.signals import Relay
 
@@ -105,12 +105,12 @@ def run(
     _refuse_directories()
     if limits is None:
         return _run(_Job(program, command), meanwhile)
-    from pkgjail.sandbox.limits import LimitError, held  # only where they are asked for: 3 ms
+    from pkgjail.sandbox.limits import LimitError, enforced  # only where they are asked for: 3 ms
 
     try:
-        with held(limits) as hold:
-            status = _run(_Job(program, command, hold), meanwhile)
-            if status == _KILLED and hold.ran_out_of_memory():
+        with enforced(limits) as enforcement:
+            status = _run(_Job(program, command, enforcement), meanwhile)
+            if status == _KILLED and enforcement.ran_out_of_memory():
                 raise StageError("memory", 0, b"", [])
             return status
     except LimitError as error:
@@ -128,7 +128,7 @@ def _run(job: _Job, meanwhile: Callable[[], None] | None) -> int:
                 job.let_go()
                 job.relay_terminal(relay)
                 if relay.active:
-                    attend(child, job.stops, relay)
+                    follow_stops(child, job.stops, relay)
             except BaseException:
                 job.hold()
                 raise
@@ -148,7 +148,7 @@ class _Job:
     Init tells by `stops` which signal stopped the command.
     """
 
-    def __init__(self, program: Program, command: Command, limits: Hold | None = None) -> None:
+    def __init__(self, program: Program, command: Command, limits: EnforcedLimits | None = None) -> None:
         self.program = program
         self.argv, self.cwd, self.environment, self.terminal = command
         self.limits = limits
@@ -336,7 +336,7 @@ def _keeper(job: _Job) -> int:
         return wait(init)
 
 
-def _come_under(limits: Hold) -> None:
+def _come_under(limits: EnforcedLimits) -> None:
     try:
         limits.enter()
     except OSError as error:
@@ -364,7 +364,7 @@ def _init(job: _Job) -> int:
     """PID 1 of the jail: build the root, give up all privilege, start the command, reap."""
     os.setsid()  # signals from the terminal reach the caller alone, which relays them
     _hide_command_line()
-    forget_handlers()
+    reset_handlers()
     os.umask(0o022)
     sc.sethostname(job.program[3].encode())
     if not job.network:

@@ -34,7 +34,7 @@ class LimitError(Exception):
     """A limit that is asked for and cannot be held here; the text says which and why."""
 
 
-class Hold:
+class EnforcedLimits:
     """What holds a jail's limits, for the keeper to enter before it starts anything."""
 
     def __init__(self, group: cgroups.Jail | None, processes: int | None, *, watch: bool) -> None:
@@ -54,7 +54,7 @@ class Hold:
         return self._watch and self._group is not None and self._group.reached_memory_limit()
 
 
-def ways(limits: Limits) -> dict[str, tuple[str, str]]:
+def mechanisms(limits: Limits) -> dict[str, tuple[str, str]]:
     """How each limit that is asked for would be held here, by controller; changes nothing.
 
     ("cgroup", the group's path), ("rlimit", "RLIMIT_NPROC"), or ("", why it cannot be).
@@ -73,14 +73,14 @@ def ways(limits: Limits) -> dict[str, tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def held(limits: Limits) -> Iterator[Hold]:
+def enforced(limits: Limits) -> Iterator[EnforcedLimits]:
     """Have these limits ready for a jail, until its end.
 
     Raises:
         LimitError: one of them cannot be held here.
 
     """
-    found = ways(limits)
+    found = mechanisms(limits)
     refused = {name: why for name, (way, why) in found.items() if not way}
     if refused:
         raise LimitError("; ".join(f"{name}: {why}" for name, why in refused.items()))
@@ -88,7 +88,7 @@ def held(limits: Limits) -> Iterator[Hold]:
     grouped = [name for name, (way, _) in found.items() if way == "cgroup"]
     with contextlib.ExitStack() as stack:
         group = _limited_group(stack, grouped, limits) if grouped else None
-        yield Hold(group, None if "pids" in grouped else processes, watch="memory" in grouped)
+        yield EnforcedLimits(group, None if "pids" in grouped else processes, watch="memory" in grouped)
 
 
 def _limited_group(stack: contextlib.ExitStack, controllers: list[str], limits: Limits) -> cgroups.Jail:

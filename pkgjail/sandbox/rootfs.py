@@ -183,10 +183,10 @@ class _Builder:
             return -1
 
     def _overlay(self, path: bytes, tree: bytes) -> None:
-        self._attach_overlay(path, tree, sc.fsmount_overlay)
+        self._attach_overlay(path, tree, sc.fsmount_data_overlay)
 
     def _masked_overlay(self, path: bytes, mask: bytes) -> None:
-        self._attach_overlay(path, mask, lambda *pair: sc.fsmount_masked(pair, OLD + b"/proc"))
+        self._attach_overlay(path, mask, lambda *pair: sc.fsmount_whiteout_overlay(pair, OLD + b"/proc"))
 
     def _cover(self, path: bytes, mode: int, content: bytes) -> None:
         source = b"/made-%d" % self._made  # in the base, which nobody sees

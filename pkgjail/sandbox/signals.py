@@ -124,7 +124,7 @@ def relaying(
             signal.signal(number, handler)
 
 
-def forget_handlers() -> None:
+def reset_handlers() -> None:
     """In a child: none of the caller's handlers is run, at whoever's signal.
 
     Process 1 gets from within its PID namespace just the signals that have a handler; pid_namespaces(7).
@@ -160,7 +160,7 @@ def last_stop(stops: int) -> int:
     return (os.read(stops, _PIPE) or b"\0")[-1]
 
 
-def attend(child: int, stops: int, relay: Relay) -> None:
+def follow_stops(child: int, stops: int, relay: Relay) -> None:
     """Stop whenever the command does, which is read from `stops`, until that or `child` ends."""
     import select
 

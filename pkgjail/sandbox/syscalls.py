@@ -186,7 +186,7 @@ def mount_setattr(directory: int, path: bytes, attributes: int, *, recursive: bo
     _checked(_libc.syscall(ctypes.c_long(_NR_MOUNT_SETATTR), *place, ctypes.byref(attr), size), path)
 
 
-def fsmount_overlay(tree: int, data: int) -> int:
+def fsmount_data_overlay(tree: int, data: int) -> int:
     """Make an overlay of the layer `tree` over the data-only layer `data`; a descriptor.
 
     Descriptors and not paths, which would have to be quoted; see fsopen(2), fsconfig(2), fsmount(2).
@@ -196,7 +196,7 @@ def fsmount_overlay(tree: int, data: int) -> int:
     )
 
 
-def fsmount_masked(layers: tuple[int, int], proc: bytes) -> int:
+def fsmount_whiteout_overlay(layers: tuple[int, int], proc: bytes) -> int:
     """Make an overlay of two layers, the upper one first; a descriptor.
 
     `proc` is where a proc(5) is mounted: descriptors go by its links, since "lowerdir+" takes them

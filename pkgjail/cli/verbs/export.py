@@ -89,11 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     data = export_manifest(manifest, form, root=root, at=at)
     _warn(manifest, arguments, root, at)
     if arguments.skeleton and at is not None:
+        from pkgjail.core.jail_names import RUN
         from pkgjail.export.skeleton import write_skeleton
         from pkgjail.jail.run import content_at_entry
 
         # systemd-nspawn mounts a filesystem on /run, and fails where there is no such directory.
-        besides = (b"/run",) if form == "nspawn" else ()
+        besides = (RUN,) if form == "nspawn" else ()
         content = content_at_entry(manifest, root)
         write_skeleton(manifest, at, content, mount_points=form != "bwrap", besides=besides)
     if arguments.output == "-":
@@ -108,13 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _warn(manifest: Manifest, arguments: argparse.Namespace, root: bytes, at: bytes | None) -> None:
     """Warn of files of the manifest that the export lacks, and of exported files that the host lacks."""
     from pkgjail.export.common import entry_files, host_files
-    from pkgjail.jail.host_mismatch import absent_names, explain_absence
+    from pkgjail.jail.host_mismatch import absent_paths, explain_absence
 
     form: str = arguments.format
     with ConsoleReporter(as_json=arguments.json) as reporter:
         if form in _OF_HOST_FILES:
             files = host_files(manifest)
-            absent = absent_names(files, root)
+            absent = absent_paths(files, root)
             if cause := explain_absence(manifest, root, len(absent), len(files)):
                 reporter.warn(cause)
             elif absent:

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from pkgjail.core.model import Limits
     from pkgjail.jail.run import prepare
-    from pkgjail.jail.strategy import choose
+    from pkgjail.jail.strategy import choose_strategies
 
     manifest, options = load_manifest(arguments), jail_options(arguments)
     root = root_of(arguments)
@@ -65,15 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
     counts = Counter(type(step).__name__ for step in plan.steps)
     facts: dict[str, Any] = {
         "directories": {
-            os.fsdecode(choice.top): _facts(choice) for choice in choose(manifest, options, root)
+            os.fsdecode(choice.top): _facts(choice) for choice in choose_strategies(manifest, options, root)
         },
         "steps": dict(sorted(counts.items())),
         "network": plan.network,
     }
     if options.limits != Limits():
-        from pkgjail.jail.limits import how_limited
+        from pkgjail.jail.limits import describe_limits
 
-        facts["limits"] = how_limited(options)
+        facts["limits"] = describe_limits(options)
     if arguments.steps:
         facts["every_step"] = list(map(_line, plan.steps))
     print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
@@ -82,7 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _facts(choice: Choice) -> dict[str, Any]:
     """Return a choice as JSON; `tried` maps each way to why it does not work here, or to null."""
-    return {"way": choice.way, "why": choice.why, "tried": {way: why or None for way, why in choice.tried}}
+    return {
+        "way": choice.strategy,
+        "why": choice.why,
+        "tried": {way: why or None for way, why in choice.tried},
+    }
 
 
 def _text(facts: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from pkgjail.cli.jail_options import (
 from pkgjail.cli.parser import Parser
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import never
-from pkgjail.jail.replay import bind_source, remember
+from pkgjail.jail.replay import bind_source_state, save_prepared_jail
 from pkgjail.storage.fingerprint import observe_settled
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     command = _command(arguments)
-    places = [bind_source(os.fsencode(path)) for path in (arguments.manifest, arguments.root)]
+    places = [bind_source_state(os.fsencode(path)) for path in (arguments.manifest, arguments.root)]
     before = observe_settled(filter(os.path.lexists, places[0][:2]))  # before it is read
     jail = open_jail(arguments, load_manifest(arguments))
     if before and jail.lasting and can_replay(arguments) and not is_whitelist(arguments.manifest):
@@ -92,12 +92,12 @@ def run(arguments: argparse.Namespace) -> int:
 def report_changes(arguments: argparse.Namespace, status: int) -> None:
     """Warn of files of the manifest that changed while the command ran, or raise `ExitDriftError`."""
     from pkgjail.cli.console import ConsoleReporter
-    from pkgjail.jail.drift import Check
+    from pkgjail.jail.drift import DriftCheck
     from pkgjail.jail.run import report_changes as report
 
     _command(arguments)  # reads the options that follow MANIFEST
     manifest = load_manifest(arguments)
-    check = Check(
+    check = DriftCheck(
         publisher=publisher_of_manifest(arguments), reporter=ConsoleReporter(as_json=arguments.json)
     )
     report(manifest, root_of(arguments), check, strict=arguments.strict_exit, status=status)
@@ -106,4 +106,4 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
 def _remember(arguments: argparse.Namespace, jail: Jail) -> None:
     """Save the jail, for the same command line to replay."""
     variables = passed_variables(arguments)
-    remember(arguments.words, jail.prepared, terminal=arguments.tty, variables=variables)
+    save_prepared_jail(arguments.words, jail.prepared, terminal=arguments.tty, variables=variables)

@@ -21,7 +21,7 @@ from pkgjail.integrations.spack.instance import binds_of, make_directories
 from pkgjail.integrations.spack.instance_cache import remember
 from pkgjail.integrations.spack.state import State, drop_state, load_state, save_state
 from pkgjail.jail.detect import is_isolated
-from pkgjail.jail.protection import protected_environment, refuse_open
+from pkgjail.jail.protection import protected_environment, refuse_writable_binds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,7 +169,7 @@ def _refuse_open(path: str, instance: Instance) -> None:
     environment = protected_environment(os.fsencode(path))
     for bind in binds_of(instance):
         with _telling_spack(path, os.path.realpath(os.fsdecode(bind.source))):
-            refuse_open([bind], [environment])
+            refuse_writable_binds([bind], [environment])
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pkgjail.integrations.spack.argv import split_words
-from pkgjail.jail.replay import enter as enter_by_words
+from pkgjail.jail.replay import replay
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def enter(state: State, facts: Sequence[str], argv: Sequence[str]) -> int | None
         warn_of_changes(state, status)
         return status
 
-    return enter_by_words(words_of(state, facts, argv), report, _warn)
+    return replay(words_of(state, facts, argv), report, _warn)
 
 
 def _warn(message: str) -> None:

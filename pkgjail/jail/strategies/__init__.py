@@ -1,1 +1,1 @@
-"""The ways to show one top directory of a jail; `pkgjail.jail.strategy` chooses."""
+"""The strategies: the ways to show one top directory of a jail. `pkgjail.jail.strategy` chooses one."""

@@ -1,12 +1,12 @@
-"""Metadata trees: a directory of the jail as one overlay mount, whatever number of files it has.
+"""Data overlays: a directory of the jail is one overlay mount, whatever its number of files.
 
-A tree has an empty file of the right size for each regular file of the manifest, with the extended
-attributes that make overlayfs take the content from the host's file of the same path ("metacopy"
-and "redirect", over a data-only lower layer). What the tree does not name is not there: names that
-come to the host later stay out. See Documentation/filesystems/overlayfs.rst, "Data-only lower
-layers" and "User xattr".
+The layer has an empty file of the right size for each regular file of the manifest. Its extended
+attributes make overlayfs take the content from the host's file of the same path ("metacopy" and
+"redirect", over a data-only lower layer). A name that the layer does not have is not in the jail, so
+names that come to the host later stay out. See Documentation/filesystems/overlayfs.rst, "Data-only
+lower layers" and "User xattr".
 
-A tree is made by an ordinary user and kept by `pkgjail.jail.layer_cache`.
+An ordinary user can make the layer. `pkgjail.jail.layer_cache` stores it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pkgjail.core.model import FileEntry
 
 
-def why_no_tree(entries: Sequence[FileEntry]) -> str:
-    """Why a tree would not show these entries as the host does; "" where it would.
+def data_overlay_obstacle(entries: Sequence[FileEntry]) -> str:
+    """Return why a data overlay cannot show these entries as the host does, or "" if it can.
 
-    All in a tree belongs to whoever made it: where a mode gives the owner less than others have, that
+    All files of a layer belong to the user who made it. If a mode gives the owner less than others, that
     user would see less than on the host.
     """
     for entry in entries:
@@ -36,11 +36,11 @@ def why_no_tree(entries: Sequence[FileEntry]) -> str:
     return ""
 
 
-def make_tree(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
-    """Fill the empty directory `new` with the tree of `entries`, of which the first is its top.
+def make_data_layer(layer: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
+    """Fill the empty directory `layer` with the layer of `entries`. The first entry is the top directory.
 
     Raises:
-        OSError: it cannot be made there; `ENOTSUP` where the filesystem keeps no user attributes.
+        OSError: it cannot be made there; `ENOTSUP` if the file system has no user attributes.
 
     """
     top = entries[0].path
@@ -48,40 +48,43 @@ def make_tree(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
     for entry in entries[1:]:
         inner = entry.path[len(top) :]
         if entry.kind == "directory":
-            _refuse_another_kind(prefix + entry.path)
-            os.mkdir(new + inner, 0o700)
+            _refuse_other_kind(prefix + entry.path)
+            os.mkdir(layer + inner, 0o700)
         elif entry.kind == "symlink":
-            os.symlink(entry.target or b"", new + inner)
-        elif entry.origin == "entry":  # what each entry covers with its own
-            os.close(os.open(new + inner, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            os.symlink(entry.target or b"", layer + inner)
+        elif entry.origin == "entry":  # each jail mounts a file of its own over it
+            os.close(os.open(layer + inner, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         else:
-            _make_file(new + inner, inner, entry, os.lstat(prefix + entry.path).st_mtime_ns)
-    for entry in reversed(entries):  # inner ones first: some may not be written to afterwards
+            _make_file(layer + inner, inner, entry, os.lstat(prefix + entry.path).st_mtime_ns)
+    for entry in reversed(entries):  # inner ones first: some are not writable afterwards
         if entry.kind == "directory":
-            os.chmod(new + entry.path[len(top) :], entry.mode)
+            os.chmod(layer + entry.path[len(top) :], entry.mode)
 
 
-def tree_fits(tree: bytes, entries: Sequence[FileEntry], root: bytes) -> bool:
-    """Whether `make_tree` would make the same as `tree`, which it made earlier of the same entries.
+def data_layer_fits(layer: bytes, entries: Sequence[FileEntry], root: bytes) -> bool:
+    """Check whether `make_data_layer` would now make the same as `layer`, which it made of the same entries.
 
-    Of the host's files a tree has nothing of its own but the times.
+    Of the host's state, a layer has nothing but the times of files.
     """
     top, prefix = entries[0].path, root.rstrip(b"/")
     try:
         for entry in entries[1:]:
             if entry.kind == "directory":
-                _refuse_another_kind(prefix + entry.path)
+                _refuse_other_kind(prefix + entry.path)
             elif entry.kind == "regular" and entry.origin != "entry":
-                mine = os.lstat(tree + entry.path[len(top) :])
-                if mine.st_mtime_ns != os.lstat(prefix + entry.path).st_mtime_ns:
+                in_layer = os.lstat(layer + entry.path[len(top) :])
+                if in_layer.st_mtime_ns != os.lstat(prefix + entry.path).st_mtime_ns:
                     return False
     except OSError:
         return False
     return True
 
 
-def _refuse_another_kind(directory: bytes) -> None:
-    """Overlayfs follows no link to what is in a directory of the host; it need not be there at all."""
+def _refuse_other_kind(directory: bytes) -> None:
+    """Refuse a path of the host that is no longer a directory. It may be missing.
+
+    Overlayfs follows no link to the content of a directory.
+    """
     if os.path.lexists(directory) and not stat.S_ISDIR(os.lstat(directory).st_mode):
         raise OSError(errno.ENOTDIR, "is no longer a directory", directory)
 

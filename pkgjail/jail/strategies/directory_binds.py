@@ -1,7 +1,7 @@
-"""Minimal bind plans: a directory of the host is one bind mount where all that it has is allowed.
+"""Directory binds: a directory is one bind mount if the manifest allows all that the host has in it.
 
-For hosts that can have no overlay. A name that comes to such a directory while a jail runs can be seen
-in it; what is there at entry is looked at each time.
+For hosts that cannot have overlays. Each entry looks at what is in these directories. A name that comes
+to one of them later, while a jail runs, can be seen in the jail.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import FileEntry, FileKind
 
-# One file by itself costs no more, and stays closed to names that come later.
-_WORTH_IT = 2
+# A bind mount of a single file costs no more, and stays closed to names that come later.
+_LEAST_FILES = 2
 
 
-def whole_directories(
-    entries: Sequence[FileEntry], root: bytes, apart: Collection[bytes]
+def directory_bind_steps(
+    entries: Sequence[FileEntry], root: bytes, excluded: Collection[bytes]
 ) -> dict[bytes, WholeDirectory]:
-    """The outermost directories of which the host has what the manifest has, and nothing else.
+    """Return steps for the outermost directories in which the host has what the manifest has, and no more.
 
     Args:
-        entries: what a top directory holds by path, the directory itself first.
-        root: where the host's files are, a real path.
-        apart: paths below which none may be whole that holds them: other mounts, and mount points that
-            are still to be made.
+        entries: a top directory and what it holds, by path.
+        root: the directory of the host's files, a real path.
+        excluded: paths that no directory bind may contain: other mounts, and mount points that are still to
+            be made.
 
     """
     members: dict[bytes, list[FileEntry]] = {e.path: [] for e in entries if e.kind == "directory"}
     for entry in entries[1:]:
         members[entry.path.rpartition(b"/")[0]].append(entry)
-    broken = {above for path in apart for above in _above(path)}
-    files: dict[bytes, int] = {}  # of the whole ones: how many regular files are in each
+    unsuitable = {parent for path in excluded for parent in _parents(path)}
+    file_counts: dict[bytes, int] = {}  # how many regular files are in each suitable directory
     for entry in reversed(entries):
-        if entry.kind == "directory" and entry.path not in broken:
+        if entry.kind == "directory" and entry.path not in unsuitable:
             inner = members[entry.path]
-            if all(e.kind != "directory" or e.path in files for e in inner) and _is_as_on_host(
+            if all(e.kind != "directory" or e.path in file_counts for e in inner) and _matches_host(
                 entry, inner, root.rstrip(b"/")
             ):
-                files[entry.path] = sum(files.get(e.path, e.kind == "regular") for e in inner)
-    worth = {path for path, count in files.items() if count >= _WORTH_IT}
+                file_counts[entry.path] = sum(file_counts.get(e.path, e.kind == "regular") for e in inner)
+    worthwhile = {path for path, count in file_counts.items() if count >= _LEAST_FILES}
     return {
         entry.path: WholeDirectory(entry.path, entry.mode)
         for entry in entries
-        if entry.path in worth and entry.path.rpartition(b"/")[0] not in worth
+        if entry.path in worthwhile and entry.path.rpartition(b"/")[0] not in worthwhile
     }
 
 
-def _above(path: bytes) -> list[bytes]:
-    """The directories that `path` is in."""
+def _parents(path: bytes) -> list[bytes]:
+    """Return the directories that `path` is in."""
     return [path[:end] for end in range(1, len(path)) if path[end : end + 1] == b"/"]
 
 
-def _is_as_on_host(directory: FileEntry, members: Sequence[FileEntry], prefix: bytes) -> bool:
-    """Whether the host has a directory of this mode, with these names of these kinds in it."""
+def _matches_host(directory: FileEntry, members: Sequence[FileEntry], prefix: bytes) -> bool:
+    """Check whether the host has a directory of this mode, with exactly these names of these kinds in it."""
     path = prefix + directory.path
     try:
         found = os.lstat(path)

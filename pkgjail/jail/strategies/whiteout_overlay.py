@@ -1,13 +1,14 @@
-"""Masks: a directory of the jail as one overlay mount on kernels that know no data-only layers.
+"""Whiteout overlays: a directory of the jail is one overlay mount, on kernels without data-only layers.
 
-A mask lies over the host's directory and hides what the manifest does not have: by a whiteout (a
-character device 0/0) for each such name, and by the attribute `opaque` on a directory of which nothing
-of the host's is to be seen. What the manifest has and the host has not is in the mask itself. All
-else shows through, with its owner, mode and times. See Documentation/filesystems/overlayfs.rst,
-"whiteouts and opaque directories" and "User xattr".
+The layer lies over the host's directory and hides what the manifest does not have: with a whiteout (a
+character device 0/0) for each such name, and with the attribute `opaque` on a directory of which nothing
+of the host's may be seen. The layer itself has what is in the manifest and not on the host. All else
+shows through, with its owner, mode and times. See Documentation/filesystems/overlayfs.rst, "whiteouts
+and opaque directories" and "User xattr".
 
-A mask knows the names that the host had when it was made. `pkgjail.jail.layer_cache` makes another one as
-soon as one of the directories has changed; names that come while a jail runs can be seen in it.
+A layer hides the names that the host had when the layer was made. `pkgjail.jail.layer_cache` makes
+another one as soon as one of the directories has changed. Names that come while a jail runs can be seen
+in it.
 """
 
 from __future__ import annotations
@@ -25,16 +26,15 @@ if TYPE_CHECKING:
     from pkgjail.core.model import FileEntry, Origin
 
 # ext4 allows 65,000 links to one inode; a device for each whiteout would take 20 times as long.
-_LINKS = 60_000
-# Of these origins an entry need not be on the host, nor be there as it is in the jail.
-_OURS: tuple[Origin, ...] = ("alternative", "parent")
+_MOST_LINKS = 60_000
+# An entry of these origins need not be on the host, or can be another there.
+_GENERATED_ORIGINS: tuple[Origin, ...] = ("alternative", "parent")
 
 
-def why_no_mask(entries: Sequence[FileEntry]) -> str:
-    """Why a mask would not show these entries as the host does; "" where it would.
+def whiteout_overlay_obstacle(entries: Sequence[FileEntry]) -> str:
+    """Return why a whiteout overlay cannot show these entries as the host does, or "" if it can.
 
-    As in `pkgjail.jail.strategies.data_overlay`, but only directories and what the jail makes itself come
-    from a mask.
+    As with data overlays, but only directories and what the jail makes itself come from the layer.
     """
     for entry in entries:
         if entry.origin == "entry":
@@ -44,37 +44,37 @@ def why_no_mask(entries: Sequence[FileEntry]) -> str:
     return ""
 
 
-def make_mask(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
-    """Fill the empty directory `new` with the mask for `entries`, of which the first is its top.
+def make_whiteout_layer(layer: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
+    """Fill the empty directory `layer` with the layer for `entries`. The first entry is the top directory.
 
     Raises:
         OSError: it cannot be made there, or a directory of the host that must be read cannot be.
 
     """
     top = entries[0].path
-    directories = _judge(entries, root.rstrip(b"/"))
-    whiteouts = _Whiteouts(new)
-    kept = [entry for entry in entries if entry.kind == "directory" and directories[entry.path].is_needed]
-    for entry in kept:
-        place, found = new + entry.path[len(top) :], directories[entry.path]
+    directories = _inspect(entries, root.rstrip(b"/"))
+    whiteouts = _Whiteouts(layer)
+    needed = [entry for entry in entries if entry.kind == "directory" and directories[entry.path].is_needed]
+    for entry in needed:
+        path, directory = layer + entry.path[len(top) :], directories[entry.path]
         if entry.path != top:
-            os.mkdir(place, 0o700)
+            os.mkdir(path, 0o700)
         # In an opaque directory a whiteout would be listed as a name.
-        for name in found.hidden if found.is_open or not _set_opaque(place, found) else ():
-            whiteouts.make(place + b"/" + name)
-        for link in found.links:
-            os.symlink(link.target or b"", new + link.path[len(top) :])
+        for name in directory.hidden if directory.is_open or not _set_opaque(path, directory) else ():
+            whiteouts.make(path + b"/" + name)
+        for link in directory.links:
+            os.symlink(link.target or b"", layer + link.path[len(top) :])
     whiteouts.finish()
-    for entry in reversed(kept):  # inner ones first: some may not be written to afterwards
-        os.chmod(new + entry.path[len(top) :], entry.mode)
+    for entry in reversed(needed):  # inner ones first: some are not writable afterwards
+        os.chmod(layer + entry.path[len(top) :], entry.mode)
 
 
 class _Directory(NamedTuple):
-    """What becomes of one directory.
+    """How the layer shows one directory.
 
-    `names` are the host's (None where it may not be read), of which `hidden` must not be seen. `links`
-    are ours. It `is_needed` in the mask where it is not to be seen exactly as the host has it, and
-    `is_open` where something of the host's shows through it.
+    `names` are the host's (None if it may not be read), and `hidden` those of them that must not be seen.
+    `links` are made in the layer. The directory `is_needed` in the layer unless it is seen exactly as the
+    host has it, and `is_open` if something of the host's shows through it.
     """
 
     names: Sequence[bytes] | None
@@ -84,42 +84,45 @@ class _Directory(NamedTuple):
     is_open: bool
 
 
-def _judge(entries: Sequence[FileEntry], prefix: bytes) -> Mapping[bytes, _Directory]:
-    """What becomes of each directory, the inner ones being known before those that hold them."""
+def _inspect(entries: Sequence[FileEntry], prefix: bytes) -> Mapping[bytes, _Directory]:
+    """Decide how to show each directory, the inner ones first, as the outer ones depend on them."""
     members: dict[bytes, list[FileEntry]] = {e.path: [] for e in entries if e.kind == "directory"}
     for entry in entries[1:]:
         members[entry.path.rpartition(b"/")[0]].append(entry)
-    known: dict[bytes, _Directory] = {}
+    directories: dict[bytes, _Directory] = {}
     for entry in reversed(entries):
         if entry.kind == "directory":
-            known[entry.path] = _judge_one(entry, members[entry.path], known, prefix)
-    top = known[entries[0].path]
+            directories[entry.path] = _inspect_one(entry, members[entry.path], directories, prefix)
+    top = directories[entries[0].path]
     if top.names is None:  # the top of a layer cannot be opaque
         raise OSError(errno.EACCES, "may not be read", prefix + entries[0].path)
-    return {**known, entries[0].path: top._replace(is_needed=True, is_open=True)}
+    return {**directories, entries[0].path: top._replace(is_needed=True, is_open=True)}
 
 
-def _judge_one(
-    entry: FileEntry, members: Sequence[FileEntry], known: Mapping[bytes, _Directory], prefix: bytes
+def _inspect_one(
+    entry: FileEntry,
+    members: Sequence[FileEntry],
+    directories: Mapping[bytes, _Directory],
+    prefix: bytes,
 ) -> _Directory:
     path = prefix + entry.path
-    names, mode = _look(path)
-    links = [each for each in members if each.kind == "symlink" and each.origin in _OURS]
-    inner = [known[each.path] for each in members if each.kind == "directory"]
+    names, mode = _list_on_host(path)
+    links = [each for each in members if each.kind == "symlink" and each.origin in _GENERATED_ORIGINS]
+    inner = [directories[each.path] for each in members if each.kind == "directory"]
     is_open = len(links) + len(inner) < len(members) or any(one.is_open or not one.is_needed for one in inner)
     if names is None and is_open:
         raise OSError(errno.EACCES, "may not be read, and something in it is to be seen", path)
-    ours = {each.path.rpartition(b"/")[2] for each in members}
-    hidden = [name for name in names or () if name not in ours]
+    allowed = {each.path.rpartition(b"/")[2] for each in members}
+    hidden = [name for name in names or () if name not in allowed]
     is_same = names is not None and mode == entry.mode
     is_needed = bool(not is_same or hidden or links or any(one.is_needed for one in inner))
     return _Directory(names, hidden, links, is_needed, is_open)
 
 
-def _look(directory: bytes) -> tuple[list[bytes] | None, int | None]:
-    """The names in a directory of the host (None where it may not be read), and its mode.
+def _list_on_host(directory: bytes) -> tuple[list[bytes] | None, int | None]:
+    """Return the names in a directory of the host (None if it may not be read), and its mode.
 
-    Where nothing is there it has no names, and the mode is None.
+    A directory that is missing has no names, and its mode is None.
 
     Raises:
         OSError: something else is there.
@@ -138,38 +141,38 @@ def _look(directory: bytes) -> tuple[list[bytes] | None, int | None]:
         return [], None
 
 
-def _set_opaque(place: bytes, found: _Directory) -> bool:
-    """Let nothing of the host's show through a directory; False where whiteouts must do that.
+def _set_opaque(path: bytes, directory: _Directory) -> bool:
+    """Let nothing of the host's show through a directory; return False if whiteouts must do that.
 
-    tmpfs keeps user attributes since Linux 6.6.
+    tmpfs has user attributes since Linux 6.6.
     """
     try:
-        os.setxattr(place, "user.overlay.opaque", b"y")
+        os.setxattr(path, "user.overlay.opaque", b"y")
     except OSError as error:
-        if error.errno != errno.ENOTSUP or found.names is None:
+        if error.errno != errno.ENOTSUP or directory.names is None:
             raise
         return False
     return True
 
 
 class _Whiteouts:
-    """Makes whiteouts: links to one device, which has its first name beside the mask."""
+    """Makes whiteouts: links to one device, whose first name is beside the layer."""
 
-    def __init__(self, mask: bytes) -> None:
-        self._spare = os.path.dirname(mask) + b"/whiteout"
+    def __init__(self, layer: bytes) -> None:
+        self._device = os.path.dirname(layer) + b"/whiteout"
         self._links = 0
 
     def make(self, path: bytes) -> None:
         """Make one at `path`."""
         if self._links == 0:
-            os.mknod(self._spare, stat.S_IFCHR, os.makedev(0, 0))
-        os.link(self._spare, path)
+            os.mknod(self._device, stat.S_IFCHR, os.makedev(0, 0))
+        os.link(self._device, path)
         self._links += 1
-        if self._links == _LINKS:
+        if self._links == _MOST_LINKS:
             self.finish()
 
     def finish(self) -> None:
-        """Take the spare name away; the next whiteout is a new device."""
+        """Remove the first name; the next whiteout is a new device."""
         if self._links:
-            os.unlink(self._spare)
+            os.unlink(self._device)
             self._links = 0

@@ -12,6 +12,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
+from pkgjail.core.jail_names import LD_CACHE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from pkgjail.review.check.elf import Elf
 
 _CONFIGURATION = b"/etc/ld.so.conf"
-_CACHE = b"/etc/ld.so.cache"
 _MOST_CONFIGURATIONS = 200  # files; each includes the next, at most
 _LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
 # What AT_PLATFORM says, and where Debian puts $LIB, by elf(5)'s machine and class.
@@ -183,7 +184,7 @@ class Loader:
     def _has_cache(self) -> bool:
         """The jail has one if the set has ldconfig, which then makes it at entry."""
         names = self._names.entries
-        return _CACHE in names and any(self._names.find(path).entry for path in _LDCONFIG)
+        return LD_CACHE in names and any(self._names.find(path).entry for path in _LDCONFIG)
 
     @cached_property
     def configured_directories(self) -> tuple[bytes, ...]:

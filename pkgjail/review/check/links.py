@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pkgjail.core.jail_names import KERNEL_DIRECTORIES, RUN, TMP
 from pkgjail.review.check.findings import Want
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pkgjail.core.paths import Names
-
-# What the jail has of its own, whatever the manifest says (`pkgjail.jail.plan`).
-_OWN = (b"dev", b"proc", b"sys", b"tmp")
-# What services make while a system runs, and no package has; FHS 3.0, section 3.15.
-_RUN = b"run"
 
 
 def link_wants(names: Names) -> Iterator[Want]:
@@ -31,7 +27,10 @@ def link_wants(names: Names) -> Iterator[Want]:
         if found.loop:
             cause = "this link goes round in a circle"
             yield Want(path=entry.path, kind="link", wanted=target, cause=cause, places=())
-        elif found.entry is None and (top := found.place.split(b"/")[1]) not in _OWN:
+        elif found.entry is None and (top := b"/" + found.place.split(b"/")[1]) not in (
+            *KERNEL_DIRECTORIES,
+            TMP,
+        ):
             cause = f"this link leads to {shown}, which is not in the set"
             places = (found.place,)
             yield Want(
@@ -40,5 +39,5 @@ def link_wants(names: Names) -> Iterator[Want]:
                 wanted=target,
                 cause=cause,
                 places=places,
-                optional=top == _RUN,
+                optional=top == RUN,
             )

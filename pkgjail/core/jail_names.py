@@ -1,0 +1,30 @@
+"""The paths and names that every jail has, whatever its manifest says: pure data, shared by all rooms.
+
+The sandbox imports nothing of pkgjail, so it has its own list of devices; a test compares the two.
+"""
+
+from __future__ import annotations
+
+KERNEL_DIRECTORIES = (b"/dev", b"/proc", b"/sys")
+"""The mount points of the kernel's file systems."""
+
+TMP = b"/tmp"
+SCRATCH_DIRECTORIES = (TMP, b"/var/tmp")
+"""The private, writable directories. Every jail has /tmp; /var/tmp is one if the manifest has it, empty."""
+
+RUN = b"/run"
+"""Files that services make while a system runs. No package has them; FHS 3.0, section 3.15."""
+
+LD_CACHE = b"/etc/ld.so.cache"
+RESOLV_CONF = b"/etc/resolv.conf"
+ENTRY_FILES = (b"/etc/group", b"/etc/hosts", b"/etc/nsswitch.conf", b"/etc/passwd", RESOLV_CONF)
+"""The files that pkgjail writes when a jail is entered. `LD_CACHE` is made at entry too, by ldconfig(8)."""
+
+DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")
+"""The devices in `/dev`, the same in every jail."""
+
+HOSTNAME = "pkgjail"
+"""The host name in a jail."""
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The `PATH` of a command in a jail."""

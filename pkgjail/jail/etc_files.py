@@ -1,0 +1,67 @@
+"""The files in /etc that are made when a jail is entered: passwd, group, hosts, nsswitch.conf, resolv.conf.
+
+`pkgjail.jail.ld_cache` makes ld.so.cache. The formats are those of passwd(5), group(5), hosts(5),
+nsswitch.conf(5) and resolv.conf(5).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pkgjail.core.jail_names import HOSTNAME, RESOLV_CONF, TMP
+from pkgjail.core.model import record, text_path
+from pkgjail.jail.replay import read_account
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@record
+class Account:
+    """The user in the jail. The ids are the same outside (an identity map)."""
+
+    name: str
+    uid: int
+    gid: int
+    group: str
+    home: str
+
+
+def current_account() -> Account:
+    """Return the account of the calling user; see `read_account`."""
+    uid, gid, name, group = read_account()
+    return Account(name=name, uid=uid, gid=gid, group=group, home=text_path(TMP))
+
+
+def etc_files(account: Account, *, resolv_conf: bytes, network: bool) -> dict[bytes, bytes]:
+    """Return the content of the files that are made at entry, by path.
+
+    Args:
+        account: the user who enters.
+        resolv_conf: the content of the host's resolv.conf(5), which is used if the network is on.
+        network: whether the jail shares the host's network.
+
+    """
+    name, group, home = map(_field, (account.name, account.group, account.home))
+    users = {0: "root:x:0:0:root:/root:/bin/sh", 65534: "nobody:x:65534:65534:nobody:/nonexistent:/bin/sh"}
+    users[account.uid] = f"{name}:x:{account.uid}:{account.gid}:{name}:{home}:/bin/sh"
+    groups = {0: "root:x:0:", 65534: "nogroup:x:65534:"}
+    groups[account.gid] = f"{group}:x:{account.gid}:"
+    hosts = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    services = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"
+    return {
+        b"/etc/passwd": _table(users),
+        b"/etc/group": _table(groups),
+        b"/etc/hosts": hosts.encode(),
+        b"/etc/nsswitch.conf": services.encode(),
+        RESOLV_CONF: resolv_conf if network else b"",
+    }
+
+
+def _field(text: str) -> str:
+    """Replace what a field of passwd(5) cannot have: a colon or a line end."""
+    return text.replace(":", "_").replace("\n", "_")
+
+
+def _table(lines: Mapping[int, str]) -> bytes:
+    return "".join(lines[number] + "\n" for number in sorted(lines)).encode("utf-8", "surrogateescape")

@@ -1,0 +1,93 @@
+"""The steps for the directories and files that the user binds into a jail (`--bind`)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from pkgjail.core.entries import NOUNS
+from pkgjail.core.errors import JailError
+from pkgjail.core.jail_names import KERNEL_DIRECTORIES
+from pkgjail.core.model import text_path
+from pkgjail.jail.layout import Layout
+from pkgjail.sandbox.steps import Bind, Content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.core.model import JailOptions, Manifest, UserBind
+    from pkgjail.sandbox.steps import Step
+
+
+def new_mount_points(manifest: Manifest, options: JailOptions) -> tuple[bytes, ...]:
+    """Return the destinations of the user's binds that are not in the manifest."""
+    if not options.binds:
+        return ()
+    layout = Layout(manifest)
+    destinations = (layout.resolve(bind.destination) for bind in options.binds)
+    return tuple(path for path in destinations if layout.kind(path) is None)
+
+
+def user_bind_steps(
+    layout: Layout, binds: tuple[UserBind, ...], scratch: Sequence[bytes]
+) -> tuple[list[Step], list[Step]]:
+    """Return the steps for the user's binds: those before the `Seal`, and those after it.
+
+    A directory comes before what is below it, whatever the order of `binds`. If two binds have one
+    destination, the later one counts. Mount points below `scratch` directories are made after the
+    `Seal`, which is when these are mounted.
+
+    Raises:
+        JailError: a bind would cover a name of the jail, or its source is missing.
+
+    """
+    before: list[Step] = []
+    after: list[Step] = []
+    by_destination = {layout.resolve(bind.destination): bind for bind in binds}
+    for destination, bind in sorted(by_destination.items()):
+        source = os.path.realpath(bind.source)
+        _refuse_cover(layout, bind, destination)
+        if not any(_is_below(destination, other) for other in by_destination):
+            is_scratch = any(_is_below(destination, path) for path in scratch)
+            (after if is_scratch else before).extend(_mount_point(layout, bind, source, destination))
+        after.append(Bind(destination, source, bind.writable))
+    return before, after
+
+
+def _mount_point(layout: Layout, bind: UserBind, source: bytes, destination: bytes) -> Iterator[Step]:
+    try:
+        is_directory = stat.S_ISDIR(os.stat(source).st_mode)
+    except OSError as error:
+        raise JailError(
+            f"cannot bind {text_path(bind.source)}: {error.strerror}; make it or name another"
+        ) from error
+    if is_directory:
+        yield from layout.make_directories(destination)
+    elif layout.kind(destination) is None:
+        yield from layout.make_directories(destination.rpartition(b"/")[0] or b"/")
+        layout.add(destination, "regular")
+        yield Content(destination, 0o644, b"")
+    else:
+        raise _refusal(bind, destination, "that is a directory in the jail, and the source is not")
+
+
+def _refuse_cover(layout: Layout, bind: UserBind, destination: bytes) -> None:
+    """Refuse a bind that would hide names of the manifest, or a file system that keeps the jail closed."""
+    if any(destination == path or _is_below(destination, path) for path in KERNEL_DIRECTORIES):
+        raise _refusal(bind, destination, "the jail has a filesystem of its own there")
+    if (kind := layout.kind(destination)) not in (None, "directory"):
+        raise _refusal(bind, destination, f"the manifest has a {NOUNS[kind]} there")
+    if covered := layout.count_below(destination):
+        raise _refusal(bind, destination, f"it would cover {covered} of the jail's own names")
+
+
+def _refusal(bind: UserBind, destination: bytes, why: str) -> JailError:
+    return JailError(
+        f"cannot bind {text_path(bind.source)} at {text_path(destination)}: {why}; "
+        "bind it at a path of its own (SOURCE:DESTINATION)"
+    )
+
+
+def _is_below(path: bytes, directory: bytes) -> bool:
+    return path.startswith(directory.rstrip(b"/") + b"/") and path != directory
