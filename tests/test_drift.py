@@ -15,7 +15,8 @@ import pytest
 
 from pkgjail import api
 from pkgjail.api import resolve
-from pkgjail.core.errors import DriftError, ExitDriftError, JailError
+from pkgjail.core.entries import MISSING
+from pkgjail.core.errors import DriftError, ExitDriftError, JailError, describe_changes
 from pkgjail.core.model import (
     Distribution,
     FileEntry,
@@ -39,8 +40,9 @@ from pkgjail.storage.baseline import (
 from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from pkgjail.core.errors import Change
     from pkgjail.core.model import Verify
 
 BUSYBOX = Path("/bin/busybox")
@@ -198,8 +200,9 @@ ON_REQUEST = [
 ]
 
 
-def told(changes: tuple[tuple[bytes, str], ...]) -> str:
-    return "\n".join(f"{path.decode('utf-8', 'backslashreplace')} {found}" for path, found in changes)
+def told(changes: Sequence[Change]) -> str:
+    rows = describe_changes(changes)
+    return "\n".join(f"{path.decode('utf-8', 'backslashreplace')} {found}" for path, found in rows)
 
 
 def drift_after(root: Path, change: Callable[[Path], object], verify: Verify = "") -> str:
@@ -533,4 +536,4 @@ def test_a_strict_exit_is_an_error(host: Path, tmp_path: Path) -> None:
     options = JailOptions(plan="binds", strict_exit=True)
     with pytest.raises(ExitDriftError) as caught:
         changed_meanwhile(host, tmp_path / "sync", "rm usr/lib/link", options, Heard())
-    assert (caught.value.status, caught.value.changes) == (7, ((b"/usr/lib/link", "is gone"),))
+    assert (caught.value.status, caught.value.changes) == (7, ((b"/usr/lib/link", MISSING),))

@@ -1,4 +1,4 @@
-"""Kinds of files: the mode of stat(2), a manifest's kind and the words for it agree with the kernel."""
+"""Facts about files: their kinds agree with the kernel's, and a comparison finds what differs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.core.entries import KINDS, NOUNS, kind_and_mode, kind_of, kind_of_item, noun_of
-from pkgjail.core.model import FileKind, PlanOption, StrategyName
+from pkgjail.core.entries import (
+    KINDS,
+    MISSING,
+    NOUNS,
+    Mismatch,
+    MismatchKind,
+    compare,
+    describe,
+    failure,
+    kind_and_mode,
+    kind_of,
+    kind_of_item,
+    lstat,
+    noun_of,
+)
+from pkgjail.core.model import FileEntry, FileKind, PlanOption, StrategyName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,3 +82,132 @@ def test_every_kind_has_its_bits_and_its_noun() -> None:
 
 def test_plans_are_strategies_or_the_choice_of_one() -> None:
     assert set(get_args(PlanOption)) == {"auto", *get_args(StrategyName)}
+
+
+_FILE = FileEntry(path=b"/x", kind="regular", mode=0o640, size=3)
+_DIRECTORY = FileEntry(path=b"/x", kind="directory", mode=0o750)
+_LINK = FileEntry(path=b"/x", kind="symlink", mode=0o777, target=b"to\xff")
+
+
+def _write(path: Path, content: bytes = b"abc", mode: int = 0o640) -> None:
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def _make_directory(path: Path, mode: int = 0o750) -> None:
+    path.mkdir()
+    path.chmod(mode)
+
+
+_COMPARED: list[tuple[str, FileEntry, Callable[[Path], object], tuple[Mismatch, ...]]] = [
+    ("a file", _FILE, _write, ()),
+    ("a directory", _DIRECTORY, _make_directory, ()),
+    ("a link", _LINK, lambda path: path.symlink_to(os.fsdecode(b"to\xff")), ()),
+    ("nothing", _FILE, lambda _: None, (Mismatch("missing"),)),
+    ("another mode", _FILE, lambda p: _write(p, mode=0o4755), (Mismatch("mode", "0640", "4755"),)),
+    ("another size", _FILE, lambda p: _write(p, b"abcd"), (Mismatch("size", "3", "4"),)),
+    (
+        "another mode and size",
+        _FILE,
+        lambda p: _write(p, b"", 0o600),
+        (Mismatch("mode", "0640", "0600"), Mismatch("size", "3", "0")),
+    ),
+    (
+        "a directory's mode",
+        _DIRECTORY,
+        lambda p: _make_directory(p, 0o700),
+        (Mismatch("mode", "0750", "0700"),),
+    ),
+    ("a link elsewhere", _LINK, lambda p: p.symlink_to("of"), (Mismatch("target", "to\udcff", "of"),)),
+    (
+        "a link for a file, which is not followed",
+        _FILE,
+        lambda p: p.symlink_to(p.parent),
+        (Mismatch("kind", "regular file", "symbolic link"),),
+    ),
+    ("a FIFO for a directory", _DIRECTORY, os.mkfifo, (Mismatch("kind", "directory", "FIFO"),)),
+]
+
+
+@pytest.mark.parametrize(
+    ("entry", "make", "expected"), [case[1:] for case in _COMPARED], ids=[case[0] for case in _COMPARED]
+)
+@pytest.mark.parametrize("by_descriptor", [False, True], ids=["by path", "by descriptor"])
+def test_what_differs_is_found(
+    tmp_path: Path,
+    entry: FileEntry,
+    make: Callable[[Path], object],
+    expected: tuple[Mismatch, ...],
+    *,
+    by_descriptor: bool,
+) -> None:
+    make(tmp_path / "x")
+    path = os.fsencode(tmp_path / "x")
+    found = lstat(path)
+    if by_descriptor:
+        descriptor = os.open(tmp_path, os.O_PATH)
+        try:
+            assert compare(entry, b"x", found, mode=entry.mode, dir_fd=descriptor) == expected
+        finally:
+            os.close(descriptor)
+    else:
+        assert compare(entry, path, found, mode=entry.mode) == expected
+
+
+def test_another_file_of_the_same_facts_is_told_by_its_inode(tmp_path: Path) -> None:
+    _write(tmp_path / "x")
+    path = os.fsencode(tmp_path / "x")
+    found = os.lstat(path)
+    assert compare(_FILE, path, found, inode=found.st_ino) == ()
+    assert compare(_FILE, path, found, inode=found.st_ino + 1) == (Mismatch("replaced", "regular file"),)
+
+
+@given(
+    st.builds(
+        FileEntry,
+        path=st.just(b"/x"),
+        kind=st.sampled_from(["regular", "directory"]),
+        mode=st.integers(0, 0o7777),
+        size=st.integers(0, 2**63),
+    ),
+    st.sampled_from([*KINDS, stat.S_IFIFO]),
+    st.integers(0, 0o7777),
+    st.integers(0, 2**63),
+)
+def test_a_comparison_finds_what_differs(entry: FileEntry, bits: int, mode: int, size: int) -> None:
+    """Each mismatch names a fact that differs, and a fact that differs has one."""
+    found = os.stat_result((bits | mode, 1, 1, 1, 0, 0, size, 0, 0, 0))
+    mismatches = {mismatch.what: mismatch for mismatch in compare(entry, b"/x", found, mode=entry.mode)}
+    if KINDS.get(bits) != entry.kind:
+        assert set(mismatches) == {"kind"}
+        return
+    assert ("mode" in mismatches) == (mode != entry.mode)
+    assert ("size" in mismatches) == (entry.kind == "regular" and size != entry.size)
+    assert set(mismatches) <= {"mode", "size"}
+    assert "mode" not in {mismatch.what for mismatch in compare(entry, b"/x", found)}
+    for mismatch in mismatches.values():
+        assert mismatch.expected != mismatch.found
+
+
+_DESCRIBED: list[tuple[Mismatch, str]] = [
+    (MISSING, "is gone"),
+    (Mismatch("kind", "regular file", "FIFO"), "is no longer a regular file"),
+    (Mismatch("mode", "0640", "4755"), "has mode 4755, not 0640"),
+    (Mismatch("size", "3", "4"), "has 4 bytes, not 3"),
+    (Mismatch("target", "{a}", "{b}"), "is a link to somewhere else"),
+    (
+        failure("undeletable", OSError(39, "Not {0} empty")),
+        "cannot be deleted: Not {0} empty",
+    ),
+    (failure("unreadable", OSError("odd")), "has changed, and cannot be read: odd"),
+]
+
+
+@pytest.mark.parametrize(("mismatch", "words"), _DESCRIBED)
+def test_a_mismatch_in_words(mismatch: Mismatch, words: str) -> None:
+    assert describe(mismatch) == words
+
+
+@pytest.mark.parametrize("what", get_args(MismatchKind))
+def test_every_mismatch_has_words(what: MismatchKind) -> None:
+    assert describe(Mismatch(what, "EXPECTED", "FOUND"))

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pkgjail.core.errors import DriftError
+from pkgjail.core.entries import Mismatch
+from pkgjail.core.errors import DriftError, describe_changes
 from pkgjail.core.model import Closure, Distribution, Header, JailOptions, Manifest, Policy, Rule
 from pkgjail.fileset import collect_files
 from pkgjail.jail import strategy
@@ -130,14 +131,15 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
                 directory_steps=_shown_by(way, manifest, root),
             )
             return _in_namespaces(lambda: enter(plan))
-        except (DriftError, HostChangedError) as changed:
-            return "\n".join(f"{shown(path)} {found}" for path, found in changed.changes)
+        except DriftError as drift:
+            return "\n".join(f"{shown(path)} {found}" for path, found in describe_changes(drift.changes))
 
     def enter(plan: Plan) -> str:
         try:
             enter_new_root(assemble(plan))
         except HostChangedError as changed:
-            return "\n".join(f"{shown(path)} {found}" for path, found in changed.changes)
+            changes = [(path, Mismatch(what, old, new)) for path, what, old, new in changed.changes]
+            return "\n".join(f"{shown(path)} {found}" for path, found in describe_changes(changes))
         sc.capset_none()  # as the command will have it
         return "\n".join(walk(b"", skipped=_OWN))
 

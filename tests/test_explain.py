@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pkgjail.sandbox.rootfs import Change
+
 _SETTINGS = {
     f"sys/user/max_{name}_namespaces": "100\n" for name in ("user", "mnt", "pid", "ipc", "uts", "net")
 }
@@ -178,11 +180,11 @@ def test_a_jail_at_its_limit_of_memory_is_told_from_other_ends(tmp_path: Path) -
 
 
 def test_drift_names_what_changed_and_how_much_more(tmp_path: Path) -> None:
-    changes = [(b"/a/%d" % number, "is gone") for number in range(22)]
-    changes[0] = (b"/a\xff", "has 3 bytes, not 4")
+    changes: list[Change] = [(b"/a/%d" % number, "missing", "", "") for number in range(22)]
+    changes[0] = (b"/a\xff", "size", "4", "3")
     error = diagnose(StageError("build", 0, b"", changes), "gcc", proc=tmp_path)
     assert isinstance(error, DriftError)
-    assert error.changes == tuple(changes)
+    assert [(path, *mismatch) for path, mismatch in error.changes] == changes
     lines = str(error).splitlines()
     assert lines[0] == "cannot enter the jail: the host has changed since the manifest was made:"
     assert lines[1:3] == ["  /a\\xff has 3 bytes, not 4", "  /a/1 is gone"]

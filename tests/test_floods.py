@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.cli.main import main
+from pkgjail.core.entries import MISSING, Mismatch
 from pkgjail.core.errors import (
     DriftError,
-    EnvironmentChange,
     InputError,
     ModifiedEnvironmentError,
     NamesError,
@@ -153,10 +153,10 @@ def test_the_likely_cause(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         pytest.param(
             DriftError(
-                ((b"/b", "is gone"), (b"/b/c/d", "is gone"), (b"/bc", "is gone"), (b"/b/e", "is new"))
+                ((b"/b", MISSING), (b"/b/c/d", MISSING), (b"/bc", MISSING), (b"/b/e", Mismatch("target")))
             ),
             "cannot enter the jail: the host has changed since the manifest was made:\n"
-            "  /b is gone, with 1 name below it\n  /bc is gone\n  /b/e is new\n"
+            "  /b is gone, with 1 name below it\n  /bc is gone\n  /b/e is a link to somewhere else\n"
             "make the manifest again with 'pkgjail resolve' and review what differs, or accept the host as "
             "it is with '--allow-drift'",
             id="names below one that is gone",
@@ -171,10 +171,10 @@ def test_errors_of_names(error: Exception, told: str) -> None:
     "error",
     [
         NamesError("export {} to x", [b"/a%d" % n for n in range(5000)], "why"),
-        DriftError(tuple((b"/a%d" % n, "is gone") for n in range(5000))),
+        DriftError(tuple((b"/a%d" % n, MISSING) for n in range(5000))),
         ModifiedEnvironmentError(
             "remove x",
-            tuple(EnvironmentChange(b"/a%d" % n, "added", "is new") for n in range(5000)),
+            tuple((b"/a%d" % n, Mismatch("extra")) for n in range(5000)),
             "leave it",
         ),
         InputError([Problem(f"a:{n}", "is wrong") for n in range(5000)]),

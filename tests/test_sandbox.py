@@ -266,10 +266,10 @@ def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
     manifest = replace(base_manifest, files=tuple(sorted(files, key=lambda entry: entry.path)))
     with pytest.raises(DriftError, match="has changed") as caught:
         run_in_jail(manifest, ["true"], jail_options())
-    assert {path: what.split()[0] for path, what in caught.value.changes} == {
-        b"/usr/bin/cat": "has",
-        b"/usr/bin/cp": "has",
-        b"/usr/bin/zzz-gone": "is",
+    assert {path: mismatch.what for path, mismatch in caught.value.changes} == {
+        b"/usr/bin/cat": "size",
+        b"/usr/bin/cp": "mode",
+        b"/usr/bin/zzz-gone": "missing",
     }
 
 
@@ -279,10 +279,10 @@ def test_what_fails_is_told(further_threads: int) -> None:
     program = (b"/no-such-root", (), True, "jail")
     code = f"""
 import threading
-from pkgjail.sandbox import stage
+from pkgjail.sandbox import launch
 for _ in range({further_threads}):
     threading.Thread(target=threading.Event().wait, daemon=True).start()
-stage.run({program!r}, (("true",), b"/", (), False))
+launch.run({program!r}, (("true",), b"/", (), False))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "StageError: build /no-such-root: No such file or directory" in done.stderr

@@ -13,6 +13,7 @@ from pkgjail.core.errors import (
     ModifiedEnvironmentError,
     NamesError,
     UsageError,
+    describe_changes,
     told,
 )
 from pkgjail.core.text import shown_lines
@@ -100,8 +101,6 @@ def _causes(error: PkgjailError | OSError) -> dict[str, Any]:
     if isinstance(error, (DriftError, ModifiedEnvironmentError)):
         from pkgjail.core.model import text_path
 
-        changes = (
-            error.changes if isinstance(error, DriftError) else [(c.path, c.phrase) for c in error.changes]
-        )
+        changes = describe_changes(error.changes)
         return {"changes": [{"path": text_path(path), "found": found} for path, found in changes]}
     return {}

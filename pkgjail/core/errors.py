@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.text import counted, first_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from pkgjail.core.entries import Mismatch
 
-# What is found of a name that is no longer there (see `pkgjail.jail.drift`).
-_GONE = "is gone"
+    Change = tuple[bytes, Mismatch]
 
 
 def told(error: OSError, otherwise: object = "") -> str:
@@ -151,7 +151,7 @@ class DriftError(JailError):
 
     def __init__(
         self,
-        changes: tuple[tuple[bytes, str], ...],
+        changes: tuple[Change, ...],
         *,
         accepted: bool = False,
         cause: str = "",
@@ -178,7 +178,7 @@ class ExitDriftError(DriftError):
 
     _advice = "the command may have seen some files as they were and others as they are now; run it again"
 
-    def __init__(self, changes: tuple[tuple[bytes, str], ...], status: int) -> None:
+    def __init__(self, changes: tuple[Change, ...], status: int) -> None:
         super().__init__(changes)
         self.args = (changes, status)
         self.status = status
@@ -194,33 +194,13 @@ class BuildDriftError(DriftError):
     _advice = "make the manifest again with 'pkgjail resolve', and review what differs"
 
 
-class EnvironmentChange(NamedTuple):
-    """How one name of an environment differs from its record; `phrase` follows the path in messages."""
-
-    path: bytes
-    cause: Literal[
-        "gone",
-        "added",
-        "kind",
-        "replaced",
-        "target",
-        "size",
-        "content",
-        "mount",
-        "unreadable",
-        "undeletable",
-        "unrecorded manifest",
-    ]
-    phrase: str
-
-
 class ModifiedEnvironmentError(PkgjailError):
-    """An environment is not as `build` left it; `changes` has every difference.
+    """An environment is not as `build` left it; `changes` pairs each path with what was found.
 
     `attempt` says what was attempted, with the environment's directory; `advice` what to do about it.
     """
 
-    def __init__(self, attempt: str, changes: tuple[EnvironmentChange, ...], advice: str) -> None:
+    def __init__(self, attempt: str, changes: tuple[Change, ...], advice: str) -> None:
         super().__init__(attempt, changes, advice)
         self.attempt = attempt
         self.changes = changes
@@ -228,7 +208,7 @@ class ModifiedEnvironmentError(PkgjailError):
 
     def __str__(self) -> str:
         lines = [f"cannot {self.attempt}: it is not as 'pkgjail build' left it:"]
-        rows = [f"{shown(change.path)} {change.phrase}" for change in self.changes]
+        rows = [f"{shown(path)} {words}" for path, words in describe_changes(self.changes)]
         lines += [f"  {row}" for row in first_of(rows)]
         return "\n".join([*lines, self.advice])
 
@@ -255,11 +235,18 @@ class OutOfMemoryError(CommandError):
         )
 
 
-def _told_changes(changes: Sequence[tuple[bytes, str]]) -> Iterator[str]:
+def describe_changes(changes: Sequence[Change]) -> list[tuple[bytes, str]]:
+    """Return each path with the words for what was found there."""
+    from pkgjail.core.entries import describe  # only if there are any to be shown
+
+    return [(path, describe(mismatch)) for path, mismatch in changes]
+
+
+def _told_changes(changes: Sequence[Change]) -> Iterator[str]:
     """A row for each change; what went with a directory is counted there."""
-    gone = {path for path, found in changes if found == _GONE}
+    gone = {path for path, mismatch in changes if mismatch.what == "missing"}
     below = Counter(top for path in gone if (top := _topmost(path, gone)) != path)
-    for path, found in changes:
+    for path, found in describe_changes(changes):
         if path in gone and _topmost(path, gone) != path:
             continue
         also = f", with {counted(below[path], 'name')} below it" if below[path] else ""

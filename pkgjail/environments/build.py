@@ -32,6 +32,7 @@ from pkgjail.storage.baseline import publisher_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pkgjail.core.errors import Change
     from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.journal import JournaledBuild
@@ -103,9 +104,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
     return built
 
 
-def _compare_host(
-    manifest: Manifest, form: Form, root: bytes, reporter: Reporter
-) -> tuple[tuple[bytes, str], ...]:
+def _compare_host(manifest: Manifest, form: Form, root: bytes, reporter: Reporter) -> tuple[Change, ...]:
     """Refuse what is wrong before the build. For a copy return the drift: copying may find more of it."""
     if form not in FORMS:
         raise InputError(

@@ -8,14 +8,14 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from pkgjail.core.entries import NOUNS, kind_of
-from pkgjail.core.errors import EnvironmentChange
+from pkgjail.core.entries import MISSING, Mismatch, compare, failure
 from pkgjail.environments.record import LOCK, MANIFEST, PHASE_FILES, SCRATCH, TREE
 from pkgjail.storage.filesystems import sets_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pkgjail.core.errors import Change
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Phase, RecordEntry
 
@@ -39,7 +39,7 @@ def group_by_directory(entries: Sequence[RecordEntry]) -> dict[bytes, Listing]:
 
 def compare_all(
     environment: EnvironmentDirectory, entries: Sequence[RecordEntry], phase: Phase
-) -> list[EnvironmentChange]:
+) -> list[Change]:
     """Return a change for every name that is not as recorded, and for every name that is not recorded.
 
     This includes the names beside the tree, in the environment's own directory.
@@ -48,9 +48,7 @@ def compare_all(
     return list(_compare(environment, entries, unrecorded, quick=False))
 
 
-def compare_inputs(
-    environment: EnvironmentDirectory, entries: Sequence[RecordEntry]
-) -> list[EnvironmentChange]:
+def compare_inputs(environment: EnvironmentDirectory, entries: Sequence[RecordEntry]) -> list[Change]:
     """Return the changes of what a jail is made from, the manifest and the tree; faster than `compare_all`.
 
     A directory with the recorded change time has the recorded names: nobody can set that time
@@ -58,12 +56,12 @@ def compare_inputs(
     environment's own directory do not matter.
     """
     changes = _compare(environment, entries, set(), quick=True)
-    return [change for change in changes if change.path.split(b"/", 1)[0] in (MANIFEST, TREE)]
+    return [change for change in changes if change[0].split(b"/", 1)[0] in (MANIFEST, TREE)]
 
 
 def _compare(
     environment: EnvironmentDirectory, entries: Sequence[RecordEntry], unrecorded: set[bytes], *, quick: bool
-) -> Iterator[EnvironmentChange]:
+) -> Iterator[Change]:
     """Compare each directory with the names it should contain.
 
     `unrecorded` are names of the environment's own directory that belong there. With `quick` a directory
@@ -85,7 +83,7 @@ def _compare(
             reported_above = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
             # What the user may not look into is not visible in that user's jail either.
             if not (reported_above or (quick and error.errno == errno.EACCES)):
-                yield _unopened(path, error)
+                yield path, _unopened(error)
             continue
         try:
             yield from _compare_names(descriptor, listings[path], trust_times=trust_times)
@@ -95,21 +93,19 @@ def _compare(
             expected = listings[path].keys() | (unrecorded if itself is None else set())
             prefix = path + b"/" if path else b""
             for name in sorted(set(map(os.fsencode, os.listdir(descriptor))) - expected):
-                yield EnvironmentChange(prefix + name, "added", "was not made by pkgjail")
+                yield prefix + name, Mismatch("extra")
         finally:
             os.close(descriptor)
 
 
-def _unopened(path: bytes, error: OSError) -> EnvironmentChange:
-    if error.errno == errno.EXDEV:
-        return EnvironmentChange(path, "mount", "is a mount point")
-    return EnvironmentChange(path, "unreadable", f"cannot be opened: {error.strerror}")
+def _unopened(error: OSError) -> Mismatch:
+    return Mismatch("mounted") if error.errno == errno.EXDEV else failure("unreachable", error)
 
 
-def _compare_names(descriptor: int, listing: Listing, *, trust_times: bool) -> Iterator[EnvironmentChange]:
+def _compare_names(descriptor: int, listing: Listing, *, trust_times: bool) -> Iterator[Change]:
     for name, entry in listing.items():
-        if (change := compare_entry(descriptor, name, entry, trust_times=trust_times)) is not None:
-            yield change
+        if (mismatch := compare_entry(descriptor, name, entry, trust_times=trust_times)) is not None:
+            yield entry.path, mismatch
 
 
 def _is_unchanged(descriptor: int, entry: RecordEntry, *, trust_times: bool) -> bool:
@@ -117,9 +113,7 @@ def _is_unchanged(descriptor: int, entry: RecordEntry, *, trust_times: bool) -> 
     return trust_times and os.fstat(descriptor).st_ctime_ns == entry.ctime
 
 
-def compare_entry(
-    directory: int, name: bytes, entry: RecordEntry, *, trust_times: bool
-) -> EnvironmentChange | None:
+def compare_entry(directory: int, name: bytes, entry: RecordEntry, *, trust_times: bool) -> Mismatch | None:
     """Compare one name in an open directory with its record; None if nothing has changed.
 
     A regular file is identified by inode, size and times. If only its change time differs (its mode was
@@ -129,35 +123,19 @@ def compare_entry(
     try:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return EnvironmentChange(entry.path, "gone", "is gone")
-    kind = kind_of(found.st_mode)
-    if kind != entry.kind:
-        return EnvironmentChange(entry.path, "kind", f"is no longer a {NOUNS[entry.kind]}")
-    if entry.inode and found.st_ino != entry.inode:
-        return EnvironmentChange(entry.path, "replaced", f"was replaced by another {NOUNS[entry.kind]}")
-    if kind == "symlink" and os.fsencode(os.readlink(name, dir_fd=directory)) != entry.target:
-        return EnvironmentChange(entry.path, "target", "is a link to somewhere else")
-    if kind == "regular":
-        return _compare_file(directory, name, entry, found, trust_times=trust_times)
-    return None
-
-
-def _compare_file(
-    directory: int, name: bytes, entry: RecordEntry, found: os.stat_result, *, trust_times: bool
-) -> EnvironmentChange | None:
-    if found.st_size != entry.size:
-        return EnvironmentChange(entry.path, "size", f"has {found.st_size} bytes, not {entry.size}")
-    if trust_times and found.st_mtime_ns == entry.mtime and found.st_ctime_ns == entry.ctime:
+        return MISSING
+    if mismatches := compare(entry, name, found, inode=entry.inode, dir_fd=directory):
+        return mismatches[0]
+    is_unchanged = trust_times and found.st_mtime_ns == entry.mtime and found.st_ctime_ns == entry.ctime
+    if entry.kind != "regular" or is_unchanged:
         return None
     try:
         descriptor = os.open(name, _FILE, dir_fd=directory)
     except OSError as error:
-        phrase = f"has changed, and cannot be read: {error.strerror}"
-        return EnvironmentChange(entry.path, "unreadable", phrase)
+        return failure("unreadable", error)
     with open(descriptor, "rb", buffering=0) as file:
-        if content_digest(file.fileno()) == entry.sha256:
-            return None
-    return EnvironmentChange(entry.path, "content", "has other content")
+        digest = content_digest(file.fileno())
+    return None if digest == entry.sha256 else Mismatch("content", entry.sha256, digest)
 
 
 def content_digest(descriptor: int) -> str:

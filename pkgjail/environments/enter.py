@@ -7,7 +7,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import EnvironmentChange, ModifiedEnvironmentError
+from pkgjail.core.entries import Mismatch
+from pkgjail.core.errors import ModifiedEnvironmentError
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT
 from pkgjail.environments.compare import compare_inputs
@@ -157,8 +158,7 @@ def _read_manifest(environment: EnvironmentDirectory, record: Record) -> Manifes
     changes = compare_inputs(environment, record.entries)
     data = read_file(environment, MANIFEST)
     if not changes and (data is None or manifest_digest(data) != record.header.manifest):
-        phrase = "is not the manifest that the environment was built from"
-        changes = [EnvironmentChange(MANIFEST, "content", phrase)]
+        changes = [(MANIFEST, Mismatch("manifest"))]
     if data is None or changes:
         raise ModifiedEnvironmentError(
             f"enter {text_path(environment.path)}",

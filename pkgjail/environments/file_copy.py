@@ -9,11 +9,11 @@ import ctypes
 import errno
 import fcntl
 import os
-import stat
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import MISSING, NOUNS, Mismatch, kind_of, noun_of
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.core.text import first_of
@@ -35,9 +35,9 @@ COPIED_BITS = 0o1777
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _BENEATH = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
 _NO_SUCH_FILE = {
-    errno.ELOOP: "is reached through a symbolic link",
-    errno.ENOENT: "is gone",
-    errno.ENOTDIR: "is gone",
+    errno.ELOOP: Mismatch("linked"),
+    errno.ENOENT: MISSING,
+    errno.ENOTDIR: MISSING,
 }
 _FICLONE = 0x40049409  # ioctl_ficlone(2), linux/fs.h; refused on architectures where it has another number
 _CHUNK = 1 << 30
@@ -100,7 +100,7 @@ def refuse_unreadable(manifest: Manifest, root: bytes) -> None:
 class FileCopier:
     """Copies files below `root`; `changes` collects those that are not as the manifest says."""
 
-    def __init__(self, root: bytes, changes: dict[bytes, str], reporter: Reporter) -> None:
+    def __init__(self, root: bytes, changes: dict[bytes, Mismatch], reporter: Reporter) -> None:
         self.changes = changes
         self._reporter = reporter
         self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -130,7 +130,7 @@ class FileCopier:
         try:
             return self._copy(entry, destination)
         except _ChangedError as change:
-            self.changes[entry.path] = str(change)
+            self.changes[entry.path] = change.mismatch
         return None
 
     def _copy(self, entry: FileEntry, destination: int) -> str:
@@ -143,23 +143,27 @@ class FileCopier:
             raise
         try:
             found = os.fstat(source)
-            if not stat.S_ISREG(found.st_mode):
-                raise _ChangedError("is no longer a regular file")
+            if kind_of(found.st_mode) != "regular":
+                raise _ChangedError(Mismatch("kind", NOUNS["regular"], noun_of(found.st_mode)))
             copy_content(source, destination)
         finally:
             os.close(source)
         size = os.fstat(destination).st_size
         if entry.size is not None and size != entry.size:
-            raise _ChangedError(f"has {size} bytes, not {entry.size}")
+            raise _ChangedError(Mismatch("size", str(entry.size), str(size)))
         digest = content_digest(destination)
         if entry.sha256 is not None and digest != entry.sha256:
-            raise _ChangedError("has another SHA-256")
+            raise _ChangedError(Mismatch("content", entry.sha256, digest))
         os.utime(destination, ns=(found.st_mtime_ns, found.st_mtime_ns))
         return digest
 
 
 class _ChangedError(Exception):
-    """A file is not as the manifest says; the message follows its path in a sentence."""
+    """A file is not as the manifest says."""
+
+    def __init__(self, mismatch: Mismatch) -> None:
+        super().__init__(mismatch)
+        self.mismatch = mismatch
 
 
 def copy_content(source: int, destination: int) -> None:

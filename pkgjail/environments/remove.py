@@ -13,7 +13,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.errors import EnvironmentChange, ModifiedEnvironmentError, PkgjailError
+from pkgjail.core.entries import MISSING, NOUNS, Mismatch, failure
+from pkgjail.core.errors import ModifiedEnvironmentError, PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.core.reporter import SILENT
 from pkgjail.environments.compare import compare_all, compare_entry, group_by_directory
@@ -26,6 +27,7 @@ from pkgjail.storage.fingerprint import mounts_below
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pkgjail.core.errors import Change
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Phase, RecordEntry
@@ -99,7 +101,7 @@ def clear(
     """
     with _owner_access(environment, entries):
         changes = compare_all(environment, entries, phase)
-        unexpected = [change for change in changes if change.cause != "gone"]
+        unexpected = [change for change in changes if change[1].what != "missing"]
         if unexpected:
             raise _refusal(environment, unexpected, "nothing was deleted")
         if phase == "built":
@@ -170,8 +172,8 @@ def _delete_all(environment: EnvironmentDirectory, entries: Sequence[RecordEntry
         except FileNotFoundError:
             continue
         except OSError as error:
-            change = EnvironmentChange(path, "unreadable", f"cannot be opened: {error.strerror}")
-            raise _refusal(environment, [change], _PROGRESS.format(deleted)) from error
+            change = failure("unreachable", error)
+            raise _refusal(environment, [(path, change)], _PROGRESS.format(deleted)) from error
         try:
             for name, entry in listings[path].items():
                 deleted += _delete(environment, directory, name, entry, deleted)
@@ -188,7 +190,7 @@ def _delete(
 ) -> bool:
     """Delete one name if it is as recorded; return whether it was there."""
     change = compare_entry(directory, name, entry, trust_times=sets_times(directory))
-    if change is not None and change.cause == "gone":
+    if change == MISSING:
         return False
     if change is None:
         try:
@@ -200,14 +202,10 @@ def _delete(
             if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EISDIR, errno.ENOTDIR):
                 error.filename = entry.path
                 raise
-            change = _undeletable(entry.path, error)
+            change = failure("undeletable", error)
         else:
             return True
-    raise _refusal(environment, [change], _PROGRESS.format(deleted))
-
-
-def _undeletable(path: bytes, error: OSError) -> EnvironmentChange:
-    return EnvironmentChange(path, "undeletable", f"cannot be deleted: {error.strerror}")
+    raise _refusal(environment, [(entry.path, change)], _PROGRESS.format(deleted))
 
 
 def _unlink(directory: int, name: bytes) -> None:
@@ -222,19 +220,19 @@ def _remove_directory(environment: EnvironmentDirectory, removed: Removed) -> Re
         if found.st_ino == os.fstat(environment.descriptor).st_ino:
             os.rmdir(environment.name, dir_fd=environment.parent)
             return removed
-        change = EnvironmentChange(environment.path, "replaced", "was replaced")
+        change = Mismatch("replaced", NOUNS["directory"])
     except FileNotFoundError:
-        change = EnvironmentChange(environment.path, "gone", "was moved away")
+        change = Mismatch("moved")
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
             error.filename = environment.path
             raise
-        change = _undeletable(environment.path, error)
-    raise _refusal(environment, [change], _PROGRESS.format(removed.deleted))
+        change = failure("undeletable", error)
+    raise _refusal(environment, [(environment.path, change)], _PROGRESS.format(removed.deleted))
 
 
 def _refusal(
-    environment: EnvironmentDirectory, changes: Sequence[EnvironmentChange], progress: str
+    environment: EnvironmentDirectory, changes: Sequence[Change], progress: str
 ) -> ModifiedEnvironmentError:
     return ModifiedEnvironmentError(
         f"remove {text_path(environment.path)}",

@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.core.entries import kind_of, kind_of_item
+from pkgjail.core.entries import kind_of, kind_of_item, lstat
 from pkgjail.export.common import is_within, on_host, own_entries, refuse, scratch_directories
 from pkgjail.jail.host_mismatch import absent_paths, explain_absence
 
@@ -117,11 +117,8 @@ def _is_whole(path: bytes, root: bytes, kinds: dict[bytes, FileKind], whole: set
 
 def _is_as_said(entry: FileEntry, path: bytes) -> bool:
     """Whether `path` is of the entry's type, and no link on the way leads elsewhere."""
-    try:
-        kind = kind_of(os.lstat(path).st_mode)
-    except OSError:
-        return False
-    return kind == entry.kind and os.path.realpath(path) == path
+    found = lstat(path)
+    return found is not None and kind_of(found.st_mode) == entry.kind and os.path.realpath(path) == path
 
 
 def _parent(path: bytes) -> bytes:

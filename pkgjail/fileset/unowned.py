@@ -13,6 +13,7 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import OWN_CHOICE
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.reporter import warn_each
@@ -50,7 +51,7 @@ def add_alternatives(draft: Draft, groups: Sequence[AlternativeGroup], reporter:
         inside = [c for c in group.choices if draft.has(c.targets[0])]
         if inside:
             best = min(inside, key=lambda c: (-c.priority, c.targets))
-            _add_links(draft, group, best.targets, " (the host's choice is not in the set)")
+            _add_links(draft, group, best.targets, OWN_CHOICE)
         elif any(draft.was_dropped(c.targets[0]) for c in group.choices):
             link = group.links[0][0]
             if not draft.drops(link):

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemoryError
 from pkgjail.core.model import raw_path, text_path
 
@@ -30,7 +31,8 @@ _NOT_FOUND, _CANNOT_EXECUTE = 127, 126
 def diagnose(failure: StageError, command: str, *, proc: Path = Path("/proc")) -> JailError:
     """Return the error to raise for a `failure` to run `command`."""
     if failure.changes:
-        return DriftError(tuple(failure.changes))
+        changes = ((path, Mismatch(what, expected, found)) for path, what, expected, found in failure.changes)
+        return DriftError(tuple(changes))
     if failure.doing == "execute":
         return _cannot_execute(failure, command)
     if failure.doing == "limit":

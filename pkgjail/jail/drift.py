@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pkgjail.core.entries import NOUNS, kind_and_mode, kind_of
+from pkgjail.core.entries import Mismatch, compare, kind_and_mode, lstat
 from pkgjail.core.errors import DriftError, JailError
 from pkgjail.core.model import record
 from pkgjail.core.reporter import SILENT, ProgressOnly
@@ -38,11 +37,11 @@ from pkgjail.storage.fingerprint import changed, is_variable, mounts_below, obse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pkgjail.core.errors import Change
     from pkgjail.core.model import FileEntry, Manifest, Origin, Verify
     from pkgjail.core.reporter import Reporter
     from pkgjail.storage.baseline import Baseline, Publisher
 
-    Change = tuple[bytes, str]
     States = tuple[tuple[bytes, int, int, int, int], ...]
     Hasher = Callable[[Sequence[bytes]], Mapping[bytes, str]]
 
@@ -214,13 +213,13 @@ def find_drift(
     if baseline is not None and not verify:
         suspects = _possibly_changed(baseline, suspects, root)
     unreliable = set() if baseline is None else unknown(baseline.states)
-    changes: dict[bytes, str] = {}
+    changes: dict[bytes, Mismatch] = {}
     content: list[FileEntry] = []
     for entry in suspects:
         path = prefix + entry.path
-        found = _lstat(path)
-        if (change := _change(entry, path, found)) is not None:
-            changes[entry.path] = change
+        found = lstat(path)
+        if mismatches := compare(entry, path, found, mode=entry.mode):
+            changes[entry.path] = mismatches[0]
         elif entry.kind == "regular":
             must_read = verify == "hash" or os.path.dirname(path) in unreliable
             if (must_read and entry.sha256 is not None) or _is_newer(path, found, baseline):
@@ -274,29 +273,6 @@ def _possibly_changed(baseline: Baseline, entries: Sequence[FileEntry], root: by
     return result
 
 
-def _lstat(path: bytes) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except OSError:
-        return None
-
-
-def _change(entry: FileEntry, path: bytes, found: os.stat_result | None) -> str | None:
-    """Describe what the host has in place of the entry, or return None if it is the same."""
-    if found is None:
-        return "is gone"
-    change = None
-    if kind_of(found.st_mode) != entry.kind:
-        change = f"is no longer a {NOUNS[entry.kind]}"
-    elif entry.kind == "symlink":
-        change = None if os.readlink(path) == entry.target else "is a link to somewhere else"
-    elif stat.S_IMODE(found.st_mode) != entry.mode:
-        change = f"has mode {stat.S_IMODE(found.st_mode):04o}, not {entry.mode:04o}"
-    elif entry.kind == "regular" and found.st_size != entry.size:
-        change = f"has {found.st_size} bytes, not {entry.size}"
-    return change
-
-
 def _is_newer(path: bytes, found: os.stat_result | None, baseline: Baseline | None) -> bool:
     """Check whether a file may have been replaced or written to since the baseline; inode(7)."""
     if baseline is None or found is None:
@@ -312,12 +288,12 @@ def _content_changes(entries: Sequence[FileEntry], prefix: bytes, hasher: Hasher
     for entry in entries:
         # A file that this user cannot read has no content in this user's jail either.
         if entry.sha256 is None and os.access(prefix + entry.path, os.R_OK, effective_ids=True):
-            yield entry.path, "was changed or replaced, and the manifest has no digest of it"
+            yield entry.path, Mismatch("undigested")
     if readable:
         digests = hasher([entry.path for entry in readable])
         for entry in readable:
             if digests[entry.path] != entry.sha256:
-                yield entry.path, "has other content"
+                yield entry.path, Mismatch("content", entry.sha256 or "", digests[entry.path])
 
 
 def _have_digests(entries: Sequence[FileEntry]) -> bool:
@@ -326,7 +302,7 @@ def _have_digests(entries: Sequence[FileEntry]) -> bool:
 
 def _as_found(entry: FileEntry, path: bytes) -> FileEntry | None:
     """Return the entry with what the host has in its place now, or None if that cannot be in a jail."""
-    found = _lstat(path)
+    found = lstat(path)
     if found is None:
         return None
     kind, mode = kind_and_mode(found.st_mode)

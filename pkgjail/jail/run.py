@@ -37,6 +37,7 @@ from pkgjail.storage.locations import settle_runtime_directory
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pkgjail.core.errors import Change
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
     from pkgjail.jail.strategy import Choice
@@ -144,7 +145,7 @@ class Jail:
         self._options = options
         self._root = root
         self._check = check
-        self._accepted: tuple[tuple[bytes, str], ...] = ()
+        self._accepted: tuple[Change, ...] = ()
         self._warned_of: set[bytes] = set()
         self.lasting = True
         self._probed_again = False
@@ -232,7 +233,7 @@ def report_changes(  # noqa: PLR0913 - all but three by keyword
     root: bytes,
     check: DriftCheck,
     *,
-    accepted: tuple[tuple[bytes, str], ...] = (),
+    accepted: tuple[Change, ...] = (),
     strict: bool,
     status: int,
 ) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from pkgjail.sandbox.limits import EnforcedLimits, Limits
-    from pkgjail.sandbox.rootfs import Program
+    from pkgjail.sandbox.rootfs import Change, Program
     from pkgjail.sandbox.signals import Relay
 
     # As `pkgjail.sandbox.steps.Command` has it: argv, working directory, environment, terminal.
@@ -61,10 +61,10 @@ class StageError(Exception):
 
     `doing` says what was tried: "unshare", "build", "execute", "limit" (`name` is why it cannot be)
     or "memory" (the jail was killed, having reached its limit). `errno` is 0 where no system call
-    failed; `name` is the path or call at fault; `changes` are (path, what was found) pairs.
+    failed; `name` is the path or call at fault; `changes` are as of `HostChangedError`.
     """
 
-    def __init__(self, doing: str, number: int, name: bytes, changes: list[tuple[bytes, str]]) -> None:
+    def __init__(self, doing: str, number: int, name: bytes, changes: list[Change]) -> None:
         super().__init__(doing, number, name, changes)
         self.doing = doing
         self.errno = number
@@ -504,7 +504,7 @@ def _guarded(report: mmap.mmap, doing: str, duty: Callable[[], int]) -> NoReturn
         os._exit(status)
 
 
-def _tell(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list[tuple[bytes, str]]) -> None:
+def _tell(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list[Change]) -> None:
     data = marshal.dumps((doing, number, name, changes))
     while len(data) > len(report):
         changes = changes[: len(changes) // 2]

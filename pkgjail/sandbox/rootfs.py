@@ -33,19 +33,22 @@ from pkgjail.sandbox.pseudo_filesystems import (
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Literal
 
     # What `pkgjail.sandbox.steps.assemble` makes: root, steps, network or not, host name.
     Program = tuple[bytes, tuple[tuple[Any, ...], ...], bool, str]
+
+    # A path, in what it differs from the plan, what was expected, and what was found.
+    Change = tuple[bytes, Literal["missing", "kind", "mode", "size"], str, str]
 
 # Any directory that every root has would do; what it holds is seen again after the first pivot.
 _BASE = b"/tmp"
 
 
 class HostChangedError(Exception):
-    """The host no longer is as the plan says; `changes` are pairs of a path and what was found."""
+    """The host no longer is as the plan says; `changes` says how, for each path."""
 
-    def __init__(self, changes: list[tuple[bytes, str]]) -> None:
+    def __init__(self, changes: list[Change]) -> None:
         super().__init__(changes)
         self.changes = changes
 
@@ -80,7 +83,7 @@ class _Builder:
 
     def __init__(self, program: Program) -> None:
         root, self._steps, _, _ = program
-        self._changes: list[tuple[bytes, str]] = []
+        self._changes: list[Change] = []
         self._made = 0
         self._parent: bytes | None = None
         self._host_directory = -1
@@ -141,8 +144,8 @@ class _Builder:
         if (tree := self._copy_of_host(path)) < 0:
             return
         try:
-            if (change := _change(mode, size, os.fstat(tree))) is not None:
-                self._changes.append((path, change))
+            if (change := _change(path, mode, size, os.fstat(tree))) is not None:
+                self._changes.append(change)
                 return
             name = path.rpartition(b"/")[2]
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -157,9 +160,9 @@ class _Builder:
         try:
             found = os.fstat(tree)
             if not stat.S_ISDIR(found.st_mode):
-                self._changes.append((path, "is no longer a directory"))
+                self._changes.append((path, "kind", "directory", ""))
             elif stat.S_IMODE(found.st_mode) != mode:
-                self._changes.append((path, _other_mode(found, mode)))
+                self._changes.append(_other_mode(path, mode, found))
             else:
                 name = path.rpartition(b"/")[2]
                 os.mkdir(name, dir_fd=self._jail_directory)
@@ -179,7 +182,7 @@ class _Builder:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise OSError(error.errno, error.strerror, path) from None
-            self._changes.append((path, "is gone"))
+            self._changes.append((path, "missing", "", ""))
             return -1
 
     def _overlay(self, path: bytes, tree: bytes) -> None:
@@ -227,15 +230,15 @@ class _Builder:
         self._parent = parent
 
 
-def _change(mode: int, size: int | None, found: os.stat_result) -> str | None:
+def _change(path: bytes, mode: int, size: int | None, found: os.stat_result) -> Change | None:
     if not stat.S_ISREG(found.st_mode):
-        return "is no longer a regular file"
+        return path, "kind", "regular file", ""
     if stat.S_IMODE(found.st_mode) != mode:
-        return _other_mode(found, mode)
+        return _other_mode(path, mode, found)
     if size is not None and found.st_size != size:
-        return f"has {found.st_size} bytes, not {size}"
+        return path, "size", str(size), str(found.st_size)
     return None
 
 
-def _other_mode(found: os.stat_result, mode: int) -> str:
-    return f"has mode {stat.S_IMODE(found.st_mode):04o}, not {mode:04o}"
+def _other_mode(path: bytes, mode: int, found: os.stat_result) -> Change:
+    return path, "mode", f"{mode:04o}", f"{stat.S_IMODE(found.st_mode):04o}"

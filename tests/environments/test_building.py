@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from hypothesis import given, settings
 
-from pkgjail.core.errors import DriftError, InputError, PkgjailError
+from pkgjail.core.errors import DriftError, InputError, PkgjailError, describe_changes
 from pkgjail.environments import build, file_copy
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.record import FORMS
@@ -146,10 +146,10 @@ def test_drift_is_told_by_name_and_nothing_is_left(
     before = around(place)
     with pytest.raises(DriftError) as caught:
         build_environment(manifest, place, form=form, root=host)
-    assert caught.value.changes == (
+    assert describe_changes(caught.value.changes) == [
         (b"/usr/bin/a", "has 18 bytes, not 5"),
         (b"/zero", "is gone"),
-    )
+    ]
     assert str(caught.value).startswith("cannot build the environment: the host has changed")
     assert around(place) == before
 
@@ -175,11 +175,11 @@ def test_a_copy_is_held_against_digests_while_it_is_made(
     before = around(place)
     with pytest.raises(DriftError) as caught:
         build_environment(hashed, place, form="copy", root=host)
-    assert caught.value.changes == (
-        (b"/usr/bin/a", "has another SHA-256"),
-        (b"/usr/closed/c", "has another SHA-256"),
+    assert describe_changes(caught.value.changes) == [
+        (b"/usr/bin/a", "has other content"),
+        (b"/usr/closed/c", "has other content"),
         (b"/zero", "has 1 bytes, not 0"),
-    )
+    ]
     assert around(place) == before
 
 
@@ -215,7 +215,7 @@ def test_what_changes_while_it_is_copied_is_told(
         monkeypatch.setattr(build, "_copy", lambda *arguments: (swap(host), copy(*arguments)))
         with pytest.raises(DriftError) as caught:
             build_environment(manifest, place, form="copy", root=host)
-    assert caught.value.changes == (expected,)
+    assert describe_changes(caught.value.changes) == [expected]
     assert not os.path.exists(place)
 
 

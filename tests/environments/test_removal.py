@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail.core.errors import InputError, ModifiedEnvironmentError
+from pkgjail.core.errors import InputError, ModifiedEnvironmentError, describe_changes
 from pkgjail.environments import compare, remove
 from pkgjail.environments.directory import open_environment, read_record
 from pkgjail.environments.enter import enter_environment
@@ -116,7 +116,7 @@ def test_a_surprise_stops_the_removal_before_anything_is_deleted(env: bytes, nam
     before = around(env)
     with pytest.raises(ModifiedEnvironmentError, match="nothing was deleted") as caught:
         remove_environment(env)
-    found = sorted(f"{shown(change.path)} {change.phrase}" for change in caught.value.changes)
+    found = sorted(f"{shown(path)} {words}" for path, words in describe_changes(caught.value.changes))
     assert [re.sub(r"not \d{2,}", "not N", line) for line in found] == expected
     assert around(env) == before
 
@@ -227,7 +227,7 @@ DURING: dict[str, tuple[Callable[[bytes], object], str]] = {
             os.mkdir,
             lambda env: put(env + b"/mine", b"x"),
         ),
-        "/env was replaced",
+        "/env was replaced by another directory",
     ),
     "something is added beside the record": (
         lambda env: put(env + b"/late", b"x"),
@@ -249,8 +249,8 @@ def test_a_change_during_the_removal_stops_it(env: bytes, name: str, monkeypatch
     monkeypatch.setattr(remove, "_delete_all", change_and_delete)
     with pytest.raises(ModifiedEnvironmentError, match=r"it changed during the removal") as caught:
         remove_environment(env)
-    (difference,) = caught.value.changes
-    assert f"{shown(difference.path)} {difference.phrase}".endswith(expected)
+    ((path, words),) = describe_changes(caught.value.changes)
+    assert f"{shown(path)} {words}".endswith(expected)
     kept = {line.partition(" ")[0].rpartition("/")[2] for line in around(env)}
     assert kept >= {"beside", "letter"}
     assert kept & {"late", "mine", "a", "env2"}
@@ -269,5 +269,6 @@ def test_times_count_only_where_the_file_system_sets_them(
             entry for entry in entries if entry.kind == "regular" and entry.path.startswith(b"root/")
         )
         entries = tuple(entry._replace(sha256="0" * 64) if entry is other else entry for entry in entries)
-        expected = [] if trusted else [(other.path, "content", "has other content")]
-        assert compare.compare_inputs(environment, entries) == expected
+        expected = [] if trusted else [(other.path, "content")]
+        found = [(path, change.what) for path, change in compare.compare_inputs(environment, entries)]
+        assert found == expected

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pkgjail.integrations.spack
+from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import DriftError, InputError, Problem
 from pkgjail.core.model import UserBind
 from pkgjail.environments import isolate
@@ -180,7 +181,7 @@ def test_a_cache_that_cannot_be_read_is_asked_for_again(tmp_path: Path, text: st
     assert instance_cache._read(state.load_cache(one).get("key")) is None
 
 
-DRIFT = DriftError(((b"/usr/include/new.h", "was added"),))
+DRIFT = DriftError(((b"/usr/include/new.h", Mismatch("missing")),))
 
 
 def test_nobody_else_may_write_what_is_active(tmp_path: Path) -> None:

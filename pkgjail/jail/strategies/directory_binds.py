@@ -7,10 +7,9 @@ to one of them later, while a jail runs, can be seen in the jail.
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
-from pkgjail.core.entries import kind_of_item
+from pkgjail.core.entries import compare, kind_of_item
 from pkgjail.sandbox.steps import WholeDirectory
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ def _matches_host(directory: FileEntry, members: Sequence[FileEntry], prefix: by
     """Check whether the host has a directory of this mode, with exactly these names of these kinds in it."""
     path = prefix + directory.path
     try:
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) != directory.mode:
+        if compare(directory, path, os.lstat(path), mode=directory.mode):
             return False
         with os.scandir(path) as names:
             kinds = {each.name: kind_of_item(each) for each in names}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import DriftError
 from pkgjail.core.model import JailOptions, raw_path
 from pkgjail.core.programs import UnansweredError, listen
 from pkgjail.core.untrusted import opened_below, parsing
@@ -61,14 +59,9 @@ class Inside:
     """Runs programs in a jail of one manifest, without network."""
 
     def __init__(self, manifest: Manifest, root: bytes) -> None:
-        """Prepare the jail. Names that the host has gained do not matter. Raises `JailError`."""
+        """Prepare the jail. Raises `JailError`."""
         options = JailOptions(network=False, environment=default_environment())
-        try:
-            self._jail = prepare_jail(manifest, options, root=root)
-        except DriftError as drift:
-            if any(change != "was added" for _, change in drift.changes):
-                raise
-            self._jail = prepare_jail(manifest, replace(options, allow_drift=True), root=root)
+        self._jail = prepare_jail(manifest, options, root=root)
         self._root = root
         self._started: float | None = None
         self.asked = b""
