@@ -337,7 +337,7 @@ def test_any_manifest_comes_back_from_nspawn(manifest: Manifest) -> None:
     ]
     kernels = [entry for entry in manifest.files if entry.path in {b"/dev", b"/proc", b"/sys", b"/tmp"}]
     if any(entry.kind != "directory" for entry in kernels):
-        with pytest.raises(InputError, match="the jail has a filesystem of its own there"):
+        with pytest.raises(InputError, match="the jail mounts its own file system there"):
             export_manifest(manifest, "nspawn", root=b"/r: \\")
         return
     if unfit := sum(map(is_unfit_for_settings, wanted)):
@@ -527,7 +527,7 @@ def test_landlock_leaves_unreadable_directories_to_their_files(tmp_path: Path) -
     (tmp_path / "real/file").touch()
     (tmp_path / "moved").symlink_to("real")
     manifest = manifest_of(*map(directory, (b"/", b"/moved")), regular(b"/moved/file", b""))
-    with pytest.raises(InputError, match=r"/moved.* to landlock: gone or of another type"):
+    with pytest.raises(InputError, match=r"/moved.* to landlock: missing or of another type"):
         export_manifest(manifest, "landlock", root=os.fsencode(tmp_path))
 
 
@@ -536,28 +536,39 @@ def test_landlock_leaves_unreadable_directories_to_their_files(tmp_path: Path) -
 MANY = [regular(b"/f%d" % number, b"") for number in range(3000)]
 NO_DIGEST = regular(b"/f", b"")._replace(sha256=None)
 REFUSED = [
-    pytest.param("nspawn", [regular(b"/a\nb", b"")], r"/a\\nb to nspawn: .* no line ends", id="nspawn: LF"),
+    pytest.param(
+        "nspawn", [regular(b"/a\nb", b"")], r"/a\\nb to nspawn: .* cannot express line ends", id="nspawn: LF"
+    ),
     pytest.param("nspawn", [regular(b"/a\rb", b"")], r"/a\\rb to nspawn", id="nspawn: CR"),
     pytest.param("nspawn", [regular(b"/\xff", b"")], r"/\\xff to nspawn", id="nspawn: not UTF-8"),
     pytest.param(
         "nspawn",
         [directory(b"/run"), directory(b"/run/x")],
-        "/run/x to nspawn: .* of its own",
+        "/run/x to nspawn: .* its own file system",
         id="nspawn: /run",
     ),
     *(
-        pytest.param(form, [symlink(path, b"/etc")], f"{path.decode()} to {form}: the jail has a filesystem")
+        pytest.param(
+            form, [symlink(path, b"/etc")], f"{path.decode()} to {form}: the jail mounts its own file system"
+        )
         for form in ("bwrap", "fstab", "nspawn")
         for path in sorted(KERNEL_AND_SCRATCH)
     ),
-    pytest.param("bwrap", MANY, "9,0.. arguments for 3,001 names.*use 'pkgjail run'", id="bwrap: too many"),
+    pytest.param(
+        "bwrap",
+        MANY,
+        "9,0.. arguments would be needed for 3,001 names.*use 'pkgjail run'",
+        id="bwrap: too many",
+    ),
     pytest.param("fstab", [], "name the jail's directory with --at", id="fstab: where"),
     pytest.param("sha256sums", [NO_DIGEST], "the manifest has no digests", id="sha256sums: none"),
-    pytest.param("landlock", [regular(b"/no-such", b"")], "/no-such to landlock: gone", id="landlock: gone"),
+    pytest.param(
+        "landlock", [regular(b"/no-such", b"")], "/no-such to landlock: missing", id="landlock: gone"
+    ),
     pytest.param(
         "tar",
         [],
-        "the forms are bwrap, cyclonedx, fstab, landlock, mtree, nspawn, sha256sums, spdx",
+        "the formats are bwrap, cyclonedx, fstab, landlock, mtree, nspawn, sha256sums, spdx",
         id="unknown",
     ),
 ]
@@ -582,7 +593,7 @@ def test_a_launcher_mounts_nothing_by_a_link(form: str, tmp_path: Path) -> None:
     (root / "etc").symlink_to("/etc")
     led = [directory(b"/"), *map(directory, (b"/usr", b"/etc"))]
     led += [regular(path, b"") for path in (b"/usr/link", b"/usr/gone", b"/etc/shadow")]
-    with pytest.raises(NamesError, match="symbolic link now, or behind one") as refused:
+    with pytest.raises(NamesError, match="now a symbolic link, or reached through one") as refused:
         export_manifest(manifest_of(*led), form, root=os.fsencode(root), at=b"/at")
     assert refused.value.names == (b"/etc/shadow", b"/usr/link")
 
@@ -607,9 +618,9 @@ def test_every_name_is_told(tmp_path: Path) -> None:
         pytest.param(["mtree", "--at", "new", "--skeleton"], "--skeleton goes with", id="no skeleton there"),
         pytest.param(["bwrap", "--skeleton"], "--skeleton goes with --at DIR", id="no place"),
         pytest.param(
-            ["fstab", "--at", "root", "--skeleton"], "it is there and is not an empty", id="not empty"
+            ["fstab", "--at", "root", "--skeleton"], "it exists and is not an empty", id="not empty"
         ),
-        pytest.param(["fstab", "--at", "m.jsonl", "--skeleton"], "it is there and is not", id="a file"),
+        pytest.param(["fstab", "--at", "m.jsonl", "--skeleton"], "it exists and is not", id="a file"),
         pytest.param(["fstab"], "name the jail's directory with --at", id="fstab without a place"),
     ],
 )

@@ -251,7 +251,7 @@ def test_answers(asked: str, expected: str) -> None:
 @pytest.mark.parametrize("asked", ["", "usr/bin/awk", "./x"])
 def test_a_question_without_sense_is_refused(asked: str) -> None:
     """Protects from an answer "not in" for what only was not spelled out."""
-    with pytest.raises(QuestionError, match="write a path from '/' on"):
+    with pytest.raises(QuestionError, match="write a path that starts with '/'"):
         why(MANIFEST, [asked])
 
 

@@ -1,6 +1,6 @@
-"""A manifest in the forms that other programs read: one module a form, one function for all.
+"""Export a manifest in the formats of other programs: one module per format, one function for all.
 
-docs/export.md says what each form is for, how it was tried, and what it can't do.
+docs/export.md says what each format is for, how it was tested, and what it cannot express.
 """
 
 from __future__ import annotations
@@ -30,35 +30,34 @@ _WRITERS: dict[str, Callable[[Manifest, bytes, bytes | None], bytes]] = {
 _LAUNCHERS = frozenset({"bwrap", "fstab", "nspawn"})
 
 FORMS = tuple(_WRITERS)
-"""The forms that `export_manifest` knows, by name."""
+"""The names of the formats."""
 
 
 def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: bytes | None = None) -> bytes:
-    """Write `manifest` in the form of another program.
+    """Return `manifest` in the format of another program.
 
     Args:
         manifest: what the jail holds.
         form: one of `FORMS`.
-        root: the directory that holds the manifest's files, absolute and normal; in "mtree" and
-            "sha256sums" names are relative to it, whatever it is.
+        root: the directory with the manifest's files, absolute and normal. "mtree" and "sha256sums" have
+            names relative to it, and do not use it.
         at: the directory of the skeleton (see `skeleton.write_skeleton`), absolute and normal.
-            "fstab" needs it; "bwrap" takes the files made at entry from it, and leaves them out
-            where it is None; the others take no notice.
+            "fstab" needs it; "bwrap" takes the files made at entry from it, or leaves them out if it is
+            None; the other formats ignore it.
 
     Returns:
-        The same bytes for the same arguments, but for "landlock", which looks at the files below
-        `root`. "spdx" reads them all, for a digest that the manifest does not have. What a launcher is to
-        mount is looked at for links.
+        The same bytes for the same arguments, except for "landlock", which examines the files below
+        `root`. "spdx" reads them all, for a digest that the manifest lacks. For launchers, the files to
+        mount are checked for links.
 
     Raises:
-        InputError: the form is unknown, or it cannot carry this manifest; every name that it
-            cannot carry is told.
-        PkgjailError: a library that the form needs is not installed.
+        InputError: the format is unknown or cannot express this manifest; lists every such name.
+        PkgjailError: a library that the format needs is not installed.
 
     """
     writer = _WRITERS.get(form)
     if writer is None:
-        raise InputError([Problem("", f"cannot export to {form!r}: the forms are {', '.join(FORMS)}")])
+        raise InputError([Problem("", f"cannot export to {form!r}: the formats are {', '.join(FORMS)}")])
     if form in _LAUNCHERS:
         refuse_misleading(form, manifest, root)
     return writer(manifest, root, at)

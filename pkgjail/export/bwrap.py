@@ -1,4 +1,4 @@
-"""Arguments for bubblewrap, as `bwrap --args FD` reads them: each ended by a NUL; bwrap(1)."""
+"""Export arguments for bubblewrap, NUL-terminated, as `bwrap --args FD` reads them; bwrap(1)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import FileEntry, Manifest
 
-# bubblewrap's MAX_ARGS is 9,000 for the command line and what --args brings; this leaves 100 for
-# the user's own options and for the command.
+# bubblewrap's MAX_ARGS is 9,000 for the command line and the arguments of --args together; this leaves 100
+# for the user's own options and the command.
 MOST = 8900
 
 _NAMESPACES = (
@@ -34,10 +34,10 @@ _PERMISSIONS = 0o777
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """The arguments; `at` holds the files made at entry, and None leaves those out.
+    """Return the arguments; `at` is the directory with files made at entry, or None to leave them out.
 
     Raises:
-        InputError: there would be more arguments than bubblewrap takes.
+        InputError: bubblewrap cannot take that many arguments.
 
     """
     arguments = list(_arguments(manifest, root, at))
@@ -46,7 +46,7 @@ def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
             [
                 Problem(
                     "",
-                    f"cannot export to bwrap: that is {len(arguments):,} arguments for "
+                    f"cannot export to bwrap: {len(arguments):,} arguments would be needed for "
                     f"{len(manifest.files):,} names, and bubblewrap takes 9,000 in all; "
                     "whole directories would show more than the manifest, so use 'pkgjail run', or a "
                     "shorter whitelist",
@@ -69,7 +69,7 @@ def _arguments(manifest: Manifest, root: bytes, at: bytes | None) -> Iterator[by
     yield from (b"--proc", b"/proc", b"--dev", b"/dev", b"--ro-bind", b"/sys", b"/sys")
     for path in scratch_directories(manifest):
         yield from (b"--perms", b"1777", b"--tmpfs", path)
-    # Not recursive: it seals the names that are made here, and what is mounted stays as it is.
+    # Not recursive: it makes the names made here read-only, and leaves the mounts as they are.
     yield from (b"--remount-ro", b"/")
 
 
@@ -83,6 +83,6 @@ def _entry(entry: FileEntry, source: bytes) -> tuple[bytes, ...]:
         return () if entry.mode == _DEFAULT_MODE else (b"--chmod", mode, b"/")
     if entry.mode == _DEFAULT_MODE:
         return (b"--dir", entry.path)
-    if entry.mode > _PERMISSIONS:  # mkdir(2) leaves the set-group-ID bit away
+    if entry.mode > _PERMISSIONS:  # mkdir(2) drops the set-group-ID bit
         return (b"--dir", entry.path, b"--chmod", mode, entry.path)
     return (b"--perms", mode, b"--dir", entry.path)

@@ -1,6 +1,6 @@
-"""CycloneDX 1.6 in JSON, by cyclonedx-python-lib: packages as components, their files within them."""
+"""Export CycloneDX 1.6 in JSON, by cyclonedx-python-lib: packages are components that contain their files."""
 
-# The library's class decorators hide from pyright what they decorate; mypy sees it.
+# The library's class decorators hide the decorated classes from pyright, but not from mypy.
 # pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _JAIL = "jail"
 
 
 def document(manifest: Manifest) -> bytes:
-    """The bill of materials; the same manifest gives the same bytes.
+    """Return the bill of materials; the same manifest gives the same bytes.
 
-    A file of several packages stands in the first of them, one of none beside the packages.
+    A file of several packages is in the first of them; a file of none is beside the packages.
 
     Raises:
         InputError: the manifest has no digests, or names that are not UTF-8.

@@ -1,6 +1,6 @@
-r"""Lines for fstab(5) that make a permanent jail of a skeleton, a bind mount a file.
+r"""Export lines for fstab(5) that make a permanent jail from a skeleton, one bind mount per file.
 
-Blanks, tabs, line feeds and backslashes are written as \040, \011, \012 and \134, which both
+Spaces, tabs, line feeds and backslashes are written as \040, \011, \012 and \134, which both
 libmount and getmntent(3) read.
 """
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
 
 _HEAD = b"""\
-# Written by pkgjail export: a jail at %s, which holds its skeleton.
-# Without nofail a file that an upgrade takes away would keep the host from booting.
+# Written by pkgjail export: a jail at %s, which has its skeleton.
+# Without nofail, a file that an upgrade removes would keep the host from booting.
 """
 _SPECIAL = re.compile(rb"[ \t\n\\]")
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """The lines, in the order in which they must be mounted; `at` is the jail's directory.
+    """Return the lines in mount order; `at` is the jail's directory.
 
     Raises:
         InputError: there is no `at`.

@@ -1,8 +1,8 @@
 """Read rules for the Landlock sandbox of Spack 1.2 and newer: `config:sandbox:allow_read`, YAML.
 
-Landlock denies and does not hide, and its rules only add: what is below an allowed directory is
-allowed. So a directory stands in the list only where all that the host has in it is the
-manifest's; elsewhere each file stands by itself. Spack resolves links before it makes a rule.
+Landlock denies access but does not hide names, and its rules only add: everything below an allowed
+directory is allowed. So a directory is listed only if the manifest has everything that the host has in it;
+otherwise each file is listed. Spack resolves links before it makes a rule.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ config:
     enable: true
     allow_read:
 """
-# What YAML does not take as it is: all but its printable characters (YAML 1.2, section 5.1), and
-# what YAML 1.1 takes for line ends or for a byte order mark.
+# Characters that must be escaped: those not printable in YAML 1.2 (section 5.1), and those that YAML 1.1
+# reads as line ends or as a byte order mark.
 _UNPRINTABLE = re.compile("[^ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """The rules for the files as they are below `root` now.
+    """Return the rules for the files as they are below `root` now.
 
     Raises:
-        InputError: names that are not UTF-8, which YAML can't carry; files that are gone or have
-            another type.
+        InputError: names that are not UTF-8, which YAML cannot express; files that are missing or
+            of another type.
 
     """
     del at
     paths = list(_rules(manifest, root))
-    refuse("landlock", [path for path in paths if not _is_utf8(path)], "YAML holds UTF-8 alone")
+    refuse("landlock", [path for path in paths if not _is_utf8(path)], "YAML can only express UTF-8")
     lines = [f"    - {_quoted(path.decode())}\n" for path in paths]
     return (_HEAD + "".join(lines) if lines else _HEAD.replace("read:\n", "read: []\n")).encode()
 
@@ -57,24 +57,22 @@ def _rules(manifest: Manifest, root: bytes) -> Iterable[bytes]:
     scratch = scratch_directories(manifest)
     entries = [entry for entry in own_entries(manifest) if not is_within(entry.path, scratch)]
     listed = [(entry, on_host(root, entry.path) or b"/") for entry in _topmost(entries, root)]
-    changed = [
-        entry.path for entry, path in listed if entry.origin != "entry" and not _is_as_said(entry, path)
-    ]
+    changed = [entry.path for entry, path in listed if entry.origin != "entry" and not _matches(entry, path)]
     if changed:
         absent = absent_paths(entries, root)
         cause = explain_absence(manifest, root, len(absent), len(entries))
-        why = "gone or of another type; make a new manifest with 'pkgjail resolve'"
+        why = "missing or of another type; make a new manifest with 'pkgjail resolve'"
         refuse("landlock", changed, why, cause)
     return [path for entry, path in listed if entry.origin != "entry" or os.path.exists(path)]
 
 
 def _topmost(entries: list[FileEntry], root: bytes) -> Iterable[FileEntry]:
-    """The whole directories, none below another, and the regular files outside of them.
+    """Yield the complete directories, none below another, and the regular files outside them.
 
-    A directory without any file is none of them: an empty /home or /mnt would allow whatever
-    comes into it.
+    A directory without files is left out: an empty /home or /mnt would allow everything that is put
+    into it later.
     """
-    whole = _whole_directories(entries, root)
+    complete = _complete_directories(entries, root)
     filled: set[bytes] = set()
     for entry in entries:
         parent = entry.path
@@ -84,39 +82,43 @@ def _topmost(entries: list[FileEntry], root: bytes) -> Iterable[FileEntry]:
     covered: set[bytes] = set()
     for entry in entries:
         inside = entry.path != b"/" and _parent(entry.path) in covered
-        is_rule = entry.path in filled and (entry.kind == "regular" or entry.path in whole)
+        is_rule = entry.path in filled and (entry.kind == "regular" or entry.path in complete)
         if inside or (is_rule and entry.kind == "directory"):
             covered.add(entry.path)
         if is_rule and not inside:
             yield entry
 
 
-def _whole_directories(entries: list[FileEntry], root: bytes) -> set[bytes]:
-    """The directories in which the host has nothing that is not in `entries`, at any depth."""
+def _complete_directories(entries: list[FileEntry], root: bytes) -> set[bytes]:
+    """Return the directories whose names on the host are all in `entries`, at any depth."""
     kinds = {entry.path: entry.kind for entry in entries}
-    whole: set[bytes] = set()
-    # Sorted by path, so that whatever is in a directory comes before it from behind.
+    complete: set[bytes] = set()
+    # Entries are sorted by path: in reverse, the contents of a directory come before it.
     for entry in reversed(entries):
-        if entry.kind == "directory" and _is_whole(entry.path, root, kinds, whole):
-            whole.add(entry.path)
-    return whole
+        if entry.kind == "directory" and _is_complete(entry.path, root, kinds, complete):
+            complete.add(entry.path)
+    return complete
 
 
-def _is_whole(path: bytes, root: bytes, kinds: dict[bytes, FileKind], whole: set[bytes]) -> bool:
+def _is_complete(path: bytes, root: bytes, kinds: dict[bytes, FileKind], complete: set[bytes]) -> bool:
     try:
         with os.scandir(on_host(root, path) or b"/") as items:
             for item in items:
                 place = path.rstrip(b"/") + b"/" + item.name
                 kind = kind_of_item(item)
-                if kind is None or kinds.get(place) != kind or (kind == "directory" and place not in whole):
+                if (
+                    kind is None
+                    or kinds.get(place) != kind
+                    or (kind == "directory" and place not in complete)
+                ):
                     return False
     except OSError:
-        return False  # what can't be looked at can't be vouched for
+        return False  # a directory that cannot be read may have other names
     return True
 
 
-def _is_as_said(entry: FileEntry, path: bytes) -> bool:
-    """Whether `path` is of the entry's type, and no link on the way leads elsewhere."""
+def _matches(entry: FileEntry, path: bytes) -> bool:
+    """Return whether `path` is of the entry's kind and reached without a link."""
     found = lstat(path)
     return found is not None and kind_of(found.st_mode) == entry.kind and os.path.realpath(path) == path
 
@@ -134,6 +136,6 @@ def _is_utf8(path: bytes) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """A JSON string, which is YAML too, with what YAML can't have in it escaped."""
+    """Return a JSON string, which is also YAML, with YAML's forbidden characters escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)

@@ -1,7 +1,7 @@
-r"""A specification for mtree(8) and libarchive, one full path a line; mtree(5).
+r"""Export a specification for mtree(8) and libarchive, one full path per line; mtree(5).
 
-Whatever is not a plain printable byte is written as a backslash and three octal digits, as vis(3)
-does it; so are `#` and `=`, which mean something in a line, and the wild cards.
+A byte that is not printable is written as a backslash and three octal digits, as by vis(3). So are `#` and
+`=`, which have a meaning in a line, and wild cards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TYPES = {"regular": b"file", "directory": b"dir", "symlink": b"link"}
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """The specification, relative to the root; a file made at entry has no size and no digest."""
+    """Return the specification, relative to the root; a file made at entry has no size and no digest."""
     del root, at
     return b"#mtree\n" + b"".join(_line(entry) for entry in manifest.files)
 

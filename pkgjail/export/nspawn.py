@@ -1,8 +1,7 @@
-r"""Settings for systemd-nspawn(1): a `.nspawn` file, as systemd.nspawn(5) describes it.
+r"""Export settings for systemd-nspawn(1): a `.nspawn` file, see systemd.nspawn(5).
 
-A value of BindReadOnly= is split at colons, and a backslash takes the next byte as it is. Around
-that stands systemd's own reader of settings, which wants UTF-8, ends a line at LF and at CR, and
-has no escape for either.
+A value of BindReadOnly= is split at colons; a backslash quotes the next byte. systemd reads settings as
+UTF-8, ends a line at LF and at CR, and has no escape for either.
 """
 
 from __future__ import annotations
@@ -49,10 +48,10 @@ _COVERED = (RUN, TMP)
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """The settings; names that are no files are the skeleton's.
+    """Return the settings; names other than regular files are in the skeleton.
 
     Raises:
-        InputError: names that settings can't carry, or that systemd-nspawn would cover.
+        InputError: names that settings cannot express, or that systemd-nspawn would cover.
 
     """
     del at
@@ -60,16 +59,16 @@ def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
     covered = [
         e.path for e in own_entries(manifest) if is_within(e.path, _COVERED) and e.path not in _COVERED
     ]
-    refuse("nspawn", covered, "systemd-nspawn has a filesystem of its own there; put it on the blacklist")
+    refuse("nspawn", covered, "systemd-nspawn mounts its own file system there; put it on the blacklist")
     unfit = [e.path for e in files if _is_unfit(e.path)]
     if not unfit and files and _is_unfit(root):
         unfit = [root]
-    refuse("nspawn", unfit, "systemd's settings hold no line ends and no bytes that are not UTF-8")
+    refuse("nspawn", unfit, "systemd's settings cannot express line ends, or bytes that are not UTF-8")
     lines = [_HEAD % SEARCH_PATH.encode()]
     for entry in files:
         place = _SPECIAL.sub(rb"\\\g<0>", entry.path)
         source = _SPECIAL.sub(rb"\\\g<0>", on_host(root, entry.path))
-        # The option keeps a blank or a backslash at the end of a name from being the line's last.
+        # The option keeps a trailing space or backslash of a name from ending the line.
         lines.append(b"BindReadOnly=%s:%s:norbind\n" % (source, place))
     lines += [
         b"TemporaryFileSystem=%s:mode=1777\n" % path

@@ -1,7 +1,7 @@
-"""What the bills of materials share: names for packages and files, and libraries that may not be there.
+"""Helpers of both bills of materials: names of packages and files, digests, and identifiers.
 
-Both forms have their libraries, which come with `pip install 'pkgjail[sbom]'`; a manifest holds neither a
-time nor a random number, so neither do they: what a form insists on is derived from the digest.
+A manifest has neither a time nor a random number, so neither has a bill of materials: identifiers that a
+format requires are derived from the manifest's digest.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import FileEntry, Manifest, Package
 
-# The time that both forms ask for; a manifest has none, so that its bytes are the same tomorrow.
+# Both formats require a time. A manifest has none, so that its bytes do not change.
 NO_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# The types of package URLs by os-release(5)'s ID; all others are Debian's kin.
+# The types of package URLs by os-release(5)'s ID; all others derive from Debian.
 _TYPES = {
     **dict.fromkeys(("arch", "archarm", "artix", "endeavouros", "manjaro"), "alpm"),
     **dict.fromkeys(("almalinux", "amzn", "centos", "fedora", "ol", "rhel", "rocky", "sles"), "rpm"),
@@ -37,7 +37,7 @@ _BLOCK = 1 << 18
 
 
 def package_url(package: Package, manifest: Manifest) -> tuple[str, str, str, str, dict[str, str]]:
-    """Type, namespace, name, version and qualifiers of a package's URL (purl-spec, its list of types)."""
+    """Return type, namespace, name, version and qualifiers of a package URL; purl-spec, list of types."""
     distribution = manifest.header.distribution
     kind = "rpm" if distribution.id.startswith("opensuse") else _TYPES.get(distribution.id, "deb")
     version, qualifiers = package.version, {"arch": package.architecture}
@@ -48,21 +48,21 @@ def package_url(package: Package, manifest: Manifest) -> tuple[str, str, str, st
 
 
 def title(manifest: Manifest) -> str:
-    """The name of what is described: the whitelists."""
+    """Return the subject's name: the whitelists."""
     return "+".join(manifest.header.whitelists) or "manifest"
 
 
 def identity(manifest: Manifest) -> tuple[str, uuid.UUID]:
-    """The manifest's digest, and a UUID made of it (RFC 9562, version 5)."""
+    """Return the manifest's digest, and a UUID derived from it (RFC 9562, version 5)."""
     digest = manifest_digest(dump_manifest(manifest))
     return digest, uuid.uuid5(uuid.NAMESPACE_URL, f"pkgjail:{digest}")
 
 
 def hashed_files(manifest: Manifest, form: str) -> list[FileEntry]:
-    """The regular files with a digest, which is what a bill of materials can tell.
+    """Return the regular files with a digest, which a bill of materials lists.
 
     Raises:
-        InputError: there are none, or names that are not UTF-8, which JSON can't carry.
+        InputError: there are none, or names that are not UTF-8, which JSON cannot express.
 
     """
     files = [entry for entry in host_files(manifest) if entry.sha256 is not None]
@@ -82,10 +82,10 @@ def _is_text(path: bytes) -> bool:
 
 
 def sha1_digests(manifest: Manifest, files: Sequence[FileEntry], root: bytes) -> dict[bytes, str]:
-    """The SHA-1 of each file, which SPDX asks for, of exactly the content that the manifest has.
+    """Return the SHA-1 of each file, which SPDX requires; the content must match the manifest.
 
     Raises:
-        InputError: files below `root` are not there, or not as the manifest says; each is told.
+        InputError: files below `root` are missing or differ from the manifest; lists each.
 
     """
     there = real_directories(manifest.files, root)
@@ -98,7 +98,7 @@ def sha1_digests(manifest: Manifest, files: Sequence[FileEntry], root: bytes) ->
     lacking = sorted(entry.path for entry in files if entry.path not in digests)
     if lacking:
         cause = explain_absence(manifest, root, len(absent_paths(files, root)), len(files))
-        why = "not there, or not as the manifest says, so without a SHA-1"
+        why = "missing, or different from the manifest: its SHA-1 is unknown"
         refuse("spdx", lacking, why, cause)
     return digests
 

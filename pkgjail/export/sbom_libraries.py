@@ -1,4 +1,4 @@
-"""The bills of materials, whose libraries may be absent: `pip install 'pkgjail[sbom]'` brings them."""
+"""Export bills of materials, whose libraries are optional: `pip install 'pkgjail[sbom]'` adds them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIBRARIES = frozenset({"cyclonedx", "packageurl", "spdx_tools", "jsonschema", "
 
 
 def write_spdx(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """SPDX 2.3 in JSON; see `pkgjail.export.spdx`. Raises as `hashed_files` and `sha1_digests`."""
+    """Return SPDX 2.3 in JSON (`pkgjail.export.spdx`). Raises as `hashed_files` and `sha1_digests`."""
     del at
     try:
         from pkgjail.export import spdx
@@ -23,7 +23,7 @@ def write_spdx(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
 
 
 def write_cyclonedx(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """CycloneDX 1.6 in JSON; see `pkgjail.export.cyclonedx`. Raises as `hashed_files`."""
+    """Return CycloneDX 1.6 in JSON (`pkgjail.export.cyclonedx`). Raises as `hashed_files`."""
     del root, at
     try:
         from pkgjail.export import cyclonedx

@@ -1,7 +1,7 @@
-r"""A list of digests that `sha256sum --check` reads, names relative to the root; sha256sum(1).
+r"""Export a list of digests for `sha256sum --check`, with names relative to the root; sha256sum(1).
 
-A line whose name holds a backslash or a line end begins with a backslash, and those are written as
-\\, \n and \r in it (the last by coreutils 9.0 and newer).
+A line whose name has a backslash or a line end begins with a backslash, and these characters are written as
+\\, \n and \r (the last by coreutils 9.0 and newer).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
-    """The list of all regular files whose digest the manifest has.
+    """Return the list of all regular files that have a digest.
 
     Raises:
-        InputError: it has none at all.
+        InputError: the manifest has no digests.
 
     """
     del root, at
@@ -33,5 +33,5 @@ def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
 def _line(path: bytes, digest: str) -> bytes:
     name = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"" if name == path else b"\\"
-    # With "./" no name can be "-", which would stand for the standard input.
+    # With "./", no name can be "-", which means standard input.
     return b"%s%s  .%s\n" % (mark, digest.encode(), name)

@@ -1,4 +1,4 @@
-"""What a list of mounts can't carry, as a directory: names to mount on, links, files made at entry."""
+"""Write what a list of mounts cannot express: mount points, links, and files made at entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import FileKind, Manifest
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# As devtmpfs has them; proc(5) tells what they lead to.
+# As in devtmpfs; proc(5) describes their targets.
 _DEVICE_LINKS = {
     b"fd": b"/proc/self/fd",
     b"stderr": b"fd/2",
@@ -26,7 +26,7 @@ _DEVICE_LINKS = {
 
 
 class Piece(NamedTuple):
-    """One name of a tree that is made: what kind it is, and what it holds or points to."""
+    """A name of a tree to make: its kind, and its content or target."""
 
     path: bytes
     kind: FileKind
@@ -43,21 +43,21 @@ def write_skeleton(
     mount_points: bool,
     besides: Sequence[bytes] = (),
 ) -> None:
-    """Make `directory`, which must not be there or be empty, into a jail's skeleton.
+    """Make `directory`, which must not exist or be empty, into a jail's skeleton.
 
     Args:
         manifest: what the jail holds.
-        directory: absolute and normal; its parent must be there.
-        content: of the files made at entry, by path; one that is not there becomes empty.
-        mount_points: make all directories with their modes, all links, an empty file for each of
-            the host's, and /dev with links and with a file for each device. Without it, only the
-            files made at entry, and the directories that they are in.
-        besides: with mount points, top directories that the launcher wants and that are made too
-            where the manifest does not have them.
+        directory: absolute and normal; its parent must exist.
+        content: the content of files made at entry, by path; a file without content is empty.
+        mount_points: make all directories with their modes, all links, an empty file for each file of
+            the host, and /dev with links and a file for each device. Otherwise make only the files
+            made at entry and their directories.
+        besides: with mount points, top directories that the launcher needs; they are made if the
+            manifest lacks them.
 
     Raises:
-        InputError: something is in `directory` already.
-        OSError: it cannot be written; what was written stays.
+        InputError: `directory` is not empty.
+        OSError: it cannot be written; what was written so far stays.
 
     """
     _start(directory)
@@ -72,7 +72,7 @@ def write_skeleton(
             os.symlink(piece.target, place)
         else:
             _write(place, piece.content, piece.mode)
-    # Last and from below, so that a directory without write permission can be filled.
+    # Modes come last, deepest first, so that a directory without write permission can be filled.
     for place, mode in reversed(modes):
         os.chmod(place, mode)
 
@@ -84,7 +84,7 @@ def pieces_of_skeleton(
     mount_points: bool,
     besides: Sequence[bytes] = (),
 ) -> Iterator[Piece]:
-    """What `write_skeleton` makes, a directory before what it holds; takes what that takes."""
+    """Yield what `write_skeleton` makes, parents first; the arguments are the same."""
     made = {entry.path for entry in entry_files(manifest)}
     wanted = {parent for path in made for parent in _parents(path)}
     for entry in own_entries(manifest):
@@ -109,7 +109,7 @@ def _start(directory: bytes) -> None:
                 [
                     Problem(
                         "",
-                        f"cannot make a skeleton in {text_path(directory)}: it is there and is not an "
+                        f"cannot make a skeleton in {text_path(directory)}: it exists and is not an "
                         "empty directory; name another",
                     )
                 ]

@@ -1,4 +1,4 @@
-"""SPDX 2.3 in JSON, by spdx-tools: packages with their URLs, files with SHA-1 and SHA-256, relationships."""
+"""Export SPDX 2.3 in JSON, by spdx-tools: packages with URLs, files with SHA-1 and SHA-256, relationships."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _DOCUMENT, _JAIL = "SPDXRef-DOCUMENT", "SPDXRef-jail"
 
 
 def document(manifest: Manifest, root: bytes) -> bytes:
-    """The document; the same manifest gives the same bytes.
+    """Return the document; the same manifest gives the same bytes.
 
     Raises:
         InputError: the manifest has no digests, or names that are not UTF-8, or the files below `root`
-            are not as it says: SPDX wants their SHA-1 too, which only their content gives.
+            differ from it: SPDX also requires their SHA-1, which only their content gives.
 
     """
     converter = DocumentConverter()  # type: ignore[no-untyped-call]  # spdx-tools has no types there
@@ -40,10 +40,10 @@ def document(manifest: Manifest, root: bytes) -> bytes:
 
 
 def build(manifest: Manifest, root: bytes) -> Document:
-    """The document as spdx-tools holds it. Raises as `document`."""
+    """Return the document as an object of spdx-tools. Raises as `document`."""
     files = hashed_files(manifest, "spdx")
     sha1 = sha1_digests(manifest, files, root)
-    # A package's key has characters that an identifier of SPDX has not.
+    # A package's key may have characters that an SPDX identifier may not.
     packages = {
         package.key: f"SPDXRef-Package-{number}-{re.sub(r'[^A-Za-z0-9.-]', '-', package.key)}"
         for number, package in enumerate(manifest.packages)
