@@ -1,4 +1,4 @@
-# make demo | test | test-long | fuzz | lint | matrix | bench | clean; each installs what it needs.
+# make demo | test | test-long | fuzz | lint | matrix | bench | docs | clean; each installs what it needs.
 
 PYTHON ?= /usr/bin/python3
 VENV ?= .venv
@@ -19,7 +19,7 @@ LONG_TEST_PACKAGES = mmdebstrap qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail
 
-.PHONY: help demo test test-long fuzz lint matrix bench clean
+.PHONY: help demo test test-long fuzz lint matrix bench docs clean
 
 help:
 	@sed -n '1s/^# //p' Makefile
@@ -31,10 +31,10 @@ demo: $(VENV)/runtime
 	$(RUN) show $(BUILD)/spack.manifest.jsonl
 	cd $(BUILD)/demo && $(abspath $(VENV))/bin/python -m pkgjail run --cwd ../spack.manifest.jsonl -- make --no-print-directory
 
-test: lint
+test: lint $(VENV)/docs
 	$(VENV)/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term
 
-test-long: lint
+test-long: lint $(VENV)/docs
 	@.ci/prerequisites $(LONG_TEST_PACKAGES)
 	PKGJAIL_EXAMPLES=10000 $(VENV)/bin/python -m pytest --cov --cov-report=term
 
@@ -61,6 +61,12 @@ bench: $(VENV)/development
 	@.ci/prerequisites --lists $(TEST_PACKAGES) apt
 	$(VENV)/bin/python benchmarks/run.py
 
+# The documentation as a site, in build/site. LINKS=1 also visits each external address.
+docs: $(VENV)/docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -d $(BUILD)/doctrees docs $(BUILD)/site
+	$(if $(LINKS),$(VENV)/bin/python -m sphinx -b linkcheck -d $(BUILD)/doctrees docs $(BUILD)/links)
+	@echo "$(BUILD)/site/index.html"
+
 $(VENV)/bin/python:
 	@.ci/prerequisites python3-apt python3-venv
 	$(PYTHON) -m venv --system-site-packages $(VENV)
@@ -71,6 +77,10 @@ $(VENV)/runtime: setup.py | $(VENV)/bin/python
 
 $(VENV)/development: tests/requirements.txt $(VENV)/runtime
 	$(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+$(VENV)/docs: docs/requirements.txt $(VENV)/development
+	$(VENV)/bin/python -m pip install --quiet --requirement docs/requirements.txt
 	touch $@
 
 $(VENV)/fuzz: tests/fuzz/requirements.txt $(VENV)/development

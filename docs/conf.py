@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -38,6 +38,7 @@ myst_heading_anchors = 4
 
 # Docstrings: Google's sections, Markdown's backticks.
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 python_maximum_signature_line_length = 80
 add_module_names = False
@@ -59,7 +60,7 @@ copybutton_prompt_text = r"[$#] "
 copybutton_prompt_is_regexp = True
 copybutton_line_continuation_character = "\\"
 
-# `sphinx-build -b linkcheck` (make docs LINKS=1) asks for each external address, once.
+# For `make docs LINKS=1`, which visits each external address.
 linkcheck_retries = 1
 linkcheck_timeout = 10
 
@@ -70,14 +71,14 @@ def _insert_from_code(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = from_code.filled(source[0])
 
 
-def _prepare_docstring(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:  # noqa: PLR0913 - the event's arguments
+def _prepare_docstring(*event: Any) -> None:
     """Make a docstring reStructuredText, before napoleon reads its sections."""
-    del app, what, name, thing, options
+    lines: list[str] = event[-1]
     lines[:] = from_code.as_rest(lines)
 
 
 def _name_types(app: Sphinx, doctree: document) -> None:
-    """Give types in signatures, which have their short names there, their full names, so that they are links."""
+    """Give the types in signatures their full names instead of short ones, so that they are links."""
     del app
     for signature in doctree.findall(desc_signature):
         for reference in signature.findall(pending_xref):

@@ -109,7 +109,9 @@ def _inline(text: str) -> str:
     """Escape what Markdown would read as markup; quoted words and options become code."""
     words = re.split(r"((?<![\w])'[^'\n]+'(?!\w)|(?<![\w-])--?[a-z][\w-]*(?:=\w+)?)", " ".join(text.split()))
     code = {index: f"`{word.strip(chr(39))}`" for index, word in enumerate(words) if index % 2}
-    return "".join(code.get(index) or re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", word) for index, word in enumerate(words))
+    return "".join(
+        code.get(index) or re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", word) for index, word in enumerate(words)
+    )
 
 
 # --- the public API ---------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def _errors(_: list[str]) -> Iterator[str]:
             yield from ("```{eval-rst}", f".. autoexception:: {name}", "   :show-inheritance:", "```", "")
 
 
-def _subclasses(base: type) -> Iterator[type]:
+def _subclasses(base: type[Exception]) -> Iterator[type[Exception]]:
     yield base
     for each in base.__subclasses__():
         yield from _subclasses(each)
@@ -155,7 +157,16 @@ def as_rest(lines: list[str]) -> list[str]:
     """Return a docstring's lines as reStructuredText: code in single backticks, lists after a plain line."""
     rest: list[str] = []
     item: int | None = None  # how far the list is indented that the last line belongs to
+    returns = False
     for line in lines:
+        # As a field of reStructuredText: napoleon takes all that is before a colon for a type.
+        if line == "Returns:":
+            returns = True
+            continue
+        if returns and line:
+            rest.append(f":returns: {_escaped(line.strip())}")
+            returns = False
+            continue
         indent = len(line) - len(line.lstrip())
         begins = line.lstrip().startswith("- ")
         in_list = item is not None and (indent > item or (begins and indent == item))
@@ -178,7 +189,7 @@ def _escaped(line: str) -> str:
 
 
 def full_name(module: str, documented: str, short: str) -> str | None:
-    """Return the full name of a class of pkgjail's that `documented`, of a module, calls by its short name."""
+    """Return the full name of the class that `documented`, of a module, calls by its short name."""
     owner = getattr(import_module(module), documented.partition(".")[0])
     each = _named(short, sys.modules[owner.__module__])
     return _full_name(each) if each else None
@@ -203,7 +214,7 @@ def _public_types() -> frozenset[type]:
 
 
 def _annotated(one: Any) -> Iterator[type]:
-    """Give pkgjail's classes that the annotations of a function, or of a class and its public methods, name."""
+    """Give pkgjail's classes in the annotations of a function, or of a class and its public methods."""
     methods = [method for name, method in vars(one).items() if name[0] != "_"] if inspect.isclass(one) else []
     for each in (one, *methods):
         function = each.fget if isinstance(each, property) else each

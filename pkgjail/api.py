@@ -162,7 +162,7 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
     Args:
         whitelists: names of shipped lists, or paths.
         blacklists: likewise; they take file names away.
-        sources: repositories' metadata, each `FAMILY:PATH` (docs/backends.md says which paths).
+        sources: repositories' metadata, each `FAMILY:PATH` (docs/package-plans.md says which paths).
         architecture: which packages are wanted; "" for this machine's architecture.
         recommends: take recommended packages too; None leaves it to the whitelists.
         essential: take the base set in; None leaves it to the whitelists.

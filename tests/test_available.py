@@ -73,7 +73,7 @@ def names(planned: PackagePlan) -> str:
     return " ".join(sorted(one.package.name for one in planned.packages))
 
 
-# What metadata cannot tell (where links lead to), and where libsolv is not pacman: docs/backends.md says so.
+# What metadata cannot say (where links lead), and where libsolv is not pacman: see docs/package-plans.md.
 OTHERWISE = {"a path through a link": "!", "a tilde only separates": "!"}
 
 

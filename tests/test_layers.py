@@ -136,7 +136,7 @@ def test_a_file_that_was_changed_in_place_shows_when_all_is_looked_at(
     what: str,
     tamper: Callable[[Path], object],
 ) -> None:
-    """As docs/concepts.md says: not at each entry, which looks at directories."""
+    """As docs/jail.md says: not at each entry, which looks at directories."""
     recipe = recipe._replace(kind=kind, make=_KINDS[kind])
     place = ensure_layer(recipe, tmp_path)
     before = walk_lines(bytes(place / "layer"))

@@ -1,7 +1,7 @@
 """Draw the way from a whitelist to a jail, wide and narrow, light and dark.
 
-    pipeline.py            write the pictures beside this file
-    pipeline.py --check    fail if a picture is not what this script draws
+pipeline.py            write the pictures beside this file
+pipeline.py --check    fail if a picture is not what this script draws
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SCHEMES = {
 
 # Each stage: its name, lines of what it looks like, and what it is. A line that begins with '!' is refused.
 STAGES = (
-    ("whitelist", ("[packages]", "debian = [", ' "gcc", "make",', ' "git"]'), "what you allow"),
-    ("closure", ("make", "gcc → gcc-12", "gcc-12 → cpp-12", "git → perl …"), "what that requires"),
-    ("files", ("/usr/bin/gcc", "/usr/bin/make", "/usr/lib/…/libc.so", "/etc/passwd …"), "exactly their files"),
-    ("manifest", ('{"kind":"file",', ' "path":"/usr/…",', ' "sha256":"9f86…",', ' "owners":["gcc"]}'), "review it"),
-    ("jail", ("$ gcc hello.c", "$ ./a.out", "hello", "!zlib.h: No such file"), "build in it"),
-)  # fmt: skip
+    ("whitelist", '[packages]|debian = [| "gcc", "make",| "git"]', "what you allow"),
+    ("closure", "make|gcc → gcc-12|gcc-12 → cpp-12|git → perl …", "what that requires"),
+    ("files", "/usr/bin/gcc|/usr/bin/make|/usr/lib/…/libc.so|/etc/passwd …", "exactly their files"),
+    ("manifest", '{"kind":"file",| "path":"/usr/…",| "sha256":"9f86…",| "owners":["gcc"]}', "review it"),
+    ("jail", "$ gcc hello.c|$ ./a.out|hello|!zlib.h: No such file", "build in it"),
+)
 _BOX = (172, 142)
 
 
@@ -51,7 +51,7 @@ def wide(colours: Colours) -> str:
     step = width + 25
     left = [6 + step * index for index in range(len(STAGES))]
     parts = [_stage(colours, index, x, 6) for index, x in enumerate(left)]
-    parts += [_arrow(colours, x - 22, 77, x - 4, 77, last=x == left[-1]) for x in left[1:]]
+    parts += [_arrow(colours, (x - 22, 77), (x - 4, 77), last=x == left[-1]) for x in left[1:]]
     y = height + 26
     parts.append(_bracket(colours.first, left[0], left[3] + width / 2 - 8, y, "pkgjail resolve"))
     parts.append(_bracket(colours.second, left[3] + width / 2 + 8, left[4] + width, y, "pkgjail run"))
@@ -65,8 +65,11 @@ def narrow(colours: Colours) -> str:
     top = [6 + step * index for index in range(len(STAGES))]
     parts = [_stage(colours, index, 74, y) for index, y in enumerate(top)]
     middle = 74 + width / 2
-    parts += [_arrow(colours, middle, y - 38, middle, y - 5, last=y == top[-1]) for y in top[1:]]
-    for y, command, colour in ((top[1], "pkgjail resolve", colours.first), (top[4], "pkgjail run", colours.second)):
+    parts += [_arrow(colours, (middle, y - 38), (middle, y - 5), last=y == top[-1]) for y in top[1:]]
+    for y, command, colour in (
+        (top[1], "pkgjail resolve", colours.first),
+        (top[4], "pkgjail run", colours.second),
+    ):
         parts.append(_text(middle + 16, y - 17, command, colour, font=_MONO, weight=600))
     return _picture(320, top[-1] + height + 6, parts)
 
@@ -75,12 +78,13 @@ def _stage(colours: Colours, index: int, x: float, y: float) -> str:
     width, height = _BOX
     name, lines, meaning = STAGES[index]
     accent = colours.second if index == len(STAGES) - 1 else colours.first
+    border = accent if index in {0, len(STAGES) - 1} else colours.line
+    paint = f'fill="{colours.box}" stroke="{border}" stroke-width="1.5"'
     parts = [
-        f'<rect x="{x:g}" y="{y:g}" width="{width}" height="{height}" rx="8" fill="{colours.box}"'
-        f' stroke="{accent if index in (0, 4) else colours.line}" stroke-width="1.5"/>',
+        f'<rect x="{x:g}" y="{y:g}" width="{width}" height="{height}" rx="8" {paint}/>',
         _text(x + 12, y + 25, name, accent, size=16, weight=700),
     ]
-    for row, line in enumerate(lines):
+    for row, line in enumerate(lines.split("|")):
         refused = line.startswith("!")
         colour = colours.bad if refused else colours.text
         parts.append(_text(x + 12, y + 49 + 18 * row, line.removeprefix("!"), colour, size=12.5, font=_MONO))
@@ -88,10 +92,11 @@ def _stage(colours: Colours, index: int, x: float, y: float) -> str:
     return "".join(parts)
 
 
-def _arrow(colours: Colours, x1: float, y1: float, x2: float, y2: float, *, last: bool) -> str:
+def _arrow(colours: Colours, tail: tuple[float, float], tip: tuple[float, float], *, last: bool) -> str:
     colour = colours.second if last else colours.first
-    down = x1 == x2
-    head = f"{x2 - 5:g},{y2 - 8:g} {x2 + 5:g},{y2 - 8:g}" if down else f"{x2 - 8:g},{y2 - 5:g} {x2 - 8:g},{y2 + 5:g}"
+    (x1, y1), (x2, y2) = tail, tip
+    ends = ((-5, -8), (5, -8)) if x1 == x2 else ((-8, -5), (-8, 5))
+    head = " ".join(f"{x2 + dx:g},{y2 + dy:g}" for dx, dy in ends)
     return (
         f'<path d="M{x1:g} {y1:g}L{x2:g} {y2:g}" stroke="{colour}" stroke-width="2"/>'
         f'<polygon points="{x2:g},{y2:g} {head}" fill="{colour}"/>'
@@ -117,15 +122,17 @@ def _text(  # noqa: PLR0913 - what SVG's element has
     weight: int = 400,
     anchor: str = "start",
 ) -> str:
+    shown = escape(text, quote=False)
     return (
         f'<text x="{x:g}" y="{y:g}" fill="{colour}" font-family="{font}" font-size="{size:g}"'
-        f' font-weight="{weight}" text-anchor="{anchor}" xml:space="preserve">{escape(text, quote=False)}</text>'
+        f' font-weight="{weight}" text-anchor="{anchor}" xml:space="preserve">{shown}</text>'
     )
 
 
 def _picture(width: float, height: float, parts: list[str]) -> str:
     label = "A whitelist leads to a closure, its files, a manifest and a jail"
-    begin = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">'
+    size = f'viewBox="0 0 {width:g} {height:g}"'
+    begin = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}">'
     return "\n".join([begin, *parts, "</svg>\n"])
 
 

@@ -2,7 +2,7 @@
 
 A message reads "cannot do X to PATH: why; do Y". The causes travel as data on the error, so that
 a caller can act on them; text is made only in `__str__`. `exit_status` is what the command line
-ends with (see the table in README.md).
+ends with (docs/exit-status.md lists them).
 """
 
 from __future__ import annotations

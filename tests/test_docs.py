@@ -1,0 +1,98 @@
+"""The documentation: it builds without a warning, its links lead somewhere, and its code imports."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import pkgjail
+
+TOP = Path(__file__).resolve().parent.parent
+PAGES = sorted(TOP.glob("docs/*.md"))
+# What is read on the forge too, where Sphinx does not check the links.
+AT_THE_TOP = [TOP / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def prose(path: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^(`{3,}).*?^\1`*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as forges and Sphinx make them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.gate
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """A page, link, anchor or docstring that Sphinx warns of fails; the code's own parts are all there."""
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", TOP / "docs", tmp_path / "site"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert (built.returncode, built.stderr) == (0, "")
+    api = (tmp_path / "site/api.html").read_text(encoding="utf-8")
+    assert [name for name in pkgjail.__all__ if f'id="pkgjail.{name}"' not in api] == ["PkgjailError"]
+    commands = unescape((tmp_path / "site/commands.html").read_text(encoding="utf-8"))
+    man = subprocess.run([sys.executable, "-m", "pkgjail", "man"], capture_output=True, text=True, check=True)
+    verbs = re.findall(r"^\.SS pkgjail (\w+)$", man.stdout, flags=re.MULTILINE)
+    assert len(verbs) > 10
+    assert [verb for verb in verbs if f'<section id="{verb}">' not in commands] == []
+
+
+@pytest.mark.parametrize("page", [*AT_THE_TOP, *PAGES], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Links to files and headings exist; external ones are complete addresses (nobody is asked)."""
+    wrong = []
+    for link in _LINK.findall(prose(page)):
+        parts = urlsplit(link)
+        if parts.scheme:
+            right = parts.scheme == "https" and "." in parts.netloc
+        else:
+            target = page.parent / parts.path if parts.path else page
+            made = {"commands.md", "api.md", "contributing.md", "changelog.md"}  # by code, or included
+            known = not parts.fragment or target.name in made or parts.fragment in anchors(target)
+            right = target.exists() and known
+        if not right:
+            wrong.append(link)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", [*AT_THE_TOP, *PAGES], ids=lambda page: page.name)
+def test_python_in_pages_imports_what_exists(page: Path) -> None:
+    """Names of the library that an example imports are there; the rest of it is Python."""
+    for block in re.findall(
+        r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pkgjail"):
+                module = importlib.import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_the_pictures_are_as_their_script_draws_them() -> None:
+    """A change of the script, or of a picture by hand, needs the other."""
+    subprocess.run([sys.executable, TOP / "docs/pictures/pipeline.py", "--check"], check=True)
+
+
+def test_each_term_is_explained_once() -> None:
+    """The glossary gives each term one meaning."""
+    terms = re.findall(
+        r"^([^\n:#].*)\n: ", (TOP / "docs/glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(terms) > 40
+    assert sorted(set(terms)) == sorted(terms)
