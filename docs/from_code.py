@@ -20,7 +20,6 @@ import sys
 import textwrap
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 _MARK = re.compile(r"^<!-- (command line|functions|types|errors)(?:: ([\w\s]+?))? -->$", re.MULTILINE)
 _API_PAGE = Path(__file__).with_name("api.md")
-# The command line's package, by its name and by an earlier one.
-_COMMAND_LINE = ("pkgjail.cli", "pkgjail.commands")
 
 
 def filled(page: str) -> str:
@@ -46,9 +43,9 @@ def filled(page: str) -> str:
 
 def _parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of each verb. This is the one place that knows where the command line is."""
-    name = next(name for name in _COMMAND_LINE if find_spec(name))
-    _, verbs = import_module(name).make_parsers()
-    return dict(verbs)
+    from pkgjail.cli.main import make_parsers
+
+    return dict(make_parsers()[1])
 
 
 def _command_line(_: list[str]) -> Iterator[str]:
