@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,24 +33,49 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.gate
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    """A page, link, anchor or docstring that Sphinx warns of fails; the code's own parts are all there."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` does: a warning is an error."""
+    place = tmp_path_factory.mktemp("docs") / "site"
     built = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", TOP / "docs", tmp_path / "site"],
+        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", TOP / "docs", place],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert (built.returncode, built.stderr) == (0, "")
-    api = (tmp_path / "site/api.html").read_text(encoding="utf-8")
+    return place
+
+
+@pytest.mark.gate
+def test_the_site_has_what_the_code_has(site: Path) -> None:
+    """It builds without a warning, and no public name and no verb is left out."""
+    api = (site / "api.html").read_text(encoding="utf-8")
     assert [name for name in pkgjail.__all__ if f'id="pkgjail.{name}"' not in api] == ["PkgjailError"]
-    commands = unescape((tmp_path / "site/commands.html").read_text(encoding="utf-8"))
+    commands = (site / "commands.html").read_text(encoding="utf-8")
     man = subprocess.run([sys.executable, "-m", "pkgjail", "man"], capture_output=True, text=True, check=True)
     verbs = re.findall(r"^\.SS pkgjail (\w+)$", man.stdout, flags=re.MULTILINE)
     assert len(verbs) > 10
     assert [verb for verb in verbs if f'<section id="{verb}">' not in commands] == []
+
+
+@pytest.mark.gate
+def test_the_site_fits_a_phone_and_needs_no_network(site: Path) -> None:
+    """No page is wider than its window, complains, or asks for anything that is not a file of the site."""
+    from tests.browser import Browser
+
+    browser = Browser()
+    try:
+        window = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+        for page in sorted(site.glob("*.html")):
+            browser.driver.get(page.as_uri())
+            assert browser.js("document.documentElement.scrollWidth") == 390, page.name
+        assert browser.complaints() == []
+        assert [url for url in browser.requests() if not url.startswith(("file:", "data:"))] == []
+    finally:
+        browser.close()
 
 
 @pytest.mark.parametrize("page", [*AT_THE_TOP, *PAGES], ids=lambda page: page.name)
