@@ -1,8 +1,13 @@
-"""The manifest: all that a jail is, as one file for people to review and machines to stream.
+"""The manifest: everything that is in a jail, as one file for people to review and machines to stream.
 
-`build_manifest` makes it from what the stages before found, `dump_manifest` and `write_manifest`
-give it its one canonical form, `parse_manifest` and `read_manifest` take nothing but that form.
-docs/manifest.md tells the format, and schema.json what one line may be.
+`build_manifest` makes it of a closure and a file set. `dump_manifest` and `write_manifest` write its one
+canonical form, and `parse_manifest` and `read_manifest` accept only that form. docs/manifest.md describes
+the format, schema.json a single line of it.
+
+records    the kinds of records, their fields and types
+codec      write records as lines
+reader     read lines, and check them
+problems   explain what is wrong with a manifest that was refused
 """
 
 from __future__ import annotations
@@ -14,14 +19,15 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import ManifestError
 from pkgjail.core.model import Header, Manifest
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
-from pkgjail.manifest.codec import BY_DEPENDENCY, BY_KEY, BY_PATH, BY_UNMET, SCHEMA, manifest_bytes
+from pkgjail.manifest.codec import manifest_bytes
+from pkgjail.manifest.records import DEPENDENCY, DROPPED, FILE, MISSING, PACKAGE, SCHEMA, UNMET
 from pkgjail.storage.atomic import replace_file
 
 if TYPE_CHECKING:
     from pkgjail.core.model import Closure, Distribution, FileSet, Policy
 
 
-def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage that it gathers from
+def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage before it
     policy: Policy,
     policy_digest: str,
     distribution: Distribution,
@@ -29,10 +35,10 @@ def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage that it gathe
     closure: Closure,
     file_set: FileSet,
 ) -> Manifest:
-    """Gather what the stages found into a manifest, every section sorted.
+    """Make a manifest of the stages' results, with every section sorted.
 
     `policy_digest` identifies the policy's content, `architecture` is the database's native one.
-    Does not validate: what comes from the stages is right by their own tests.
+    This does not validate, since the results of the stages are tested there.
     """
     return Manifest(
         header=Header(
@@ -45,36 +51,36 @@ def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage that it gathe
             recommends=policy.recommends,
             essential=policy.essential,
         ),
-        packages=tuple(sorted(closure.packages, key=BY_KEY)),
-        dependencies=tuple(sorted(closure.dependencies, key=BY_DEPENDENCY)),
-        files=tuple(sorted(file_set.entries, key=BY_PATH)),
-        dropped=tuple(sorted(file_set.dropped, key=BY_PATH)),
-        missing=tuple(sorted(file_set.missing, key=BY_PATH)),
-        unmet=tuple(sorted(closure.unmet, key=BY_UNMET)),
+        packages=PACKAGE.sort(closure.packages),
+        dependencies=DEPENDENCY.sort(closure.dependencies),
+        files=FILE.sort(file_set.entries),
+        dropped=DROPPED.sort(file_set.dropped),
+        missing=MISSING.sort(file_set.missing),
+        unmet=UNMET.sort(closure.unmet),
     )
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """The manifest's canonical form: equal manifests give equal bytes."""
+    """Return the manifest's canonical form: equal manifests give equal bytes."""
     return manifest_bytes(manifest)
 
 
 def manifest_digest(data: bytes) -> str:
-    """The name of a manifest everywhere: `sha256:` and the digest of its canonical form in hex."""
+    """Return the name of a manifest: `sha256:` and the digest of its canonical form in hex."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def parse_manifest(data: bytes, name: str) -> Manifest:
-    """Read a manifest from its canonical form; `name` stands in messages for where it came from.
+    """Read a manifest from its canonical form; messages call its source `name`.
 
-    Raises `ManifestError` with everything that is wrong (twenty problems at most), each with its
-    line, when `data` is not what pkgjail of this version would have written.
+    Raises `ManifestError` if this version of pkgjail would not have written `data`, with every problem
+    (twenty at most) and its line.
     """
-    from pkgjail.manifest.reader import content_problems, sound_manifest  # who writes does not read
+    from pkgjail.manifest.reader import content_problems, sound_manifest  # not needed to write one
 
     manifest = sound_manifest(data)
     if manifest is None or next(content_problems(manifest), None):
-        # Wanted for a manifest that is refused only; its tables would cost every other one.
+        # Only a manifest that is refused needs this module, and loading it costs time.
         from pkgjail.manifest.problems import manifest_problems
 
         raise ManifestError(manifest_problems(data, name))
@@ -82,20 +88,20 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read the manifest at `path`, as `untrusted.read_named` does. Raises as `parse_manifest` and that do."""
+    """Read the manifest at `path`. Raises as `parse_manifest` and `untrusted.read_named` do."""
     return parse_manifest(read_named(path, MANIFEST), os.fspath(path))
 
 
 def parse_stream(descriptor: int, name: str) -> Manifest:
-    """Read the manifest that `descriptor` gives, to its end; `name` stands in messages. Raises likewise."""
+    """Read a manifest from `descriptor` to its end; messages call it `name`. Raises as `read_manifest`."""
     return parse_manifest(read_descriptor(descriptor, name, MANIFEST), name)
 
 
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> str:
-    """Write the manifest to `path` at one stroke, and return its digest.
+    """Write the manifest to `path` atomically, and return its digest.
 
-    Raises `InputError` when something else than a regular file stands at `path`, `OSError`
-    otherwise; `writer.replace_file` says what then is left.
+    Raises `InputError` if something other than a regular file is at `path`, and `OSError` for other
+    failures; `atomic.replace_file` says what is left on the disk then.
     """
     data = dump_manifest(manifest)
     replace_file(path, data)

@@ -1,157 +1,122 @@
-"""A manifest's records as lines: the one place that knows their names, their order and their form.
+"""Write a manifest's records as lines, by the table in records.py.
 
-Each line is a JSON object (RFC 8259) with its keys sorted, no white space between tokens, and
-nothing escaped that need not be. The lines are put together by hand, with json's own function for
-every string: it takes half the time of json.dumps, and the reader, which writes each manifest anew
-to see that it is the canonical form, spends that time whenever a jail is entered.
+Each line is a JSON object (RFC 8259) with its keys sorted, no white space between tokens, and no
+unnecessary escapes. The reader writes each manifest again to check that it had this form, so writing
+costs time whenever a jail is entered. Therefore a section is written field by field and not record by
+record: functions in C then do most of the work, in half the time of json.dumps.
 """
 
 from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from itertools import groupby, repeat
 from json.encoder import encode_basestring as quoted
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.manifest.records import END, HEADER, REQUIRED, SECTIONS, End
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pkgjail.core.model import Dependency, Dropped, FileEntry, Header, Manifest, Missing, Package, Unmet
-
-SCHEMA = 1
-"""The version of the format that is written, and the newest that is read."""
-
-KINDS = ("header", "package", "dependency", "file", "dropped", "missing", "unmet", "end")
-"""The values of `kind`, in the order of their sections."""
-
-# What each section is sorted by: the fields of a record that no two records share.
-BY_KEY = attrgetter("key")
-BY_PATH = attrgetter("path")
-BY_DEPENDENCY = attrgetter("source", "target", "kind", "text")
-BY_UNMET = attrgetter("source", "kind", "text")
+    from pkgjail.core.model import Distribution, Manifest
+    from pkgjail.manifest.records import Field, RecordKind, Type
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """The manifest in its canonical form, its sections sorted.
+    """Return the canonical form of a manifest, with its sections sorted.
 
     Text that stands for undecodable bytes (PEP 383) is written with JSON's own escapes, as
     `backslashreplace` happens to do for lone surrogates.
     """
-    lines = list(_body(manifest))
+    lines = list(_lines(HEADER, [manifest.header]))
+    for kind in SECTIONS:
+        lines += _lines(kind, kind.sort(getattr(manifest, kind.section)))
     body = "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
     return body + end_line(len(lines), hashlib.sha256(body).hexdigest())
 
 
 def end_line(records: int, sha256: str) -> bytes:
-    """The last line: the number of lines before it, and the digest of their bytes."""
-    return f'{{"kind":"end","records":{records:d},"sha256":"{sha256}"}}\n'.encode()
+    """Return the last line: the number of lines before it, and the digest of their bytes."""
+    (line,) = _lines(END, [End(records, sha256)])
+    return f"{line}\n".encode()
 
 
-def _body(manifest: Manifest) -> Iterator[str]:
-    yield _header(manifest.header)
-    yield from map(_package, sorted(manifest.packages, key=BY_KEY))
-    yield from map(_dependency, sorted(manifest.dependencies, key=BY_DEPENDENCY))
-    yield from _files(sorted(manifest.files, key=BY_PATH))
-    yield from map(_dropped, sorted(manifest.dropped, key=BY_PATH))
-    yield from map(_missing, sorted(manifest.missing, key=BY_PATH))
-    yield from map(_unmet, sorted(manifest.unmet, key=BY_UNMET))
+def _lines(kind: RecordKind, records: Sequence[Any]) -> Iterator[str]:
+    """The lines of records of one kind, in their order."""
+    columns: list[Iterable[str]] = [repeat("{")]
+    for is_after, fields in groupby(kind.fields, key=lambda field: field.name > "kind"):
+        if is_after:
+            columns.append(repeat(f'"kind":{quoted(kind.name)},'))
+        for repeats, neighbours in groupby(fields, key=lambda field: field.repeats):
+            writers = {field.attribute: _writer(field, kind) for field in neighbours}
+            if repeats:
+                columns.append(_repeated_texts(writers, records))
+            else:
+                columns += (map(write, map(attrgetter(name), records)) for name, write in writers.items())
+    return map("".join, zip(*columns))
+
+
+def _repeated_texts(writers: dict[str, Callable[[Any], str]], records: Sequence[Any]) -> Iterator[str]:
+    """The text of several attributes of each record, made once for all records with the same values."""
+    texts = _Memo(lambda values: "".join(write(each) for write, each in zip(writers.values(), values)))
+    return map(texts.__getitem__, zip(*(map(attrgetter(name), records) for name in writers)))
+
+
+class _Memo(dict[Any, str]):
+    """The results of `function` by its argument."""
+
+    def __init__(self, function: Callable[[Any], str]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, argument: Any) -> str:
+        self[argument] = result = self._function(argument)
+        return result
+
+
+def _writer(field: Field, kind: RecordKind) -> Callable[[Any], str]:
+    """Return a function that writes the name and value of a field, or "" for its default."""
+    write, default = _WRITERS[field.type], field.default
+    opening, closing = f'"{field.name}":', "}" if field is kind.fields[-1] else ","
+    if default is REQUIRED:
+        return lambda value: f"{opening}{write(value)}{closing}"
+    return lambda value: "" if value == default else f"{opening}{write(value)}{closing}"
 
 
 def _flag(value: bool) -> str:  # noqa: FBT001 - it is what is written
     return "true" if value else "false"
 
 
-def _list(texts: Iterable[str]) -> str:
+def _texts(texts: Iterable[str]) -> str:
     return f"[{','.join(map(quoted, texts))}]"
 
 
-def _owners(owners: tuple[str, ...]) -> str:
-    return f',"owners":{_list(sorted(owners))}' if owners else ""
+def _keys(keys: Iterable[str]) -> str:
+    return _texts(sorted(keys))
 
 
-def _bytes(path: bytes) -> str:
-    """A path as JSON: a string where it is UTF-8, and else an object with its base64 form."""
+def _path(path: bytes) -> str:
+    """A path as JSON: a string if it is UTF-8, otherwise an object with its base64 form."""
     try:
         return quoted(path.decode())
     except UnicodeDecodeError:
         return f'{{"base64":"{b64encode(path).decode()}"}}'
 
 
-def _header(header: Header) -> str:
-    version = header.distribution.version
-    return (
-        f'{{"architecture":{quoted(header.architecture)}'
-        f',"blacklists":{_list(header.blacklists)}'
-        f',"distribution":{{"id":{quoted(header.distribution.id)}'
-        + (f',"version":{quoted(version)}}}' if version else "}")
-        + f',"essential":{_flag(header.essential)}'
-        f',"kind":"header"'
-        f',"policy":{quoted(header.policy)}'
-        f',"recommends":{_flag(header.recommends)}'
-        f',"schema":{header.schema:d}'
-        f',"whitelists":{_list(header.whitelists)}}}'
-    )
+def _distribution(distribution: Distribution) -> str:
+    version = f',"version":{quoted(distribution.version)}' if distribution.version else ""
+    return f'{{"id":{quoted(distribution.id)}{version}}}'
 
 
-def _package(package: Package) -> str:
-    return (
-        f'{{"architecture":{quoted(package.architecture)}'
-        f',"essential":{_flag(package.essential)}'
-        f',"key":{quoted(package.key)}'
-        f',"kind":"package"'
-        f',"name":{quoted(package.name)}'
-        f',"protected":{_flag(package.protected)}'
-        f',"size":{package.size:d}'
-        f',"version":{quoted(package.version)}}}'
-    )
-
-
-def _dependency(edge: Dependency) -> str:
-    return (
-        f'{{"field":{quoted(edge.kind)}'
-        f',"kind":"dependency"'
-        f',"source":{quoted(edge.source)}'
-        f',"target":{quoted(edge.target)}'
-        f',"text":{quoted(edge.text)}}}'
-    )
-
-
-def _files(entries: Iterable[FileEntry]) -> Iterator[str]:
-    """The lines of the files; what comes before the path is the same in many of them, and made once."""
-    heads: dict[tuple[object, ...], str] = {}
-    for entry in entries:
-        path, kind, mode, size, target, sha256, owners, origin, detail = entry
-        same = (detail, mode, origin, owners)
-        head = heads.get(same)
-        if head is None:
-            head = heads[same] = _file_head(entry)
-        hashed = "" if sha256 is None else f',"sha256":{quoted(sha256)}'
-        sized = "" if size is None else f',"size":{size:d}'
-        leads = "" if target is None else f',"target":{_bytes(target)}'
-        yield f'{head},"path":{_bytes(path)}{hashed}{sized}{leads},"type":{quoted(kind)}}}'
-
-
-def _file_head(entry: FileEntry) -> str:
-    detail = f'"detail":{quoted(entry.detail)},' if entry.detail else ""
-    head = f'{{{detail}"kind":"file","mode":"{entry.mode:04o}","origin":{quoted(entry.origin)}'
-    return head + _owners(entry.owners)
-
-
-def _dropped(dropped: Dropped) -> str:
-    return f'{{"kind":"dropped","path":{_bytes(dropped.path)},"rule":{quoted(dropped.rule)}}}'
-
-
-def _missing(missing: Missing) -> str:
-    owners = _owners(missing.owners)
-    return f'{{"kind":"missing"{owners},"path":{_bytes(missing.path)},"reason":{quoted(missing.reason)}}}'
-
-
-def _unmet(unmet: Unmet) -> str:
-    return (
-        f'{{"field":{quoted(unmet.kind)}'
-        f',"kind":"unmet"'
-        f',"reason":{quoted(unmet.reason)}'
-        f',"source":{quoted(unmet.source)}'
-        f',"text":{quoted(unmet.text)}}}'
-    )
+_WRITERS: dict[Type, Callable[[Any], str]] = {
+    "text": quoted,
+    "texts": _texts,
+    "keys": _keys,
+    "path": _path,
+    "flag": _flag,
+    "number": "{:d}".format,
+    "mode": '"{:04o}"'.format,
+    "distribution": _distribution,
+}

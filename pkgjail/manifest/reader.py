@@ -1,10 +1,10 @@
-"""From a manifest's bytes back to a `Manifest`, refusing whatever pkgjail would not have written.
+"""Make a `Manifest` of a manifest's bytes, and refuse what pkgjail would not have written.
 
-A sound manifest is read in bulk: one call of the JSON parser, then the records, then the same
-bytes made again from them. Equal bytes prove the form at once: UTF-8, the fields and their types,
-the order of keys, lines and sections, the count and the digest of the last line. What the form
-can't tell (`content_problems`) is looked at on the records. Only a manifest that fails is read a
-second time, line by line, to say what is wrong and where; `problems` does that.
+A sound manifest is read in bulk: one call of the JSON parser gives the records, and the codec writes
+them again. Equal bytes prove the whole form at once: UTF-8, the fields and their types, the order of
+keys, lines and sections, and the count and the digest of the last line. Whatever the form can't show
+is then checked on the records (`content_problems`). Only a manifest that fails is read a second time,
+line by line, to say what is wrong and where; `problems` does that.
 """
 
 from __future__ import annotations
@@ -12,48 +12,45 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode
-from operator import lt
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from operator import itemgetter, lt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.core.entries import LINK_MODE
-from pkgjail.core.model import (
-    Dependency,
-    Distribution,
-    Dropped,
-    FileEntry,
-    Header,
-    Manifest,
-    Missing,
-    MissingReason,
-    Origin,
-    Package,
-    Unmet,
-    is_word,
-    text_path,
-)
+from pkgjail.core.model import Distribution, FileEntry, Manifest, is_word, text_path
 from pkgjail.core.untrusted import PARSE_INT, is_nested
-from pkgjail.manifest.codec import BY_DEPENDENCY, BY_KEY, BY_PATH, BY_UNMET, KINDS, SCHEMA, manifest_bytes
+from pkgjail.manifest.codec import manifest_bytes
+from pkgjail.manifest.records import (
+    HEADER,
+    KINDS,
+    MAX_SIZE,
+    ORIGINS,
+    REASONS,
+    REQUIRED,
+    SCHEMA,
+    SECTIONS,
+    TYPES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pkgjail.core.model import Dependency, Missing, Package, Unmet
+    from pkgjail.manifest.records import Field, RecordKind, Type
+
 # One decoded JSON object. Its values are checked by being written again, not by the type checker.
 Record = dict[str, Any]
 
-# What decoding and rebuilding raise when a value is not what it should be.
+# What decoding and writing again raise when a value is not what it should be.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
-_ORIGINS = frozenset(get_args(Origin))
-_REASONS = frozenset(get_args(MissingReason))
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NORMAL_PATH = re.compile(rb"/|(?:/(?!\.{1,2}(?:/|\Z))[^/\0]+)+")
 _MODES = 0o7777
-_LARGEST = 1024 * 10**18  # bytes: what dpkg's Installed-Size, in KiB, may say; a file has less
-_HERE = "{} stands above as a file or as dropped; one of them must go"
+_DUPLICATE = "{} stands above as a file or as dropped; remove one of them"
 
 
 class Fault(NamedTuple):
-    """What is wrong with the record that stands at `position` (from 0) in the section `kind`."""
+    """A problem of the record at `position` (from 0) in the section of `kind`."""
 
     kind: str
     position: int
@@ -61,7 +58,7 @@ class Fault(NamedTuple):
 
 
 def sound_manifest(data: bytes) -> Manifest | None:
-    """The manifest that `data` is the canonical form of, or None; its content is not yet checked."""
+    """Return the manifest whose canonical form is `data`, or None; its content is not yet checked."""
     try:
         text = data.decode()
         if is_nested(text):
@@ -74,137 +71,120 @@ def sound_manifest(data: bytes) -> Manifest | None:
 
 
 def from_records(records: list[Record]) -> Manifest:
-    """The records as a `Manifest`, its sections in the order in which they stand.
+    """Return the records as a `Manifest`, its sections in the order of the records.
 
-    Checks nothing on purpose; what it can't make sense of it raises one of several errors for.
+    Checks nothing on purpose. Records that make no sense raise one of several errors.
     """
-    sections: dict[str, list[Record]] = {kind: [] for kind in KINDS}
+    by_kind: dict[str, list[Record]] = {name: [] for name in KINDS}
     for record in records:
-        sections[record["kind"]].append(record)
-    return Manifest(
-        header=_header(*sections["header"]),
-        packages=tuple(map(_package, sections["package"])),
-        dependencies=tuple(
-            Dependency(source=each["source"], target=each["target"], kind=each["field"], text=each["text"])
-            for each in sections["dependency"]
-        ),
-        files=tuple(map(_file, sections["file"])),
-        dropped=tuple(Dropped(path=_raw(each["path"]), rule=each["rule"]) for each in sections["dropped"]),
-        missing=tuple(
-            Missing(path=_raw(each["path"]), reason=each["reason"], owners=tuple(each.get("owners", ())))
-            for each in sections["missing"]
-        ),
-        unmet=tuple(
-            Unmet(source=each["source"], kind=each["field"], text=each["text"], reason=each["reason"])
-            for each in sections["unmet"]
-        ),
-    )
+        by_kind[record["kind"]].append(record)
+    (header,) = _read(HEADER, by_kind[HEADER.name])
+    sections = {kind.section: tuple(_read(kind, by_kind[kind.name])) for kind in SECTIONS}
+    return Manifest(header=header, **sections)
 
 
-def _header(record: Record) -> Header:
-    distribution = record["distribution"]
-    return Header(
-        schema=record["schema"],
-        distribution=Distribution(id=distribution["id"], version=distribution.get("version", "")),
-        architecture=record["architecture"],
-        policy=record["policy"],
-        whitelists=tuple(record["whitelists"]),
-        blacklists=tuple(record["blacklists"]),
-        recommends=record["recommends"],
-        essential=record["essential"],
-    )
+def _read(kind: RecordKind, objects: list[Record]) -> Iterator[Any]:
+    """Make records of decoded objects of one kind, field by field, as the codec writes them."""
+    columns = {field.attribute: _column(field, objects) for field in kind.fields if not field.derived}
+    if issubclass(kind.record, FileEntry):  # a tuple; there are more of them than of all others
+        return map(FileEntry, *(columns[name] for name in FileEntry._fields))
+    return (kind.record(**dict(zip(columns, values))) for values in zip(*columns.values()))
 
 
-def _package(record: Record) -> Package:
-    return Package(
-        name=record["name"],
-        version=record["version"],
-        architecture=record["architecture"],
-        essential=record["essential"],
-        protected=record["protected"],
-        size=record["size"],
-    )
+def _column(field: Field, objects: list[Record]) -> Iterator[Any]:
+    """The value of a field in each object."""
+    name, default, read = field.name, field.default, _READERS.get(field.type)
+    if default is REQUIRED:
+        values = map(itemgetter(name), objects)
+        return map(read, values) if read else values
+    if read is None:
+        return (each.get(name, default) for each in objects)
+    return (read(each[name]) if name in each else default for each in objects)
 
 
-def _file(record: Record) -> FileEntry:
-    get = record.get
-    target = get("target")
-    return FileEntry(
-        path=_raw(record["path"]),
-        kind=record["type"],
-        mode=int(record["mode"], 8),
-        size=get("size"),
-        target=None if target is None else _raw(target),
-        sha256=get("sha256"),
-        owners=tuple(get("owners", ())),
-        origin=record["origin"],
-        detail=get("detail", ""),
-    )
+def _distribution(value: dict[str, str]) -> Distribution:
+    return Distribution(id=value["id"], version=value.get("version", ""))
+
+
+def _mode(value: str) -> int:
+    return int(value, 8)
 
 
 def _raw(value: str | dict[str, str]) -> bytes:
-    """The bytes of a path as `lines` writes them."""
+    """The bytes of a path as the codec writes it."""
     return value.encode() if isinstance(value, str) else b64decode(value["base64"], validate=True)
+
+
+# For the types whose values are not what JSON has.
+_READERS: dict[Type, Callable[[Any], Any]] = {
+    "texts": tuple,
+    "keys": tuple,
+    "path": _raw,
+    "mode": _mode,
+    "distribution": _distribution,
+}
 
 
 # --- content ----------------------------------------------------------------------------------
 
 
 def content_problems(manifest: Manifest) -> Iterator[Fault]:
-    """What is wrong with the records though their form is right, section by section."""
+    """Find problems of records whose form is right, section by section."""
     keys = frozenset(package.key for package in manifest.packages)
-    yield from _misplaced("package", manifest.packages, BY_KEY)
-    yield from _misplaced("dependency", manifest.dependencies, BY_DEPENDENCY)
-    yield from _misplaced("file", manifest.files, BY_PATH)
-    yield from _misplaced("dropped", manifest.dropped, BY_PATH)
-    yield from _misplaced("missing", manifest.missing, BY_PATH)
-    yield from _misplaced("unmet", manifest.unmet, BY_UNMET)
-    for index, package in enumerate(manifest.packages):
-        if not (package.name and package.version and package.architecture):
-            yield Fault("package", index, "a package has a name, a version, and an architecture")
-        elif not 0 <= package.size <= _LARGEST:
-            yield Fault("package", index, _bad_size(package.size))
-        elif not all(map(is_word, (package.name, package.version, package.architecture))):
-            yield Fault(
-                "package",
-                index,
-                "names, versions and architectures have no blanks and no unprintable character",
-            )
-    for index, edge in enumerate(manifest.dependencies):
-        if edge.target not in keys:
-            yield Fault("dependency", index, f"target {edge.target} is no package of this manifest")
-        yield from _unknown_source("dependency", index, edge, keys)
+    for kind in SECTIONS:
+        yield from _misplaced(kind, getattr(manifest, kind.section))
+    yield from _bad_packages(manifest.packages)
+    yield from _bad_dependencies(manifest.dependencies, keys)
     for index, unmet in enumerate(manifest.unmet):
         yield from _unknown_source("unmet", index, unmet, keys)
     yield from _bad_files(manifest.files, keys)
-    here = frozenset(entry.path for entry in manifest.files)
-    out = here.union(dropped.path for dropped in manifest.dropped)
+    files = frozenset(entry.path for entry in manifest.files)
+    decided = files.union(dropped.path for dropped in manifest.dropped)
     for index, dropped in enumerate(manifest.dropped):
         if not _NORMAL_PATH.fullmatch(dropped.path):
             yield Fault("dropped", index, _not_normal(dropped.path))
-        elif dropped.path in here:
-            yield Fault("dropped", index, _HERE.format(text_path(dropped.path)))
+        elif dropped.path in files:
+            yield Fault("dropped", index, _DUPLICATE.format(text_path(dropped.path)))
     for index, missing in enumerate(manifest.missing):
         message = _missing_problem(missing, keys)
-        if message or missing.path in out:
-            yield Fault("missing", index, message or _HERE.format(text_path(missing.path)))
+        if message or missing.path in decided:
+            yield Fault("missing", index, message or _DUPLICATE.format(text_path(missing.path)))
 
 
-def _misplaced(kind: str, records: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[Fault]:
-    values = list(map(key, records))
+def _misplaced(kind: RecordKind, records: Sequence[Any]) -> Iterator[Fault]:
+    values = list(map(kind.key, records))
     if all(map(lt, values, values[1:])):
         return
     for index, (before, value) in enumerate(zip(values, values[1:]), 1):
         if value == before:
-            yield Fault(kind, index, "the record before is for the same thing; one of them must go")
+            yield Fault(kind.name, index, "the record before is for the same thing; remove one of them")
         elif value < before:
-            yield Fault(kind, index, "the line is out of order: it belongs before the one above it")
+            yield Fault(kind.name, index, "the line is out of order: it belongs before the one above it")
+
+
+def _bad_packages(packages: Sequence[Package]) -> Iterator[Fault]:
+    for index, package in enumerate(packages):
+        words = (package.name, package.version, package.architecture)
+        if not all(words):
+            yield Fault("package", index, "a package has a name, a version and an architecture")
+        elif not 0 <= package.size <= MAX_SIZE:
+            yield Fault("package", index, _bad_size(package.size))
+        elif not all(map(is_word, words)):
+            message = "names, versions and architectures have no blanks and no unprintable character"
+            yield Fault("package", index, message)
+
+
+def _bad_dependencies(edges: Sequence[Dependency], keys: frozenset[str]) -> Iterator[Fault]:
+    for index, edge in enumerate(edges):
+        if edge.target not in keys:
+            yield Fault("dependency", index, f"target {edge.target} is no package of this manifest")
+        yield from _unknown_source("dependency", index, edge, keys)
 
 
 def _unknown_source(
     kind: str, index: int, asker: Dependency | Unmet, keys: frozenset[str]
 ) -> Iterator[Fault]:
-    """A whitelist's line may be any text; all else that asks is "essential" or a package."""
+    """The source is any text for a line of a whitelist; otherwise it is "essential" or a package."""
     if asker.kind == "essential":
         known = asker.source == "essential"
     else:
@@ -230,7 +210,7 @@ def _bad_files(files: Sequence[FileEntry], keys: frozenset[str]) -> Iterator[Fau
 
 
 def _path_problem(entry: FileEntry, directories: set[bytes]) -> str:
-    """What is wrong with the path. That the parent is right is known from the parent's own entry."""
+    """A problem of the path. The parent's own path is checked with the parent's entry."""
     parent, slash, name = entry.path.rpartition(b"/")
     if parent in directories and slash and name not in {b"", b".", b".."} and b"\0" not in name:
         return ""
@@ -246,12 +226,12 @@ def _not_normal(path: bytes) -> str:
 
 
 def _type_problem(entry: FileEntry) -> str:
-    if entry.origin not in _ORIGINS:
-        return f"origin {entry.origin!r} is none of {', '.join(sorted(_ORIGINS))}"
+    if entry.origin not in ORIGINS:
+        return f"origin {entry.origin!r} is none of {', '.join(sorted(ORIGINS))}"
     if not 0 <= entry.mode <= _MODES:
         return f"mode {entry.mode:04o} is not between 0000 and 7777"
-    check = _TYPES.get(entry.kind)
-    return check(entry) if check else f"type {entry.kind!r} is none of {', '.join(_TYPES)}"
+    check = _CHECKS.get(entry.kind)
+    return check(entry) if check else f"type {entry.kind!r} is none of {', '.join(TYPES)}"
 
 
 def _regular_problem(entry: FileEntry) -> str:
@@ -261,7 +241,7 @@ def _regular_problem(entry: FileEntry) -> str:
         if entry.size is None and entry.sha256 is None:
             return ""
         return "a file that is made at entry has neither size nor sha256"
-    if entry.size is None or not 0 <= entry.size <= _LARGEST:
+    if entry.size is None or not 0 <= entry.size <= MAX_SIZE:
         return _bad_size(entry.size)
     if entry.sha256 is not None and not _SHA256.fullmatch(entry.sha256):
         return "a sha256 is 64 of the digits 0 to 9 and a to f"
@@ -288,19 +268,19 @@ def _link_problem(entry: FileEntry) -> str:
     return "" if entry.mode == LINK_MODE else "a symlink's mode is 0777"
 
 
-_TYPES = {"regular": _regular_problem, "directory": _directory_problem, "symlink": _link_problem}
+_CHECKS = dict(zip(TYPES, (_regular_problem, _directory_problem, _link_problem)))
 
 
 def _owner_problem(owners: tuple[str, ...], keys: frozenset[str]) -> str:
     if not all(map(lt, owners, owners[1:])):
         return "owners are out of order or stand twice"
-    strangers = [owner for owner in owners if owner not in keys]
-    return f"owner {strangers[0]} is no package of this manifest" if strangers else ""
+    unknown = [owner for owner in owners if owner not in keys]
+    return f"owner {unknown[0]} is no package of this manifest" if unknown else ""
 
 
 def _missing_problem(missing: Missing, keys: frozenset[str]) -> str:
     if not _NORMAL_PATH.fullmatch(missing.path):
         return _not_normal(missing.path)
-    if missing.reason not in _REASONS:
-        return f"reason {missing.reason!r} is none of {', '.join(sorted(_REASONS))}"
+    if missing.reason not in REASONS:
+        return f"reason {missing.reason!r} is none of {', '.join(sorted(REASONS))}"
     return _owner_problem(missing.owners, keys)
