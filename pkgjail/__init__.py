@@ -1,8 +1,8 @@
 """pkgjail: jails that show exactly the files of whitelisted packages, for honest builds.
 
-The public functions are listed in `__all__`, one a stage; `pkgjail.core.model` has the types that flow
-between them and `pkgjail.core.errors` what they raise. They are imported when first used, so that
-entering a jail does not pay for what resolving one needs.
+`__all__` lists the public names. `pkgjail.core.model` has the types that the functions exchange, and
+`pkgjail.core.errors` the errors that they raise. A name is imported when it is first used, so that entering a
+jail does not import what resolving one needs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         write_manifest,
     )
     from pkgjail.core.errors import PkgjailError
+    from pkgjail.core.model import JailOptions, Limits, UserBind
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.enter import enter_environment
     from pkgjail.environments.isolate import (
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "JailOptions",
+    "Limits",
     "PkgjailError",
+    "UserBind",
     "available",
     "build_chroot_environment",
     "build_environment",
@@ -87,7 +91,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "JailOptions": "core.model",
+    "Limits": "core.model",
     "PkgjailError": "core.errors",
+    "UserBind": "core.model",
     "build_chroot_environment": "environments.isolate",
     "build_environment": "environments.build",
     "check_manifest": "review.check",
