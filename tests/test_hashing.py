@@ -416,7 +416,7 @@ def test_the_default_cache_is_the_user_s(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 HASH_SLOWLY = """
 import os, sys, time
-from pkgjail import hashing
+from pkgjail.storage import hashing
 
 def hash_file(file):
     sys.stdout.write(f"{os.getpid()}\\n")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgjail.core.model import FileEntry
-from pkgjail.core.paths import Names
+from pkgjail.core.paths import MAXSYMLINKS, Names, follow, resolve_inside
+from pkgjail.core.untrusted import walk_in
+from pkgjail.fileset.rootfs import Tree
+from pkgjail.sandbox import syscalls as sc
 from tests.checked_trees import entries_below
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _TREE = {
     b"/": None,
@@ -96,3 +96,71 @@ def _by_the_kernel(place: Path, path: str) -> tuple[bool, bool]:
     except OSError as error:
         return False, error.errno == errno.ELOOP
     return True, False
+
+
+_TARGETS = st.builds(str.__add__, st.sampled_from(["", "/", "/d/"]), _RELATIVE)
+
+
+@given(
+    links=st.dictionaries(st.sampled_from(["a", "b", "d/a", "d/c", "d/e/b"]), _TARGETS, max_size=5),
+    path=st.lists(st.sampled_from(["a", "b", "c", "d", "e", "..", "."]), min_size=1, max_size=6).map(
+        "/".join
+    ),
+)
+def test_all_walks_lead_where_the_kernel_leads(
+    tmp_path_factory: pytest.TempPathFactory, links: dict[str, str], path: str
+) -> None:
+    """Protects the one walk, and the one by descriptors: of a root directory, absolute links included."""
+    root = os.fsencode(tmp_path_factory.mktemp("t"))
+    os.makedirs(root + b"/d/e")
+    for name, target in links.items():
+        os.symlink(os.fsencode(target), root + b"/" + os.fsencode(name))
+    raw = os.fsencode(path)
+    descriptor = os.open(root, os.O_PATH)
+    try:
+        entries = entries_below(Path(os.fsdecode(root)), b"")
+        found = Names(each._replace(path=each.path or b"/") for each in entries).find(b"/" + raw)
+        reached, refused = _in_root(descriptor, raw)
+        assert (found.entry is None, found.loop) == (refused != 0, refused == errno.ELOOP)
+        if refused:
+            with pytest.raises(OSError, match=os.strerror(refused)):
+                walk_in(descriptor, raw, os.O_PATH)
+            return
+        place = os.readlink(b"/proc/self/fd/%d" % reached)
+        walked = walk_in(descriptor, raw, os.O_PATH)
+        assert os.path.samestat(os.fstat(walked), os.fstat(reached))
+        os.close(walked)
+        os.close(reached)
+    finally:
+        os.close(descriptor)
+    assert resolve_inside(root, b"/" + raw) == place
+    assert Tree(root).real_directory(b"/" + raw) == place[len(root) :]
+    assert found.place == (place[len(root) :] or b"/")
+
+
+def _in_root(root: int, path: bytes) -> tuple[int, int]:
+    """What the kernel says of a path in a root directory: a descriptor, or the number of its error."""
+    try:
+        return sc.openat2(root, path, os.O_PATH, sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_MAGICLINKS), 0
+    except OSError as error:
+        return -1, error.errno or -1
+
+
+def test_links_are_counted_and_named() -> None:
+    """As many as Linux follows, from wherever one begins; each is named, the first one first."""
+    targets = {b"/%d" % n: b"%d" % (n + 1) for n in range(MAXSYMLINKS + 1)}
+    links: list[bytes] = []
+    assert follow(b"/1", targets.get, links=links) == b"/%d" % (MAXSYMLINKS + 1)
+    assert links == [b"/%d" % n for n in range(1, MAXSYMLINKS + 1)]
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        follow(b"/0", targets.get)
+    assert caught.value.errno == errno.ELOOP
+    with pytest.raises(OSError, match="symbolic links"):  # what was followed before counts
+        follow(b"/1", targets.get, links=[b"/before"])
+
+
+def test_a_walk_begins_where_it_is_told_to() -> None:
+    targets = {b"/usr/lib/x": b"../y", b"/usr/z": b"/"}
+    assert follow(b"x", targets.get, start=b"/usr/lib") == b"/usr/y"
+    assert follow(b"../../..", targets.get, start=b"/usr/lib") == b"/"
+    assert follow(b"z", targets.get, start=b"/usr") == b"/"

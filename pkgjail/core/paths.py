@@ -1,4 +1,8 @@
-"""Where a path leads in a jail: through the links of the manifest itself, never through the host's."""
+"""Resolution of paths through symbolic links: a manifest's own, or those below another root.
+
+There is one walk, over a function that reads a link by its path. `pkgjail.core.untrusted` has another, over
+descriptors: it holds each directory open on the way, so that no name can be exchanged between two looks.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable
 
     from pkgjail.core.model import FileEntry
 
-# As path_resolution(7) has it.
 MAXSYMLINKS = 40
+"""The most links that Linux follows for one path; path_resolution(7)."""
 
 
 class Found(NamedTuple):
@@ -26,38 +30,92 @@ class Found(NamedTuple):
     loop: bool = False
 
 
-def resolve_inside(root: bytes, path: bytes) -> bytes:
-    """The place of the absolute `path` of another system whose root directory is `root`.
+def follow(
+    path: bytes,
+    target_of: Callable[[bytes], bytes | None],
+    *,
+    start: bytes = b"",
+    links: list[bytes] | None = None,
+    directories: Container[bytes] | None = None,
+) -> bytes:
+    """Resolve a path as path_resolution(7) does, with links looked up by a function.
 
-    Links are followed as that system would follow them: an absolute one starts at `root`, and
-    `..` stops there. What does not exist is left as it is. Raises `OSError` (ELOOP) for a loop.
-    It is no defence against a system that changes meanwhile.
+    An absolute link starts at the root, and `..` stops there. A name that `target_of` has no link for is
+    left as it is, whether it exists or not.
+
+    Args:
+        path: the path, relative to `start`.
+        target_of: returns the text of the symbolic link at a real path; None if there is none.
+        start: a directory's real path; b"" is the root.
+        links: gets the real path of each link that is followed. Those that are in it already count.
+        directories: nothing is below any other path than these; b"" is the root.
+
+    Returns:
+        The real path.
+
+    Raises:
+        KeyError: there is nothing at a path on the way, which is named: it is below none of `directories`, or
+            `target_of` raised the error.
+        OSError: ELOOP, more than `MAXSYMLINKS` links; and what `target_of` raises.
+
     """
-    pending, links = path.split(b"/")[::-1], 0
-    done: list[bytes] = []
-    while pending:
-        name = pending.pop()
-        if name in {b"", b"."}:
+    followed = [] if links is None else links
+    todo = path.split(b"/")[::-1]
+    done = start
+    while todo:
+        name = todo.pop()
+        if directories is not None and done not in directories:
+            raise KeyError(done + b"/" + name)
+        if name in (b"", b"."):
             continue
         if name == b"..":
-            del done[-1:]
+            done = done.rpartition(b"/")[0]
             continue
-        try:
-            target = os.readlink(os.path.join(root, *done, name))
-        except OSError:
-            done.append(name)
+        place = done + b"/" + name
+        target = target_of(place)
+        if target is None:
+            done = place
             continue
-        links += 1
-        if links > MAXSYMLINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.path.join(root, path.lstrip(b"/")))
+        if len(followed) >= MAXSYMLINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        followed.append(place)
         if target.startswith(b"/"):
-            done.clear()
-        pending.extend(target.split(b"/")[::-1])
-    return os.path.join(root, *done)
+            done = b""
+        todo.extend(reversed(target.split(b"/")))
+    return done or b"/"
 
 
-class _AbsentError(Exception):
-    """The name that is not there, on the way to what was looked for."""
+def links_below(root: bytes) -> Callable[[bytes], bytes | None]:
+    """Return a function for `follow` that reads the links of the system whose root directory is `root`."""
+    prefix = root.rstrip(b"/")
+
+    def target_of(path: bytes) -> bytes | None:
+        """Return the text of a link; None if there is none to be read."""
+        try:
+            return os.readlink(prefix + path)
+        except OSError:
+            return None
+
+    return target_of
+
+
+def resolve_inside(root: bytes, path: bytes) -> bytes:
+    """Return the place of the absolute `path` of another system whose root directory is `root`.
+
+    Links are followed as that system would follow them. What does not exist is left as it is. It is no
+    defence against a system that changes meanwhile: for that see `pkgjail.core.untrusted`.
+
+    Raises:
+        OSError: ELOOP, too many links.
+
+    """
+    prefix = root.rstrip(b"/")
+    try:
+        place = follow(path, links_below(root))
+    except OSError as error:
+        error.filename = prefix + path
+        raise
+    return root if place == b"/" else prefix + place
 
 
 class Names:
@@ -66,58 +124,18 @@ class Names:
     def __init__(self, entries: Iterable[FileEntry]) -> None:
         """Keep the entries by path."""
         self.entries = {entry.path: entry for entry in entries}
-        self._targets = {e.path: e.target or b"" for e in self.entries.values() if e.kind == "symlink"}
+        self._targets = {
+            path: (entry.target or b"") if entry.kind == "symlink" else None
+            for path, entry in self.entries.items()
+        }
         self._directories = {e.path for e in self.entries.values() if e.kind == "directory"} | {b"/", b""}
 
     def find(self, path: bytes) -> Found:
-        """What is at the absolute `path`, links followed to their end; path_resolution(7)."""
+        """Return what is at the absolute `path`, with links followed to their end."""
         try:
-            place = follow(path, self._targets, self.entries, self._directories)
-        except _AbsentError as absent:
+            place = follow(path, self._targets.__getitem__, directories=self._directories)
+        except KeyError as absent:
             return Found(absent.args[0], None)
         except OSError:
             return Found(path, None, loop=True)
         return Found(place, self.entries.get(place))
-
-
-def follow(
-    path: bytes,
-    targets: Mapping[bytes, bytes],
-    names: Collection[bytes] | None = None,
-    directories: Collection[bytes] = (),
-) -> bytes:
-    """The place of the absolute `path`, through the links `targets` (path to text), `..` by what it is at.
-
-    Without `names` what is not there is left as it is written. With them, all that there are, it
-    ends the search, and so does a name below what is none of `directories`.
-
-    Raises:
-        OSError: ELOOP, too many links.
-
-    """
-    todo = path.split(b"/")[::-1]
-    done = b""
-    links = 0
-    while todo:
-        name = todo.pop()
-        if names is not None and done not in directories:
-            raise _AbsentError(done + b"/" + name)
-        if name in (b"", b"."):
-            continue
-        if name == b"..":
-            done = done.rpartition(b"/")[0]
-            continue
-        place = done + b"/" + name
-        target = targets.get(place)
-        if target is None:
-            if names is not None and place not in names:
-                raise _AbsentError(place)
-            done = place
-            continue
-        links += 1
-        if links > MAXSYMLINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        if target.startswith(b"/"):
-            done = b""
-        todo.extend(reversed(target.split(b"/")))
-    return done or b"/"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pkgjail.core.entries import noun_of
 from pkgjail.core.errors import PkgjailError
+from pkgjail.core.paths import MAXSYMLINKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,7 +46,6 @@ FILE_LISTS = 1024 * MIB
 MANIFEST = 512 * MIB
 """The same of a manifest."""
 
-_MAXIMUM_LINKS = 40  # as path_resolution(7) has it
 # Without waiting, and without taking a terminal: for what is exchanged between a look and the opening.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_CLOEXEC
@@ -261,7 +261,7 @@ def walk_in(root: int, path: bytes, flags: int) -> int:
             if not stat.S_ISLNK(os.fstat(found).st_mode):
                 continue
             links += 1
-            if links > _MAXIMUM_LINKS:
+            if links > MAXSYMLINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             target = os.readlink(b"", dir_fd=found)
             os.close(above.pop())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import MISSING, Mismatch, compare, failure
 from pkgjail.environments.record import LOCK, MANIFEST, PHASE_FILES, SCRATCH, TREE
+from pkgjail.storage.digests import FILE_FLAGS, sha256_of
 from pkgjail.storage.filesystems import sets_times
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pkgjail.environments.record import Phase, RecordEntry
 
     Listing = dict[bytes, RecordEntry]
-
-_BLOCK = 1 << 18
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def group_by_directory(entries: Sequence[RecordEntry]) -> dict[bytes, Listing]:
@@ -130,19 +127,9 @@ def compare_entry(directory: int, name: bytes, entry: RecordEntry, *, trust_time
     if entry.kind != "regular" or is_unchanged:
         return None
     try:
-        descriptor = os.open(name, _FILE, dir_fd=directory)
+        descriptor = os.open(name, FILE_FLAGS, dir_fd=directory)
     except OSError as error:
         return failure("unreadable", error)
     with open(descriptor, "rb", buffering=0) as file:
-        digest = content_digest(file.fileno())
+        digest = sha256_of(file.fileno())
     return None if digest == entry.sha256 else Mismatch("content", entry.sha256, digest)
-
-
-def content_digest(descriptor: int) -> str:
-    """Return the SHA-256, in hex, of the whole content of an open file; its offset does not move."""
-    digest = hashlib.sha256()
-    offset = 0
-    while block := os.pread(descriptor, _BLOCK, offset):
-        digest.update(block)
-        offset += len(block)
-    return digest.hexdigest()

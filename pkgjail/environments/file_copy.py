@@ -17,8 +17,8 @@ from pkgjail.core.entries import MISSING, NOUNS, Mismatch, kind_of, noun_of
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.core.text import first_of
-from pkgjail.environments.compare import content_digest
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.storage.digests import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -151,7 +151,7 @@ class FileCopier:
         size = os.fstat(destination).st_size
         if entry.size is not None and size != entry.size:
             raise _ChangedError(Mismatch("size", str(entry.size), str(size)))
-        digest = content_digest(destination)
+        digest = sha256_of(destination)
         if entry.sha256 is not None and digest != entry.sha256:
             raise _ChangedError(Mismatch("content", entry.sha256, digest))
         os.utime(destination, ns=(found.st_mtime_ns, found.st_mtime_ns))

@@ -6,22 +6,23 @@ format requires are derived from the manifest's digest.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.parallel import in_processes
-from pkgjail.core.untrusted import real_directories, refuse_irregular
+from pkgjail.core.untrusted import real_directories
 from pkgjail.export.common import host_files, refuse
 from pkgjail.jail.host_mismatch import absent_paths, explain_absence
 from pkgjail.manifest import dump_manifest, manifest_digest
+from pkgjail.storage.digests import file_digests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pkgjail.core.model import FileEntry, Manifest, Package
 
@@ -33,7 +34,6 @@ _TYPES = {
     **dict.fromkeys(("almalinux", "amzn", "centos", "fedora", "ol", "rhel", "rocky", "sles"), "rpm"),
 }
 _SHARES = 16
-_BLOCK = 1 << 18
 
 
 def package_url(package: Package, manifest: Manifest) -> tuple[str, str, str, str, dict[str, str]]:
@@ -104,20 +104,10 @@ def sha1_digests(manifest: Manifest, files: Sequence[FileEntry], root: bytes) ->
 
 
 def _share(prefix: bytes, share: Sequence[tuple[bytes, str]]) -> dict[bytes, str]:
-    return {
-        path: sha1 for path, wanted in share for sha1, sha256 in _digests(prefix + path) if sha256 == wanted
-    }
-
-
-def _digests(path: bytes) -> Iterator[tuple[str, str]]:
-    """Both digests of a file, or nothing where it cannot be read."""
-    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            refuse_irregular(os.fstat(file.fileno()), path)
-            while block := file.read(_BLOCK):
-                sha1.update(block)
-                sha256.update(block)
-    except OSError:
-        return
-    yield sha1.hexdigest(), sha256.hexdigest()
+    found = {}
+    for path, expected in share:
+        with suppress(OSError):
+            sha1, sha256 = file_digests(prefix + path, "sha1", "sha256")
+            if sha256 == expected:
+                found[path] = sha1
+    return found

@@ -11,11 +11,11 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from pkgjail.core.paths import follow
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# As path_resolution(7) has it.
-_MAXSYMLINKS = 40
 # What lstat(2) answers where no name can be seen: a list may hold names longer than the disk's.
 _UNSEEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 # What a directory's path leads to: a directory that all may search, one that some may not, or none.
@@ -144,23 +144,16 @@ class Tree:
 
     def _follow(self, path: bytes, before: tuple[bytes, ...]) -> tuple[bytes, tuple[bytes, ...]]:
         """Where `path` leads, its parent being real, after the links `before`."""
-        place, links, todo = path.rpartition(b"/")[0], before, [path.rpartition(b"/")[2]]
-        while todo:
-            name = todo.pop()
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                place = place.rpartition(b"/")[0]
-                continue
-            found = self.lstat(place + b"/" + name)
-            if found is None or not stat.S_ISLNK(found.st_mode):
-                place += b"/" + name
-                continue
-            if len(links) == _MAXSYMLINKS:
-                return path, before
-            links += (place + b"/" + name,)
-            target = self.readlink(links[-1])
-            todo.extend(reversed(target.split(b"/")))
-            if target.startswith(b"/"):
-                place = b""
-        return place, links
+        directory, _, name = path.rpartition(b"/")
+        links = list(before)
+        try:
+            place = follow(name, self._target, start=directory, links=links)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return path, before
+        return (b"" if place == b"/" else place), tuple(links)
+
+    def _target(self, path: bytes) -> bytes | None:
+        found = self.lstat(path)
+        return self.readlink(path) if found is not None and stat.S_ISLNK(found.st_mode) else None

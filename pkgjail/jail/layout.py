@@ -71,7 +71,7 @@ class Layout:
 
         """
         try:
-            return follow(path, self._targets)
+            return follow(path, self._targets.get)
         except OSError as error:
             raise JailError(
                 f"cannot resolve {text_path(path)} in the jail: too many symbolic links"

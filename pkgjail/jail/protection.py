@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import text_path
+from pkgjail.core.paths import follow, links_below
 from pkgjail.sandbox.steps import Bind, Hidden, KeptLink, OneMountNamespace, Plan
 from pkgjail.storage.cache import cache_directory, tree_directory
 from pkgjail.storage.locations import usual_places
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.steps import Step
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
-# As many as the kernel follows; path_resolution(7).
-_MOST_LINKS = 40
 _MOVE_IT = "move it to another directory, or bind one further down"
 # Where others than a Python's own files lie too.
 _SHARED_PREFIXES = ("/", "/opt", "/usr", "/usr/local")
@@ -385,29 +384,12 @@ def _names(path: bytes) -> Iterator[tuple[bytes, bool]]:
 
     Paths are real but for the name itself; the second says whether it is a link.
     """
-    rest = path.split(b"/")[::-1]
-    here = b"/"
-    links = 0
-    while rest:
-        part = rest.pop()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            here = os.path.dirname(here)
-            continue
-        name = os.path.join(here, part)
-        try:
-            target = os.readlink(name)
-        except OSError:
-            here = name
-            continue
-        yield name, True
-        links += 1
-        if links > _MOST_LINKS:
-            return
-        here = b"/" if target.startswith(b"/") else here
-        rest += target.split(b"/")[::-1]
-    yield here, False
+    links: list[bytes] = []
+    ends: list[bytes] = []
+    with contextlib.suppress(OSError):  # too many links: the path leads nowhere
+        ends.append(follow(path, links_below(b"/"), links=links))
+    yield from ((link, True) for link in links)
+    yield from ((end, False) for end in ends)
 
 
 class _Mounts:

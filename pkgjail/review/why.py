@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pkgjail.closure.reasons import Chains
 from pkgjail.core.errors import QuestionError
 from pkgjail.core.model import raw_path, record, text_path
+from pkgjail.core.paths import follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +23,6 @@ MOST_CHAINS = 1000
 Verdict = Literal["package", "file", "dropped", "missing", "absent"]
 """The kinds of answers: see `Answer`."""
 
-# As path_resolution(7) has it.
-_MAXSYMLINKS = 40
 # Characters of a name that have a meaning in gitignore(5).
 _PATTERN = re.compile(r"[*?\[\\]")
 
@@ -229,17 +228,16 @@ class _Index:
 
     def _real(self, path: bytes) -> bytes:
         """Follow the manifest's links above `path`, but not its last name."""
-        done, todo, links = b"", path.split(b"/")[1:], 0
-        while len(todo) > 1:
-            part = todo.pop(0)
-            entry = self._files.get(done + b"/" + part)
-            if entry is None or entry.target is None or links == _MAXSYMLINKS:
-                done += b"/" + part
-                continue
-            links += 1
-            place = posixpath.normpath(posixpath.join(done or b"/", entry.target))
-            done, todo = b"", [*place.split(b"/")[1:], *todo]
-        return done + b"/" + todo[0]
+        directory, _, name = path.rpartition(b"/")
+        try:
+            real = follow(directory, self._target)
+        except OSError:  # links that go in a circle
+            return path
+        return real.rstrip(b"/") + b"/" + name
+
+    def _target(self, path: bytes) -> bytes | None:
+        entry = self._files.get(path)
+        return None if entry is None else entry.target
 
 
 def _top_links(files: Iterable[FileEntry]) -> Iterator[tuple[bytes, bytes]]:

@@ -20,6 +20,7 @@ from pkgjail.core.errors import PkgjailError
 from pkgjail.core.parallel import in_processes
 from pkgjail.core.reporter import SILENT
 from pkgjail.storage.digest_cache import HashCache, Identity
+from pkgjail.storage.digests import FILE_FLAGS, read_digests
 from pkgjail.storage.filesystems import identity
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HashCache", "hash_files"]
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_BLOCK = 1 << 18
 _ATTEMPTS = 3
 _AT_REST_NS = 2_000_000_000
 
@@ -172,7 +171,7 @@ def _hash_file(file: _Wanted) -> _Hashed:
     """Read a file until it is the same after as before."""
     for _ in range(_ATTEMPTS):
         began = time_ns()
-        descriptor = os.open(file.path, _FLAGS)
+        descriptor = os.open(file.path, FILE_FLAGS)
         try:
             before = _identity_of(os.fstat(descriptor), file.path)
             size, digest = _read(descriptor, file.path)
@@ -189,13 +188,10 @@ def _hash_file(file: _Wanted) -> _Hashed:
 
 
 def _read(descriptor: int, path: bytes) -> tuple[int, str]:
-    """The number of bytes that there were to read, and their digest."""
-    digest = hashlib.sha256()
-    size = 0
+    """Return the number of bytes that there were to read, and their digest."""
     try:
-        while block := os.read(descriptor, _BLOCK):
-            digest.update(block)
-            size += len(block)
+        size, (digest,) = read_digests(descriptor, "sha256")
     except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
-    return size, digest.hexdigest()
+        error.filename = path
+        raise
+    return size, digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import replace
 from functools import partial
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.parallel import in_processes
 from pkgjail.core.paths import Names
-from pkgjail.core.untrusted import real_directories, refuse_irregular
+from pkgjail.core.untrusted import real_directories
 from pkgjail.review.verify.result import Difference
+from pkgjail.storage.digests import file_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pkgjail.core.reporter import Reporter
 
 _SHARES = 16
-_BLOCK = 1 << 18
 
 
 class Witness:
@@ -72,7 +71,7 @@ class Witness:
             return versions
         key, algorithm, digest = recorded
         try:
-            same = _digest(self._prefix + difference.path, algorithm) == digest
+            same = file_digests(self._prefix + difference.path, algorithm) == (digest,)
         except OSError:
             return versions
         word = "it is as" if same else "it differs from what"
@@ -123,14 +122,4 @@ class Witness:
 
 
 def _digest_share(prefix: bytes, share: Sequence[tuple[bytes, str]]) -> dict[bytes, str]:
-    return {path: _digest(prefix + path, algorithm) for path, algorithm in share}
-
-
-def _digest(path: bytes, algorithm: str) -> str:
-    """The digest of a file in hex. Raises `OSError`."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        refuse_irregular(os.fstat(file.fileno()), path)
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return {path: file_digests(prefix + path, algorithm)[0] for path, algorithm in share}
