@@ -139,7 +139,7 @@ def test_all_walks_lead_where_the_kernel_leads(
 
 
 def _in_root(root: int, path: bytes) -> tuple[int, int]:
-    """What the kernel says of a path in a root directory: a descriptor, or the number of its error."""
+    """Let the kernel open a path in a root directory: returns a descriptor and 0, or -1 and its error."""
     try:
         return sc.openat2(root, path, os.O_PATH, sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_MAGICLINKS), 0
     except OSError as error:

@@ -140,7 +140,7 @@ class Recorded(Protocol):
 
     @property
     def kind(self) -> FileKind:
-        """What it is."""
+        """The kind of file."""
         ...
 
     @property

@@ -20,9 +20,9 @@ MAXSYMLINKS = 40
 
 
 class Found(NamedTuple):
-    """Where a path leads: `place` has no link in it; `entry` is None where the manifest has nothing there.
+    """The result of a lookup: a path without links, and its entry, None if the manifest has nothing there.
 
-    `place` is then the first name on the way that is not there, or, with `loop`, the path itself.
+    `place` is then the first path on the way that is not there, or, with `loop`, the path itself.
     """
 
     place: bytes
@@ -119,15 +119,13 @@ def resolve_inside(root: bytes, path: bytes) -> bytes:
 
 
 class Names:
-    """The names of a manifest as a file system, for looking up alone."""
+    """The names of a manifest, for lookups as in a file system."""
 
     def __init__(self, entries: Iterable[FileEntry]) -> None:
-        """Keep the entries by path."""
+        """Index the entries by path."""
         self.entries = {entry.path: entry for entry in entries}
-        self._targets = {
-            path: (entry.target or b"") if entry.kind == "symlink" else None
-            for path, entry in self.entries.items()
-        }
+        self._targets: dict[bytes, bytes | None] = dict.fromkeys(self.entries)
+        self._targets.update((e.path, e.target or b"") for e in self.entries.values() if e.kind == "symlink")
         self._directories = {e.path for e in self.entries.values() if e.kind == "directory"} | {b"/", b""}
 
     def find(self, path: bytes) -> Found:

@@ -1,13 +1,14 @@
-"""Files that somebody else wrote: opened only where they are regular, and read up to a bound.
+"""Read files that somebody else wrote: only regular ones, and only up to a limit.
 
-A root of another system, a list, a manifest or a repository's metadata can have anything where a file is
-expected: a FIFO that nobody writes to, a device, a file of holes, a link that leads out of the root.
-None of these is opened, so none can make us wait, fill the memory, or act on a device. What is refused is
-an `OSError` with the file's name and the reason, as the kernel's own refusals are.
+A root of another system, a list, a manifest or a repository's metadata can have anything in place of a file:
+a FIFO that nobody writes to, a device, a sparse file, a link that leads out of the root. None of these is
+opened, so that none can make pkgjail wait, fill its memory, or act on a device. The error is an `OSError`
+with the file's name and the reason, like those of the kernel.
 
-Inside of a root links are followed as that system would follow them: an absolute one begins at the root,
-and `..` stops there. The kernel does that (openat2(2), RESOLVE_IN_ROOT), or a walk of our own where it
-cannot; both hold the directories that they go through, so nothing can be exchanged meanwhile.
+Within a root, links are followed as that system would follow them: an absolute link starts at the root, and
+`..` stops there. The kernel does that (openat2(2), RESOLVE_IN_ROOT); if it cannot, `walk_in` does. Both
+keep the directories open that they pass, so that no name can be exchanged meanwhile: for this reason it is
+a walk of its own beside `pkgjail.core.paths.follow`, which looks names up by their paths.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ _MOST_SAID = 1000  # characters
 
 @contextmanager
 def parsing(problem: Callable[[str], Exception]) -> Iterator[None]:
-    """Turn whatever a parser raises for what it reads into `problem(WHY)`.
+    """Turn every exception of a parser into `problem(WHY)`.
 
-    A parser means to raise `ValueError`, whose text is for people. What else one raises that met an input
-    that nobody thought of is no reason to end without a word. Errors of ours and of the system's pass.
+    A parser raises `ValueError` on purpose, with a text for people. Any other exception is caused by an
+    input that nobody thought of, and must not end the program without a message. Errors of pkgjail's own and
+    of the system pass.
     """
     try:
         yield
@@ -83,32 +85,32 @@ def _why(error: Exception) -> str:
 
 
 def shortened(text: str, most: int = _MOST_SAID) -> str:
-    """`text` for a message, with its middle left out where it has more than `most` characters."""
+    """Return `text` for a message, without its middle if it has more than `most` characters."""
     half = most // 2
     return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
 
 
 def is_nested(text: str) -> bool:
-    """Whether a text in JSON has far more objects and lists than any that pkgjail writes of its length.
+    """Check whether a JSON text has far more objects and lists than pkgjail would write in its length.
 
-    Each takes dozens of times its own text in memory, so that a file of megabytes could fill it.
+    In memory each takes dozens of times the room of its text, so that a file of megabytes could fill it.
     """
     return text.count("[") + text.count("{") > _ALWAYS_OPENED + len(text) // _LEAST_BETWEEN
 
 
 def _short_number(digits: str) -> int:
-    """What `int` does since Python 3.11: a number of thousands of digits would take minutes."""
+    """Refuse long numbers, as `int` does since Python 3.11: thousands of digits would take minutes."""
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 
 
 PARSE_INT = None if hasattr(sys, "get_int_max_str_digits") else _short_number
-"""What json reads whole numbers by; None for its own way."""
+"""The function by which json reads whole numbers; None for its own."""
 
 
 def in_memory(data: bytes) -> BinaryIO:
-    """`data` as a file that has a descriptor and no name, to be read from its beginning."""
+    """Return `data` as a file that has a descriptor and no name, at its beginning."""
     file = os.fdopen(os.memfd_create("pkgjail", os.MFD_CLOEXEC), "w+b")
     file.write(data)
     file.seek(0)
@@ -116,9 +118,9 @@ def in_memory(data: bytes) -> BinaryIO:
 
 
 def read_below(root: bytes, path: bytes, limit: int = DATABASE) -> bytes:
-    """The content of the regular file `path`, whose name begins with that of the directory `root`.
+    """Return the content of the regular file `path`, whose name begins with that of the directory `root`.
 
-    Raises `OSError`: also for what is no regular file, or has more than `limit` bytes.
+    Raises `OSError`, also if it is no regular file, or has more than `limit` bytes.
     """
     with opened_below(root, path) as descriptor:
         return read_descriptor(descriptor, path, limit)
@@ -126,7 +128,7 @@ def read_below(root: bytes, path: bytes, limit: int = DATABASE) -> bytes:
 
 @contextmanager
 def opened_below(root: bytes, path: bytes) -> Iterator[int]:
-    """A descriptor of the regular file `path` below `root`, to read from. Raises `OSError`."""
+    """Open the regular file `path` below `root` for reading; yields a descriptor. Raises `OSError`."""
     looked = _open_below(root, path, _LOOK)
     try:
         refuse_irregular(os.fstat(looked), path)
@@ -141,7 +143,7 @@ def opened_below(root: bytes, path: bytes) -> Iterator[int]:
 
 
 def names_below(root: bytes, directory: bytes) -> list[bytes]:
-    """The names in the `directory` below `root`. Raises `OSError`."""
+    """Return the names in the `directory` below `root`. Raises `OSError`."""
     descriptor = _open_below(root, directory, _DIRECTORY)
     try:
         return list(map(os.fsencode, os.listdir(descriptor)))
@@ -150,9 +152,9 @@ def names_below(root: bytes, directory: bytes) -> list[bytes]:
 
 
 def real_directories(entries: Iterable[FileEntry], root: bytes) -> frozenset[bytes]:
-    """Those directories of a manifest's `entries` that are ones below `root`; b"" is the root itself.
+    """Return the directories of a manifest that are directories below `root` too; b"" is the root itself.
 
-    What is in any other is not in the root: a link may have come in its place, which leads out.
+    A name in any other is not in the root: the directory may have become a link that leads out of it.
     """
     found, prefix = {b"", b"/"}, root.rstrip(b"/")
     for entry in entries:  # by path: a directory comes before what is in it
@@ -164,10 +166,10 @@ def real_directories(entries: Iterable[FileEntry], root: bytes) -> frozenset[byt
 
 
 def read_named(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The content of a file that the user named: a regular one, or a descriptor of our own.
+    """Return the content of a file that the user named: a regular one, or a descriptor of this process.
 
-    `/dev/stdin` and a shell's `<(…)` are read until their end, however long that takes. A FIFO by its
-    name is refused, as nobody may ever write to it. The null device is empty. Raises `OSError`.
+    `/dev/stdin` and a shell's `<(…)` are read to their end, however long that takes. A named FIFO is
+    refused, because nobody may ever write to it. The null device is empty. Raises `OSError`.
     """
     name = os.fspath(path)
     match = _DESCRIPTOR.fullmatch(name)
@@ -186,7 +188,7 @@ def read_named(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def read_descriptor(descriptor: int, name: str | bytes, limit: int) -> bytes:
-    """All that `descriptor` gives. Raises `OSError` for more than `limit` bytes; `name` stands in it."""
+    """Read `descriptor` to its end. Raises `OSError`, with `name`, for more than `limit` bytes."""
     pieces, count = [], 0
     try:
         size = os.fstat(descriptor).st_size
@@ -204,13 +206,13 @@ def read_descriptor(descriptor: int, name: str | bytes, limit: int) -> bytes:
 
 
 def too_large(name: str | bytes, limit: int) -> OSError:
-    """The error to raise for a file that has more bytes than are read of its kind."""
+    """Return the error for a file that has more than `limit` bytes."""
     most = f"{limit // MIB} MiB" if limit >= MIB else f"{limit} bytes"
     return OSError(errno.EFBIG, f"it has more than {most}, the most that is read of such a file", name)
 
 
 def refuse_irregular(found: os.stat_result, name: str | bytes) -> None:
-    """Raise `OSError` unless the file `name`, whose state is `found`, is a regular one."""
+    """Raise `OSError` unless the file `name`, with the state `found`, is a regular one."""
     if stat.S_ISREG(found.st_mode):
         return
     if stat.S_ISDIR(found.st_mode):
@@ -219,7 +221,7 @@ def refuse_irregular(found: os.stat_result, name: str | bytes) -> None:
 
 
 def _open_below(root: bytes, path: bytes, flags: int) -> int:
-    """Open `path`, links followed inside of `root`; a descriptor. Raises `OSError` with the name `path`."""
+    """Open `path`, with links followed within `root`. Raises `OSError` with the name `path`."""
     if root == b"/":  # out of which no link leads
         return os.open(path, flags)
     relative = path[len(root) :].lstrip(b"/")
@@ -246,7 +248,7 @@ def _open_in(root: int, path: bytes, flags: int) -> int:
 
 
 def walk_in(root: int, path: bytes, flags: int) -> int:
-    """As openat2(2) with RESOLVE_IN_ROOT: open `path` below the directory `root`, name by name."""
+    """Open `path` below the directory `root` name by name, as openat2(2) does with RESOLVE_IN_ROOT."""
     pending, links = [name for name in path.split(b"/") if name not in {b"", b"."}][::-1], 0
     above: list[int] = []  # the directories on the way, so that `..` leads to where we came from
     try:
@@ -276,7 +278,7 @@ def walk_in(root: int, path: bytes, flags: int) -> int:
 
 
 def _reopen(descriptor: int, flags: int) -> int:
-    """The same file opened by other `flags`; `descriptor`, which only names it, is closed."""
+    """Open the same file with other `flags`; `descriptor`, which has O_PATH alone, is closed."""
     try:
         return os.open(b"/proc/self/fd/%d" % descriptor, flags)
     finally:

@@ -18,13 +18,18 @@ def read_digests(descriptor: int, *algorithms: str) -> tuple[int, tuple[str, ...
 
     Algorithms have the names that hashlib gives them. Raises `OSError`.
     """
-    digests = [hashlib.new(algorithm, usedforsecurity=False) for algorithm in algorithms]
+    digests = [_new(algorithm) for algorithm in algorithms]
     offset = 0
     while block := os.pread(descriptor, _BLOCK, offset):
         for digest in digests:
             digest.update(block)
         offset += len(block)
-    return offset, tuple(digest.hexdigest() for digest in digests)
+    return offset, tuple([digest.hexdigest() for digest in digests])
+
+
+def _new(algorithm: str) -> hashlib._Hash:
+    # `new` takes four times as long, which counts for thousands of small files.
+    return hashlib.sha256() if algorithm == "sha256" else hashlib.new(algorithm, usedforsecurity=False)
 
 
 def file_digests(path: bytes, *algorithms: str) -> tuple[str, ...]:
