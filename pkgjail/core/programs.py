@@ -1,6 +1,6 @@
-"""Run a program of a set, which may be a stranger's, and hear what it says: in a limited time, up to a bound.
+"""Run a program of a set, which may be hostile, and capture its output, with limits on time and size.
 
-It reads from and writes to memory, and never the caller's terminal.
+The program reads from and writes to memory, and never to the caller's terminal.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pkgjail.core.untrusted import in_memory, shortened
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Milliseconds between looks at what it has written, and bytes of that.
-_LOOK = 20
+# Milliseconds between checks of what it has written, and the most bytes of that.
+_CHECK_INTERVAL = 20
 _MOST_WRITTEN = 1 << 20
 _TOO_MUCH = f"it writes more than {_MOST_WRITTEN >> 10} KiB"
-_MOST_TOLD = 4000  # characters of a failure: a pipe takes them without waiting
+_MOST_SHOWN = 4000  # characters of an error: a pipe takes them without waiting
 
 
-class Ran(NamedTuple):
-    """How a program ended, and what it wrote."""
+class ProgramOutput(NamedTuple):
+    """The status with which a program ended, and what it wrote."""
 
     status: int
     out: bytes
@@ -34,44 +34,44 @@ class Ran(NamedTuple):
 
 
 class UnansweredError(ValueError):
-    """Why a program of the set has not said what it wants."""
+    """A program of the set gave no answer; the text says why."""
 
 
-def listen(enter: Callable[[], int], given: bytes = b"", *, seconds: float) -> Ran:
+def capture_output(enter: Callable[[], int], stdin: bytes = b"", *, seconds: float) -> ProgramOutput:
     """Call `enter`, which runs a program in a jail and returns its status, in a process of its own.
 
     Args:
-        enter: what runs it. A `CommandError` stands for a status: a command that is not there has 127.
-        given: its standard input.
-        seconds: how long it may take.
+        enter: runs the program. A `CommandError` stands for a status: 127 if there is no such command.
+        stdin: the program's standard input.
+        seconds: how long the program may take.
 
     Raises:
-        JailError: the jail cannot be set up here; any other error of `enter`.
-        UnansweredError: it writes too much, or does not end.
+        JailError: the jail cannot be set up here, or `enter` raised any other error.
+        UnansweredError: the program writes too much, or does not end.
 
     """
-    with in_memory(given) as source, in_memory(b"") as out, in_memory(b"") as err:
+    with in_memory(stdin) as source, in_memory(b"") as out, in_memory(b"") as err:
         failure, end = os.pipe()
         with warnings.catch_warnings():
-            # Of fork in a process with threads; the child only enters the jail.
+            # Python warns of fork in a process with threads; the child only enters the jail.
             warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
             child = os.fork()
         if child == 0:
             os._exit(_enter(enter, (source.fileno(), out.fileno(), err.fileno()), end))
-        os.close(end)  # the child's is the last one
-        with open(failure, "rb") as said:
+        os.close(end)  # now only the child has the pipe's end
+        with open(failure, "rb") as reason:
             status = _watch(child, failure, (out.fileno(), err.fileno()), seconds)
-            why = said.read()
+            why = reason.read()
         out.seek(0)
         err.seek(0)
-        ran = Ran(status, out.read(), err.read())
+        ran = ProgramOutput(status, out.read(), err.read())
     if why:
         raise JailError(why.decode("utf-8", "backslashreplace"))
     return ran
 
 
 def _enter(enter: Callable[[], int], streams: tuple[int, int, int], failure: int) -> int:
-    """In the child: the command's status. Why there is none is written to `failure`."""
+    """Run `enter` in the child and return the status; on an error, write its text to `failure`."""
     try:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -80,19 +80,19 @@ def _enter(enter: Callable[[], int], streams: tuple[int, int, int], failure: int
         return error.exit_status
     except PkgjailError as error:
         why = str(error)
-    except BaseException as error:  # noqa: BLE001 - nothing may run on in a fork
+    except BaseException as error:  # noqa: BLE001 - a fork must not continue
         why = repr(error)
-    os.write(failure, shortened(why, _MOST_TOLD).encode("utf-8", "backslashreplace"))
+    os.write(failure, shortened(why, _MOST_SHOWN).encode("utf-8", "backslashreplace"))
     return 1
 
 
 def _watch(child: int, failure: int, written: Sequence[int], seconds: float) -> int:
-    """The status of the process `child`, when it and its jail have ended: the pipe `failure` has an end then.
+    """Wait for the process `child` and its jail to end, and return the status.
 
-    They are killed at a limit, and when the caller is interrupted.
+    They have ended when the pipe `failure` has. They are killed at a limit, or if the caller is interrupted.
 
     Raises:
-        UnansweredError: they have reached a limit.
+        UnansweredError: they reached a limit.
 
     """
     started = time.monotonic()
@@ -100,7 +100,7 @@ def _watch(child: int, failure: int, written: Sequence[int], seconds: float) -> 
     ended.register(failure)
     why = ""
     try:
-        while not why and not ended.poll(_LOOK):
+        while not why and not ended.poll(_CHECK_INTERVAL):
             if time.monotonic() - started > seconds:
                 why = f"it does not end within {seconds:.10g} s"
             elif any(os.fstat(file).st_size > _MOST_WRITTEN for file in written):

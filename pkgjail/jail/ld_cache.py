@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import JailError, told
 from pkgjail.core.jail_names import LD_CACHE, TMP
 from pkgjail.core.model import JailOptions, text_path
-from pkgjail.core.programs import UnansweredError, listen
+from pkgjail.core.programs import UnansweredError, capture_output
 from pkgjail.core.text import shown
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.plan import plan_jail
@@ -126,7 +126,7 @@ def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
         program = assemble(plan._replace(steps=steps))
         locks = hold(places_of(program[1]))
         try:
-            ran = listen(lambda: _enter(program, ldconfig), seconds=_TIMEOUT)
+            ran = capture_output(lambda: _enter(program, ldconfig), seconds=_TIMEOUT)
         except UnansweredError as error:
             raise _failed(f"{ldconfig} of the file set: {error}") from error
         finally:

@@ -28,7 +28,7 @@ from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import FileEntry, Manifest, PackageDatabase, Policy, Rule, text_path
 from pkgjail.core.paths import Names
-from pkgjail.core.programs import Ran
+from pkgjail.core.programs import ProgramOutput
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.export import export_manifest
 from pkgjail.integrations.spack.state import State, load_cache, load_state
@@ -37,13 +37,13 @@ from pkgjail.policy import load_policy
 from pkgjail.policy.patterns import matcher
 from pkgjail.repositories import open_available
 from pkgjail.repositories.solver import solve
-from pkgjail.review.check.compiler import compiler_wants
+from pkgjail.review.check.compiler import compiler_gaps
+from pkgjail.review.check.dynamic import catch_unanswered
 from pkgjail.review.check.elf import DamagedError, read_elf
-from pkgjail.review.check.in_jail import answered
-from pkgjail.review.check.ld_search import Loader
-from pkgjail.review.check.modules import perl_wants, python_wants
-from pkgjail.review.check.objects import object_wants
-from pkgjail.review.check.scripts import script_wants
+from pkgjail.review.check.ld_search import LdSearch
+from pkgjail.review.check.libraries import library_gaps
+from pkgjail.review.check.modules import perl_gaps, python_gaps
+from pkgjail.review.check.scripts import script_gaps
 from pkgjail.review.diff import diff_manifests
 from pkgjail.review.graph import graph_view
 from pkgjail.review.graph_formats import as_graphml, as_json, dot, mermaid
@@ -331,16 +331,16 @@ def _elf(data: bytes) -> None:
     elf = read_elf(io.BytesIO(data))
     if elf is not None:
         names = _names(b"/bin/x")
-        list(object_wants(names, {b"/bin/x": elf}, Loader(names, {b"/bin/x": elf}, lambda _: b"")))
+        list(library_gaps(names, {b"/bin/x": elf}, LdSearch(names, {b"/bin/x": elf}, lambda _: b"")))
 
 
 def _script(data: bytes) -> None:
-    list(script_wants(_names(b"/bin/x"), {b"/bin/x": data[:255].split(b"\n", 1)[0]}))
+    list(script_gaps(_names(b"/bin/x"), {b"/bin/x": data[:255].split(b"\n", 1)[0]}))
 
 
 def _configuration(data: bytes) -> object:
     names = _names(b"/etc/ld.so.conf", b"/etc/ld.so.conf.d/a.conf")
-    return Loader(names, {}, lambda _: data).configured_directories
+    return LdSearch(names, {}, lambda _: data).configured_directories
 
 
 class _Says:
@@ -349,15 +349,15 @@ class _Says:
     def __init__(self, data: bytes) -> None:
         self._out, _, self._err = data.partition(b"\0")
         self._data = data
-        self.asked = b"/usr/bin/gcc"
+        self.last_program = b"/usr/bin/gcc"
 
-    def run(self, argv: Sequence[str], given: bytes = b"") -> Ran:
-        """As `running.Inside`."""
-        del argv, given
-        return Ran(0, self._out, self._err)
+    def run(self, argv: Sequence[str], stdin: bytes = b"") -> ProgramOutput:
+        """As `check.runner.Runner`."""
+        del argv, stdin
+        return ProgramOutput(0, self._out, self._err)
 
     def read(self, place: bytes) -> bytes:
-        """As `running.Inside`."""
+        """As `check.runner.Runner`."""
         del place
         return self._data
 
@@ -366,9 +366,9 @@ def _said(data: bytes) -> None:
     """The answer of a compiler, a Python and a Perl of the set."""
     names = _names(b"/usr/bin/gcc", b"/usr/bin/python3", b"/usr/bin/perl", b"/usr/lib/libc.so")
     says = _Says(data)
-    list(answered("compiler", compiler_wants(names, says), says))
-    list(answered("module", python_wants(names, says), says))
-    list(answered("module", perl_wants(names, says), says))
+    list(catch_unanswered("compiler", compiler_gaps(names, says), says))
+    list(catch_unanswered("module", python_gaps(names, says), says))
+    list(catch_unanswered("module", perl_gaps(names, says), says))
 
 
 TARGETS: dict[str, Target] = {

@@ -1,8 +1,9 @@
-"""Whether a manifest is closed: all that a file of the set needs of others to start is in the set.
+"""Check whether a manifest is closed: it has everything that its files need in order to start.
 
-Names are resolved in the manifest, by its own links (`pkgjail.core.paths`); contents are read from the
-host, through the manifest's paths. One module a question: `loading` for libraries (`elf` reads the
-files), `scripts`, `links`, `compiler`, `modules`; `blame` says who is responsible.
+Names are resolved in the manifest, by its own links (`pkgjail.core.paths`); contents are read from the host,
+at the manifest's paths (`scan`). One module finds one kind of gap: `libraries` (by `ld_search`; `elf` reads
+the files), `scripts`, `links`, and, by running programs of the set (`dynamic`), `compiler` and `modules`.
+`attribution` says who is responsible.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from typing import TYPE_CHECKING
 from pkgjail.core.paths import Names
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.untrusted import SETTINGS, read_below
-from pkgjail.review.check.attribution import Blame
-from pkgjail.review.check.file_facts import read_facts
-from pkgjail.review.check.findings import Check, Finding, Want
-from pkgjail.review.check.ld_search import Loader
-from pkgjail.review.check.links import link_wants
-from pkgjail.review.check.objects import object_wants
-from pkgjail.review.check.scripts import script_wants
+from pkgjail.review.check.attribution import Attribution
+from pkgjail.review.check.findings import Check, Finding, Gap
+from pkgjail.review.check.ld_search import LdSearch
+from pkgjail.review.check.libraries import library_gaps
+from pkgjail.review.check.links import link_gaps
+from pkgjail.review.check.scan import scan_files
+from pkgjail.review.check.scripts import script_gaps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pkgjail.core.model import Manifest, PackageDatabase
     from pkgjail.core.reporter import Reporter
-    from pkgjail.review.check.file_facts import Facts
     from pkgjail.review.check.findings import FindingKind
+    from pkgjail.review.check.scan import Scan
 
-__all__ = ["Check", "Finding", "check_manifest", "open_loader"]
+__all__ = ["Check", "Finding", "check_manifest", "open_ld_search"]
 
 
 def check_manifest(
@@ -40,76 +41,74 @@ def check_manifest(
     run: bool = True,
     reporter: Reporter = SILENT,
 ) -> Check:
-    """Prove that the set of `manifest` is closed, or say what is lacking, who took it away, and what to do.
+    """Prove that `manifest` is closed, or say what is lacking, who is responsible, and how to fix it.
 
     Args:
-        manifest: what the jail holds.
-        root: the directory that it was resolved from.
-        database: the package database of that root, which tells who has on the host what the set
-            lacks; None where there is none.
-        run: ask the compilers, Python and Perl of the set as well, in a jail of it.
-        reporter: hears of progress by shares of files ("reading").
+        manifest: what the jail has.
+        root: the directory that the manifest was resolved from.
+        database: the package database of that root, which says who has on the host what the set lacks;
+            None if there is none.
+        run: also run the compilers, Python and Perl of the set, in a jail of it.
+        reporter: receives progress ("reading", in shares of the files).
 
     Raises:
         JailError: `run`, and the jail cannot be set up here, or the host has changed.
-        OSError: the root cannot be read, or a file of it is larger than any of its kind.
+        OSError: the root cannot be read, or one of its files is larger than any of its kind.
 
     """
     root = os.path.realpath(root)
     names = Names(manifest.files)
-    facts = read_facts(manifest.files, root, reporter)
-    wants = [
-        *object_wants(names, facts.objects, loader_of(names, facts, root)),
-        *script_wants(names, facts.scripts),
-        *link_wants(names),
-        *_unknown(facts),
+    scan = scan_files(manifest.files, root, reporter)
+    gaps = [
+        *library_gaps(names, scan.objects, _ld_search(names, scan, root)),
+        *script_gaps(names, scan.scripts),
+        *link_gaps(names),
+        *_unknown(scan),
     ]
     if run:
-        from pkgjail.review.check.in_jail import running_wants  # enters a jail
+        from pkgjail.review.check.dynamic import dynamic_gaps  # enters a jail
 
-        wants += running_wants(manifest, names, root, reporter)
-    blame = Blame(manifest, root, database, wants)
-    # Several compilers want the same of one header: once is enough.
-    single = {(want.path, want.kind, want.wanted): want for want in reversed(wants)}
-    told = [want for want in single.values() if not blame.is_void(want)]
-    told.sort(key=lambda want: (want.path, want.kind, want.wanted))
+        gaps += dynamic_gaps(manifest, names, root, reporter)
+    attribution = Attribution(manifest, root, database, gaps)
+    # Several compilers need the same file of one header: report it once.
+    unique = {(gap.path, gap.kind, gap.wanted): gap for gap in reversed(gaps)}
+    reported = [gap for gap in unique.values() if attribution.is_reported(gap)]
+    reported.sort(key=lambda gap: (gap.path, gap.kind, gap.wanted))
     return Check(
-        findings=tuple(blame.finding(want) for want in told if not blame.is_note(want)),
-        notes=tuple(blame.finding(want) for want in told if blame.is_note(want)),
-        objects=len(facts.objects),
-        scripts=len(facts.scripts),
+        findings=tuple(attribution.finding(gap) for gap in reported if not attribution.is_note(gap)),
+        notes=tuple(attribution.finding(gap) for gap in reported if attribution.is_note(gap)),
+        objects=len(scan.objects),
+        scripts=len(scan.scripts),
         links=sum(entry.kind == "symlink" for entry in manifest.files),
     )
 
 
-def open_loader(manifest: Manifest, *, root: bytes = b"/", reporter: Reporter = SILENT) -> Loader:
-    """The dynamic loader of a manifest, to ask what it would load (`Loader.trace`)."""
+def open_ld_search(manifest: Manifest, *, root: bytes = b"/", reporter: Reporter = SILENT) -> LdSearch:
+    """Return the ld.so search of a manifest, which finds the libraries of a program (`LdSearch.trace`)."""
     root = os.path.realpath(root)
     names = Names(manifest.files)
-    return loader_of(names, read_facts(manifest.files, root, reporter), root)
+    return _ld_search(names, scan_files(manifest.files, root, reporter), root)
 
 
-def loader_of(names: Names, facts: Facts, root: bytes) -> Loader:
-    """A loader over facts that were read."""
-
+def _ld_search(names: Names, scan: Scan, root: bytes) -> LdSearch:
     def read(path: bytes) -> bytes:
         found = names.find(path)
-        # One that cannot be read is told by itself.
-        if found.entry is None or found.entry.kind != "regular" or found.place in facts.unreadable:
+        # `_unknown` reports a file that cannot be read.
+        if found.entry is None or found.entry.kind != "regular" or found.place in scan.unreadable:
             return b""
         return read_below(root, root.rstrip(b"/") + found.place, SETTINGS)
 
-    return Loader(names, facts.objects, read)
+    return LdSearch(names, scan.objects, read)
 
 
-def _unknown(facts: Facts) -> Iterator[Want]:
-    """What could not be read, or makes no sense, is told, and not taken for sound."""
-    unknown: dict[FindingKind, Mapping[bytes, str]] = {
-        "unreadable": facts.unreadable,
-        "damaged": facts.damaged,
-    }
-    for kind, files in unknown.items():
-        for path, why in files.items():
-            said = why if kind == "damaged" else f"it cannot be read here ({why})"
-            cause = f"{said}, so what it needs is not known"
-            yield Want(path=path, kind=kind, wanted=path, cause=cause, places=(), optional=True)
+def _unknown(scan: Scan) -> Iterator[Gap]:
+    """Yield files that could not be read or understood, so that they do not pass for sound ones."""
+    for path, why in scan.unreadable.items():
+        yield _unknown_file(path, "unreadable", f"it cannot be read here ({why})")
+    for path, why in scan.damaged.items():
+        yield _unknown_file(path, "damaged", why)
+
+
+def _unknown_file(path: bytes, kind: FindingKind, why: str) -> Gap:
+    cause = f"{why}, so what it needs is not known"
+    return Gap(path=path, kind=kind, wanted=path, cause=cause, candidates=(), optional=True)

@@ -1,4 +1,4 @@
-"""Who is responsible for what is lacking, and the way out: the manifest's own record, then the host's."""
+"""Attribution: who is responsible for a gap, and how to fix it, by the manifest, then by the host."""
 
 from __future__ import annotations
 
@@ -13,134 +13,135 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pkgjail.core.model import Manifest, PackageDatabase
-    from pkgjail.review.check.findings import Want
+    from pkgjail.review.check.findings import Gap
 
 
-class Blame:
-    """Makes findings of wants. All places are looked up at once, since package databases are slow."""
+class Attribution:
+    """Makes findings of gaps. It looks up all paths at once, because package databases are slow."""
 
     def __init__(
-        self, manifest: Manifest, root: bytes, database: PackageDatabase | None, wants: Iterable[Want]
+        self, manifest: Manifest, root: bytes, database: PackageDatabase | None, gaps: Iterable[Gap]
     ) -> None:
         self._owners = {entry.path: entry.owners for entry in manifest.files}
         self._dropped = {dropped.path: dropped.rule for dropped in manifest.dropped}
         self._missing = {missing.path: missing.owners for missing in manifest.missing}
         self._packages = {package.key for package in manifest.packages}
         self._names = Names(manifest.files)
-        self._real = _RealPaths(root)
-        places = {place for want in wants for place in self._places(want)}
-        self._on_host: Mapping[bytes, str] = {}
+        self._host = _HostPaths(root)
+        paths = {path for gap in gaps for path in self._candidates(gap)}
+        self._host_owners: Mapping[bytes, str] = {}
         if database is not None:
-            self._on_host = database.owners(places | {p for one in places for p in _merged(one)})
+            self._host_owners = database.owners(paths | {old for path in paths for old in _unmerged(path)})
 
-    def is_void(self, want: Want) -> bool:
-        """Whether a want of what belongs to the set is of nothing that this host has."""
-        return want.of_the_set and not self._cause(want)[0]
+    def is_reported(self, gap: Gap) -> bool:
+        """Return whether the gap is a finding or a note, and not something that this host does not have."""
+        return not gap.only_if_attributed or self._attribute(gap)[0] != ""
 
-    def is_note(self, want: Want) -> bool:
-        """Whether it may be so wanted: what is lacking is optional, or a package's outside the set."""
-        responsible = self._cause(want)[0] if want.of_the_set else ""
-        return want.optional or (responsible in self._on_host.values() and responsible not in self._packages)
+    def is_note(self, gap: Gap) -> bool:
+        """Return whether the gap is a note: it is optional, or only a package outside the set fills it."""
+        if gap.optional:
+            return True
+        responsible = self._attribute(gap)[0] if gap.only_if_attributed else ""
+        return responsible in self._host_owners.values() and responsible not in self._packages
 
-    def finding(self, want: Want) -> Finding:
-        """The finding of one want."""
-        responsible, fix = self._cause(want)
+    def finding(self, gap: Gap) -> Finding:
+        """Return the gap with its owners, who is responsible, and the fix."""
+        responsible, fix = self._attribute(gap)
         return Finding(
-            path=want.path,
-            kind=want.kind,
-            wanted=want.wanted,
-            cause=want.cause,
-            owners=self._owners.get(want.path, ()),
+            path=gap.path,
+            kind=gap.kind,
+            wanted=gap.wanted,
+            cause=gap.cause,
+            owners=self._owners.get(gap.path, ()),
             responsible=responsible,
             fix=fix,
         )
 
-    def _places(self, want: Want) -> tuple[bytes, ...]:
-        """Where what is wanted would be, as packages list it: a link's end too, where the set has it.
+    def _candidates(self, gap: Gap) -> tuple[bytes, ...]:
+        """Return the gap's candidates as packages list them, and the targets of those that are links.
 
-        A directory above it that the set lacks is no such place: whose that is says nothing of what is in it.
+        If the set lacks a directory above a candidate, who owns that directory says nothing about the
+        candidate, so the directory is not returned.
         """
-        places = [place for place in want.places if b"\0" not in place]  # which no file system has
-        ends = ((place, self._names.find(place)) for place in places)
-        lacking = [
-            found.place
-            for place, found in ends
-            if found.entry is None and not place.startswith(found.place + b"/")
+        candidates = [path for path in gap.candidates if b"\0" not in path]  # no file system has these
+        found = ((path, self._names.find(path)) for path in candidates)
+        targets = [
+            end.place for path, end in found if end.entry is None and not path.startswith(end.place + b"/")
         ]
-        return tuple(dict.fromkeys(map(self._real.of, (*lacking, *places))))
+        return tuple(dict.fromkeys(map(self._host.listed, (*targets, *candidates))))
 
-    def _cause(self, want: Want) -> tuple[str, str]:
-        places = self._places(want)
-        for place in places:
-            rule = self._dropped_by(place)
+    def _attribute(self, gap: Gap) -> tuple[str, str]:
+        """Return who is responsible, "" if nobody is known, and the fix."""
+        candidates = self._candidates(gap)
+        for path in candidates:
+            rule = self._dropping_rule(path)
             if rule:
-                return rule, f"take {text_path(place)} back in: a line '!{text_path(place)}' behind that rule"
-        for place in places:
-            owner = self._owner(place)
+                return rule, f"take {text_path(path)} back in: a line '!{text_path(path)}' after that rule"
+        for path in candidates:
+            owner = self._host_owner(path)
             if owner:
-                return owner, self._fix(owner, place)
-        for place in places:
-            if place in self._missing:
-                listed = self._missing[place]
-                fix = f"install {', '.join(listed)} again: the host lacks what it lists"
-                return next(iter(listed), ""), fix
-        for place in places:
-            if os.path.lexists(self._real.on_host(place)):
-                return (
-                    "",
-                    f"add {text_path(place)} to [files] of a whitelist: it is there, and no package owns it",
-                )
-        return "", self._nowhere(want)
+                return owner, self._fix_by_owner(owner, path)
+        for path in candidates:
+            if path in self._missing:
+                owners = self._missing[path]
+                fix = f"install {', '.join(owners)} again: the host lacks a file that it lists"
+                return next(iter(owners), ""), fix
+        for path in candidates:
+            if self._host.has(path):
+                return "", f"add {text_path(path)} to [files] of a whitelist: no package of the host owns it"
+        return "", self._fix_without_candidate(gap)
 
-    def _nowhere(self, want: Want) -> str:
-        """The way out where what is wanted is nowhere on the host."""
-        if want.kind == "unreadable":
+    def _fix_without_candidate(self, gap: Gap) -> str:
+        """Return the fix if the host has none of the candidates either."""
+        if gap.kind == "unreadable":
             return "check as a user that may read it; if it has changed, resolve the manifest again"
-        owners = ", ".join(self._owners.get(want.path, ())) or "what made it"
-        leave_out = f"leave {text_path(want.path)} out by a blacklist (it comes with {owners})"
-        if want.kind == "damaged":
-            return f"install what has it again, or {leave_out}"
-        return f"the host has no {text_path(want.wanted)} either: install what has it, or {leave_out}"
+        owners = ", ".join(self._owners.get(gap.path, ())) or "what made it"
+        leave_out = f"leave {text_path(gap.path)} out by a blacklist (it comes with {owners})"
+        if gap.kind == "damaged":
+            return f"install its package again, or {leave_out}"
+        return (
+            f"the host has no {text_path(gap.wanted)} either: install a package that has it, or {leave_out}"
+        )
 
-    def _dropped_by(self, place: bytes) -> str:
-        """The rule that took `place` away, or a directory above it."""
-        while place not in (b"", b"/"):
-            if place in self._dropped:
-                return self._dropped[place]
-            place = place.rpartition(b"/")[0]
+    def _dropping_rule(self, path: bytes) -> str:
+        """Return the rule that dropped `path` or a directory above it, or ""."""
+        while path not in (b"", b"/"):
+            if path in self._dropped:
+                return self._dropped[path]
+            path = path.rpartition(b"/")[0]
         return ""
 
-    def _owner(self, place: bytes) -> str:
-        return next((self._on_host[one] for one in (place, *_merged(place)) if one in self._on_host), "")
+    def _host_owner(self, path: bytes) -> str:
+        spellings = (path, *_unmerged(path))
+        return next((self._host_owners[one] for one in spellings if one in self._host_owners), "")
 
-    def _fix(self, owner: str, place: bytes) -> str:
+    def _fix_by_owner(self, owner: str, path: bytes) -> str:
         if owner in self._packages:
-            return (
-                f"resolve the manifest again: {owner} is in it, and {text_path(place)} of that package is not"
-            )
+            return f"resolve the manifest again: it has {owner}, but not {text_path(path)} of that package"
         return f'add "{owner.partition(":")[0]}" to [packages] of a whitelist'
 
 
-class _RealPaths:
-    """Paths as packages list them: directories above resolved as the host has them, the last name kept."""
+class _HostPaths:
+    """Resolves paths as packages list them: through the host's links, except for the last name."""
 
     def __init__(self, root: bytes) -> None:
         self._prefix = root.rstrip(b"/")
         self._directories: dict[bytes, bytes] = {}
 
-    def of(self, path: bytes) -> bytes:
-        """The path as the host has it, its directory's links followed; each directory once."""
+    def listed(self, path: bytes) -> bytes:
+        """Return the path with its directory's links followed; each directory is resolved once."""
         directory, _, name = path.rpartition(b"/")
         if directory not in self._directories:
             real = os.path.realpath(self._prefix + directory)
-            inside = real.startswith(self._prefix + b"/")
-            self._directories[directory] = real[len(self._prefix) :] if inside else directory
+            is_below = real.startswith(self._prefix + b"/")
+            self._directories[directory] = real[len(self._prefix) :] if is_below else directory
         return self._directories[directory].rstrip(b"/") + b"/" + name
 
-    def on_host(self, path: bytes) -> bytes:
-        return self._prefix + path
+    def has(self, path: bytes) -> bool:
+        """Return whether the host has the path."""
+        return os.path.lexists(self._prefix + path)
 
 
-def _merged(path: bytes) -> tuple[bytes, ...]:
-    """The other name of a path that /usr was merged from: older packages list that one."""
+def _unmerged(path: bytes) -> tuple[bytes, ...]:
+    """Return the path's name from before /usr was merged, if it had one: older packages list that."""
     return (path[len(b"/usr") :],) if path.startswith(b"/usr/") else ()

@@ -1,7 +1,7 @@
-"""What the dynamic loader reads of an ELF file, by pyelftools; elf(5), ld.so(8).
+"""Read from ELF files what ld.so needs, with pyelftools; elf(5), ld.so(8).
 
-A file may be damaged, or made to harm whoever reads it: each table is read as a whole, no longer than
-anybody's is, and nothing is looked for beyond its end.
+A file may be damaged, or made to harm its reader: each table is read at once, up to a size that no sound file
+exceeds, and nothing is read beyond its end.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from pkgjail.core.untrusted import parsing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-# DF_1_NODEFLIB of DT_FLAGS_1: neither ld.so.cache nor the default directories.
+# DF_1_NODEFLIB of DT_FLAGS_1: search neither ld.so.cache nor the default directories.
 _NODEFLIB = 0x800
-# The note of https://systemd.io/ELF_DLOPEN_METADATA: owner FDO, and JSON.
+# The note of https://systemd.io/ELF_DLOPEN_METADATA: its owner is FDO, its content JSON.
 _DLOPEN_OWNER = b"FDO\0"
 _DLOPEN_TYPE = 0x407C0C0A
 _LOADED = ("ET_EXEC", "ET_DYN")
-# glibc's loader takes no other, such as FreeBSD's programs or code for graphics processors.
+# glibc's ld.so loads no other, such as FreeBSD's programs or code for graphics processors.
 _SYSTEMS = ("ELFOSABI_SYSV", "ELFOSABI_LINUX")
 _STRINGS = ("DT_NEEDED", "DT_SONAME", "DT_RPATH", "DT_RUNPATH")
-# The kernel takes no more program headers than fit in 64 KiB, and no interpreter beyond PATH_MAX.
+# The kernel accepts at most 64 KiB of program headers, and an interpreter up to PATH_MAX.
 _MOST_HEADERS = 1 << 16
 _LONGEST_PATH = 1 << 12
-# Of 3,000 files of a Debian 12 the largest, Chromium, has 1,168 bytes of tags and 47 libraries.
+# The largest of 3,000 files of Debian 12, Chromium, has 1,168 bytes of tags and 47 libraries.
 _MOST_TAGS = 1 << 18
 _MOST_STRINGS = 1 << 10
 _LONGEST_STRING = 1 << 14
-_MOST_SEARCHED = 1 << 16  # libraries by directories
-_MOST_NOTES = 16  # segments of them
+_MOST_SEARCHED = 1 << 16  # libraries times directories
+_MOST_NOTES = 16  # segments of notes
 _LONGEST_NOTES = 1 << 16
 _MOST_SECTIONS = 1 << 18
 
 
 class DamagedError(ValueError):
-    """What is wrong with an ELF file, so that what it needs is not known."""
+    """An ELF file is damaged, so what it needs is not known."""
 
 
 class Dlopen(NamedTuple):
-    """What a program says that it loads by dlopen(3): any of `sonames`, for `feature`."""
+    """A note by which a program says that it loads any of `sonames` by dlopen(3), for `feature`."""
 
     sonames: tuple[bytes, ...]
     feature: str
@@ -52,10 +52,10 @@ class Dlopen(NamedTuple):
 
 
 class Elf(NamedTuple):
-    """One object: `abi` (class, machine) says which others it can be loaded with.
+    """One object. It can be loaded together with others of the same `abi` (class, machine).
 
-    `rpath` is empty where there is a `runpath`, as the loader has it. `program` tells what the kernel
-    can execute from what is only loaded. Names are bytes, and directories may hold `$ORIGIN`.
+    `rpath` is empty if there is a `runpath`, because ld.so then ignores it. `program` is true if the kernel
+    can execute the object, and false if it can only be loaded. Directories may contain `$ORIGIN`.
     """
 
     abi: tuple[int, str]
@@ -70,40 +70,41 @@ class Elf(NamedTuple):
 
 
 def read_elf(file: IO[bytes]) -> Elf | None:
-    """Read an open file; None for what no loader of Linux maps.
+    """Read an open file; return None for one that ld.so never loads.
 
-    Such are relocatable objects, cores, separate debug files, and what is for another system.
+    These are relocatable objects, cores, separate debug files, and files for another system.
 
     Raises:
-        DamagedError: a part of it that the loader reads is not there, or makes no sense.
+        DamagedError: a part that ld.so reads is not there, or makes no sense.
         OSError: the file cannot be read.
 
     """
-    # pyelftools promises an ELFError, and lets out what its parts raise: StopIteration, struct.error, others.
+    # pyelftools promises an ELFError, but also raises others: StopIteration, struct.error, and more.
     with parsing(DamagedError):
         elf = ELFFile(file)
         loaded = elf["e_type"] in _LOADED and elf["e_ident"]["EI_OSABI"] in _SYSTEMS
-        return _facts(elf) if loaded else None
+        return _read_object(elf) if loaded else None
 
 
-def _facts(elf: ELFFile) -> Elf | None:
+def _read_object(elf: ELFFile) -> Elf | None:
     segments = _segments(elf)
     if _is_debug_file(elf, segments):
         return None
     kinds: dict[str, list[Any]] = {}
     for segment in segments:
         kinds.setdefault(segment.p_type, []).append(segment)
-    # Of several the kernel takes the first interpreter, the loader the last dynamic section.
+    # If there are several, the kernel uses the first interpreter, and ld.so the last dynamic section.
     interpreter = b"".join(_interpreter(elf, one) for one in kinds.get("PT_INTERP", ())[:1])
     dynamic = kinds.get("PT_DYNAMIC", ())[-1:]
     tags = _tags(elf, dynamic[0], kinds.get("PT_LOAD", ())) if dynamic else {}
-    dlopens = [said for one in kinds.get("PT_NOTE", ())[:_MOST_NOTES] for said in _dlopens(elf, one)]
+    notes = kinds.get("PT_NOTE", ())[:_MOST_NOTES]
+    dlopens = [dlopen for segment in notes for dlopen in _dlopens(elf, segment)]
     needed = tuple(dict.fromkeys(tags.get("DT_NEEDED", ())))
     rpath, runpath = (_directories(tags.get(name, ())) for name in ("DT_RPATH", "DT_RUNPATH"))
-    names = len(needed) + sum(len(said.sonames) for said in dlopens)
+    names = len(needed) + sum(len(dlopen.sonames) for dlopen in dlopens)
     if names * (1 + len(rpath) + len(runpath)) > _MOST_SEARCHED:
         raise DamagedError(
-            f"it names {names} libraries, and {len(rpath) + len(runpath)} directories for them"
+            f"it names {names} libraries, and {len(rpath) + len(runpath)} directories to search"
         )
     return Elf(
         abi=(elf.elfclass, str(elf["e_machine"])),
@@ -119,7 +120,7 @@ def _facts(elf: ELFFile) -> Elf | None:
 
 
 def _segments(elf: ELFFile) -> list[Any]:
-    """The program headers, as the kernel and the loader ask for them: of the right size, and all there."""
+    """Return the program headers, if they are complete and of the size that the kernel and ld.so require."""
     header = elf.structs.Elf_Phdr
     size = header.sizeof()
     count = elf["e_phnum"]
@@ -131,10 +132,10 @@ def _segments(elf: ELFFile) -> list[Any]:
 
 
 def _is_debug_file(elf: ELFFile, segments: Iterable[Any]) -> bool:
-    """Whether the debugger reads it beside what the loader maps: its dynamic tags are kept elsewhere.
+    """Return whether it is a separate debug file, whose dynamic tags are in another file.
 
-    objcopy --only-keep-debug leaves an empty segment, eu-strip the segment as it was, over other bytes;
-    either makes the section one without bytes.
+    objcopy --only-keep-debug leaves an empty segment, and eu-strip leaves the segment's header over other
+    bytes; both turn the section into one without bytes.
     """
     dynamic = [segment.p_vaddr for segment in segments if segment.p_type == "PT_DYNAMIC"]
     header = elf.structs.Elf_Shdr
@@ -142,11 +143,11 @@ def _is_debug_file(elf: ELFFile, segments: Iterable[Any]) -> bool:
     if not dynamic or elf["e_shentsize"] != header.sizeof() or size > _MOST_SECTIONS:
         return False
     table = _bytes_at(elf, elf["e_shoff"], size)
-    # The loader needs no sections: a table that is cut off, as by sstrip, harms nobody.
-    whole = table[: len(table) - len(table) % header.sizeof()]
+    # ld.so needs no sections, so a table that was cut off, as by sstrip, is no damage.
+    complete = table[: len(table) - len(table) % header.sizeof()]
     return any(
         section.sh_type == "SHT_NOBITS" and section.sh_addr == dynamic[0]
-        for section in _records(header, whole)
+        for section in _records(header, complete)
     )
 
 
@@ -157,7 +158,7 @@ def _interpreter(elf: ELFFile, segment: Any) -> bytes:
 
 
 def _tags(elf: ELFFile, segment: Any, loaded: Iterable[Any]) -> dict[str, list[Any]]:
-    """The tags that the loader searches by: names and directories as bytes, flags as numbers."""
+    """Return the tags that the ld.so search uses: names and directories as bytes, flags as numbers."""
     if segment.p_filesz > _MOST_TAGS:
         raise DamagedError(f"its dynamic section has {segment.p_filesz} bytes")
     tags: dict[str, list[Any]] = {}
@@ -184,18 +185,18 @@ def _tags(elf: ELFFile, segment: Any, loaded: Iterable[Any]) -> dict[str, list[A
 
 
 def _offset(loaded: Iterable[Any], address: int | None) -> int:
-    """Where in the file the byte is that is mapped at `address`."""
+    """Return the offset in the file of the byte that is mapped at `address`."""
     for segment in loaded:
         if address is not None and segment.p_vaddr <= address < segment.p_vaddr + segment.p_filesz:
             return int(address - segment.p_vaddr + segment.p_offset)
-    raise DamagedError("its table of names is not in it")
+    raise DamagedError("its table of names is not in the file")
 
 
 def _string(elf: ELFFile, offset: int) -> bytes:
-    """A name of the table. pyelftools' own strings lose what is not UTF-8."""
+    """Return a name of the table; pyelftools' own strings lose bytes that are not UTF-8."""
     text, end, _ = _bytes_at(elf, offset, _LONGEST_STRING).partition(b"\0")
     if not end:
-        raise DamagedError("a library's or directory's name in it has no end")
+        raise DamagedError("the name of a library or directory in it has no end")
     return text
 
 
@@ -204,33 +205,33 @@ def _directories(values: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def _dlopens(elf: ELFFile, segment: Any) -> Iterator[Dlopen]:
-    """What the notes of a segment say that is loaded; a note that makes no sense says nothing."""
-    for owner, kind, said in _notes(elf, segment):
+    """Yield the notes of dlopen(3) in a segment; one that makes no sense is ignored."""
+    for owner, kind, content in _notes(elf, segment):
         if owner == _DLOPEN_OWNER and kind == _DLOPEN_TYPE:
             try:
-                yield from map(_dlopen, json.loads(said.rstrip(b"\0")))
+                yield from map(_dlopen, json.loads(content.rstrip(b"\0")))
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 continue
 
 
-def _dlopen(said: Mapping[str, Any]) -> Dlopen:
-    names = tuple(str(name).encode("utf-8", "surrogateescape") for name in said["soname"])
+def _dlopen(note: Mapping[str, Any]) -> Dlopen:
+    names = tuple(str(name).encode("utf-8", "surrogateescape") for name in note["soname"])
     if any(b"\0" in name for name in names):
         raise ValueError(names)
-    return Dlopen(names, str(said.get("feature", "")), str(said.get("priority", "recommended")))
+    return Dlopen(names, str(note.get("feature", "")), str(note.get("priority", "recommended")))
 
 
 def _notes(elf: ELFFile, segment: Any) -> Iterator[tuple[bytes, Any, bytes]]:
-    """Owner, type and content of each note of a segment; elf(5)."""
+    """Yield owner, type and content of each note of a segment; elf(5)."""
     stream = BytesIO(_bytes_at(elf, segment.p_offset, min(segment.p_filesz, _LONGEST_NOTES)))
     header = elf.structs.Elf_Nhdr
     while len(start := stream.read(header.sizeof())) == header.sizeof():
         note = header.parse(start)
-        # Each part is followed by what fills it up to four bytes.
-        owner, said = (stream.read(size + -size % 4)[:size] for size in (note.n_namesz, note.n_descsz))
-        if len(said) < note.n_descsz:
+        # Each part is padded to a multiple of four bytes.
+        owner, content = (stream.read(size + -size % 4)[:size] for size in (note.n_namesz, note.n_descsz))
+        if len(content) < note.n_descsz:
             return
-        yield owner, note.n_type, said
+        yield owner, note.n_type, content
 
 
 def _records(record: Any, data: bytes) -> list[Any]:
@@ -239,7 +240,7 @@ def _records(record: Any, data: bytes) -> list[Any]:
 
 
 def _read(elf: ELFFile, offset: int, size: int, what: str) -> bytes:
-    """Exactly those bytes."""
+    """Return exactly those bytes."""
     data = _bytes_at(elf, offset, size)
     if len(data) < size:
         raise DamagedError(f"the file ends within its {what}")
@@ -247,7 +248,7 @@ def _read(elf: ELFFile, offset: int, size: int, what: str) -> bytes:
 
 
 def _bytes_at(elf: ELFFile, offset: int, size: int) -> bytes:
-    """As many of those bytes as the file has."""
+    """Return as many of those bytes as the file has."""
     if offset >= elf.stream_len:
         return b""
     elf.stream.seek(offset)

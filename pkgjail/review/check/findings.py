@@ -1,4 +1,4 @@
-"""What the parts of a check find: something that a file of the set wants and does not get."""
+"""What `check` finds: gaps of a file set, and findings, which add who is responsible."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from typing import Literal
 from pkgjail.core.model import record
 
 FindingKind = Literal["library", "interpreter", "link", "compiler", "module", "unreadable", "damaged"]
-"""What is lacking, or why a file could not be looked at."""
+"""The kind of thing that is lacking, or why a file could not be examined."""
 
 
 @record
-class Want:
-    """`path` is the file that wants `wanted`, and `cause` says by what and where it was looked for.
+class Gap:
+    """Something that a file of the set needs and that the set lacks, before attribution.
 
-    `places` are where it would be found; any of them would do. One that is `optional` makes a
-    note, no finding. With `of_the_set` it makes a finding where a package of the set has what is wanted, or
-    a rule took it away, a note where another package of the host has it, and nothing else.
+    `path` is the file, `wanted` what it needs, and `cause` says what needs it and where it was searched for.
+    `candidates` are the paths at which it would be found; any one of them is enough. An `optional` gap makes
+    a note instead of a finding. One that is `only_if_attributed` makes a finding if a package of the set has
+    what is wanted or a rule dropped it, a note if another package of the host has it, and is otherwise
+    ignored.
     """
 
     path: bytes
     kind: FindingKind
     wanted: bytes
     cause: str
-    places: tuple[bytes, ...]
+    candidates: tuple[bytes, ...]
     optional: bool = False
-    of_the_set: bool = False
+    only_if_attributed: bool = False
 
 
 @record
 class Finding:
-    """A hole of the set: the file, what it lacks and why, who is responsible, and the way out.
+    """A gap of the set: the file, what it lacks and why, who is responsible, and the fix.
 
-    `owners` are the packages of the file, by key. `responsible` is the blacklist's rule (`docs.ignore:4:
-    /usr/share/doc/`) that took away what is lacking, or the key of the package that has it on the
-    host, or else "".
+    `owners` are the file's packages, by key. `responsible` is the blacklist's rule (`docs.ignore:4:
+    /usr/share/doc/`) that dropped what is lacking, or the key of the package that has it on the host, or "".
     """
 
     path: bytes
@@ -48,9 +49,9 @@ class Finding:
 
 @record
 class Check:
-    """What a check found. The set is closed where `findings` is empty; `notes` are what may be wanted.
+    """The result of a check. The set is closed if `findings` is empty; `notes` are optional needs.
 
-    `objects`, `scripts` and `links` say how many of each were looked at.
+    `objects`, `scripts` and `links` are how many of each were examined.
     """
 
     findings: tuple[Finding, ...]

@@ -1,4 +1,4 @@
-"""The standard modules of Python and Perl: each is loaded in the jail by the interpreter of the set."""
+"""Find standard modules of Python and Perl that the set's own interpreters cannot load, in a jail."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 from typing import TYPE_CHECKING
 
 from pkgjail.core.model import raw_path, text_path
-from pkgjail.review.check.findings import Want
+from pkgjail.review.check.findings import Gap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pkgjail.core.paths import Names
-    from pkgjail.review.check.compiler import Runner
+    from pkgjail.review.check.runner import Runner
 
 _PYTHON = re.compile(rb"/usr/(?:local/)?bin/python3(?:\.[0-9]+)?")
 _PERLS = (b"/usr/bin/perl", b"/usr/local/bin/perl")
-# What `from PACKAGE import MODULE` says.
+# The error of `from PACKAGE import MODULE`.
 _FROM = re.compile(r""".cannot import name '([^']+)' from (?:partially initialized module )?'([^']+)'""")
-# A module that ends the interpreter is left out the next time; so many may.
+# A module that ends the interpreter is left out of the next run; this many may.
 _MOST_RUNS = 20
-# Python 3.13 has 300 modules, and no interpreter looks in as many places.
-_MOST_SAID, _MOST_PLACES = 2000, 100
+# The most lines of an answer, and directories: Python 3.13 has 300 modules and a few directories.
+_MOST_LINES, _MOST_DIRECTORIES = 2000, 100
 
-# It needs nothing of what it tries. Those left out open a browser, print a poem, or are programs.
+# It uses none of the modules that it tries. Those left out open a browser, print a poem, or are programs.
 _PYTHON_CODE = """
 import _imp, sys
 print("suffixes", ".py", "/__init__.py", *_imp.extension_suffixes(), sep="\\t")
@@ -50,68 +50,72 @@ while (my $file = <STDIN>) {
 """
 
 
-def python_wants(names: Names, inside: Runner) -> Iterator[Want]:
-    """The standard modules that a Python of the set cannot import.
+def python_gaps(names: Names, runner: Runner) -> Iterator[Gap]:
+    """Yield the standard modules that a Python of the set cannot import.
 
-    A distribution may leave some to packages of their own (tkinter). Such a module makes a finding only
-    where a package of the set has it, or a rule took it away.
+    A distribution may have some of them in packages of their own (tkinter). Such a module makes a finding
+    only if a package of the set has it or a rule dropped it.
     """
     for path in _interpreters(names, [name for name in sorted(names.entries) if _PYTHON.fullmatch(name)]):
-        ran = inside.run([text_path(path), "-I", "-W", "ignore", "-c", _PYTHON_CODE])
+        ran = runner.run([text_path(path), "-I", "-W", "ignore", "-c", _PYTHON_CODE])
         lines = [line.split("\t") for line in ran.out.decode("utf-8", "surrogateescape").splitlines()]
         if ran.status or not lines:
-            said = ran.err.decode("utf-8", "replace").strip()[-300:]
-            cause = f"it ends with status {ran.status} while standard modules are imported: {said}"
-            yield Want(path=path, kind="module", wanted=b"", cause=cause, places=())
-        told = {line[0]: line[1:] for line in lines}
-        forms = [(place, suffix) for place in told.get("path", ()) for suffix in told.get("suffixes", ())]
-        del forms[_MOST_PLACES:]
-        for line in lines[:_MOST_SAID]:
+            error = ran.err.decode("utf-8", "replace").strip()[-300:]
+            cause = f"it ends with status {ran.status} while it imports standard modules: {error}"
+            yield Gap(path=path, kind="module", wanted=b"", cause=cause, candidates=())
+        search = {line[0]: line[1:] for line in lines}
+        forms = [(place, suffix) for place in search.get("path", ()) for suffix in search.get("suffixes", ())]
+        del forms[_MOST_DIRECTORIES:]
+        for line in lines[:_MOST_LINES]:
             if line[0] in ("none", "fail"):
-                yield _python_want(path, line[1:4], forms)
+                yield _python_gap(path, line[1:4], forms)
 
 
-def _python_want(path: bytes, failed: list[str], forms: list[tuple[str, str]]) -> Want:
-    module, missing, said = failed
-    cause = f"importing the standard module {module} fails: {said}"
-    submodule = _FROM.match(said)
+def _python_gap(path: bytes, failed: list[str], forms: list[tuple[str, str]]) -> Gap:
+    module, missing, error = failed
+    cause = f"importing the standard module {module} fails: {error}"
+    submodule = _FROM.match(error)
     if submodule is not None:
         missing = f"{submodule[2]}.{submodule[1]}"
     if not missing:
-        return Want(path=path, kind="module", wanted=raw_path(module), cause=cause, places=())
+        return Gap(path=path, kind="module", wanted=raw_path(module), cause=cause, candidates=())
     relative = missing.replace(".", "/")
-    places = tuple(raw_path(f"{place}/{relative}{suffix}") for place, suffix in forms)
-    return Want(
-        path=path, kind="module", wanted=raw_path(missing), cause=cause, places=places, of_the_set=True
+    candidates = tuple(raw_path(f"{place}/{relative}{suffix}") for place, suffix in forms)
+    return Gap(
+        path=path,
+        kind="module",
+        wanted=raw_path(missing),
+        cause=cause,
+        candidates=candidates,
+        only_if_attributed=True,
     )
 
 
-def perl_wants(names: Names, inside: Runner) -> Iterator[Want]:
-    """The modules in Perl's own directories that cannot be loaded for what another lacks.
+def perl_gaps(names: Names, runner: Runner) -> Iterator[Gap]:
+    """Yield what modules in Perl's own directories need in order to load and the set lacks.
 
-    Many are for other systems, and say so. What is lacking makes a finding only where a package of the
-    set has it, or a rule took it away.
+    Many modules are for other systems, and their errors are ignored. A missing module makes a finding only
+    if a package of the set has it or a rule dropped it.
     """
     for path in _interpreters(names, _PERLS):
-        ran = inside.run([text_path(path), "-MConfig", "-e", r'print join("\n", @INC)'])
-        include = [place for place in ran.out.split(b"\n") if place.startswith(b"/")][:_MOST_PLACES]
-        if ran.status or not include:
-            said = ran.err.decode("utf-8", "replace").strip()[-300:]
-            yield Want(
-                path=path, kind="module", wanted=b"Config", cause=f"it does not start: {said}", places=()
-            )
+        ran = runner.run([text_path(path), "-MConfig", "-e", r'print join("\n", @INC)'])
+        directories = [line for line in ran.out.split(b"\n") if line.startswith(b"/")][:_MOST_DIRECTORIES]
+        if ran.status or not directories:
+            error = ran.err.decode("utf-8", "replace").strip()[-300:]
+            cause = f"it does not start: {error}"
+            yield Gap(path=path, kind="module", wanted=b"Config", cause=cause, candidates=())
             continue
         seen: set[bytes] = set()
-        for want in _perl_module_wants(path, inside, include, _perl_modules(names, include)):
-            if want.wanted not in seen:
-                seen.add(want.wanted)
-                yield want
+        for gap in _perl_module_gaps(path, runner, directories, _perl_modules(names, directories)):
+            if gap.wanted not in seen:
+                seen.add(gap.wanted)
+                yield gap
 
 
-def _perl_modules(names: Names, include: list[bytes]) -> list[bytes]:
-    """The files to require, relative to the directory of @INC that has them."""
+def _perl_modules(names: Names, directories: list[bytes]) -> list[bytes]:
+    """Return the files to require, relative to the directory of @INC that has them."""
     found: dict[bytes, None] = {}
-    for directory in include:
+    for directory in directories:
         real = names.find(directory)
         prefix = real.place + b"/"
         if real.entry is not None:
@@ -123,38 +127,44 @@ def _perl_modules(names: Names, include: list[bytes]) -> list[bytes]:
     return list(found)
 
 
-def _perl_module_wants(
-    path: bytes, inside: Runner, include: list[bytes], files: list[bytes]
-) -> Iterator[Want]:
+def _perl_module_gaps(
+    path: bytes, runner: Runner, directories: list[bytes], files: list[bytes]
+) -> Iterator[Gap]:
     for _ in range(_MOST_RUNS):
-        ran = inside.run([text_path(path), "-e", _PERL_CODE], b"\n".join(files) + b"\n")
-        asked = b""
+        ran = runner.run([text_path(path), "-e", _PERL_CODE], b"\n".join(files) + b"\n")
+        module = b""
         count = 0
         for line in ran.out.splitlines()[: 2 * len(files)]:
             if line.startswith(b"? "):
-                asked = line[2:]
+                module = line[2:]
                 count += 1
-            elif line.startswith(b"! ") and (want := _perl_want(path, include, asked, line[2:])):
-                yield want
+            elif line.startswith(b"! ") and (gap := _perl_gap(path, directories, module, line[2:])):
+                yield gap
         files = files[count:]
         if not files:
             return
 
 
-def _perl_want(path: bytes, include: list[bytes], asked: bytes, said: bytes) -> Want | None:
-    text = said.partition(b" (you may need")[0].decode("utf-8", "replace")[:300]
-    cause = f"loading the module {text_path(asked)} fails: {text}"
-    missing = re.match(rb"Can't locate (\S+\.(?:pm|pl|ph|al)) in @INC", said)
+def _perl_gap(path: bytes, directories: list[bytes], module: bytes, error: bytes) -> Gap | None:
+    shown = error.partition(b" (you may need")[0].decode("utf-8", "replace")[:300]
+    cause = f"loading the module {text_path(module)} fails: {shown}"
+    missing = re.match(rb"Can't locate (\S+\.(?:pm|pl|ph|al)) in @INC", error)
     if missing is not None:
-        places = tuple(place + b"/" + missing[1] for place in include)
-        return Want(path=path, kind="module", wanted=missing[1], cause=cause, places=places, of_the_set=True)
-    if b"cannot open shared object file" in said or b"loadable object for module" in said:
-        return Want(path=path, kind="module", wanted=asked, cause=cause, places=())
+        return Gap(
+            path=path,
+            kind="module",
+            wanted=missing[1],
+            cause=cause,
+            candidates=tuple(place + b"/" + missing[1] for place in directories),
+            only_if_attributed=True,
+        )
+    if b"cannot open shared object file" in error or b"loadable object for module" in error:
+        return Gap(path=path, kind="module", wanted=module, cause=cause, candidates=())
     return None
 
 
 def _interpreters(names: Names, paths: tuple[bytes, ...] | list[bytes]) -> Iterator[bytes]:
-    """Those of `paths` that the set has, each program once."""
+    """Yield those of `paths` that the set has, each program once."""
     places = set()
     for path in paths:
         found = names.find(path)

@@ -1,4 +1,4 @@
-"""`check`: no finding where the set is closed, one for each hole, and each names who made it."""
+"""`check`: a closed set has no findings; each gap makes one, which names who is responsible."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pkgjail.backends import open_database
 from pkgjail.core.model import Dropped
 from pkgjail.manifest import dump_manifest
 from pkgjail.review.check import check_manifest
-from pkgjail.review.check.attribution import Blame
-from pkgjail.review.check.findings import Want
+from pkgjail.review.check.attribution import Attribution
+from pkgjail.review.check.findings import Gap
 from pkgjail.review.check.scripts import env_program
 from tests.checked_trees import entries_below
 from tests.manifest_cases import sample
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _LIB = "/usr/lib/x86_64-linux-gnu"
 _GCC = "/usr/lib/gcc/x86_64-linux-gnu/12"
 
-# Each is taken out of the set by a rule of its own, which a finding then has to name. Reading finds these:
-READ = [
+# Each is dropped by a rule of its own, which a finding must name. `check --static` finds these:
+STATIC = [
     f"{_LIB}/libz.so.1",
     f"{_LIB}/libmpfr.so.6",
     f"{_LIB}/libgmp.so.10.4.1",
@@ -57,8 +57,8 @@ READ = [
     "/usr/bin/x86_64-linux-gnu-nm",
     "/etc/alternatives/awk",
 ]
-# And these only the compilers, Python and Perl of the set, when asked:
-ASKED = [
+# Only running the compilers, Python and Perl of the set finds these:
+DYNAMIC = [
     f"{_LIB}/crt1.o",
     f"{_LIB}/Scrt1.o",
     f"{_LIB}/crti.o",
@@ -85,7 +85,7 @@ ASKED = [
 
 
 def without(manifest: Manifest, paths: Sequence[str]) -> Manifest:
-    """The manifest as if a blacklist had taken each path away, by a rule of its own."""
+    """Return the manifest as if a blacklist had dropped each path, by a rule of its own."""
     gone = {os.fsencode(path): f"holes.ignore:{number}: {path}" for number, path in enumerate(paths, start=1)}
     assert gone.keys() <= {entry.path for entry in manifest.files}
     return replace(
@@ -101,28 +101,30 @@ def _path(dropped: Dropped) -> bytes:
     return dropped.path
 
 
-def told(check: Check) -> list[str]:
+def described(check: Check) -> list[str]:
     return [f"{os.fsdecode(f.path)}: {f.kind} {os.fsdecode(f.wanted)}: {f.cause}" for f in check.findings]
 
 
 @pytest.mark.gate
 def test_the_shipped_whitelist_is_closed(spack_manifest: Manifest) -> None:
-    """Protects from false alarms, and the whitelist from holes."""
+    """Protects from false alarms, and the whitelist from gaps."""
     check = check_manifest(spack_manifest, database=open_database())
-    assert told(check) == []
+    assert described(check) == []
     assert (check.objects > 800, check.scripts > 200, check.links > 700) == (True, True, True)
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize("run", [pytest.param(False, id="by reading"), pytest.param(True, id="by asking")])
-def test_every_hole_is_found_and_its_rule_named(spack_manifest: Manifest, run: bool) -> None:  # noqa: FBT001
-    """Protects the proof: what a blacklist takes away and something needs is told, with that rule."""
-    holes = ASKED if run else READ
-    holed = without(spack_manifest, holes)
+@pytest.mark.parametrize("run", [pytest.param(False, id="static"), pytest.param(True, id="dynamic")])
+def test_every_gap_is_found_and_its_rule_named(spack_manifest: Manifest, run: bool) -> None:  # noqa: FBT001
+    """Protects the proof: what a blacklist drops and something needs is reported, with that rule."""
+    gaps = DYNAMIC if run else STATIC
+    holed = without(spack_manifest, gaps)
     check = check_manifest(holed, run=run)
     named = {finding.responsible for finding in check.findings}
     assert [
-        rule.rule for rule in holed.dropped if rule.rule.startswith("holes") and rule.rule not in named
+        dropped.rule
+        for dropped in holed.dropped
+        if dropped.rule.startswith("holes") and dropped.rule not in named
     ] == []
     assert {finding.fix.startswith("take ") for finding in check.findings} == {True}
 
@@ -131,7 +133,7 @@ def compile_c(source: str, *options: str | Path) -> None:
     subprocess.run(["gcc", "-x", "c", "-", *options], input=source, text=True, check=True)
 
 
-# name -> (the first line of a script, what is wanted)
+# name -> (the first line of a script, the program that it needs)
 SCRIPTS = {
     "absolute": ("#!/opt/none/bin/tool", "/opt/none/bin/tool"),
     "blank": ("#! /opt/none/bin/tool -x", "/opt/none/bin/tool"),
@@ -144,27 +146,27 @@ SCRIPTS = {
 
 
 @pytest.mark.gate
-def test_holes_of_files_that_no_package_has(base_manifest: Manifest, tmp_path: Path) -> None:
-    """Protects what no package brings: site scripts, programs with paths of their own, links."""
+def test_gaps_of_unowned_files(base_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects files that no package lists: scripts of a site, programs with paths of their own, links."""
     for name, (line, _) in SCRIPTS.items():
         (tmp_path / name).write_text(line + "\n")
         (tmp_path / name).chmod(0o755)
-    (tmp_path / "read.sh").write_text("#!/opt/none/bin/tool\n")  # not executable: no hole
+    (tmp_path / "read.sh").write_text("#!/opt/none/bin/tool\n")  # not executable: no gap
     compile_c("int f(void) { return 0; }", "-shared", "-o", tmp_path / "libhole.so")
     libraries = [f"-L{tmp_path}", "-lhole", "-Wl,-rpath,$ORIGIN"]
     compile_c("int f(void); int main(void) { return f(); }", "-o", tmp_path / "origin", *libraries)
     compile_c("int main(void) { return 0; }", "-Wl,--dynamic-linker=/lib/none.so", "-o", tmp_path / "start")
     (tmp_path / "out").symlink_to("/opt/none")
     (tmp_path / "round").symlink_to("round")
-    (tmp_path / "null").symlink_to("/dev/null")  # the jail's own: no hole
+    (tmp_path / "null").symlink_to("/dev/null")  # the jail's own: no gap
     files = [
         entry
         for entry in entries_below(tmp_path, os.fsencode(tmp_path), parents=True)
         if not entry.path.endswith(b"/libhole.so")
     ]
-    known = {entry.path: entry for entry in base_manifest.files}
-    known.update((entry.path, entry) for entry in files)
-    manifest = replace(base_manifest, files=tuple(known[path] for path in sorted(known)))
+    merged = {entry.path: entry for entry in base_manifest.files}
+    merged.update((entry.path, entry) for entry in files)
+    manifest = replace(base_manifest, files=tuple(merged[path] for path in sorted(merged)))
     check = check_manifest(manifest, database=open_database(), run=False)
     found = {
         (os.fsdecode(f.path), f.kind, os.fsdecode(f.wanted))
@@ -184,7 +186,7 @@ def test_holes_of_files_that_no_package_has(base_manifest: Manifest, tmp_path: P
     ("arguments", "program"),
     [
         (b"python3", b"python3"),
-        (b"python3 -x", b"python3 -x"),  # without -S all of it is the name, by execve(2)
+        (b"python3 -x", b"python3 -x"),  # without -S the whole argument is the name
         (b"-S python3 -x", b"python3"),
         (b"-Spython3", b"python3"),
         (b"-S A=1 B= python3", b"python3"),
@@ -192,14 +194,14 @@ def test_holes_of_files_that_no_package_has(base_manifest: Manifest, tmp_path: P
         (b"", b""),
     ],
 )
-def test_what_env_starts(arguments: bytes, program: bytes) -> None:
-    """Protects scripts that are found by name: env(1)."""
+def test_env_programs(arguments: bytes, program: bytes) -> None:
+    """Protects scripts whose interpreter env(1) finds by name."""
     assert env_program(arguments) == program
 
 
 @pytest.mark.gate
 def test_without_rules_the_package_is_named(spack_manifest: Manifest) -> None:
-    """Protects the advice where a package is not in the set at all: the host's database knows it."""
+    """Protects the fix if a package is not in the set at all: the host's database names it."""
     gone = "libmpfr6:amd64"
     files = tuple(
         entry for entry in spack_manifest.files if gone not in entry.owners or entry.kind == "directory"
@@ -215,7 +217,7 @@ def test_without_rules_the_package_is_named(spack_manifest: Manifest) -> None:
 
 @dataclass(frozen=True)
 class _OwnerOf:
-    """A package database that knows one path: `another:amd64` lists it."""
+    """A package database with one path, which `another:amd64` lists."""
 
     path: bytes
 
@@ -226,20 +228,20 @@ class _OwnerOf:
 @pytest.mark.parametrize(
     ("listed", "responsible"), [(b"/etc/none/Gone.pm", "another:amd64"), (b"/etc/none", "")]
 )
-def test_who_has_a_directory_alone_is_not_responsible(listed: bytes, responsible: str) -> None:
-    """Protects from advice that does not help: a package of the directory lacks what is wanted in it."""
-    want = Want(
+def test_owner_of_a_directory_alone_is_not_responsible(listed: bytes, responsible: str) -> None:
+    """Protects from a fix that does not help: a package with the directory, but not with the file in it."""
+    gap = Gap(
         path=b"/usr/bin/perl",
         kind="module",
         wanted=b"Gone.pm",
         cause="",
-        places=(b"/etc/none/Gone.pm",),
-        of_the_set=True,
+        candidates=(b"/etc/none/Gone.pm",),
+        only_if_attributed=True,
     )
     database = cast("PackageDatabase", _OwnerOf(listed))
-    blame = Blame(sample(), b"/", database, [want])
-    assert blame.finding(want).responsible == responsible
-    assert blame.is_void(want) == (not responsible)
+    attribution = Attribution(sample(), b"/", database, [gap])
+    assert attribution.finding(gap).responsible == responsible
+    assert attribution.is_reported(gap) == bool(responsible)
 
 
 _NOTE = """
@@ -250,18 +252,18 @@ int main(void) {{ return 0; }}
 
 
 @pytest.mark.gate
-def test_what_is_loaded_if_it_is_there_makes_a_note(base_manifest: Manifest, tmp_path: Path) -> None:
-    """Protects from findings that are none: a note of dlopen(3) names what a program can do without."""
-    said = r"[{{\\\"soname\\\":[\\\"{}\\\"],\\\"feature\\\":\\\"x\\\",\\\"priority\\\":\\\"suggested\\\"}}]"
+def test_an_optional_library_makes_a_note(base_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects from false findings: a note of dlopen(3) names libraries that a program does not require."""
+    note = r"[{{\\\"soname\\\":[\\\"{}\\\"],\\\"feature\\\":\\\"x\\\",\\\"priority\\\":\\\"suggested\\\"}}]"
     for name, library in (("without", "libnone.so.1"), ("with", "libc.so.6")):
-        compile_c(_NOTE.format(json=said.format(library)), "-o", tmp_path / name)
-    known = {entry.path: entry for entry in base_manifest.files}
-    known.update((e.path, e) for e in entries_below(tmp_path, os.fsencode(tmp_path), parents=True))
-    manifest = replace(base_manifest, files=tuple(known[path] for path in sorted(known)))
+        compile_c(_NOTE.format(json=note.format(library)), "-o", tmp_path / name)
+    merged = {entry.path: entry for entry in base_manifest.files}
+    merged.update((e.path, e) for e in entries_below(tmp_path, os.fsencode(tmp_path), parents=True))
+    manifest = replace(base_manifest, files=tuple(merged[path] for path in sorted(merged)))
     check = check_manifest(manifest, run=False)
-    assert told(check) == []
-    notes = [note for note in check.notes if note.path.startswith(os.fsencode(tmp_path))]
-    assert [(note.path, note.wanted, note.cause) for note in notes] == [
+    assert described(check) == []
+    notes = [found for found in check.notes if found.path.startswith(os.fsencode(tmp_path))]
+    assert [(found.path, found.wanted, found.cause) for found in notes] == [
         (
             os.fsencode(tmp_path / "without"),
             b"libnone.so.1",
@@ -272,7 +274,7 @@ def test_what_is_loaded_if_it_is_there_makes_a_note(base_manifest: Manifest, tmp
 
 @pytest.mark.gate
 def test_anyone_checks_and_verifies(anyone: Caller, base_manifest: Manifest) -> None:
-    """Protects that no root is needed: what an ordinary user sees is enough."""
+    """Protects that an ordinary user can check and verify without privileges."""
     (anyone.home / "m.jsonl").write_bytes(dump_manifest(base_manifest))
     checked = anyone.pkgjail("check", "m.jsonl")
     assert (checked.returncode, checked.stderr) == (0, "")

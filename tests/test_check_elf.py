@@ -1,4 +1,4 @@
-"""ELF files as they come: debug files, damaged ones, and those made to harm whoever reads them."""
+"""Reading ELF files: sound ones, debug files, damaged ones, and those made to harm their reader."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def read(data: bytes) -> Elf | None:
 
 
 def put(data: bytes, at: int, form: str, value: int) -> bytes:
-    """The file with one number of another value."""
+    """Return the file with one number changed."""
     return data[:at] + struct.pack(form, value) + data[at + struct.calcsize(form) :]
 
 
-def test_what_the_loader_reads() -> None:
-    """Protects the parts: what is put into a file is what is read of it."""
+def test_a_sound_file() -> None:
+    """Protects each part: what was put into a file is read from it."""
     elf = read(made.program(_DLOPEN))
     assert elf == Elf(
         abi=(64, "EM_X86_64"),
@@ -54,7 +54,7 @@ _PLAIN = made.program()
 _FIRST = struct.calcsize("<16sHHIQQQIHHHHHH")  # where the program headers are
 _SECOND = _FIRST + 56
 
-# name -> (the file, what is said of it)
+# name -> (the file, the error)
 DAMAGED: dict[str, tuple[bytes, str]] = {
     "the magic number alone": (b"\x7fELF", "cannot be understood"),
     "half a header": (_PLAIN[:40], "cannot be understood"),
@@ -69,7 +69,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "a dynamic section of 2^63 bytes": (put(_PLAIN, _SECOND + 32, "<Q", 1 << 63), "dynamic section has 9223"),
     "one at 2^63": (put(_PLAIN, _SECOND + 8, "<Q", 1 << 63), "ends within its dynamic section"),
     "an interpreter of 2^63 bytes": (put(_PLAIN, _SECOND + 56 + 32, "<Q", 1 << 63), "name is too long"),
-    "names that nothing maps": (put(_PLAIN, _FIRST + 32, "<Q", 8), "table of names is not in it"),
+    "names that nothing maps": (put(_PLAIN, _FIRST + 32, "<Q", 8), "table of names is not in the file"),
     "a name beyond the end": (_with_tags((made.NEEDED, 1 << 62)), "has no end"),
     "a name of 20,000 bytes": (_with_tags((made.NEEDED, b"x" * 20_000)), "has no end"),
     "2,000 libraries": (_with_tags(*((made.NEEDED, b"%d" % n) for n in range(2000))), "names 2000 lib"),
@@ -78,23 +78,23 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
             *((made.NEEDED, b"%d" % n) for n in range(300)),
             (made.RPATH, b":".join(b"%d" % n for n in range(300))),
         ),
-        "names 300 libraries, and 300 directories for them",
+        "names 300 libraries, and 300 directories to search",
     ),
     "70,000 libraries of its notes": (
         made.program(b'[{"soname":["' + b'a","' * 15_000 + b'"]}]', notes=5),
-        "names 75007 libraries, and 2 directories for them",
+        "names 75007 libraries, and 2 directories to search",
     ),
 }
 
 
 @pytest.mark.parametrize(("data", "why"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_told(data: bytes, why: str) -> None:
-    """Protects from a traceback, from a reader without end, and from taking such a file for sound."""
+def test_a_damaged_file_is_reported(data: bytes, why: str) -> None:
+    """Protects from a traceback, from reading without end, and from taking such a file for sound."""
     with pytest.raises(DamagedError, match=why):
         read(data)
 
 
-# Notes that make no sense, and that say nothing therefore.
+# Notes that make no sense and are therefore ignored.
 NOTES: dict[str, bytes] = {
     "no JSON": b"[{",
     "nested without end": b"[" * 60_000,
@@ -109,15 +109,15 @@ NOTES: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("said", NOTES.values(), ids=NOTES)
-def test_a_note_that_makes_no_sense_says_nothing(said: bytes) -> None:
-    """Protects the rest of the file: what is wrong with a note alone hides nothing of it."""
-    elf = read(made.program(said))
+@pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
+def test_a_note_that_makes_no_sense_is_ignored(note: bytes) -> None:
+    """Protects the rest of the file: a bad note hides nothing else."""
+    elf = read(made.program(note))
     assert elf == read(made.program(b"[]"))
 
 
 def test_a_note_longer_than_its_segment() -> None:
-    """Protects memory: a note says itself how long it is."""
+    """Protects memory: a note states its own length."""
     data = made.program(_DLOPEN)
     at = data.index(b"FDO\0") - 12
     for size in (0x7FFFFFFF, 0xFFFFFFFF):
@@ -127,8 +127,8 @@ def test_a_note_longer_than_its_segment() -> None:
             assert elf.dlopens == ()
 
 
-def test_of_several_segments_one_is_read() -> None:
-    """Protects from a file whose thousand headers each name the same megabyte of tags."""
+def test_only_one_of_several_segments_is_read() -> None:
+    """Protects from a file whose thousand headers all name the same megabyte of tags."""
     parts = [made.dynamic(3, [(made.NEEDED, b"a")]), made.Part(made.INTERP, b"/one\0")]
     elf = read(made.elf_file([*parts, made.Part(made.INTERP, b"/two\0")]))
     assert elf is not None
@@ -136,29 +136,29 @@ def test_of_several_segments_one_is_read() -> None:
     tags = [(made.NEEDED, b"a")] * 12_000
     count = 1_100
     table = made.dynamic(count, tags)  # 220 KiB
-    whole = made.elf_file([table, *[made.Part(made.DYNAMIC, b"")] * (count - 1)])
+    data = made.elf_file([table, *[made.Part(made.DYNAMIC, b"")] * (count - 1)])
     for number in range(2, count + 1):
         at = _FIRST + number * 56
-        whole = whole[: at + 8] + whole[_SECOND + 8 : _SECOND + 40] + whole[at + 40 :]
+        data = data[: at + 8] + data[_SECOND + 8 : _SECOND + 40] + data[at + 40 :]
     with pytest.raises(DamagedError, match="names 12000 libraries"):
-        read(whole)
+        read(data)
 
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_debug_file_with_its_headers_as_they_were(debug: bool) -> None:  # noqa: FBT001
-    """Protects separate debug files of eu-strip(1), as Fedora has them: their dynamic tags are elsewhere."""
+    """Protects separate debug files of eu-strip(1), as in Fedora: their dynamic tags are in another file."""
     assert (read(made.program(debug=debug)) is None) == debug
 
 
-@pytest.mark.parametrize(("system", "known"), [(0, True), (3, True), (9, False), (64, False)])
-def test_a_program_of_another_system(system: int, known: bool) -> None:  # noqa: FBT001
-    """Protects from findings that are none: golang-go has test data of FreeBSD, others code for GPUs."""
-    assert (read(put(_PLAIN, made.EI_OSABI, "B", system)) is not None) == known
+@pytest.mark.parametrize(("system", "is_read"), [(0, True), (3, True), (9, False), (64, False)])
+def test_a_program_of_another_system(system: int, is_read: bool) -> None:  # noqa: FBT001
+    """Protects from false findings: golang-go has test data of FreeBSD, other packages code for GPUs."""
+    assert (read(put(_PLAIN, made.EI_OSABI, "B", system)) is not None) == is_read
 
 
 @pytest.mark.gate
 def test_a_debug_file_of_objcopy(tmp_path: Path) -> None:
-    """Protects separate debug files as Debian has them: `check` died of the first one."""
+    """Protects separate debug files as in Debian: `check` once failed at the first of them."""
     subprocess.run(
         ["gcc", "-g", "-x", "c", "-", "-o", tmp_path / "whole"],
         input="int main(void) { return 0; }",
@@ -172,8 +172,8 @@ def test_a_debug_file_of_objcopy(tmp_path: Path) -> None:
     assert found["whole"].needed == (b"libc.so.6",)
 
 
-def test_a_set_with_all_of_them(tmp_path: Path) -> None:
-    """Protects a check from one file of its set: each makes a note with its name, the others are read."""
+def test_a_set_with_files_of_each_kind(tmp_path: Path) -> None:
+    """Protects a check from one bad file of its set: it makes a note, and the others are read."""
     (tmp_path / "debug").write_bytes(made.program(debug=True))
     (tmp_path / "half").write_bytes(_PLAIN[:100])
     (tmp_path / "sparse").write_bytes(_PLAIN)

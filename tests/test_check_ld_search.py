@@ -1,4 +1,4 @@
-"""Libraries: the answer of `check` is the loader's own, asked in the jail by LD_TRACE_LOADED_OBJECTS."""
+"""The ld.so search of `check` agrees with ld.so itself, run with LD_TRACE_LOADED_OBJECTS in the jail."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from pkgjail.core.model import FileEntry
 from pkgjail.core.paths import Names
 from pkgjail.manifest import write_manifest
-from pkgjail.review.check import open_loader
+from pkgjail.review.check import open_ld_search
 from pkgjail.review.check.elf import read_elf
-from pkgjail.review.check.ld_search import Loader
+from pkgjail.review.check.ld_search import LdSearch
 from tests.checked_trees import entries_below
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ _LINE = re.compile(r"\t(?:(?P<name>\S+) => )?(?P<path>\S+|not found)(?: \(0x[0-9
 
 
 def traced(output: str) -> dict[str, dict[str, str]]:
-    """What the loader printed: program -> name -> path, or "not found".
+    """Parse what ld.so printed: program -> name -> path, or "not found".
 
-    Without what the kernel maps: the vdso, which has no file, and the loader itself.
+    The objects that the kernel maps are left out: the vdso, which has no file, and ld.so itself.
     """
     programs: dict[str, dict[str, str]] = {}
     for line in output.splitlines():
@@ -49,9 +49,9 @@ def traced(output: str) -> dict[str, dict[str, str]]:
     return programs
 
 
-def said(loader: Loader, path: bytes) -> dict[str, str]:
-    """The same by `check`'s own search."""
-    trace = loader.trace(path)
+def found_by_search(ld_search: LdSearch, path: bytes) -> dict[str, str]:
+    """Return the same from `check`'s own search."""
+    trace = ld_search.trace(path)
     return {
         **{name.decode(): found.decode() for name, found in trace.found.items()},
         **{name.decode(): "not found" for name in trace.missing},
@@ -59,20 +59,20 @@ def said(loader: Loader, path: bytes) -> dict[str, str]:
 
 
 @pytest.mark.gate
-def test_the_loader_loads_what_is_said(caller: Caller, spack_manifest: Manifest, tmp_path: Path) -> None:
-    """Protects the proof for libraries: for each program of `spack`, each name and the file that it gets."""
-    loader = open_loader(spack_manifest)
+def test_the_search_agrees_with_ld_so(caller: Caller, spack_manifest: Manifest, tmp_path: Path) -> None:
+    """Protects the proof for libraries: each name that a program of `spack` needs, and the file it gets."""
+    ld_search = open_ld_search(spack_manifest)
     entries = {entry.path: entry for entry in spack_manifest.files}
-    programs = [p for p, elf in loader.objects.items() if elf.interpreter and entries[p].mode & 0o111]
+    programs = [p for p, elf in ld_search.objects.items() if elf.interpreter and entries[p].mode & 0o111]
     write_manifest(spack_manifest, tmp_path / "m.jsonl")
     names = b"".join(path + b"\n" for path in programs).decode()
     ran = caller.pkgjail("run", tmp_path / "m.jsonl", "--", "sh", "-c", _SCRIPT, input=names)
     assert ran.returncode == 0, ran.stderr
     assert len(programs) > 300
-    assert traced(ran.stdout) == {path.decode(): said(loader, path) for path in programs}
+    assert traced(ran.stdout) == {path.decode(): found_by_search(ld_search, path) for path in programs}
 
 
-# What is compiled: a source's functions, then the linker's arguments; NAME is in DIRECTORY of the tree.
+# Each line: the file to compile, the functions of its source, the linker's arguments.
 _BUILD = """\
 d1/libb.so      b                   -shared -Wl,-soname,libb.so
 d3/libb.so      b                   -shared -Wl,-soname,libb.so
@@ -97,7 +97,7 @@ lib/x86_64-linux-gnu/libb.so b      -shared -Wl,-soname,libb.so
 
 
 def build_tree(place: Path) -> None:
-    """Compile the rows of `_BUILD`; `main:a:b` is a main that calls a and b."""
+    """Compile the lines of `_BUILD`; `main:a:b` is a main that calls a and b."""
     for line in _BUILD.splitlines():
         name, functions, *options = line.split()
         head, *called = functions.split(":")
@@ -111,12 +111,12 @@ def build_tree(place: Path) -> None:
 
 @pytest.mark.gate
 def test_rules_of_the_search(caller: Caller, base_manifest: Manifest, tmp_path: Path) -> None:
-    """Protects each rule of ld.so(8) by itself: the loader is asked of programs made for it."""
+    """Protects each rule of ld.so(8) separately, with a program made for it."""
     place = tmp_path / "t"
     place.mkdir()
     build_tree(place)
     made = entries_below(place, b"/opt/t")
-    objects = dict(open_loader(base_manifest).objects)
+    objects = dict(open_ld_search(base_manifest).objects)
     for entry in made:
         if entry.kind == "regular":
             with open(os.fsencode(place) + entry.path[len(b"/opt/t") :], "rb") as file:
@@ -125,11 +125,11 @@ def test_rules_of_the_search(caller: Caller, base_manifest: Manifest, tmp_path: 
             objects[entry.path] = elf
     opt = FileEntry(path=b"/opt", kind="directory", mode=0o755)
     host = Path("/etc/ld.so.conf.d/x86_64-linux-gnu.conf").read_bytes()
-    loader = Loader(Names([*base_manifest.files, opt, *made]), objects, lambda _: host)
+    ld_search = LdSearch(Names([*base_manifest.files, opt, *made]), objects, lambda _: host)
     write_manifest(base_manifest, tmp_path / "m.jsonl")
     programs = sorted(path for path in objects if path.startswith(b"/opt/t/bin/"))
     names = b"".join(path + b"\n" for path in programs).decode()
     bind = ["--ro-bind", f"{place}:/opt/t"]
     ran = caller.pkgjail("run", *bind, tmp_path / "m.jsonl", "--", "sh", "-c", _SCRIPT, input=names)
     assert ran.returncode == 0, ran.stderr
-    assert traced(ran.stdout) == {path.decode(): said(loader, path) for path in programs}
+    assert traced(ran.stdout) == {path.decode(): found_by_search(ld_search, path) for path in programs}
