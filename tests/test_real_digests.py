@@ -1,4 +1,4 @@
-"""What rpm and pacman recorded of files' contents: the second witness of `verify`, on real roots."""
+"""The digests that rpm and pacman recorded, with which `verify` compares files, on real roots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ both = pytest.mark.parametrize("family", sorted(KEYS))
 
 @both
 def test_each_file_has_its_digest(family: str) -> None:
-    """Protects the witness: it speaks of every file that a package brought, odd names too, and is right."""
+    """Protects the packages' records: they have every file that a package installed, and the right digest."""
     root = the_root(family)
     database = open_database(os.fsencode(root))
     seen = 0
@@ -43,8 +43,8 @@ def test_each_file_has_its_digest(family: str) -> None:
     assert seen > 30
 
 
-def test_rpm_says_the_same() -> None:
-    """Protects the digests of rpm against its own list of them."""
+def test_digests_are_those_of_rpm() -> None:
+    """Protects the digests of rpm's database: they are those that rpm itself lists."""
     root = the_root("rpm")
     database = open_database(os.fsencode(root))
     for package in database.packages.values():
@@ -59,31 +59,31 @@ def test_rpm_says_the_same() -> None:
 
 
 @both
-def test_the_packages_are_heard(family: str, tmp_path: Path) -> None:
-    """Protects verify on such a host: of a changed file it says whether the package brought it so."""
+def test_packages_records_are_quoted(family: str, tmp_path: Path) -> None:
+    """Protects verify on such a host: it says whether a changed file is as the package installed it."""
     root = copy_of(family, tmp_path)
     whitelist = tmp_path / "w.toml"
     whitelist.write_text(f'[packages]\n{KEYS[family]} = ["app"]\n[options]\nessential = false\n')
     manifest = resolve([str(whitelist)], root=os.fsencode(root))
     assert verify_manifest(
         manifest, root=os.fsencode(root), packages=True, database=open_database(os.fsencode(root))
-    ).holds
+    ).matches
     (root / "usr/bin/app").write_text("another\n")
     (root / "etc/app.conf").write_text("as the administrator wants it\n")
     found = verify_manifest(manifest, root=os.fsencode(root), database=open_database(os.fsencode(root)))
-    assert {(one.path, one.witness) for one in found.differences} == {
-        (b"/usr/bin/app", "it differs from what app:x86_64 brought"),
+    assert {(one.path, one.package_note) for one in found.differences} == {
+        (b"/usr/bin/app", "it differs from what app:x86_64 installed"),
         (b"/etc/app.conf", ""),
     }
-    again = resolve([str(whitelist)], root=os.fsencode(root))
-    told = verify_manifest(
-        again, root=os.fsencode(root), packages=True, database=open_database(os.fsencode(root))
+    changed = resolve([str(whitelist)], root=os.fsencode(root))
+    compared = verify_manifest(
+        changed, root=os.fsencode(root), packages=True, database=open_database(os.fsencode(root))
     )
-    assert [(one.path, one.what) for one in told.differences] == [(b"/usr/bin/app", "package")]
+    assert [(one.path, one.what) for one in compared.differences] == [(b"/usr/bin/app", "package")]
 
 
 def test_a_package_that_was_replaced_meanwhile(tmp_path: Path) -> None:
-    """Protects from digests of another version: rpm is asked for them later than for the packages."""
+    """Protects from digests of another version: they are read later than the packages."""
     database = open_database(os.fsencode(copy_of("rpm", tmp_path)))
     app = database.packages["app:x86_64"]
     run(*AS_ROOT, *RPM, "--root", tmp_path / "rpm/root", "-e", "--nodeps", "--justdb", "app")

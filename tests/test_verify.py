@@ -1,4 +1,4 @@
-"""`verify`: every change is found and told for what it is, and nothing else is."""
+"""`verify` finds every change, reports its kind, and reports nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TIME = 1_700_000_000
 
 
 def make_host(root: Path) -> bytes:
-    """A Debian root with the package a, which the manifest has, and b, which it does not have."""
+    """Make a Debian root with the packages a, which the manifest has, and b, which it does not have."""
     own = {name: f"{name}\n" for name in _FILES}
     lists = ["/.", "/usr", "/usr/lib", "/usr/lib/a", "/usr/share", "/usr/share/a", "/etc", "/etc/a.conf"]
     lists += [f"/{name}" for name in (*_FILES, *_LINKS, *_DIRECTORIES)]
@@ -60,7 +60,7 @@ def resolve_a(root: Path) -> Manifest:
 
 
 def rewrite(path: Path) -> None:
-    """Other content of the same size, mode and time: only reading tells."""
+    """Change the content but not size, mode and time: only reading the file reveals it."""
     found = path.stat()
     path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
@@ -95,7 +95,7 @@ def to_file(path: Path) -> None:
     path.write_bytes(b"")
 
 
-# What is done, to which names, what is told of them.
+# Each: the change, the names to which it is applied, and the kind of difference that is reported.
 CHANGES: list[tuple[Callable[[Path], object], list[str], str]] = [
     (rewrite, _FILES[5:10], "content"),
     (append, _FILES[10:15], "content"),
@@ -114,50 +114,50 @@ CHANGES: list[tuple[Callable[[Path], object], list[str], str]] = [
 ]
 
 
-def told(found: Verification) -> set[tuple[str, str]]:
+def reported(found: Verification) -> set[tuple[str, str]]:
     return {(os.fsdecode(one.path)[1:], one.what) for one in (*found.differences, *found.extras)}
 
 
 @pytest.mark.parametrize("quick", [False, True], ids=["by hash", "quick"])
 def test_every_change_is_found(tmp_path: Path, quick: bool) -> None:  # noqa: FBT001
-    """Protects whoever trusts a verified host: 70 changes of 14 kinds, each told once, and no more."""
+    """Protects users of a verified host: 70 changes of 14 kinds are each reported once, and no others."""
     root = tmp_path / "host"
     place = make_host(root)
     manifest = resolve_a(root)
     database = open_database(place)
     untouched = verify_manifest(manifest, root=place, quick=quick, packages=True, database=database)
-    assert (told(untouched), untouched.holds, untouched.beside) == (set(), True, ())
+    assert (reported(untouched), untouched.matches, untouched.uncounted) == (set(), True, ())
     expected = set()
     for change, names, what in CHANGES:
         for name in names:
             change(root / name)
-            if not (quick and change is rewrite):  # which says what it does not look at
+            if not (quick and change is rewrite):  # which does not read files
                 expected.add((name, what))
     found = verify_manifest(manifest, root=place, quick=quick, database=database)
-    assert told(found) == expected
-    assert not found.holds
+    assert reported(found) == expected
+    assert not found.matches
 
 
-def test_the_packages_are_heard(tmp_path: Path) -> None:
-    """Protects the second witness: of a changed file it says whether the package brought it so."""
+def test_packages_records_are_quoted(tmp_path: Path) -> None:
+    """Protects the packages' records: they say whether a changed file is as the package installed it."""
     root = tmp_path / "host"
     place = make_host(root)
     rewrite(root / _FILES[1])  # before the manifest was made, so that the manifest has it as it is
     manifest = resolve_a(root)
     rewrite(root / _FILES[2])
-    rewrite(root / _FILES[1])  # as the package brought it
+    rewrite(root / _FILES[1])  # as the package installed it
     database = open_database(place)
     found = verify_manifest(manifest, root=place, database=database)
-    assert {(os.fsdecode(one.path)[1:], one.what, one.witness) for one in found.differences} == {
-        (_FILES[1], "content", "it is as a:amd64 brought"),
-        (_FILES[2], "content", "it differs from what a:amd64 brought"),
+    assert {(os.fsdecode(one.path)[1:], one.what, one.package_note) for one in found.differences} == {
+        (_FILES[1], "content", "it is as a:amd64 installed"),
+        (_FILES[2], "content", "it differs from what a:amd64 installed"),
     }
-    again = verify_manifest(resolve_a(root), root=place, packages=True, database=database)
-    assert told(again) == {(_FILES[2], "package")}
+    compared = verify_manifest(resolve_a(root), root=place, packages=True, database=database)
+    assert reported(compared) == {(_FILES[2], "package")}
 
 
-def test_versions_are_told(tmp_path: Path) -> None:
-    """Protects the reader from a mystery: what was upgraded or removed is said so."""
+def test_other_versions_are_reported(tmp_path: Path) -> None:
+    """Protects the explanation of a difference: an upgraded or removed package is reported."""
     root = tmp_path / "host"
     make_host(root)
     manifest = resolve_a(root)
@@ -165,55 +165,55 @@ def test_versions_are_told(tmp_path: Path) -> None:
     upgraded = open_database(make_root(root, "a 2 amd64"))
     removed = open_database(make_root(root, "b 1 amd64"))
     for database, said in (
-        (upgraded, "it differs from what a:amd64 brought; a:amd64 is 2 here, 1 in the manifest"),
+        (upgraded, "it differs from what a:amd64 installed; a:amd64 is 2 here, 1 in the manifest"),
         (removed, "a:amd64 is no longer installed"),
     ):
         found = verify_manifest(manifest, root=os.fsencode(root), database=database)
-        assert [one.witness for one in found.differences] == [said]
+        assert [one.package_note for one in found.differences] == [said]
 
 
-def test_extras_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects hosts that were never sealed from alarms, and trees without packages from intruders."""
+def test_extra_names_are_classified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects hosts without a baseline from false alarms, and trees without packages from intruders."""
     root = tmp_path / "host"
     place = make_host(root)
     manifest = resolve_a(root)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another user's"))
     database = open_database(place)
     found = verify_manifest(manifest, root=place, database=database)
-    beside = {os.fsdecode(one.path): one.owners for one in found.beside}
-    assert found.holds
-    assert (beside["/usr/lib/a/b"], beside["/usr/lib/a/stray"]) == (("b:amd64",), ())
+    uncounted = {os.fsdecode(one.path): one.owners for one in found.uncounted}
+    assert found.matches
+    assert (uncounted["/usr/lib/a/b"], uncounted["/usr/lib/a/stray"]) == (("b:amd64",), ())
     strict = verify_manifest(manifest, root=place, database=database, strict=True)
-    assert {os.fsdecode(one.path) for one in strict.extras} == set(beside)
+    assert {os.fsdecode(one.path) for one in strict.extras} == set(uncounted)
     tree = verify_manifest(manifest, root=place)
-    assert {os.fsdecode(one.path) for one in tree.extras} == set(beside)
+    assert {os.fsdecode(one.path) for one in tree.extras} == set(uncounted)
     assert verify_manifest(manifest, root=place, extra=False).extras == ()
 
 
-def test_without_digests_only_quick_is_left(base_manifest: Manifest) -> None:
+def test_without_digests_only_quick_is_possible(base_manifest: Manifest) -> None:
     """Protects from a verification that compares nothing."""
     with pytest.raises(JailError, match="no digests"):
         verify_manifest(base_manifest)
 
 
 @pytest.mark.gate
-def test_a_root_that_is_not_there_is_told(base_manifest: Manifest) -> None:
-    """And not ten thousand names that it lacks."""
+def test_a_root_that_does_not_exist_is_reported(base_manifest: Manifest) -> None:
+    """Protects from a report of ten thousand missing names instead."""
     with pytest.raises(InputError, match="/no/such: there is no such directory to verify"):
         verify_manifest(base_manifest, root=b"/no/such", quick=True)
 
 
-def test_this_host_is_as_it_was() -> None:
-    """Protects from false alarms on a real host, by its packages' records too."""
+def test_this_host_matches() -> None:
+    """Protects from false alarms on a real host, also from its packages' records."""
     manifest = resolve(["spack"], ["docs"])
     found = verify_manifest(manifest, packages=True, database=open_database())
-    assert told(found) == set()
+    assert reported(found) == set()
     assert found.hashed > 7000
 
 
 @pytest.mark.parametrize("quick", [False, True], ids=["by hash", "quick"])
-def test_nothing_is_looked_at_by_a_link_out_of_the_tree(tmp_path: Path, quick: bool) -> None:  # noqa: FBT001
-    """Protects what is outside of a tree whose directory became a link: digests, modes, links and names."""
+def test_links_out_of_the_tree_are_not_followed(tmp_path: Path, quick: bool) -> None:  # noqa: FBT001
+    """Protects files outside a tree whose directory became a link: digests, modes, links and names."""
     root = tmp_path / "host"
     place = make_host(root)
     manifest = resolve_a(root)

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         print()
     else:
         _print(found, None if arguments.all else _SHOWN)
-    return 0 if found.holds else 1
+    return 0 if found.matches else 1
 
 
 def _read(name: str) -> Manifest:
@@ -121,10 +121,10 @@ def _facts(found: Verification) -> dict[str, Any]:
     from pkgjail.core.model import text_path
 
     return {
-        "holds": found.holds,
+        "holds": found.matches,
         "differences": [_row(one) for one in found.differences],
         "extras": [_row(one) for one in found.extras],
-        "beside": [_row(one) for one in found.beside],
+        "beside": [_row(one) for one in found.uncounted],
         "unread": [text_path(path) for path in found.unread],
         "names": found.names,
         "hashed": found.hashed,
@@ -139,7 +139,7 @@ def _row(one: Difference) -> dict[str, Any]:
         "what": one.what,
         "detail": one.detail,
         "owners": list(one.owners),
-        "witness": one.witness,
+        "witness": one.package_note,
     }
 
 
@@ -149,13 +149,13 @@ def _print(found: Verification, most: int | None) -> None:
     for group in (found.differences, found.extras):
         for one in group[:most]:
             owners = f" ({', '.join(one.owners)})" if one.owners and one.what != "extra" else ""
-            witness = f"; {one.witness}" if one.witness else ""
-            print(f"{one.what} {shown(one.path)}{owners}: {shown(one.detail + witness)}")
+            note = f"; {one.package_note}" if one.package_note else ""
+            print(f"{one.what} {shown(one.path)}{owners}: {shown(one.detail + note)}")
         if most is not None and len(group) > most:
             print(f"and {len(group) - most:,} more (--all)")
     looked = f"{counted(found.names, 'name')}, {counted(found.hashed, 'file')} read"
-    beside = f"; {counted(len(found.beside), 'other name')} beside them" if found.beside else ""
-    if found.holds:
+    beside = f"; {counted(len(found.uncounted), 'other name')} beside them" if found.uncounted else ""
+    if found.matches:
         print(f"as the manifest says: {looked}{beside}")
     else:
         differences = counted(len(found.differences), "difference")

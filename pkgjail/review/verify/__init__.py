@@ -1,8 +1,8 @@
-"""A host, or a tree, held against a manifest: what is missing, what was changed, what is there besides.
+"""Compare a host or a tree with a manifest: names that are missing, changed, or extra.
 
-Unlike `pkgjail.jail.drift`, which an entry pays for, it looks at everything, and says of each difference what
-the package manager knows. `comparing` looks at the names of the manifest, `extras` at the others,
-`witness` asks the package manager.
+Unlike `pkgjail.jail.drift`, which runs at each entry and must be fast, it examines everything and says what
+the package manager knows about each difference. `compare` handles the names of the manifest, `extras` all
+others, and `package_record` compares with the package manager's record.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pkgjail.core.model import text_path
 from pkgjail.core.reporter import SILENT
 from pkgjail.review.verify.compare import compare_names
 from pkgjail.review.verify.extras import find_extras
-from pkgjail.review.verify.package_record import Witness
+from pkgjail.review.verify.package_record import PackageRecords
 from pkgjail.review.verify.result import Difference, Verification
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Difference", "Verification", "verify_manifest"]
 
 
-def verify_manifest(  # noqa: PLR0913 - what, and by name how
+def verify_manifest(  # noqa: PLR0913 - all but the manifest are options
     manifest: Manifest,
     *,
     root: bytes = b"/",
@@ -38,22 +38,22 @@ def verify_manifest(  # noqa: PLR0913 - what, and by name how
     database: PackageDatabase | None = None,
     reporter: Reporter = SILENT,
 ) -> Verification:
-    """Hold the files below `root` against `manifest`.
+    """Compare the files below `root` with `manifest`.
 
     Args:
         manifest: what should be there.
         root: the host's root directory, or that of a tree.
-        quick: look at metadata alone (kind, mode, size, link), and read no file.
-        packages: hold every file against its package's record as well, not the changed ones alone.
-        extra: look for names that the manifest does not have, in its directories.
-        strict: names count as extra that may have been there all the time, too.
-        database: the package database of `root`, which is the second witness; None where there is none.
-        reporter: hears of progress by number of files ("hashing").
+        quick: compare only metadata (kind, mode, size, link), and read no file.
+        packages: compare every file with its package's record too, not only the changed ones.
+        extra: search the manifest's directories for names that it does not have.
+        strict: also count extra names that may be older than the manifest.
+        database: the package database of `root`; None if there is none.
+        reporter: receives progress ("hashing", in files).
 
     Raises:
         InputError: there is no such directory.
         JailError: not `quick`, and the manifest has no digests.
-        OSError: a file went while it was read.
+        OSError: a file vanished while it was read.
         PkgjailError: a file kept changing while it was read.
 
     """
@@ -66,16 +66,16 @@ def verify_manifest(  # noqa: PLR0913 - what, and by name how
             "without --no-hash, or verify with '--quick'"
         )
     compared = compare_names(manifest.files, root, quick=quick, reporter=reporter)
-    witness = Witness(manifest, root, database, reporter)
-    differences = list(witness.heard(compared.differences))
+    records = PackageRecords(manifest, root, database, reporter)
+    differences = list(records.annotate(compared.differences))
     if packages:
-        told = {difference.path for difference in differences}
-        differences += (d for d in witness.unlike_their_packages() if d.path not in told)
+        changed = {difference.path for difference in differences}
+        differences += (d for d in records.compare_files() if d.path not in changed)
     extras = tuple(find_extras(manifest, root, database, strict=strict)) if extra else ()
     return Verification(
         differences=_sorted(differences),
-        extras=_sorted(one for one in extras if not one.beside),
-        beside=_sorted(one for one in extras if one.beside),
+        extras=_sorted(name for name in extras if not name.uncounted),
+        uncounted=_sorted(name for name in extras if name.uncounted),
         unread=compared.unread,
         names=compared.names,
         hashed=compared.hashed,

@@ -1,4 +1,4 @@
-"""The names of a manifest, each held against what is below a root."""
+"""Compare the names of a manifest with what is below a root."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pkgjail.core.entries import MismatchKind
     from pkgjail.core.model import FileEntry
     from pkgjail.core.reporter import Reporter
-    from pkgjail.review.verify.result import Aspect
+    from pkgjail.review.verify.result import DifferenceKind
 
 
-class Compared(NamedTuple):
-    """The differences, which files were not read, and how many names and files were looked at."""
+class Comparison(NamedTuple):
+    """The differences, the files that were not read, and how many names and files were compared."""
 
     differences: tuple[Difference, ...]
     unread: tuple[bytes, ...]
@@ -30,22 +30,24 @@ class Compared(NamedTuple):
     hashed: int
 
 
-def compare_names(entries: Sequence[FileEntry], root: bytes, *, quick: bool, reporter: Reporter) -> Compared:
-    """Hold each entry that a host has against what is below the real path `root`.
+def compare_names(
+    entries: Sequence[FileEntry], root: bytes, *, quick: bool, reporter: Reporter
+) -> Comparison:
+    """Compare each entry with what is below the real path `root`.
 
-    Left out is what is made at entry, and links of alternatives that only a jail has.
+    Files that are made at entry are left out, and so are links of alternatives that only a jail has.
     """
     prefix = root.rstrip(b"/")
     differences: list[Difference] = []
     content: list[FileEntry] = []
     unread: list[bytes] = []
-    looked = [e for e in entries if e.origin != "entry" and not e.detail.endswith(OWN_CHOICE)]
-    there = real_directories(entries, root)
-    for entry in looked:
-        found = lstat(prefix + entry.path) if entry.path.rpartition(b"/")[0] in there else None
-        here = list(_metadata(entry, prefix + entry.path, found))
-        differences += here
-        if not quick and entry.kind == "regular" and all(each.what == "mode" for each in here):
+    compared = [e for e in entries if e.origin != "entry" and not e.detail.endswith(OWN_CHOICE)]
+    directories = real_directories(entries, root)
+    for entry in compared:
+        found = lstat(prefix + entry.path) if entry.path.rpartition(b"/")[0] in directories else None
+        metadata = list(_compare_metadata(entry, prefix + entry.path, found))
+        differences += metadata
+        if not quick and entry.kind == "regular" and all(each.what == "mode" for each in metadata):
             if entry.sha256 is None or not os.access(prefix + entry.path, os.R_OK):
                 unread.append(entry.path)
             else:
@@ -56,26 +58,26 @@ def compare_names(entries: Sequence[FileEntry], root: bytes, *, quick: bool, rep
             if digests[entry.path] != entry.sha256:
                 detail = f"its SHA-256 is {digests[entry.path]}, not {entry.sha256}"
                 differences.append(_difference(entry, "content", detail))
-    return Compared(tuple(differences), tuple(unread), len(looked), 0 if quick else len(content))
+    return Comparison(tuple(differences), tuple(unread), len(compared), 0 if quick else len(content))
 
 
-def _difference(entry: FileEntry, what: Aspect, detail: str) -> Difference:
+def _difference(entry: FileEntry, what: DifferenceKind, detail: str) -> Difference:
     return Difference(path=entry.path, what=what, detail=detail, owners=entry.owners)
 
 
-def _metadata(entry: FileEntry, path: bytes, found: os.stat_result | None) -> Iterator[Difference]:
-    """All that a look without reading tells."""
-    # What no package lists stands for what is in it; its mode is the host's own business.
+def _compare_metadata(entry: FileEntry, path: bytes, found: os.stat_result | None) -> Iterator[Difference]:
+    """Yield the differences that can be found without reading the file."""
+    # A directory that no package lists is only there for its content; the host chooses its mode.
     mode = None if entry.origin == "parent" else entry.mode
     for mismatch in compare(entry, path, found, mode=mode):
         if mismatch.what != "target" or not _is_same_place(entry, mismatch.found):
-            aspect, detail = _DETAILS[mismatch.what]
+            kind, detail = _DETAILS[mismatch.what]
             noun = NOUNS[entry.kind]
-            words = detail.format(noun=noun, expected=mismatch.expected, found=mismatch.found)
-            yield _difference(entry, aspect, words)
+            text = detail.format(noun=noun, expected=mismatch.expected, found=mismatch.found)
+            yield _difference(entry, kind, text)
 
 
-_DETAILS: dict[MismatchKind, tuple[Aspect, str]] = {
+_DETAILS: dict[MismatchKind, tuple[DifferenceKind, str]] = {
     "missing": ("missing", "there is no such {noun}"),
     "kind": ("kind", "it is a {found}, not a {expected}"),
     "target": ("target", "it leads to {found}, not to {expected}"),
@@ -85,7 +87,7 @@ _DETAILS: dict[MismatchKind, tuple[Aspect, str]] = {
 
 
 def _is_same_place(entry: FileEntry, target: str) -> bool:
-    """Check whether a link leads where the manifest's does; alternatives are recorded with that place."""
+    """Return whether a link leads where the manifest's does; for alternatives it records the final target."""
     if entry.origin != "alternative":
         return False
     place = posixpath.join(posixpath.dirname(entry.path), raw_path(target))

@@ -1,4 +1,4 @@
-"""Names beside those of a manifest, in its directories."""
+"""Find extra names in the directories of a manifest."""
 
 from __future__ import annotations
 
@@ -21,66 +21,67 @@ if TYPE_CHECKING:
 def find_extras(
     manifest: Manifest, root: bytes, database: PackageDatabase | None, *, strict: bool
 ) -> Iterator[Difference]:
-    """The names below the real path `root` that the manifest neither has nor has dropped.
+    """Yield the names below the real path `root` that the manifest neither has nor has dropped.
 
-    They are looked for where `pkgjail.storage.baseline` looks: not in parts of a host where names come and
-    go while
-    it runs. With a baseline of this host, only what came later is reported. Without one, on a host with
-    packages, nobody knows what came later: there, unless `strict`, names of other packages and of none are
-    merely beside. Of a directory its own name is reported, not what is in it.
+    As for `pkgjail.storage.baseline`, directories in which names come and go on a running host are not
+    searched. With a baseline of this host, only names that came later are reported. Without one, on a host
+    with packages, it is unknown which names came later: names of other packages and of none are then
+    `uncounted`, unless `strict`. For an extra directory only its own name is reported, not its content.
     """
     baseline = load_own_baseline(baseline_key(manifest.files, root))
     names = {entry.path for entry in manifest.files}
-    passed = names | {dropped.path for dropped in manifest.dropped}
-    found = [path for path in _names(manifest, root, baseline) if path not in passed]
-    # dpkg lists what it installed by older names too (/bin/x for /usr/bin/x).
+    expected = names | {dropped.path for dropped in manifest.dropped}
+    found = [path for path in _new_names(manifest, root, baseline) if path not in expected]
+    # dpkg may list a file by its name from before /usr was merged (/bin/x for /usr/bin/x).
     aliases = _aliases(manifest)
     spellings = {path: tuple(_spellings(path, aliases)) for path in found}
     owners: Mapping[bytes, str] = {}
     if database is not None:
-        owners = database.owners({one for each in spellings.values() for one in each})
+        owners = database.owners({spelling for each in spellings.values() for spelling in each})
     packages = {package.key for package in manifest.packages}
     for path, spelled in spellings.items():
-        owner = next((owners[one] for one in spelled if one in owners), "")
+        owner = next((owners[spelling] for spelling in spelled if spelling in owners), "")
         yield Difference(
             path=path,
             what="extra",
-            detail=_detail(owner, owner in packages, since=baseline is not None),
+            detail=_detail(owner, in_manifest=owner in packages, came_later=baseline is not None),
             owners=(owner,) if owner else (),
-            beside=baseline is None and database is not None and owner not in packages and not strict,
+            uncounted=baseline is None and database is not None and owner not in packages and not strict,
         )
 
 
 def _spellings(path: bytes, aliases: tuple[tuple[bytes, bytes], ...]) -> Iterator[bytes]:
+    """Yield the path, and its names through links of the root directory."""
     yield path
     yield from (alias + path[len(real) :] for real, alias in aliases if path.startswith(real))
 
 
-def _detail(owner: str, known: bool, *, since: bool) -> str:  # noqa: FBT001 - of the owner
-    later = ", and came after the manifest was made" if since else ""
+def _detail(owner: str, *, in_manifest: bool, came_later: bool) -> str:
+    later = ", and came after the manifest was made" if came_later else ""
     if not owner:
         return f"no package owns it{later}"
-    return f"it belongs to {owner}, which is {'' if known else 'not '}in the manifest{later}"
+    return f"it belongs to {owner}, which is {'' if in_manifest else 'not '}in the manifest{later}"
 
 
-def _names(manifest: Manifest, root: bytes, baseline: Baseline | None) -> Iterator[bytes]:
+def _new_names(manifest: Manifest, root: bytes, baseline: Baseline | None) -> Iterator[bytes]:
+    """Yield the names in directories of the manifest that the baseline, if there is one, does not have."""
     prefix = root.rstrip(b"/")
-    there = real_directories(manifest.files, root)
+    directories = real_directories(manifest.files, root)
     for entry in manifest.files:
         place = prefix + entry.path
-        if entry.path not in there or is_variable(entry.path) or not is_directory(place):
+        if entry.path not in directories or is_variable(entry.path) or not is_directory(place):
             continue
         before = {} if baseline is None else baseline.names.get(place, {})
         above = entry.path.rstrip(b"/")
         for name in names_in(place).keys() - before.keys():
             path = above + b"/" + name
-            # The kernel's and the host's own directories, such as /proc, are no more in / than in a jail's.
+            # /proc and other directories of the kernel and the host are expected in /, as in a jail.
             if not (above == b"" and is_variable(path)):
                 yield path
 
 
 def _aliases(manifest: Manifest) -> tuple[tuple[bytes, bytes], ...]:
-    """The directories that links of the root directory stand for: (b"/usr/bin/", b"/bin/")."""
+    """Return each directory that a link of the root directory stands for: (b"/usr/bin/", b"/bin/")."""
     names = Names(manifest.files)
     links = (e.path for e in manifest.files if e.kind == "symlink" and os.path.dirname(e.path) == b"/")
     return tuple((names.find(path).place + b"/", path + b"/") for path in links)

@@ -1,4 +1,4 @@
-"""The second witness: what the package manager's own record says of a file."""
+"""Compare files with the package manager's own record of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _SHARES = 16
 
 
-class Witness:
-    """Asks the package database of a root about the files of a manifest."""
+class PackageRecords:
+    """The records that the package database of a root has of a manifest's files."""
 
     def __init__(
         self, manifest: Manifest, root: bytes, database: PackageDatabase | None, reporter: Reporter
@@ -36,33 +36,33 @@ class Witness:
         self._versions = {package.key: package.version for package in manifest.packages}
         self._records: dict[str, Mapping[bytes, str]] = {}
 
-    def heard(self, differences: Iterable[Difference]) -> Iterator[Difference]:
-        """The differences, those of packages' files with what their records say."""
+    def annotate(self, differences: Iterable[Difference]) -> Iterator[Difference]:
+        """Yield the differences, each with what its packages' records say."""
         for difference in differences:
-            yield replace(difference, witness=self._said(difference))
+            yield replace(difference, package_note=self._note(difference))
 
-    def unlike_their_packages(self) -> Iterator[Difference]:
-        """Every file of the set that is not as its package's record says; conffiles are in no record."""
-        there = real_directories(self._manifest.files, self._prefix)
+    def compare_files(self) -> Iterator[Difference]:
+        """Yield every file of the set that differs from its package's record; conffiles have no record."""
+        directories = real_directories(self._manifest.files, self._prefix)
         entries = [
             entry
             for entry in self._manifest.files
             if entry.kind == "regular"
             and entry.origin == "package"
-            and entry.path.rpartition(b"/")[0] in there
+            and entry.path.rpartition(b"/")[0] in directories
         ]
-        wanted = {}
+        expected = {}
         for entry in entries:
             recorded = self._recorded(entry.path, entry.owners)
             if recorded is not None and os.access(self._prefix + entry.path, os.R_OK):
-                wanted[entry.path] = (entry, *recorded)
-        found = self._digests({path: algorithm for path, (_, _, algorithm, _) in wanted.items()})
-        for path, (entry, key, algorithm, digest) in wanted.items():
+                expected[entry.path] = (entry, *recorded)
+        found = self._digests({path: algorithm for path, (_, _, algorithm, _) in expected.items()})
+        for path, (entry, key, algorithm, digest) in expected.items():
             if found[path] != digest:
-                detail = f"its {algorithm} digest is {found[path]}, and {key} came with {digest}"
+                detail = f"its {algorithm} digest is {found[path]}, and {key} installed {digest}"
                 yield Difference(path=path, what="package", detail=detail, owners=entry.owners)
 
-    def _said(self, difference: Difference) -> str:
+    def _note(self, difference: Difference) -> str:
         versions = "; ".join(filter(None, map(self._version, difference.owners)))
         if difference.what != "content":
             return versions
@@ -74,11 +74,11 @@ class Witness:
             same = file_digests(self._prefix + difference.path, algorithm) == (digest,)
         except OSError:
             return versions
-        word = "it is as" if same else "it differs from what"
-        return "; ".join(filter(None, (f"{word} {key} brought", versions)))
+        comparison = "it is as" if same else "it differs from what"
+        return "; ".join(filter(None, (f"{comparison} {key} installed", versions)))
 
     def _version(self, key: str) -> str:
-        """What became of a package since the manifest was made."""
+        """Return what happened to a package since the manifest was made, or ""."""
         if self._database is None:
             return ""
         now = self._database.packages.get(key)
@@ -88,7 +88,7 @@ class Witness:
         return "" if now.version == before else f"{key} is {now.version} here, {before} in the manifest"
 
     def _recorded(self, path: bytes, owners: Sequence[str]) -> tuple[str, str, str] | None:
-        """The package that has a digest of the file, the digest's algorithm, and the digest in hex."""
+        """Return the package that recorded a digest of the file, the algorithm, and the digest in hex."""
         for key in owners:
             recorded = self._record(key).get(path)
             if recorded is not None:
@@ -97,7 +97,7 @@ class Witness:
         return None
 
     def _record(self, key: str) -> Mapping[bytes, str]:
-        """A package's digests, by the manifest's paths: usr-merge is in its links."""
+        """Return a package's digests by the manifest's paths, whose links include those of the /usr merge."""
         if key not in self._records:
             package = None if self._database is None else self._database.packages.get(key)
             listed = {} if package is None or self._database is None else self._database.digests(package)
@@ -108,16 +108,16 @@ class Witness:
         directory, _, name = path.rpartition(b"/")
         return self._names.find(directory).place.rstrip(b"/") + b"/" + name
 
-    def _digests(self, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
-        """The digests of files, each by its algorithm, read in parallel."""
-        files = sorted(wanted.items())
+    def _digests(self, algorithms: Mapping[bytes, str]) -> dict[bytes, str]:
+        """Return the digests of files, each by its own algorithm, read in parallel."""
+        files = sorted(algorithms.items())
         shares = [files[start::_SHARES] for start in range(_SHARES)]
         processes = min(len(os.sched_getaffinity(0)), _SHARES)
         found: dict[bytes, str] = {}
-        work = in_processes(partial(_digest_share, self._prefix), shares, processes, "hashing")
-        for done, share in enumerate(work, start=1):
+        results = in_processes(partial(_digest_share, self._prefix), shares, processes, "hashing")
+        for done, share in enumerate(results, start=1):
             found.update(share)
-            self._reporter.progress("asking packages", done, _SHARES)
+            self._reporter.progress("comparing with packages", done, _SHARES)
         return found
 
 

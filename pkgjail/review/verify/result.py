@@ -1,4 +1,4 @@
-"""What a verification finds."""
+"""The result of a verification."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from typing import Literal
 
 from pkgjail.core.model import record
 
-Aspect = Literal["missing", "kind", "mode", "target", "content", "package", "extra"]
-"""In what a name is not as the manifest says: see `Difference`."""
+DifferenceKind = Literal["missing", "kind", "mode", "target", "content", "package", "extra"]
+"""The ways in which a name may differ from the manifest: see `Difference`."""
 
 
 @record
 class Difference:
-    """One way in which a name is not as the manifest says.
+    """One way in which a name differs from the manifest.
 
-    With "package" it is as the manifest says, and not as its package's record does. `detail` says what
-    was found, for people. `owners` are packages by key: the manifest's, for an extra name the host's.
-    `witness` is what the package manager says of it, "" where it says nothing. An extra one may be merely
-    `beside` the set, as every host has such: see `extras.find_extras`.
+    `what` is "package" for a file that matches the manifest but not its package's record. `detail` describes
+    what was found, for people. `owners` are packages by key: the manifest's, or for an extra name the host's.
+    `package_note` is what the package manager's record says about the file and its package, or "". An extra
+    name that may be older than the manifest is `uncounted`: see `extras.find_extras`.
     """
 
     path: bytes
-    what: Aspect
+    what: DifferenceKind
     detail: str
     owners: tuple[str, ...] = ()
-    witness: str = ""
-    beside: bool = False
+    package_note: str = ""
+    uncounted: bool = False
 
 
 @record
 class Verification:
-    """All differences; the tree is as the manifest says where `differences` and `extras` are empty.
+    """All differences; the tree matches the manifest if `differences` and `extras` are empty.
 
-    `beside` are names that may have been there all the time. `unread` are files whose content was not
-    compared: no digest in the manifest, or not readable for whoever verifies.
-    `names` says how many names were looked at, `hashed` how many files were read.
+    `uncounted` are extra names that may be older than the manifest. `unread` are files whose content was not
+    compared, because the manifest has no digest or the caller may not read them. `names` is how many names
+    were compared, `hashed` how many files were read.
     """
 
     differences: tuple[Difference, ...]
     extras: tuple[Difference, ...]
-    beside: tuple[Difference, ...]
+    uncounted: tuple[Difference, ...]
     unread: tuple[bytes, ...]
     names: int
     hashed: int
 
     @property
-    def holds(self) -> bool:
-        """Whether the tree is as the manifest says."""
+    def matches(self) -> bool:
+        """Return whether the tree matches the manifest."""
         return not self.differences and not self.extras
