@@ -16,7 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.backends import available, open_database
-from pkgjail.closure.search import closure_graph, resolve_closure, shortest_reasons
+from pkgjail.closure.graph import closure_graph
+from pkgjail.closure.reasons import shortest_reasons
+from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import ClosureError, Problem
 from pkgjail.core.model import PackagePlan, PlannedPackage
 from pkgjail.core.reporter import SILENT, warn_each
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Closure, Manifest, Policy
     from pkgjail.core.reporter import Reporter
-    from pkgjail.repositories.pool import Universe
+    from pkgjail.repositories.pool import Pool
     from pkgjail.repositories.solver import Chosen
 
 __all__ = [
@@ -178,25 +180,23 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
     from pkgjail.repositories import open_available  # brings XML and tar readers in
     from pkgjail.repositories.solver import solve
 
-    universe = open_available(sources, architecture, contents=contents)
-    policy = load_policy(
-        whitelists, blacklists, database=universe, recommends=recommends, essential=essential
-    )
-    solution = solve(universe, policy)
+    pool = open_available(sources, architecture, contents=contents)
+    policy = load_policy(whitelists, blacklists, database=pool, recommends=recommends, essential=essential)
+    solution = solve(pool, policy)
     no_files = "a plan has no files but those of packages"
     rules = [f"{rule.origin}: {rule.pattern}: {no_files}" for rule in policy.includes]
     warn_each(reporter, rules, f"rules of files; {no_files}")
-    files = _planned_files(universe, solution.chosen, reporter) if contents else {}
+    files = _planned_files(pool, solution.chosen, reporter) if contents else {}
     packages, dropped = _planned(solution.chosen, files, policy)
     return PackagePlan(
-        family=universe.family,
-        architecture=universe.architecture,
+        family=pool.family,
+        architecture=pool.architecture,
         policy=policy_digest(policy),
         whitelists=policy.whitelists,
         blacklists=policy.blacklists,
         recommends=policy.recommends,
         essential=policy.essential,
-        repositories=universe.repositories,
+        repositories=pool.repositories,
         packages=packages,
         dependencies=solution.dependencies,
         reasons=shortest_reasons(solution.dependencies),
@@ -204,16 +204,14 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
     )
 
 
-def _planned_files(
-    universe: Universe, chosen: Iterable[Chosen], reporter: Reporter
-) -> dict[str, tuple[bytes, ...]]:
+def _planned_files(pool: Pool, chosen: Iterable[Chosen], reporter: Reporter) -> dict[str, tuple[bytes, ...]]:
     """The files of each package by key; it is missing where its repository has no file lists."""
     by_repository: dict[str, list[Chosen]] = {}
     for one in chosen:
         by_repository.setdefault(one.repository, []).append(one)
     found: dict[str, tuple[bytes, ...]] = {}
     for name, members in by_repository.items():
-        listed = universe.contents([one.package for one in members], name)
+        listed = pool.contents([one.package for one in members], name)
         if listed is None:
             reporter.warn(f"{name}: there are no file lists beside its metadata, so no file names")
         else:

@@ -186,7 +186,7 @@ class MemoryDatabase:
         ]
         return (*real, *virtual)
 
-    def shortcoming(self, relation: Relation, architecture: str) -> str:
+    def unmet_reason(self, relation: Relation, architecture: str) -> str:
         """Why there is no candidate."""
         found = [package for package in self.packages.values() if package.name == relation.name]
         if not found:

@@ -302,7 +302,7 @@ def test_a_plan_is_no_manifest(
     monkeypatch.chdir(plan_file.parent)
     status = main([str(plan_file) if word == "P" else word for word in words])
     assert status == (125 if words[0] in {"run", "shell"} else 2)
-    assert "plan.jsonl:1: this is a plan of packages" in capfd.readouterr().err
+    assert "plan.jsonl:1: this is a package plan" in capfd.readouterr().err
     assert sorted(path.name for path in plan_file.parent.iterdir()) == ["plan.jsonl", "w.toml"]
 
 
@@ -392,7 +392,7 @@ def test_conflicts_are_told_with_their_lines(tmp_path: Path) -> None:
     first, second = caught.value.problems
     assert first.origin == "w.toml:2"
     assert "a-1.amd64 conflicts with b provided by b-1.amd64" in first.message
-    assert "asked for by w.toml:3 too" in first.message
+    assert "also required by w.toml:3" in first.message
     assert second.origin == "w.toml:4"
     assert "nothing provides gone >= 2 needed by c-1.amd64" in second.message
     assert "pkgjail:" not in str(caught.value)
@@ -514,7 +514,7 @@ def test_damaged_rpm(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="no place below the repository"):
         plan("rpm", ["app"], tmp_path, place=tmp_path)
     index_file.write_text("<repomd>\n<data>")
-    with pytest.raises(DatabaseError, match=r"repomd\.xml:2: no well-formed XML"):
+    with pytest.raises(DatabaseError, match=r"repomd\.xml:2: not well-formed XML"):
         plan("rpm", ["app"], tmp_path, place=tmp_path)
     index_file.write_text("<repomd/>")
     with pytest.raises(DatabaseError, match="it names no primary metadata"):
@@ -531,12 +531,14 @@ def test_damaged_pacman(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match=r"made\.db: "):
         plan("pacman", ["app"], tmp_path, place=path)
     path.write_bytes(whole.replace(b"%VERSION%\n2:1.0-1", b"%VIRSION%\n2:1.0-1"))
-    with pytest.raises(DatabaseError, match=r"app-2:1\.0-1/desc has not one %VERSION%"):
+    with pytest.raises(DatabaseError, match=r"app-2:1\.0-1/desc does not have one %VERSION%"):
         plan("pacman", ["app"], tmp_path, place=path)
     path.unlink()
     with pytest.raises(DatabaseError, match=r"it has no file such as core\.db"):
         plan("pacman", ["app"], tmp_path, place=tmp_path)
-    with pytest.raises(DatabaseError, match=r"made\.db: No such file or directory; name what your mirror"):
+    with pytest.raises(
+        DatabaseError, match=r"made\.db: No such file or directory; name a file of your mirror"
+    ):
         plan("pacman", ["app"], tmp_path, place=path)
 
 

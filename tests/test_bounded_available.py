@@ -153,7 +153,7 @@ DEBIAN: dict[str, tuple[Callable[[], str], int, str]] = {
         0,
         "planned",
     ),
-    "a field twice": (lambda: f"{STANZA}Version: 2\n\n", 3, "has not one field 'Version'"),
+    "a field twice": (lambda: f"{STANZA}Version: 2\n\n", 3, "does not have one field 'Version'"),
     "nothing": (lambda: "", 3, "it has packages for nothing"),
 }
 
@@ -268,8 +268,8 @@ def test_odd_primary_files(summary: str, tmp_path: Path) -> None:
 PACKED_XML = gzip.compress(primary(a_package()), mtime=0)
 INDICES: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "sha is sha1": (lambda: index(PACKED_XML, "sha"), 0, ""),
-    "a digest of any length": (lambda: index(PACKED_XML, "shake_128"), 3, "'shake_128' is no digest"),
-    "no digest": (lambda: index(PACKED_XML, ""), 3, "'' is no digest that metadata has"),
+    "a digest of any length": (lambda: index(PACKED_XML, "shake_128"), 3, "'shake_128' is not a digest"),
+    "no digest": (lambda: index(PACKED_XML, ""), 3, "'' is not a digest of metadata"),
     "a digest with a long name": (lambda: index(PACKED_XML, "x" * 100_000), 3, " … "),
     "entities": (f"{ENTITIES}]><repomd>&m;</repomd>".encode, 3, "it has a document type"),
     "a file of the host": (
@@ -277,7 +277,7 @@ INDICES: dict[str, tuple[Callable[[], bytes], int, str]] = {
         3,
         "a document type",
     ),
-    "deep": (lambda: b"<a>" * 200_000, 3, "no well-formed XML"),
+    "deep": (lambda: b"<a>" * 200_000, 3, "not well-formed XML"),
     "large": (lambda: b"<a/>" * 500_000, 3, "it has more than 1 MiB"),
     "above the repository": (lambda: index(PACKED_XML, href="../../x"), 3, "no place below the repository"),
     "a long way": (lambda: index(PACKED_XML, href="a/" * 5000), 3, "File name too long"),
@@ -357,7 +357,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "a size of thousands of digits": (
         lambda: archive((member("a-1/desc", size="9" * 10_000), DESC)),
         3,
-        "not one %NAME%",
+        "not have one %NAME%",
     ),
     "a sparse file of exabytes": (
         lambda: archive((sparse(), b"1\n0\n1\n" + bytes(506) + DESC)),
@@ -369,8 +369,12 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], int, str]] = {
         3,
         "100000 members",
     ),
-    "no archive": (lambda: os.urandom(2000).replace(b"\0", b"x") + bytes(1024), 3, "it is no whole database"),
-    "nothing": (lambda: b"", 3, "it is no whole database"),
+    "no archive": (
+        lambda: os.urandom(2000).replace(b"\0", b"x") + bytes(1024),
+        3,
+        "it is not a complete database",
+    ),
+    "nothing": (lambda: b"", 3, "it is not a complete database"),
 }
 
 

@@ -196,5 +196,5 @@ def test_shortcoming(backend: str, packages: list[str], text: str, expected: str
     root = make_root(tmp_path, *packages)
     database = open_database(root, backend)
     assert keys(database.candidates(relation(text), "amd64")) == ""
-    said = database.shortcoming(relation(text), "amd64")
+    said = database.unmet_reason(relation(text), "amd64")
     assert said.replace(os.fsdecode(root), "ROOT") == expected

@@ -201,7 +201,7 @@ def test_what_is_not_installed_needs_no_version(backend: str, tmp_path: Path) ->
     gone = "Package: old\nStatus: purge ok not-installed\nPriority: optional\n\n"
     database = open_database(make_root(tmp_path, files={"var/lib/dpkg/status": GOOD + gone}), backend)
     assert list(database.packages) == ["dpkg:amd64"]
-    assert database.shortcoming(relation("old"), "amd64").startswith("'old' is not installed")
+    assert database.unmet_reason(relation("old"), "amd64").startswith("'old' is not installed")
 
 
 @every_backend

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pkgjail import graph_view, write_manifest
 from pkgjail.cli.main import main
-from pkgjail.closure.search import closure_graph, components
+from pkgjail.closure.graph import closure_graph, components
 from pkgjail.core.errors import QuestionError
 from pkgjail.review import graph_formats
 from pkgjail.review.graph import Edge, GraphView, Node, costs

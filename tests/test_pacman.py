@@ -85,7 +85,7 @@ def test_what_only_pacman_has() -> None:
     assert [group.text for group in database.parse("set")] == ["group-one", "group-two"]
     assert database.alternatives() == ()
     assert database.candidates(Relation(name="lib", architecture="i686"), "x86_64") == ()
-    assert database.shortcoming(Relation(name="no"), "x86_64").endswith(
+    assert database.unmet_reason(Relation(name="no"), "x86_64").endswith(
         "'pacman -S no' in " + str(the_root("pacman"))
     )
 

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import PolicyError
-from pkgjail.core.model import Policy, Rule
+from pkgjail.core.model import Policy, Requirement, Rule
 from pkgjail.policy import load_policy, policy_digest
 from pkgjail.policy.lists import WHITELIST, find
 from tests.policy_cases import database, text, write
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def required(text: str, origin: str) -> Requirement:
+    """Return a whitelist's entry, which no package satisfies."""
+    return Requirement(text=text, origin=origin, groups=())
 
 
 def shown(policy: Policy) -> str:
@@ -26,7 +31,7 @@ def shown(policy: Policy) -> str:
     return "\n".join(
         [
             f"lists {' '.join(policy.whitelists)} / {' '.join(policy.blacklists)}",
-            *rules("package", policy.packages),
+            *[f"package {each.text} @ {each.origin}" for each in policy.packages],
             *rules("include", policy.includes),
             *rules("drop", policy.drops),
             f"recommends {policy.recommends} essential {policy.essential}",
@@ -178,17 +183,17 @@ BAD = [
         my.toml:4: 'files' must be a table, not an integer
         my.toml:6: cannot satisfy 'gfortan': gfortan is not installed; install it; did you mean 'gfortran'?
         my.toml:7: an empty string in 'debian' names nothing
-        my.toml:7: 'debian' must hold strings alone, not a float
+        my.toml:7: 'debian' must have only strings, not a float
         my.toml:7: cannot satisfy 'c (>= 9)': c (>= 9) for amd64 is asked and c:amd64 1 is installed
         my.toml:7: bad requirement 'gcc (>': 'gcc (>' is not name[:architecture] [(operator version)]
         my.toml:7: cannot satisfy 'n | sh': n is not installed; install it; sh is not installed; install it
         my.toml:8: unknown family 'debain' in [packages]; did you mean 'debian'?
-        my.toml:9: 'rhel' must hold strings alone, not an array
-        my.toml:9: 'rhel' must hold strings alone, not a date or time
+        my.toml:9: 'rhel' must have only strings, not an array
+        my.toml:9: 'rhel' must have only strings, not a date or time
         my.toml:11: unknown key 'recommend' in [options]; did you mean 'recommends'?
         my.toml:12: 'essential' must be true or false, not a string
         my.toml:13: 'recommends' must be true or false, not an integer
-        my.toml:14: 'blacklists' must hold strings alone, not a table
+        my.toml:14: 'blacklists' must have only strings, not a table
         my.toml:14: unknown blacklist 'x'; known are docs, locales, python-bytecode, static-libs
         """,
         id="every fault of a list, by line",
@@ -203,12 +208,12 @@ BAD = [
         """,
         "my.toml",
         """
-        my.toml:3: the pattern 'opt/x' is relative; begin it with '/', as it names files of the host
-        my.toml:3: the pattern '/opt/x/' ends in '/'; write '/opt/x/**' for all that is in the directory
+        my.toml:3: the pattern 'opt/x' is relative; begin it with '/', because it names files of the host
+        my.toml:3: the pattern '/opt/x/' ends in '/'; write '/opt/x/**' for everything in the directory
         my.toml:4: the pattern '/a/../b' is not normal: leave out '.', '..' and doubled slashes
         my.toml:4: the pattern '/a//b' is not normal: leave out '.', '..' and doubled slashes
-        my.toml:4: the pattern '/a\\x00' holds a NUL byte, which no path does
-        my.toml:4: the pattern '/' ends in '/'; write '/**' for all that is in the directory
+        my.toml:4: the pattern '/a\\x00' has a NUL byte, which no path has
+        my.toml:4: the pattern '/' ends in '/'; write '/**' for everything in the directory
         """,
         id="patterns of files",
     ),
@@ -241,7 +246,7 @@ BAD = [
         """,
         "a.toml",
         """
-        a.toml:3: 'base\\x00' is no path: it holds a NUL byte
+        a.toml:3: 'base\\x00' is not a path: it has a NUL byte
         a.toml:3: include cycle: a.toml -> a.toml
         c.toml:1: include cycle: b.toml -> c.toml -> b.toml
         """,
@@ -311,7 +316,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "b.ignore").write_bytes(b"\xef\xbb\xbf/x\xff\r\n!\n[b-a]\nx\\\n/\n# \xff\n")
     with pytest.raises(PolicyError) as caught:
         load_policy([f"{tmp_path}/w.toml"], [f"{tmp_path}/b.ignore"], database=database())
-    no_pattern = "it is no gitignore pattern; write a backslash as '\\\\', a name after '!', ranges upwards"
+    no_pattern = (
+        "it is not a gitignore pattern; write a backslash as '\\\\', a name after '!', ranges upwards"
+    )
     assert [str(each) for each in caught.value.problems] == [
         "w.toml:2: not UTF-8: byte 0xe9",
         f"b.ignore:2: bad pattern '!': {no_pattern}",
@@ -368,7 +375,7 @@ def test_options(tmp_path: Path, own: str, included: str, beside: str, expected:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./x.toml", "'./x.toml' is a path, and a shipped list may name shipped lists alone"),
+        ("./x.toml", "'./x.toml' is a path, and a shipped list may name only shipped lists"),
         ("mine", "unknown whitelist 'mine'; known are base, build, spack"),
     ],
 )
@@ -389,8 +396,8 @@ def test_the_nearest_packages_are_named(tmp_path: Path) -> None:
     ("change", "same"),
     [
         pytest.param({"whitelists": ("x",), "blacklists": ("y",)}, True, id="names of lists"),
-        pytest.param({"packages": (Rule(pattern="a", origin="moved:9"),)}, True, id="origins"),
-        pytest.param({"packages": (Rule(pattern="b", origin="w:1"),)}, False, id="packages"),
+        pytest.param({"packages": (required("a", "moved:9"),)}, True, id="origins"),
+        pytest.param({"packages": (required("b", "w:1"),)}, False, id="packages"),
         pytest.param({"packages": (), "includes": (Rule(pattern="a", origin=""),)}, False, id="which part"),
         pytest.param(
             {"drops": (Rule(pattern="*", origin=""), Rule(pattern="!\udcff", origin=""))}, False, id="!"
@@ -404,7 +411,7 @@ def test_digest(change: dict[str, object], same: bool) -> None:  # noqa: FBT001
     fields: dict[str, object] = {
         "whitelists": ("w",),
         "blacklists": (),
-        "packages": (Rule(pattern="a", origin="w:1"),),
+        "packages": (required("a", "w:1"),),
         "drops": (Rule(pattern="!\udcff", origin=""), Rule(pattern="*", origin="")),
     }
     before = policy_digest(Policy(**fields))  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def test_shipped_lists_load(family: str) -> None:
     assert len(wanted) == len(found)
     names = " ".join(requirement.split(" ")[0] for requirement in wanted)
     policy = load_policy(shipped_whitelists(), shipped_blacklists(), database=database(names, family=family))
-    assert [rule.pattern for rule in policy.packages] == list(dict.fromkeys(wanted))
+    assert [requirement.text for requirement in policy.packages] == list(dict.fromkeys(wanted))
     assert policy.whitelists == ("base", "build", "spack")
     assert [check_pattern(rule.pattern) for rule in policy.drops] == [""] * len(policy.drops)
 
@@ -45,7 +45,7 @@ def test_spack_asks_for_what_its_documentation_does() -> None:
         " xz-utils zstd gnupg make curl perl"
     )
     known = database(f"{documented} {BASES} libc6-dev")
-    patterns = {rule.pattern for rule in load_policy(["spack"], database=known).packages}
+    patterns = {requirement.text for requirement in load_policy(["spack"], database=known).packages}
     assert set(documented.split()) - patterns == set()
 
 
@@ -61,7 +61,7 @@ def test_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = load_policy(["here/my.toml"], database=database(f"{BASES} libc6-dev zlib1g-dev"))
     assert policy.whitelists == ("base", "mpi.toml", "my.toml")
     assert policy.blacklists == ("docs", "site.ignore")
-    assert [rule.pattern for rule in policy.packages][-3:] == [
+    assert [requirement.text for requirement in policy.packages][-3:] == [
         "gcc (>= 4:10)",
         "libc6-dev",
         "zlib1g-dev | libz-dev",

@@ -11,7 +11,7 @@ import pytest
 
 from pkgjail.backends import open_database
 from pkgjail.closure.search import resolve_closure
-from pkgjail.core.model import Policy, Rule
+from pkgjail.core.model import Policy, Requirement
 from tests.real_roots import AS_ROOT, QUIET, packages, pacman, run
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def repository(place: Path) -> Path:
 def closure_of(root: Path, *names: str) -> set[str]:
     """What these names bring, nothing unmet."""
     database = open_database(os.fsencode(root))
-    rules = tuple(Rule(pattern=name, origin="test") for name in names)
-    policy = Policy(whitelists=(), blacklists=(), packages=rules, essential=False)
+    packages = tuple(Requirement(text=name, origin="test", groups=database.parse(name)) for name in names)
+    policy = Policy(whitelists=(), blacklists=(), packages=packages, essential=False)
     closure = resolve_closure(database, policy)
     assert closure.unmet == ()
     return {package.name for package in closure.packages}

@@ -398,7 +398,7 @@ def test_what_the_root_says_of_itself(special: Path) -> None:
     assert database.family == "suse"
     assert [key for key, package in database.packages.items() if package.protected] == ["wants64:x86_64"]
     assert [key for key, package in database.packages.items() if package.essential] == ["wants64:x86_64"]
-    assert database.shortcoming(Relation(name="x"), "x86_64").endswith(
+    assert database.unmet_reason(Relation(name="x"), "x86_64").endswith(
         f"install it with 'zypper install x' in {special}"
     )
 
@@ -486,7 +486,7 @@ def test_why_nothing_answers(relation: Relation, said: str) -> None:
     """Protects the words for the nearest miss."""
     database = open_database(os.fsencode(the_root("rpm")))
     assert database.candidates(relation, "x86_64") == ()
-    assert said in database.shortcoming(relation, "x86_64")
+    assert said in database.unmet_reason(relation, "x86_64")
 
 
 @pytest.mark.gate

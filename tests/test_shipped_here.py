@@ -91,12 +91,12 @@ def test_the_makefile_installs_what_the_lists_name(variable: str, whitelists: Se
     always = resolve_closure(database, Policy(whitelists=(), blacklists=(), packages=())).packages
     listed = {*makefile(variable), *(package.name for package in always)}
     lacking = []
-    for rule in load_policy(whitelists, database=database).packages:
-        (group,) = database.parse(rule.pattern)
+    for requirement in load_policy(whitelists, database=database).packages:
+        (group,) = requirement.groups
         found = [database.candidates(one, database.architecture) for one in group.alternatives]
         names = {one.name for one in group.alternatives} | {one.name for each in found for one in each}
         if not names & listed:
-            lacking.append(f"{rule.origin}: {rule.pattern}")
+            lacking.append(f"{requirement.origin}: {requirement.text}")
     assert lacking == []
 
 

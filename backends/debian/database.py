@@ -13,7 +13,7 @@ from pkgjail.backends.debian.paths import Paths
 from pkgjail.backends.debian.relations import parse_group
 from pkgjail.backends.debian.root import Root
 from pkgjail.backends.debian.status import read_status, refuse_interrupted
-from pkgjail.backends.debian.unmet import Shortcomings
+from pkgjail.backends.debian.unmet import UnmetReasons
 from pkgjail.backends.release import read_distribution
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class DebianDatabase:
         self._installed = Installed(self._root, tuple(read_status(self._root, reader)), reader.compare)
         self._packages = MappingProxyType({key: one.package for key, one in self._installed.complete.items()})
         self._paths = Paths(self._root, self._installed.complete)
-        self._shortcomings = Shortcomings(self._root, self._installed)
+        self._unmet_reasons = UnmetReasons(self._root, self._installed)
 
     @property
     def backend(self) -> str:
@@ -81,9 +81,9 @@ class DebianDatabase:
         """Who satisfies `relation`, by dpkg's own rules for architectures and virtual packages."""
         return self._installed.candidates(relation, architecture)
 
-    def shortcoming(self, relation: Relation, architecture: str) -> str:
+    def unmet_reason(self, relation: Relation, architecture: str) -> str:
         """The nearest miss: version, architecture, a package that is not whole, or none at all."""
-        return self._shortcomings.explain(relation, architecture)
+        return self._unmet_reasons.explain(relation, architecture)
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """The lines of the package's list file, each where dpkg-divert(1) has put it."""

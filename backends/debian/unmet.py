@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Relation
 
 
-class Shortcomings:
+class UnmetReasons:
     """Explains what `installed` does not have."""
 
     def __init__(self, root: Root, installed: Installed) -> None:

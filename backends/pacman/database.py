@@ -125,7 +125,7 @@ class PacmanDatabase:
         ]
         return tuple(dict.fromkeys(found))
 
-    def shortcoming(self, relation: Relation, architecture: str) -> str:
+    def unmet_reason(self, relation: Relation, architecture: str) -> str:
         """The nearest miss: version, or none at all."""
         del architecture
         have = [one.version for one in self._named(relation.name)]

@@ -16,7 +16,7 @@ from pkgjail.backends.rpm.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.rpm.installed import Installed
 from pkgjail.backends.rpm.query import query, query_digests
 from pkgjail.backends.rpm.store import find_store
-from pkgjail.backends.rpm.unmet import Shortcomings
+from pkgjail.backends.rpm.unmet import UnmetReasons
 from pkgjail.core.model import DependencyGroup, Relation, text_path
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RpmDatabase:
         self._store = store
         self._installed = Installed(self._root, query(self._root, store), self._protected())
         self._packages = MappingProxyType(dict(self._installed.packages))
-        self._shortcomings = Shortcomings(self._root, self._installed, self._is_suse)
+        self._unmet_reasons = UnmetReasons(self._root, self._installed, self._is_suse)
 
     def _protected(self) -> frozenset[str]:
         """What dnf and yum refuse to remove (dnf.conf(5), `protected_packages`): names and comments."""
@@ -104,9 +104,9 @@ class RpmDatabase:
         """Who satisfies `relation`, by what packages provide and by their files."""
         return self._installed.candidates(relation, architecture)
 
-    def shortcoming(self, relation: Relation, architecture: str) -> str:
+    def unmet_reason(self, relation: Relation, architecture: str) -> str:
         """The nearest miss: version, architecture, or none at all."""
-        return self._shortcomings.explain(relation, architecture)
+        return self._unmet_reasons.explain(relation, architecture)
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """What the package has brought, and those of its ghosts that are there.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pkgjail.backends.rpm.installed import Installed
 
 
-class Shortcomings:
+class UnmetReasons:
     """Explains what `installed` does not have."""
 
     def __init__(self, root: Root, installed: Installed, is_suse: Callable[[], bool]) -> None:

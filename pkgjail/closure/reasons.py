@@ -7,14 +7,41 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.closure.search import shortest_reasons
-
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
     from pkgjail.core.model import Dependency
 
+ESSENTIAL = "essential"
+"""The source and the kind of edges to packages without which no system is complete."""
+
 _BY_FIELDS = attrgetter("source", "target", "kind", "text")
+
+
+def shortest_reasons(dependencies: Iterable[Dependency]) -> dict[str, Dependency]:
+    """Return, for every target, the last edge of the shortest chain from a root, in the order of the keys.
+
+    A root is a source that is nobody's target: a whitelist's line, or "essential". Of equally long
+    chains, one from a whitelist is preferred, then the one whose last edge is the first by its fields.
+    """
+    outgoing: dict[str, list[Dependency]] = {}
+    for edge in sorted(dependencies, key=_BY_FIELDS):
+        outgoing.setdefault(edge.source, []).append(edge)
+    targets = {edge.target for edges in outgoing.values() for edge in edges}
+    reasons: dict[str, Dependency] = {}
+    second_choice = {ESSENTIAL}
+    layer = sorted(outgoing.keys() - targets)
+    while layer:
+        found: dict[str, Dependency] = {}
+        for source in sorted(layer, key=lambda one: (one in second_choice, one)):
+            for edge in outgoing.get(source, ()):
+                if edge.target not in reasons and edge.target not in found:
+                    found[edge.target] = edge
+                    if source in second_choice:
+                        second_choice.add(edge.target)
+        reasons.update(found)
+        layer = list(found)
+    return {key: reasons[key] for key in sorted(reasons)}
 
 
 class _Partial(NamedTuple):

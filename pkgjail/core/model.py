@@ -79,9 +79,9 @@ def is_word(text: str) -> bool:
 
 @record
 class Rule:
-    """One line of a policy file: what it says, and where (`spack.toml:7`, never a directory).
+    """A pattern of paths in a policy file, and its origin: `spack.toml:7`, never with a directory.
 
-    `shipped` tells pkgjail's own lists, which are for every host, from those that somebody wrote.
+    `shipped` distinguishes pkgjail's own lists, which are for every host, from those of users.
     """
 
     pattern: str
@@ -90,16 +90,28 @@ class Rule:
 
 
 @record
-class Policy:
-    """What may be in the jail, for one family of distributions.
+class Requirement:
+    """One entry of a whitelist that requires packages, and where it stands.
 
-    `packages` are requirements in the family's own syntax; `includes` are patterns of paths that
-    no package owns; `drops` are the blacklists' lines in order, the last that matches decides.
+    `text` is as written, with white space folded; `groups` is what the package database made of it.
+    """
+
+    text: str
+    origin: str
+    groups: tuple[DependencyGroup, ...]
+
+
+@record
+class Policy:
+    """Which packages and files may be in a jail, for one family of distributions.
+
+    `packages` are the whitelists' requirements; `includes` are patterns of unowned files; `drops` are the
+    blacklists' patterns in order, of which the last that matches a path decides.
     """
 
     whitelists: tuple[str, ...]
     blacklists: tuple[str, ...]
-    packages: tuple[Rule, ...]
+    packages: tuple[Requirement, ...]
     includes: tuple[Rule, ...] = ()
     drops: tuple[Rule, ...] = ()
     recommends: bool = False
@@ -207,11 +219,11 @@ class Generated:
 
 
 class PackageNames(Protocol):
-    """What a whitelist is read against: the packages that can be asked for, and by which names."""
+    """The packages that a whitelist can name: those of a system, or of repositories."""
 
     @property
     def family(self) -> str:
-        """The key of `[packages]` in a whitelist that this serves ("debian")."""
+        """The key of `[packages]` in a whitelist for these packages ("debian")."""
         ...
 
     @property
@@ -221,40 +233,40 @@ class PackageNames(Protocol):
 
     @property
     def packages(self) -> Mapping[str, Package]:
-        """Every package that can be had by its `key`, in the order of the keys."""
+        """Every available package by its `key`, in the order of the keys."""
         ...
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Read one whitelist entry in the family's syntax (kind "whitelist"). Raises `ValueError`.
+        """Parse one whitelist entry in the family's syntax (kind "whitelist"). Raises `ValueError`.
 
-        It is one requirement, or several where the family has a name for them (pacman's groups).
+        The result is one requirement, or several if the family has a name for them (pacman's groups).
         """
         ...
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """The packages that satisfy `relation` when a package of `architecture` asks.
+        """Return the packages that satisfy `relation` for a package of `architecture`.
 
-        Those of that very name come first (the asker's architecture, then by name of the
-        architecture), then those that provide it, by key; where a name says no architecture
-        (rpm), the asker's before the others there too.
+        Packages of that very name come first (those of the same architecture, then by architecture),
+        followed by those that provide it, by key. If names include no architecture (rpm), providers of
+        the same architecture also come before the others.
         """
         ...
 
-    def shortcoming(self, relation: Relation, architecture: str) -> str:
-        """Why `candidates` gives nothing, and what to do: for a message, without a full stop."""
+    def unmet_reason(self, relation: Relation, architecture: str) -> str:
+        """Say why `candidates` is empty, and what to do: for a message, without a full stop."""
         ...
 
 
 class PackageDatabase(PackageNames, Protocol):
-    """What the pipeline asks of a package manager: the installed state of one root, read once.
+    """The installed state of one root as its package manager recorded it, read once.
 
-    Its `packages` are those that are fully installed. Implementations are frozen to the outside: two
-    calls give the same answer. All raise `DatabaseError` when a record cannot be read.
+    `packages` are those that are fully installed. An implementation never changes visibly: two calls
+    return the same. All methods raise `DatabaseError` if a record cannot be read.
     """
 
     @property
     def backend(self) -> str:
-        """The backend's name ("apt", "dpkg"). It never reaches a manifest."""
+        """The name of the backend ("apt", "dpkg"). It is not part of a manifest."""
         ...
 
     @property
@@ -263,35 +275,35 @@ class PackageDatabase(PackageNames, Protocol):
         ...
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """What `package` requires, in the order of its record; its own name for each field."""
+        """Return the requirements of `package` in the order of its record, with its names of fields."""
         ...
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
-        """The paths that the package's record lists, where diversions put them; as recorded else."""
+        """Return the paths that the package's record lists: as recorded, unless a diversion moved them."""
         ...
 
     def owners(self, paths: Collection[bytes]) -> Mapping[bytes, str]:
-        """Those of `paths` that are among some package's `owned_paths`, each with that one's key."""
+        """Return the key of a package for each of `paths` that is among its `owned_paths`."""
         ...
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
-        """Those of `owned_paths` whose content the administrator may have changed."""
+        """Return those of `owned_paths` whose content the administrator may have changed."""
         ...
 
     def digests(self, package: Package) -> Mapping[bytes, str]:
-        """What the package manager recorded of the content of `owned_paths` that the package brought.
+        """Return the recorded digests of the contents of `owned_paths`, without conffiles.
 
-        `algorithm:digest in hex`, the algorithm as hashlib names it; not conffiles, and nothing at all
-        where there is no record.
+        A value is `ALGORITHM:HEX`, with the algorithm's name as in hashlib. If the package manager
+        recorded none, the result is empty.
         """
         ...
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
-        """Every alternatives group of the root, by name."""
+        """Return every alternatives group of the root, by name."""
         ...
 
     def generated(self) -> tuple[Generated, ...]:
-        """The allow-list of files that no package owns."""
+        """Return the allow-list of generated files that no package owns."""
         ...
 
 
@@ -323,10 +335,10 @@ class Unmet:
 
 @record
 class Closure:
-    """The packages that the policy asks for and all that they require.
+    """The packages that a policy requires, and everything that they require in turn.
 
-    `packages` and `dependencies` are sorted. `reasons` gives for each package's key the last edge
-    of the shortest chain from a whitelist line (or "essential") to it.
+    `packages` and `dependencies` are sorted. `reasons` has, for the key of each package, the last edge
+    of the shortest chain from a whitelist's line (or "essential") to it.
     """
 
     packages: tuple[Package, ...]
@@ -335,9 +347,9 @@ class Closure:
     unmet: tuple[Unmet, ...] = ()
 
     def why(self, key: str) -> tuple[Dependency, ...]:
-        """The shortest chain of edges from a rule to the package `key`, the rule's edge first.
+        """Return the shortest chain of edges from a rule to the package `key`, the rule's edge first.
 
-        Raises `KeyError` for a package that is not in the closure.
+        Raises `KeyError` if the package is not in the closure.
         """
         chain = [self.reasons[key]]
         while chain[-1].source in self.reasons:

@@ -1,6 +1,12 @@
 """Read whitelists and blacklists, check them against the installed packages, and merge them.
 
 The formats are described in docs/policy.md. All problems of all files are raised together.
+
+lists      find lists, and note their problems
+whitelist  read one whitelist
+toml_lines the lines of a TOML file's values
+includes   read all lists of a policy
+patterns   match paths with a blacklist's patterns
 """
 
 from __future__ import annotations
@@ -13,15 +19,14 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import PolicyError
 from pkgjail.core.model import Policy
-from pkgjail.policy.includes import Loader, first, widest
-from pkgjail.policy.lists import BLACKLIST, WHITELIST, Page, find
+from pkgjail.policy.includes import PolicyReader, any_stated, first_stated
+from pkgjail.policy.lists import BLACKLIST, WHITELIST, ListProblems, find
 from pkgjail.policy.whitelist import read_whitelist
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from pkgjail.core.model import PackageNames, Rule
-    from pkgjail.policy.lists import Entry
+    from pkgjail.core.model import PackageNames, Requirement, Rule
 
 
 def shipped_whitelists() -> tuple[str, ...]:
@@ -42,45 +47,52 @@ def load_policy(
     recommends: bool | None = None,
     essential: bool | None = None,
 ) -> Policy:
-    """Read the named lists and all that they include, for the family of `database`.
+    """Read the named lists and everything that they include, for the family of `database`.
 
-    Each name is a shipped list's or a path (see lists.py). `recommends` and `essential` override
-    what the whitelists' options say; None leaves it to them. There a list's own word comes before
-    that of the lists it includes, and of lists side by side one that says true is enough.
+    Each name is that of a shipped list, or a path (see lists.py). `recommends` and `essential` override
+    the options of the whitelists; None leaves it to them. An option of a list overrides those of the lists
+    that it includes; of lists named side by side, one with true is enough.
 
-    Included lists' entries come before the including one's, each list once, and an entry that was
-    there before is not repeated. Blacklists apply in the order whitelists' options, command line;
-    one that is named twice keeps its first place.
+    Entries of included lists come before those of the including one. Each list counts once, and so does
+    each entry. Blacklists apply in the order of the whitelists' options, then of `blacklists`; one that is
+    named twice has its first position.
 
-    Raises `PolicyError` with every problem of every list, `DatabaseError` as `database` does.
+    Raises `PolicyError` with every problem of every list, and `DatabaseError` as `database` does.
     """
-    loader = Loader(database)
-    roots = [loader.whitelist(name, Path(), loader.command_line, 1) for name in whitelists]
-    for each in loader.merged:
+    reader = PolicyReader(database)
+    named = [reader.read_whitelist(name, Path(), reader.command_line, 1) for name in whitelists]
+    for each in reader.merged:
         for entry in each.own.blacklists:
-            loader.blacklist(entry.text, each.source.folder, each.page, entry.line)
+            reader.read_blacklist(entry.text, each.source.folder, each.problems, entry.line)
     for name in blacklists:
-        loader.blacklist(name, Path(), loader.command_line, 1)
-    problems = [problem for page in loader.pages for problem in page.problems()]
+        reader.read_blacklist(name, Path(), reader.command_line, 1)
+    problems = [problem for of_list in reader.problems for problem in of_list.in_order()]
     if problems:
         raise PolicyError(problems)
-    lists = loader.merged
-    stated = [root for root in roots if root]
+    lists = reader.merged
+    read = [each for each in named if each]
+    packages: dict[str, Requirement] = {}
+    includes: dict[str, Rule] = {}
+    for each in lists:
+        for requirement in each.requirements:
+            packages.setdefault(requirement.text, requirement)
+        for entry in each.own.files:
+            includes.setdefault(entry.text, each.problems.rule(entry))
     return Policy(
         whitelists=tuple(each.source.name for each in lists),
-        blacklists=tuple(source.name for source in loader.blacklists),
-        packages=_once((each.page, each.own.packages.get(database.family, ())) for each in lists),
-        includes=_once((each.page, each.own.files) for each in lists),
-        drops=tuple(loader.drops),
-        recommends=first(recommends, widest(each.recommends for each in stated)) is True,
-        essential=first(essential, widest(each.essential for each in stated)) is not False,
+        blacklists=tuple(source.name for source in reader.blacklists),
+        packages=tuple(packages.values()),
+        includes=tuple(includes.values()),
+        drops=tuple(reader.drops),
+        recommends=first_stated(recommends, any_stated(each.recommends for each in read)) is True,
+        essential=first_stated(essential, any_stated(each.essential for each in read)) is not False,
     )
 
 
 def list_files(whitelists: Sequence[str], blacklists: Sequence[str] = ()) -> tuple[bytes, ...]:
-    """The files that `load_policy` reads for these lists, by absolute paths; shipped ones are left out.
+    """Return the absolute paths of the files that `load_policy` reads for these lists, without shipped ones.
 
-    What cannot be read is left out too, and so is what it would name.
+    A list that cannot be read is left out, with the lists that it would name.
     """
     files: dict[bytes, None] = {}
     waiting = [(WHITELIST, name, Path()) for name in whitelists]
@@ -92,7 +104,7 @@ def list_files(whitelists: Sequence[str], blacklists: Sequence[str] = ()) -> tup
             path = os.path.abspath(str(source.location))
             if source.folder is None or os.fsencode(path) in files:
                 continue
-            own = read_whitelist(source.read(), "", Page("")) if kind is WHITELIST else None
+            own = read_whitelist(source.read(), "", ListProblems("")) if kind is WHITELIST else None
         except ValueError:
             continue
         files[os.fsencode(path)] = None
@@ -103,30 +115,20 @@ def list_files(whitelists: Sequence[str], blacklists: Sequence[str] = ()) -> tup
 
 
 def policy_digest(policy: Policy) -> str:
-    """Return `sha256:` and a digest in hex of what `policy` asks for.
+    """Return `sha256:` and a digest in hex of the content of `policy`.
 
-    It covers package requirements, include patterns and drop patterns, each in their order, and
-    the two options. Equal digests thus mean equal jails of equal hosts. Names and origins are left
-    out: a comment, a moved line or a renamed file changes what is said about the jail and nothing
-    that is in it. The order is kept for all three, since the last drop wins, and the first
-    requirement or include that brings something is the one that is named for it.
+    It covers requirements, include patterns and drop patterns, each in their order, and the two options.
+    So equal digests mean equal jails on equal hosts. Names and origins are left out: a comment, a moved
+    line or a renamed file does not change what is in a jail. The order counts for all three, because the
+    last drop decides, and the first requirement or include for a name is recorded as its reason.
     """
     content = {
-        "packages": [rule.pattern for rule in policy.packages],
+        "packages": [requirement.text for requirement in policy.packages],
         "includes": [rule.pattern for rule in policy.includes],
         "drops": [rule.pattern for rule in policy.drops],
         "recommends": policy.recommends,
         "essential": policy.essential,
     }
-    # ASCII, as a pattern may hold bytes that are no UTF-8.
+    # ASCII, because a pattern may have bytes that are not UTF-8.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"
-
-
-def _once(lists: Iterable[tuple[Page, Iterable[Entry]]]) -> tuple[Rule, ...]:
-    """The entries as rules, without those whose text was there before."""
-    first: dict[str, Rule] = {}
-    for page, entries in lists:
-        for entry in entries:
-            first.setdefault(entry.text, page.rule(entry))
-    return tuple(first.values())

@@ -1,7 +1,7 @@
-"""Where whitelists and blacklists are found: shipped with pkgjail, or files of the user's.
+"""Find whitelists and blacklists, which are shipped with pkgjail or files of the user.
 
-A name with a slash, or one that ends in `.toml` or `.ignore`, is a path; any other is a shipped
-list's. Thus what a name means never depends on the directory in which pkgjail runs.
+A name with a slash, or one that ends in `.toml` or `.ignore`, is a path. Any other is the name of a
+shipped list. So the meaning of a name never depends on the directory in which pkgjail runs.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIXES = (".toml", ".ignore")
-_MOST_PROBLEMS = 100
+_MAX_PROBLEMS = 100
 
 
 class Readable(Protocol):
-    """What a shipped list, perhaps inside an archive, and a file have in common."""
+    """A file, or a shipped list, which may be inside an archive."""
 
     def read_bytes(self) -> bytes:
         """Return the content. Raises `OSError`."""
@@ -33,10 +33,10 @@ class Readable(Protocol):
 
 
 @record
-class Kind:
-    """A kind of list: its name in messages, its folder in the package, its files' suffix and most bytes."""
+class ListKind:
+    """A kind of list: its noun in messages, its folder in the package, its suffix, and its size limit."""
 
-    word: str
+    noun: str
     folder: str
     suffix: str
     limit: int
@@ -47,20 +47,20 @@ class Kind:
         return tuple(sorted(name[: -len(self.suffix)] for name in names if name.endswith(self.suffix)))
 
 
-WHITELIST = Kind(word="whitelist", folder="whitelists", suffix=".toml", limit=LIST)
-BLACKLIST = Kind(word="blacklist", folder="blacklists", suffix=".ignore", limit=LIST)
+WHITELIST = ListKind(noun="whitelist", folder="whitelists", suffix=".toml", limit=LIST)
+BLACKLIST = ListKind(noun="blacklist", folder="blacklists", suffix=".ignore", limit=LIST)
 
 
 @record
 class Source:
-    """A list that was found, not yet read.
+    """A list that was found and is not yet read.
 
-    `name` and `file` are what policies and origins call it: never a directory. `identity` is the
-    same for one list however it was named. `folder` is what its own names are relative to; None
-    for a shipped list.
+    `name` and `file` are its names in policies and origins, without a directory. `identity` is the same
+    for one list however it was named. Names in it are relative to `folder`, which is None for a shipped
+    list.
     """
 
-    kind: Kind
+    kind: ListKind
     name: str
     file: str
     identity: str
@@ -77,7 +77,7 @@ class Source:
             if file.suffix == self.kind.suffix and file.stem in self.kind.shipped():
                 hint = f"; the shipped one is called {file.stem!r}"
             where = str(self.location)
-            raise ValueError(f"cannot read the {self.kind.word} {where!r}: {error.strerror}{hint}") from error
+            raise ValueError(f"cannot read the {self.kind.noun} {where!r}: {error.strerror}{hint}") from error
 
     def _content(self) -> bytes:
         if self.folder is None:
@@ -85,17 +85,17 @@ class Source:
         return read_named(str(self.location), self.kind.limit)
 
 
-def find(kind: Kind, name: str, folder: Path | None) -> Source:
-    """Find the list that `name` means in a file of `folder` (None: in a shipped list).
+def find(kind: ListKind, name: str, folder: Path | None) -> Source:
+    """Find the list that is called `name` in a file of `folder` (None: in a shipped list).
 
-    Raises `ValueError` with a message where there can be none.
+    Raises `ValueError` with a message if there can be none.
     """
     if "\0" in name:
-        raise ValueError(f"{name!r} is no path: it holds a NUL byte")
+        raise ValueError(f"{name!r} is not a path: it has a NUL byte")
     if "/" not in name and not name.endswith(_SUFFIXES):
         return _find_shipped(kind, name, folder)
     if folder is None:
-        raise ValueError(f"{name!r} is a path, and a shipped list may name shipped lists alone")
+        raise ValueError(f"{name!r} is a path, and a shipped list may name only shipped lists")
     path = folder / name
     return Source(
         kind=kind,
@@ -107,11 +107,11 @@ def find(kind: Kind, name: str, folder: Path | None) -> Source:
     )
 
 
-def _find_shipped(kind: Kind, name: str, folder: Path | None) -> Source:
+def _find_shipped(kind: ListKind, name: str, folder: Path | None) -> Source:
     known = kind.shipped()
     if name not in known:
         raise ValueError(
-            f"unknown {kind.word} {name!r}{_as_file(kind, name, folder) or nearest(name, known)}"
+            f"unknown {kind.noun} {name!r}{_as_file(kind, name, folder) or nearest(name, known)}"
         )
     file = name + kind.suffix
     return Source(
@@ -123,66 +123,66 @@ def _find_shipped(kind: Kind, name: str, folder: Path | None) -> Source:
     )
 
 
-def _as_file(kind: Kind, name: str, folder: Path | None) -> str:
-    """How to name the file that the user may have meant, for the end of a message; else ""."""
+def _as_file(kind: ListKind, name: str, folder: Path | None) -> str:
+    """Say how to name a file that the user may have meant, for the end of a message; "" if there is none."""
     if folder is not None and name:
         for file in (name, name + kind.suffix):
-            if os.path.isfile(folder / file):  # also where the name is longer than a file's may be
+            if os.path.isfile(folder / file):  # false if the name is too long for a file
                 return f"; write {'./' + file!r} for the file"
     return ""
 
 
 @record
 class Entry:
-    """A string of a list and the line (from 1) in which it begins."""
+    """A string in a list, and the line (from 1) on which it begins."""
 
     text: str
     line: int
 
 
-class Page:
-    """What was found wrong with one file; `file` is "" for the command line."""
+class ListProblems:
+    """The problems of one list; `file` is "" for the command line."""
 
     def __init__(self, file: str, *, shipped: bool = False) -> None:
-        """Begin with nothing found."""
+        """Begin without problems."""
         self.file = file
         self.shipped = shipped
         self.is_full = False
         self._found: list[tuple[int, str]] = []
 
     def add(self, line: int, message: str) -> None:
-        """Note a problem of the line (from 1); of more than a hundred that there are more."""
-        if len(self._found) < _MOST_PROBLEMS:
+        """Note a problem of the line (from 1); after a hundred, note only that there are more."""
+        if len(self._found) < _MAX_PROBLEMS:
             self._found.append((line, shortened(message)))
         elif not self.is_full:
             self.is_full = True
-            self._found.append((line, "there is more wrong than these lines say"))
+            self._found.append((line, "there are more problems than these"))
 
     def rule(self, entry: Entry) -> Rule:
-        """Make the rule that `entry` of this file is."""
+        """Return an entry of this list as a rule."""
         return Rule(pattern=entry.text, origin=self.origin(entry.line), shipped=self.shipped)
 
     def origin(self, line: int) -> str:
-        """`spack.toml:7`; "" on the command line."""
+        """Return file and line as in `spack.toml:7`; "" for the command line."""
         return f"{self.file}:{line}" if self.file else ""
 
-    def problems(self) -> list[Problem]:
-        """Return what was found by line, in the order of finding within one."""
+    def in_order(self) -> list[Problem]:
+        """Return the problems by line, and within one line in the order in which they were noted."""
         return [
             Problem(self.origin(line), text) for line, text in sorted(self._found, key=lambda each: each[0])
         ]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say for the end of a message which of the few `known` is like `name`, else which there are."""
+    """Suggest the one of the few `known` that is like `name`, or list them, for the end of a message."""
     names = sorted(known)
     return did_you_mean(name, names, count=1, likeness=0.7) or f"; known are {', '.join(names)}"
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3, likeness: float = 0.8) -> str:
-    """Say for the end of a message which of `known` are most like `name`; "" where none is.
+    """Suggest those of `known` that are most like `name`, for the end of a message; "" if none is.
 
-    `likeness` is difflib's ratio, from 0 to 1 for the same.
+    `likeness` is difflib's ratio, from 0 to 1 for equal names.
     """
     close = [repr(each) for each in get_close_matches(name, known, n=count, cutoff=likeness)]
     if not close:

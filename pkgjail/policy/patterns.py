@@ -1,16 +1,16 @@
-"""Blacklist patterns: which rule, if any, drops a path.
+"""Blacklist patterns: find the rule, if any, that drops a path.
 
-The syntax and its meaning are gitignore(5)'s as pathspec's `GitIgnoreSpec` understands them, over
-absolute paths of the host; the root takes the repository's place. Each path is judged alone: the
-last rule that matches it decides, except that a rule which names the path itself outweighs one
-which only names a directory above it. That a kept path keeps its directories is not decided here.
+Syntax and meaning are those of gitignore(5), as pathspec's `GitIgnoreSpec` understands them, over
+absolute paths of the host, with `/` as the root of the repository. Each path is judged alone: the last
+rule that matches it decides, except that a rule that names the path itself outweighs one that names only
+a directory above it. A kept path also keeps its directories, but that is not decided here.
 
-pathspec tries one pattern after the other on each path. Here that is done once for each directory,
-and one joined regular expression tells which files a pattern names by themselves: those few are tried
-one by one too, and all others share the fate of their directory.
+pathspec tries one pattern after another on each path. Here this is done once for each directory. One
+joined regular expression finds the files that a pattern names themselves; only these are also tried one
+by one, and every other file shares the result of its directory.
 
-What a pattern costs is bounded. Between two wildcards the first place that fits is as good as any later
-one, so `bounded` has the expression look for no other: without that `*a*a*a*a*` takes minutes.
+The cost of a pattern is bounded. Between two wildcards, the first position that fits is as good as any
+later one, so `bounded` makes the expression try no other. Otherwise `*a*a*a*a*` takes minutes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 _DIRECTORY = "ps_d"
 _DIRECTORY_GROUP = f"(?P<{_DIRECTORY}>/)"
 _ANYWHERE = "^(?:.+/)?"
-MOST_CHARACTERS = 4096
-"""The longest pattern: as long as a path may be."""
-# What pathspec translates a pattern to, piece by piece; `**` is `_ANYWHERE` in front, else `_BETWEEN`.
+MAX_CHARACTERS = 4096
+"""The length limit of a pattern: that of a path."""
+# The pieces that pathspec translates a pattern to; `**` is `_ANYWHERE` in front, otherwise `_BETWEEN`.
 _BETWEEN = "(?:/.+)?"
 _PIECES = re.compile(
     rf"""{re.escape(_ANYWHERE)} | {re.escape(_BETWEEN)}
@@ -41,46 +41,46 @@ _PIECES = re.compile(
     | \[\^/\][*+]? | \[\^?\]?[^]]*\] | \\. | .""",
     re.VERBOSE | re.DOTALL,
 )
-# fnmatch(3)'s, within brackets: pathspec takes it for the characters that it is written with.
+# A class of fnmatch(3) within brackets, which pathspec takes literally.
 _CLASS = re.compile(r"\[[^\]]*\[:[a-z]+:\]")
 _ANY, _STAR, _SOME = "[^/]", "[^/]*", "[^/]+"
 _WILD = (_ANY, _STAR, _SOME)
-_MOST_UNBOUNDED = 3  # `**` and `*`, with the `**` that is meant in front of a bare name
+_MAX_UNBOUNDED = 3  # `**` and `*`, with the implied `**` before a bare name
 _numbers = count()
 
 
 def rule_text(line: str) -> str:
-    """A line of a blacklist without the white space that means nothing; "" for a comment.
+    """Return a line of a blacklist without insignificant white space; "" for a comment.
 
-    White space at the end counts only where the last of it is a space behind a backslash.
+    White space at the end is significant only if its last character is a space after a backslash.
     """
     text = line if line.endswith("\\ ") else line.rstrip()
     return "" if text.startswith("#") else text
 
 
 def check_pattern(text: str) -> str:
-    """What is wrong with a pattern, for a message; "" where it is sound. Comments are not sound."""
+    """Say what is wrong with a pattern, for a message; "" if nothing is. A comment is not a pattern."""
     if "\0" in text:
-        return "it holds a NUL byte, which no path does"
-    if len(text) > MOST_CHARACTERS:
-        return f"it has more than {MOST_CHARACTERS} characters"
+        return "it has a NUL byte, which no path has"
+    if len(text) > MAX_CHARACTERS:
+        return f"it has more than {MAX_CHARACTERS} characters"
     if _CLASS.search(text):
-        return "classes such as [:alpha:] are not known; write the characters, as a-z"
+        return "classes such as [:alpha:] are not supported; list the characters, as in a-z"
     try:
         regex, _ = _translate(text)
         _compile(regex or "")
     except _TooWildError:
         return (
-            "it has too many '*' beside a '[...]' that takes a '/', as '[!a]' does; name what the brackets "
-            "take, or leave wildcards out"
+            "it has too many '*' beside a '[...]' that matches a '/', as '[!a]' does; list what the brackets "
+            "match, or leave out wildcards"
         )
     except (ValueError, re.error, OverflowError):
-        return "it is no gitignore pattern; write a backslash as '\\\\', a name after '!', ranges upwards"
+        return "it is not a gitignore pattern; write a backslash as '\\\\', a name after '!', ranges upwards"
     return "" if regex else "it matches nothing"
 
 
 class Matcher:
-    """Judges paths by the `drops` of a policy. It remembers what it judged."""
+    """Matches paths with the `drops` of a policy, and remembers the results."""
 
     def __init__(self, drops: Sequence[Rule]) -> None:
         """Compile the rules. Raises `ValueError` for a pattern that `check_pattern` refuses."""
@@ -91,13 +91,13 @@ class Matcher:
         self._rules = tuple((rule, _compile(regex or "(?!)"), drop) for rule, regex, drop in translated)
         self._names_itself = _join(regex.pattern for _, regex, _ in self._rules).match
         self._verdicts: dict[str, Rule | None] = {"": None}
-        self._met: set[Rule] = set()
+        self._matched: set[Rule] = set()
 
     def __call__(self, path: bytes, *, is_directory: bool = False) -> Rule | None:
-        """Return the rule that drops `path` (absolute and normal), or None where it is kept."""
+        """Return the rule that drops `path` (absolute and normal), or None if it is kept."""
         subject = _subject(path, is_directory=is_directory)
         if not is_directory and not self._names_itself(subject):
-            # What matches does so at a slash before the name, so it matches the directory as well.
+            # A match ends at a slash before the name, so the directory matches as well.
             subject = subject[: subject.rfind("/") + 1]
         if subject in self._verdicts:
             return self._verdicts[subject]
@@ -110,24 +110,24 @@ class Matcher:
         return tuple(rule for rule, _, _ in self._rules)
 
     def unmatched(self) -> tuple[Rule, ...]:
-        """Return the rules that matched none of the paths asked about so far, in their order.
+        """Return the rules that have matched no path so far, in their order.
 
         A rule that matched and was overruled is not among them.
         """
         return tuple(
             rule
             for rule, regex, _ in self._rules
-            if rule not in self._met and not any(map(regex.search, self._verdicts))
+            if rule not in self._matched and not any(map(regex.search, self._verdicts))
         )
 
     def _judge(self, subject: str) -> Rule | None:
-        """Try the rules from the last to the first; the first that names the path itself ends it."""
+        """Try the rules from the last to the first, up to one that names the path itself."""
         last: tuple[Rule, bool | None] | None = None
         for rule, regex, drop in reversed(self._rules):
             match = regex.search(subject)
             if match is None:
                 continue
-            self._met.add(rule)
+            self._matched.add(rule)
             by_name = match.groupdict().get(_DIRECTORY) is None
             if last is None or by_name:
                 last = (rule, drop)
@@ -137,16 +137,13 @@ class Matcher:
 
 
 def matcher(drops: Sequence[Rule]) -> Matcher:
-    """Make the function that gives, for a path and whether it is a directory, the rule that drops it.
-
-    Raises `ValueError` for a pattern that `check_pattern` refuses.
-    """
+    """Return a `Matcher` of these rules. Raises `ValueError` for a pattern that `check_pattern` refuses."""
     return Matcher(drops)
 
 
 def _translate(text: str) -> tuple[str | None, bool | None]:
-    """Give a pattern's regular expression and whether it drops what matches (or re-includes it)."""
-    # Here and not above, as entering a jail must not pay for it.
+    """Return a pattern's regular expression, and whether it drops matching paths (or re-includes them)."""
+    # Imported here, because entering a jail must not pay for it.
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     translated: tuple[str | None, bool | None] = GitIgnoreSpecPattern.pattern_to_regex(text)
@@ -159,9 +156,9 @@ class _TooWildError(ValueError):
 
 
 def bounded(regex: str) -> str:
-    """An expression that matches what pathspec's `regex` does, and does not try all ways to do so.
+    """Return an expression that matches the same as pathspec's `regex`, without trying all ways to match.
 
-    The same where there are too few wildcards to matter. Raises `_TooWildError`.
+    With too few wildcards to matter, it is the same expression. Raises `_TooWildError`.
     """
     pieces = _PIECES.findall(regex)
     takes_slash = any(
@@ -169,13 +166,13 @@ def bounded(regex: str) -> str:
     )
     gaps = [index for index, piece in enumerate(pieces) if piece in {_ANYWHERE, _BETWEEN}]
     if takes_slash:
-        # Where a '[...]' ends says not in which name it does, so no place is known to be the best.
-        if len(gaps) + _stars(pieces) > _MOST_UNBOUNDED:
+        # A '[...]' that matches a slash may end in any name, so no position is known to be the best.
+        if len(gaps) + _stars(pieces) > _MAX_UNBOUNDED:
             raise _TooWildError
         return regex
     if len(gaps) <= 1:
         return _with_bounded_names(pieces)
-    # What stands before the first `**`, and each `**` with what follows it; the last one stays as it is.
+    # The part before the first `**`, and each `**` with what follows it; the last one stays as it is.
     cuts = [*gaps, len(pieces)]
     parts = [pieces[start:end] for start, end in zip(cuts, cuts[1:])]
     first = "".join(map(_first_place, parts[:-1]))
@@ -183,7 +180,7 @@ def bounded(regex: str) -> str:
 
 
 def _first_place(pieces: list[str]) -> str:
-    """`**` with the names behind it, up to the next `**`: the first place that has them, and no other."""
+    """`**` and the names after it, up to the next `**`: only the first position that has them."""
     gap, *names = pieces
     if gap == _ANYWHERE:
         return "^" + _only(f"(?:.+?/)??{_with_bounded_names(names)}(?=/)")
@@ -191,7 +188,7 @@ def _first_place(pieces: list[str]) -> str:
 
 
 def _only(regex: str) -> str:
-    """`regex` as an atomic group, which Python has from 3.11 on."""
+    """Return `regex` as an atomic group, which Python has since 3.11."""
     name = f"only{next(_numbers)}"
     return f"(?=(?P<{name}>{regex}))(?P={name})"
 
@@ -201,7 +198,7 @@ def _with_bounded_names(pieces: list[str]) -> str:
 
 
 def _names(pieces: list[str]) -> list[list[str]]:
-    """`pieces` cut at the slashes between names."""
+    """Split `pieces` at the slashes between names."""
     found: list[list[str]] = [[]]
     for piece in pieces:
         if piece == "/":
@@ -216,9 +213,9 @@ def _stars(pieces: list[str]) -> int:
 
 
 def _bounded_name(name: list[str]) -> str:
-    """The pieces of one name: wildcards in a row in one order, and of what is between stars the first place.
+    """Join the pieces of one name, so that text between stars matches only at its first position.
 
-    `*?*?` means `??*`.
+    Adjacent wildcards are put in one order: `*?*?` means `??*`.
     """
     if _stars(name) <= 1:
         return "".join(name)
@@ -238,7 +235,7 @@ def _bounded_name(name: list[str]) -> str:
 
 
 def _subject(path: bytes, *, is_directory: bool) -> str:
-    """Give the path as pathspec wants it: relative to the root, a slash behind a directory.
+    """Return the path in pathspec's form: relative to the root, with a slash after a directory.
 
     pathspec's `.` matches no newline. A path has no NUL byte, so NUL can stand for the newline.
     """
@@ -247,10 +244,10 @@ def _subject(path: bytes, *, is_directory: bool) -> str:
 
 
 def _join(regexes: Iterable[str]) -> re.Pattern[str]:
-    """One expression that matches where any of `regexes` does other than by a directory's slash.
+    """Return one expression that matches if any of `regexes` matches other than by a directory's slash.
 
-    A pattern of a bare name may stand at any depth, so its expression begins with `_ANYWHERE`. The
-    search for the place costs most of the time and is done once for all of them.
+    A pattern of a bare name matches at any depth, so its expression begins with `_ANYWHERE`. The search
+    for the position takes most of the time, and is done once for all of them.
     """
     rooted, anywhere = [], []
     for regex in regexes:
@@ -265,7 +262,7 @@ def _join(regexes: Iterable[str]) -> re.Pattern[str]:
 
 
 def _compile(regex: str) -> re.Pattern[str]:
-    """Without Python's warning of what it may take for operators one day, as in `[[a]` or `[+--z]`."""
+    """Compile `regex` without Python's warning of possible future operators, as in `[[a]` or `[+--z]`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return re.compile(regex)

@@ -1,7 +1,7 @@
-"""Where things stand in a TOML document: the line of every key and of every array's element.
+"""Find the lines of keys and array elements in a TOML document.
 
-tomllib gives values and no positions. `locate` walks the tokens of a text that tomllib has already
-accepted, so it need not check anything; it follows TOML 1.0 (headers, arrays of tables, dotted keys,
+tomllib gives values without positions. `locate` goes through the tokens of a text that tomllib has
+accepted, so it need not check anything. It follows TOML 1.0 (headers, arrays of tables, dotted keys,
 inline tables, the four forms of strings, comments).
 """
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 Key = tuple[Union[str, int], ...]
 
-MOST_DEEP = 32
-"""How many parts a key may have, and how deeply arrays and tables may be nested."""
-_LONGEST_WORD = 1000  # characters of a bare key or a number
+MAX_DEPTH = 32
+"""The largest number of parts of a key, and of levels of arrays and tables."""
+_MAX_WORD = 1000  # characters of a bare key or a number
 
 _TOKEN = re.compile(
     r"""
     (?P<skip> [ \t]+ | \#[^\n]* )
   | (?P<newline> \n )
-  | (?P<string> \"{3} (?:\\.|[^\\])*? \"{3,5}   # up to two quotation marks of the text may stand
+  | (?P<string> \"{3} (?:\\.|[^\\])*? \"{3,5}   # up to two quotation marks of the text may be
               | '{3} .*? '{3,5}                 # right before the three that end it
               | \" (?:\\.|[^"\\\n])* \"
               | ' [^'\n]* ' )
@@ -41,26 +41,26 @@ _TOKEN = re.compile(
 
 
 def excess(text: str) -> tuple[int, str] | None:
-    """The line of `text`, and what there is too long or too deep for tomllib to read in a sane time.
+    """Find what is too long or too deep for tomllib to read in a reasonable time: its line and a message.
 
-    tomllib's time grows with the square of a key's parts, and Python's with that of a number's digits.
-    `text` need not be valid TOML. None where it is fit to be read.
+    tomllib's time grows with the square of a key's parts, and Python's with the square of a number's
+    digits. `text` need not be valid TOML. The result is None if it can be read.
     """
     dots, depth = 0, 0
     for kind, found, line in _tokens(text):
         dots = dots + (found == ".") if found == "." or kind in {"bare", "string"} else 0
         depth = max(0, depth + (found in {"[", "{"}) - (found in {"]", "}"}))
-        if dots >= MOST_DEEP:
-            return line, f"not a whitelist: a key has more than {MOST_DEEP} parts"
-        if depth > MOST_DEEP:
-            return line, f"not a whitelist: arrays or tables are nested more than {MOST_DEEP} deep"
-        if kind == "bare" and len(found) > _LONGEST_WORD:
-            return line, f"not a whitelist: a word has more than {_LONGEST_WORD} characters"
+        if dots >= MAX_DEPTH:
+            return line, f"not a whitelist: a key has more than {MAX_DEPTH} parts"
+        if depth > MAX_DEPTH:
+            return line, f"not a whitelist: arrays or tables are nested more than {MAX_DEPTH} deep"
+        if kind == "bare" and len(found) > _MAX_WORD:
+            return line, f"not a whitelist: a word has more than {_MAX_WORD} characters"
     return None
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """The kind, text and line of each token but white space and comments."""
+    """The kind, text and line of each token, except white space and comments."""
     line = 1
     for match in _TOKEN.finditer(text.replace("\r\n", "\n")):
         kind = match.lastgroup or ""
@@ -71,17 +71,17 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def locate(text: str) -> dict[Key, int]:
-    """Give the line (from 1) of each key and each array element of `text`.
+    """Return the line (from 1) of each key and each array element of `text`.
 
     A place is named by the keys and indices that lead to it in tomllib's result:
-    `("packages", "debian", 2)`. A table that several lines bring about counts from the first. `text`
-    must be valid TOML: otherwise the answer means nothing, or an exception comes.
+    `("packages", "debian", 2)`. If several lines make a table, the first counts. `text` must be valid
+    TOML: otherwise the result is meaningless, or an exception is raised.
     """
     return _Walk(text).document()
 
 
 class _Walk:
-    """One pass over the tokens. Each method takes what it is named after off the front."""
+    """One pass over the tokens. Each method consumes the tokens of what it is named after."""
 
     def __init__(self, text: str) -> None:
         self.tokens = list(_tokens(text))
@@ -109,7 +109,7 @@ class _Walk:
             self.at += 1
 
     def header(self) -> Key:
-        """`[a.b]` or `[[a.b]]`: the table that the next pairs belong to."""
+        """Consume `[a.b]` or `[[a.b]]`, and return the table to which the next pairs belong."""
         double = self.tokens[self.at + 1][1] == "["
         self.at += 2 if double else 1
         line = self.tokens[self.at][2]
@@ -127,7 +127,7 @@ class _Walk:
         return place
 
     def names(self) -> list[str]:
-        """`a . "b.c" . d`, up to the sign behind it."""
+        """Consume `a . "b.c" . d`, up to the sign after it."""
         names: list[str] = []
         while True:
             kind, text, _ = self.tokens[self.at]
@@ -184,7 +184,7 @@ class _Walk:
 
 
 def _unquoted(token: str) -> str:
-    """The name that a quoted key spells, as tomllib itself reads it."""
+    """Return the name of a quoted key, as tomllib itself reads it."""
     if token.startswith("'"):
         return token[1:-1]
     return str(tomllib.loads(f"name = {token}")["name"])

@@ -1,4 +1,4 @@
-"""Read one whitelist, without what it includes: TOML as docs/policy.md describes it."""
+"""Read one whitelist, without the lists that it includes: TOML as docs/policy.md describes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.model import record
 from pkgjail.policy.lists import Entry, nearest
-from pkgjail.policy.patterns import MOST_CHARACTERS
+from pkgjail.policy.patterns import MAX_CHARACTERS
 from pkgjail.policy.toml_lines import Key, excess, locate
 
 if sys.version_info >= (3, 11):
@@ -20,10 +20,10 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pkgjail.policy.lists import Page
+    from pkgjail.policy.lists import ListProblems
 
 FAMILIES = ("alpine", "arch", "debian", "rhel", "suse")
-"""Families that a whitelist may name, whether or not a backend serves them yet."""
+"""Families that a whitelist may name, including those without a backend."""
 
 _TYPES = {
     str: "a string",
@@ -38,7 +38,7 @@ _WHERE = re.compile(r" \((?:at line (?P<line>\d+), column \d+|at end of document
 
 @record
 class Whitelist:
-    """What one file says. `packages` has a key for each family that the file names."""
+    """The content of one file. `packages` has a key for each family that the file names."""
 
     include: tuple[Entry, ...] = ()
     packages: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
@@ -49,39 +49,39 @@ class Whitelist:
     blacklists: tuple[Entry, ...] = ()
 
 
-def read_whitelist(data: bytes, family: str, page: Page) -> Whitelist | None:
-    """Read the content of a whitelist, noting on `page` all that is wrong with it.
+def read_whitelist(data: bytes, family: str, problems: ListProblems) -> Whitelist | None:
+    """Read the content of a whitelist, and add what is wrong with it to `problems`.
 
-    `family` is one that may be named beside `FAMILIES`. Returns None for what is no TOML at all;
-    else what could be understood.
+    `family` may be named in addition to `FAMILIES`. The result has everything that could be understood; it
+    is None if the content is not TOML at all.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        page.add(data.count(b"\n", 0, error.start) + 1, f"not UTF-8: byte 0x{data[error.start]:02x}")
+        problems.add(data.count(b"\n", 0, error.start) + 1, f"not UTF-8: byte 0x{data[error.start]:02x}")
         return None
     if found := excess(text):
-        page.add(*found)
+        problems.add(*found)
         return None
     try:
         table = tomllib.loads(text)
         lines = locate(text)
     except RecursionError:
-        page.add(1, "not a whitelist: arrays or tables are nested too deeply")
+        problems.add(1, "not a whitelist: arrays or tables are nested too deeply")
         return None
     except ValueError as error:
         where = _WHERE.search(str(error))
         line = int(where["line"]) if where and where["line"] else text.rstrip("\n").count("\n") + 1
-        page.add(line if where else 1, f"not valid TOML: {_WHERE.sub('', str(error))}")
+        problems.add(line if where else 1, f"not valid TOML: {_WHERE.sub('', str(error))}")
         return None
-    return _Reader(page, lines, {*FAMILIES, family}).whitelist(table)
+    return _Reader(problems, lines, {*FAMILIES, family}).whitelist(table)
 
 
 class _Reader:
-    """Turns tomllib's result into a `Whitelist`. `lines` are those of `locate`."""
+    """Makes a `Whitelist` of tomllib's result. `lines` are those of `locate`."""
 
-    def __init__(self, page: Page, lines: Mapping[Key, int], families: set[str]) -> None:
-        self.page = page
+    def __init__(self, problems: ListProblems, lines: Mapping[Key, int], families: set[str]) -> None:
+        self.problems = problems
         self.lines = lines
         self.families = families
 
@@ -109,9 +109,9 @@ class _Reader:
         noun = "family" if place == ("packages",) else "key"
         inside = f" in [{place[0]}]" if place else ""
         for key in table:
-            if key not in known and not self.page.is_full:
+            if key not in known and not self.problems.is_full:
                 message = f"unknown {noun} {key!r}{inside}{nearest(key, known)}"
-                self.page.add(self.lines[(*place, key)], message)
+                self.problems.add(self.lines[(*place, key)], message)
 
     def table(self, top: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         value = top.get(key, {})
@@ -136,18 +136,18 @@ class _Reader:
         for index, each in enumerate(value):
             here = (*place, index)
             if not isinstance(each, str):
-                self.wrong(here, f"{place[-1]!r} must hold strings alone", each)
+                self.wrong(here, f"{place[-1]!r} must have only strings", each)
             elif not each.strip():
-                self.page.add(self.lines[here], f"an empty string in {place[-1]!r} names nothing")
-            elif len(each) > MOST_CHARACTERS:
-                message = f"a string in {place[-1]!r} has more than {MOST_CHARACTERS} characters"
-                self.page.add(self.lines[here], message)
+                self.problems.add(self.lines[here], f"an empty string in {place[-1]!r} names nothing")
+            elif len(each) > MAX_CHARACTERS:
+                message = f"a string in {place[-1]!r} has more than {MAX_CHARACTERS} characters"
+                self.problems.add(self.lines[here], message)
             else:
                 entries.append(Entry(text=each, line=self.lines[here]))
         return tuple(entries)
 
     def wrong(self, place: Key, message: str, value: object) -> None:
-        self.page.add(self.lines[place], f"{message}, not {_TYPES.get(type(value), 'a date or time')}")
+        self.problems.add(self.lines[place], f"{message}, not {_TYPES.get(type(value), 'a date or time')}")
 
     def requirements(self, family: str, packages: Mapping[str, Any]) -> tuple[Entry, ...]:
         entries = self.strings(("packages", family), packages)
@@ -156,19 +156,19 @@ class _Reader:
     def paths(self, files: Mapping[str, Any]) -> Iterator[Entry]:
         for entry in self.strings(("files", "include"), files):
             if fault := _path_fault(entry.text):
-                self.page.add(entry.line, f"the pattern {entry.text!r} {fault}")
+                self.problems.add(entry.line, f"the pattern {entry.text!r} {fault}")
             else:
                 yield entry
 
 
 def _path_fault(pattern: str) -> str:
-    """What keeps a pattern of [files] from naming paths of the host; "" for nothing."""
+    """Say why a pattern of [files] cannot name paths of the host; "" if it can."""
     if not pattern.startswith("/"):
-        return "is relative; begin it with '/', as it names files of the host"
+        return "is relative; begin it with '/', because it names files of the host"
     if "\0" in pattern:
-        return "holds a NUL byte, which no path does"
+        return "has a NUL byte, which no path has"
     if pattern.endswith("/"):
-        return f"ends in '/'; write {pattern + '**'!r} for all that is in the directory"
+        return f"ends in '/'; write {pattern + '**'!r} for everything in the directory"
     if not {"", ".", ".."}.isdisjoint(pattern[1:].split("/")):
         return "is not normal: leave out '.', '..' and doubled slashes"
     return ""

@@ -1,12 +1,13 @@
-"""What a distribution has to offer, from its repositories' metadata on this machine; nothing is fetched.
+"""Plan packages of a distribution from its repositories' metadata on this machine; nothing is fetched.
 
-binding    libsolv, which is asked everything about versions, providers, conflicts
-reading    files of metadata, unpacked
-kinds      what a kind of repository must say of itself
-debian, rpmmd, pacman   the kinds
-universe   all packages of the repositories, as what a whitelist is read against
-solving    what of them would be installed
-problems   why nothing can be, in words
+libsolv    the library that knows versions, providers and conflicts
+metadata   find, read and unpack files
+formats    the interface of a repository format
+debian, rpmmd, pacman   the formats
+pool       all packages of the repositories
+solver     the packages that would be installed
+problems   conflicts in words
+plan_file  a package plan as a file
 """
 
 from __future__ import annotations
@@ -15,29 +16,34 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import DatabaseError
-from pkgjail.repositories.debian import Debian
+from pkgjail.repositories.debian import DebianFormat
 from pkgjail.repositories.libsolv import load_solv
-from pkgjail.repositories.pacman import Pacman
-from pkgjail.repositories.pool import Universe
-from pkgjail.repositories.rpmmd import RpmMd
+from pkgjail.repositories.pacman import PacmanFormat
+from pkgjail.repositories.pool import Pool
+from pkgjail.repositories.rpmmd import RpmMdFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.repositories.formats import Kind
+    from pkgjail.repositories.formats import RepositoryFormat
 
-__all__ = ["FAMILIES", "Universe", "open_available"]
+__all__ = ["FAMILIES", "Pool", "open_available"]
 
-_KINDS: tuple[Kind, ...] = (Debian(), RpmMd("rhel"), RpmMd("suse"), Pacman())
-FAMILIES = tuple(kind.family for kind in _KINDS)
+_FORMATS: tuple[RepositoryFormat, ...] = (
+    DebianFormat(),
+    RpmMdFormat("rhel"),
+    RpmMdFormat("suse"),
+    PacmanFormat(),
+)
+FAMILIES = tuple(each.family for each in _FORMATS)
 """The families whose repositories can be read, as whitelists name them."""
 
 
-def open_available(sources: Sequence[str], architecture: str = "", *, contents: bool = False) -> Universe:
-    """Read the metadata that `sources` name, each `FAMILY:PATH`, all of one family, in their order.
+def open_available(sources: Sequence[str], architecture: str = "", *, contents: bool = False) -> Pool:
+    """Read the metadata of `sources`, each `FAMILY:PATH`, all of one family, in their order.
 
-    `architecture` is the package manager's word for it or uname(2)'s; "" is this machine's. With `contents`
-    the files of packages can be asked for. Raises `DatabaseError`.
+    `architecture` is a word of the package manager or of uname(2); "" is that of this machine. The pool
+    knows the files of packages only with `contents`. Raises `DatabaseError`.
     """
     split = [source.partition(":") for source in sources]
     families = sorted({family for family, _, _ in split})
@@ -46,17 +52,17 @@ def open_available(sources: Sequence[str], architecture: str = "", *, contents: 
             f"cannot plan from repositories of {' and '.join(families) or 'nothing'} at once: one plan is "
             "for one distribution; name those of one family"
         )
-    kind = next((one for one in _KINDS if one.family == families[0]), None)
+    of_format = next((each for each in _FORMATS if each.family == families[0]), None)
     empty = next((source for source, (_, _, path) in zip(sources, split) if not path), "")
-    if kind is None or empty:
+    if of_format is None or empty:
         raise DatabaseError(
             f"cannot read the repository {empty or sources[0]!r}: write FAMILY:PATH, and as the family "
             f"one of {', '.join(FAMILIES)}"
         )
-    return Universe(
+    return Pool(
         load_solv(),
-        kind,
+        of_format,
         [path for _, _, path in split],
-        kind.architecture(architecture or os.uname().machine),
+        of_format.architecture(architecture or os.uname().machine),
         contents=contents,
     )

@@ -1,4 +1,4 @@
-"""What the universe asks of a kind of repository: each is a module of this package."""
+"""The interface of a repository format. Each format is a module of this package."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @record
-class Loaded:
-    """One repository in libsolv's pool.
+class LoadedRepository:
+    """One repository in libsolv's pool; `handle` is libsolv's object for it.
 
-    `essential` are names of packages that no system is complete without, `preferred` those that are taken
-    before others where any of several would do; `groups` are names that stand for several packages.
-    `contents` gives the paths of packages by their keys; None where there are no lists.
-    `downloads` gives the sizes of their files in bytes, where libsolv has not read them. `extend` reads more
-    file names into the pool, which is wanted where paths that packages require (`required`) are not `listed`.
+    `essential` are the names of packages without which no system is complete, `preferred` those that are
+    preferred if any of several satisfies a requirement, and `groups` names that stand for several packages.
+    `contents` returns the paths of packages by key; it is None if there are no lists. `downloads` returns
+    the download sizes in bytes, if libsolv has not read them. `extend` reads more file names into libsolv's
+    pool, which is needed if packages require paths (`required`) that are not `listed`.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Loaded:
     extend: Callable[[], None] | None = None
 
 
-class Kind(Protocol):
-    """One kind of repository and the rules of its package manager."""
+class RepositoryFormat(Protocol):
+    """One format of repositories, and the rules of its package manager."""
 
     @property
     def family(self) -> str:
@@ -50,12 +50,12 @@ class Kind(Protocol):
 
     @property
     def disttype(self) -> str:
-        """The name of libsolv's constant for the order of versions, and all else that differs."""
+        """The name of libsolv's constant for the order of versions and other differences."""
         ...
 
     @property
     def everywhere(self) -> str:
-        """The architecture of packages for every one."""
+        """The architecture of packages that are for every architecture."""
         ...
 
     @property
@@ -65,49 +65,49 @@ class Kind(Protocol):
 
     @property
     def fields(self) -> tuple[str, str]:
-        """The package manager's words for a requirement, and for one that is met before all else."""
+        """The package manager's words for a requirement, and for one that must be installed before."""
         ...
 
     def architecture(self, machine: str) -> str:
-        """The package manager's word for a `machine` as uname(2) calls it; other words stay."""
+        """Return the package manager's word for a `machine` of uname(2), and other words unchanged."""
         ...
 
     def load(
-        self, solv: Any, pool: Any, path: str, architecture: str, *, contents: bool
-    ) -> tuple[Loaded, ...]:
-        """Read what is at `path` into the pool. Raises `DatabaseError`."""
+        self, solv: Any, solv_pool: Any, path: str, architecture: str, *, contents: bool
+    ) -> tuple[LoadedRepository, ...]:
+        """Read the repositories at `path` into libsolv's pool. Raises `DatabaseError`."""
         ...
 
-    def parse(self, text: str, names: Names) -> tuple[DependencyGroup, ...]:
-        """Read one whitelist entry. Raises `ValueError`."""
+    def parse(self, text: str, index: PoolIndex) -> tuple[DependencyGroup, ...]:
+        """Parse one whitelist entry. Raises `ValueError`."""
         ...
 
-    def base(self, loaded: Collection[Loaded]) -> tuple[tuple[str, ...], ...]:
-        """The base set: of each tuple of names one package."""
+    def base(self, loaded: Collection[LoadedRepository]) -> tuple[tuple[str, ...], ...]:
+        """Return the base set: one package of each tuple of names is needed."""
         ...
 
     def alternatives(self, text: str) -> tuple[str, ...]:
-        """The names in a requirement as libsolv prints it, the preferred one first."""
+        """Return the names in a requirement that libsolv printed, the preferred one first."""
         ...
 
     def clauses(self, text: str) -> tuple[Relation, ...]:
-        """Those parts of a requirement of libsolv's that have answers of their own; none for a plain one."""
+        """Return the parts of a requirement that are satisfied separately; none for a plain one."""
         ...
 
-    def is_answered(self, text: str, provides: Collection[str]) -> bool:
-        """Whether what libsolv takes for an answer of a requirement is one to the package manager.
+    def is_satisfied(self, text: str, provides: Collection[str]) -> bool:
+        """Return whether a package that satisfies a requirement for libsolv does so for the package manager.
 
-        `provides` are the provides of a package that has not the name that is asked for.
+        `provides` are those of the package, which has another name than the requirement.
         """
         ...
 
-    def shown(self, text: str) -> str:
-        """A requirement that libsolv printed, as the package manager writes it."""
+    def native(self, text: str) -> str:
+        """Return a requirement that libsolv printed as the package manager writes it."""
         ...
 
 
-class Names(Protocol):
-    """What a kind asks of the universe to read a whitelist."""
+class PoolIndex(Protocol):
+    """The part of a pool that a format needs to parse a whitelist."""
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
@@ -115,5 +115,5 @@ class Names(Protocol):
         ...
 
     def provides(self, relation: Relation) -> bool:
-        """Whether any package satisfies `relation`."""
+        """Return whether any package satisfies `relation`."""
         ...

@@ -1,4 +1,4 @@
-"""libsolv, by its binding for Python: the one place that imports it."""
+"""The only module that imports libsolv's binding for Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pkgjail.core.errors import DatabaseError
 
 
 def load_solv() -> Any:
-    """The module `solv`. Raises `DatabaseError` where it cannot be imported."""
+    """Return the module `solv`. Raises `DatabaseError` if it cannot be imported."""
     try:
         import solv  # pyright: ignore[reportMissingImports]  (not on every host)
     except ImportError as error:

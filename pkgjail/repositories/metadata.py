@@ -1,4 +1,4 @@
-"""Files of a repository's metadata: found below a path, unpacked, and handed to libsolv."""
+"""Files of a repository's metadata: find them, unpack them, and pass them to libsolv."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 PACKED = ("", ".xz", ".gz", ".bz2", ".zst", ".lz4")
-"""The ends of names that packed files have, in the order of preference."""
+"""The suffixes of packed files, in the order of preference."""
 
 _FETCH = "fetch the metadata again"
 
 
 def fault(path: str, why: str, remedy: str = _FETCH, *, line: int = 0) -> DatabaseError:
-    """The error to raise for the metadata at `path`, in the `line` (from 1) where that is known."""
+    """Return the error for the metadata at `path`, with the `line` (from 1) if it is known."""
     where = f"{path}:{line}" if line else path
     return DatabaseError(f"cannot read the repository metadata {where}: {untrusted.shortened(why)}; {remedy}")
 
 
 class Metadata:
-    """The files that were read of one repository, and their digest."""
+    """Reads the files of one repository, and makes their digest."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def read(self, path: str, limit: int = METADATA) -> bytes:
-        """The content of a file as it is. Raises `DatabaseError`, for more than `limit` bytes too."""
+        """Return the content of a file. Raises `DatabaseError`, also for more than `limit` bytes."""
         try:
             data = read_named(path, limit)
         except OSError as error:
-            remedy = "name what your mirror, or the package manager's own cache, has; nothing is fetched"
+            remedy = "name a file of your mirror, or of the package manager's cache; nothing is fetched"
             raise fault(path, error.strerror or str(error), remedy) from error
         self._digest.update(hashlib.sha256(data).digest())
         return data
 
     def unpacked(self, path: str, limit: int = METADATA) -> bytes:
-        """The content of a file, unpacked where it is packed, up to `limit` bytes. Raises `DatabaseError`."""
+        """Return the unpacked content of a file, of at most `limit` bytes. Raises `DatabaseError`."""
         return unpack(path, self.read(path), limit)
 
     @property
@@ -55,7 +55,7 @@ class Metadata:
 
 
 def unpack(path: str, data: bytes, limit: int = METADATA) -> bytes:
-    """`data` of `path`, unpacked by what it begins with. Raises `DatabaseError`."""
+    """Return `data` of `path`, unpacked according to its first bytes. Raises `DatabaseError`."""
     try:
         return unpacking.unpack(data, limit)
     except unpacking.UnpackError as error:
@@ -66,17 +66,17 @@ def unpack(path: str, data: bytes, limit: int = METADATA) -> bytes:
 
 
 def parsing(path: str) -> AbstractContextManager[None]:
-    """A context in which whatever a parser of `path` raises becomes a `DatabaseError` that names it."""
+    """Return a context in which any exception of a parser becomes a `DatabaseError` that names `path`."""
     return untrusted.parsing(lambda why: fault(path, why))
 
 
 def first_packed(stem: str) -> str:
-    """The first of the files `stem`, `stem.xz` and so on that is there; "" for none."""
+    """Return the first of the files `stem`, `stem.xz` and so on that exists; "" if none does."""
     return next((stem + end for end in PACKED if os.path.isfile(stem + end)), "")
 
 
 def matching(directory: str, pattern: str, ends: Iterable[str] = PACKED) -> list[str]:
-    """The files that match `pattern` (glob(3)) below `directory` by stem: of each the first form, sorted."""
+    """Return the files below `directory` that match `pattern` (glob(3)), each in its first packing."""
     stems: dict[str, str] = {}
     for end in ends:
         for path in glob.glob(os.path.join(glob.escape(directory), pattern + end)):
@@ -87,7 +87,7 @@ def matching(directory: str, pattern: str, ends: Iterable[str] = PACKED) -> list
 
 @contextmanager
 def as_file(solv: Any, data: bytes) -> Iterator[Any]:
-    """`data` as a file of C's, which libsolv reads."""
+    """Yield `data` as a C file, which libsolv reads."""
     with in_memory(data) as file:
         opened = solv.xfopen_fd("metadata", file.fileno())
         try:

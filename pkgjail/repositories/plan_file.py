@@ -1,8 +1,7 @@
-"""Plans of packages as files: JSON Lines of their own kinds, which nothing takes for a manifest.
+"""Package plans as files: JSON Lines of their own kinds, so that no tool mistakes one for a manifest.
 
-The first line says `"kind":"plan"`. Then come the packages (`planned`) by key and the edges between them
-(`dependency`), then an `end` line as a manifest has it. Lines and keys are sorted; equal plans give equal
-bytes.
+The first line has `"kind":"plan"`. The packages (`planned`) by key, the edges between them (`dependency`)
+and an `end` line as in a manifest follow. Lines and keys are sorted; equal plans give equal bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PLAN_SCHEMA = 1
 
 
 def plan_header(plan: PackagePlan) -> dict[str, Any]:
-    """What a plan's first line says: of what it was made."""
+    """Return the first line of a plan: what it was made from."""
     return {
         "kind": "plan",
         "schema": PLAN_SCHEMA,
@@ -43,7 +42,7 @@ def plan_header(plan: PackagePlan) -> dict[str, Any]:
 
 
 def planned_record(planned: PlannedPackage) -> dict[str, Any]:
-    """A package as a line has it. Bytes of a file's name that are no UTF-8 are escaped as PEP 383 does."""
+    """Return a package as in its line. Bytes of paths that are not UTF-8 are escaped as PEP 383 does."""
     package = planned.package
     record = {
         "kind": "planned",
@@ -60,7 +59,7 @@ def planned_record(planned: PlannedPackage) -> dict[str, Any]:
 
 
 def dump_plan(plan: PackagePlan) -> bytes:
-    """The plan as its file has it."""
+    """Return the plan as the bytes of its file."""
     lines = list(_lines(plan))
     body = "".join(f"{json.dumps(one, sort_keys=True, separators=(',', ':'))}\n" for one in lines).encode(
         "ascii"
@@ -69,14 +68,14 @@ def dump_plan(plan: PackagePlan) -> bytes:
 
 
 def write_plan(plan: PackagePlan, path: str | os.PathLike[str]) -> str:
-    """Write the plan to `path` at one stroke, and return its digest. Raises as `write_manifest` does."""
+    """Write the plan to `path` atomically, and return its digest. Raises as `write_manifest` does."""
     data = dump_plan(plan)
     replace_file(path, data)
     return plan_digest(data)
 
 
 def plan_digest(data: bytes) -> str:
-    """`sha256:` and the digest of a plan's bytes in hex."""
+    """Return `sha256:` and the digest of a plan's bytes in hex."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 

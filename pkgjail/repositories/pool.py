@@ -1,4 +1,4 @@
-"""All packages of some repositories in libsolv's pool: `model.PackageNames` for what is not installed."""
+"""The pool: all packages of some repositories, as `model.PackageNames` for what is not installed."""
 
 from __future__ import annotations
 
@@ -13,30 +13,39 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from pkgjail.core.model import DependencyGroup, Relation
-    from pkgjail.repositories.formats import Kind, Loaded
+    from pkgjail.repositories.formats import LoadedRepository, RepositoryFormat
 
 _ANY = "any"  # Debian's `name:any`
 
 
-class Universe:
-    """The packages that `paths` of one kind have to offer for one architecture."""
+class Pool:
+    """All packages for one architecture in repositories of one format.
+
+    `solv_pool` is libsolv's pool, in which they are.
+    """
 
     def __init__(
-        self, solv: Any, kind: Kind, paths: Sequence[str], architecture: str, *, contents: bool
+        self,
+        solv: Any,
+        of_format: RepositoryFormat,
+        paths: Sequence[str],
+        architecture: str,
+        *,
+        contents: bool,
     ) -> None:
-        """Read the metadata. Raises `DatabaseError`."""
+        """Read the metadata at `paths`. Raises `DatabaseError`."""
         self.solv = solv
-        self.kind = kind
+        self.format = of_format
         self.architecture = architecture
-        self.pool = solv.Pool()
-        self.pool.setdisttype(getattr(solv.Pool, kind.disttype))
-        self.pool.setarch(architecture)
-        self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, kind.multilib)
-        self._loaded: list[Loaded] = []
+        self.solv_pool = solv.Pool()
+        self.solv_pool.setdisttype(getattr(solv.Pool, of_format.disttype))
+        self.solv_pool.setarch(architecture)
+        self.solv_pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, of_format.multilib)
+        self._loaded: list[LoadedRepository] = []
         for path in paths:
-            self._loaded += kind.load(solv, self.pool, path, architecture, contents=contents)
-        self._refuse_none(paths)
-        self._is_whole = False
+            self._loaded += of_format.load(solv, self.solv_pool, path, architecture, contents=contents)
+        self._refuse_empty(paths)
+        self._has_all_files = False
         required = frozenset().union(*(one.required for one in self._loaded))
         if contents or not required <= frozenset().union(*(one.listed for one in self._loaded)):
             self._extend()
@@ -44,19 +53,19 @@ class Universe:
 
     def _extend(self) -> None:
         """Read all file lists."""
-        self._is_whole = True
+        self._has_all_files = True
         for one in self._loaded:
             if one.extend is not None:
                 one.extend()
 
     def _index(self) -> None:
-        self.pool.addfileprovides()
-        self.pool.createwhatprovides()
+        self.solv_pool.addfileprovides()
+        self.solv_pool.createwhatprovides()
 
-    def _refuse_none(self, paths: Sequence[str]) -> None:
-        """A wrong architecture would else read as a distribution that has nothing at all."""
+    def _refuse_empty(self, paths: Sequence[str]) -> None:
+        """Refuse a wrong architecture, which would look like a distribution without packages."""
         found = {solvable.arch for one in self._loaded for solvable in one.handle.solvables}
-        if self.architecture not in found and self.kind.everywhere not in found:
+        if self.architecture not in found and self.format.everywhere not in found:
             raise DatabaseError(
                 f"cannot plan from {', '.join(paths)}: it has packages for "
                 f"{', '.join(sorted(found)) or 'nothing'}, and none for {self.architecture}; name the "
@@ -65,17 +74,17 @@ class Universe:
 
     @property
     def family(self) -> str:
-        """The kind's."""
-        return self.kind.family
+        """The family of the format."""
+        return self.format.family
 
     @property
     def repositories(self) -> tuple[Repository, ...]:
-        """What was read, in the order of reading; a digest covers all files that were read so far."""
+        """The repositories in the order of reading; a digest covers all files that were read so far."""
         return tuple(Repository(name=one.name, sha256=one.metadata.sha256) for one in self._loaded)
 
     @property
     def packages(self) -> Mapping[str, Package]:
-        """Every package that suits the architecture, the newest of each key."""
+        """Every package for the architecture, the newest of each key."""
         return self._packages
 
     @cached_property
@@ -108,11 +117,11 @@ class Universe:
 
     @cached_property
     def preferred(self) -> frozenset[str]:
-        """The names of packages that come before others where any of several would do."""
+        """The names of packages that are preferred if any of several satisfies a requirement."""
         return frozenset().union(*(one.preferred for one in self._loaded))
 
     def package(self, solvable: Any) -> Package:
-        """A package of the pool as a record."""
+        """Return a package of libsolv's as a record."""
         return Package(
             name=solvable.name,
             version=solvable.evr,
@@ -122,55 +131,55 @@ class Universe:
         )
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Read one whitelist entry by the kind's rules. Raises `ValueError`."""
-        return self.kind.parse(text, self)
+        """Parse one whitelist entry by the rules of the format. Raises `ValueError`."""
+        return self.format.parse(text, self)
 
     def provides(self, relation: Relation) -> bool:
-        """Whether any package satisfies `relation`."""
+        """Return whether any package satisfies `relation`."""
         return bool(self._satisfying(relation))
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """Who satisfies `relation`, those of that very name first, by libsolv's rules."""
-        del architecture  # all are for the one
+        """Return the packages that satisfy `relation` by libsolv's rules, those of that very name first."""
+        del architecture  # a pool has only one
         found = {one.key: one for one in map(self.package, self._satisfying(relation))}
         return tuple(
             found[key] for key in sorted(found, key=lambda key: (found[key].name != relation.name, key))
         )
 
     def _satisfying(self, relation: Relation) -> list[Any]:
-        found = self.pool.whatprovides(self.requirement(relation))
+        found = self.solv_pool.whatprovides(self.requirement(relation))
         return [one for one in found if one.installable()]
 
     def _having(self, path: str) -> list[Any]:
-        """Those whose file list has `path`: libsolv has no index of one that no package asks for."""
-        if not self._is_whole:
+        """Packages whose file list has `path`: libsolv indexes only paths that packages require."""
+        if not self._has_all_files:
             self._extend()
             self._index()
         search = self.solv.Dataiterator
         flags = search.SEARCH_STRING | search.SEARCH_FILES | search.SEARCH_COMPLETE_FILELIST
-        return [match.solvable for match in self.pool.Dataiterator(self.solv.SOLVABLE_FILELIST, path, flags)]
+        return [
+            match.solvable for match in self.solv_pool.Dataiterator(self.solv.SOLVABLE_FILELIST, path, flags)
+        ]
 
-    def shortcoming(self, relation: Relation, architecture: str) -> str:
-        """The nearest miss: version, architecture, or none at all."""
+    def unmet_reason(self, relation: Relation, architecture: str) -> str:
+        """Explain the nearest miss: version, architecture, or no such package at all."""
         del architecture
-        name, asked = relation.name, f"({relation.operator} {relation.version})"
-        offered = list(self.pool.whatprovides(self.pool.Dep(name)))
+        name, required = relation.name, f"({relation.operator} {relation.version})"
+        offered = list(self.solv_pool.whatprovides(self.solv_pool.Dep(name)))
         versions = sorted({one.evr for one in offered if one.name == name})
         if versions and not relation.architecture:
-            return f"{name} is to be had as {', '.join(versions)}, and {asked} is asked; change what is asked"
+            return f"{name} is available as {', '.join(versions)}, but {required} is required; change that"
         if offered and not relation.architecture:
             names = ", ".join(sorted({one.name for one in offered}))
-            return f"{name!r} is provided by {names}, and not as {asked}; ask for a package by its own name"
+            return f"{name!r} is provided by {names}, but not as {required}; name one of these packages"
         wanted = f" for {relation.architecture}" if relation.architecture else ""
         where = ", ".join(dict.fromkeys(one.name for one in self._loaded))
-        return (
-            f"{name!r} is not to be had{wanted} from {where}; name another repository too, or another package"
-        )
+        return f"{name!r}{wanted} is not available from {where}; add a repository, or name another package"
 
     def named(self, name: str) -> Any:
-        """The requirement of a name as libsolv has it. Raises `DatabaseError` for one that is not UTF-8."""
+        """Return libsolv's requirement of a name. Raises `DatabaseError` if it is not UTF-8."""
         try:
-            return self.pool.Dep(name)
+            return self.solv_pool.Dep(name)
         except TypeError as error:
             where = ", ".join(dict.fromkeys(one.name for one in self._loaded))
             raise DatabaseError(
@@ -178,8 +187,8 @@ class Universe:
             ) from error
 
     def requirement(self, relation: Relation) -> Any:
-        """`relation` as libsolv has it."""
-        solv, pool = self.solv, self.pool
+        """Return `relation` as a requirement of libsolv."""
+        solv, pool = self.solv, self.solv_pool
         if boolean.is_rich(relation.name):
             return pool.parserpmrichdep(relation.name)
         found = self.named(relation.name)
@@ -191,7 +200,7 @@ class Universe:
         if relation.architecture == _ANY:
             found = found.Rel(solv.REL_MULTIARCH, pool.Dep(_ANY))
         elif relation.architecture == self.architecture:
-            common = pool.Dep(relation.name).Rel(solv.REL_ARCH, pool.Dep(self.kind.everywhere))
+            common = pool.Dep(relation.name).Rel(solv.REL_ARCH, pool.Dep(self.format.everywhere))
             found = found.Rel(solv.REL_ARCH, pool.Dep(relation.architecture)).Rel(solv.REL_OR, common)
         elif relation.architecture:
             found = found.Rel(solv.REL_ARCH, pool.Dep(relation.architecture))
@@ -208,7 +217,7 @@ class Universe:
         )
 
     def group(self, group: DependencyGroup) -> Any:
-        """A requirement with its alternatives and conditions as libsolv has it."""
+        """Return alternatives and conditions as one requirement of libsolv."""
         found = self.joined(map(self.requirement, group.alternatives), self.solv.REL_OR)
         if not group.conditions:
             return found
@@ -217,18 +226,18 @@ class Universe:
         )
 
     def joined(self, parts: Iterable[Any], operator: int) -> Any:
-        """Requirements joined by one of libsolv's REL_ constants; there is at least one."""
+        """Join libsolv's requirements, of which there is at least one, by one of its REL_ constants."""
         *first, last = parts
         for one in reversed(first):
             last = one.Rel(operator, last)
         return last
 
     def base(self) -> Sequence[tuple[str, ...]]:
-        """The names of the base set: one of each tuple is needed."""
-        return self.kind.base(self._loaded)
+        """Return the names of the base set: one of each tuple is needed."""
+        return self.format.base(self._loaded)
 
     def downloads(self, packages: Collection[Package], repository: str) -> Mapping[str, int]:
-        """The sizes of the files of `packages` in bytes by their keys, where libsolv has none."""
+        """Return the download sizes of `packages` in bytes by key, as far as libsolv has none."""
         lists = [
             one.downloads for one in self._loaded if one.name == repository and one.downloads is not None
         ]
@@ -237,7 +246,7 @@ class Universe:
     def contents(
         self, packages: Collection[Package], repository: str
     ) -> Mapping[str, tuple[bytes, ...]] | None:
-        """The files of `packages` of a repository by their keys; None where it has no file lists."""
+        """Return the files of `packages` of a repository by key; None if it has no file lists."""
         found: dict[str, tuple[bytes, ...]] = {}
         lists = [one.contents for one in self._loaded if one.name == repository and one.contents is not None]
         for one in lists:

@@ -1,6 +1,6 @@
-"""Repositories of rpm packages: what createrepo_c(8) makes and dnf and zypper read (rpm-md).
+"""Repositories of rpm packages (rpm-md), as createrepo_c(8) makes them, and dnf and zypper read them.
 
-repomd.xml names the other files, each with its digest, which is checked.
+repomd.xml names the other files with their digests, which are checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.installed import ARCHITECTURES, BASE
 from pkgjail.core.model import record
 from pkgjail.core.untrusted import FILE_LISTS, METADATA, SETTINGS
-from pkgjail.repositories.formats import Loaded
+from pkgjail.repositories.formats import LoadedRepository
 from pkgjail.repositories.metadata import Metadata, as_file, fault, parsing, unpack
 
 if TYPE_CHECKING:
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
     _Parts = Mapping[str, "_Part"]
 
     from pkgjail.core.model import DependencyGroup, Package, Relation
-    from pkgjail.repositories.formats import Names
+    from pkgjail.repositories.formats import PoolIndex
 
 _NAMESPACE = "{http://linux.duke.edu/metadata/repo}"
 _COUNT = re.compile(rb"<metadata [^<>]*packages=\"([0-9]{1,9})\"")
 _REQUIRES, _REQUIRES_END = b"<rpm:requires>", b"</rpm:requires>"
 _PATH = re.compile(rb"name=\"[^\"]*?(/[^\" )]+)")
 _LISTED = re.compile(rb"<file(?: [^<>]*)?>([^<]+)</file>")
-# A rich requirement that no packager writes; libsolv calls itself for each of its parentheses.
+# A rich requirement longer than any that a packager writes; libsolv recurses for each parenthesis.
 _TOO_RICH = re.compile(rb"[\"'](?:\(|&)[^\"'<]{16384}")
-_LONGEST_TAG, _LONGEST_REMARK, _MOST_REMARKS = 1 << 18, 1 << 16, 10_000  # bytes, bytes, and how many
-_REMARK = re.compile(rb"<!--|<\?|<!\[CDATA\[")
+_MAX_TAG, _MAX_COMMENT, _MAX_COMMENTS = 1 << 18, 1 << 16, 10_000  # bytes, bytes, and how many
+_COMMENT = re.compile(rb"<!--|<\?|<!\[CDATA\[")
 _ENDS = {b"<!--": b"-->", b"<?": b"?>", b"<![CDATA[": b"]]>"}
 _DIGESTS = {"sha": "sha1"}
 _KNOWN_DIGESTS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
-# In these sets the first that a repository has is the base; of two that replace each other, either.
+# Packages of the base set that replace each other: one of each tuple is needed.
 _EITHER = (("coreutils", "coreutils-single"),)
 
 
-class RpmMd:
-    """`kinds.Kind` for Fedora, RHEL and its rebuilds (`rhel`), and for openSUSE (`suse`)."""
+class RpmMdFormat:
+    """`formats.RepositoryFormat` for Fedora, RHEL and its rebuilds (`rhel`), and for openSUSE (`suse`)."""
 
     disttype = "DISTTYPE_RPM"
     everywhere = "noarch"
@@ -53,60 +53,60 @@ class RpmMd:
 
     def __init__(self, family: str) -> None:
         self.family = family
-        self.multilib = family == "rhel"  # openSUSE has packages of other names for it
+        self.multilib = family == "rhel"  # openSUSE has packages with other names for that
 
     def architecture(self, machine: str) -> str:
-        """Rpm's words are those of uname(2), nearly."""
+        """Return rpm's word, which is mostly that of uname(2)."""
         return {"armv7l": "armv7hl"}.get(machine, machine)
 
     def load(
-        self, solv: Any, pool: Any, path: str, architecture: str, *, contents: bool
-    ) -> tuple[Loaded, ...]:
-        """The one repository whose repomd.xml is at `path` or below it."""
-        del architecture  # libsolv takes what suits it
+        self, solv: Any, solv_pool: Any, path: str, architecture: str, *, contents: bool
+    ) -> tuple[LoadedRepository, ...]:
+        """Read the repository whose repomd.xml is at or below `path`."""
+        del architecture  # libsolv selects by it
         candidates = (path, os.path.join(path, "repodata/repomd.xml"), os.path.join(path, "repomd.xml"))
         found = next(filter(os.path.isfile, candidates), "")
         if not found:
             raise fault(path, "it has no repodata/repomd.xml", "name a repository's directory")
-        return (_load(solv, pool, found, contents=contents),)
+        return (_load(solv, solv_pool, found, contents=contents),)
 
-    def parse(self, text: str, names: Names) -> tuple[DependencyGroup, ...]:
-        """Read one requirement as a spec file writes it, a rich one too, or dnf's `name.arch`."""
+    def parse(self, text: str, index: PoolIndex) -> tuple[DependencyGroup, ...]:
+        """Parse one requirement in the syntax of spec files, rich ones included, or dnf's `name.arch`."""
         if text.startswith("@"):
             raise ValueError(f"{text!r} is a group of a repository's; name packages")
-        return tuple(_with_architecture(group, names) for group in boolean.groups(text, "whitelist"))
+        return tuple(_with_architecture(group, index) for group in boolean.groups(text, "whitelist"))
 
-    def base(self, loaded: Collection[Loaded]) -> tuple[tuple[str, ...], ...]:
-        """Those of the rpm backend's base set that a repository has."""
-        there = frozenset().union(*(one.essential for one in loaded))
-        pooled = {name for names in _EITHER for name in names}
-        plain = [(name,) for name in sorted(there - pooled)]
-        either = [tuple(name for name in names if name in there) for names in _EITHER]
+    def base(self, loaded: Collection[LoadedRepository]) -> tuple[tuple[str, ...], ...]:
+        """Return the packages of the rpm backend's base set that a repository has."""
+        present = frozenset().union(*(one.essential for one in loaded))
+        replaceable = {name for names in _EITHER for name in names}
+        plain = [(name,) for name in sorted(present - replaceable)]
+        either = [tuple(name for name in names if name in present) for names in _EITHER]
         return (*plain, *filter(None, either))
 
     def alternatives(self, text: str) -> tuple[str, ...]:
-        """The names of a rich requirement from left to right, or of the one."""
+        """Return the names in a requirement from left to right."""
         try:
             return tuple(_names(boolean.parse(text)))
-        except ValueError:  # rpm itself takes names that are no requirement in a spec file
+        except ValueError:  # rpm accepts names that are no requirement in a spec file
             return (text.split(" ", maxsplit=1)[0],)
 
     def clauses(self, text: str) -> tuple[Relation, ...]:
-        """Those of a rich requirement, less its conditions."""
+        """Return the parts of a rich requirement, without conditions."""
         if not boolean.is_rich(text):
             return ()
         try:
             return tuple(one for group in boolean.groups(text, "") for one in group.alternatives)
-        except ValueError:  # libsolv takes more than we do
+        except ValueError:  # libsolv accepts more than we do
             return ()
 
-    def is_answered(self, text: str, provides: Collection[str]) -> bool:
-        """Libsolv has the same rules."""
+    def is_satisfied(self, text: str, provides: Collection[str]) -> bool:
+        """Return true: libsolv has the same rules."""
         del text, provides
         return True
 
-    def shown(self, text: str) -> str:
-        """As it is."""
+    def native(self, text: str) -> str:
+        """Return the text unchanged."""
         return text
 
 
@@ -116,15 +116,15 @@ def _names(node: boolean.Node) -> list[str]:
     return [node.name]
 
 
-def _with_architecture(group: DependencyGroup, names: Names) -> DependencyGroup:
-    """Take `name.arch` apart where nothing has the whole name."""
+def _with_architecture(group: DependencyGroup, index: PoolIndex) -> DependencyGroup:
+    """Split `name.arch`, unless a package has or provides that whole name."""
     relation = group.alternatives[0]
     name, dot, architecture = relation.name.rpartition(".")
     if (
         boolean.is_rich(relation.name)
         or not dot
         or architecture not in ARCHITECTURES
-        or names.provides(relation)
+        or index.provides(relation)
     ):
         return group
     return replace(group, alternatives=(replace(relation, name=name, architecture=architecture),))
@@ -139,21 +139,23 @@ class _Part:
     digest: str
 
 
-def _load(solv: Any, pool: Any, path: str, *, contents: bool) -> Loaded:
+def _load(solv: Any, solv_pool: Any, path: str, *, contents: bool) -> LoadedRepository:
     metadata = Metadata()
     index = metadata.read(path, SETTINGS)
     parts = _parts(path, index)
-    repository = pool.add_repo(_label(path))
+    repository = solv_pool.add_repo(_label(path))
     with parsing(path), as_file(solv, index) as file:
         repository.add_repomdxml(file, 0)
     primary = _part(metadata, path, parts, "primary")
-    _add(solv, pool, parts["primary"].path, primary, lambda file: repository.add_rpmmd(file, None, 0))
+    _add(solv, solv_pool, parts["primary"].path, primary, lambda file: repository.add_rpmmd(file, None, 0))
     count = _COUNT.search(primary)
     if count is None or int(count[1]) != repository.nsolvables:
         said = f"says {count[1].decode()} packages" if count else "says no number of packages"
         raise fault(parts["primary"].path, f"it {said}, and libsolv read {repository.nsolvables}")
-    extend = partial(_extend, solv, pool, repository, metadata, path, parts) if "filelists" in parts else None
-    return Loaded(
+    extend = (
+        partial(_extend, solv, solv_pool, repository, metadata, path, parts) if "filelists" in parts else None
+    )
+    return LoadedRepository(
         name=repository.name,
         metadata=metadata,
         handle=repository,
@@ -166,11 +168,13 @@ def _load(solv: Any, pool: Any, path: str, *, contents: bool) -> Loaded:
     )
 
 
-def _extend(solv: Any, pool: Any, repository: Any, metadata: Metadata, index: str, parts: _Parts) -> None:  # noqa: PLR0913, PLR0917
-    """Read the whole file lists: primary.xml has only what is in bin and etc."""
+def _extend(  # noqa: PLR0913, PLR0917 - bound by `partial`
+    solv: Any, solv_pool: Any, repository: Any, metadata: Metadata, index: str, parts: _Parts
+) -> None:
+    """Read all file lists: primary.xml has only paths in bin and etc."""
     data = _part(metadata, index, parts, "filelists")
     flags = solv.Repo.REPO_EXTEND_SOLVABLES
-    _add(solv, pool, parts["filelists"].path, data, lambda file: repository.add_rpmmd(file, "FL", flags))
+    _add(solv, solv_pool, parts["filelists"].path, data, lambda file: repository.add_rpmmd(file, "FL", flags))
 
 
 def _required(primary: bytes) -> Iterator[bytes]:
@@ -180,20 +184,20 @@ def _required(primary: bytes) -> Iterator[bytes]:
 
 
 def _label(path: str) -> str:
-    """The name of the directory that has `repodata`."""
+    """The name of the directory with `repodata`."""
     parts = os.path.dirname(os.path.abspath(path)).split("/")
     return (parts[-2] if parts[-1] == "repodata" and len(parts) > 1 else parts[-1]) or "repository"
 
 
 def _parts(path: str, data: bytes) -> dict[str, _Part]:
-    """What repomd.xml names, by type. Raises `DatabaseError`."""
-    _refuse_odd(path, data)
+    """Return the files that repomd.xml names, by type. Raises `DatabaseError`."""
+    _refuse_hostile(path, data)
     with parsing(path):
         try:
             top = ET.fromstring(data)  # noqa: S314 - it has no entities of its own
         except ET.ParseError as error:
             line = error.position[0]
-            raise fault(path, f"no well-formed XML ({error.msg})", line=line) from error
+            raise fault(path, f"not well-formed XML ({error.msg})", line=line) from error
     base = os.path.dirname(os.path.dirname(os.path.abspath(path)))
     if os.path.basename(os.path.dirname(os.path.abspath(path))) != "repodata":
         base = os.path.dirname(os.path.abspath(path))
@@ -217,68 +221,66 @@ def _parts(path: str, data: bytes) -> dict[str, _Part]:
     return found
 
 
-def _refuse_odd(path: str, data: bytes) -> None:
-    """Stop at XML that no metadata has, and that parsers take without end for.
+def _refuse_hostile(path: str, data: bytes) -> None:
+    """Refuse XML that no metadata has, and that takes parsers very long.
 
-    A document type may declare entities that grow; UTF-16 would hide it from this search, and has zeros. A
-    parser that is handed a piece at a time looks at a tag or comment from its beginning for each piece.
+    A document type may declare entities that grow. UTF-16, which would hide it from this search, has zero
+    bytes. A parser that receives its input in pieces scans a tag or comment from the start for each piece.
     """
     for mark, what in ((b"<!DOCTYPE", "a document type"), (b"\0", "a byte 0")):
         at = data.find(mark)
         if at >= 0:
             line = data.count(b"\n", 0, at) + 1
-            raise fault(path, f"it has {what}, which metadata has not", line=line)
-    if any(
-        data.find(b">", at, at + _LONGEST_TAG) < 0 for at in range(0, len(data) - _LONGEST_TAG, _LONGEST_TAG)
-    ):
-        raise fault(path, f"it has a tag of more than {_LONGEST_TAG} bytes")
-    for number, match in enumerate(_REMARK.finditer(data)):
-        end = data.find(_ENDS[match[0]], match.end(), match.end() + _LONGEST_REMARK)
-        if end < 0 or number == _MOST_REMARKS:
+            raise fault(path, f"it has {what}, which metadata never has", line=line)
+    if any(data.find(b">", at, at + _MAX_TAG) < 0 for at in range(0, len(data) - _MAX_TAG, _MAX_TAG)):
+        raise fault(path, f"it has a tag of more than {_MAX_TAG} bytes")
+    for number, match in enumerate(_COMMENT.finditer(data)):
+        end = data.find(_ENDS[match[0]], match.end(), match.end() + _MAX_COMMENT)
+        if end < 0 or number == _MAX_COMMENTS:
             line = data.count(b"\n", 0, match.start()) + 1
             raise fault(path, "it has comments that are too long, or too many", line=line)
 
 
 def _place(base: str, href: str) -> str:
-    """Where a file is: below the repository, or beside repomd.xml where somebody keeps that alone."""
-    whole = os.path.join(base, href)
+    """Return the path of a file: below the repository, or beside repomd.xml if the user moved it there."""
+    below = os.path.join(base, href)
     beside = os.path.join(base, os.path.basename(href))
-    return beside if os.path.isfile(beside) and not os.path.isfile(whole) else whole
+    return beside if os.path.isfile(beside) and not os.path.isfile(below) else below
 
 
 def _part(metadata: Metadata, index: str, parts: _Parts, kind: str) -> bytes:
-    """The content of a file, if it is what repomd.xml says."""
+    """Return the content of a file. Raises `DatabaseError` if its digest is not that of repomd.xml."""
     part = parts[kind]
     if part.algorithm not in _KNOWN_DIGESTS:
-        raise fault(index, f"{part.algorithm!r} is no digest that metadata has")
+        raise fault(index, f"{part.algorithm!r} is not a digest of metadata")
     data = metadata.read(part.path)
     digest = hashlib.new(part.algorithm, data).hexdigest()
     if digest != part.digest:
         raise fault(part.path, f"its {part.algorithm} is not what {os.path.basename(index)} says")
     unpacked = unpack(part.path, data, METADATA if kind == "primary" else FILE_LISTS)
-    _refuse_odd(part.path, unpacked)
+    _refuse_hostile(part.path, unpacked)
     if _TOO_RICH.search(unpacked):
         raise fault(part.path, "it has a requirement of more than 16,384 characters")
     return unpacked
 
 
-def _add(solv: Any, pool: Any, path: str, data: bytes, read: Callable[[Any], bool]) -> None:
-    """Hand `data` of `path` to a function of libsolv's."""
+def _add(solv: Any, solv_pool: Any, path: str, data: bytes, read: Callable[[Any], bool]) -> None:
+    """Pass `data` of `path` to a function of libsolv."""
     with parsing(path), as_file(solv, data) as file:
         if not read(file):
-            said = str(pool.errstr)
+            said = str(solv_pool.errstr)
             line = re.search(r" at line (\d+)", said)
             why = re.sub(r"^repo_rpmmd: | at line \d+(:\d+)?$", "", said)
             raise fault(path, why, line=int(line[1]) if line else 0)
 
 
 def _contents(solv: Any, repository: Any, packages: Collection[Package]) -> dict[str, tuple[bytes, ...]]:
-    """The files of each of `packages` by key, directories and ghosts too, as filelists.xml has them."""
-    wanted = {(one.name, one.version, one.architecture): one.key for one in packages}
+    """Return the paths of each of `packages` by key, with directories and ghosts, as in filelists.xml."""
+    keys = {(one.name, one.version, one.architecture): one.key for one in packages}
     flags = solv.Dataiterator.SEARCH_FILES | solv.Dataiterator.SEARCH_COMPLETE_FILELIST
     found = {}
     for one in repository.solvables:
-        key = wanted.get((one.name, one.evr, one.arch))
+        key = keys.get((one.name, one.evr, one.arch))
         if key is not None:
             paths = {str(each.str) for each in one.Dataiterator(solv.SOLVABLE_FILELIST, None, flags)}
             found[key] = tuple(sorted(path.encode("utf-8", "surrogateescape") for path in paths))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
-from pkgjail.closure.search import closure_graph, components, dominators
+from pkgjail.closure.graph import closure_graph, components, dominators
 from pkgjail.core.errors import QuestionError
 from pkgjail.core.model import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pkgjail.closure.search import Graph
+    from pkgjail.closure.graph import Graph
     from pkgjail.core.model import Manifest
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from pkgjail.closure.search import empty_graph, graphml
+from pkgjail.closure.graph import empty_graph, graphml
 from pkgjail.core.text import escaped
 
 if TYPE_CHECKING:

@@ -26,7 +26,16 @@ from pkgjail.backends import open_database
 from pkgjail.backends.rpm import query
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import PkgjailError
-from pkgjail.core.model import FileEntry, Manifest, PackageDatabase, Policy, Rule, text_path
+from pkgjail.core.model import (
+    DependencyGroup,
+    FileEntry,
+    Manifest,
+    PackageDatabase,
+    Policy,
+    Relation,
+    Requirement,
+    text_path,
+)
 from pkgjail.core.paths import Names
 from pkgjail.core.programs import ProgramOutput
 from pkgjail.environments.record import parse_journal, parse_record
@@ -209,7 +218,12 @@ _RPM = {
 }
 
 
-_POLICY = Policy(whitelists=("w",), blacklists=(), packages=(Rule(pattern="a", origin="fuzzed"),))
+_REQUIREMENT = Requirement(
+    text="a",
+    origin="fuzzed",
+    groups=(DependencyGroup(kind="whitelist", alternatives=(Relation(name="a"),), text="a"),),
+)
+_POLICY = Policy(whitelists=("w",), blacklists=(), packages=(_REQUIREMENT,))
 
 
 def _all_of(database: PackageDatabase) -> None:
@@ -220,7 +234,7 @@ def _all_of(database: PackageDatabase) -> None:
         for group in database.requirements(package, recommends=True):
             for relation in group.alternatives:
                 if not database.candidates(relation, package.architecture):
-                    database.shortcoming(relation, package.architecture)
+                    database.unmet_reason(relation, package.architecture)
         for ask in (database.owned_paths, database.conffiles, database.digests):
             ask(package)
     database.owners({b"/usr/bin/a", b"/etc"})
@@ -263,8 +277,8 @@ def _rpm_answer(data: bytes) -> None:
 
 
 def _available(source: str, *, contents: bool = False) -> None:
-    universe = open_available([source], "x86_64", contents=contents)
-    solve(universe, _POLICY)
+    pool = open_available([source], "x86_64", contents=contents)
+    solve(pool, _POLICY)
 
 
 def _packages(data: bytes) -> None:
@@ -275,9 +289,9 @@ def _packages(data: bytes) -> None:
 def _contents(data: bytes) -> None:
     _put("listed/Packages", _sound("packages/two"))
     _put("listed/Contents-amd64", data)
-    universe = open_available([f"debian:{place()}/listed"], "x86_64", contents=True)
-    for repository in universe.repositories:
-        universe.contents(tuple(universe.packages.values()), repository.name)
+    pool = open_available([f"debian:{place()}/listed"], "x86_64", contents=True)
+    for repository in pool.repositories:
+        pool.contents(tuple(pool.packages.values()), repository.name)
 
 
 def _repomd(parts: dict[str, bytes]) -> bytes:
