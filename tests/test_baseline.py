@@ -20,7 +20,6 @@ import pytest
 from pkgjail.core.errors import DriftError
 from pkgjail.core.model import FileEntry
 from pkgjail.jail.drift import DriftCheck, compare_host
-from pkgjail.storage import cache
 from pkgjail.storage.baseline import (
     Baseline,
     Publisher,
@@ -32,6 +31,7 @@ from pkgjail.storage.baseline import (
     store_baseline,
     take_baseline,
 )
+from pkgjail.storage.cache import prune_cache
 from tests.conftest import TOP
 from tests.test_drift import manifest_of
 
@@ -171,7 +171,7 @@ def test_a_stranger_who_locks_what_is_published_stops_nobody(shared: Path) -> No
     assert load_baseline(KEY, me()) == NEW
     os.utime(shelf / KEY, (0, 0))
     fcntl.flock(os.open(shelf / KEY, os.O_RDONLY), fcntl.LOCK_EX)
-    assert {each.path.name for each in cache.prune(older_than=1)} >= {KEY, f".new-{KEY}"}
+    assert {each.path.name for each in prune_cache(older_than=1)} >= {KEY, f".new-{KEY}"}
     assert os.listdir(shelf) == []
 
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.cli.main import main
-from pkgjail.storage import cache
-from pkgjail.storage.locations import keep, read_kept
-from pkgjail.storage.locks import hold, release
+from pkgjail.storage.atomic import write_own_file
+from pkgjail.storage.cache import list_cache, prune_cache
+from pkgjail.storage.locations import cache_directory, runtime_directory
+from pkgjail.storage.locks import lock_shared, unlock
+from pkgjail.storage.own_files import read_own_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, setting: str, place: str) -> None:
     """XDG Base Directory Specification: a relative path is not used."""
     monkeypatch.setenv("XDG_CACHE_HOME", setting)
-    assert cache.cache_directory() == Path(place).expanduser()
+    assert cache_directory() == os.path.expanduser(place)
 
 
 @pytest.mark.parametrize("home", [None, "relative"])
@@ -43,7 +45,7 @@ def test_where_it_is_without_a_home(monkeypatch: pytest.MonkeyPatch, home: str |
     if home is not None:
         monkeypatch.setenv("HOME", home)
     monkeypatch.setattr(pwd, "getpwuid", no_entry)
-    assert cache.cache_directory() == cache.tree_directory() / "cache"
+    assert cache_directory() == f"{runtime_directory()}/cache"
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_kept(filled: Path) -> None:
-    found = {(str(each.path.relative_to(filled)), each.names, each.left_over) for each in cache.kept()}
+    found = {(str(each.path.relative_to(filled)), each.names, each.left_over) for each in list_cache()}
     assert found == {
         ("run/pkgjail/layers/one", 4, False),
         ("run/pkgjail/layers/.new-half", 1, True),
@@ -75,9 +77,9 @@ def test_what_is_kept(filled: Path) -> None:
 
 def test_pruning_takes_what_was_not_used_since(filled: Path) -> None:
     """And nothing behind a link, nor what is newer, but for what is left over."""
-    assert [each.path.name for each in cache.prune(older_than=time.time() - 3600)] == [".new-half"]
-    assert cache.prune(older_than=time.time() - 3600) == ()
-    removed = cache.prune(older_than=time.time() + 3600)
+    assert [each.path.name for each in prune_cache(older_than=time.time() - 3600)] == [".new-half"]
+    assert prune_cache(older_than=time.time() - 3600) == ()
+    removed = prune_cache(older_than=time.time() + 3600)
     assert {each.path.name for each in removed} == {"one", "two"}
     assert sorted(os.listdir(filled / "run/pkgjail/layers")) == ["lock"]
     assert Path("/etc/passwd").exists()
@@ -85,11 +87,11 @@ def test_pruning_takes_what_was_not_used_since(filled: Path) -> None:
 
 def test_pruning_leaves_what_a_jail_uses(filled: Path) -> None:
     """Without a mask's whiteouts the names that they hide would appear in the jail."""
-    held = hold([bytes(filled / "run/pkgjail/layers/one")])
-    assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"two", ".new-half"}
+    held = lock_shared([bytes(filled / "run/pkgjail/layers/one")])
+    assert {each.path.name for each in prune_cache(older_than=time.time() + 3600)} == {"two", ".new-half"}
     assert (filled / "run/pkgjail/layers/one/link").is_symlink()
-    release(held)
-    assert {each.path.name for each in cache.prune(older_than=time.time() + 3600)} == {"one"}
+    unlock(held)
+    assert {each.path.name for each in prune_cache(older_than=time.time() + 3600)} == {"one"}
 
 
 def test_what_was_removed_is_not_held(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +106,7 @@ def test_what_was_removed_is_not_held(filled: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fcntl, "flock", late)
     for _ in range(2):  # gone after it was opened, then before
         with pytest.raises(FileNotFoundError):
-            hold([place])
+            lock_shared([place])
 
 
 def test_the_command(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,11 +170,11 @@ def _a_pipe(place: Path) -> None:
 def test_what_a_stranger_put_there_is_not_read(tmp_path: Path, change: Callable[[Path], None]) -> None:
     """HOME or XDG_RUNTIME_DIR may still be another user's, as after `su`, who could plant a record."""
     file = tmp_path / "kept" / "record"
-    keep(str(file), b"ours")
-    assert read_kept(str(file)) == b"ours"
+    write_own_file(str(file), b"ours")
+    assert read_own_file(str(file)) == b"ours"
     change(file)
     with pytest.raises(OSError, match=r"alone|symbolic"):
-        read_kept(str(file))
+        read_own_file(str(file))
 
 
 def test_nothing_is_kept_with_a_stranger(tmp_path: Path) -> None:
@@ -180,5 +182,5 @@ def test_nothing_is_kept_with_a_stranger(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept").chmod(0o777)
     with pytest.raises(PermissionError):
-        keep(str(tmp_path / "kept" / "record"), b"ours")
+        write_own_file(str(tmp_path / "kept" / "record"), b"ours")
     assert list((tmp_path / "kept").iterdir()) == []

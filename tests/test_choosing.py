@@ -17,7 +17,7 @@ from pkgjail.jail.run import default_environment, prepare, run_in_jail
 from pkgjail.jail.strategy import choose_strategies
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.steps import assemble
-from pkgjail.storage.locks import places_of
+from pkgjail.storage.locks import layer_directories
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +102,7 @@ def test_what_is_asked_for_is_done(
     assert counts[step] >= 1
     assert not others & set(counts)
     assert chosen(base_manifest, plan)[b"/usr"].strategy == way
-    assert len(places_of(assemble(prepared)[1])) == {"tree": 2, "mask": 1}.get(plan, 0)
+    assert len(layer_directories(assemble(prepared)[1])) == {"tree": 2, "mask": 1}.get(plan, 0)
 
 
 def test_a_small_directory_is_shown_by_binds(base_manifest: Manifest) -> None:

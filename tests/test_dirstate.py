@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.storage import fingerprint
-from pkgjail.storage.fingerprint import changed, observe, observe_settled, unknown
+from pkgjail.storage.fingerprint import (
+    changed_directories,
+    take_fingerprint,
+    take_settled_fingerprint,
+    unverifiable_paths,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,24 +56,24 @@ def test_what_shows(tmp_path: Path, change: Callable[[Path], object], *, shows: 
     directory = tmp_path / "d"
     directory.mkdir()
     (directory / "file").write_text("content")
-    observed = observe_settled([bytes(directory)])
-    assert changed(observed) == []
+    observed = take_settled_fingerprint([bytes(directory)])
+    assert changed_directories(observed) == []
     change(directory)
-    assert changed(observed) == ([bytes(directory)] if shows else [])
+    assert changed_directories(observed) == ([bytes(directory)] if shows else [])
 
 
 def test_changes_in_one_tick_of_the_clock_show(tmp_path: Path) -> None:
     """A record that is kept is made when later changes get another time."""
     for number in range(20):
         (tmp_path / f"{number}").touch()
-        observed = observe_settled([bytes(tmp_path)])
+        observed = take_settled_fingerprint([bytes(tmp_path)])
         (tmp_path / f"{number}").rename(tmp_path / f"{number}-new")
-        assert changed(observed) == [bytes(tmp_path)]
+        assert changed_directories(observed) == [bytes(tmp_path)]
 
 
 def test_what_cannot_be_observed_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone"):
-        observe([bytes(tmp_path), bytes(tmp_path / "gone")])
+        take_fingerprint([bytes(tmp_path), bytes(tmp_path / "gone")])
 
 
 def test_it_is_light() -> None:
@@ -87,10 +92,10 @@ def test_what_lies_on_another_device_now_is_unknown(tmp_path: Path) -> None:
     """Protects from a file system whose number is another one: all content in it may be too."""
     path, other = bytes(tmp_path), bytes(tmp_path / "d")
     (tmp_path / "d").mkdir()
-    (state, marked), (there, _) = observe_settled([path]), observe_settled([other])
-    assert unknown((state, there, marked)) == set()
+    (state, marked), (there, _) = take_settled_fingerprint([path]), take_settled_fingerprint([other])
+    assert unverifiable_paths((state, there, marked)) == set()
     moved = (there[0], there[1] + 1, *there[2:])
-    assert unknown((state, moved, marked)) == {other}
+    assert unverifiable_paths((state, moved, marked)) == {other}
 
 
 @pytest.mark.parametrize(
@@ -111,5 +116,5 @@ def test_how_long_a_state_is_waited_for(
     monkeypatch.setattr(time, "time_ns", lambda: 1_000_300_000_000)
     real = fingerprint._state
     monkeypatch.setattr(fingerprint, "_state", lambda path: (*real(path)[:4], ctime))
-    observe_settled([bytes(tmp_path)])
+    take_settled_fingerprint([bytes(tmp_path)])
     assert sum(slept) == waited

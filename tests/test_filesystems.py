@@ -16,7 +16,7 @@ from pkgjail.jail.drift import find_drift
 from pkgjail.jail.run import run_in_jail
 from pkgjail.storage.baseline import record_baseline, take_baseline
 from pkgjail.storage.filesystems import identity
-from pkgjail.storage.fingerprint import changed, observe_settled, unknown
+from pkgjail.storage.fingerprint import changed_directories, take_settled_fingerprint, unverifiable_paths
 from pkgjail.storage.hashing import HashCache, hash_files
 from tests.images import KINDS, shown
 from tests.test_drift import entries_of, make_host, manifest_of
@@ -59,9 +59,9 @@ def test_what_two_images_have_alike_is_not_believed(
         with shown(kind, tree, place):
             seen.append(facts(place)[-1])
             digests.append(hash_files([b"/d/file"], root=bytes(place), cache=cache)[b"/d/file"])
-            observed.append(observe_settled([bytes(place), bytes(place / "d")]))
+            observed.append(take_settled_fingerprint([bytes(place), bytes(place / "d")]))
             if len(observed) == 2:
-                stale = set(changed(observed[0])), unknown(observed[0])
+                stale = set(changed_directories(observed[0])), unverifiable_paths(observed[0])
     assert seen[0] == seen[1], "the images are told apart by their times"
     assert digests == [hashlib.sha256((tree / "d/file").read_bytes()).hexdigest() for tree in trees]
     assert stale == ({bytes(place), bytes(place / "d")},) * 2
@@ -74,13 +74,13 @@ def test_what_is_believed_while_an_image_is_mounted(
     """Protects the speed of what lies in an image, but for FUSE: there anything may change at any time."""
     place = tmp_path / "place"
     code = (
-        "import os, sys; from pkgjail.storage.fingerprint import changed; "
+        "import os, sys; from pkgjail.storage.fingerprint import changed_directories; "
         "from pkgjail.storage.filesystems import identity; "
-        "print(changed(eval(sys.argv[1])), identity(os.fsencode(sys.argv[2])))"
+        "print(changed_directories(eval(sys.argv[1])), identity(os.fsencode(sys.argv[2])))"
     )
     with shown(kind, trees[0], place):
-        observed = observe_settled([bytes(place)])
-        assert changed(observed) == []
+        observed = take_settled_fingerprint([bytes(place)])
+        assert changed_directories(observed) == []
         command = [sys.executable, "-c", code, repr(observed), str(place)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         expected = [bytes(place)] if kind == "fuse" else []  # to another process

@@ -86,7 +86,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     real = hashing._hash_file
 
-    def hash_file(file: hashing._Wanted) -> hashing._Hashed:
+    def hash_file(file: hashing._File) -> hashing._Hashed:
         seen.append(os.path.basename(file.path))
         return real(file)
 
@@ -120,7 +120,7 @@ def test_shares_are_balanced_and_whole() -> None:
     """Every file is in one share, the large ones first, and no share is much above the mark."""
     sizes = [10 * 2**20, *[2**10] * 2000, 3 * 2**20]
     files = [
-        hashing._Wanted(b"/%d" % index, Identity(1, index, size, 0, 0)) for index, size in enumerate(sizes)
+        hashing._File(b"/%d" % index, Identity(1, index, size, 0, 0)) for index, size in enumerate(sizes)
     ]
     shares = hashing._shares(files, 2**21)
     assert sorted(file for share in shares for file in share) == sorted(files)
@@ -154,7 +154,7 @@ def test_what_is_exchanged_before_it_is_opened_is_refused(
     """A symlink put in a file's place after it was found is not followed; a pipe is not waited for."""
     real = hashing._hash_file
 
-    def exchange(file: hashing._Wanted) -> hashing._Hashed:
+    def exchange(file: hashing._File) -> hashing._Hashed:
         os.unlink(file.path)
         os.symlink("a", file.path) if what == "symlink" else os.mkfifo(file.path)
         return real(file)

@@ -13,7 +13,7 @@ from pkgjail.jail import layer_cache
 from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.jail.strategies.data_overlay import make_data_layer
 from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer
-from pkgjail.storage.locks import hold, release
+from pkgjail.storage.locks import lock_shared, unlock
 from tests.tree_text import remove_path, walk_lines
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def test_a_layer_of_somebody_else_is_not_used(
     other = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: other)
     assert not layer_cache.is_intact(place)
-    with pytest.raises(PermissionError, match="is not this user's alone"):
+    with pytest.raises(PermissionError, match="does not belong to this user alone"):
         ensure_layer(recipe, tmp_path)
 
 
@@ -209,9 +209,9 @@ def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(
     old = ensure_layer(recipe, tmp_path)
     (tmp_path / "root" / "d" / "in" / "late").touch()
     os.utime(old, (0, 0))
-    held = hold([bytes(old)])
+    held = lock_shared([bytes(old)])
     new = ensure_layer(recipe, tmp_path)
-    release(held)
+    unlock(held)
     assert kept(tmp_path) == sorted([old.name, new.name])
     (tmp_path / "root" / "d" / "in" / "later").touch()
     os.utime(new, (0, 0))

@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,12 +21,11 @@ from pkgjail.jail.strategy import choose_strategies, steps_by_directory
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.baseline import record_baseline
-from pkgjail.storage.cache import cache_directory, tree_directory
+from pkgjail.storage.locations import cache_directory, runtime_directory
 from tests.test_drift import entries_of, make_host, manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pkgjail.core.model import Manifest
     from pkgjail.sandbox.rootfs import Program
@@ -234,7 +234,7 @@ def test_no_room_for_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_where: object) -> None:
         raise OSError(28, "No space left on device", "/full")
 
-    monkeypatch.setattr(ld_cache, "make_in_use", full)
+    monkeypatch.setattr(ld_cache, "make_locked_directory", full)
     with pytest.raises(JailError, match=r"for the jail: /full: No space left on device; .*XDG_RUNTIME_DIR"):
         made(tmp_path / "root")
 
@@ -255,7 +255,7 @@ def test_it_is_made_where_no_other_jail_may_write(
     for _ in range(2):
         with pytest.raises(JailError, match="ended with status 1"):
             make_ld_cache(base_manifest, {}, b"/")
-    assert [os.path.dirname(place) for place in places] == 2 * [bytes(tree_directory())]
+    assert [os.path.dirname(place) for place in places] == 2 * [os.fsencode(runtime_directory())]
     assert not any(map(os.path.lexists, places))
 
 
@@ -264,7 +264,7 @@ def test_the_way_of_showing_directories_makes_no_difference(spack_manifest: Mani
     steps = steps_by_directory(choose_strategies(spack_manifest, JailOptions(network=False), b"/"))
     assert steps
     few = make_ld_cache(spack_manifest, {}, b"/", lambda: steps)
-    for path in (cache_directory() / "ld.so.cache").iterdir():
+    for path in Path(cache_directory(), "ld.so.cache").iterdir():
         path.unlink()
     many = make_ld_cache(spack_manifest, {}, b"/")
     assert few == many

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pkgjail.core.model import FileEntry, is_word, raw_path, text_path
-from pkgjail.core.text import escaped, shell_word, shown
+from pkgjail.core.text import escape, printable, shell_quote
 from pkgjail.export import export_manifest
 from pkgjail.manifest import write_manifest
 from pkgjail.review.graph import Edge, GraphView, Node
@@ -70,10 +70,14 @@ def test_what_is_not_seen_is_shown(word: str) -> None:
     assert found
     for character in found:
         name = f"/usr/bin/g{character}cc"
-        for written in (shown(name), escaped(name), shell_word(raw_path(name))):
+        for written in (printable(name), escape(name), shell_quote(raw_path(name))):
             assert written.isascii(), written
         assert not is_word(name)
-    assert (shown("gcc  "), shown(b"a b"), shown(" " * 9000)[:8]) == ("gcc\\x20\\x20", "a b", "\\x20\\x20")
+    assert (printable("gcc  "), printable(b"a b"), printable(" " * 9000)[:8]) == (
+        "gcc\\x20\\x20",
+        "a b",
+        "\\x20\\x20",
+    )
 
 
 several = st.lists(TEXTS.filter(bool), min_size=1, max_size=4, unique=True)
@@ -84,9 +88,9 @@ several = st.lists(TEXTS.filter(bool), min_size=1, max_size=4, unique=True)
 @SETTINGS
 def test_what_is_escaped_can_be_had_back(text: str) -> None:
     """And nothing in it acts on a terminal, or is refused by a reader of XML."""
-    assert escaped(text).isprintable()
-    assert unescape(escaped(text)) == text
-    assert shown(text).isprintable()
+    assert escape(text).isprintable()
+    assert unescape(escape(text)) == text
+    assert printable(text).isprintable()
 
 
 @given(several)
@@ -211,7 +215,7 @@ def test_a_word_of_the_shell() -> None:
     """A name that is printed to be copied is one word to bash, the same bytes."""
     names = [raw_path(text) for text in HOSTILE if "\ud800" not in text]
     names += [bytes([byte]) for byte in range(1, 256)] + [b"-n", b"*", b"a'b", b"~", b"\x1b'1"]
-    words = " ".join(map(shell_word, names))
+    words = " ".join(map(shell_quote, names))
     assert words.isprintable()
     printed = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {words}"], capture_output=True, check=True
@@ -227,7 +231,7 @@ def _words_of_bash(line: str) -> list[bytes]:
 @given(st.lists(NAMES, min_size=1, max_size=5))
 @SETTINGS
 def test_words_of_the_shell(names: list[bytes]) -> None:
-    words = " ".join(map(shell_word, names))
+    words = " ".join(map(shell_quote, names))
     printed = subprocess.run(
         ["bash", "-c", f"printf '%s\\0' {words}"], capture_output=True, check=True
     ).stdout
@@ -268,7 +272,7 @@ def test_where_something_was_written_is_told_on_one_line(tmp_path: Path) -> None
         ran = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
         told = ran.stdout + ran.stderr
         assert all(line.isprintable() for line in told.splitlines())
-        assert shown(text_path(os.fsencode(place))) in told
+        assert printable(text_path(os.fsencode(place))) in told
         if "with: " in told:
             copied = told.rpartition("with: ")[2].split("\n")[0].split(" ", 2)[2].removesuffix(" -- COMMAND")
             assert _words_of_bash(copied) == [os.fsencode(words[-1])]

@@ -75,7 +75,7 @@ def test_a_layer_that_another_process_has_locked_is_not_waited_for(
         raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
 
     jail = prepare_jail(base_manifest)
-    monkeypatch.setattr(replay, "hold", refuse)
+    monkeypatch.setattr(replay, "lock_shared", refuse)
     with pytest.raises(JailError, match="another process has locked the layers"):
         jail.run(["true"])
 

@@ -24,10 +24,12 @@ from pkgjail.cli.main import main
 from pkgjail.core.model import JailOptions, StrategyName, UserBind
 from pkgjail.jail.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
-from pkgjail.storage import cache, locations, locks, removal
+from pkgjail.storage import locations, locks, own_files, removal
+from pkgjail.storage.atomic import write_own_file
+from pkgjail.storage.cache import list_cache, prune_cache
 from pkgjail.storage.digest_cache import Identity
 from pkgjail.storage.hashing import HashCache
-from pkgjail.storage.locations import keep, opened, read_kept
+from pkgjail.storage.own_files import opened_directory, read_own_file
 from pkgjail.storage.scratch import scratch
 from tests.conftest import SYSTEM_PYTHON, _caller
 from tests.tree_text import remove_path
@@ -173,7 +175,7 @@ def test_a_directory_that_another_user_can_replace(
     monkeypatch.setenv("XDG_CACHE_HOME", str(theirs / "run"))
     monkeypatch.setenv("HOME", str(theirs))
     assert locations.runtime_directory() == "/dev/shm/pkgjail-0"
-    assert not locations.cache_place().startswith(str(tmp_path))
+    assert not locations.cache_directory().startswith(str(tmp_path))
 
 
 @_ROOT
@@ -193,7 +195,7 @@ def test_a_stranger_who_leaves_the_usual_place_and_comes_back(
     for path in (usual, theirs):
         path.mkdir(exist_ok=True)
         os.chown(path, _ATTACKER, _ATTACKER)
-    assert "somebody else made it" in locations.settle_runtime_directory()
+    assert "somebody else made it" in own_files.ensure_runtime_directory()
     usual.rmdir()
     chosen = locations.runtime_directory()
     assert chosen == str(usual)
@@ -203,7 +205,7 @@ def test_a_stranger_who_leaves_the_usual_place_and_comes_back(
     else:
         theirs.rename(usual)
     with pytest.raises(PermissionError):
-        locations.open_directory(f"{chosen}/layers", make=True)
+        own_files.open_directory(f"{chosen}/layers", make=True)
 
 
 @_ROOT
@@ -215,7 +217,7 @@ def test_names_like_the_usual_one_are_looked_at_once(tmp_path: Path, monkeypatch
     usual = tmp_path / f"pkgjail-{os.geteuid()}"
     usual.mkdir()
     os.chown(usual, _ATTACKER, _ATTACKER)
-    locations.settle_runtime_directory()
+    own_files.ensure_runtime_directory()
     own = locations.runtime_directory()
     looks: list[object] = []
     listdir = os.listdir
@@ -244,7 +246,7 @@ def test_a_name_that_is_a_link_when_it_was_just_made(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "mkdir", exchanged)
     with pytest.raises(OSError, match="ot a directory"):
-        locations.open_directory(str(tmp_path / "new"), make=True)
+        own_files.open_directory(str(tmp_path / "new"), make=True)
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
 
 
@@ -281,7 +283,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    assert locations.cache_place() == "/dev/shm/pkgjail-54321/cache"
+    assert locations.cache_directory() == "/dev/shm/pkgjail-54321/cache"
 
 
 # --- a name that somebody else has ------------------------------------------------------------------
@@ -350,7 +352,7 @@ def test_another_name_for_many_at_once(
 
 
 @_ROOT
-@pytest.mark.parametrize("fault", ["a link", "another user's", "others may write to it"])
+@pytest.mark.parametrize("fault", ["a link", "another user", "others may write to it"])
 def test_a_variable_that_names_no_private_directory(
     user: Caller, usual: Path, manifest: Path, bare: dict[str, str], fault: str
 ) -> None:
@@ -361,7 +363,7 @@ def test_a_variable_that_names_no_private_directory(
         place.rename(user.home / "real")
         os.chown(user.home / "real", _VICTIM, _VICTIM)
         place.symlink_to("real")
-    elif fault == "another user's":
+    elif fault == "another user":
         os.chown(place, _ATTACKER, _ATTACKER)
     else:
         os.chown(place, _VICTIM, _VICTIM)
@@ -382,7 +384,7 @@ def test_a_session_s_directory_goes_with_it(tmp_path: Path, monkeypatch: pytest.
     assert locations.runtime_directory() == str(tmp_path / "pkgjail")
     monkeypatch.setattr(locations, "_SESSIONS", f"{tmp_path.parent}/")
     assert locations.runtime_directory().startswith(f"/dev/shm/pkgjail-{os.geteuid()}")
-    assert f"{tmp_path}/pkgjail" in locations.runtime_directories()
+    assert f"{tmp_path}/pkgjail" in locations.possible_runtime_directories()
     monkeypatch.setattr(locations, "_SHM", str(tmp_path / "none"))
     assert locations.runtime_directory() == str(tmp_path / "pkgjail")
 
@@ -395,7 +397,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache and a runtime directory of this test's own, with a record in each."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    keep(str(tmp_path / "pkgjail/seals/record"), b"ours")
+    write_own_file(str(tmp_path / "pkgjail/seals/record"), b"ours")
     return tmp_path / "pkgjail"
 
 
@@ -436,10 +438,10 @@ def test_each_level_must_be_what_pkgjail_made(
     own: Path, level: str, change: Callable[[Path], object]
 ) -> None:
     """No link is followed, none of it may be anybody else's doing, and a pipe is not waited for."""
-    assert read_kept(str(own / "seals/record")) == b"ours"
+    assert read_own_file(str(own / "seals/record")) == b"ours"
     change(own / level)
     with pytest.raises(OSError, match=r"alone|symbolic|directory"):
-        read_kept(str(own / "seals/record"))
+        read_own_file(str(own / "seals/record"))
 
 
 @pytest.mark.parametrize("level", ["", "seals", "seals/record"])
@@ -448,7 +450,7 @@ def test_pruning_follows_no_link(own: Path, tmp_path: Path, level: str) -> None:
     (own / level).rename(target)
     (own / level).symlink_to(target)
     before = _names(target)
-    cache.prune(older_than=time.time() + 60)
+    prune_cache(older_than=time.time() + 60)
     assert _names(target) == before
     assert target.exists()
 
@@ -461,10 +463,10 @@ def test_what_stands_in_a_writer_s_way_is_replaced(own: Path, change: Callable[[
     change(new)
     if new.is_dir():
         with pytest.raises(OSError, match=os.strerror(errno.EISDIR)):
-            keep(str(record), b"new")
-        assert cache.prune(older_than=0)
-    keep(str(record), b"new")
-    assert read_kept(str(record)) == b"new"
+            write_own_file(str(record), b"new")
+        assert prune_cache(older_than=0)
+    write_own_file(str(record), b"new")
+    assert read_own_file(str(record)) == b"new"
     assert not new.exists()
 
 
@@ -515,8 +517,8 @@ def test_all_that_is_made_is_the_user_s_alone(user: Caller, base_manifest: Manif
 def test_a_umask_that_takes_the_user_s_own_rights(own: Path) -> None:
     before = os.umask(0o777)
     try:
-        keep(str(own / "prepared/record"), b"kept")
-        assert read_kept(str(own / "prepared/record")) == b"kept"
+        write_own_file(str(own / "prepared/record"), b"kept")
+        assert read_own_file(str(own / "prepared/record")) == b"kept"
     finally:
         os.umask(before)
     assert stat.S_IMODE((own / "prepared").stat().st_mode) == 0o700
@@ -530,7 +532,7 @@ def test_a_directory_that_is_not_pkgjail_s_own_is_left_as_it_is(tmp_path: Path) 
     (project / "thesis").touch()
     project.chmod(0o775)
     with pytest.raises(PermissionError):
-        keep(str(project / "record"), b"kept")
+        write_own_file(str(project / "record"), b"kept")
     assert os.listdir(project) == ["thesis"]
     assert stat.S_IMODE(project.stat().st_mode) == 0o775
 
@@ -540,22 +542,22 @@ def test_what_an_earlier_version_left_open(own: Path) -> None:
 
     What was never open to them stays: in there they could do nothing.
     """
-    keep(str(own / "record"), b"theirs, perhaps: a file of ours, but moved here")
+    write_own_file(str(own / "record"), b"theirs, perhaps: a file of ours, but moved here")
     (own / "planted").mkdir()
     (own / "prepared").symlink_to("/etc")
     own.chmod(0o777)
     with pytest.raises(PermissionError):
-        read_kept(str(own / "seals/record"))
-    keep(str(own / "seals/another"), b"new")
+        read_own_file(str(own / "seals/record"))
+    write_own_file(str(own / "seals/another"), b"new")
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
-    assert read_kept(str(own / "seals/record")) == b"ours"
+    assert read_own_file(str(own / "seals/record")) == b"ours"
     assert not os.path.lexists(own / "record")
     assert not os.path.lexists(own / "planted")
-    keep(str(own / "prepared/one"), b"new")
+    write_own_file(str(own / "prepared/one"), b"new")
     (own / "seals").chmod(0o733)
-    keep(str(own / "seals/third"), b"new")
+    write_own_file(str(own / "seals/third"), b"new")
     assert [name for name in os.listdir(own / "seals") if not name.startswith(".")] == ["third"]
-    assert cache.prune(older_than=0)
+    assert prune_cache(older_than=0)
     assert sorted(os.listdir(own)) == ["prepared", "seals"]
 
 
@@ -565,7 +567,7 @@ def test_what_an_earlier_version_left_open(own: Path) -> None:
 def test_names_that_act_on_a_terminal(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are listed as they are, and do nothing: in words and as JSON."""
     for name in ("\x1b]0;owned\x07", "two\nlines", "\udcff", "\u202ereversed"):
-        keep(str(own / "seals" / name), b"")
+        write_own_file(str(own / "seals" / name), b"")
     assert main(["cache", "ls"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.rpartition("/")[2] for line in lines if "/seals/" in line} == {
@@ -579,24 +581,24 @@ def test_names_that_act_on_a_terminal(own: Path, capsys: pytest.CaptureFixture[s
 
 def test_what_killed_writers_left_is_pruned(own: Path) -> None:
     """Whatever its age, unless some process is at work with it."""
-    with opened(str(own / "layers"), make=True) as shelf, opened(str(own)) as top:
-        at_work = removal.make_in_use(shelf, ".new-at-work")
+    with opened_directory(str(own / "layers"), make=True) as shelf, opened_directory(str(own)) as top:
+        at_work = removal.make_locked_directory(shelf, ".new-at-work")
         for name in (".new-one", ".going-two"):
             os.mkdir(name, dir_fd=shelf)
             os.mkdir(f"{name}/layer", dir_fd=shelf)
         os.mkdir(".probe", dir_fd=top)
     (own / "seals/.new-three").touch(mode=0o600)
     (own / "seals/.new-unreadable").touch(mode=0)
-    assert sum(each.left_over for each in cache.kept()) == 6
-    removed = {each.path.name for each in cache.prune(older_than=0)}
+    assert sum(each.left_over for each in list_cache()) == 6
+    removed = {each.path.name for each in prune_cache(older_than=0)}
     assert removed == {".new-one", ".going-two", ".probe", ".new-three", ".new-unreadable"}
     os.close(at_work)
-    assert [each.path.name for each in cache.prune(older_than=0)] == [".new-at-work"]
+    assert [each.path.name for each in prune_cache(older_than=0)] == [".new-at-work"]
 
 
 def test_a_kill_while_a_layer_is_made_is_cleared(own: Path, base_manifest: Manifest) -> None:
     """By the next builder, of whatever layer, too: entry itself looks for nothing."""
-    with opened(str(own / "layers"), make=True) as shelf:
+    with opened_directory(str(own / "layers"), make=True) as shelf:
         os.mkdir(".new-left", dir_fd=shelf)
     prepare_jail(base_manifest, JailOptions(environment=default_environment(), plan="mask"))
     assert not [name for name in os.listdir(own / "layers") if name.startswith(".")]
@@ -604,12 +606,12 @@ def test_a_kill_while_a_layer_is_made_is_cleared(own: Path, base_manifest: Manif
 
 _MOUNTED = """
 import os, subprocess, sys
-from pkgjail import cache
+from pkgjail.storage.cache import prune_cache
 inner = sys.argv[1] + "/pkgjail/layers/one/inner"
 os.makedirs(inner, 0o700)
 subprocess.run(["mount", "--bind", sys.argv[2], inner], check=True)
 try:
-    cache.prune(older_than=2**40)
+    prune_cache(older_than=2**40)
 except OSError as error:
     print(error.strerror)
 """
@@ -651,10 +653,10 @@ def test_a_tree_of_any_depth_is_removed(own: Path, how: str) -> None:
     os.close(above)
     os.utime(place, _LONG_AGO)
     if how == "cleared":
-        with opened(str(own / "layers")) as directory:
+        with opened_directory(str(own / "layers")) as directory:
             removal.remove_tree(directory, "deep")
     else:
-        cache.prune(older_than=1)
+        prune_cache(older_than=1)
     assert os.listdir(own / "layers") == []
 
 
@@ -664,7 +666,7 @@ def test_a_tree_whose_directories_are_closed_is_removed(own: Path) -> None:
     (own / "layers/one/closed/inner/file").touch()
     for path in ("layers/one/closed/inner", "layers/one/closed"):
         (own / path).chmod(0)
-    with opened(str(own / "layers")) as shelf:
+    with opened_directory(str(own / "layers")) as shelf:
         removal.remove_tree(shelf, "one")
     assert os.listdir(own / "layers") == []
 
@@ -672,7 +674,7 @@ def test_a_tree_whose_directories_are_closed_is_removed(own: Path) -> None:
 def test_a_tree_that_is_deeper_than_calls_and_descriptors_go_is_removed(own: Path) -> None:
     """Protects from a traceback, and from a tree that stays: a manifest has names of 2,000 levels."""
     (own / "layers").mkdir(mode=0o700)
-    with opened(str(own / "layers")) as shelf:
+    with opened_directory(str(own / "layers")) as shelf:
         place = os.dup(shelf)
         for _ in range(3000):
             os.mkdir("d", dir_fd=place)
@@ -681,7 +683,7 @@ def test_a_tree_that_is_deeper_than_calls_and_descriptors_go_is_removed(own: Pat
             os.close(place)
             place = below
         os.close(place)
-        (kept,) = (one for one in cache.kept() if one.path.name == "d")
+        (kept,) = (one for one in list_cache() if one.path.name == "d")
         assert kept.names == 5999
         removal.remove_tree(shelf, "d")
         assert os.listdir(shelf) == ["e"]
@@ -696,7 +698,7 @@ def test_a_layer_that_is_removed_under_a_jail_is_told(
     own: Path, base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, plan: StrategyName, harm: str
 ) -> None:
     """As a logout does it, or an epilog. A jail whose layer stays as it is hears nothing."""
-    monkeypatch.setattr(locks, "_WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(locks, "_INTERVAL_SECONDS", 0.02)
     listening = Listening()
     sync = own.parent / "sync"
     sync.mkdir()

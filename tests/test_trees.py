@@ -16,8 +16,8 @@ from pkgjail.jail import layer_cache, probe, strategy
 from pkgjail.jail.run import default_environment, prepare, run_in_jail
 from pkgjail.jail.strategies import data_overlay
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay
-from pkgjail.storage.fingerprint import mounts_below
-from pkgjail.storage.locations import opened
+from pkgjail.storage.mounts import mounts_below
+from pkgjail.storage.own_files import opened_directory
 from pkgjail.storage.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_a_tree_may_be_deeper_than_calls_go(tmp_path: Path) -> None:
     entries = tuple(FileEntry(path=path, kind="directory", mode=0o755) for path in paths)
     first = made_layer(entries, bytes(tmp_path / "root"), tmp_path)
     assert made_layer(entries, bytes(tmp_path / "root"), tmp_path) == first
-    with opened(str(tmp_path / "layers")) as shelf:
+    with opened_directory(str(tmp_path / "layers")) as shelf:
         remove_tree(shelf, first.parent.name)  # pytest's own way calls itself, too
     assert made(tmp_path) == []
 
@@ -255,4 +255,4 @@ def test_a_directory_of_somebody_else_is_not_used(cache: Path) -> None:
     """Anybody can make a directory of that name in /dev/shm before we do."""
     cache.mkdir()
     os.chown(cache, 65534, 65534)
-    assert "is not this user's alone" in probe.probe_obstacle("tree", b"/usr", cache)
+    assert "does not belong to this user alone" in probe.probe_obstacle("tree", b"/usr", cache)

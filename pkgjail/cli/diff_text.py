@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.cli.console import human_size
-from pkgjail.core.text import counted, shown
+from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,14 +66,17 @@ def _lists(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
     if difference.settings:
         yield (
             "settings",
-            (f"{name}: {shown(old)!r} -> {shown(new)!r}" for name, old, new in difference.settings),
+            (f"{name}: {printable(old)!r} -> {printable(new)!r}" for name, old, new in difference.settings),
         )
     if difference.packages:
         yield f"packages: {_counts(difference.packages)}", map(_package_line, difference.packages)
     for _, changes in difference.by_cause():
-        yield f"names: {_counts(changes)} by {shown(heading(changes[0]))}", map(_file_line, changes)
+        yield f"names: {_counts(changes)} by {printable(heading(changes[0]))}", map(_file_line, changes)
     if difference.rules:
-        yield "dropped names by rule", (f"{shown(r)}: {old:,} -> {new:,}" for r, old, new in difference.rules)
+        yield (
+            "dropped names by rule",
+            (f"{printable(r)}: {old:,} -> {new:,}" for r, old, new in difference.rules),
+        )
     edges = [f"- {_edge_line(edge)}" for edge in difference.edges_removed]
     edges += [f"+ {_edge_line(edge)}" for edge in difference.edges_added]
     if edges:
@@ -81,8 +84,8 @@ def _lists(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
             f"dependencies: {len(difference.edges_removed)} removed, {len(difference.edges_added)} added",
             edges,
         )
-    unmet = [f"- {shown(one.source)}: {shown(one.text)}" for one in difference.unmet_removed]
-    unmet += [f"+ {shown(one.source)}: {shown(one.text)}" for one in difference.unmet_added]
+    unmet = [f"- {printable(one.source)}: {printable(one.text)}" for one in difference.unmet_removed]
+    unmet += [f"+ {printable(one.source)}: {printable(one.text)}" for one in difference.unmet_added]
     if unmet:
         yield "unmet requirements", unmet
 
@@ -100,7 +103,7 @@ def _package_line(change: PackageChange) -> str:
         f"{sign} {change.package} {versions} {change.change}, {_growth(change.old_bytes, change.new_bytes)}"
     )
     edge = change.because
-    return line if edge is None else f"{line}; {shown(edge.source)}: {edge.kind} {shown(edge.text)}"
+    return line if edge is None else f"{line}; {printable(edge.source)}: {edge.kind} {printable(edge.text)}"
 
 
 def _growth(old: int, new: int) -> str:
@@ -110,11 +113,11 @@ def _growth(old: int, new: int) -> str:
 
 def _file_line(change: FileChange) -> str:
     what = f" ({', '.join(change.what)})" if change.what else ""
-    return f"{_SIGNS.get(change.change, '!')} {shown(change.path)}{what}"
+    return f"{_SIGNS.get(change.change, '!')} {printable(change.path)}{what}"
 
 
 def _edge_line(edge: Dependency) -> str:
-    return f"{shown(edge.source)}: {edge.kind} {shown(edge.text)} -> {edge.target}"
+    return f"{printable(edge.source)}: {edge.kind} {printable(edge.text)} -> {edge.target}"
 
 
 # --- markdown ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pkgjail.core.errors import (
     describe_changes,
     told,
 )
-from pkgjail.core.text import shown_lines
+from pkgjail.core.text import printable_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,7 @@ def argv_wants_json(words: Sequence[str]) -> bool:
 
 def print_warning(message: str, *, as_json: bool) -> None:
     """Print a warning on standard error; as JSON, an object on a line of its own."""
-    text = json.dumps({"warning": message}) if as_json else f"pkgjail: warning: {shown_lines(message)}"
+    text = json.dumps({"warning": message}) if as_json else f"pkgjail: warning: {printable_lines(message)}"
     print(text, file=sys.stderr)
 
 
@@ -85,7 +85,7 @@ def print_error(error: PkgjailError | OSError, status: int, *, as_json: bool) ->
         facts = {"error": type(error).__name__, "message": _message(error), "exit_status": status}
         print(json.dumps({**facts, **_causes(error)}), file=sys.stderr)
     else:
-        text = shown_lines(_message(error))
+        text = printable_lines(_message(error))
         print(text if isinstance(error, InputError) else f"pkgjail: {text}", file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter, human_size
 from pkgjail.core.errors import InputError, Problem
-from pkgjail.core.text import counted, shown
+from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -96,7 +96,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     elif not to_file:
         _print_table(plan, summary, contents=arguments.contents)
     else:
-        print(f"{_text(summary)}\n{digest}\nwritten to {shown(arguments.output)}: {_NOTE}")
+        print(f"{_text(summary)}\n{digest}\nwritten to {printable(arguments.output)}: {_NOTE}")
     return 0
 
 
@@ -136,8 +136,8 @@ def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) 
     # A file or a pipe has no width: each package is one line.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     # `Text`, because a name may contain rich's markup.
-    lists = Text(shown(", ".join(plan.whitelists)), style="bold")
-    console.print(lists + Text(f" for {plan.family} {shown(plan.architecture)}: {_NOTE}"), soft_wrap=True)
+    lists = Text(printable(", ".join(plan.whitelists)), style="bold")
+    console.print(lists + Text(f" for {plan.family} {printable(plan.architecture)}: {_NOTE}"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("package", "version", "repository", "size", "download", "because of"):
         is_size = column in {"size", "download"}
@@ -151,10 +151,10 @@ def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) 
         package = one.package
         sizes = (human_size(package.size), human_size(one.download))
         because = _because(plan, package.key)
-        words = map(shown, (package.key, package.version, one.repository, *sizes, because))
+        words = map(printable, (package.key, package.version, one.repository, *sizes, because))
         table.add_row(*map(Text, words))
     console.print(table)
     for one in plan.packages if contents else ():
         for path in one.files or ():
-            print(f"{shown(one.package.key)} {shown(path)}")
+            print(f"{printable(one.package.key)} {printable(path)}")
     print(_text(summary))

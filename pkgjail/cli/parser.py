@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pkgjail.cli.output import print_error, stream_fault
 from pkgjail.cli.streams import is_reader_gone, output_fault
 from pkgjail.core.errors import OutputError, UsageError
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit."""
         status = self.get_default("failure") or UsageError.exit_status
-        text = shown(message)
+        text = printable(message)
         if self.as_json:
             print_error(UsageError(f"{self.prog}: {text}"), status, as_json=True)
             self.exit(status)

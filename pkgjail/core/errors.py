@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.text import counted, first_of, shown
+from pkgjail.core.text import counted, first_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -72,7 +72,7 @@ class NamesError(InputError):
     """
 
     def __init__(self, doing: str, names: Sequence[bytes], why: str, cause: str = "") -> None:
-        super().__init__([Problem("", f"cannot {doing.format(shown(name))}: {why}") for name in names])
+        super().__init__([Problem("", f"cannot {doing.format(printable(name))}: {why}") for name in names])
         self.names = tuple(names)
         self.doing = doing
         self.why = why
@@ -83,7 +83,7 @@ class NamesError(InputError):
             lines = [str(self.problems[0])]
         else:
             lines = [f"cannot {self.doing.format(counted(len(self.names), 'name'))}: {self.why}:"]
-            lines += [f"  {row}" for row in first_of(list(map(shown, self.names)))]
+            lines += [f"  {row}" for row in first_of(list(map(printable, self.names)))]
         return "\n".join([self.cause, *lines] if self.cause else lines)
 
 
@@ -208,7 +208,7 @@ class ModifiedEnvironmentError(PkgjailError):
 
     def __str__(self) -> str:
         lines = [f"cannot {self.attempt}: it is not as 'pkgjail build' left it:"]
-        rows = [f"{shown(path)} {words}" for path, words in describe_changes(self.changes)]
+        rows = [f"{printable(path)} {words}" for path, words in describe_changes(self.changes)]
         lines += [f"  {row}" for row in first_of(rows)]
         return "\n".join([*lines, self.advice])
 
@@ -250,7 +250,7 @@ def _told_changes(changes: Sequence[Change]) -> Iterator[str]:
         if path in gone and _topmost(path, gone) != path:
             continue
         also = f", with {counted(below[path], 'name')} below it" if below[path] else ""
-        yield f"{shown(path)} {found}{also}"
+        yield f"{printable(path)} {found}{also}"
 
 
 def _topmost(path: bytes, gone: Collection[bytes]) -> bytes:

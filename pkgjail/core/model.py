@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from pkgjail.core.text import is_seen
+from pkgjail.core.text import is_visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -71,7 +71,7 @@ def raw_path(text: str) -> bytes:
 
 def is_word(text: str) -> bool:
     """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
-    return is_seen(text) and " " not in text
+    return is_visible(text) and " " not in text
 
 
 # --- policy ---------------------------------------------------------------------------------

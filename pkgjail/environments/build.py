@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import BuildDriftError, DriftError, InputError, Problem
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT, warn_each
-from pkgjail.core.text import counted, first_of, shown
+from pkgjail.core.text import counted, first_of, printable
 from pkgjail.environments.directory import parent_and_name
 from pkgjail.environments.file_copy import (
     COPIED_BITS,
@@ -159,7 +159,7 @@ def _mount_points(manifest: Manifest, content: Mapping[bytes, bytes]) -> Iterato
 def _warn_of_absent_sources(binds: Sequence[UserBind], reporter: Reporter) -> None:
     """Warn of binds without which the environment cannot be entered; a disk may be mounted later."""
     messages = [
-        f"{shown(bind.source)} does not exist, and is bound at each entry: create it before the first"
+        f"{printable(bind.source)} does not exist, and is bound at each entry: create it before the first"
         for bind in binds
         if not os.path.exists(bind.source)
     ]

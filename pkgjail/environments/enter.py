@@ -22,7 +22,7 @@ from pkgjail.jail.replay import bind_source_state, save_prepared_jail
 from pkgjail.jail.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.storage.baseline import publisher_of
-from pkgjail.storage.fingerprint import observe_settled
+from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -102,7 +102,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
     source = bind_source_state(directory)
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter") as lock:
         paths = [environment.path + b"/" + name for name in (MANIFEST, RECORD)]
-        states = observe_settled(filter(os.path.lexists, paths))  # before they are read
+        states = take_settled_fingerprint(filter(os.path.lexists, paths))  # before they are read
         jail, form = _prepare(environment, options, reporter)
         if form == "host" and jail.lasting:
             jail.prepared.watched += states + watched

@@ -18,6 +18,7 @@ from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.core.text import first_of
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.storage.atomic import write_all
 from pkgjail.storage.digests import sha256_of
 
 if TYPE_CHECKING:
@@ -206,13 +207,6 @@ def _copy_through_memory(source: int, destination: int) -> None:
     while block := os.pread(source, _BLOCK, offset):
         write_all(destination, block)
         offset += len(block)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`; raises `OSError`."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def sync_filesystem(descriptor: int) -> None:

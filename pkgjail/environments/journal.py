@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.core.errors import InputError, PkgjailError, Problem
 from pkgjail.core.model import text_path
 from pkgjail.environments.directory import open_environment, parent_and_name
-from pkgjail.environments.file_copy import write_all
 from pkgjail.environments.lock import has_lock_alone, lock_environment, make_lock
 from pkgjail.environments.record import (
     JOURNAL,
@@ -33,6 +32,7 @@ from pkgjail.environments.record import (
     header_line,
 )
 from pkgjail.environments.remove import clear
+from pkgjail.storage.atomic import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -14,7 +14,7 @@ from pkgjail.core.errors import InputError, PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.environments.directory import close, read_state
 from pkgjail.environments.record import LOCK
-from pkgjail.storage.lock_holders import holders
+from pkgjail.storage.lock_holders import lock_holders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,7 +73,7 @@ def _lock(descriptor: int, environment: EnvironmentDirectory, verb: Verb) -> Non
     except OSError as error:
         if error.errno != errno.EWOULDBLOCK:
             raise
-        who = "; ".join(holders(descriptor)) or "it cannot be seen from here"
+        who = "; ".join(lock_holders(descriptor)) or "it cannot be seen from here"
         raise PkgjailError(
             f"cannot {verb} {text_path(environment.path)}: another pkgjail process builds, enters or removes "
             f"it: {who}; wait until that ends"
@@ -156,7 +156,7 @@ def wait_for_others(environment: EnvironmentDirectory, verb: Verb, reporter: Rep
     while not _is_free(environment) and (waited := time.monotonic() - start) < _PATIENCE_SECONDS:
         if waited >= _WARNING_SECONDS and not warned:
             warned = True
-            who = "; ".join(holders(environment.descriptor)) or "somebody who cannot be seen from here"
+            who = "; ".join(lock_holders(environment.descriptor)) or "somebody who cannot be seen from here"
             reporter.warn(
                 f"{text_path(environment.path)} is in use by others, who cannot stop you: {who}; pkgjail "
                 f"waits for {_PATIENCE_SECONDS - _WARNING_SECONDS} s, then goes on to {verb} it"

@@ -22,7 +22,7 @@ from pkgjail.environments.directory import open_environment, read_state
 from pkgjail.environments.lock import has_lock_alone, lock_environment, wait_for_others
 from pkgjail.environments.record import LOCK, PHASE_FILES, SCRATCH
 from pkgjail.storage.filesystems import sets_times
-from pkgjail.storage.fingerprint import mounts_below
+from pkgjail.storage.mounts import mounts_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.jail_names import DEVICES
+from pkgjail.core.text import escape_octal
 from pkgjail.export.common import host_files, on_host, scratch_directories
 
 if TYPE_CHECKING:
@@ -57,4 +58,4 @@ def _line(source: bytes, place: bytes, kind: bytes, options: bytes) -> bytes:
 
 
 def _escape(path: bytes) -> bytes:
-    return _SPECIAL.sub(lambda match: b"\\%03o" % ord(match[0]), path)
+    return escape_octal(path, _SPECIAL)

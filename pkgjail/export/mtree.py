@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pkgjail.core.text import escape_octal
+
 if TYPE_CHECKING:
     from pkgjail.core.model import FileEntry, Manifest
 
@@ -38,4 +40,4 @@ def _line(entry: FileEntry) -> bytes:
 
 
 def _escape(path: bytes) -> bytes:
-    return _SPECIAL.sub(lambda match: b"\\%03o" % ord(match[0]), path)
+    return escape_octal(path, _SPECIAL)

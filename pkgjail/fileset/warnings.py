@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.model import raw_path
 from pkgjail.core.reporter import warn_each
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,7 @@ def tell_missing(file_set: FileSet, reporter: Reporter) -> None:
     }
     for reason, count in sorted(Counter(missing.reason for missing in file_set.missing).items()):
         example = next(m.path for m in file_set.missing if m.reason == reason)
-        reporter.warn(f"{count} listed paths {reasons[reason]}, {shown(example)} among them")
+        reporter.warn(f"{count} listed paths {reasons[reason]}, {printable(example)} among them")
 
 
 def tell_idle(rules: Iterable[Rule], tree: Tree, reporter: Reporter) -> None:
@@ -55,5 +55,5 @@ def _remedy(pattern: str, tree: Tree) -> str:
     links = tree.links_above(directory)
     if not links:
         return ""
-    better = f"{sign}{shown(tree.real(directory))}{rest}"
-    return f": {shown(links[0])} is a link to {shown(tree.readlink(links[0]))}; write {better}"
+    better = f"{sign}{printable(tree.real(directory))}{rest}"
+    return f": {printable(links[0])} is a link to {printable(tree.readlink(links[0]))}; write {better}"

@@ -32,7 +32,13 @@ from pkgjail.storage.baseline import (
     store_baseline,
     take_baseline,
 )
-from pkgjail.storage.fingerprint import changed, is_variable, mounts_below, observe_settled, unknown
+from pkgjail.storage.fingerprint import (
+    changed_directories,
+    is_variable,
+    take_settled_fingerprint,
+    unverifiable_paths,
+)
+from pkgjail.storage.mounts import mounts_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,7 +97,7 @@ def compare_host(manifest: Manifest, root: bytes, check: DriftCheck) -> Comparis
     single = _single_states(entries, root)
     baseline = None if check.recorded else load_baseline(key, check.publisher)
     current = baseline
-    if baseline is None or check.verify or changed(baseline.states):
+    if baseline is None or check.verify or changed_directories(baseline.states):
         current = take_baseline(entries, root)  # before the entries are compared
     verify = check.verify
     if baseline is None and not check.recorded and _have_digests(entries):
@@ -168,7 +174,7 @@ def _single_states(entries: Sequence[FileEntry], root: bytes) -> States:
         and entry.origin not in NOT_OF_THE_HOST
         and _is_always_compared(entry.path)
     ]
-    return observe_settled(filter(os.path.lexists, paths))
+    return take_settled_fingerprint(filter(os.path.lexists, paths))
 
 
 def _is_always_compared(path: bytes) -> bool:
@@ -212,7 +218,7 @@ def find_drift(
     suspects = [entry for entry in entries if entry.origin not in NOT_OF_THE_HOST]
     if baseline is not None and not verify:
         suspects = _possibly_changed(baseline, suspects, root)
-    unreliable = set() if baseline is None else unknown(baseline.states)
+    unreliable = set() if baseline is None else unverifiable_paths(baseline.states)
     changes: dict[bytes, Mismatch] = {}
     content: list[FileEntry] = []
     for entry in suspects:
@@ -262,7 +268,7 @@ def entries_as_found(
 def _possibly_changed(baseline: Baseline, entries: Sequence[FileEntry], root: bytes) -> list[FileEntry]:
     """Return the entries that may have changed: all except those in unchanged directories."""
     prefix = root.rstrip(b"/")
-    unchanged = {path for path, *_ in baseline.states}.difference(changed(baseline.states))
+    unchanged = {path for path, *_ in baseline.states}.difference(changed_directories(baseline.states))
     mount_points = set(mounts_below(root))
     result = []
     for entry in entries:

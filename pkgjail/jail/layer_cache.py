@@ -20,15 +20,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import marshal
 import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.storage.fingerprint import changed, observe, observe_settled
-from pkgjail.storage.locations import NEW, open_file, opened, read_kept
-from pkgjail.storage.removal import is_left_over, make_in_use, put_away, remove_unused, undisturbed
+from pkgjail.storage.fingerprint import changed_directories, take_fingerprint, take_settled_fingerprint
+from pkgjail.storage.marshal_store import digest, pack, unpack
+from pkgjail.storage.own_files import NEW_PREFIX, open_own_file, opened_directory, read_own_file, set_aside
+from pkgjail.storage.removal import is_left_over, make_locked_directory, remove_unused, signals_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,11 +38,10 @@ if TYPE_CHECKING:
     State = tuple[bytes, int, int, int, int]
 
 # Raised whenever the format of a layer or its record changes; layers of other formats are not used.
-_FORMAT = 2
+_FORMAT = 3
 _ATTEMPTS = 5
 # A layer that was used within so many seconds may be about to be entered.
 _RECENT_SECONDS = 60
-_DIGEST_SIZE = 32
 
 
 class Recipe(NamedTuple):
@@ -77,9 +75,8 @@ class _Record(NamedTuple):
     `directories` has (path in the layer, device, inode, mtime, ctime); `names` is a digest of all names.
     """
 
-    format: int
     directories: tuple[State, ...]
-    names: bytes
+    names: str
 
 
 def ensure_layer(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Layer:
@@ -97,7 +94,7 @@ def ensure_layer(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Laye
 
     """
     layers = cache / "layers"
-    with opened(str(layers), make=True) as descriptor:
+    with opened_directory(str(layers), make=True) as descriptor:
         directory, host_states, layer_states = _find_or_build(recipe, layers, descriptor, thorough=thorough)
         os.utime(directory.name, dir_fd=descriptor)  # the time of the last use, for `pkgjail cache prune`
     return Layer(bytes(directory / "layer"), (*(host_states if recipe.fits is None else ()), *layer_states))
@@ -108,7 +105,7 @@ def _find_or_build(
 ) -> tuple[Path, tuple[State, ...], tuple[State, ...]]:
     """Return the layer's directory, and the states of the host's directories and of its own."""
     on_host = _host_directories(recipe)
-    host_states = observe(on_host)
+    host_states = take_fingerprint(on_host)
     base = f"{recipe.kind}-{_base(recipe)}"
     directory = layers / _name(base, host_states)
     layer_states = _states(directory, thorough=thorough)
@@ -118,7 +115,7 @@ def _find_or_build(
         return directory, host_states, layer_states
     with _one_builder(descriptor):
         for _ in range(_ATTEMPTS):
-            host_states = observe_settled(on_host)
+            host_states = take_settled_fingerprint(on_host)
             directory = layers / _name(base, host_states)
             if is_intact(directory, thorough=thorough) or _build(recipe, directory, descriptor, host_states):
                 break
@@ -153,7 +150,7 @@ def _states(directory: Path, *, thorough: bool) -> tuple[State, ...]:
         if record is None:
             return ()
         states = tuple([(layer + path, a, b, c, d) for path, a, b, c, d in record.directories])
-        if changed(states) or (thorough and _all_names(layer) != record.names):
+        if changed_directories(states) or (thorough and _all_names(layer) != record.names):
             return ()
     except OSError:
         return ()
@@ -171,8 +168,7 @@ def _base(recipe: Recipe) -> str:
     """Return a digest of all that a layer is made from, except for the host's state."""
     rows = [(e.path, e.kind, e.mode, e.size, e.target, e.origin) for e in recipe.entries]
     facts = (_FORMAT, _code_of(recipe.make), os.getegid(), recipe.root, rows)
-    # Version 2: later versions mark shared objects, and so can differ for equal content.
-    return hashlib.sha256(marshal.dumps(facts, 2)).hexdigest()[:40]
+    return digest(facts)[:40]
 
 
 def _code_of(make: Callable[..., None]) -> bytes:
@@ -182,12 +178,12 @@ def _code_of(make: Callable[..., None]) -> bytes:
 
 
 def _name(base: str, observed: tuple[State, ...]) -> str:
-    return f"{base}-{hashlib.sha256(marshal.dumps(observed, 2)).hexdigest()[:24]}"
+    return f"{base}-{digest(observed)[:24]}"
 
 
 @contextlib.contextmanager
 def _one_builder(layers: int) -> Iterator[None]:
-    descriptor = open_file(layers, "lock", os.O_CREAT | os.O_RDWR)
+    descriptor = open_own_file(layers, "lock", os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -197,24 +193,24 @@ def _one_builder(layers: int) -> Iterator[None]:
 
 def _build(recipe: Recipe, directory: Path, layers: int, host_states: tuple[State, ...]) -> bool:
     """Make the layer in `directory`; return False if the host's directories changed meanwhile."""
-    with undisturbed():
+    with signals_blocked():
         return _make(recipe, directory, layers, host_states)
 
 
 def _make(recipe: Recipe, directory: Path, layers: int, host_states: tuple[State, ...]) -> bool:
-    new = directory.with_name(f"{NEW}{os.urandom(8).hex()}")
-    descriptor = make_in_use(layers, new.name)
+    new = directory.with_name(f"{NEW_PREFIX}{os.urandom(8).hex()}")
+    descriptor = make_locked_directory(layers, new.name)
     done = False
     try:
         # By its path, which no other user can change (`pkgjail.storage.locations`).
         layer = bytes(new / "layer")
         os.mkdir(layer, 0o700)
         recipe.make(layer, recipe.entries, recipe.root)
-        if changed(host_states):
+        if changed_directories(host_states):
             return False
         _write(descriptor, layer)
         if os.path.lexists(directory):  # damaged, or it would have been used
-            _remove(layers, put_away(layers, directory.name))
+            _remove(layers, set_aside(layers, directory.name))
         os.rename(new.name, directory.name, src_dir_fd=layers, dst_dir_fd=layers)
         done = True
     finally:
@@ -226,24 +222,19 @@ def _make(recipe: Recipe, directory: Path, layers: int, host_states: tuple[State
 
 def _write(directory: int, layer: bytes) -> None:
     """Write the record of a finished layer."""
-    states = observe_settled(sorted(path for path, _ in _walk(layer)))
+    states = take_settled_fingerprint(sorted(path for path, _ in _walk(layer)))
     directories = [(path[len(layer) :], *state) for path, *state in states]
-    data = marshal.dumps((_FORMAT, directories, _all_names(layer)), 2)
-    with open(open_file(directory, "record", os.O_CREAT | os.O_WRONLY), "wb") as file:
-        file.write(hashlib.sha256(data).digest() + data)
+    with open(open_own_file(directory, "record", os.O_CREAT | os.O_WRONLY), "wb") as file:
+        file.write(pack(_FORMAT, (directories, _all_names(layer))))
 
 
 def _read(directory: Path) -> _Record | None:
     """Return the record of a layer, or None if it is damaged or of another version of pkgjail."""
-    content = read_kept(str(directory / "record"))
-    digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
-    if hashlib.sha256(data).digest() != digest:
-        return None
-    fields = marshal.loads(data)  # noqa: S302 - its digest is right
-    return _Record(*fields) if fields[0] == _FORMAT else None
+    fields = unpack(_FORMAT, read_own_file(str(directory / "record")))
+    return None if fields is None else _Record(*fields)
 
 
-def _all_names(layer: bytes) -> bytes:
+def _all_names(layer: bytes) -> str:
     """Return a digest of the names in a layer, each with its inode's mode, owner, number and ctime."""
     rows = []
     for directory, names in _walk(layer):
@@ -251,7 +242,7 @@ def _all_names(layer: bytes) -> bytes:
             path = os.path.join(directory, name)
             found = os.lstat(path)
             rows.append((path[len(layer) :], found.st_mode, found.st_uid, found.st_ino, found.st_ctime_ns))
-    return hashlib.sha256(marshal.dumps(sorted(rows), 2)).digest()
+    return digest(sorted(rows))
 
 
 def _walk(layer: bytes) -> Iterator[tuple[bytes, list[bytes]]]:

@@ -10,8 +10,6 @@ key of a stored ld.so cache has all that its content depends on, including the r
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import marshal
 import os
 from typing import TYPE_CHECKING
 
@@ -19,20 +17,21 @@ from pkgjail.core.errors import JailError, told
 from pkgjail.core.jail_names import LD_CACHE, TMP
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.programs import UnansweredError, capture_output
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.plan import plan_jail
 from pkgjail.sandbox.launch import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
-from pkgjail.storage.cache import cache_directory, tree_directory
-from pkgjail.storage.fingerprint import is_lasting, observe, observe_settled
-from pkgjail.storage.locations import NEW, keep, opened, read_kept
-from pkgjail.storage.locks import hold, places_of, release
-from pkgjail.storage.removal import make_in_use, remove_tree
+from pkgjail.storage.atomic import write_own_file
+from pkgjail.storage.fingerprint import is_lasting, take_fingerprint, take_settled_fingerprint
+from pkgjail.storage.locations import cache_directory, runtime_directory
+from pkgjail.storage.locks import layer_directories, lock_shared, unlock
+from pkgjail.storage.marshal_store import digest
+from pkgjail.storage.own_files import NEW_PREFIX, opened_directory, read_own_file
+from pkgjail.storage.removal import make_locked_directory, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from pkgjail.core.model import FileEntry, Manifest
     from pkgjail.sandbox.rootfs import Program
@@ -75,11 +74,11 @@ def make_ld_cache(
     if ldconfig is None:
         return b""
     paths = [root, *_inputs(manifest, root)]
-    states = observe(paths)
+    states = take_fingerprint(paths)
     if is_lasting(states):
         with contextlib.suppress(OSError):
-            return read_kept(str(_stored_path(manifest, root, states)))
-    states = observe_settled(paths)
+            return read_own_file(_stored_path(manifest, root, states))
+    states = take_settled_fingerprint(paths)
     plan = plan_jail(
         manifest,
         JailOptions(network=False),
@@ -88,9 +87,9 @@ def make_ld_cache(
         directory_steps=directory_steps(),
     )
     content = _run_ldconfig(plan, text_path(ldconfig))
-    if is_lasting(states) and observe(paths) == states:
+    if is_lasting(states) and take_fingerprint(paths) == states:
         with contextlib.suppress(OSError):  # if it cannot be stored, the next entry makes it again
-            keep(str(_stored_path(manifest, root, states)), content)
+            write_own_file(_stored_path(manifest, root, states), content)
     return content
 
 
@@ -108,11 +107,11 @@ def _is_input(entry: FileEntry) -> bool:
     )
 
 
-def _stored_path(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> Path:
+def _stored_path(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> str:
     """Return the path of the stored ld.so cache, which depends on the file set, the root and `_inputs`."""
     rows = [(e.path, e.kind, e.mode, e.size, e.target, e.sha256, e.origin) for e in manifest.files]
     facts = (_FORMAT, os.geteuid(), root, rows, states)
-    return cache_directory() / "ld.so.cache" / hashlib.sha256(marshal.dumps(facts, 2)).hexdigest()
+    return f"{cache_directory()}/ld.so.cache/{digest(facts)}"
 
 
 def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
@@ -124,15 +123,15 @@ def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
             for step in plan.steps
         )
         program = assemble(plan._replace(steps=steps))
-        locks = hold(places_of(program[1]))
+        locks = lock_shared(layer_directories(program[1]))
         try:
             ran = capture_output(lambda: _enter(program, ldconfig), seconds=_TIMEOUT)
         except UnansweredError as error:
             raise _failed(f"{ldconfig} of the file set: {error}") from error
         finally:
-            release(locks)
+            unlock(locks)
         if ran.status:
-            output = shown(ran.err[-_MOST_OUTPUT:].decode("utf-8", "replace").strip())
+            output = printable(ran.err[-_MOST_OUTPUT:].decode("utf-8", "replace").strip())
             why = f"{ldconfig} of the file set ended with status {ran.status}"
             raise _failed(f"{why}: {output}" if output else why)
         return _read(f"{directory}/ld.so.cache", ldconfig)
@@ -148,12 +147,12 @@ def _scratch() -> Iterator[str]:
         JailError: it cannot be made.
 
     """
-    parent = str(tree_directory())
+    parent = runtime_directory()
     with contextlib.ExitStack() as stack:
         try:
-            descriptor = stack.enter_context(opened(parent, make=True))
-            name = f"{NEW}{os.urandom(8).hex()}"
-            in_use = make_in_use(descriptor, name)
+            descriptor = stack.enter_context(opened_directory(parent, make=True))
+            name = f"{NEW_PREFIX}{os.urandom(8).hex()}"
+            in_use = make_locked_directory(descriptor, name)
         except OSError as error:
             raise _failed(told(error)) from error
         stack.callback(remove_tree, descriptor, name)
@@ -176,7 +175,7 @@ def _read(path: str, ldconfig: str) -> bytes:
     A symbolic link is not followed: it could lead out of the jail.
     """
     try:
-        content = read_kept(path) if os.lstat(path).st_size <= _MOST_BYTES else b""
+        content = read_own_file(path) if os.lstat(path).st_size <= _MOST_BYTES else b""
     except OSError as error:
         raise _failed(f"{ldconfig} of the file set made no file that can be read: {told(error)}") from error
     if not content.startswith(_MAGIC):
@@ -187,5 +186,5 @@ def _read(path: str, ldconfig: str) -> bytes:
 def _failed(why: str) -> JailError:
     return JailError(
         f"cannot make {text_path(LD_CACHE)} for the jail: {why}; check that there is room in "
-        f"{tree_directory()} (XDG_RUNTIME_DIR), and that there is no limit on the size of files (ulimit -f)"
+        f"{runtime_directory()} (XDG_RUNTIME_DIR), and that no limit applies to the size of files (ulimit -f)"
     )

@@ -23,8 +23,8 @@ from pkgjail.core.errors import told
 from pkgjail.jail.privileges import current_privileges
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.storage.filesystems import identity
-from pkgjail.storage.locations import open_file, opened
-from pkgjail.storage.removal import PROBE, make_in_use, remove_tree, undisturbed
+from pkgjail.storage.own_files import open_own_file, opened_directory
+from pkgjail.storage.removal import PROBE, make_locked_directory, remove_tree, signals_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,15 +57,15 @@ def probe_obstacle(strategy: StrategyName, directory: bytes, cache: Path, sample
 
     """
     try:
-        with opened(str(cache), make=True) as descriptor:
+        with opened_directory(str(cache), make=True) as descriptor:
             device = os.stat(directory).st_dev
             success = f"{strategy}-{_boot_id()}-{_circumstances(directory, cache)}"
             if _is_stored(descriptor, success):
                 return ""
-            with undisturbed(), _scratch(descriptor, cache) as scratch:
+            with signals_blocked(), _scratch(descriptor, cache) as scratch:
                 obstacle = _probe(strategy, directory, scratch, sample)
             if not obstacle and os.major(device):
-                os.close(open_file(descriptor, success, os.O_CREAT | os.O_WRONLY))
+                os.close(open_own_file(descriptor, success, os.O_CREAT | os.O_WRONLY))
     except OSError as error:
         if error.errno in TEMPORARY_ERRORS:
             raise
@@ -77,7 +77,7 @@ def forget_answers(cache: Path) -> bool:
     """Remove the answers stored since the host was started; return whether there were any."""
     prefixes = tuple(f"{strategy}-{_boot_id()}-" for strategy in _PROBED)
     try:
-        with opened(str(cache)) as descriptor:
+        with opened_directory(str(cache)) as descriptor:
             answers = [name for name in os.listdir(descriptor) if name.startswith(prefixes)]
             for name in answers:
                 remove_tree(descriptor, name)
@@ -98,7 +98,7 @@ def _circumstances(directory: bytes, cache: Path) -> str:
 
 def _is_stored(directory: int, name: str) -> bool:
     try:
-        os.close(open_file(directory, name, os.O_RDONLY))
+        os.close(open_own_file(directory, name, os.O_RDONLY))
     except FileNotFoundError:
         return False
     except OSError:  # not a file of this user's alone
@@ -110,11 +110,11 @@ def _is_stored(directory: int, name: str) -> bool:
 @contextlib.contextmanager
 def _scratch(directory: int, cache: Path) -> Iterator[bytes]:
     """Make an empty directory for one probe at a time. The next probe clears what a killed one left."""
-    with open(open_file(directory, ".lock", os.O_CREAT | os.O_WRONLY), "wb") as lock:
+    with open(open_own_file(directory, ".lock", os.O_CREAT | os.O_WRONLY), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
             remove_tree(directory, PROBE)
-        in_use = make_in_use(directory, PROBE)
+        in_use = make_locked_directory(directory, PROBE)
         try:
             yield bytes(cache / PROBE)
         finally:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import site
 import stat
 import sys
@@ -25,8 +24,8 @@ from pkgjail.core.errors import JailError
 from pkgjail.core.model import text_path
 from pkgjail.core.paths import follow, links_below
 from pkgjail.sandbox.steps import Bind, Hidden, KeptLink, OneMountNamespace, Plan
-from pkgjail.storage.cache import cache_directory, tree_directory
-from pkgjail.storage.locations import usual_places
+from pkgjail.storage.locations import cache_directory, runtime_directory, usual_directories
+from pkgjail.storage.mounts import read_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from pkgjail.core.model import JailOptions, UserBind
     from pkgjail.sandbox.steps import Step
 
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 _MOVE_IT = "move it to another directory, or bind one further down"
 # Where others than a Python's own files lie too.
 _SHARED_PREFIXES = ("/", "/opt", "/usr", "/usr/local")
@@ -185,10 +183,10 @@ def refuse_writable_binds(binds: Iterable[UserBind], places: Iterable[ProtectedP
 
 def _caches() -> Iterator[ProtectedPath]:
     advice = "bind a directory further down, or set XDG_CACHE_HOME or XDG_RUNTIME_DIR to a place of its own"
-    for directory in (cache_directory(), tree_directory()):
+    for directory in (cache_directory(), runtime_directory()):
         path = os.path.abspath(os.fsencode(directory))
         yield ProtectedPath(path, "pkgjail's cache", "later jails", advice, shown=False)
-    for place in usual_places():
+    for place in usual_directories():
         yield ProtectedPath(os.fsencode(place), "pkgjail's cache", "later jails", made=True)
 
 
@@ -396,11 +394,9 @@ class _Mounts:
     """The mounts of this process, by proc_pid_mountinfo(5)."""
 
     def __init__(self) -> None:
-        self._by_number: dict[bytes, _Mount] = {}
-        with open("/proc/self/mountinfo", "rb") as table:
-            for line in table:
-                number, _, device, root, point = line.split(b" ")[:5]
-                self._by_number[number] = _Mount(_plain(point), _Spot(device, _plain(root)))
+        self._by_number = {
+            number: _Mount(point, _Spot(device, root)) for number, device, root, point in read_mounts()
+        }
 
     def spot(self, path: bytes) -> _Spot:
         """Where a real path is; what is not there yet is where it would be."""
@@ -443,10 +439,6 @@ def _mount_number(descriptor: int) -> bytes:
             return next(line.split()[1] for line in facts if line.startswith(b"mnt_id:"))
     except OSError:
         return b""
-
-
-def _plain(field: bytes) -> bytes:
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
 
 
 # --- the plan, and words ------------------------------------------------------------------------

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import marshal
 import os
 import pwd
 import sys
 
 from pkgjail.jail.privileges import current_privileges
 from pkgjail.sandbox.launch import StageError, run
-from pkgjail.storage.fingerprint import changed, is_variable, mounts_below, observe_settled
-from pkgjail.storage.locations import keep, read_kept, runtime_directory
-from pkgjail.storage.locks import Watch, hold, places_of, release
+from pkgjail.storage.atomic import write_own_file
+from pkgjail.storage.fingerprint import changed_directories, is_variable, take_settled_fingerprint
+from pkgjail.storage.locations import runtime_directory
+from pkgjail.storage.locks import LayerMonitor, layer_directories, lock_shared, unlock
+from pkgjail.storage.marshal_store import pack, unpack
+from pkgjail.storage.mounts import mounts_below, read_mounts
+from pkgjail.storage.own_files import read_own_file
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.rootfs import Program
 
 # Raised whenever the fields of a saved jail change.
-_FORMAT = 4
+_FORMAT = 5
 _RESOLV_CONF = "/etc/resolv.conf"
 _PACKAGE = os.path.dirname(os.path.dirname(os.fsencode(__file__)))
 # The folders of pkgjail whose code decides how a jail is made.
@@ -109,12 +112,12 @@ class PreparedJail:
 
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
-        places = places_of(self.program[1])
+        places = layer_directories(self.program[1])
         try:
-            locks = hold((*places, *self.locked))
+            locks = lock_shared((*places, *self.locked))
         except OSError:
             raise StaleError from None
-        watch = Watch(dict(zip(places, locks)), warn) if warn and places else None
+        watch = LayerMonitor(dict(zip(places, locks)), warn) if warn and places else None
 
         def check_state() -> None:
             self.refuse_stale()
@@ -126,7 +129,7 @@ class PreparedJail:
         finally:
             if watch is not None:
                 watch.stop()
-            release(locks)
+            unlock(locks)
 
     def refuse_stale(self) -> None:
         """Raise `StaleError` if any state that this jail depends on has changed."""
@@ -138,12 +141,12 @@ class PreparedJail:
             raise StaleError
         writable = [step[2] for step in self.program[1] if step[0] == "Bind" and step[3]]
         mounts = relevant_mounts(self.program[0], writable)
-        if self.host_changed() or changed(self.watched) or self.mounts != mounts:
+        if self.host_changed() or changed_directories(self.watched) or self.mounts != mounts:
             raise StaleError
 
     def host_changed(self) -> bool:
         """Check whether any directory or file that the host shows in the jail has changed."""
-        return bool(changed(self.host))
+        return bool(changed_directories(self.host))
 
 
 def relevant_mounts(root: bytes, writable: Iterable[bytes]) -> tuple[bytes, ...]:
@@ -165,26 +168,17 @@ def bind_source_state(path: bytes) -> tuple[bytes, bytes, bool]:
 def mounts_around(sources: Iterable[bytes]) -> tuple[bytes, ...]:
     """Return the mounts that real paths are on or show: device, root and mount point, to be compared.
 
-    They are as in proc_pid_mountinfo(5). A mount can show files that a command may not change.
+    A mount can show files that a command may not change.
     """
-    paths = tuple([_escaped(source).rstrip(b"/") + b"/" for source in sources])
+    paths = tuple([source.rstrip(b"/") + b"/" for source in sources])
     if not paths:
         return ()
     found = []
-    with open("/proc/self/mountinfo", "rb") as table:
-        for line in table:
-            fields = line.split(b" ", 5)[2:5]
-            point = fields[2].rstrip(b"/") + b"/"
-            if point.startswith(paths) or any(path.startswith(point) for path in paths):
-                found.append(b" ".join(fields))
+    for _, device, root, mount_point in read_mounts():
+        point = mount_point.rstrip(b"/") + b"/"
+        if point.startswith(paths) or any(path.startswith(point) for path in paths):
+            found.append(b"\0".join((device, root, mount_point)))
     return tuple(found)
-
-
-def _escaped(path: bytes) -> bytes:
-    """Return a path as the kernel writes it in its table of mounts."""
-    for byte in (b"\\", b" ", b"\t", b"\n"):
-        path = path.replace(byte, b"\\%03o" % ord(byte))
-    return path
 
 
 def read_account() -> tuple[int, int, str, str]:
@@ -254,22 +248,24 @@ def save_prepared_jail(
     # With other privileges, another strategy may work.
     privileges = current_privileges()
     install = (_PACKAGE, _PYTHON)
-    record = (_FORMAT, key, os.getcwdb(), environment, install, privileges, _code_states(), terminal, fields)
-    keep(_path(key), marshal.dumps(record))
+    record = (key, os.getcwdb(), environment, install, privileges, _code_states(), terminal, fields)
+    write_own_file(_path(key), pack(_FORMAT, record))
 
 
 def _load(key: tuple[str, ...]) -> tuple[PreparedJail, bool] | None:
     """Return the jail that is saved under this key, and whether it has a terminal of its own."""
     try:
-        record = marshal.loads(read_kept(_path(key)))  # noqa: S302 - a file of the user's, private to them
-        if record[0] != _FORMAT:
+        record = unpack(_FORMAT, read_own_file(_path(key)))
+        if record is None:
             return None
-        _, saved_key, cwd, environment, install, privileges, code, terminal, fields = record
+        saved_key, cwd, environment, install, privileges, code, terminal, fields = record
         saved = (saved_key, cwd, install, privileges)
         same = saved == (key, os.getcwdb(), (_PACKAGE, _PYTHON), current_privileges())
-    except (OSError, EOFError, ValueError, TypeError, IndexError):
+    except OSError:
         return None
-    if not same or any(os.environ.get(name) != value for name, value in environment.items()) or changed(code):
+    if not same or any(os.environ.get(name) != value for name, value in environment.items()):
+        return None
+    if changed_directories(code):
         return None
     by_name: dict[str, Any] = dict(zip(PreparedJail.__slots__, fields))
     return PreparedJail(**by_name), terminal
@@ -301,4 +297,4 @@ def _code_states() -> tuple[tuple[bytes, int, int, int, int], ...]:
     for directory in (os.path.join(_PACKAGE, folder) for folder in _FOLDERS):
         with os.scandir(directory) as entries:
             paths += [entry.path for entry in entries if entry.name.endswith(b".py")]
-    return observe_settled(sorted(paths))
+    return take_settled_fingerprint(sorted(paths))

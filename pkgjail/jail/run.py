@@ -7,6 +7,7 @@ imports loads networkx, rich or a backend.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError
@@ -31,8 +32,8 @@ from pkgjail.jail.replay import (
 from pkgjail.jail.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
 from pkgjail.sandbox.launch import StageError
 from pkgjail.sandbox.steps import assemble
-from pkgjail.storage.cache import tree_directory
-from pkgjail.storage.locations import settle_runtime_directory
+from pkgjail.storage.locations import runtime_directory
+from pkgjail.storage.own_files import ensure_runtime_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -160,7 +161,7 @@ class Jail:
                 return status
         raise JailError(
             "cannot enter the jail: the files that it is made from keep changing, or another process has "
-            f"locked the layers in {tree_directory()}; see who with 'lslocks', or use '--plan binds'"
+            f"locked the layers in {runtime_directory()}; see who with 'lslocks', or use '--plan binds'"
         )
 
     def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
@@ -175,7 +176,7 @@ class Jail:
             return None
         except StageError as failure:
             # A stored answer of the probe may be wrong, as under another seccomp filter. Probe again, once.
-            if self._may_probe_again(failure) and forget_answers(tree_directory()):
+            if self._may_probe_again(failure) and forget_answers(Path(runtime_directory())):
                 self._probed_again = True
                 self.prepared = self._prepare()
                 return None
@@ -195,7 +196,7 @@ class Jail:
         account = read_account()
         resolv_conf = read_resolv_conf() if options.network else None
         sources = tuple(bind_source_state(bind.source) for bind in options.binds)
-        if fault := settle_runtime_directory():
+        if fault := ensure_runtime_directory():
             self._check.reporter.warn(fault)
         mounts = relevant_mounts(
             self._root, [os.path.realpath(bind.source) for bind in options.binds if bind.writable]

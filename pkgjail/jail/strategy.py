@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import JailError, told
@@ -31,8 +32,9 @@ from pkgjail.jail.strategies.directory_binds import directory_bind_steps
 from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer, whiteout_overlay_obstacle
 from pkgjail.jail.user_binds import new_mount_points
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay, WholeDirectory
-from pkgjail.storage.cache import tree_directory
-from pkgjail.storage.fingerprint import mounts_below, observe_settled
+from pkgjail.storage.fingerprint import take_settled_fingerprint
+from pkgjail.storage.locations import runtime_directory
+from pkgjail.storage.mounts import mounts_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -165,7 +167,7 @@ def _choose(top: _TopDirectory, plan: PlanOption) -> Choice:
         try:
             obstacle, steps, observed = _STRATEGIES[strategy](top)
         except OSError as error:  # for example, the runtime directory is full
-            obstacle, steps, observed = told(error, tree_directory()), {}, ()
+            obstacle, steps, observed = told(error, runtime_directory()), {}, ()
             lasting = lasting and error.errno not in TEMPORARY_ERRORS
         tried.append((strategy, obstacle))
         if not obstacle:
@@ -209,11 +211,11 @@ class _OverlayStrategy(NamedTuple):
             obstacle = f"{text_path(top.mounts[0])} is a mount of its own"
         elif top.mount_points:
             obstacle = f"a bind needs a new mount point there: {text_path(top.mount_points[0])}"
-        obstacle = obstacle or probe_obstacle(self.name, top.on_host, tree_directory(), _sample(top))
+        obstacle = obstacle or probe_obstacle(self.name, top.on_host, Path(runtime_directory()), _sample(top))
         if obstacle:
             return obstacle, {}, ()
         recipe = Recipe(self.name, top.entries, top.root, self.make, self.fits)
-        layer = ensure_layer(recipe, tree_directory().resolve(), thorough=top.thorough)
+        layer = ensure_layer(recipe, Path(runtime_directory()).resolve(), thorough=top.thorough)
         return "", {top.path: self.step(top.path, layer.path)}, layer.observed
 
 
@@ -229,12 +231,12 @@ def _attempt_directory_binds(top: _TopDirectory) -> Outcome:
     """Make the steps for directory binds, or find out why no directory can have one."""
     prefix = top.root.rstrip(b"/")
     paths = [prefix + e.path for e in top.entries if e.kind == "directory"]
-    observed = observe_settled(filter(os.path.lexists, paths))
+    observed = take_settled_fingerprint(filter(os.path.lexists, paths))
     mounts = [mount[len(prefix) :] for mount in top.mounts]
     steps = directory_bind_steps(top.entries, top.root, (*mounts, *top.mount_points))
     if not steps:
         return "the host has something else in every directory", {}, ()
-    if obstacle := probe_obstacle("whole", prefix + next(iter(steps)), tree_directory()):
+    if obstacle := probe_obstacle("whole", prefix + next(iter(steps)), Path(runtime_directory())):
         return obstacle, {}, ()
     return "", steps, observed
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pkgjail.closure.graph import empty_graph, graphml
-from pkgjail.core.text import escaped
+from pkgjail.core.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,16 +59,16 @@ def as_graphml(view: GraphView) -> str:
     graph = empty_graph()
     for node in view.nodes:
         fields = {"kind": node.kind, "version": node.version, "bytes": node.bytes, "cost": node.cost}
-        texts = {name: escaped(value) if isinstance(value, str) else value for name, value in fields.items()}
-        graph.add_node(escaped(node.name), **texts, members=_words(node.members))
+        texts = {name: escape(value) if isinstance(value, str) else value for name, value in fields.items()}
+        graph.add_node(escape(node.name), **texts, members=_words(node.members))
     for edge in view.edges:
-        graph.add_edge(escaped(edge.source), escaped(edge.target), kind=edge.kind, text=escaped(edge.text))
+        graph.add_edge(escape(edge.source), escape(edge.target), kind=edge.kind, text=escape(edge.text))
     return graphml(graph)
 
 
 def _words(members: Iterable[str]) -> str:
     """Join texts by spaces; a space within a text is escaped."""
-    return " ".join(escaped(member).replace(" ", "\\x20") for member in members)
+    return " ".join(escape(member).replace(" ", "\\x20") for member in members)
 
 
 def as_json(view: GraphView) -> str:
@@ -112,15 +112,13 @@ def _quoted(*lines: str) -> str:
 
     Graphviz also reads HTML entities in it.
     """
-    written = [
-        escaped(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines
-    ]
+    written = [escape(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines]
     return '"' + "\\n".join(written) + '"'
 
 
 def _entities(*lines: str) -> str:
     """Return a Mermaid label; its entities are those of HTML with `#` for `&`."""
     return "<br/>".join(
-        "".join(c if c.isalnum() or c in " .,:+~-_/()" else f"#{ord(c)};" for c in escaped(line))
+        "".join(c if c.isalnum() or c in " .,:+~-_/()" else f"#{ord(c)};" for c in escape(line))
         for line in lines
     )

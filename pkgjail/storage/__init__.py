@@ -1,1 +1,1 @@
-"""What pkgjail keeps between runs: where, how it is written, locked, compared and pruned."""
+"""What pkgjail stores between runs: locations, writing, locks, fingerprints, baselines and pruning."""

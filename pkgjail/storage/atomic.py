@@ -1,49 +1,133 @@
-"""A manifest's bytes onto the disk: the old file or the whole new one, never less."""
+"""Write files atomically: a reader sees the old file or the complete new one.
+
+Every writer fills a new file in the same directory and then gives it the name (rename(2)).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import InputError, Problem
+from pkgjail.storage.own_files import NEW_PREFIX, PRIVATE_MODE, is_same_file, open_own_file, opened_directory
 
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Filesystems on which a directory can't be synced say so with one of these.
+# Filesystems that cannot sync a directory fail with one of these.
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+# How opening fails if the temporary name of a private file is taken by something else than such a file.
+_NOT_OURS = frozenset({errno.EPERM, errno.ELOOP, errno.ENXIO, errno.EACCES})
 
 
-def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Make `data` the content of the file at `path`, at one stroke.
+def replace_file(
+    path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666, replace_special: bool = False
+) -> None:
+    """Make `data` the content of the file at `path`, outside of pkgjail's own directories.
 
-    Whoever reads `path` sees the old file or the whole new one, whatever happens meanwhile: the
-    bytes go to a new file beside it, reach the disk, and then take the name (rename(2)). The file
-    gets the mode of any new file, 0666 less the umask. On any failure the old file stays and the
-    new one is removed; after a SIGKILL or a power failure a `.pkgjail-*` file may be left.
+    The data is on the disk before the file gets its name. The file gets `mode` less the umask. On any
+    failure the old file stays and the new one is removed. After a SIGKILL or a power failure a file
+    `.pkgjail-*` may be left.
 
-    Raises `InputError` when something else than a regular file stands at `path`: a symlink is
-    neither followed nor replaced, and a device is not overwritten. Raises `OSError` otherwise.
+    A symbolic link at `path` is never followed. A link or a device is replaced only with
+    `replace_special`.
+
+    Raises:
+        InputError: `path` is not a regular file.
+        OSError: it cannot be written.
+
     """
     parent, name = os.path.split(path)
     directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _refuse_special(name, directory, os.fspath(path))
-        with _temporary(directory) as (temporary, descriptor):
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        if not replace_special:
+            _refuse_special(name, directory, os.fspath(path))
+        new = f".pkgjail-{os.urandom(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(new, flags, mode, dir_fd=directory)
+        try:
+            with _renamed(directory, new, name):
+                write_all(descriptor, data)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         _sync(directory)
     except OSError as error:
-        error.filename = os.fspath(path)  # a full disk says nothing, other failures the temporary name
+        error.filename = os.fspath(path)  # a full disk names no file, other failures the temporary one
         raise
     finally:
         os.close(directory)
+
+
+def write_own_file(path: str, content: bytes) -> None:
+    """Make `content` one of pkgjail's own files, at `path`; its directory is made if it is missing.
+
+    If a writer was killed, the next one continues with the file that it left half-written.
+
+    Raises:
+        OSError: it cannot be written, or the directory is not the user's alone; nothing new is left.
+
+    """
+    parent, name = os.path.split(path)
+    with opened_directory(parent, make=True) as directory:
+        write_own_file_in(directory, name, content)
+
+
+def write_own_file_in(directory: int, name: str, content: bytes, mode: int = PRIVATE_MODE) -> None:
+    """Write a file of `mode` as `write_own_file` does, in a directory that `open_directory` opened.
+
+    Whoever can open a file can lock it, and so make the next writer wait. A file that others may read is
+    therefore not waited for: each writer makes a new one.
+    """
+    while not _write_own_file(directory, name, content, mode):
+        pass
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _write_own_file(directory: int, name: str, content: bytes, mode: int) -> bool:
+    """Write the file; returns False if another writer has just finished with the temporary one."""
+    import fcntl
+
+    new = f"{NEW_PREFIX}{name}" if mode == PRIVATE_MODE else f"{NEW_PREFIX}{name}-{os.urandom(8).hex()}"
+    try:
+        descriptor = open_own_file(directory, new, os.O_CREAT | os.O_WRONLY)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        os.unlink(new, dir_fd=directory)
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not is_same_file(descriptor, directory, new):
+            return False
+        with _renamed(directory, new, name):
+            os.ftruncate(descriptor, 0)
+            write_all(descriptor, content)
+            if mode != PRIVATE_MODE:
+                os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextlib.contextmanager
+def _renamed(directory: int, new: str, name: str) -> Iterator[None]:
+    """Give the file `new` its `name` once the block has filled it; remove it if the block raises."""
+    try:
+        yield
+        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new, dir_fd=directory)
+        raise
 
 
 def _refuse_special(name: str, directory: int, path: str) -> None:
@@ -52,22 +136,10 @@ def _refuse_special(name: str, directory: int, path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
+        from pkgjail.core.errors import InputError, Problem
+
         what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
         raise InputError([Problem("", f"cannot write to {path}: it is {what}; name another path")])
-
-
-@contextmanager
-def _temporary(directory: int) -> Iterator[tuple[str, int]]:
-    """A new file in `directory`: its name and a descriptor; removed if the block raises."""
-    name = f".pkgjail-{os.urandom(8).hex()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, 0o666, dir_fd=directory)
-    try:
-        yield name, descriptor
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name, dir_fd=directory)
-        raise
 
 
 def _sync(directory: int) -> None:

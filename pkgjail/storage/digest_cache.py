@@ -1,8 +1,8 @@
-"""The SHA-256 of files seen before, kept between runs and found again by what stat(2) says of them.
+"""A cache of the SHA-256 digests of files between runs, looked up by what stat(2) reports of a file.
 
-A cache is a convenience: whatever is wrong with it (locked, damaged, read-only, on a filesystem
-without locks), the caller hears of it once and does without. Several processes may use it at the
-same time; SQLite sees to that.
+The cache is a convenience: if anything is wrong with it (locked, damaged, read-only, on a file system
+without locks), the caller is warned once and continues without it. Several processes may use it at the
+same time, thanks to SQLite.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.storage.cache import cache_directory
-from pkgjail.storage.locations import open_file, opened
+from pkgjail.storage.locations import cache_directory
+from pkgjail.storage.own_files import open_own_file, opened_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
     from typing import TypeVar
 
     from pkgjail.core.reporter import Reporter
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Identity(NamedTuple):
-    """What stat(2) says of a file, and what changes when its content does; times in nanoseconds."""
+    """What stat(2) reports of a file, some of which changes with its content; times in nanoseconds."""
 
     device: int
     inode: int
@@ -37,11 +37,11 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
-        """The identity of the file that was asked about."""
+        """Return the identity of a file from its status."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-# Without rowid there is one tree to search instead of an index and a table.
+# WITHOUT ROWID: one tree to search instead of an index and a table.
 _MAKE = """
 CREATE TABLE IF NOT EXISTS hashes (
     device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER, ctime INTEGER, sha256 BLOB,
@@ -53,7 +53,7 @@ _FULL = 200_000  # rows: about 20 MB
 # SQLite before 3.32 takes 999 parameters at most.
 _AT_ONCE = 900
 _FIND = (
-    "SELECT inode, size, mtime, ctime, sha256 FROM hashes "  # noqa: S608 - what is put in is question marks
+    "SELECT inode, size, mtime, ctime, sha256 FROM hashes "  # noqa: S608 - only question marks are put in
     f"WHERE device = ? AND inode IN ({','.join('?' * _AT_ONCE)})"
 )
 
@@ -62,26 +62,26 @@ _SHA256_BYTES = 32
 
 
 class HashCache:
-    """A cache in one SQLite file. Nothing is opened or made before it is used."""
+    """A cache in one SQLite file, which is opened or made at the first use."""
 
     def __init__(self, path: Path) -> None:
-        """Use the file at `path`; its directory is made when there is something to keep."""
+        """Use the file at `path`; its directory is made when there is something to store."""
         self.path = path
 
     @classmethod
     def default(cls) -> HashCache | None:
-        """The user's own, below the XDG cache directory; None for a user without a home."""
+        """Return the user's own cache, in the cache directory; None for a user without a home."""
         try:
-            return cls(cache_directory() / "hashes.sqlite")
+            return cls(Path(cache_directory(), "hashes.sqlite"))
         except RuntimeError:
             return None
 
-    def lookup(self, wanted: Sequence[Identity], reporter: Reporter) -> dict[Identity, str] | None:
-        """The digests (hex) of those of `wanted` that are known; None if the cache can't be used."""
-        return self._attempt("read", lambda: self._read(wanted), reporter)
+    def lookup(self, identities: Sequence[Identity], reporter: Reporter) -> dict[Identity, str] | None:
+        """Return the digests (hex) of the files that are in the cache; None if it cannot be used."""
+        return self._attempt("read", lambda: self._read(identities), reporter)
 
     def store(self, digests: Mapping[Identity, str], reporter: Reporter) -> None:
-        """Keep `digests`; a cache that would grow too large begins anew with them."""
+        """Store `digests`. If the cache would grow too large, everything else is deleted from it."""
         if digests:
             self._attempt("write", lambda: self._write(digests), reporter)
 
@@ -90,7 +90,7 @@ class HashCache:
             return action()
         except (sqlite3.Error, OSError) as error:
             advice = "this run goes on without it"
-            # The bare class stands for SQLITE_CORRUPT and SQLITE_NOTADB; its subclasses for the rest.
+            # The class itself means SQLITE_CORRUPT or SQLITE_NOTADB; its subclasses mean other errors.
             if type(error) is sqlite3.DatabaseError and self._remove():
                 advice = "it was removed and the next run begins a new one"
             reporter.warn(f"cannot {verb} the cache of hashes {self.path}: {error}; {advice}")
@@ -98,18 +98,18 @@ class HashCache:
 
     def _remove(self) -> bool:
         try:
-            with opened(str(self.path.parent)) as directory:
+            with opened_directory(str(self.path.parent)) as directory:
                 os.unlink(self.path.name, dir_fd=directory)
         except OSError:
             return False
         return True
 
-    def _read(self, wanted: Sequence[Identity]) -> dict[Identity, str]:
+    def _read(self, identities: Sequence[Identity]) -> dict[Identity, str]:
         if not self.path.exists():
             return {}
-        self._refuse_strangers()
+        self._refuse_foreign()
         inodes: dict[int, dict[int, Identity]] = {}
-        for identity in wanted:
+        for identity in identities:
             inodes.setdefault(_signed(identity.device), {})[_signed(identity.inode)] = identity
         found = {}
         with closing(self._connect("ro")) as connection:
@@ -139,31 +139,31 @@ class HashCache:
         return sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)
 
     def _make(self) -> None:
-        """Make the file, empty, for this user alone: SQLite would go by the umask."""
-        place = str(self.path.parent)
-        with opened(place, make=True) as directory, contextlib.suppress(FileExistsError):
-            os.close(open_file(directory, self.path.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        self._refuse_strangers()
+        """Make the empty file, private to this user: SQLite would go by the umask."""
+        parent = str(self.path.parent)
+        with opened_directory(parent, make=True) as directory, contextlib.suppress(FileExistsError):
+            os.close(open_own_file(directory, self.path.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        self._refuse_foreign()
 
-    def _refuse_strangers(self) -> None:
-        """Raise `OSError` where somebody else could have put hashes into the cache.
+    def _refuse_foreign(self) -> None:
+        """Raise `OSError` if another user could have put hashes into the cache.
 
-        That happens with sudo, when the home directory stays the user's. SQLite opens its files by their
-        paths; nobody but this user can put others there then (`pkgjail.storage.locations`).
+        That happens with sudo, if HOME stays that of the user. SQLite opens its files by their paths; after
+        this check nobody but this user can put others there (`pkgjail.storage.locations`).
         """
-        with opened(str(self.path.parent)) as directory:
+        with opened_directory(str(self.path.parent)) as directory:
             for ending in ("", "-journal", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    os.close(open_file(directory, self.path.name + ending, os.O_RDONLY))
+                    os.close(open_own_file(directory, self.path.name + ending, os.O_RDONLY))
 
 
 def _signed(number: int) -> int:
-    """An unsigned 64-bit number as SQLite's signed one; some filesystems use the highest bit."""
+    """Return an unsigned 64-bit number as a signed one, for SQLite; some file systems use the highest bit."""
     return number - 2**64 if number >= 2**63 else number
 
 
 def _slices(inodes: list[int]) -> Iterator[list[int]]:
-    """`inodes` in lists of just as many as `_FIND` takes, the last one filled up with its own."""
+    """Split `inodes` into lists as long as `_FIND` needs; the last is filled up with its last number."""
     for start in range(0, len(inodes), _AT_ONCE):
         some = inodes[start : start + _AT_ONCE]
         yield some + some[-1:] * (_AT_ONCE - len(some))

@@ -1,22 +1,22 @@
-"""Whether a file's change time stands for its content: not on every file system.
+"""Whether a file's change time tells that its content is the same: not on every file system.
 
-A record of a file's device, inode and change time (inode(7)) says later that the file is the same. That
-holds where the kernel sets the time at each change. An image may store any time: two images made with
-fixed times, mounted one after the other at one device number, differ in content alone.
+A file is taken for unchanged if its device, inode and change time (inode(7)) are as recorded. This is right
+if the kernel sets the time at each change. An image may store any time: two images made with fixed times,
+and mounted one after the other under one device number, differ in nothing but content.
 
-So a record of times has the `identity` of the file system beside them, and is worth nothing where there
-is none. By kind of file system, statfs(2):
+So a record of times also has the `identity` of the file system, and is worth nothing if there is none. By
+type of file system, statfs(2):
 
     local       (ext4, xfs, btrfs, tmpfs …) the kernel sets the times; the identity is the file system's
-                own (f_fsid), since these can be made as images too
-    shared      (NFS, Lustre, GPFS, Ceph …) the server sets the times, and no client can; likewise
-    mounted     (squashfs, erofs, iso9660 …) the times are the image's; and overlays, since no layer can be
-                asked about. The identity is the mount's: as long as it lasts, nothing changes but by
-                this kernel. From Linux 6.8 on a mount has a number that no other gets; before, none
-    all others  (FUSE, 9p, CIFS, FAT, NTFS, AFS …) none: times are what a server or anybody sets, or
-                are not kept at all
+                own (f_fsid), since these can also be made as images
+    shared      (NFS, Lustre, GPFS, Ceph …) the server sets the times, and no client can; likewise f_fsid
+    mounted     (squashfs, erofs, iso9660 …) the times are the image's; also overlays, whose layers are
+                unknown. The identity is that of the mount: while it exists, only this kernel changes
+                anything. Since Linux 6.8 each mount has a unique number; before, there is no identity
+    all others  (FUSE, 9p, CIFS, FAT, NTFS, AFS …) no identity: a server or anybody sets the times, or
+                they are not stored at all
 
-On the way into a jail, so light: some 10 µs a file system.
+Entering a jail imports this module: it takes some 10 µs a file system.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TYPE_CHECKING = False  # as type checkers understand it, without importing typin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# From linux/magic.h, and the file systems' own sources.
+# From linux/magic.h, and the sources of the file systems.
 _BY_FSID = frozenset(
     {
         0xEF53,  # ext2, ext3, ext4
@@ -68,7 +68,7 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
 _STATX_MNT_ID_UNIQUE = 0x4000
 
-# Of s390x alone the first fields are no longs; see asm/statfs.h.
+# On s390x alone the first fields are not longs; see asm/statfs.h.
 _Word = ctypes.c_uint if os.uname().machine == "s390x" else ctypes.c_ulong
 
 
@@ -98,44 +98,44 @@ _statx = getattr(_libc, "statx", None)  # glibc 2.28
 
 
 def identity(path: bytes) -> int | None:
-    """What a record of times of this file's file system needs beside them; None where times say nothing.
+    """Return the identity of the file system of a file; None if its times tell nothing.
 
     Equal numbers mean the same file system only together with equal device numbers (st_dev). A symbolic
-    link at the end of `path` is not followed. None too where nothing is at `path`.
+    link at the end of `path` is not followed. None also if `path` does not exist.
     """
-    return _asked(path, _identity)
+    return _query(path, _identity)
 
 
 def mount(path: bytes) -> int | None:
-    """A number for the mount that shows this file, which no other has; None where the kernel gives none."""
-    return _asked(path, _mount)
+    """Return a unique number of the mount that a file is on; None if the kernel has none."""
+    return _query(path, _mount)
 
 
 def sets_times(descriptor: int) -> bool:
-    """Whether the file system of an open file sets its times itself, whatever is mounted there now."""
-    return _kind(descriptor)[0] in _BY_FSID
+    """Return whether the file system of an open file sets its times itself."""
+    return _type(descriptor)[0] in _BY_FSID
 
 
-def _asked(path: bytes, question: Callable[[int], int | None]) -> int | None:
+def _query(path: bytes, function: Callable[[int], int | None]) -> int | None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        return question(descriptor)
+        return function(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _identity(descriptor: int) -> int | None:
-    kind, number = _kind(descriptor)
-    if kind in _BY_FSID:
+    magic, number = _type(descriptor)
+    if magic in _BY_FSID:
         return number
-    return _mount(descriptor) if kind in _BY_MOUNT else None
+    return _mount(descriptor) if magic in _BY_MOUNT else None
 
 
-def _kind(descriptor: int) -> tuple[int, int]:
-    """The kind of an open file's file system, and its number; zeros where the kernel tells none."""
+def _type(descriptor: int) -> tuple[int, int]:
+    """Return the type of an open file's file system and its f_fsid; zeros if statfs(2) fails."""
     found = _Statfs()
     if _fstatfs(descriptor, ctypes.byref(found)):
         return 0, 0

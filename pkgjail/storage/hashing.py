@@ -1,10 +1,11 @@
-"""SHA-256 of many files: what the cache does not know is read by as many processes as there are CPUs.
+"""Compute the SHA-256 of many files: those not in the cache are read by as many processes as CPUs.
 
-Not where a file's times say nothing of its content (`pkgjail.storage.filesystems`).
+The cache is not used on file systems whose times do not tell whether a file changed
+(`pkgjail.storage.filesystems`).
 
-Processes, since threads are slower than one of them here: most files are small, and the time goes
-into Python and system calls. A file's digest is kept only if the file had been at rest for two
-seconds; one that changed later within the resolution of its timestamps could not be told apart.
+Threads would be slower here than a single one: most files are small, and Python and system calls take the
+time. A digest is stored only if the file had not changed for two seconds before it was read: a later change
+within the resolution of its timestamps would not show.
 """
 
 from __future__ import annotations
@@ -41,19 +42,19 @@ _LEAST_SHARE = 1 << 20
 _SHARES_PER_PROCESS = 8
 
 
-class _Wanted(NamedTuple):
-    """A file to hash: its path on this host, and what it was when it was found."""
+class _File(NamedTuple):
+    """A file to hash: its path on this host, and its identity when it was found."""
 
     path: bytes
     identity: Identity
 
 
 class _Hashed(NamedTuple):
-    """The digest of what was `wanted`, and the identity to keep it by: None if not at rest."""
+    """The digest of the file `requested`, and the identity to store it under; None if it just changed."""
 
-    wanted: Identity
+    requested: Identity
     sha256: str
-    keep: Identity | None
+    stored: Identity | None
 
 
 def hash_files(
@@ -63,17 +64,17 @@ def hash_files(
     cache: HashCache | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[bytes, str]:
-    """The SHA-256, in hex, of each of `paths`, in their order.
+    """Return the SHA-256, in hex, of each of `paths`, in their order.
 
     Args:
-        paths: absolute paths of regular files, as seen from `root`. Their last component is never
-            followed if it is a symlink; the directories before it are the caller's to resolve.
+        paths: absolute paths of regular files, as seen from `root`. A symbolic link as last component is
+            never followed; the caller resolves the directories before it.
         root: the directory that the paths are below.
-        cache: what is known from earlier runs; None to read every file.
-        reporter: hears of progress by number of files ("hashing"), and once if the cache fails.
+        cache: the digests of earlier runs; None to read every file.
+        reporter: receives the progress in files ("hashing"), and one warning if the cache fails.
 
     Raises:
-        OSError: a file, which `filename` tells, is not there, not regular, or not readable.
+        OSError: a file (`filename`) does not exist, is not regular, or cannot be read.
         PkgjailError: a file kept changing while it was read, or a process died.
 
     """
@@ -81,25 +82,25 @@ def hash_files(
     names = {path: base + path for path in paths}
     identities = {path: _identity_of(os.lstat(name), name) for path, name in names.items()}
     # Hard links are one file and are read once.
-    wanted = {identity: names[path] for path, identity in identities.items()}
-    devices = _devices(wanted) if cache is not None else {}
-    keys = {_key(each, devices): each for each in wanted if each.device in devices}
-    known = None if cache is None else cache.lookup(list(keys), reporter)
-    digests = {keys[key]: sha256 for key, sha256 in (known or {}).items()}
-    kept: dict[Identity, str] = {}
-    total = len(wanted)
+    files = {identity: names[path] for path, identity in identities.items()}
+    devices = _devices(files) if cache is not None else {}
+    keys = {_key(each, devices): each for each in files if each.device in devices}
+    cached = None if cache is None else cache.lookup(list(keys), reporter)
+    digests = {keys[key]: sha256 for key, sha256 in (cached or {}).items()}
+    new: dict[Identity, str] = {}
+    total = len(files)
 
     def note(share: list[_Hashed]) -> None:
         for hashed in share:
-            digests[hashed.wanted] = hashed.sha256
-            if hashed.keep is not None:
-                kept[hashed.keep] = hashed.sha256
+            digests[hashed.requested] = hashed.sha256
+            if hashed.stored is not None:
+                new[hashed.stored] = hashed.sha256
         reporter.progress("hashing", len(digests), total)
 
     reporter.progress("hashing", len(digests), total)
-    _hash([_Wanted(path, each) for each, path in wanted.items() if each not in digests], note)
-    if cache is not None and known is not None:
-        cache.store({_key(e, devices): sha256 for e, sha256 in kept.items() if e.device in devices}, reporter)
+    _hash([_File(path, each) for each, path in files.items() if each not in digests], note)
+    if cache is not None and cached is not None:
+        cache.store({_key(e, devices): sha256 for e, sha256 in new.items() if e.device in devices}, reporter)
     return {path: digests[identity] for path, identity in identities.items()}
 
 
@@ -109,26 +110,26 @@ def _identity_of(status: os.stat_result, path: bytes) -> Identity:
     return Identity.of(status)
 
 
-def _devices(wanted: Mapping[Identity, bytes]) -> dict[int, int]:
-    """For each device of files that can be known again, a number that is its file system's alone."""
+def _devices(files: Mapping[Identity, bytes]) -> dict[int, int]:
+    """Return, for each device whose files can be recognized later, a number unique to its file system."""
     first: dict[int, bytes] = {}
-    for each, path in wanted.items():
+    for each, path in files.items():
         first.setdefault(each.device, path)
     found = {device: identity(path) for device, path in first.items()}
-    return {device: _mixed(device, number) for device, number in found.items() if number is not None}
+    return {device: _combined(device, number) for device, number in found.items() if number is not None}
 
 
-def _mixed(device: int, number: int) -> int:
+def _combined(device: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(b"%d %d" % (device, number)).digest()[:8], "little")
 
 
 def _key(file: Identity, devices: Mapping[int, int]) -> Identity:
-    """What the cache knows a file by: a device's number is given to another file system later."""
+    """Return the key of a file in the cache: the kernel reuses device numbers for other file systems."""
     return file._replace(device=devices[file.device])
 
 
-def _hash(files: list[_Wanted], note: Callable[[list[_Hashed]], None]) -> None:
-    """Hash `files` and hand each share to `note` when it is done."""
+def _hash(files: list[_File], note: Callable[[list[_Hashed]], None]) -> None:
+    """Hash `files` and pass each share to `note` when it is done."""
     cost = sum(map(_cost, files))
     processes = min(len(os.sched_getaffinity(0)), cost // _WORTH_A_PROCESS)
     if processes > 1:
@@ -138,14 +139,14 @@ def _hash(files: list[_Wanted], note: Callable[[list[_Hashed]], None]) -> None:
             note(_hash_share(share))
 
 
-def _cost(file: _Wanted) -> int:
+def _cost(file: _File) -> int:
     return file.identity.size + _OPENING_BYTES
 
 
-def _shares(files: list[_Wanted], cost: int) -> list[list[_Wanted]]:
-    """`files` in shares of about `cost`, the largest files first, so that all processes end together."""
+def _shares(files: list[_File], cost: int) -> list[list[_File]]:
+    """Split `files` into shares of about `cost`, the largest first, so that all processes end together."""
     cost = max(cost, _LEAST_SHARE)
-    shares: list[list[_Wanted]] = []
+    shares: list[list[_File]] = []
     room = 0
     for file in sorted(files, key=_cost, reverse=True):
         if room <= 0:
@@ -157,18 +158,18 @@ def _shares(files: list[_Wanted], cost: int) -> list[list[_Wanted]]:
 
 
 def _hash_in_processes(
-    shares: list[list[_Wanted]], processes: int, note: Callable[[list[_Hashed]], None]
+    shares: list[list[_File]], processes: int, note: Callable[[list[_Hashed]], None]
 ) -> None:
     for hashed in in_processes(_hash_share, shares, processes, "hashing"):
         note(hashed)
 
 
-def _hash_share(share: list[_Wanted]) -> list[_Hashed]:
+def _hash_share(share: list[_File]) -> list[_Hashed]:
     return [_hash_file(file) for file in share]
 
 
-def _hash_file(file: _Wanted) -> _Hashed:
-    """Read a file until it is the same after as before."""
+def _hash_file(file: _File) -> _Hashed:
+    """Read a file until its identity is the same after reading as before."""
     for _ in range(_ATTEMPTS):
         began = time_ns()
         descriptor = os.open(file.path, FILE_FLAGS)
@@ -188,7 +189,7 @@ def _hash_file(file: _Wanted) -> _Hashed:
 
 
 def _read(descriptor: int, path: bytes) -> tuple[int, str]:
-    """Return the number of bytes that there were to read, and their digest."""
+    """Return the number of bytes read, and their digest."""
     try:
         size, (digest,) = read_digests(descriptor, "sha256")
     except OSError as error:

@@ -1,8 +1,9 @@
-"""Locks on what jails use, so that pkgjail removes none of it meanwhile (flock(2)): layers, environments.
+"""Shared locks that keep layers and environments from being removed while a jail uses them (flock(2)).
 
-In a mask that is half gone, hidden names of the host would appear. Others don't ask for locks: a logout
-removes runtime directories, and a batch system's epilog what a job's user has in memory. An overlay shows
-at once what is gone, so layers in use are watched. On the way into a jail, so light.
+If a whiteout overlay were half removed, hidden names of the host would appear. Other programs ignore these
+locks: a logout removes runtime directories, and the epilog of a batch job what the user has in memory. An
+overlay shows at once that files are gone, so layers in use are also watched. Entering a jail imports this
+module, so it must stay cheap to import.
 """
 
 from __future__ import annotations
@@ -20,36 +21,39 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LAST_STANDARD = 2
-_WATCH_SECONDS = 1.0
+_INTERVAL_SECONDS = 1.0
 
 
-def places_of(steps: Iterable[tuple[Any, ...]]) -> list[bytes]:
-    """The places of the layers that the steps of a program use (`pkgjail.sandbox.steps.assemble`)."""
+def layer_directories(steps: Iterable[tuple[Any, ...]]) -> list[bytes]:
+    """Return the directories of the layers that assembled steps use (`pkgjail.sandbox.steps.assemble`)."""
     return [os.path.dirname(step[2]) for step in steps if step[0] in ("Overlay", "MaskedOverlay")]
 
 
-def hold(places: Iterable[bytes]) -> list[int]:
-    """Hold directories or files, by their real paths, until the descriptors that it returns are closed.
+def lock_shared(paths: Iterable[bytes]) -> list[int]:
+    """Lock directories or files, given by their real paths; returns descriptors for `unlock`.
 
     Raises:
-        OSError: one of them is gone, or being removed.
+        OSError: one of them does not exist, or is being removed.
 
     """
-    held: list[int] = []
+    locks: list[int] = []
     try:
-        for place in places:
-            held.append(_open(place))
-            fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
-            _refuse_renamed(held[-1], place)
+        for path in paths:
+            locks.append(_open(path))
+            fcntl.flock(locks[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _refuse_renamed(locks[-1], path)
     except BaseException:
-        release(held)
+        unlock(locks)
         raise
-    return held
+    return locks
 
 
-def _open(place: bytes) -> int:
-    """A descriptor that the command does not inherit: 0 to 2 may be closed, and are the command's."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _open(path: bytes) -> int:
+    """Open a path; the command does not inherit the descriptor, which is none of the standard ones.
+
+    Those may be closed here, and belong to the command.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if descriptor > _LAST_STANDARD:
         return descriptor
     try:
@@ -58,35 +62,35 @@ def _open(place: bytes) -> int:
         os.close(descriptor)
 
 
-def _refuse_renamed(descriptor: int, place: bytes) -> None:
-    if not os.path.samestat(os.fstat(descriptor), os.lstat(place)):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)
+def _refuse_renamed(descriptor: int, path: bytes) -> None:
+    if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
-def release(held: Iterable[int]) -> None:
-    """Let go of what `hold` holds."""
-    for descriptor in held:
+def unlock(locks: Iterable[int]) -> None:
+    """Release the locks of `lock_shared`."""
+    for descriptor in locks:
         os.close(descriptor)
 
 
-class Watch:
-    """Says, once, that a layer was removed or changed while a jail shows it: within a second.
+class LayerMonitor:
+    """Warns once, within a second, if a layer is removed or changed while a jail shows it.
 
-    Looking needs no more than a call of fstatat(2) a layer. A watch by inotify(7) would tell sooner, but a
-    user may have 128 of them, and more jails than that.
+    A check takes one fstatat(2) a layer. inotify(7) would be faster, but a user may have 128 instances
+    of it, and more jails than that.
     """
 
     def __init__(self, layers: Mapping[bytes, int], warn: Callable[[str], None]) -> None:
-        """Watch layers, by their places with the descriptors that `hold` gave, from `start` on."""
+        """Prepare to watch layers: their directories, with the descriptors that `lock_shared` returned."""
         self._layers = layers
         self._warn = warn
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin. The thread gets no signal: those are for the one that waits for the jail."""
-        self._before = {place: _state(descriptor) for place, descriptor in self._layers.items()}
+        """Start. The thread receives no signals: those are for the one that waits for the jail."""
+        self._before = {path: _state(descriptor) for path, descriptor in self._layers.items()}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="pkgjail-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="pkgjail-watch", daemon=True)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._thread.start()
@@ -94,31 +98,30 @@ class Watch:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def stop(self) -> None:
-        """End, if it began."""
+        """Stop, if it was started."""
         if self._thread is not None:
             self._ended.set()
             self._thread.join()
 
-    def _look(self) -> None:
-        while not self._ended.wait(_WATCH_SECONDS):
-            for place, descriptor in self._layers.items():
-                if _state(descriptor) != self._before[place]:
-                    with contextlib.suppress(OSError, ValueError):  # nobody listens
-                        self._warn(_REMOVED.format(os.fsdecode(place)))
+    def _run(self) -> None:
+        while not self._ended.wait(_INTERVAL_SECONDS):
+            for path, descriptor in self._layers.items():
+                if _state(descriptor) != self._before[path]:
+                    with contextlib.suppress(OSError, ValueError):  # nobody reads the warning
+                        self._warn(_REMOVED.format(os.fsdecode(path)))
                     return
 
 
 _REMOVED = (
-    "the running jail is losing its files: {} was removed or changed; end it and run it again. Where a "
-    "logout or a job's epilog removes such directories, set XDG_RUNTIME_DIR to one that stays, or use "
-    "'--plan binds'"
+    "the running jail is losing its files: {} was removed or changed; end it and run it again. If a logout "
+    "or a job's epilog removes such directories, set XDG_RUNTIME_DIR to one that stays, or use '--plan binds'"
 )
 
 
-def _state(place: int) -> tuple[int, int] | None:
-    """What changes when the layer in a place, or a name directly in it, does; None where it is gone."""
+def _state(directory: int) -> tuple[int, int] | None:
+    """Return what differs once the layer, or a name directly in it, has changed; None if it is gone."""
     try:
-        found = os.stat("layer", dir_fd=place, follow_symlinks=False)
+        found = os.stat("layer", dir_fd=directory, follow_symlinks=False)
     except OSError:
         return None
     return found.st_ino, found.st_ctime_ns

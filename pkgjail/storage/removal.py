@@ -1,8 +1,8 @@
-"""How what pkgjail keeps is removed: by descriptor, below a directory that was looked at, and nothing else.
+"""Remove what pkgjail stored: by descriptor, below a directory that was checked, and nothing else.
 
-`directory` is everywhere a descriptor of `pkgjail.storage.locations.open_directory`. No link is followed,
-and no
-mount is gone into: what is mounted there, another filesystem or a part of this one, is not pkgjail's.
+In every function, `directory` is a descriptor from `pkgjail.storage.own_files.open_directory`. No link is
+followed, and no mount is entered: what is mounted there, another file system or a part of this one, is not
+pkgjail's.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pkgjail.storage.locations import GOING, NEW, is_at
+from pkgjail.storage.own_files import NEW_PREFIX, REMOVED_PREFIX, is_same_file, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROBE = ".probe"
-"""The directory of a try-out (`pkgjail.jail.probe`)."""
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-_OWNERS = 0o700
+"""The name of the directory that `pkgjail.jail.probe` tries things out in."""
+_ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+_OWNER_ALL = 0o700
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let signals that end a process wait while something of it lies about half made: 0.2 s at most."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+def signals_blocked() -> Iterator[None]:
+    """Delay signals that end the process until something half-made is complete: 0.2 s at most."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
     try:
         yield
     finally:
@@ -40,29 +40,31 @@ def undisturbed() -> Iterator[None]:
 
 
 def is_left_over(name: str) -> bool:
-    """Whether only a writer that was killed, or one that is at work, can have left this name."""
-    return name.startswith((NEW, GOING)) or name == PROBE
+    """Return whether a name was left by a killed writer, or belongs to one that has not finished."""
+    return name.startswith((NEW_PREFIX, REMOVED_PREFIX)) or name == PROBE
 
 
-def make_in_use(directory: int, name: str) -> int:
-    """Make a directory (mode 0700) that `remove_unused` leaves alone while the descriptor is open.
+def make_locked_directory(directory: int, name: str) -> int:
+    """Make a directory (mode 0700) that `remove_unused` spares while the returned descriptor is open.
 
-    Raises `OSError`; `FileNotFoundError` where somebody removed it before it could be locked.
+    Raises:
+        OSError: it cannot be made; `FileNotFoundError` if somebody removed it before it was locked.
+
     """
     os.mkdir(name, 0o700, dir_fd=directory)
     os.chmod(name, 0o700, dir_fd=directory)
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if not is_at(descriptor, directory, name):
+    if not is_same_file(descriptor, directory, name):
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     return descriptor
 
 
 def remove_unused(directory: int, name: str) -> bool:
-    """Remove a name, unless some process has locked it (flock(2)); whether it was removed.
+    """Remove a name unless a process has locked it (flock(2)); returns whether it was removed.
 
-    A directory is renamed first, so that nobody enters by one that is half gone. Raises `OSError`.
+    A directory is renamed first, so that nobody enters a half-removed one. Raises `OSError`.
     """
     mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
     if not mode & stat.S_IRUSR or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
@@ -75,8 +77,8 @@ def remove_unused(directory: int, name: str) -> bool:
     descriptor = os.open(name, flags, dir_fd=directory)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with undisturbed():
-            remove_tree(directory, put_away(directory, name))
+        with signals_blocked():
+            remove_tree(directory, set_aside(directory, name))
     except BlockingIOError:
         return False
     finally:
@@ -84,18 +86,11 @@ def remove_unused(directory: int, name: str) -> bool:
     return True
 
 
-def put_away(directory: int, name: str) -> str:
-    """Give a name free; returns what it is called until it is removed. Who has locked it keeps it."""
-    going = f"{GOING}{os.urandom(8).hex()}"
-    os.rename(name, going, src_dir_fd=directory, dst_dir_fd=directory)
-    return going
-
-
 def remove_tree(directory: int, name: str) -> None:
-    """Remove a name, and all that is in it where it is a directory, however deep; modes don't matter.
+    """Remove a name and everything below it, at any depth and whatever the modes.
 
     Raises:
-        OSError: something of it cannot be removed; `EXDEV` for a mount.
+        OSError: something in it cannot be removed; `EXDEV` for a mount.
 
     """
     mount = _mount(directory)
@@ -104,89 +99,91 @@ def remove_tree(directory: int, name: str) -> None:
 
 
 def _try_to_remove(directory: int, name: str, mount: bytes) -> bool:
-    """Remove it; False where another process, which removes what is left over, was quicker with a part."""
+    """Remove it; returns False if another process, which also removes leftovers, took a part of it."""
     try:
-        for place, each, is_directory in from_below(directory, name, partial(_entered, mount)):
-            (os.rmdir if is_directory else os.unlink)(each, dir_fd=place)
+        for parent, each, is_directory in walk_bottom_up(directory, name, partial(_open_to_empty, mount)):
+            (os.rmdir if is_directory else os.unlink)(each, dir_fd=parent)
     except FileNotFoundError:
         os.stat(name, dir_fd=directory, follow_symlinks=False)
         return False
     return True
 
 
-def from_below(
-    directory: int, name: str, enter: Callable[[int, str], int | None]
+def walk_bottom_up(
+    directory: int, name: str, open_inner: Callable[[int, str], int | None]
 ) -> Iterator[tuple[int, str, bool]]:
-    """A name, after all that is in it: a descriptor of the directory, its name there, and whether it is one.
+    """Yield everything below a name, then the name: parent descriptor, name, and whether it is a directory.
 
-    Two descriptors at a time, however deep it is, for a manifest may have more levels than a process has
-    descriptors, or calls within each other. The way back is `..`.
+    It has two descriptors open at a time, at any depth: a manifest may have more levels than a process may
+    have descriptors, or nested calls. `..` leads back up.
 
     Args:
         directory: where the name is.
-        name: what is gone through; no link is followed.
-        enter: opens a directory for reading, by its place and name; None to leave out what is in it.
+        name: where to start; no link is followed.
+        open_inner: opens a directory for reading, given its parent and name; None to skip its contents.
 
     Raises:
-        OSError: as `enter`, or a directory was moved meanwhile.
+        OSError: `open_inner` failed, or a directory was moved meanwhile.
 
     """
     here = os.open(".", _READ, dir_fd=directory)
-    way: list[tuple[str, tuple[int, int], list[str]]] = []  # a directory, what it is in, what else is there
+    # For each directory entered: its name, its parent's identity, and the names still to visit there.
+    entered: list[tuple[str, tuple[int, int], list[str]]] = []
     names = [name]
     try:
-        while names or way:
+        while names or entered:
             if not names:
-                each, number, names = way.pop()
-                here = _in_place_of(here, os.open("..", _READ, dir_fd=here))
-                if _number(here) != number:
+                each, parent, names = entered.pop()
+                here = _swap(here, os.open("..", _READ, dir_fd=here))
+                if _identity(here) != parent:
                     raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), each)
                 yield here, each, True
                 continue
             each = names.pop()
             is_directory = stat.S_ISDIR(os.stat(each, dir_fd=here, follow_symlinks=False).st_mode)
-            below = enter(here, each) if is_directory else None
-            if below is None:
+            inner = open_inner(here, each) if is_directory else None
+            if inner is None:
                 yield here, each, is_directory
                 continue
-            way.append((each, _number(here), names))
-            here = _in_place_of(here, below)
+            entered.append((each, _identity(here), names))
+            here = _swap(here, inner)
             names = os.listdir(here)
     finally:
         os.close(here)
 
 
-def _number(directory: int) -> tuple[int, int]:
+def _identity(directory: int) -> tuple[int, int]:
     found = os.fstat(directory)
     return found.st_dev, found.st_ino
 
 
-def _in_place_of(old: int, new: int) -> int:
+def _swap(old: int, new: int) -> int:
+    """Close `old`; returns `new`."""
     os.close(old)
     return new
 
 
-def _entered(mount: bytes, directory: int, name: str) -> int:
-    """A descriptor of a directory in `directory`, to read; its owner has all rights to it then."""
-    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+def _open_to_empty(mount: bytes, directory: int, name: str) -> int:
+    """Open a directory in `directory` for reading, and give its owner all rights to it."""
+    path_only = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
-        if _mount(place) != mount:
+        if _mount(path_only) != mount:
             raise OSError(errno.EXDEV, "is a mount, which pkgjail did not make", name)
-        _let_write(place)
-        return os.open(".", _READ, dir_fd=place)
+        _allow_owner(path_only)
+        return os.open(".", _READ, dir_fd=path_only)
     finally:
-        os.close(place)
+        os.close(path_only)
 
 
-def _let_write(place: int) -> None:
+def _allow_owner(directory: int) -> None:
     """Give the owner all rights to a directory, by a descriptor that need not be readable."""
-    if os.fstat(place).st_mode & _OWNERS != _OWNERS:
-        # A full disk may refuse it; most can be removed as they are, which then shows.
+    if os.fstat(directory).st_mode & _OWNER_ALL != _OWNER_ALL:
+        # A full disk may refuse this. Most directories can be removed anyway; if not, that fails later.
         with contextlib.suppress(OSError):
-            os.chmod(f"/proc/self/fd/{place}", _OWNERS)
+            os.chmod(f"/proc/self/fd/{directory}", _OWNER_ALL)
 
 
 def _mount(descriptor: int) -> bytes:
-    """The mount that a descriptor is on: a bind mount has its filesystem's own device number."""
+    """Return the mount of a descriptor: the device number does not tell bind mounts apart."""
     with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
         return next(line for line in file if line.startswith(b"mnt_id:"))

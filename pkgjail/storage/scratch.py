@@ -1,8 +1,8 @@
-"""Temporary directories that are removed however their makers end: one that was killed leaves it to the next.
+"""Temporary directories that are removed even if the process that made them is killed: by the next run.
 
-Such a directory is the user's alone, and is locked (flock(2)) while it is used: the kernel lets go of the
-lock when its maker dies. A program of a stranger's root may write there: whatever it leaves is removed by
-descriptors, no link is followed, and no mode of what a link leads to is changed.
+Such a directory is private to the user, and locked (flock(2)) while it is in use: the kernel drops the lock
+when the process ends. A program from an untrusted root may write there, so everything is removed by
+descriptor: no link is followed, and no mode of a link's target is changed.
 """
 
 from __future__ import annotations
@@ -21,53 +21,56 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ABOVE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_YOUNG = 60.0  # seconds: its maker may not have locked it yet
+_PARENT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_YOUNG_SECONDS = 60.0  # it may not be locked yet
 
 
 @contextmanager
 def scratch(name: str) -> Iterator[str]:
-    """A new directory, removed at the end. Those of the same `name` that nobody uses go too.
+    """Make a new directory and remove it at the end. Unused ones of the same `name` are removed too.
 
-    Raises `OSError` where none can be made.
+    Raises:
+        OSError: it cannot be made.
+
     """
     prefix = f"pkgjail-{name}-"
     with suppress(OSError):
-        _sweep(temporary_directory(), prefix)
-    place = tempfile.mkdtemp(prefix=prefix, dir=temporary_directory())
-    descriptor = os.open(place, _DIRECTORY)
+        _remove_unused(temporary_directory(), prefix)
+    path = tempfile.mkdtemp(prefix=prefix, dir=temporary_directory())
+    descriptor = os.open(path, _DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield place
+        yield path
     finally:
         os.close(descriptor)
-        above = os.open(os.path.dirname(place), _ABOVE)
+        parent = os.open(os.path.dirname(path), _PARENT)
         try:
-            remove_tree(above, os.path.basename(place))
+            remove_tree(parent, os.path.basename(path))
         finally:
-            os.close(above)
+            os.close(parent)
 
 
-def _sweep(directory: str, prefix: str) -> None:
+def _remove_unused(directory: str, prefix: str) -> None:
     """Remove what killed processes of this user left in `directory`."""
-    above = os.open(directory, _ABOVE)
+    parent = os.open(directory, _PARENT)
     try:
-        for name in os.listdir(above):
+        for name in os.listdir(parent):
             if name.startswith(prefix):
-                with suppress(OSError):  # somebody else's, or in use, or gone meanwhile
-                    _remove(above, name)
+                with suppress(OSError):  # it is another user's, in use, or gone
+                    _remove_if_unused(parent, name)
     finally:
-        os.close(above)
+        os.close(parent)
 
 
-def _remove(above: int, name: str) -> None:
-    """Remove a directory and what is in it, by descriptors. Raises `OSError` where it is not left over."""
-    descriptor = os.open(name, _DIRECTORY, dir_fd=above)
+def _remove_if_unused(parent: int, name: str) -> None:
+    """Remove a directory and its contents by descriptor. Raises `OSError` if it is in use."""
+    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         found = os.fstat(descriptor)
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077 or time.time() - found.st_mtime < _YOUNG:
+        age = time.time() - found.st_mtime
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077 or age < _YOUNG_SECONDS:
             return
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        remove_tree(above, name)
+        remove_tree(parent, name)
     finally:
         os.close(descriptor)

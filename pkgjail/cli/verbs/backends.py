@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import always
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         for status in found:
             mark = "serves" if status.name == serving else "usable" if status.usable else "no"
             also = f" (also called {', '.join(status.aliases)})" if status.aliases else ""
-            print(f"{status.name:8} {mark:8} {shown(status.reason)}{also}")
+            print(f"{status.name:8} {mark:8} {printable(status.reason)}{also}")
         print(f"'auto' takes {_choice(found)}")
     return 0 if serving else 3
 

@@ -11,7 +11,7 @@ from pkgjail.cli.console import ConsoleReporter, human_size
 from pkgjail.cli.jail_options import add_sight_options, named_binds, named_variables
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import root_of
-from pkgjail.core.text import counted, shell_word, shown
+from pkgjail.core.text import counted, printable, shell_quote
 
 if TYPE_CHECKING:
     import argparse
@@ -118,7 +118,7 @@ def _print(arguments: argparse.Namespace, built: Built, lines: bytes) -> None:
     # fstab's lines go to a file; the summary does not belong in it.
     out = sys.stderr if lines else sys.stdout
     print(
-        f"{shown(arguments.directory)}: {counted(built.names, 'name')}, {human_size(built.bytes)}; "
-        f"enter it with: pkgjail enter {shell_word(arguments.directory)} -- COMMAND",
+        f"{printable(arguments.directory)}: {counted(built.names, 'name')}, {human_size(built.bytes)}; "
+        f"enter it with: pkgjail enter {shell_quote(arguments.directory)} -- COMMAND",
         file=out,
     )

@@ -7,14 +7,15 @@ import time
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import human_size
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.storage.cache import Kept
+    from pkgjail.storage.cache import CacheItem
 
+_DAY_SECONDS = 86400
 _DESCRIPTION = """\
 List or clear what pkgjail keeps between runs: in your cache directory ($XDG_CACHE_HOME/pkgjail or
 ~/.cache/pkgjail: baselines, ld.so caches, file digests), in your runtime directory
@@ -47,12 +48,12 @@ def _lists(arguments: argparse.Namespace) -> bool:
 
 def run(arguments: argparse.Namespace) -> int:
     """List what is kept, or what was removed."""
-    from pkgjail.storage.cache import kept, prune
+    from pkgjail.storage.cache import list_cache, prune_cache
 
-    day = 86400
-    found = kept() if arguments.what == "ls" else prune(older_than=time.time() - arguments.days * day)
+    oldest = time.time() - arguments.days * _DAY_SECONDS
+    found = list_cache() if arguments.what == "ls" else prune_cache(older_than=oldest)
     if arguments.json:
-        print(json.dumps([{**each._asdict(), "path": shown(str(each.path))} for each in found], indent=2))
+        print(json.dumps([{**each._asdict(), "path": printable(str(each.path))} for each in found], indent=2))
     else:
         for each in found:
             print(_line(each))
@@ -63,6 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _line(each: Kept) -> str:
+def _line(each: CacheItem) -> str:
     used = time.strftime("%Y-%m-%d", time.localtime(each.used))
-    return f"{used}  {each.names:7,} names  {human_size(each.bytes):>9}  {shown(str(each.path))}"
+    return f"{used}  {each.names:7,} names  {human_size(each.bytes):>9}  {printable(str(each.path))}"

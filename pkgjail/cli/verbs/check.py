@@ -10,7 +10,7 @@ from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.host import database_or_none, warn_of_absence
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import as_json
-from pkgjail.core.text import counted, shown
+from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -108,11 +108,12 @@ def _print(check: Check, most: int | None) -> None:
     for word, findings in (("note: ", check.notes), ("", check.findings)):
         for finding in findings[:most]:
             owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
-            wanted = shown(finding.wanted) or "something"
-            print(f"{word}{shown(finding.path)}{owners}: {finding.kind} {wanted}: {shown(finding.cause)}")
+            wanted = printable(finding.wanted) or "something"
+            where = f"{word}{printable(finding.path)}{owners}"
+            print(f"{where}: {finding.kind} {wanted}: {printable(finding.cause)}")
             if finding.responsible:
-                print(f"    responsible: {shown(finding.responsible)}")
-            print(f"    fix: {shown(finding.fix)}")
+                print(f"    responsible: {printable(finding.responsible)}")
+            print(f"    fix: {printable(finding.fix)}")
         if most is not None and len(findings) > most:
             print(f"{word}and {len(findings) - most:,} more (--all)")
     looked = ", ".join(

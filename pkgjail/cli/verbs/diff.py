@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.cli.json_records import edge_facts
 from pkgjail.cli.results import always
 from pkgjail.core.model import text_path
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.format == "markdown":
         print(markdown(difference), end="")
     elif not difference.same:
-        print("\n".join(map(shown, text(difference, most=None if arguments.all else 10))))
+        print("\n".join(map(printable, text(difference, most=None if arguments.all else 10))))
     return 0 if difference.same else 1
 
 

@@ -10,7 +10,7 @@ from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import without_file
-from pkgjail.core.text import counted, shown
+from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -121,7 +121,7 @@ def _warn(manifest: Manifest, arguments: argparse.Namespace, root: bytes, at: by
             elif absent:
                 reporter.warn(
                     f"the host lacks {counted(len(absent), 'file')} of the manifest, "
-                    f"among them {shown(absent[0])}"
+                    f"among them {printable(absent[0])}"
                 )
         left_out = len(entry_files(manifest))
         if form == "bwrap" and at is None and left_out:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.results import never
-from pkgjail.core.text import counted, shown
+from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -51,5 +51,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(removed._asdict(), indent=2))
     else:
         before = f"; {removed.gone:,} had gone before" if removed.gone else ""
-        print(f"{shown(arguments.directory)}: {counted(removed.deleted, 'name')} deleted{before}")
+        print(f"{printable(arguments.directory)}: {counted(removed.deleted, 'name')} deleted{before}")
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import without_file
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2), file=out)
     elif arguments.output != "-":
-        print(f"written to {shown(arguments.output)}")
+        print(f"written to {printable(arguments.output)}")
     return 0
 
 

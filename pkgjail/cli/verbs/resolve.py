@@ -15,7 +15,7 @@ from pkgjail.cli.package_plan import add_plan_arguments, is_plan, run_plan
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.cli.results import without_file
 from pkgjail.cli.summary import summarize
-from pkgjail.core.text import counted, shell_word, shown
+from pkgjail.core.text import counted, printable, shell_quote
 
 if TYPE_CHECKING:
     import argparse
@@ -107,5 +107,5 @@ def _text(summary: dict[str, Any], output: str) -> str:
         summary["digest"],
     ]
     if output != "-":
-        lines.append(f"written to {shown(output)}; review it with: pkgjail show {shell_word(output)}")
+        lines.append(f"written to {printable(output)}; review it with: pkgjail show {shell_quote(output)}")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from pkgjail.cli.parser import Parser
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import never
 from pkgjail.jail.replay import bind_source_state, save_prepared_jail
-from pkgjail.storage.fingerprint import observe_settled
+from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
     import argparse
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     command = _command(arguments)
     places = [bind_source_state(os.fsencode(path)) for path in (arguments.manifest, arguments.root)]
-    before = observe_settled(filter(os.path.lexists, places[0][:2]))  # before it is read
+    before = take_settled_fingerprint(filter(os.path.lexists, places[0][:2]))  # before it is read
     jail = open_jail(arguments, load_manifest(arguments))
     if before and jail.lasting and can_replay(arguments) and not is_whitelist(arguments.manifest):
         jail.prepared.watched += before

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import human_size
 from pkgjail.cli.results import always
-from pkgjail.core.text import counted, shown
+from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -97,8 +97,8 @@ def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
     console = Console(highlight=False, soft_wrap=False)
     summary = facts["summary"]
     console.print(
-        Text(", ".join(map(shown, summary["whitelists"])), "bold"),
-        Text(shown(f"on {summary['distribution']} {summary['architecture']}:")),
+        Text(", ".join(map(printable, summary["whitelists"])), "bold"),
+        Text(printable(f"on {summary['distribution']} {summary['architecture']}:")),
         f"{counted(summary['packages'], 'package')}, {counted(summary['names'], 'name')} "
         f"({counted(summary['regular_files'], 'regular file')}), {human_size(summary['bytes'])}",
     )
@@ -118,7 +118,7 @@ def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
             rows = [(name, f"{count:,}") for name, count in pairs]
             console.print(_table(title, ("why" if key != "by_origin" else "origin", "names"), rows, most))
     for line in facts["unmet"]:
-        console.print("unmet:", shown(line), markup=False)
+        console.print("unmet:", printable(line), markup=False)
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], most: int | None) -> Table:
@@ -132,7 +132,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
     for row in listed[:most]:
-        table.add_row(*(Text(shown(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if most is not None and len(listed) > most:
         table.caption = f"and {len(listed) - most} more (--all)"
         table.caption_justify = "left"

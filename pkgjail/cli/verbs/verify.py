@@ -144,13 +144,13 @@ def _row(one: Difference) -> dict[str, Any]:
 
 
 def _print(found: Verification, most: int | None) -> None:
-    from pkgjail.core.text import shown
+    from pkgjail.core.text import printable
 
     for group in (found.differences, found.extras):
         for one in group[:most]:
             owners = f" ({', '.join(one.owners)})" if one.owners and one.what != "extra" else ""
             note = f"; {one.package_note}" if one.package_note else ""
-            print(f"{one.what} {shown(one.path)}{owners}: {shown(one.detail + note)}")
+            print(f"{one.what} {printable(one.path)}{owners}: {printable(one.detail + note)}")
         if most is not None and len(group) > most:
             print(f"and {len(group) - most:,} more (--all)")
     looked = f"{counted(found.names, 'name')}, {counted(found.hashed, 'file')} read"

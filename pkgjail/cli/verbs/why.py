@@ -11,7 +11,7 @@ from pkgjail.cli.json_records import edge_facts
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import always
 from pkgjail.core.model import text_path
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump(list(map(facts, answers)), sys.stdout, indent=2)
         print()
     else:
-        print("\n".join(shown(line) for answer in answers for line in text(answer)))
+        print("\n".join(printable(line) for answer in answers for line in text(answer)))
     return 0 if all(answer.is_in for answer in answers) else 1
 
 
@@ -138,7 +138,7 @@ def text(answer: Answer) -> Iterator[str]:
     if answer.verdict == "package":
         yield from _reasons(answer.reasons)
         return
-    asked, path = shown(answer.asked), shown(answer.path)
+    asked, path = printable(answer.asked), printable(answer.path)
     if path and path != asked:
         yield f"{asked} is {path}"
     yield f"{path or asked}: {_presence(answer, answer.entry) if answer.entry else _absence(answer)}"
@@ -151,17 +151,17 @@ def _presence(answer: Answer, entry: FileEntry) -> str:
     """Describe a path of the manifest and its origin."""
     kind = {"regular": "file", "directory": "directory"}.get(
         entry.kind
-    ) or f"link to {shown(entry.target or b'')}"
+    ) or f"link to {printable(entry.target or b'')}"
     if entry.origin == "include":
-        return f"{kind}, named by {shown(entry.detail)}"
+        return f"{kind}, named by {printable(entry.detail)}"
     if answer.below:
-        return f"{kind}, for what is below it: {shown(answer.below)}"
+        return f"{kind}, for what is below it: {printable(answer.below)}"
     if entry.origin == "parent":
         return f"{kind}, for what leads through it"
     owners = ", ".join(reason.package for reason in answer.reasons) or "every jail"
     others = len(entry.owners) - len(answer.reasons)
     more = f" and {others} more" if others else ""
-    detail = f" ({shown(entry.detail)})" if entry.detail else ""
+    detail = f" ({printable(entry.detail)})" if entry.detail else ""
     return f"{kind}, {_ORIGINS[entry.origin]} {owners}{more}{detail}"
 
 
@@ -170,7 +170,7 @@ def _absence(answer: Answer) -> str:
     if answer.missing is not None:
         owners = ", ".join(answer.missing.owners) or "no package"
         return f"not in the jail, because it is {answer.missing.reason} on the host; listed by {owners}"
-    what = f"dropped by {shown(answer.rule)}" if answer.rule else "not in the manifest"
+    what = f"dropped by {printable(answer.rule)}" if answer.rule else "not in the manifest"
     if answer.owner:
         return f"{what}; the host has it from {answer.owner}"
     return what if answer.rule else f"{what}; no package of the host has it"
@@ -184,8 +184,8 @@ def _reasons(reasons: Sequence[Reason]) -> Iterator[str]:
             yield f"{name}: nothing in the manifest requires it"
         for chain in reason.chains:
             yield name
-            yield f"  {shown(chain[0].source)}"
+            yield f"  {printable(chain[0].source)}"
             for depth, edge in enumerate(chain, 2):
-                yield f"{'  ' * depth}{edge.kind} {shown(edge.text)} -> {edge.target}"
+                yield f"{'  ' * depth}{edge.kind} {printable(edge.text)} -> {edge.target}"
         if reason.cut:
             yield f"  and more than these {len(reason.chains):,} chains"

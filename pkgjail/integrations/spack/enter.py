@@ -15,7 +15,7 @@ from pkgjail.integrations.spack import replay
 from pkgjail.integrations.spack.instance import binds_of, is_whole, links_of, make_directories
 from pkgjail.integrations.spack.state import closed_places
 from pkgjail.jail.protection import directories_of_python
-from pkgjail.storage.fingerprint import observe_settled
+from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def enter(
     sys.stdout.flush()
     sys.stderr.flush()
     if facts and is_whole(instance, binds):
-        watched += observe_settled(links_of(instance))
+        watched += take_settled_fingerprint(links_of(instance))
     else:
         whole = repr((options, terminal, sorted(options.environment.items())))
         facts = [hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()]

@@ -129,6 +129,8 @@ def warn(message: str) -> None:
 
 
 def _say(kind: str, message: str) -> None:
-    lines = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in message.split("\n"))
+    from pkgjail.core.text import printable
+
+    lines = map(printable, message.split("\n"))
     sys.stderr.write(f"==> {kind}: " + "\n    ".join(lines) + "\n")
     sys.stderr.flush()

@@ -22,7 +22,7 @@ from pkgjail.integrations.spack.instance import Instance, binds_of, make_directo
 from pkgjail.integrations.spack.replay import passed
 from pkgjail.integrations.spack.state import load_cache, save_cache
 from pkgjail.integrations.spack.uncovered import find_outside
-from pkgjail.storage.fingerprint import TICKS_NS, changed, observe
+from pkgjail.storage.fingerprint import TICKS_NS, changed_directories, take_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def _with_outside(state: State, instance: Instance) -> Known:
 def _keep(state: State, key: str, known: Known, start: int) -> Known:
     """Keep it, unless something that it rests on was changed meanwhile (by time, ns)."""
     watched = [os.fsencode(path) for path in known.instance.watched if os.path.lexists(path)]
-    states = observe(watched)
+    states = take_fingerprint(watched)
     if all(ctime < start for *_, ctime in states):
         values = {
             "instance": asdict(known.instance),
@@ -105,7 +105,7 @@ def _read(values: object) -> Known | None:
         outside = tuple(map(str, values["outside"]))
     except (KeyError, TypeError, ValueError):
         return None
-    return None if changed(states) else Known(instance, outside, states)
+    return None if changed_directories(states) else Known(instance, outside, states)
 
 
 def _read_state(path: str, *numbers: int) -> tuple[bytes, int, int, int, int]:

@@ -165,16 +165,7 @@ def save_cache(state: State, values: Mapping[str, object]) -> None:
 
 
 def _write(path: str, values: Mapping[str, object]) -> None:
-    new = f"{path}.{os.getpid()}"
-    try:
-        descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump(values, file, ensure_ascii=False, indent=1, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
+    from pkgjail.storage.atomic import replace_file
+
+    text = json.dumps(values, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    replace_file(path, text.encode("utf-8", "surrogateescape"), mode=0o644, replace_special=True)

@@ -11,7 +11,7 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.closure.reasons import Chains
-from pkgjail.core.text import shown
+from pkgjail.core.text import printable
 from pkgjail.review.graph import graph_view
 
 if TYPE_CHECKING:
@@ -48,11 +48,19 @@ def columns(manifest: Manifest) -> dict[str, Any]:
     }
     return {
         "nodes": [
-            [shown(node.name), node.kind, shown(node.version), node.bytes, node.cost, last.get(node.name, -1)]
+            [
+                printable(node.name),
+                node.kind,
+                printable(node.version),
+                node.bytes,
+                node.cost,
+                last.get(node.name, -1),
+            ]
             for node in graph.nodes
         ],
         "edges": [
-            [numbers[edge.source], numbers[edge.target], edge.kind, shown(edge.text)] for edge in graph.edges
+            [numbers[edge.source], numbers[edge.target], edge.kind, printable(edge.text)]
+            for edge in graph.edges
         ],
         **_names(sorted(_rows(manifest)), numbers),
     }
@@ -60,10 +68,10 @@ def columns(manifest: Manifest) -> dict[str, Any]:
 
 def _rows(manifest: Manifest) -> Iterator[_Row]:
     for entry in manifest.files:
-        shared = (entry.kind, f"{entry.mode:04o}", entry.owners, entry.origin, shown(entry.detail))
+        shared = (entry.kind, f"{entry.mode:04o}", entry.owners, entry.origin, printable(entry.detail))
         yield _Row(entry.path, entry.size, entry.target, shared)
     for dropped in manifest.dropped:
-        yield _Row(dropped.path, None, None, ("", "", (), "dropped", shown(dropped.rule)))
+        yield _Row(dropped.path, None, None, ("", "", (), "dropped", printable(dropped.rule)))
     for missing in manifest.missing:
         yield _Row(missing.path, None, None, ("", "", missing.owners, "missing", missing.reason))
 
@@ -72,13 +80,13 @@ def _names(rows: Iterable[_Row], numbers: Mapping[str, int]) -> dict[str, Any]:
     classes: dict[tuple[str, str, tuple[str, ...], str, str], int] = {}
     paths, kinds, sizes, targets, before = [], [], [], [], ""
     for row in rows:
-        path = shown(row.path)
+        path = printable(row.path)
         shared = commonprefix((before, path))  # noqa: RUF071 - characters are meant
         paths.append(f"{base36(_length(shared))} {path[len(shared) :]}")
         kinds.append(base36(classes.setdefault(row.shared, len(classes))))
         sizes.append("" if row.size is None else base36(row.size))
         if row.target is not None:
-            targets.append(shown(row.target))
+            targets.append(printable(row.target))
         before = path
     return {
         "classes": [

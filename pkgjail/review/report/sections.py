@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from pkgjail.core.model import text_path
-from pkgjail.core.text import counted, shown
+from pkgjail.core.text import counted, printable
 from pkgjail.review.graph_formats import size_text
 
 if TYPE_CHECKING:
@@ -144,4 +144,4 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
 
 
 def _text(text: str) -> str:
-    return escape(shown(text))
+    return escape(printable(text))
