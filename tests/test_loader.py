@@ -194,7 +194,7 @@ def test_what_a_strangers_ldconfig_does_stays_with_it(
     make_root(root, f"printf '\\033[2J'; read line; {left}; {deep}; {writing('x')}")
     assert made(root) == "x"
     rewrite(root, "printf '\\033[2Jno' >&2; exit 1")
-    with pytest.raises(JailError, match=r"ended with status 1: \\x1b\[2Jno; see"):
+    with pytest.raises(JailError, match=r"ended with status 1: \\x1b\[2Jno; check"):
         made(root)
     rewrite(root, "while :; do :; done")
     monkeypatch.setattr(ld_cache, "_TIMEOUT", 0.5)

@@ -322,6 +322,9 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
         "pkgjail.storage.filesystems",
         "pkgjail.storage.locks",
         "pkgjail.storage.locations",
+        "pkgjail.storage.marshal_store",
+        "pkgjail.storage.mounts",
+        "pkgjail.storage.own_files",
         "pkgjail.jail.replay",
         "pkgjail.sandbox",
         "pkgjail.sandbox.rootfs",
@@ -375,4 +378,4 @@ def test_the_short_way_tells_what_changed_meanwhile(
     assert (done.returncode, lines[1]) == (status, "  /usr/lib/link is gone")
     assert "the host changed while the command ran, which ended with status 7:" in lines[0]
     # The jail's own modules come after the command's end only.
-    assert done.stderr.index("pkgjail.sandbox.launch") < done.stderr.index("pkgjail.cli")
+    assert done.stderr.index("pkgjail.sandbox.launch") < done.stderr.index("pkgjail.cli.main")

@@ -18,7 +18,6 @@ import sys
 
 from pkgjail.jail.privileges import current_privileges
 from pkgjail.sandbox.launch import StageError, run
-from pkgjail.storage.atomic import write_own_file
 from pkgjail.storage.fingerprint import changed_directories, is_variable, take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory
 from pkgjail.storage.locks import LayerMonitor, layer_directories, lock_shared, unlock
@@ -240,6 +239,8 @@ def save_prepared_jail(
     `variables` are the names of variables whose values are in the jail's environment. Does nothing for a
     command line that `replay` would not look up. Raises `OSError`.
     """
+    from pkgjail.storage.atomic import write_own_file  # not needed to enter
+
     key = _key(arguments)
     if key is None:
         return
