@@ -15,7 +15,7 @@ import pytest
 from pkgjail.core.errors import ManifestError
 from pkgjail.core.untrusted import _short_number
 from pkgjail.environments.record import JOURNAL, RECORD, REMOVING
-from pkgjail.integrations.spack.state import load_state
+from pkgjail.integrations.spack.active import load_active
 from pkgjail.manifest import parse_manifest, write_manifest
 from pkgjail.storage.scratch import scratch
 from tests.bounded import REFUSED, pkgjail
@@ -243,7 +243,7 @@ def test_the_state_of_a_spack(kind: str, tmp_path: Path) -> None:
     (tmp_path / "opt/.pkgjail").mkdir(parents=True)
     REFUSED[kind][0](tmp_path / "opt/.pkgjail/active.json")
     with pytest.raises(ValueError, match=f"active.json: {RECORDS[kind]}.*; look at it, and delete it"):
-        load_state(str(tmp_path), {})
+        load_active(str(tmp_path), {})
 
 
 # --- temporary directories -----------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from pkgjail.core.paths import Names
 from pkgjail.core.programs import ProgramOutput
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.export import export_manifest
-from pkgjail.integrations.spack.state import State, load_cache, load_state
+from pkgjail.integrations.spack.active import ActiveEnvironment, load_active, load_cache
 from pkgjail.manifest import dump_manifest, parse_manifest
 from pkgjail.policy import load_policy
 from pkgjail.policy.patterns import matcher
@@ -175,9 +175,13 @@ def _record(data: bytes) -> None:
 
 def _active(data: bytes) -> None:
     _put("spack/kept/instances.json", data)
-    load_cache(State("/srv/env", "/usr/bin/python3", 1, removing=False, place=str(place() / "spack/kept")))
+    load_cache(
+        ActiveEnvironment(
+            "/srv/env", "/usr/bin/python3", 1, removing=False, directory=str(place() / "spack/kept")
+        )
+    )
     _put("spack/opt/.pkgjail/active.json", data)
-    load_state(str(place() / "spack"), {"SPACK_USER_CACHE_PATH": str(place() / "cache")})
+    load_active(str(place() / "spack"), {"SPACK_USER_CACHE_PATH": str(place() / "cache")})
 
 
 # --- databases of packages -------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A Spack for each test: a copy of the one that PKGJAIL_SPACK_ROOT names, else of a stand-in."""
+"""A Spack for each test: a copy of the one in PKGJAIL_SPACK_ROOT, or a stand-in."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from tests.conftest import Caller
 
-# Enough for Spack's Python, and quickly resolved.
+# Enough for Spack's Python, and quick to resolve.
 WHITELIST = 'include = ["base"]\n[packages]\ndebian = ["python3"]\n'
 
 
 class Spack(NamedTuple):
-    """A Spack of an ordinary user's, and an interpreter for it that has pkgjail installed."""
+    """A Spack of an ordinary user, and an interpreter for it that has pkgjail installed."""
 
     root: Path
     python: Path
@@ -36,16 +36,16 @@ class Spack(NamedTuple):
 
     @property
     def environment(self) -> str:
-        """Where its environment is built."""
+        """The directory of its environment."""
         return str(self.user.home / "env")
 
     @property
     def whitelist(self) -> str:
-        """A whitelist of what its Python needs."""
+        """The path of a whitelist that has what its Python needs."""
         return str(self.user.home / "python.toml")
 
     def variables(self, **more: str) -> dict[str, str]:
-        """What of the environment keeps it to itself, and has it run on its Python."""
+        """Return variables that give it its own directories and its Python."""
         return {
             "PYTHONPATH": "",
             "SPACK_PYTHON": str(self.python),
@@ -56,21 +56,27 @@ class Spack(NamedTuple):
         }
 
     def wrapped(self) -> dict[str, str]:
-        """The variables by which it runs on the distribution's Python, which has no pkgjail."""
+        """Return variables that run it by the wrapper, on the distribution's Python without pkgjail."""
         wrapper = str(self.python.parent / "pkgjail-spack-python")
         return {"SPACK_PYTHON": wrapper, "PKGJAIL_SPACK_PYTHON": SYSTEM_PYTHON}
 
     def __call__(
-        self, *words: str, environment: dict[str, str] | None = None, **options: Any
+        self, *arguments: str, environment: dict[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run `spack …`."""
         variables = self.variables(**(environment or {}))
-        return self.user.run([self.script, *words], environment=variables, **options)
+        return self.user.run([self.script, *arguments], environment=variables, **options)
 
-    def build(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """`spack jail --build-environment`, which must work out."""
+    def build(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `spack jail --build-environment`, which must succeed."""
         done = self(
-            "jail", "--build-environment", self.environment, "--whitelist", self.whitelist, *words, **options
+            "jail",
+            "--build-environment",
+            self.environment,
+            "--whitelist",
+            self.whitelist,
+            *arguments,
+            **options,
         )
         assert done.returncode == 0, done.stderr
         return done
@@ -80,7 +86,7 @@ class Spack(NamedTuple):
         self.user_writes(self.root / "etc" / "spack" / f"{section}.yaml", text)
 
     def user_writes(self, path: Path, text: str) -> None:
-        """Write a file that is the user's."""
+        """Write a file that belongs to the user."""
         path.write_text(text)
         if self.user.uid != os.geteuid():
             os.chown(path, self.user.uid, self.user.uid)

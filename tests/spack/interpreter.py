@@ -1,4 +1,4 @@
-"""An interpreter that has pkgjail installed, as pip leaves it. Imports the standard library alone."""
+"""An interpreter that has pkgjail installed as by pip. This module imports only the standard library."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
-# The distribution's own interpreter: every user may execute it.
+# The distribution's own interpreter, as every user may execute it.
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 def declared_entry_points() -> dict[str, list[str]]:
-    """Those that setup.py declares."""
+    """Return the entry points that setup.py declares."""
     for node in ast.walk(ast.parse((TOP / "setup.py").read_bytes())):
         if isinstance(node, ast.keyword) and node.arg == "entry_points":
             found: dict[str, list[str]] = ast.literal_eval(node.value)
@@ -21,7 +21,7 @@ def declared_entry_points() -> dict[str, list[str]]:
 
 
 def make_python(place: Path, library: Path, groups: dict[str, list[str]] | None = None) -> Path:
-    """A virtual environment of the distribution's Python with pkgjail and its entry points in it."""
+    """Make a virtual environment of the distribution's Python that has pkgjail and its entry points."""
     subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", place], check=True)
     (site,) = place.glob("lib/python3*/site-packages")
     (site / "pkgjail.pth").write_text(f"{library}\n")

@@ -1,9 +1,9 @@
-"""A stand-in for Spack: it loads commands and calls entry points as Spack does, and can do little else.
+"""A stand-in for Spack that loads commands and calls entry points as Spack does, and can do little else.
 
-The contract is Spack's: commands are modules of `spack.cmd`, then of extensions; extensions come from
-`config:extensions` and the entry points `spack.extensions`; the configuration is made when it is first
-asked for, and calls the entry points `spack.config`; main catches SystemExit and asks the configuration.
-Its configuration files are JSON, which is YAML too.
+It behaves like Spack in these respects: commands are modules of `spack.cmd`, or of extensions; extensions
+come from `config:extensions` and the entry points `spack.extensions`; the configuration is made on first
+use, and calls the entry points `spack.config`; main catches SystemExit and reads the configuration. The
+configuration files are JSON, which is also YAML.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ def main():
 
 
 def make_standin(root: Path) -> None:
-    """Write a stand-in below `root`."""
+    """Write the stand-in into `root`."""
     for name, text in FILES.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`spack jail --build-environment` and `--remove-environment`: what they refuse, and how they end."""
+"""`spack jail --build-environment` and `--remove-environment`: what they refuse, and their results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def started(spack: Spack, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """`spack …` while it runs; it has ended behind the block."""
+    """Run `spack …` during the block; it has ended after the block."""
     options = spack.user.options(spack.variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     del options["capture_output"]
     with subprocess.Popen([spack.script, *words], **options) as running:
@@ -32,7 +32,7 @@ def started(spack: Spack, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_removal_leaves_spack_as_it_was(spack: Spack) -> None:
-    """Nothing is mounted, nothing lies about, and commands run bare."""
+    """Nothing is mounted, no file is left, and commands run outside."""
     before = sorted(os.listdir(spack.user.home))
     spack.build()
     removed = spack("isolate", "--remove-environment")
@@ -47,7 +47,7 @@ def test_removal_leaves_spack_as_it_was(spack: Spack) -> None:
 
 
 def test_an_environment_in_use_stays(spack: Spack) -> None:
-    """Neither removed nor replaced while a command runs in it; that is named."""
+    """It is neither removed nor replaced while a command runs in it; the message names the command."""
     (spack.user.home / "gates").mkdir()
     os.mkfifo(spack.user.home / "gates" / "gate")
     os.chmod(spack.user.home / "gates" / "gate", 0o644)
@@ -55,7 +55,7 @@ def test_an_environment_in_use_stays(spack: Spack) -> None:
     code = f"text = open({str(spack.user.home / 'gates' / 'gate')!r}).read()"
     gate = spack.user.home / "gates" / "gate"
     with started(spack, "python", "-c", code) as running, open(gate, "w", encoding="ascii") as opened:
-        # It is open when the command has opened it too.
+        # The gate opens once the command has opened it too.
         removed = spack("jail", "--remove-environment")
         replaced = spack("jail", "--build-environment", spack.environment, "--force")
         beside = spack("python", "-c", WHERE)
@@ -81,7 +81,7 @@ def test_an_environment_in_use_stays(spack: Spack) -> None:
         pytest.param(
             ["--build-environment", "{home}/e", "--manifest", "m", "--blacklist", "docs"],
             "complete",
-            id="both",
+            id="a manifest and a blacklist",
         ),
         pytest.param(
             ["--build-environment", "{home}/e", "--copy", "--permanent"], "two forms", id="two forms"
@@ -89,15 +89,15 @@ def test_an_environment_in_use_stays(spack: Spack) -> None:
         pytest.param(
             ["--build-environment", "{home}/e", "--manifest", "/no"], "/no: No such", id="no manifest"
         ),
-        pytest.param(["--build-environment", "{home}/e", "--bind", "a:b"], "absolute path", id="a bad bind"),
-        pytest.param(["--run", "--", "true"], "no environment is active", id="nothing to run in"),
-        pytest.param(["--status", "x"], "A command goes with --run", id="a word too many"),
+        pytest.param(
+            ["--build-environment", "{home}/e", "--bind", "a:b"], "absolute path", id="a relative bind"
+        ),
+        pytest.param(["--run", "--", "true"], "no environment is active", id="no environment"),
+        pytest.param(["--status", "x"], "a command needs --run", id="an extra argument"),
     ],
 )
-def test_what_cannot_be_done_is_told_as_spack_tells_errors(
-    spack: Spack, words: list[str], message: str
-) -> None:
-    """And nothing becomes active."""
+def test_errors_have_spacks_form(spack: Spack, words: list[str], message: str) -> None:
+    """And no environment becomes active."""
     names = {"root": spack.root, "home": spack.user.home}
     if "--whitelist" not in words and "--manifest" not in words and "--run" not in words:
         words = [*words[:2], "--whitelist", spack.whitelist, *words[2:]]
@@ -108,23 +108,23 @@ def test_what_cannot_be_done_is_told_as_spack_tells_errors(
     assert "outside; no environment is active" in spack("jail").stdout
 
 
-def test_an_active_environment_is_replaced_by_force_alone(spack: Spack) -> None:
-    """By one that is elsewhere, or in its place; a word is enough to say what to do."""
+def test_an_active_environment_is_replaced_only_by_force(spack: Spack) -> None:
+    """By one in another directory or in the same one; the message says how."""
     spack.build()
     again = spack("jail", "--build-environment", spack.environment + "2", "--whitelist", spack.whitelist)
     assert again.returncode == 1
-    assert "is active for this Spack; take it away with --remove-environment" in again.stderr
+    assert "is active for this Spack; remove it with --remove-environment" in again.stderr
     spack.build("--force")
     other = ["jail", "--build-environment", spack.environment + "2", "-f", "--whitelist", spack.whitelist]
     assert spack(*other).returncode == 0
     assert not os.path.exists(spack.environment)
     assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
     inside = spack("jail", "--run", "--", spack.script, "jail", "--remove-environment")
-    assert "this is inside of" in inside.stderr
+    assert "this command runs inside of" in inside.stderr
 
 
 def test_spacks_python_must_run_inside(spack: Spack) -> None:
-    """Else every later command would fail; nothing is left."""
+    """Otherwise every later command would fail. Nothing is left of the environment."""
     Path(spack.whitelist).write_text('include = ["base"]\n[options]\nessential = false\n')
     done = spack("jail", "--build-environment", spack.environment, "--whitelist", spack.whitelist)
     assert done.returncode == 1
@@ -133,32 +133,32 @@ def test_spacks_python_must_run_inside(spack: Spack) -> None:
     assert spack("python", "-c", WHERE).stdout == HOST + "\n"
 
 
-def test_tools_outside_are_named_before_a_build_starts(spack: Spack) -> None:
-    """With the package that would bring them: when the environment is built, and whenever one is."""
+def test_uncovered_tools_are_named_before_a_build_starts(spack: Spack) -> None:
+    """With the package that has them: when the environment is built, and before each `spack install`."""
     prefix = str(spack.user.home / "prefix")
     os.mkdir(prefix)
     externals = [
-        # As compilers are given since 1.0: by the very files.
+        # Since 1.0 compilers are given like this, by their files.
         {"spec": "gmake@4.3", "prefix": "/usr", "extra_attributes": {"compilers": {"c": "/usr/bin/make"}}},
         {"spec": "bash@5", "prefix": "/usr", "extra_attributes": {"compilers": {"c": "/bin/bash"}}},
         {"spec": "gone@1", "prefix": "/no/such"},
         {"spec": "mine@1", "prefix": prefix},
     ]
     spack.configure("packages", json.dumps({"packages": {"tools": {"externals": externals}}}))
-    add, advice = "add that to the whitelist", "or take it out of Spack's configuration"
+    add, advice = "add that to the whitelist", "or remove the tool from Spack's configuration"
     outside = "==> Warning: external {} is outside of the jail".format
-    told = [
+    warnings = [
         f"{outside('gmake@4.3')}: /usr/bin/make belongs to the package make; {add}, {advice}",
-        "==> Warning: external gone@1 is not on this host: there is no /no/such",
+        "==> Warning: external gone@1 is not on this host: /no/such does not exist",
         f"{outside('mine@1')}: {prefix} belongs to no package; show it with --ro-bind, {advice}",
     ]
-    assert spack.build().stderr.splitlines() == told
-    assert spack("install", "--help").stderr.splitlines() == told
+    assert spack.build().stderr.splitlines() == warnings
+    assert spack("install", "--help").stderr.splitlines() == warnings
     assert spack("python", "-c", WHERE).stderr == ""
 
 
 def test_the_rules_for_spacks_own_sandbox(spack: Spack) -> None:
-    """From a whitelist where nothing is active, as in a container without namespaces; else from what is."""
+    """They come from a whitelist, as in a container without namespaces, or from the active environment."""
     from_list = spack("jail", "--landlock", "--whitelist", spack.whitelist)
     spack.build()
     from_active = spack("jail", "--landlock")
@@ -173,7 +173,7 @@ def test_the_rules_for_spacks_own_sandbox(spack: Spack) -> None:
 
 
 def test_lines_for_fstab_are_printed_alone(spack: Spack) -> None:
-    """--permanent: standard output is for the file, as with `pkgjail build --fstab`."""
+    """With --permanent standard output has only the file's lines, as with `pkgjail build --fstab`."""
     done = spack.build("--permanent")
     assert all(f" {spack.environment}/root" in line for line in done.stdout.splitlines() if line[:1] != "#")
     assert f"{spack.environment} is active" in done.stderr
@@ -181,14 +181,14 @@ def test_lines_for_fstab_are_printed_alone(spack: Spack) -> None:
 
 
 def test_a_copy_is_entered_too(spack: Spack) -> None:
-    """--copy: the files are in the environment."""
+    """With --copy the files are in the environment."""
     spack.build("--copy")
     assert os.path.isfile(spack.environment + "/root/etc/passwd")
     assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
 
 
-def test_where_another_owns_the_root_a_users_own_place_tells(spack: Spack) -> None:
-    """A Spack that is shared and read-only has environments too, each user's own."""
+def test_a_shared_spack_has_an_environment_for_each_user(spack: Spack) -> None:
+    """If the root belongs to another user, the record is in the user's own cache."""
     opt = spack.root / "opt"
     (opt / "spack").mkdir(parents=True, exist_ok=True)
     os.chown(opt / "spack", spack.user.uid, -1)
@@ -218,8 +218,8 @@ _ENTERING = (
 _PYTHON = ("python", "-c", WHERE)
 
 
-def seen_by_a_process(spack: Spack, words: list[str], calls: tuple[str, ...]) -> dict[str, int]:
-    """How often `spack …` calls each of them: in the process that calls it most, as strace(1) counts too."""
+def count_calls(spack: Spack, words: list[str], calls: tuple[str, ...]) -> dict[str, int]:
+    """Count how often `spack …` makes each call, in the process that makes it most often; see strace(1)."""
     trace = spack.user.home / "trace"
     command = ["strace", "-qq", "-f", "--seccomp-bpf", "-o", str(trace), "-e", f"trace={','.join(calls)}"]
     done = spack.user.run([*command, spack.script, *words], environment=spack.variables())
@@ -228,15 +228,15 @@ def seen_by_a_process(spack: Spack, words: list[str], calls: tuple[str, ...]) ->
     return {call: max([0, *(found[key] for key in found if key[1] == call)]) for call in calls}
 
 
-def killed(spack: Spack, words: list[str], call: str, signal: str, number: int, **variables: str) -> None:
-    """Run `spack …`; the process that makes this call for the `number`th time gets a signal at it."""
+def run_killed(spack: Spack, words: list[str], call: str, signal: str, number: int, **variables: str) -> None:
+    """Run `spack …`; a process that makes this call for the `number`th time gets a signal."""
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal={signal}:when={number}"]
     command = ["strace", "-qq", "-f", "--seccomp-bpf", "-o", "/dev/null", *inject, spack.script, *words]
     spack.user.run(command, environment=spack.variables(**variables))
 
 
 def check_usable(spack: Spack) -> None:
-    """Spack runs, inside or outside, and can be built for and removed again."""
+    """Check that Spack runs, inside or outside, and that an environment can be built and removed again."""
     ran = spack(*_PYTHON)
     assert (ran.returncode, ran.stdout.strip() in {HOST, "pkgjail"}) == (0, True), ran.stderr
     spack.build("--force")
@@ -249,12 +249,12 @@ def check_usable(spack: Spack) -> None:
 @pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
 @pytest.mark.parametrize("doing", ["build", "remove"])
 def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signal: str) -> None:
-    """At the first, the middle and the last of each call that changes a directory."""
+    """At the first, the middle and the last call of each kind that changes a directory."""
     words = ["jail", "--build-environment", spack.environment, "--whitelist", spack.whitelist]
     if doing == "remove":
         spack.build()
         words = ["jail", "--remove-environment"]
-    seen = seen_by_a_process(spack, words, _CHANGING)
+    seen = count_calls(spack, words, _CHANGING)
     if doing == "build":
         spack("jail", "--remove-environment")
     assert seen["unlinkat" if doing == "remove" else "fsync"]
@@ -262,23 +262,23 @@ def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signa
         for when in sorted({1, (number + 1) // 2, number} if number else ()):
             if doing == "remove":
                 spack.build()
-            killed(spack, words, call, signal, when)
+            run_killed(spack, words, call, signal, when)
             check_usable(spack)
 
 
 @pytest.mark.gate
 @pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
 def test_a_command_that_is_killed_on_its_way_inside_leaves_spack_usable(spack: Spack, signal: str) -> None:
-    """Whichever process of those on the way it is, on the short way and on the long one."""
+    """In every process on the way, for a replay and for a new entry."""
     spack.build()
     assert spack(*_PYTHON).returncode == 0
-    seen = seen_by_a_process(spack, list(_PYTHON), _ENTERING)
+    seen = count_calls(spack, list(_PYTHON), _ENTERING)
     assert seen["move_mount"]
     assert seen["pivot_root"]
     for call, number in seen.items():
         for when in sorted({1, (number + 1) // 2, number} if number else ()):
-            killed(spack, list(_PYTHON), call, signal, when)
-            killed(spack, list(_PYTHON), call, signal, when, SPACK_X=f"{call} {when}")
+            run_killed(spack, list(_PYTHON), call, signal, when)
+            run_killed(spack, list(_PYTHON), call, signal, when, SPACK_X=f"{call} {when}")
             ran = spack(*_PYTHON)
             assert (ran.returncode, ran.stdout, ran.stderr) == (0, "pkgjail\n", "")
     check_usable(spack)

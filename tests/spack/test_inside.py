@@ -1,4 +1,4 @@
-"""Spack's commands in the jail: both hooks, exactly once, with the status, and what is seen there."""
+"""Spack's commands in the jail: by both hooks, exactly once, with their status; and what they see."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.integrations.spack import state
+from pkgjail.integrations.spack.active import state_directories
 from pkgjail.integrations.spack.extensions import extension_paths
 from tests.conftest import SYSTEM_PYTHON
 from tests.terminals import INTERRUPT, SUSPEND, shell
@@ -35,7 +35,7 @@ def isolate(parser, args):
 @pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
 @pytest.mark.parametrize("way", ["script", "setup-env.sh", "cron", "nested"])
 def test_a_command_goes_inside_exactly_once(spack: Spack, hook: str, way: str) -> None:
-    """However it is started and whichever hook leads it; `spack` run by what runs inside stays there."""
+    """However it is started and by whichever hook; a `spack` that a command inside starts stays inside."""
     hooked = {} if hook == "entry point" else spack.wrapped()
     spack.build()
     log = spack.root / "log"
@@ -70,21 +70,21 @@ def test_a_command_goes_inside_exactly_once(spack: Spack, hook: str, way: str) -
 def test_spack_ends_with_the_status_of_the_command_inside(
     spack: Spack, hook: str, code: str, status: int
 ) -> None:
-    """Scripts and CI go by it."""
+    """Scripts and CI depend on it."""
     spack.build()
     hooked = {} if hook == "entry point" else spack.wrapped()
     assert spack("python", "-c", code, environment=hooked).returncode == status
 
 
-def test_nothing_goes_inside_where_nothing_is_active(spack: Spack) -> None:
-    """An installed pkgjail changes nothing of Spack until it is asked to."""
+def test_without_an_active_environment_commands_run_outside(spack: Spack) -> None:
+    """An installed pkgjail changes nothing until an environment is active."""
     for hooked in ({}, spack.wrapped()):
         done = spack("python", "-c", WHERE, environment=hooked)
         assert (done.returncode, done.stdout, done.stderr) == (0, HOST + "\n", "")
 
 
-def test_what_spack_keeps_is_writable_where_it_is_and_the_host_is_gone(spack: Spack) -> None:
-    """Spack's directories come from its configuration; the file that says what is active is closed."""
+def test_spacks_directories_are_writable_and_the_host_is_hidden(spack: Spack) -> None:
+    """Spack's directories come from its configuration; the one that says what is active is read-only."""
     elsewhere = spack.user.home / "elsewhere"
     spack.configure("config", json.dumps({"config": {"misc_cache": str(elsewhere)}}))
     (spack.user.home / "mine").write_text("mine")
@@ -101,75 +101,74 @@ def writes(path):
 print([writes(path) for path in {paths}])
 print(sorted(os.listdir(os.environ["HOME"])), os.getcwd())
 """
-    closed = "Read-only file system"
-    told = spack("python", "-c", f"exec({code!r})", cwd=spack.root)  # Spack takes one statement
-    assert told.stdout.splitlines() == [
-        str(["written", "written", closed, closed]),
+    read_only = "Read-only file system"
+    done = spack("python", "-c", f"exec({code!r})", cwd=spack.root)  # Spack takes one statement
+    assert done.stdout.splitlines() == [
+        str(["written", "written", read_only, read_only]),
         f"['cache', 'elsewhere', 'python', 'spack'] {spack.root}",
-    ], told.stderr
+    ], done.stderr
 
 
 _FORGE = """
 import os, shutil
-def attempt(function, *words):
+def attempt(function, *arguments):
     try:
-        function(*words)
+        function(*arguments)
     except OSError:
         pass
 def write(path):
     with open(path, "w") as file:
         file.write({forged!r})
-for place in {places!r}:
-    above = os.path.dirname(place)
-    attempt(write, os.path.join(place, "active.json"))
-    attempt(shutil.rmtree, place)
-    attempt(os.rename, place, place + ".old")
+for directory in {directories!r}:
+    above = os.path.dirname(directory)
+    attempt(write, os.path.join(directory, "active.json"))
+    attempt(shutil.rmtree, directory)
+    attempt(os.rename, directory, directory + ".old")
     attempt(os.rename, above, above + ".old")
-    attempt(os.makedirs, place)
-    attempt(write, os.path.join(place, "active.json"))
+    attempt(os.makedirs, directory)
+    attempt(write, os.path.join(directory, "active.json"))
     attempt(os.rename, {environment!r}, {environment!r} + ".old")
 """
 
 
-@pytest.mark.parametrize("kept", ["in Spack's root", "in the user's cache"])
+@pytest.mark.parametrize("location", ["in Spack's root", "in the user's cache"])
 @pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
-def test_what_says_what_is_active_is_closed_wherever_it_is(spack: Spack, kept: str, hook: str) -> None:
-    """A command inside can neither lead later ones outside nor to an environment of its own making."""
+def test_no_command_inside_can_change_what_is_active(spack: Spack, location: str, hook: str) -> None:
+    """It can lead later commands neither outside nor into an environment that it made."""
     spack.build()
-    places = state.places(str(spack.root), spack.variables())
-    record = Path(places[0]) / "active.json"
+    directories = state_directories(str(spack.root), spack.variables())
+    record = Path(directories[0]) / "active.json"
     forged = json.dumps({**json.loads(record.read_text()), "environment": "/forged", "removing": True})
-    if kept == "in the user's cache":
-        Path(places[1]).mkdir(parents=True)
-        record = record.rename(Path(places[1]) / "active.json")
+    if location == "in the user's cache":
+        Path(directories[1]).mkdir(parents=True)
+        record = record.rename(Path(directories[1]) / "active.json")
         for path in (record, record.parent, record.parent.parent):
             os.chown(path, spack.user.uid, spack.user.uid)
     before = record.read_bytes()
     hooked = {} if hook == "entry point" else spack.wrapped()
-    # A build's own directories, by the names that they have there.
-    code = _FORGE.format(forged=forged, places=places, environment=spack.environment)
-    for _ in range(2):  # the long way, then the short one
+    code = _FORGE.format(forged=forged, directories=directories, environment=spack.environment)
+    for _ in range(2):  # a new entry, then a replay
         done = spack("python", "-c", f"exec({code!r})", environment=hooked)
         assert (done.returncode, done.stderr) == (0, "")
     assert record.read_bytes() == before
-    found = [os.path.join(path, "active.json") for path in places]
+    found = [os.path.join(path, "active.json") for path in directories]
     assert [path for path in found if os.path.exists(path)] == [str(record)]
     after = spack("python", "-c", WHERE, environment=hooked)
     assert (after.returncode, after.stdout, after.stderr) == (0, "pkgjail\n", "")
     assert spack("jail", "--status").stdout.startswith(f"outside; active: {spack.environment}\n")
 
 
-def test_what_is_active_by_other_variables_is_closed(spack: Spack) -> None:
-    """~/.spack is writable: with the cache elsewhere for this command, cron's commands look there still."""
+def test_no_command_inside_can_change_what_is_active_for_other_variables(spack: Spack) -> None:
+    """~/.spack is writable if this command's cache is elsewhere, but commands started by cron look there."""
     usual = spack.user.home / ".spack"
     usual.mkdir()
     os.chown(usual, spack.user.uid, spack.user.uid)
     spack.configure("config", json.dumps({"config": {"misc_cache": str(usual)}}))
     spack.build()
-    place = state.places(str(spack.root), {"SPACK_USER_CACHE_PATH": str(usual)})[1]
-    state_of_here = json.loads((spack.root / "opt/.pkgjail/active.json").read_text())
-    forged = json.dumps({**state_of_here, "removing": True})
-    code = _FORGE.format(forged=forged, places=[place], environment=spack.environment)
+    directory = state_directories(str(spack.root), {"SPACK_USER_CACHE_PATH": str(usual)})[1]
+    record = json.loads((spack.root / "opt/.pkgjail/active.json").read_text())
+    forged = json.dumps({**record, "removing": True})
+    code = _FORGE.format(forged=forged, directories=[directory], environment=spack.environment)
     code += f"write({str(usual / 'x')!r})"
     done = spack("python", "-c", f"exec({code!r})")
     assert done.returncode == 0, done.stderr
@@ -178,8 +177,8 @@ def test_what_is_active_by_other_variables_is_closed(spack: Spack) -> None:
     assert (later.returncode, later.stdout) == (0, "pkgjail\n"), later.stderr
 
 
-def test_the_interpreter_that_runs_outside_is_closed(spack: Spack) -> None:
-    """`spack jail`, and Spack itself until the hook is called, run by it; also where Spack may write."""
+def test_no_command_inside_can_change_spacks_python(spack: Spack) -> None:
+    """It also runs `spack jail`, and Spack itself until the hook is called, outside of the jail."""
     inside = spack.root / "venv"
     spack.python.parent.parent.rename(inside)
     moved = spack._replace(python=inside / "bin" / "python")
@@ -188,9 +187,9 @@ def test_the_interpreter_that_runs_outside_is_closed(spack: Spack) -> None:
     moved.build()
     code = f"""
 import os
-def attempt(function, *words):
+def attempt(function, *arguments):
     try:
-        return function(*words)
+        return function(*arguments)
     except OSError as error:
         return error.strerror
 print(attempt(os.rename, {str(inside)!r}, {f"{inside}.old"!r}), attempt(open, {str(inside / "bin/x")!r}, "w"))
@@ -199,8 +198,8 @@ print(attempt(os.rename, {str(inside)!r}, {f"{inside}.old"!r}), attempt(open, {s
     assert done.stdout == "Device or resource busy Read-only file system\n", done.stderr
 
 
-def test_what_the_configuration_names_is_seen(spack: Spack) -> None:
-    """Mirrors and the active environment, with its view and sources, as Spack has them; upstreams to read."""
+def test_directories_of_the_configuration_are_visible(spack: Spack) -> None:
+    """Mirrors and Spack's active environment, with its view and sources, are writable; upstreams are not."""
     home = spack.user.home
     for name in ("mirror", "upstream/.spack-db", "project", "views", "source", "other"):
         (home / name).mkdir(parents=True)
@@ -222,13 +221,13 @@ print([name for name in ("mirror", "upstream", "project", "views", "source", "ot
         ([], "['mirror'] True\n"),
         (["-e", f"{home}/project"], "['mirror', 'project', 'views', 'source'] True\n"),
     ):
-        for _ in range(2):  # asked, then remembered
-            told = spack(*words, "python", "-c", f"exec({code!r})")
-            assert (told.returncode, told.stdout) == (0, seen), told.stderr
+        for _ in range(2):  # Spack is asked, then its answer is cached
+            done = spack(*words, "python", "-c", f"exec({code!r})")
+            assert (done.returncode, done.stdout) == (0, seen), done.stderr
 
 
-def test_a_changed_configuration_is_seen_by_the_next_command(spack: Spack) -> None:
-    """What Spack told of itself is kept, and asked again when one of its files is another."""
+def test_a_changed_configuration_applies_to_the_next_command(spack: Spack) -> None:
+    """Spack's answer is cached, and Spack is asked again if one of the files changes."""
     spack.build()
     code = "import os, sys; print([os.path.isdir(os.path.expanduser('~/' + name)) for name in ('a', 'b')])"
     for name, seen in (("a", "[True, False]"), ("b", "[False, True]")):
@@ -237,32 +236,32 @@ def test_a_changed_configuration_is_seen_by_the_next_command(spack: Spack) -> No
         assert [spack("python", "-c", code).stdout for _ in range(2)] == [seen + "\n"] * 2
 
 
-def test_from_the_second_command_on_the_way_inside_is_short(spack: Spack) -> None:
-    """Until something that it rests on is another: a variable, the configuration, the environment."""
-    wrapper, spack_jail = spack.python.parent / "pkgjail-spack-python", "pkgjail.integrations.spack.enter"
+def test_from_the_second_command_on_the_jail_is_replayed(spack: Spack) -> None:
+    """Until something that it depends on changes: a variable, the configuration, the environment."""
+    wrapper = spack.python.parent / "pkgjail-spack-python"
     (spack.user.home / "elsewhere").mkdir()
     spack.build()
 
-    def is_long(*, cwd: str = "/", **more: str) -> bool:
+    def is_new(*, cwd: str = "/", **more: str) -> bool:
         command = ["-X", "importtime", str(wrapper), spack.script, "python", "-c", WHERE]
         done = spack.user.run(
             [spack.python, *command], environment={**spack.variables(), **spack.wrapped(), **more}, cwd=cwd
         )
         assert (done.returncode, done.stdout) == (0, "pkgjail\n")
-        return spack_jail in done.stderr
+        return "pkgjail.integrations.spack.enter" in done.stderr
 
-    assert [is_long() for _ in range(3)] == [True, False, False]
-    assert [is_long(SPACK_X="1") for _ in range(2)] == [True, False]
-    assert [is_long(), is_long(SPACK_X="1")] == [False, False]
-    assert [is_long(cwd=str(spack.root)) for _ in range(2)] == [True, False]
+    assert [is_new() for _ in range(3)] == [True, False, False]
+    assert [is_new(SPACK_X="1") for _ in range(2)] == [True, False]
+    assert [is_new(), is_new(SPACK_X="1")] == [False, False]
+    assert [is_new(cwd=str(spack.root)) for _ in range(2)] == [True, False]
     spack.configure("config", json.dumps({"config": {"misc_cache": str(spack.user.home / "elsewhere")}}))
-    assert is_long(cwd=str(spack.root))
+    assert is_new(cwd=str(spack.root))
     spack.build("--force")
-    assert is_long(cwd=str(spack.root))
+    assert is_new(cwd=str(spack.root))
 
 
-def test_what_cannot_be_bound_is_asked_for_by_name(spack: Spack) -> None:
-    """--bind, --env and --no-network hold for every later command."""
+def test_options_of_the_build_apply_to_every_later_command(spack: Spack) -> None:
+    """--ro-bind, --env and --no-network."""
     (spack.user.home / "seen").mkdir()
     spack.build("--ro-bind", str(spack.user.home / "seen"), "--env", "X=1", "--no-network")
     code = "import os; print(os.path.isdir(os.path.expanduser('~/seen')), os.environ['X'])"
@@ -270,8 +269,8 @@ def test_what_cannot_be_bound_is_asked_for_by_name(spack: Spack) -> None:
     assert spack("python", "-c", code).stdout == "True 1\n['lo']\n"
 
 
-def test_an_environment_that_was_replaced_is_not_entered_as_it_was(spack: Spack) -> None:
-    """How it was entered before is kept, but for no longer than its record."""
+def test_the_jail_of_a_replaced_environment_is_not_replayed(spack: Spack) -> None:
+    """A saved jail is valid no longer than the environment's record."""
     code = "import os; print(os.environ['X'])"
     for value in ("1", "2"):
         spack.build("--env", f"X={value}", "--force")
@@ -279,7 +278,7 @@ def test_an_environment_that_was_replaced_is_not_entered_as_it_was(spack: Spack)
 
 
 def test_a_shell_on_a_terminal_has_one_of_its_own(spack: Spack) -> None:
-    """The jail's, with job control, and the shell's own status."""
+    """It has job control, and the command ends with the shell's status."""
     spack.build()
     command = ["script", "-qec", f"{spack.script} jail --cli", "/dev/null"]
     keys = "tty; uname -n; sleep 60 & jobs; kill %1; exit 4\n"
@@ -294,7 +293,7 @@ def test_a_shell_on_a_terminal_has_one_of_its_own(spack: Spack) -> None:
 @pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
 @pytest.mark.parametrize("output", [pytest.param("", id="a terminal"), pytest.param(" | cat", id="a pipe")])
 def test_a_command_is_a_job_of_the_shell(spack: Spack, hook: str, output: str) -> None:
-    """Ctrl-C ends it and what it started, Ctrl-Z and fg have it go on; whichever hook leads it inside."""
+    """Ctrl-C ends it and what it started; after Ctrl-Z, fg continues it. This holds for both hooks."""
     spack.build()
     hooked = {} if hook == "entry point" else spack.wrapped()
     seconds = f"1000.{time.time_ns()}"
@@ -313,28 +312,28 @@ def test_a_command_is_a_job_of_the_shell(spack: Spack, hook: str, output: str) -
         keyboard.type(INTERRUPT)
         wait_for_state(seconds, "")
         keyboard.wait_for_prompt()
-        assert keyboard.status() in {1, 130}  # as this Spack has it
+        assert keyboard.status() in {1, 130}  # depends on the Spack
 
 
-def test_a_second_interrupt_is_told_as_spack_tells(spack: Spack) -> None:
-    """In words, and with the status of one."""
+def test_a_second_interrupt_kills_the_jail(spack: Spack) -> None:
+    """The message has Spack's form, and the status is that of an interrupt."""
     spack.build()
     code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
     variables: dict[str, str] = spack.user.options(spack.variables(**spack.wrapped()))["env"]
     with shell(variables, spack.user.uid) as keyboard:
         keyboard.run("set -o pipefail")
-        keyboard.run(f'{spack.script} python -c "{code}" | tee -i')  # which takes no notice of the key
+        keyboard.run(f'{spack.script} python -c "{code}" | tee -i')  # which ignores Ctrl-C
         keyboard.wait_for(r"\nup\r\n")
         for _ in range(2):
             keyboard.type(INTERRUPT)
             time.sleep(0.5)
-        told = keyboard.wait_for(r"Error: interrupted twice: killed the jail\r\n.*ready> ")
-        assert b"Traceback" not in told[0]
+        output = keyboard.wait_for(r"Error: interrupted twice: killed the jail\r\n.*ready> ")
+        assert b"Traceback" not in output[0]
         assert keyboard.status() == 130
 
 
 def wait_for_state(seconds: str, state: str) -> None:
-    """Until what sleeps for so long is in this state, or is not there."""
+    """Wait until the `sleep` of so many seconds is in this state; "" waits until it has ended."""
     found = None
     for _ in range(1000):
         words = ["pgrep", "-f", f"^sleep {seconds}"]
@@ -348,7 +347,7 @@ def wait_for_state(seconds: str, state: str) -> None:
 
 
 def test_run_and_cli_and_status(spack: Spack) -> None:
-    """A command, a shell, and where one is: from outside and from inside."""
+    """A command, a shell, and the status, from outside and from inside."""
     spack.build()
     ran = spack("jail", "--run", "--", "sh", "-c", "uname -n; exit 3")
     assert (ran.returncode, ran.stdout) == (3, "pkgjail\n")
@@ -365,13 +364,13 @@ def test_run_and_cli_and_status(spack: Spack) -> None:
         "jail",
         environment={"SPACK_PYTHON": SYSTEM_PYTHON},
     )
-    assert plain.stdout.splitlines()[-1] == "nothing leads spack commands inside", plain.stderr
+    assert plain.stdout.splitlines()[-1] == "spack commands still run outside", plain.stderr
     inside = spack("jail", "--run", "--", spack.script, "jail", "--status")
     assert inside.stdout == f"inside; active: {spack.environment}\n"
 
 
 def test_a_builtin_isolate_stays_spacks_own(spack: Spack) -> None:
-    """Since 1.2 Spack has one; it runs inside as every other command, and `spack jail` is there still."""
+    """Spack 1.2 and newer have one. It runs inside like any other command, and `spack jail` still exists."""
     spack.user_writes(spack.root / "lib/spack/spack/cmd/isolate.py", BUILTIN)
     assert spack("isolate").stdout == f"builtin on {HOST}\n"
     spack.build()
@@ -380,8 +379,8 @@ def test_a_builtin_isolate_stays_spacks_own(spack: Spack) -> None:
 
 
 @pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
-def test_a_record_that_cannot_be_read_stops_all_but_bare_python(spack: Spack, hook: str) -> None:
-    """Whoever wanted a jail does not get none because a file was damaged."""
+def test_a_record_that_cannot_be_read_stops_every_command(spack: Spack, hook: str) -> None:
+    """A damaged file does not let commands run outside."""
     spack.build()
     spack.user_writes(spack.root / "opt/.pkgjail/active.json", "{}")
     done = spack("python", "-c", WHERE, environment={} if hook == "entry point" else spack.wrapped())

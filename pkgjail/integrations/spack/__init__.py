@@ -1,10 +1,9 @@
-"""Spack in the jail: the commands `spack jail` and `spack isolate`, and the hook for all others.
+"""Spack in the jail: the commands `spack jail` and `spack isolate`, and the hooks for all other commands.
 
-Nothing of Spack is patched. `extension/` has the folders that Spack loads the commands from,
-`hook` what its entry points call, `wrapper` the other way in, by `SPACK_PYTHON`. Only the
-extension imports Spack, when Spack loads it: it tells what Spack's configuration says, as an
-`Instance`. `state` keeps which environment is active for a Spack, `actions` has what the command
-does. docs/spack.md is the guide.
+Spack is not patched. `extension/` has the folders from which Spack loads the two commands; `command` and
+`environment` implement them. There are two hooks: `hook` for Spack's entry points, and `wrapper` for
+`SPACK_PYTHON`. Only the extension imports Spack, when Spack loads it; it describes Spack's configuration, as
+an `Instance`. `active` records which environment is active for a Spack. docs/spack.md is the guide.
 
 The three functions of the 2017 paper are here too, for Spack as a library.
 """

@@ -1,4 +1,4 @@
-"""The command `spack jail`: its arguments, and what it prints. Spack's extension calls it."""
+"""The command `spack jail`: its arguments and its output. The extension that Spack loads calls it."""
 
 from __future__ import annotations
 
@@ -14,78 +14,94 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pkgjail.core.model import Manifest
-    from pkgjail.integrations.spack.actions import Wish
+    from pkgjail.integrations.spack.active import ActiveEnvironment
+    from pkgjail.integrations.spack.environment import BuildOptions
     from pkgjail.integrations.spack.instance import Instance
-    from pkgjail.integrations.spack.state import State
 
 _EPILOG = """\
-While an environment is active for this Spack, every other spack command runs inside. docs/spack.md of
-pkgjail is the guide.
+While an environment is active for this Spack, every other spack command runs inside. See docs/spack.md in
+pkgjail's sources.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `spack jail` to a parser of Spack's."""
+    """Add the arguments of `spack jail` to a parser of Spack."""
     parser.epilog = _EPILOG
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
+    actions = parser.add_mutually_exclusive_group()
+    actions.add_argument(
         "--build-environment",
         metavar="PATH",
-        help="make an environment in PATH, which must not be there or be empty, and make it active",
+        help="build an environment in PATH, a new or empty directory, and activate it",
     )
-    what.add_argument("--remove-environment", action="store_true", help="take the active one away")
-    what.add_argument("--cli", action="store_true", help="a shell in the active environment")
-    what.add_argument("--run", action="store_true", help="run COMMAND there: --run -- COMMAND [ARGUMENT ...]")
-    what.add_argument(
-        "--status", action="store_true", help="tell what is active, and where you are (the default)"
+    actions.add_argument("--remove-environment", action="store_true", help="remove the active environment")
+    actions.add_argument("--cli", action="store_true", help="start a shell in the active environment")
+    actions.add_argument(
+        "--run",
+        action="store_true",
+        help="run COMMAND in the active environment: --run -- COMMAND [ARGUMENT ...]",
     )
-    what.add_argument(
+    actions.add_argument(
+        "--status", action="store_true", help="print what is active, and whether this is inside (the default)"
+    )
+    actions.add_argument(
         "--landlock",
         action="store_true",
-        help="print the files as rules for the sandbox of Spack 1.2: those of --manifest or --whitelist, "
-        "else of the active environment",
+        help="print rules for the sandbox of Spack 1.2 that allow the files of --manifest or --whitelist, "
+        "or of the active environment",
     )
-    what.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
-    _add_building(parser)
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what --run runs")
+    actions.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
+    _add_build_options(parser)
+    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command of --run")
 
 
-def _add_building(parser: argparse.ArgumentParser) -> None:
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with --build-environment")
-    group.add_argument("--manifest", metavar="M", help="a manifest that 'pkgjail resolve' made")
+    group.add_argument("--manifest", metavar="M", help="a manifest from 'pkgjail resolve'")
     group.add_argument(
         "--whitelist",
         action="append",
         metavar="NAME",
-        help="a shipped whitelist, or the path of one (may be repeated; default: spack)",
+        help="a shipped whitelist, or the path of one (can be repeated; default: spack)",
     )
     group.add_argument(
         "--blacklist",
         action="append",
         metavar="NAME",
-        help="a shipped blacklist, or the path of one (may be repeated; default, without --whitelist: docs)",
+        help="a shipped blacklist, or the path of one (can be repeated; default without --whitelist: docs)",
     )
-    group.add_argument("--no-network", action="store_true", help="no network inside but a loopback")
+    group.add_argument(
+        "--no-network", action="store_true", help="give commands inside no network but a loopback"
+    )
     group.add_argument(
         "--bind",
         action="append",
         default=[],
         metavar="SRC[:DST[:ro]]",
-        help="show a directory, writable unless ro is said",
+        help="show a directory or file, writable unless :ro follows (can be repeated)",
     )
     group.add_argument(
-        "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"
+        "--ro-bind",
+        action="append",
+        default=[],
+        metavar="SRC[:DST]",
+        help="show it read-only (can be repeated)",
     )
     group.add_argument(
-        "--env", action="append", default=[], metavar="NAME[=VALUE]", help="set a variable, or pass it on"
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable, or pass yours on (can be repeated)",
     )
     group.add_argument(
-        "--copy", action="store_true", help="copy the files; upgrades of the host do not count"
+        "--copy", action="store_true", help="copy the files, so that upgrades of the host do not affect them"
     )
     group.add_argument(
-        "--permanent", action="store_true", help="also make mount points, and print the lines for fstab(5)"
+        "--permanent", action="store_true", help="also make mount points, and print lines for fstab(5)"
     )
-    group.add_argument("-f", "--force", action="store_true", help="replace the environment that is there")
+    group.add_argument(
+        "-f", "--force", action="store_true", help="replace the active environment, or one in PATH"
+    )
 
 
 def run(
@@ -94,104 +110,103 @@ def run(
     describe: Callable[[], dict[str, Any]],
     failure: Callable[[str, str | None], Exception],
 ) -> int:
-    """Do what the arguments say; returns the exit status.
+    """Run the command `name` ("spack jail") with these arguments; return the exit status.
 
-    `describe` tells of this Spack, and `failure` is Spack's own error (a message, and more lines).
+    `describe` describes this Spack, and `failure` makes Spack's own error from a message and more lines.
     """
     try:
         status = _run(name, arguments, describe)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Who read our output has gone, as with `| head`; Python must not complain at exit.
+        # The reader of our output has ended, as with `| head`; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PkgjailError as error:
-        raise failure(*_in_two(str(error))) from error
+        raise failure(*_split_message(str(error))) from error
     except OSError as error:
         raise failure(told(error), None) from error
     return status
 
 
-def _in_two(message: str) -> tuple[str, str | None]:
+def _split_message(message: str) -> tuple[str, str | None]:
     first, _, rest = message.partition("\n")
     return first, "    " + rest.replace("\n", "\n    ") if rest else None
 
 
 def _run(name: str, arguments: argparse.Namespace, describe: Callable[[], dict[str, Any]]) -> int:
-    from pkgjail.integrations.spack import actions
+    from pkgjail.integrations.spack import environment
     from pkgjail.integrations.spack.instance import parse_instance
 
-    if arguments.words and not arguments.run:
-        raise InputError([Problem("", f"what is {arguments.words[0]!r}? A command goes with --run")])
+    if arguments.argv and not arguments.run:
+        raise InputError([Problem("", f"unexpected argument {arguments.argv[0]!r}; a command needs --run")])
     if arguments.describe:
         print(json.dumps(describe()))
         return 0
     instance = parse_instance(describe())
-    state = actions.active(instance.root)
+    active = environment.active_environment(instance.root)
     if arguments.build_environment is not None:
         return _build(name, arguments, instance)
     if arguments.remove_environment:
         from pkgjail.cli.console import ConsoleReporter
 
         with ConsoleReporter() as reporter:
-            removed = actions.remove(_required(name, state), instance.root, reporter)
-        print(f"{_required(name, state).environment}: {removed.deleted:,} names deleted; nothing is active")
+            removed = environment.remove(_require(name, active), instance.root, reporter)
+        print(f"{_require(name, active).environment}: {removed.deleted:,} names deleted; nothing is active")
         return 0
     if arguments.cli or arguments.run:
-        return _enter(arguments, _required(name, state), instance)
+        return _enter(arguments, _require(name, active), instance)
     if arguments.landlock:
-        return _landlock(name, arguments, state)
-    return _tell(name, state)
+        return _landlock(arguments, active)
+    return _print_status(name, active)
 
 
-def _required(name: str, state: State | None) -> State:
-    if state is None:
+def _require(name: str, active: ActiveEnvironment | None) -> ActiveEnvironment:
+    if active is None:
         raise InputError(
             [
                 Problem(
                     "",
-                    f"no environment is active for this Spack; '{name} --build-environment PATH' makes one",
+                    "no environment is active for this Spack; build one with "
+                    f"'{name} --build-environment PATH'",
                 )
             ]
         )
-    return state
+    return active
 
 
 def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.cli.console import ConsoleReporter
-    from pkgjail.integrations.spack import actions
-    from pkgjail.integrations.spack.hook import warn
+    from pkgjail.integrations.spack import environment
+    from pkgjail.integrations.spack.hook import print_warning
 
-    actions.refuse_inside("build an environment")
+    environment.refuse_inside("build an environment")
     with ConsoleReporter() as reporter:
-        built = actions.build(arguments.build_environment, _wish(arguments), instance, reporter)
-    for text in built.outside:
-        warn(text)
+        built = environment.build(arguments.build_environment, _build_options(arguments), instance, reporter)
+    for tool in built.uncovered:
+        print_warning(str(tool))
     if arguments.permanent:
-        _print_fstab(built.state)
-    hooks = _hooks()
-    print(
-        f"{built.state.environment} is active: spack commands run inside, by {' and '.join(hooks)}"
-        if hooks
-        else f"{built.state.environment} is active",
-        file=sys.stderr if arguments.permanent else sys.stdout,
-    )
-    if not hooks:
-        warn(
-            "nothing leads Spack's commands inside: this Spack calls no entry point 'spack.config' of "
-            "pkgjail's; set SPACK_PYTHON to the program 'pkgjail-spack-python'"
+        _print_fstab(built.active)
+    path = built.active.environment
+    out = sys.stderr if arguments.permanent else sys.stdout
+    if hooks := " and ".join(_hooks()):
+        print(f"{path} is active: spack commands run inside, by {hooks}", file=out)
+    else:
+        print(f"{path} is active", file=out)
+        print_warning(
+            "Spack's commands still run outside: this Spack does not call pkgjail's entry point "
+            "'spack.config'; set SPACK_PYTHON to the program 'pkgjail-spack-python'"
         )
-    print(f"'{name} --remove-environment' ends it", file=sys.stderr if arguments.permanent else sys.stdout)
+    print(f"to remove it, use '{name} --remove-environment'", file=out)
     return 0
 
 
-def _wish(arguments: argparse.Namespace) -> Wish:
+def _build_options(arguments: argparse.Namespace) -> BuildOptions:
     from pkgjail.cli.jail_options import named_binds, named_variables
-    from pkgjail.integrations.spack.actions import Wish
+    from pkgjail.integrations.spack.environment import BuildOptions
 
     if arguments.copy and arguments.permanent:
         raise InputError([Problem("", "--copy and --permanent are two forms of an environment; choose one")])
-    return Wish(
+    return BuildOptions(
         manifest=_manifest(arguments),
         form="copy" if arguments.copy else "fstab" if arguments.permanent else "host",
         binds=tuple(named_binds(arguments)),
@@ -202,11 +217,11 @@ def _wish(arguments: argparse.Namespace) -> Wish:
 
 
 def _manifest(arguments: argparse.Namespace) -> Manifest:
-    """The manifest that is named, else what the lists come to."""
+    """Return the manifest of --manifest, or resolve that of the lists."""
     if arguments.manifest is not None:
         if arguments.whitelist or arguments.blacklist:
             raise InputError(
-                [Problem("", "a manifest is complete: --whitelist and --blacklist do not go with it")]
+                [Problem("", "a manifest is complete: --manifest excludes --whitelist and --blacklist")]
             )
         from pkgjail.manifest import read_manifest
 
@@ -217,83 +232,77 @@ def _manifest(arguments: argparse.Namespace) -> Manifest:
     return resolve(arguments.whitelist or ["spack"], blacklists, hashed=True)
 
 
-def _print_fstab(state: State) -> None:
+def _print_fstab(active: ActiveEnvironment) -> None:
     from pkgjail.environments.enter import read_built_manifest
     from pkgjail.export import export_manifest
 
-    directory = os.fsencode(state.environment)
+    directory = os.fsencode(active.environment)
     sys.stdout.buffer.write(
         export_manifest(read_built_manifest(directory), "fstab", root=b"/", at=directory + b"/root")
     )
     sys.stdout.flush()
 
 
-def _enter(arguments: argparse.Namespace, state: State, instance: Instance) -> int:
-    from pkgjail.integrations.spack.actions import refuse_inside
+def _enter(arguments: argparse.Namespace, active: ActiveEnvironment, instance: Instance) -> int:
     from pkgjail.integrations.spack.enter import enter
+    from pkgjail.integrations.spack.environment import refuse_inside
 
     refuse_inside("enter the environment")
-    words = ["bash"] if arguments.cli else arguments.words
-    words = words[1:] if words[:1] == ["--"] else words
-    if not words:
-        raise InputError([Problem("", "there is no command to run; write it behind '--run --'")])
-    return enter(state, instance, words)
+    argv = ["bash"] if arguments.cli else arguments.argv
+    argv = argv[1:] if argv[:1] == ["--"] else argv
+    if not argv:
+        raise InputError([Problem("", "there is no command to run; write it after '--run --'")])
+    return enter(active, instance, argv)
 
 
-def _landlock(name: str, arguments: argparse.Namespace, state: State | None) -> int:
+def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None) -> int:
     from pkgjail.environments.enter import read_built_manifest
     from pkgjail.export import export_manifest
 
-    if arguments.manifest or arguments.whitelist or arguments.blacklist or state is None:
+    if arguments.manifest or arguments.whitelist or arguments.blacklist or active is None:
         manifest = _manifest(arguments)
     else:
-        manifest = read_built_manifest(os.fsencode(_required(name, state).environment))
+        manifest = read_built_manifest(os.fsencode(active.environment))
     sys.stdout.buffer.write(export_manifest(manifest, "landlock", root=b"/"))
     sys.stdout.flush()
     return 0
 
 
-def _tell(name: str, state: State | None) -> int:
+def _print_status(name: str, active: ActiveEnvironment | None) -> int:
     from pkgjail.jail.detect import is_isolated
 
     inside = is_isolated()
-    if state is None:
-        print(
-            "outside; no environment is active" if not inside else "inside of a jail that is not this Spack's"
-        )
+    if active is None:
+        print("inside of a jail that is not this Spack's" if inside else "outside; no environment is active")
         return 0
-    print(f"{'inside' if inside else 'outside'}; active: {state.environment}")
+    print(f"{'inside' if inside else 'outside'}; active: {active.environment}")
     if inside:
         return 0
-    if state.removing:
-        print(f"its removal was interrupted; '{name} --remove-environment' ends it")
+    if active.removing:
+        print(f"its removal was interrupted; finish it with '{name} --remove-environment'")
         return 0
-    print(_contents(state))
-    hooks = _hooks()
-    print(
-        f"spack commands run inside, by {' and '.join(hooks)}"
-        if hooks
-        else "nothing leads spack commands inside"
-    )
+    print(_contents(active))
+    hooks = " and ".join(_hooks())
+    print(f"spack commands run inside, by {hooks}" if hooks else "spack commands still run outside")
     return 0
 
 
-def _contents(state: State) -> str:
+def _contents(active: ActiveEnvironment) -> str:
     from pkgjail.environments.directory import read_header
     from pkgjail.environments.enter import read_built_manifest
 
-    directory = os.fsencode(state.environment)
+    directory = os.fsencode(active.environment)
     header, manifest = read_header(directory), read_built_manifest(directory)
     network = "the host's network" if header.network else "no network"
     return f"{len(manifest.packages):,} packages, {len(manifest.files):,} names, {network}; {header.manifest}"
 
 
 def _hooks() -> list[str]:
-    """What leads Spack's other commands inside, in words."""
+    """Return the hooks by which Spack's other commands run inside, in words."""
     from pkgjail.integrations.spack.hook import is_called
     from pkgjail.integrations.spack.wrapper import NAME
 
-    found = ["the entry point 'spack.config'"] if is_called() else []
+    hooks = ["the entry point 'spack.config'"] if is_called() else []
     if os.path.basename(os.environ.get("SPACK_PYTHON", "")) == NAME:
-        found.append("SPACK_PYTHON")
-    return found
+        hooks.append("SPACK_PYTHON")
+    return hooks

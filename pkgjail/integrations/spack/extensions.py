@@ -12,7 +12,7 @@ _EXTENSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "extensio
 
 
 def extension_paths(root: str | None = None) -> list[str]:
-    """The folders of Spack's extensions: `spack jail`, and `spack isolate` where Spack has none itself."""
+    """Return the folders of `spack jail` and, unless Spack has its own, of `spack isolate`."""
     paths = [os.path.join(_EXTENSIONS, "spack-jail")]
     root = loaded_root() if root is None else root
     if root is None or not has_isolate(root):
@@ -21,10 +21,10 @@ def extension_paths(root: str | None = None) -> list[str]:
 
 
 def loaded_root() -> str | None:
-    """The root of the Spack that runs in this process; None where none does."""
+    """Return the root of the Spack that runs in this process; None if none does."""
     return getattr(sys.modules.get("spack.paths"), "prefix", None)
 
 
 def has_isolate(root: str) -> bool:
-    """Whether Spack has a command `isolate` of its own, as since 1.2; it comes before an extension's."""
+    """Check whether Spack has its own command `isolate`, as since 1.2; it precedes extensions."""
     return os.path.exists(os.path.join(root, "lib", "spack", "spack", "cmd", "isolate.py"))

@@ -1,7 +1,7 @@
-"""What Spack calls at the start of every command, and goes on from in the jail.
+"""The entry point that Spack calls at the start of every command, which then runs in the jail.
 
-`go_inside` is the entry point `spack.config`. It imports little, so that it is quick when no environment is
-active.
+`go_inside` is the entry point `spack.config`. This module imports little, so that commands start quickly
+when no environment is active.
 """
 
 from __future__ import annotations
@@ -10,33 +10,32 @@ import os
 import sys
 
 from pkgjail.environments.process import process_argv
-from pkgjail.integrations.spack import replay
-from pkgjail.integrations.spack.argv import is_own_command, split_words
+from pkgjail.integrations.spack.active import load_active
+from pkgjail.integrations.spack.argv import is_jail_command, split_argv
 from pkgjail.integrations.spack.extensions import has_isolate, loaded_root
-from pkgjail.integrations.spack.state import load_state
+from pkgjail.integrations.spack.replay import replay_entry, replay_key
 from pkgjail.jail.detect import is_isolated
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.integrations.spack.state import State
+    from pkgjail.integrations.spack.active import ActiveEnvironment
 
 # Whether Spack has called `go_inside` in this process.
 _called = False
-# Warned about are the tools that a build would miss; other commands need none.
+# The commands that warn of tools a build cannot see; other commands need none.
 _BUILDING = frozenset({"build-env", "ci", "dev-build", "install", "test-env"})
 
 
 def go_inside() -> None:
-    """Run this command of Spack's in the active environment, and end as that does.
+    """Run this Spack command in the active environment, and end with its status.
 
-    Returns where there is none, where this is in the jail already, and for `spack jail` itself.
-
-    Else the process ends here, at once. `SystemExit` would not do: Spack's main catches it and asks
-    its configuration, which calls this once more.
+    Returns if no environment is active, if this process already runs in the jail, and for `spack jail`
+    itself. Otherwise the process ends at once. `SystemExit` would not work: Spack's main catches it and
+    reads the configuration, which calls this function again.
     """
-    global _called  # noqa: PLW0603 - what Spack did in this process
+    global _called  # noqa: PLW0603 - about Spack in this process
     _called = True
     root = loaded_root()
     if root is None:
@@ -48,87 +47,101 @@ def go_inside() -> None:
         os._exit(status)
 
 
-def run_inside(root: str, python: str, script: Sequence[str], words: Sequence[str]) -> int | None:
-    """Run a command of Spack's in the environment that is active for the Spack in `root`.
+def run_inside(
+    root: str, python: str, python_arguments: Sequence[str], spack_arguments: Sequence[str]
+) -> int | None:
+    """Run a Spack command in the environment that is active for the Spack in `root`.
 
     Args:
         root: Spack's.
         python: its interpreter.
-        script: what the interpreter is given: Spack's script, and `words`.
-        words: the command line of Spack.
+        python_arguments: the arguments of the interpreter: Spack's script and `spack_arguments`.
+        spack_arguments: the arguments of Spack.
 
     Returns:
-        The command's exit status, or 1 where the environment cannot be entered, and 130 after Ctrl-C
-        there; both are told on standard error as Spack tells errors. None where the command is to run here.
+        The command's exit status; 1 if the environment cannot be entered, and 130 after Ctrl-C on the way.
+        Both errors are printed on standard error in Spack's form. None if the command is to run here.
 
     """
     if is_isolated():
         return None
     try:
-        state = load_state(root, os.environ)
+        active = load_active(root, os.environ)
     except ValueError as error:
-        return complain(str(error))
-    _, command = split_words(words)
-    if state is None or is_own_command(command, has_isolate=has_isolate(root)):
+        return print_error(str(error))
+    _, command = split_argv(spack_arguments)
+    if active is None or is_jail_command(command, has_isolate=has_isolate(root)):
         return None
-    if state.removing:
-        warn(
-            f"{state.environment} is being removed, or that was interrupted: this command runs outside; "
-            "'spack jail --remove-environment' ends it"
+    if active.removing:
+        print_warning(
+            f"{active.environment} is being removed, or its removal was interrupted: this command runs "
+            "outside; finish the removal with 'spack jail --remove-environment'"
         )
         return None
     sys.stdout.flush()
     sys.stderr.flush()
-    argv = [python, *script]
-    facts = replay.facts_of(state, python, words)
+    argv = [python, *python_arguments]
+    key = replay_key(active, python, spack_arguments)
     try:
-        status = replay.enter(state, facts, argv)
-        return _enter(state, root, argv, words, facts) if status is None else status
+        status = replay_entry(active, key, argv, lambda status: _report_host_changes(active, status))
+        return _enter(active, root, argv, spack_arguments, key) if status is None else status
     except KeyboardInterrupt as interrupt:
-        complain(str(interrupt) or "interrupted")
+        print_error(str(interrupt) or "interrupted")
         return 130
 
 
-def _enter(state: State, root: str, argv: Sequence[str], words: Sequence[str], facts: Sequence[str]) -> int:
+def _report_host_changes(active: ActiveEnvironment, status: int) -> int:
+    from pkgjail.integrations.spack.enter import report_host_changes
+
+    return report_host_changes(active, status)
+
+
+def _enter(
+    active: ActiveEnvironment,
+    root: str,
+    argv: Sequence[str],
+    spack_arguments: Sequence[str],
+    key: Sequence[str],
+) -> int:
     from pkgjail.core.errors import DriftError, PkgjailError
     from pkgjail.integrations.spack.enter import enter
-    from pkgjail.integrations.spack.instance_cache import know
+    from pkgjail.integrations.spack.instance_cache import load_or_describe
 
     try:
-        known = know(state, root, argv[0], words)
-        if split_words(words)[1] in _BUILDING:
-            for text in known.outside:
-                warn(text)
-        # Nothing would be told by an entry that is kept, and none kept be right about files that may change.
-        if known.outside or not known.states:
-            return enter(state, known.instance, argv)
-        return enter(state, known.instance, argv, facts=facts, watched=known.states)
+        cached = load_or_describe(active, root, argv[0], spack_arguments)
+        if split_argv(spack_arguments)[1] in _BUILDING:
+            for tool in cached.uncovered:
+                print_warning(str(tool))
+        # A replayed jail would not warn of uncovered tools, and could be wrong if files may have changed.
+        if cached.uncovered or not cached.states:
+            return enter(active, cached.instance, argv)
+        return enter(active, cached.instance, argv, key=key, watched=cached.states)
     except DriftError as error:
-        again = f"'spack jail --build-environment {state.environment} --force'"
-        return complain(f"{error}\nor build the environment anew with {again}")
+        rebuild = f"'spack jail --build-environment {active.environment} --force'"
+        return print_error(f"{error}\nor build the environment again with {rebuild}")
     except PkgjailError as error:
-        return complain(f"{error}\n'spack jail --remove-environment' has Spack run outside again")
+        return print_error(f"{error}\nto run Spack outside again, use 'spack jail --remove-environment'")
     except OSError as error:
-        return complain(f"cannot enter {state.environment}: {error}")
+        return print_error(f"cannot enter {active.environment}: {error}")
 
 
 def is_called() -> bool:
-    """Whether this process's Spack calls the entry point `spack.config` of pkgjail's."""
+    """Check whether the Spack of this process calls pkgjail's entry point `spack.config`."""
     return _called
 
 
-def complain(message: str) -> int:
-    """Tell an error as Spack does; returns the exit status."""
-    _say("Error", message)
+def print_error(message: str) -> int:
+    """Print an error in Spack's form; return the exit status."""
+    _print("Error", message)
     return 1
 
 
-def warn(message: str) -> None:
-    """Tell a warning as Spack does."""
-    _say("Warning", message)
+def print_warning(message: str) -> None:
+    """Print a warning in Spack's form."""
+    _print("Warning", message)
 
 
-def _say(kind: str, message: str) -> None:
+def _print(kind: str, message: str) -> None:
     from pkgjail.core.text import printable
 
     lines = map(printable, message.split("\n"))

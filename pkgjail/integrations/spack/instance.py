@@ -1,4 +1,4 @@
-"""What a Spack needs of the host, as its own configuration says, and the binds that show that."""
+"""The needs of a Spack, as its own configuration describes them, and the binds that show them in a jail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pkgjail.environments.enter import shows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-# Of the host's own directories Spack's Python may name some, and the manifest decides about those.
+# Spack's Python may name some of the host's own directories, but the manifest decides about those.
 _SYSTEM = (
     "/bin/", "/boot/", "/dev/", "/etc/", "/lib/", "/lib32/", "/lib64/", "/proc/", "/run/", "/sbin/", "/sys/",
     "/usr/",
@@ -22,7 +22,7 @@ _NEVER = ("/", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/local", "/var", "
 
 
 class Tool(NamedTuple):
-    """A compiler or an external package of Spack's configuration, and files of which it needs one."""
+    """A compiler or an external package in Spack's configuration; it needs one of these files."""
 
     name: str
     paths: tuple[str, ...]
@@ -30,9 +30,9 @@ class Tool(NamedTuple):
 
 @record
 class Instance:
-    """A Spack: its root, its Python, its directories, and the tools that it was told of.
+    """A Spack: its root, its Python, its directories, and the tools in its configuration.
 
-    `watched` has the files and directories that this rests on.
+    `watched` are the files and directories that this description depends on.
     """
 
     root: str
@@ -44,7 +44,7 @@ class Instance:
 
 
 def parse_instance(values: Mapping[str, Any]) -> Instance:
-    """Read what the extension's `describe` tells.
+    """Read what the extension's `describe` returns.
 
     Raises:
         KeyError, TypeError: it is something else.
@@ -61,52 +61,52 @@ def parse_instance(values: Mapping[str, Any]) -> Instance:
 
 
 def make_directories(instance: Instance) -> None:
-    """Make the directories that Spack would make when it needs them: what is not there cannot be bound."""
+    """Create the directories that Spack would create when it needs them: a missing one cannot be bound."""
     for path in instance.writable:
         with contextlib.suppress(OSError):
             os.makedirs(path, exist_ok=True)
 
 
-def binds_of(instance: Instance) -> tuple[UserBind, ...]:
-    """What shows the Spack in a jail where it is on the host.
+def instance_binds(instance: Instance) -> tuple[UserBind, ...]:
+    """Return the binds that show the Spack in a jail at the same paths as on the host.
 
-    A directory below another of the same sort needs no bind of its own. Links within are followed:
-    what they lead to is bound too.
+    A directory below another with the same access needs no bind of its own. If a path is a symbolic link,
+    its real path is bound too.
     """
-    writable = _outermost(filter(_is_ours, instance.writable))
-    readable = _outermost(path for path in instance.readable if _is_ours(path) and not _is_system(path))
+    writable = _outermost(filter(_may_be_bound, instance.writable))
+    readable = _outermost(path for path in instance.readable if _may_be_bound(path) and not _is_system(path))
     readable = [path for path in readable if not _is_below(path, writable)]
     return tuple(
-        UserBind(source=os.fsencode(path), destination=os.fsencode(path), writable=may_write)
-        for paths, may_write in ((writable, True), (readable, False))
+        UserBind(source=os.fsencode(path), destination=os.fsencode(path), writable=is_writable)
+        for paths, is_writable in ((writable, True), (readable, False))
         for path in paths
     )
 
 
-def is_whole(instance: Instance, binds: Sequence[UserBind]) -> bool:
-    """Whether all that a Spack names is there: if not, what comes later must be shown then."""
+def has_all_paths(instance: Instance, binds: Sequence[UserBind]) -> bool:
+    """Check whether all that a Spack names exists. Otherwise later entries must look for it again."""
     return all(
         os.path.exists(path) or _is_system(path) or shows(binds, os.fsencode(path))
         for path in (*instance.writable, *instance.readable)
     )
 
 
-def links_of(instance: Instance) -> list[bytes]:
-    """The symbolic links among what a Spack names: were one to lead elsewhere, so would the binds."""
+def symbolic_links(instance: Instance) -> list[bytes]:
+    """Return the symbolic links among the paths of a Spack: the binds depend on where they lead."""
     return [os.fsencode(path) for path in (*instance.writable, *instance.readable) if os.path.islink(path)]
 
 
-def _is_ours(path: str) -> bool:
+def _may_be_bound(path: str) -> bool:
     return os.path.isabs(path) and os.path.normpath(path) not in _NEVER and os.path.exists(path)
 
 
 def _is_system(path: str) -> bool:
-    whole = os.path.realpath(path) + "/"
-    return whole.startswith(_SYSTEM) and not whole.startswith(_LOCAL)
+    real = os.path.realpath(path) + "/"
+    return real.startswith(_SYSTEM) and not real.startswith(_LOCAL)
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:
-    """Each path and what it really is, less those below another."""
+    """Return the paths and their real paths, without those below another."""
     every = {one for path in paths for one in (os.path.normpath(path), os.path.realpath(path))}
     return sorted(path for path in every if not _is_below(path, every - {path}))
 

@@ -1,7 +1,7 @@
-"""What a command must know of its Spack before it goes inside: asked of Spack once, then kept.
+"""A cache of what Spacks need in the jail, so that not every command must ask its Spack.
 
-Kept until a file of Spack's configuration, a variable, or an option that decides about the
-configuration is another.
+An answer is used until a file of Spack's configuration, a variable, or an option that affects the
+configuration changes.
 """
 
 from __future__ import annotations
@@ -16,99 +16,100 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pkgjail import __version__
 from pkgjail.core.errors import PkgjailError
 from pkgjail.environments.directory import read_header
-from pkgjail.integrations.spack.argv import extension_option, split_words
+from pkgjail.integrations.spack.active import load_cache, save_cache
+from pkgjail.integrations.spack.argv import extension_option, split_argv
 from pkgjail.integrations.spack.extensions import extension_paths
-from pkgjail.integrations.spack.instance import Instance, binds_of, make_directories, parse_instance
-from pkgjail.integrations.spack.replay import passed
-from pkgjail.integrations.spack.state import load_cache, save_cache
-from pkgjail.integrations.spack.uncovered import find_outside
+from pkgjail.integrations.spack.instance import Instance, instance_binds, make_directories, parse_instance
+from pkgjail.integrations.spack.replay import configuring_variables
+from pkgjail.integrations.spack.uncovered import UncoveredTool, find_uncovered
 from pkgjail.storage.fingerprint import TICKS_NS, changed_directories, take_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pkgjail.environments.enter import States
-    from pkgjail.integrations.spack.state import State
+    from pkgjail.integrations.spack.active import ActiveEnvironment
 
-_MOST = 16
+_MOST_ENTRIES = 16
 
 
-class Known(NamedTuple):
-    """A Spack, and for each tool of its configuration outside of the jail a sentence that tells it.
+class CachedInstance(NamedTuple):
+    """A Spack, and the tools of its configuration that the jail does not show.
 
-    `states` are those of the files that both rest on, as `observe` has them; none where one of them
-    was being changed.
+    `states` are those of the files that both depend on, as `take_fingerprint` returns them; empty if one of
+    them was changing.
     """
 
     instance: Instance
-    outside: tuple[str, ...]
+    uncovered: tuple[UncoveredTool, ...]
     states: States = ()
 
 
-def know(state: State, root: str, python: str, words: Sequence[str]) -> Known:
-    """What the Spack in `root` needs, for the command line `words`.
+def load_or_describe(
+    active: ActiveEnvironment, root: str, python: str, argv: Sequence[str]
+) -> CachedInstance:
+    """Return what the Spack in `root` needs for the command line `argv`, from the cache if it is there.
 
     Raises:
-        PkgjailError: Spack does not tell; its own message is in it.
+        PkgjailError: Spack did not answer; its own message is included.
 
     """
-    telling, _ = split_words(words)
-    key = _key(state, python, telling, os.environ)
-    kept = load_cache(state)
-    known = _read(kept.get(key))
-    if known is not None:
-        return known
+    options, _ = split_argv(argv)
+    key = _key(active, python, options, os.environ)
+    cached = _parse(load_cache(active).get(key))
+    if cached is not None:
+        return cached
     start = time.time_ns() - TICKS_NS
-    instance = parse_instance(_ask(root, python, telling))
-    return _keep(state, key, _with_outside(state, instance), start)
+    instance = parse_instance(_describe(root, python, options))
+    return _store(active, key, _with_uncovered(active, instance), start)
 
 
-def remember(state: State, instance: Instance) -> Known:
-    """The same for an instance that Spack has just told of, for later commands with no such options."""
-    key = _key(state, instance.python, [], os.environ)
-    return _keep(state, key, _with_outside(state, instance), time.time_ns() - TICKS_NS)
+def store_instance(active: ActiveEnvironment, instance: Instance) -> CachedInstance:
+    """Store what Spack has just described, for later commands without options that affect it."""
+    key = _key(active, instance.python, [], os.environ)
+    return _store(active, key, _with_uncovered(active, instance), time.time_ns() - TICKS_NS)
 
 
-def _with_outside(state: State, instance: Instance) -> Known:
+def _with_uncovered(active: ActiveEnvironment, instance: Instance) -> CachedInstance:
     make_directories(instance)
     from pkgjail.environments.enter import read_built_manifest
 
-    directory = os.fsencode(state.environment)
-    binds = (*read_header(directory).binds, *binds_of(instance))
-    found = find_outside(instance.tools, read_built_manifest(directory), binds)
-    return Known(instance, tuple(map(str, found)))
+    directory = os.fsencode(active.environment)
+    binds = (*read_header(directory).binds, *instance_binds(instance))
+    uncovered = find_uncovered(instance.tools, read_built_manifest(directory), binds)
+    return CachedInstance(instance, tuple(uncovered))
 
 
-def _keep(state: State, key: str, known: Known, start: int) -> Known:
-    """Keep it, unless something that it rests on was changed meanwhile (by time, ns)."""
-    watched = [os.fsencode(path) for path in known.instance.watched if os.path.lexists(path)]
+def _store(active: ActiveEnvironment, key: str, cached: CachedInstance, start: int) -> CachedInstance:
+    """Store an entry, unless something that it depends on has changed since `start` (ns)."""
+    watched = [os.fsencode(path) for path in cached.instance.watched if os.path.lexists(path)]
     states = take_fingerprint(watched)
     if all(ctime < start for *_, ctime in states):
         values = {
-            "instance": asdict(known.instance),
-            "outside": known.outside,
+            "instance": asdict(cached.instance),
+            "uncovered": cached.uncovered,
             "states": [[os.fsdecode(path), *numbers] for path, *numbers in states],
         }
-        kept = dict(list(load_cache(state).items())[-_MOST:])
-        save_cache(state, {**kept, key: values})
-        return known._replace(states=states)
-    return known
+        entries = dict(list(load_cache(active).items())[-_MOST_ENTRIES:])
+        save_cache(active, {**entries, key: values})
+        return cached._replace(states=states)
+    return cached
 
 
-def _read(values: object) -> Known | None:
-    """What was kept, if all that it rests on is as it was."""
+def _parse(values: object) -> CachedInstance | None:
+    """Return an entry of the cache, unless something that it depends on has changed."""
     if not isinstance(values, dict):
         return None
     try:
-        states = tuple(_read_state(*each) for each in values["states"])
+        states = tuple(_parse_state(*each) for each in values["states"])
         instance = parse_instance(_with_tools(values["instance"]))
-        outside = tuple(map(str, values["outside"]))
+        uncovered = tuple(UncoveredTool(*tool) for tool in values["uncovered"])
     except (KeyError, TypeError, ValueError):
         return None
-    return None if changed_directories(states) else Known(instance, outside, states)
+    return None if changed_directories(states) else CachedInstance(instance, uncovered, states)
 
 
-def _read_state(path: str, *numbers: int) -> tuple[bytes, int, int, int, int]:
+def _parse_state(path: str, *numbers: int) -> tuple[bytes, int, int, int, int]:
     device, inode, mtime, ctime = map(int, numbers)
     return os.fsencode(path), device, inode, mtime, ctime
 
@@ -118,44 +119,46 @@ def _with_tools(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "tools": tools}
 
 
-def _key(state: State, python: str, telling: Sequence[str], variables: Mapping[str, str]) -> str:
-    """What Spack's answer depends on, besides files."""
-    counting = {**passed(variables), "USER": variables.get("USER", "")}
+def _key(active: ActiveEnvironment, python: str, options: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Return a digest of what Spack's answer depends on, besides files."""
     # Options may have relative paths.
-    where = os.getcwd() if telling else ""
-    host = os.uname()  # whose user may have the same home elsewhere
-    facts = [
+    directory = os.getcwd() if options else ""
+    host = os.uname()  # another host may have the same home
+    inputs = [
         __version__,
         host.nodename,
         host.machine,
-        state.environment,
-        state.made,
+        active.environment,
+        active.built,
         python,
         os.geteuid(),
-        where,
-        list(telling),
-        sorted(counting.items()),
+        directory,
+        list(options),
+        list(configuring_variables(variables).items()),
     ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
-def _ask(root: str, python: str, telling: Sequence[str]) -> dict[str, Any]:
-    """Have Spack load the extension and tell; once with what is installed, else with the folder named."""
+def _describe(root: str, python: str, options: Sequence[str]) -> dict[str, Any]:
+    """Make Spack load the extension and describe itself.
+
+    The first attempt uses the installed entry points, the second names the extension's folder.
+    """
     script = os.path.join(root, "bin", "spack")
     import subprocess
 
     done = None
     for more in ([], extension_option(extension_paths(root)[0])):
-        command = [python, script, *telling, *more, "jail", "--describe"]
+        command = [python, script, *options, *more, "jail", "--describe"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             try:
-                found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+                answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
             except (ValueError, IndexError):
                 continue
-            return found
-    said = done.stderr.strip() if done is not None else ""
+            return answer
+    output = done.stderr.strip() if done is not None else ""
     raise PkgjailError(
-        f"cannot learn from {script} what it needs in the jail: it said: {said or 'nothing'}; "
-        "see whether 'spack jail --describe' works, and add pkgjail's extension to 'config:extensions'"
+        f"cannot learn from {script} what it needs in the jail; it printed: {output or 'nothing'}; "
+        "check that 'spack jail --describe' works, and add pkgjail's extension to 'config:extensions'"
     )

@@ -1,7 +1,7 @@
-"""`pkgjail-spack-python`: what `SPACK_PYTHON` may name, so that Spack itself knows nothing of pkgjail.
+"""The program `pkgjail-spack-python`: `SPACK_PYTHON` may name it, so that Spack needs no extension.
 
-Spack's script executes whatever `SPACK_PYTHON` names, with its own path and arguments. This enters
-the jail and executes the real interpreter there; where nothing is active, here.
+Spack's script executes the program in `SPACK_PYTHON` with its own path and arguments. If an environment is
+active, this program runs the real interpreter in the jail; otherwise it becomes the real interpreter.
 """
 
 from __future__ import annotations
@@ -10,77 +10,78 @@ import os
 import sys
 
 from pkgjail.cli.streams import open_streams
-from pkgjail.integrations.spack.argv import extension_option, is_own_command, split_words
+from pkgjail.integrations.spack.active import load_active
+from pkgjail.integrations.spack.argv import extension_option, is_jail_command, split_argv
 from pkgjail.integrations.spack.extensions import extension_paths, has_isolate
-from pkgjail.integrations.spack.hook import complain, run_inside
-from pkgjail.integrations.spack.state import load_state
+from pkgjail.integrations.spack.hook import print_error, run_inside
 
 NAME = "pkgjail-spack-python"
 """The program's name."""
 
 VARIABLE = "PKGJAIL_SPACK_PYTHON"
-"""The variable that names the real interpreter; else it is the one that built the environment."""
+"""The variable that names the real interpreter; by default it is the one that built the environment."""
 
 _NAMES = ("python3", "python")
 
 
 def main() -> int:
-    """Go on in the jail, or as the real interpreter; returns the exit status of the former."""
+    """Run Spack in the jail and return its exit status, or become the real interpreter."""
     open_streams()
-    words = sys.argv[1:]
-    root = spack_root(words)
+    arguments = sys.argv[1:]
+    root = spack_root(arguments)
     try:
         python = real_python(root)
     except ValueError as error:
-        return complain(str(error))
+        return print_error(str(error))
     if python is None:
-        return complain(f"cannot find Spack's Python; name it in {VARIABLE}")
-    status = None if root is None else run_inside(root, python, words, words[1:])
+        return print_error(f"cannot find Spack's Python; name it in {VARIABLE}")
+    status = None if root is None else run_inside(root, python, arguments, arguments[1:])
     if status is None:
-        os.execv(python, [python, *words[:1], *_loading(root, words[1:]), *words[1:]])
+        extension = _extension_options(root, arguments[1:])
+        os.execv(python, [python, *arguments[:1], *extension, *arguments[1:]])
     return status
 
 
-def _loading(root: str | None, words: list[str]) -> list[str]:
-    """What has Spack know `spack jail`, where that is asked for and Spack can be told."""
-    if root is None or not is_own_command(split_words(words)[1], has_isolate=has_isolate(root)):
+def _extension_options(root: str | None, spack_arguments: list[str]) -> list[str]:
+    """Return the options that make Spack load `spack jail`, if that is the command and Spack has them."""
+    if root is None or not is_jail_command(split_argv(spack_arguments)[1], has_isolate=has_isolate(root)):
         return []
     with open(os.path.join(root, "lib", "spack", "spack", "main.py"), encoding="utf-8") as file:
         if '"--config"' not in file.read():
             return []
-    return [word for folder in extension_paths(root) for word in extension_option(folder)]
+    return [argument for folder in extension_paths(root) for argument in extension_option(folder)]
 
 
-def spack_root(words: list[str]) -> str | None:
-    """The root of the Spack whose script these words begin with; None where it is another program."""
-    if not words or os.path.basename(words[0]) != "spack":
+def spack_root(arguments: list[str]) -> str | None:
+    """Return the root of the Spack whose script is the first argument; None if it is another program."""
+    if not arguments or os.path.basename(arguments[0]) != "spack":
         return None
-    root = os.path.dirname(os.path.dirname(os.path.realpath(words[0])))
+    root = os.path.dirname(os.path.dirname(os.path.realpath(arguments[0])))
     return root if os.path.isdir(os.path.join(root, "lib", "spack", "spack")) else None
 
 
 def real_python(root: str | None) -> str | None:
-    """The interpreter that Spack is to run on.
+    """Return the interpreter that runs Spack; None if there is none.
 
     Raises:
-        ValueError: as `load_state`.
+        ValueError: as `load_active`.
 
     """
     named = os.environ.get(VARIABLE)
     if named:
         return _which(named)
-    state = None if root is None else load_state(root, os.environ)
-    if state is not None and os.access(state.python, os.X_OK):
-        return state.python
+    active = None if root is None else load_active(root, os.environ)
+    if active is not None and os.access(active.python, os.X_OK):
+        return active.python
     found = map(_which, _NAMES)
     return next((path for path in found if path and not _is_wrapper(path)), None)
 
 
 def _which(name: str) -> str | None:
-    """The program of this name; one that has a directory in its name is what it says."""
+    """Return the path of a program; a name with a directory in it is a path."""
     if os.path.dirname(name):
         return name if os.access(name, os.X_OK) and not os.path.isdir(name) else None
-    import shutil  # takes as long to import as all else here
+    import shutil  # its import takes as long as everything else here
 
     return shutil.which(name)
 

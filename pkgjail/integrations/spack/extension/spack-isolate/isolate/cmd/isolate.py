@@ -1,6 +1,6 @@
-"""`spack isolate`: the same command as `spack jail`, by the name that the 2017 paper gave it.
+"""`spack isolate`: another name of `spack jail`, from the 2017 paper.
 
-Spack 1.2 has a builtin of this name and another meaning, which comes first there.
+Spack 1.2 has a builtin command of this name with another meaning, which takes precedence there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _jail = ModuleType(_loader.name)
 _jail.__file__ = _JAIL
 _loader.exec_module(_jail)
 
-description = f"{_jail.description}; the same as 'spack jail'"
+description = f"{_jail.description}; another name of 'spack jail'"
 section = _jail.section
 level = _jail.level
 setup_parser = _jail.setup_parser
 
 
 def isolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Do what the arguments say; Spack ends with the status that this returns."""
+    """Run the command; Spack ends with the status that this returns."""
     del parser
     status: int = _jail.run("spack isolate", args)
     return status

@@ -1,8 +1,7 @@
-"""`spack jail`, as Spack loads it: the one module of pkgjail that imports Spack.
+"""The module of `spack jail` that Spack loads: the only one of pkgjail that imports Spack.
 
-Spack's contract for a command: `description`, `section`, `level`, `setup_parser`, and a function of
-the command's name. What differs between Spack 0.13 and 1.2 is asked for by name, and left out where
-this Spack does not have it.
+Spack expects of a command `description`, `section`, `level`, `setup_parser`, and a function of the command's
+name. What differs between Spack 0.13 and 1.2 is looked up by name, and omitted if this Spack lacks it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-# By name, for it is there only when Spack loads this.
+# By name, as these modules exist only when Spack loads this one.
 _config: Any = importlib.import_module("spack.config")
 _paths: Any = importlib.import_module("spack.paths")
 
@@ -28,12 +27,12 @@ description = "run Spack in a jail that shows the files of whitelisted system pa
 section = "environments"
 level = "short"
 
-# pkgjail/spack/extension/spack-jail/jail/cmd/jail.py: where `config:extensions` alone leads here, pkgjail
-# need not be installed in Spack's Python.
+# This file is pkgjail/integrations/spack/extension/spack-jail/jail/cmd/jail.py. If Spack found it by
+# `config:extensions`, pkgjail need not be installed in Spack's Python.
 _LIBRARY = os.path.abspath(__file__).rsplit(os.sep + "pkgjail" + os.sep, 1)[0]
 
-# What is Spack's own by its configuration, to be written to where it is.
-_PLACES = (
+# The settings of directories that Spack writes to.
+_WRITABLE_SETTINGS = (
     "config:source_cache",
     "config:misc_cache",
     "config:test_stage",
@@ -49,13 +48,13 @@ def setup_parser(subparser: argparse.ArgumentParser) -> None:
 
 
 def jail(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Do what the arguments say; Spack ends with the status that this returns."""
+    """Run the command; Spack ends with the status that this returns."""
     del parser
     return run("spack jail", args)
 
 
 def run(name: str, args: argparse.Namespace) -> int:
-    """The same under the command's name, which messages have."""
+    """Run the command under the name that messages use."""
     status: int = _command().run(name, args, describe, _module("spack.error").SpackError)
     return status
 
@@ -67,7 +66,7 @@ def _command() -> Any:
 
 
 def describe() -> dict[str, Any]:
-    """What pkgjail must know of this Spack, as `pkgjail.integrations.spack.instance.Instance` reads it."""
+    """Describe this Spack in the form that `pkgjail.integrations.spack.instance.parse_instance` reads."""
     return {
         "root": _paths.prefix,
         "python": sys.executable,
@@ -88,7 +87,7 @@ def _writable() -> Iterator[str | None]:
     yield from _scopes()
     yield from _stores()
     yield _module("spack.stage").get_stage_root()
-    for key in _PLACES:
+    for key in _WRITABLE_SETTINGS:
         yield _canonical(_config.get(key))
     for modules in _mapping("modules").values():
         roots = modules.get("roots") if isinstance(modules, dict) else None
@@ -104,14 +103,14 @@ def _readable() -> Iterator[str | None]:
     yield from _module("spack.extensions").get_extension_paths()
     yield from map(_canonical, _config.get("config:template_dirs") or ())
     yield _canonical(_config.get("config:ssl_certs"))
-    # Spack's Python: a virtual environment, what it was made from, and where it finds modules.
+    # Spack's Python: its virtual environment, the Python of that, and the directories of modules.
     yield sys.prefix
     yield sys.base_prefix
     yield from sys.path
 
 
 def _path(name: str) -> str | None:
-    """An attribute of `spack.paths`; Spack 0.13 has fewer."""
+    """Return an attribute of `spack.paths`; Spack 0.13 has fewer."""
     found: str | None = getattr(_paths, name, None)
     return found
 
@@ -126,9 +125,9 @@ def _mapping(key: str) -> dict[str, Any]:
 
 
 def _canonical(path: object) -> str | None:
-    """A path of the configuration with its variables filled in; None for what is no local path.
+    """Return a path of the configuration with its variables expanded; None if it is not a local path.
 
-    Nor is one where a variable is left that is not set, as in Spack's own `ssl_certs: $SSL_CERT_FILE`.
+    A path with an unset variable is not one either, as in Spack's own `ssl_certs: $SSL_CERT_FILE`.
     """
     if not isinstance(path, str) or not path:
         return None
@@ -146,7 +145,7 @@ def _scopes() -> Iterator[str]:
 
 
 def _watched() -> Iterator[str]:
-    """The files, and the directories where more may come, that this description rests on."""
+    """Yield the files that this description depends on, and the directories where more may appear."""
     for directory in filter(os.path.isdir, _scopes()):
         yield directory
         for name in sorted(os.listdir(directory)):
@@ -166,7 +165,7 @@ def _stores() -> Iterator[str]:
 def _repositories() -> Iterator[str | None]:
     found = _config.get("repos")
     for value in found.values() if isinstance(found, dict) else found or ():
-        # Since 1.0 a repository may be a clone: a table with, perhaps, where it lies.
+        # Since 1.0 a repository may be a clone: a table that may have its path.
         yield _canonical(value.get("destination") if isinstance(value, dict) else value)
 
 
@@ -199,8 +198,8 @@ def _environment() -> Iterator[str | None]:
 
 
 def _compilers() -> Iterator[dict[str, Any]]:
-    """Up to 0.23 compilers have a section of their own, a list; since 1.0 they are external packages."""
-    with contextlib.suppress(Exception):  # a section that this Spack does not have
+    """Yield the compilers of a section of their own, up to 0.23; since 1.0 they are external packages."""
+    with contextlib.suppress(Exception):  # this Spack does not have the section
         for entry in _config.get("compilers") or ():
             values = entry["compiler"]
             for path in sorted(filter(None, values["paths"].values())):
@@ -219,11 +218,11 @@ def _externals() -> Iterator[dict[str, Any]]:
 
 
 def _external(what: str, name: str, prefix: str | None) -> Iterator[dict[str, Any]]:
-    """The files by which Spack knows the package below `prefix`, else the prefix."""
+    """Yield the files by which Spack detects the package below `prefix`, or else the prefix."""
     if prefix is None:
         return
     found: list[str] = []
-    with contextlib.suppress(Exception):  # a package that is in no repository any more
+    with contextlib.suppress(Exception):  # no repository has the package any more
         repositories = getattr(_module("spack.repo"), "PATH", None) or _module("spack.repo").path
         package = repositories.get_pkg_class(name)
         for attribute, places in (("executables", ("bin",)), ("libraries", ("lib", "lib64"))):

@@ -1,0 +1,205 @@
+"""Build and remove the environment of a Spack, for `spack jail`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from pkgjail.core.errors import CommandError, InputError, JailError, PkgjailError, Problem
+from pkgjail.core.model import JailOptions, record
+from pkgjail.core.reporter import SILENT
+from pkgjail.environments.build import build_environment
+from pkgjail.environments.directory import open_environment
+from pkgjail.environments.enter import enter_environment
+from pkgjail.environments.isolate import VARIABLE
+from pkgjail.environments.lock import lock_environment
+from pkgjail.environments.remove import Removed, remove_environment
+from pkgjail.integrations.spack.active import ActiveEnvironment, clear_active, load_active, save_active
+from pkgjail.integrations.spack.enter import jail_variables
+from pkgjail.integrations.spack.instance import instance_binds, make_directories
+from pkgjail.integrations.spack.instance_cache import store_instance
+from pkgjail.jail.detect import is_isolated
+from pkgjail.jail.protection import protected_environment, refuse_writable_binds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.reporter import Reporter
+    from pkgjail.environments.record import Form
+    from pkgjail.integrations.spack.instance import Instance
+    from pkgjail.integrations.spack.uncovered import UncoveredTool
+
+_INSTEAD = (
+    "If no jail can be made here, as in many CI containers, Spack 1.2 and newer can deny a build the same "
+    "files by its own sandbox: 'spack jail --landlock > sandbox.yaml' writes the rules"
+)
+
+
+@record
+class BuildOptions:
+    """How an environment is built: see `build_environment`; with `replace` it replaces the active one."""
+
+    manifest: Manifest
+    form: Form = "host"
+    binds: tuple[UserBind, ...] = ()
+    network: bool = True
+    variables: tuple[tuple[str, str], ...] = ()
+    replace: bool = False
+
+
+class BuiltForSpack(NamedTuple):
+    """An environment that is active now, and the tools in Spack's configuration that it does not show."""
+
+    active: ActiveEnvironment
+    uncovered: tuple[UncoveredTool, ...]
+
+
+def active_environment(root: str) -> ActiveEnvironment | None:
+    """Return the active environment of the Spack in `root`; None if there is none.
+
+    Raises:
+        PkgjailError: its record cannot be read.
+
+    """
+    try:
+        return load_active(root, os.environ)
+    except ValueError as error:
+        raise PkgjailError(str(error)) from error
+
+
+def build(
+    directory: str, options: BuildOptions, instance: Instance, reporter: Reporter = SILENT
+) -> BuiltForSpack:
+    """Build an environment for a Spack in `directory`, check that its Python runs there, and activate it.
+
+    Until the last step Spack is as it was, however this ends. What was built until then is removed; after a
+    kill, the next build with `replace` removes it.
+
+    Raises:
+        PkgjailError: another environment is active and may not be replaced; the directory cannot be used;
+            no jail can be made here.
+        OSError: something cannot be read or written.
+
+    """
+    refuse_inside("build an environment")
+    path = os.path.abspath(directory)
+    _refuse_writable(path, instance)
+    earlier = active_environment(instance.root)
+    if earlier is not None and not options.replace:
+        raise InputError(
+            [
+                Problem(
+                    "",
+                    f"cannot build {path}: {earlier.environment} is active for this Spack; remove it with "
+                    "--remove-environment, or replace it with --force",
+                )
+            ]
+        )
+    if earlier is not None:
+        remove(earlier, instance.root, reporter)
+    if options.replace and os.path.isdir(path) and os.listdir(path):
+        remove_environment(os.fsencode(path), reporter=reporter)
+    build_environment(
+        options.manifest,
+        os.fsencode(path),
+        form=options.form,
+        binds=options.binds,
+        network=options.network,
+        variables=dict(options.variables),
+        reporter=reporter,
+    )
+    active = ActiveEnvironment(path, instance.python, time.time_ns(), removing=False, directory="")
+    try:
+        make_directories(instance)
+        _try_python(active, instance)
+        active = save_active(active, instance.root, os.environ)
+    except BaseException:
+        with contextlib.suppress(PkgjailError, OSError):
+            remove_environment(os.fsencode(path))
+        raise
+    return BuiltForSpack(active, store_instance(active, instance).uncovered)
+
+
+def remove(active: ActiveEnvironment, root: str, reporter: Reporter = SILENT) -> Removed:
+    """Remove the active environment; afterwards Spack is as it was before it was built.
+
+    From the first step on Spack's commands run outside, with a warning, so that none enters any more.
+
+    Raises:
+        PkgjailError: a command runs in the environment (it is named), or the environment was modified; then
+            it stays active.
+        OSError: as `remove_environment`.
+
+    """
+    refuse_inside("remove the environment")
+    directory = os.fsencode(active.environment)
+    if not os.path.lexists(directory):
+        # The last step of a removal was interrupted, or somebody deleted the directory.
+        clear_active(active)
+        return Removed(0, 0)
+    with open_environment(directory, "remove") as environment, lock_environment(environment, "remove"):
+        pass  # refused before anything is changed
+    save_active(active._replace(removing=True), root, os.environ)
+    try:
+        removed = remove_environment(directory, reporter=reporter)
+    except PkgjailError:
+        save_active(active._replace(removing=False), root, os.environ)
+        raise
+    clear_active(active)
+    return removed
+
+
+def refuse_inside(attempt: str) -> None:
+    """Refuse what can only be done outside of a jail.
+
+    Raises:
+        PkgjailError: this process runs in a jail.
+
+    """
+    if is_isolated():
+        where = os.environ.get(VARIABLE, "a jail")
+        raise PkgjailError(f"cannot {attempt}: this command runs inside of {where}; leave it first")
+
+
+def _refuse_writable(path: str, instance: Instance) -> None:
+    """Refuse a directory that commands in the jail could write to."""
+    environment = protected_environment(os.fsencode(path))
+    for bind in instance_binds(instance):
+        with _explaining_bind(path, os.path.realpath(os.fsdecode(bind.source))):
+            refuse_writable_binds([bind], [environment])
+
+
+@contextlib.contextmanager
+def _explaining_bind(path: str, source: str) -> Iterator[None]:
+    """Say in errors where a bind comes from that the user did not ask for."""
+    try:
+        yield
+    except JailError as error:
+        why = (
+            f"cannot build {path}: Spack writes to {source}, so commands inside could change the "
+            "environment; name a directory elsewhere"
+        )
+        raise InputError([Problem("", why)]) from error
+
+
+def _try_python(active: ActiveEnvironment, instance: Instance) -> None:
+    """Check that Spack's Python runs in the environment."""
+    options = JailOptions(
+        binds=instance_binds(instance), environment=jail_variables(os.environ, active, instance)
+    )
+    argv: Sequence[str] = [instance.python, "-c", "import json, ssl, sqlite3, ctypes"]
+    message = (
+        f"cannot run Spack's Python {instance.python} in the environment; add the package that has it to "
+        "the whitelist"
+    )
+    try:
+        status = enter_environment(os.fsencode(active.environment), argv, options)
+    except CommandError as error:
+        raise PkgjailError(f"{message}: {error}") from error
+    except JailError as error:
+        raise JailError(f"{error}\n{_INSTEAD}") from error
+    if status != 0:
+        raise PkgjailError(f"{message}: it ended with status {status}")
