@@ -1,4 +1,4 @@
-"""A small tree, environments of it, and what may befall them: for the tests of environments."""
+"""A small tree, and ways to change an environment of it, for the tests of environments."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ HOST = """
 """
 
 
-def around(place: bytes) -> list[str]:
-    """All that lies in and beside the environment."""
-    return walk_lines(os.path.dirname(place))
+def around(path: bytes) -> list[str]:
+    """Return all names in and beside the environment."""
+    return walk_lines(os.path.dirname(path))
 
 
 def put(path: bytes, content: bytes) -> None:
-    """Write a file, over what is there."""
+    """Write a file, and overwrite an existing one."""
     with open(path, "wb") as file:
         file.write(content)
 
 
 def replace_file(path: bytes, content: bytes) -> None:
-    """A new file in the place of another, as editors do it."""
+    """Replace a file by a new one, as editors do."""
     put(path + b"~", content)
     os.rename(path + b"~", path)
 
 
 def rewrite_unseen(path: bytes, content: bytes) -> None:
-    """Other content of the same size, with the times of before."""
+    """Write other content of the same size, and restore the times."""
     found = os.stat(path)
-    os.chmod(path, 0o600)  # its owner's, who need not be root
+    os.chmod(path, 0o600)  # the owner need not be root
     put(path, content)
     os.chmod(path, found.st_mode)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def replace_by_link(path: bytes) -> None:
-    """A link to the user's own directory in the place of one of the tree's."""
+    """Replace a directory of the tree by a link to the user's own directory."""
     os.rename(path, os.path.dirname(path.partition(b"/env/")[0] + b"/") + b"/old")
     os.symlink(path.partition(b"/env/")[0] + b"/precious", path)
 
 
 def replace_directory(path: bytes) -> None:
-    """Another directory with the same names in the place of one of the tree's."""
+    """Replace a directory of the tree by another one with the same names."""
     mode = os.stat(path).st_mode
     os.rename(path, path + b".old")
-    os.chmod(path + b".old", 0o700)  # its owner's, who need not be root
+    os.chmod(path + b".old", 0o700)  # the owner need not be root
     os.mkdir(path)
     os.rename(path + b".old/c", path + b"/c")
     os.rmdir(path + b".old")
@@ -70,14 +70,14 @@ def replace_directory(path: bytes) -> None:
 
 
 def remove_directory(path: bytes) -> None:
-    """No directory where there was one, though it had some that may not be written to."""
-    for place, _, _ in os.walk(path):
-        os.chmod(place, 0o700)
+    """Remove a directory, including directories in it that are not writable."""
+    for directory, _, _ in os.walk(path):
+        os.chmod(directory, 0o700)
     shutil.rmtree(path)
 
 
 def in_turn(*changes: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """All of `changes`, one after the other."""
+    """Return a change that makes all of `changes`, one after the other."""
 
     def change(path: bytes) -> None:
         for each in changes:

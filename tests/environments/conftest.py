@@ -1,4 +1,4 @@
-"""What the tests of environments share: a small tree, its manifest, and an environment of that."""
+"""Fixtures of the tests of environments: a small tree, its manifest, and an environment of it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def host() -> Iterator[bytes]:
-    """A small tree to make manifests of."""
+    """Return the root of a small tree."""
     with tree(parse_tree(HOST)) as root:
         yield root
 
 
 @pytest.fixture
 def manifest(host: bytes) -> Manifest:
-    """All of the small tree."""
+    """Return a manifest of the whole small tree."""
     return manifest_of(host)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> bytes:
-    """Where an environment may be made: what is beside it must stay."""
+def env_path(tmp_path: Path) -> bytes:
+    """Return a path for an environment; the files beside it must stay."""
     (tmp_path / "beside").write_text("mine")
     return bytes(tmp_path / "env")
 
 
 @pytest.fixture
-def env(manifest: Manifest, host: bytes, place: bytes) -> bytes:
-    """A copied environment of the small tree, with something of the user's beside it."""
-    build_environment(manifest, place, form="copy", root=host)
-    os.mkdir(os.path.dirname(place) + b"/precious")
-    put(os.path.dirname(place) + b"/precious/letter", b"dear")
-    return place
+def env(manifest: Manifest, host: bytes, env_path: bytes) -> bytes:
+    """Return a copied environment of the small tree, with a directory of the user beside it."""
+    build_environment(manifest, env_path, form="copy", root=host)
+    os.mkdir(os.path.dirname(env_path) + b"/precious")
+    put(os.path.dirname(env_path) + b"/precious/letter", b"dear")
+    return env_path

@@ -1,4 +1,4 @@
-"""Environments: built of any tree, in three forms; drift, full disks and occupied places stop it."""
+"""Builds of environments: of any tree, in three forms; drift, full disks and occupied paths stop them."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "an empty directory"])
-def test_removal_takes_away_all_that_was_built(
-    manifest: Manifest, host: bytes, place: bytes, form: Form, *, existing: bool
+def test_removal_deletes_everything_that_was_built(
+    manifest: Manifest, host: bytes, env_path: bytes, form: Form, *, existing: bool
 ) -> None:
-    before = around(place), walk_lines(host)
+    before = around(env_path), walk_lines(host)
     if existing:
-        os.mkdir(place)
-    built = build_environment(manifest, place, form=form, root=host)
-    removed = remove_environment(place)
+        os.mkdir(env_path)
+    built = build_environment(manifest, env_path, form=form, root=host)
+    removed = remove_environment(env_path)
     assert (removed.deleted, removed.gone) == (built.names, 0)
-    assert (around(place), walk_lines(host)) == before
+    assert (around(env_path), walk_lines(host)) == before
 
 
 @pytest.mark.parametrize("uid", USERS)
 @settings(max_examples=30, deadline=None)
 @given(trees())
 def test_a_copy_is_the_manifest_name_by_name(uid: int, nodes: list[Node]) -> None:
-    """For any tree: kinds, modes less set-ID bits, contents, links; no hard link; and it can be removed.
+    """For any tree: kinds, modes without set-ID bits, contents, links; no hard link; and it can be removed.
 
-    Files that the user may not read are left out of the tree: a copy of them is refused.
+    Files that the user may not read are left out of the manifest, as a copy of them is refused.
     """
     with tree(nodes) as root, tree([Node(b"/mine", "regular")]) as home:
-        os.chmod(home, 0o777)  # noqa: S103 - the other user makes the environment in it
+        os.chmod(home, 0o777)  # noqa: S103 - the other user builds the environment in it
         manifest = manifest_of(root)
-        may_read = 0o400 if uid == os.geteuid() else 0o004  # whose the tree is
+        may_read = 0o400 if uid == os.geteuid() else 0o004  # this user owns the tree
         unreadable = {e.path for e in manifest.files if e.kind == "regular" and not e.mode & may_read}
         manifest = without_paths(manifest, unreadable if uid else set())
 
@@ -76,21 +76,21 @@ def test_a_copy_is_the_manifest_name_by_name(uid: int, nodes: list[Node]) -> Non
 
 
 def without_paths(manifest: Manifest, paths: set[bytes]) -> Manifest:
-    """The manifest less exactly these paths."""
+    """Return the manifest without exactly these paths."""
     return replace(manifest, files=tuple(entry for entry in manifest.files if entry.path not in paths))
 
 
 def line_of_copy(line: str) -> str:
-    """A line of `walk_lines`, as a copy that drops set-ID bits has it."""
-    words = line.split(" ")
-    if words[1] != "symlink":
-        words[2] = f"{int(words[2], 8) & 0o1777:04o}"
-    return " ".join(words)
+    """Return a line of `walk_lines` for a copy that drops set-ID bits."""
+    fields = line.split(" ")
+    if fields[1] != "symlink":
+        fields[2] = f"{int(fields[2], 8) & 0o1777:04o}"
+    return " ".join(fields)
 
 
 def files_below(top: bytes) -> list[bytes]:
-    """Every path of what is no directory."""
-    return [os.path.join(place, name) for place, _, names in os.walk(top) for name in names]
+    """Return every path below `top` that is not a directory."""
+    return [os.path.join(directory, name) for directory, _, names in os.walk(top) for name in names]
 
 
 # --- building -------------------------------------------------------------------------------
@@ -99,65 +99,65 @@ def files_below(top: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     ("occupy", "why"),
     [
-        pytest.param(lambda place: put(place, b"x"), "it is not a directory", id="a file"),
-        pytest.param(lambda place: os.symlink("nowhere", place), "it is a symbolic link", id="a link"),
+        pytest.param(lambda env_path: put(env_path, b"x"), "it is not a directory", id="a file"),
+        pytest.param(lambda env_path: os.symlink("nowhere", env_path), "it is a symbolic link", id="a link"),
         pytest.param(
-            in_turn(os.mkdir, lambda place: put(place + b"/x", b"x")),
+            in_turn(os.mkdir, lambda env_path: put(env_path + b"/x", b"x")),
             "it is not empty",
             id="not empty",
         ),
         pytest.param(
-            in_turn(os.mkdir, lambda place: put(place + b"/building.jsonl", b"")),
+            in_turn(os.mkdir, lambda env_path: put(env_path + b"/building.jsonl", b"")),
             "an interrupted 'pkgjail' left files there",
-            id="half built",
+            id="an interrupted build",
         ),
         pytest.param(
-            in_turn(os.mkdir, lambda place: put(place + b"/environment.jsonl", b"")),
+            in_turn(os.mkdir, lambda env_path: put(env_path + b"/environment.jsonl", b"")),
             "it is already an environment",
-            id="built",
+            id="an environment",
         ),
     ],
 )
-def test_what_is_there_is_not_built_over(
-    manifest: Manifest, host: bytes, place: bytes, occupy: Callable[[bytes], object], why: str
+def test_an_occupied_path_is_refused(
+    manifest: Manifest, host: bytes, env_path: bytes, occupy: Callable[[bytes], object], why: str
 ) -> None:
-    occupy(place)
-    before = around(place)
+    occupy(env_path)
+    before = around(env_path)
     with pytest.raises(InputError, match=why):
-        build_environment(manifest, place, root=host)
-    assert around(place) == before
+        build_environment(manifest, env_path, root=host)
+    assert around(env_path) == before
 
 
-def test_a_parent_that_is_not_there_is_named(manifest: Manifest, host: bytes, place: bytes) -> None:
-    """Protects from a message that tells the environment's own name, which need not be there."""
+def test_a_missing_parent_is_named(manifest: Manifest, host: bytes, env_path: bytes) -> None:
+    """Protects from a message that names only the environment, which need not exist."""
     with pytest.raises(InputError, match=r"cannot build .*/in/env: .*/in does not exist; make it"):
-        build_environment(manifest, place + b"/in/env", root=host)
+        build_environment(manifest, env_path + b"/in/env", root=host)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "an empty directory"])
-def test_drift_is_told_by_name_and_nothing_is_left(
-    manifest: Manifest, host: bytes, place: bytes, form: Form, *, existing: bool
+def test_drift_is_reported_by_name_and_nothing_is_left(
+    manifest: Manifest, host: bytes, env_path: bytes, form: Form, *, existing: bool
 ) -> None:
     if existing:
-        os.mkdir(place)
+        os.mkdir(env_path)
     put(host + b"/usr/bin/a", b"longer than before")
     os.unlink(host + b"/zero")
-    before = around(place)
+    before = around(env_path)
     with pytest.raises(DriftError) as caught:
-        build_environment(manifest, place, form=form, root=host)
+        build_environment(manifest, env_path, form=form, root=host)
     assert describe_changes(caught.value.changes) == [
         (b"/usr/bin/a", "has 18 bytes, not 5"),
         (b"/zero", "is gone"),
     ]
     assert str(caught.value).startswith("cannot build the environment: the host has changed")
-    assert around(place) == before
+    assert around(env_path) == before
 
 
-def test_a_copy_is_held_against_digests_while_it_is_made(
-    manifest: Manifest, host: bytes, place: bytes
+def test_a_copy_is_compared_with_digests_while_it_is_made(
+    manifest: Manifest, host: bytes, env_path: bytes
 ) -> None:
-    """All that differ are told, those that only a digest tells among them."""
+    """The error has all files that differ, including those that differ only by digest."""
     hashed = replace(
         manifest,
         files=tuple(
@@ -172,15 +172,15 @@ def test_a_copy_is_held_against_digests_while_it_is_made(
     rewrite_unseen(host + b"/usr/bin/a", b"ALPHA")
     rewrite_unseen(host + b"/usr/closed/c", b"GAMMA")
     put(host + b"/zero", b"!")
-    before = around(place)
+    before = around(env_path)
     with pytest.raises(DriftError) as caught:
-        build_environment(hashed, place, form="copy", root=host)
+        build_environment(hashed, env_path, form="copy", root=host)
     assert describe_changes(caught.value.changes) == [
         (b"/usr/bin/a", "has other content"),
         (b"/usr/closed/c", "has other content"),
         (b"/zero", "has 1 bytes, not 0"),
     ]
-    assert around(place) == before
+    assert around(env_path) == before
 
 
 @pytest.mark.parametrize(
@@ -202,26 +202,26 @@ def test_a_copy_is_held_against_digests_while_it_is_made(
         ),
     ],
 )
-def test_what_changes_while_it_is_copied_is_told(
-    place: bytes,
+def test_changes_during_the_copy_are_reported(
+    env_path: bytes,
     monkeypatch: pytest.MonkeyPatch,
     swap: Callable[[bytes], object],
     expected: tuple[bytes, str],
 ) -> None:
-    """After the first look at all, in the moment before the first is copied."""
+    """After the host was compared, and just before the first file is copied."""
     with tree(parse_tree("/var/f\n/zero =")) as host:
         manifest = manifest_of(host)
         copy = build._copy
         monkeypatch.setattr(build, "_copy", lambda *arguments: (swap(host), copy(*arguments)))
         with pytest.raises(DriftError) as caught:
-            build_environment(manifest, place, form="copy", root=host)
+            build_environment(manifest, env_path, form="copy", root=host)
     assert describe_changes(caught.value.changes) == [expected]
-    assert not os.path.exists(place)
+    assert not os.path.exists(env_path)
 
 
 @pytest.mark.parametrize("failing", [(), ("_clone",), ("_clone", "_copy_in_kernel")])
 @pytest.mark.parametrize("size", [0, 1, 300_000])
-def test_content_is_copied_by_whatever_the_filesystem_has(
+def test_content_is_copied_on_every_filesystem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...], size: int
 ) -> None:
     for name in failing:
@@ -235,7 +235,7 @@ def test_content_is_copied_by_whatever_the_filesystem_has(
 
 @pytest.mark.parametrize("call", ["ioctl", "copy_file_range"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_an_error_of_a_copy_is_no_reason_to_try_another_way(
+def test_an_error_in_a_copy_is_not_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     def fail(*_: object) -> None:
@@ -250,29 +250,29 @@ def test_an_error_of_a_copy_is_no_reason_to_try_another_way(
             file_copy.copy_content(*descriptors)
 
 
-def test_a_full_filesystem_is_said_and_nothing_is_left(
-    manifest: Manifest, host: bytes, place: bytes, monkeypatch: pytest.MonkeyPatch
+def test_a_full_filesystem_is_reported_and_nothing_is_left(
+    manifest: Manifest, host: bytes, env_path: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_copy, "copy_content", lambda *_: os_error(errno.ENOSPC))
     with pytest.raises(PkgjailError, match="No space left on device; nothing of it is left; make room"):
-        build_environment(manifest, place, form="copy", root=host)
-    assert not os.path.exists(place)
+        build_environment(manifest, env_path, form="copy", root=host)
+    assert not os.path.exists(env_path)
 
 
 def os_error(number: int) -> None:
-    """Raise it."""
+    """Raise an error with this number."""
     raise OSError(number, os.strerror(number))
 
 
-def test_an_unknown_form_is_refused(manifest: Manifest, place: bytes) -> None:
+def test_an_unknown_form_is_refused(manifest: Manifest, env_path: bytes) -> None:
     with pytest.raises(InputError, match="the forms are host, copy, fstab"):
-        build_environment(manifest, place, form=cast("Form", "chroot"))
+        build_environment(manifest, env_path, form=cast("Form", "chroot"))
 
 
-def test_a_mount_tree_is_that_of_the_export(manifest: Manifest, host: bytes, place: bytes) -> None:
-    """What fstab's lines mount on is made as `pkgjail export --skeleton` makes it."""
-    build_environment(manifest, place, form="fstab", root=host)
-    write_skeleton(manifest, place + b"2", content_at_entry(manifest, host), mount_points=True)
-    assert walk_lines(place + b"/root") == walk_lines(place + b"2")
-    remove_environment(place)
-    assert not os.path.exists(place)
+def test_mount_points_are_those_of_the_export(manifest: Manifest, host: bytes, env_path: bytes) -> None:
+    """The mount points of fstab's lines are made as `pkgjail export --skeleton` makes them."""
+    build_environment(manifest, env_path, form="fstab", root=host)
+    write_skeleton(manifest, env_path + b"2", content_at_entry(manifest, host), mount_points=True)
+    assert walk_lines(env_path + b"/root") == walk_lines(env_path + b"2")
+    remove_environment(env_path)
+    assert not os.path.exists(env_path)

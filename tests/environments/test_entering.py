@@ -1,4 +1,4 @@
-"""Entering: by real commands in real jails, as root and as an ordinary user."""
+"""Entries: real commands in real jails, as root and as an ordinary user."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
 
     from tests.conftest import Caller
 
-# A host of one program, which needs no other file.
+# A host with one program that needs no other file.
 BUSYBOX = b"/bin/busybox"
-WORDS = ("sh", "cat", "env", "find", "ls", "true", "test", "kill", "touch")
+COMMANDS = ("sh", "cat", "env", "find", "ls", "true", "test", "kill", "touch")
 SMALL = """
 /data/words = as built
 /data/closed/ 0555
 /data/closed/x 0444 = x
 /usr/bin/set 4755 = x
-/usr/bin/plain = no program
+/usr/bin/plain = not a program
 """
 
 
 @pytest.fixture
 def host() -> Iterator[bytes]:
-    """A host of one program by several names."""
+    """Return the root of a host with one program that has several names."""
     with tree(parse_tree(SMALL)) as root:
         shutil.copy(BUSYBOX, root + b"/usr/bin/busybox")
-        for word in WORDS:
-            os.symlink("busybox", root + b"/usr/bin/" + word.encode())
+        for command in COMMANDS:
+            os.symlink("busybox", root + b"/usr/bin/" + command.encode())
         yield root
 
 
 @pytest.fixture
 def manifest_file(host: bytes, anyone: Caller) -> Path:
-    """Its manifest, where the user may read it."""
+    """Return the path of its manifest, which the user may read."""
     path = anyone.home / "small.jsonl"
     write_manifest(manifest_of(host), path)
     path.chmod(0o644)
@@ -66,7 +66,7 @@ def manifest_file(host: bytes, anyone: Caller) -> Path:
 
 @pytest.fixture(params=["host", "copy", "fstab"])
 def env(request: pytest.FixtureRequest, manifest_file: Path, host: bytes, anyone: Caller) -> str:
-    """An environment of each form, built by the command; its name in the user's home."""
+    """Build an environment of each form by the command, and return its name in the user's home."""
     form = [] if request.param == "host" else [f"--{request.param}"]
     built = anyone.pkgjail("build", *form, "--root", os.fsdecode(host), manifest_file, "env")
     assert built.returncode == 0, built.stderr
@@ -76,18 +76,18 @@ def env(request: pytest.FixtureRequest, manifest_file: Path, host: bytes, anyone
 @pytest.mark.parametrize(
     ("command", "status", "text"),
     [
-        pytest.param(["true"], 0, "", id="it ends well"),
-        pytest.param(["sh", "-c", "exit 7"], 7, "", id="it fails"),
-        pytest.param(["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM, "", id="a signal ends it"),
+        pytest.param(["true"], 0, "", id="success"),
+        pytest.param(["sh", "-c", "exit 7"], 7, "", id="failure"),
+        pytest.param(["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM, "", id="a signal"),
         pytest.param(["nope"], 127, "no such command in the jail", id="no such command"),
-        pytest.param(["plain"], 126, "cannot", id="no program"),
+        pytest.param(["plain"], 126, "cannot", id="not a program"),
         pytest.param([], 125, "there is no command to run", id="no command"),
     ],
 )
 def test_the_exit_status_is_the_commands(
     env: str, anyone: Caller, command: list[str], status: int, text: str
 ) -> None:
-    """As with `run`."""
+    """As for `run`."""
     ran = anyone.pkgjail("enter", env, "--", *command)
     assert (ran.returncode, text in ran.stderr) == (status, True), ran.stderr
 
@@ -101,7 +101,7 @@ def test_the_jail_shows_the_manifest_and_nothing_else(env: str, anyone: Caller, 
 def test_removal_leaves_the_host_and_the_home_as_they_were(
     env: str, anyone: Caller, host: bytes, manifest_file: Path
 ) -> None:
-    """After it was entered; and what is built there next is entered like the first."""
+    """After entries; and the next environment there can be entered like the first."""
     before = walk_lines(host)
     for _ in range(2):
         for _ in range(2):
@@ -114,10 +114,10 @@ def test_removal_leaves_the_host_and_the_home_as_they_were(
     assert walk_lines(host) == before
 
 
-def test_options_of_the_build_count_at_each_entry_and_more_may_come(
+def test_options_of_the_entry_are_added_to_those_of_the_build(
     anyone: Caller, manifest_file: Path, host: bytes
 ) -> None:
-    """Binds and variables of both; an entry's variable outweighs; a network taken away stays so."""
+    """Binds and variables of both apply; the entry's variable wins; without network it stays without."""
     (anyone.home / "in").mkdir()
     (anyone.home / "in" / "letter").write_text("dear")
     recorded = ["--no-network", "--ro-bind", "in:/srv/in", "--env", "A=build", "--env", "B=build"]
@@ -134,37 +134,37 @@ def test_options_of_the_build_count_at_each_entry_and_more_may_come(
 
 
 def test_a_copy_outlives_a_change_of_the_host(anyone: Caller, manifest_file: Path, host: bytes) -> None:
-    """The host's environment stops, the copy goes on with what it had."""
+    """An environment of the host's files can no longer be entered; the copy is not affected."""
     root = ["--root", os.fsdecode(host)]
     assert anyone.pkgjail("build", *root, manifest_file, "live").returncode == 0
-    assert anyone.pkgjail("build", "--copy", *root, manifest_file, "kept").returncode == 0
+    assert anyone.pkgjail("build", "--copy", *root, manifest_file, "copied").returncode == 0
     replace_file(host + b"/data/words", b"upgraded")
     ran = anyone.pkgjail("enter", "live", "--", "cat", "/data/words")
     assert (ran.returncode, "/data/words" in ran.stderr) == (125, True)
-    ran = anyone.pkgjail("enter", "kept", "--", "cat", "/data/words")
+    ran = anyone.pkgjail("enter", "copied", "--", "cat", "/data/words")
     assert (ran.returncode, ran.stdout) == (0, "as built")
 
 
-def test_dropped_bits_are_told(anyone: Caller, manifest_file: Path, host: bytes) -> None:
+def test_dropped_bits_are_reported(anyone: Caller, manifest_file: Path, host: bytes) -> None:
     """A set-user-ID program would run as whoever copied it."""
     built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), manifest_file, "env")
     assert "1 name copied without their set-user-ID and set-group-ID bits: /usr/bin/set" in built.stderr
     assert (anyone.home / "env/root/usr/bin/set").stat().st_mode & 0o7777 == 0o755
 
 
-def test_a_bind_of_what_is_not_there_is_told_when_it_is_built(
+def test_a_missing_source_of_a_bind_is_reported_by_the_build(
     anyone: Caller, manifest_file: Path, host: bytes
 ) -> None:
-    """Not only at the first entry; it may be a disk that is mounted by then."""
-    words = ["--root", os.fsdecode(host), "--bind", "/no/such:/srv", "--ro-bind", "/usr:/data"]
-    built = anyone.pkgjail("build", *words, manifest_file, "env")
-    told = (
+    """Not only by the first entry; a disk may be mounted by then."""
+    options = ["--root", os.fsdecode(host), "--bind", "/no/such:/srv", "--ro-bind", "/usr:/data"]
+    built = anyone.pkgjail("build", *options, manifest_file, "env")
+    warning = (
         "pkgjail: warning: /no/such does not exist, and is bound at each entry: create it before the first\n"
     )
-    assert (built.returncode, built.stderr) == (0, told)
+    assert (built.returncode, built.stderr) == (0, warning)
 
 
-def test_files_that_may_not_be_read_are_told_all_at_once(user: Caller, host: bytes) -> None:
+def test_unreadable_files_are_reported_all_at_once(user: Caller, host: bytes) -> None:
     for name in ("one", "two"):
         put(host + b"/data/" + name.encode(), b"secret")
         os.chmod(host + b"/data/" + name.encode(), 0o600)
@@ -181,13 +181,13 @@ def test_files_that_may_not_be_read_are_told_all_at_once(user: Caller, host: byt
 
 
 def edit(env: bytes, old: bytes, new: bytes) -> None:
-    """Change a word of the record."""
+    """Change a part of the record."""
     path = Path(os.fsdecode(env + b"/environment.jsonl"))
     path.write_bytes(path.read_bytes().replace(old, new))
 
 
-def half_build(env: bytes) -> None:
-    """The journal where the record was, as before the last name was made."""
+def make_half_built(env: bytes) -> None:
+    """Replace the record by a journal, as if the last name had not been made yet."""
     path = Path(os.fsdecode(env + b"/environment.jsonl"))
     lines = path.read_bytes().splitlines(keepends=True)
     path.with_name("building.jsonl").write_bytes(b"".join(lines[:-2]))
@@ -222,7 +222,7 @@ TAMPERED: dict[str, tuple[Callable[[bytes], object], str]] = {
         "it has schema 2, and this pkgjail supports up to 1",
     ),
     "its build was interrupted": (
-        half_build,
+        make_half_built,
         "its build was interrupted; remove what is left with 'pkgjail remove",
     ),
     "its removal was interrupted": (
@@ -233,10 +233,8 @@ TAMPERED: dict[str, tuple[Callable[[bytes], object], str]] = {
 
 
 @pytest.mark.parametrize("name", TAMPERED)
-def test_a_copy_that_is_not_as_it_was_built_is_not_entered(
-    anyone: Caller, manifest_file: Path, host: bytes, name: str
-) -> None:
-    """Before anything runs in it, by a message that names what differs."""
+def test_a_modified_copy_is_not_entered(anyone: Caller, manifest_file: Path, host: bytes, name: str) -> None:
+    """Nothing runs in it, and the message names what differs."""
     built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), manifest_file, "env")
     assert built.returncode == 0
     change, expected = TAMPERED[name]
@@ -246,14 +244,14 @@ def test_a_copy_that_is_not_as_it_was_built_is_not_entered(
     assert expected in ran.stderr
 
 
-def test_a_tree_is_looked_at_each_time(anyone: Caller, env: str) -> None:
-    """Whoever built it with one is told of what changed in it, at the second entry as at the first."""
-    tree_there = anyone.home / env / "root"
+def test_a_tree_is_compared_at_each_entry(anyone: Caller, env: str) -> None:
+    """Changes in it are reported by the second entry as by the first."""
+    tree_of_env = anyone.home / env / "root"
     assert anyone.pkgjail("enter", env, "--", "true").returncode == 0
-    if tree_there.exists():
-        tree_there.joinpath("late").touch()
-    again = anyone.pkgjail("enter", env, "--", "true")
-    assert ("late" in again.stderr) == tree_there.exists()
+    if tree_of_env.exists():
+        tree_of_env.joinpath("late").touch()
+    second = anyone.pkgjail("enter", env, "--", "true")
+    assert ("late" in second.stderr) == tree_of_env.exists()
 
 
 @pytest.mark.parametrize(
@@ -272,37 +270,37 @@ def test_a_tree_is_looked_at_each_time(anyone: Caller, env: str) -> None:
         ),
     ],
 )
-def test_the_second_entry_is_short_and_sees_the_same(
+def test_the_second_entry_is_a_replay_unless_something_changed(
     manifest_file: Path, host: bytes, anyone: Caller, change: Callable[[Path], object], refused: str
 ) -> None:
-    """Nothing that the long way refuses is entered the short way."""
+    """A replay enters nothing that a new entry refuses."""
     built = anyone.pkgjail("build", "--root", os.fsdecode(host), manifest_file, "env")
     assert built.returncode == 0, built.stderr
     command = ["/usr/bin/python3", "-X", "importtime", "-m", "pkgjail", "enter", "env", "--", "true"]
     loaded = [line.rpartition("|")[2].strip() for line in anyone.run(command).stderr.splitlines()]
     assert "pkgjail.environments.enter" in loaded
     change(anyone.home / "env")
-    again = anyone.run(command)
-    assert again.returncode == (125 if refused else 0)
-    assert refused in again.stderr
-    loaded = [line.rpartition("|")[2].strip() for line in again.stderr.splitlines()]
+    second = anyone.run(command)
+    assert second.returncode == (125 if refused else 0)
+    assert refused in second.stderr
+    loaded = [line.rpartition("|")[2].strip() for line in second.stderr.splitlines()]
     assert ("pkgjail.environments.enter" in loaded) == bool(refused)
 
 
 def test_a_command_cannot_write_to_its_environment(tmp_path: Path, host: bytes) -> None:
-    """What lies there is what later entries are made from."""
-    place = bytes(tmp_path / "env")
-    build_environment(manifest_of(host), place, form="copy", root=host)
-    for source in (place, place + b"/root/data", bytes(tmp_path)):
+    """Later entries are made from its files."""
+    env_path = bytes(tmp_path / "env")
+    build_environment(manifest_of(host), env_path, form="copy", root=host)
+    for source in (env_path, env_path + b"/root/data", bytes(tmp_path)):
         bind = UserBind(source=source, destination=b"/srv/x", writable=True)
         with pytest.raises(JailError, match="later entries are made from it"):
-            enter_environment(place, ["true"], JailOptions(binds=(bind,)))
-    remove_environment(place)
+            enter_environment(env_path, ["true"], JailOptions(binds=(bind,)))
+    remove_environment(env_path)
 
 
-@pytest.mark.parametrize("times", [1, 2], ids=["the long way in", "the short way in"])
+@pytest.mark.parametrize("times", [1, 2], ids=["a new entry", "a replay"])
 def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str, times: int) -> None:
-    """Nor entered while it is removed: the command would see its files go. Who is in it is told."""
+    """The command would see its files disappear. The message names the command."""
     os.mkfifo(anyone.home / "gate")
     os.chmod(anyone.home / "gate", 0o644)
     for _ in range(1, times):
@@ -313,21 +311,21 @@ def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str, times: i
     entered = subprocess.Popen(["/usr/bin/python3", "-m", "pkgjail", *command], **options)
     with open(anyone.home / "gate", "w", encoding="ascii") as gate:  # opens when the command reads it
         refused = anyone.pkgjail("remove", env)
-        again = anyone.pkgjail("enter", env, "--", "true")
+        second = anyone.pkgjail("enter", env, "--", "true")
         gate.write("through")
     assert entered.communicate(timeout=60)[0] == "through"
-    assert (refused.returncode, again.returncode) == (1, 0)
+    assert (refused.returncode, second.returncode) == (1, 0)
     who = f"process {entered.pid} (/usr/bin/python3 -m pkgjail enter --ro-bind gate {env} -- cat "
     assert f"another pkgjail process builds, enters or removes it: {who}" in refused.stderr
     assert refused.stderr.endswith("; wait until that ends\n")
     assert anyone.pkgjail("remove", env).returncode == 0
 
 
-# Locks a directory, however that is done best, says so, and waits for its input to end.
+# Locks a directory and every file in it that it can open, says so, and waits for its input to end.
 _STRANGER = """
 import fcntl, os, sys
-held = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
-fcntl.flock(held, getattr(fcntl, sys.argv[2]))
+descriptor = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
+fcntl.flock(descriptor, getattr(fcntl, sys.argv[2]))
 for name in os.listdir(sys.argv[1]):
     try:
         fcntl.flock(os.open(os.path.join(sys.argv[1], name), os.O_RDONLY), fcntl.LOCK_EX)
@@ -340,7 +338,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def stranger(env: Path, how: str) -> Iterator[subprocess.Popen[str]]:
-    """Somebody else, who may read the environment, locks all of it that they can open."""
+    """Run a process of another user that locks everything in the environment that it can open."""
     command = ["/usr/bin/python3", "-c", _STRANGER, str(env), how]
     ids: dict[str, Any] = {"user": 1234, "group": 1234, "extra_groups": []} if os.geteuid() == 0 else {}
     with subprocess.Popen(
@@ -353,26 +351,26 @@ def stranger(env: Path, how: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def shared(host: bytes) -> Iterator[Path]:
-    """An environment of this process's user that everybody may look into."""
+    """Build an environment of this process's user that everybody may read."""
     with tempfile.TemporaryDirectory(prefix="pkgjail-shared-") as made:
         Path(made).chmod(0o755)
-        place = Path(made) / "env"
-        build_environment(manifest_of(host), bytes(place), root=host)
-        yield place
+        env_path = Path(made) / "env"
+        build_environment(manifest_of(host), bytes(env_path), root=host)
+        yield env_path
 
 
-@pytest.mark.parametrize("older", [False, True], ids=["of now", "of before there was a lock's file"])
+@pytest.mark.parametrize("older", [False, True], ids=["with a lock file", "of an older pkgjail"])
 @pytest.mark.parametrize("who", ["its owner", "another user"])
 def test_a_stranger_keeps_nobody_out(
     caller: Caller, user: Caller, shared: Path, who: str, *, older: bool
 ) -> None:
-    """Anybody can lock what they can open for reading."""
+    """Anybody can lock what they can open to read."""
     assert (shared / "lock").stat().st_mode & 0o777 == 0o600
     if older:
         (shared / "lock").unlink()
     one = caller if who == "its owner" else user
     with stranger(shared, "LOCK_EX"):
-        for _ in range(2):  # the long way, then the short one
+        for _ in range(2):  # a new entry, then a replay
             entered = one.pkgjail("enter", shared, "--", "true", timeout=60)
             assert (entered.returncode, entered.stderr) == (0, "")
     assert (shared / "lock").exists() == (not older or one.uid == os.geteuid())
@@ -382,7 +380,7 @@ def test_a_stranger_keeps_nobody_out(
 def test_a_removal_waits_for_a_stranger_and_says_so_but_not_for_ever(
     shared: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may be a user of the environment, who is named, or not."""
+    """The stranger may be a user of the environment, or not. The warning names the process."""
     monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 2)
     reporter = Reporter()
     with stranger(shared, how) as process:
@@ -393,7 +391,7 @@ def test_a_removal_waits_for_a_stranger_and_says_so_but_not_for_ever(
 
 
 def test_a_removal_goes_on_when_the_others_have_left(shared: Path) -> None:
-    """Nobody is told of what took a moment."""
+    """A short wait causes no warning."""
     reporter = Reporter()
     with stranger(shared, "LOCK_SH") as process:
         assert process.stdin is not None
@@ -404,25 +402,25 @@ def test_a_removal_goes_on_when_the_others_have_left(shared: Path) -> None:
 
 
 def test_a_stranger_does_not_stop_a_build(anyone: Caller, manifest_file: Path, host: bytes) -> None:
-    """Who locks the directory before it becomes an environment."""
-    place = anyone.home / "new"
-    place.mkdir()
-    os.chown(place, anyone.uid, anyone.uid)
+    """The stranger locks the directory before it becomes an environment."""
+    env_path = anyone.home / "new"
+    env_path.mkdir()
+    os.chown(env_path, anyone.uid, anyone.uid)
     anyone.home.chmod(0o755)
-    with stranger(place, "LOCK_EX"):
+    with stranger(env_path, "LOCK_EX"):
         built = anyone.pkgjail("build", "--root", os.fsdecode(host), manifest_file, "new", timeout=60)
     assert built.returncode == 0, built.stderr
 
 
-def test_an_environment_of_before_is_removed(shared: Path) -> None:
-    """It has no lock's file until it is entered or removed."""
+def test_an_environment_of_an_older_pkgjail_is_removed(shared: Path) -> None:
+    """It has no lock file until it is entered or removed."""
     (shared / "lock").unlink()
     remove_environment(bytes(shared))
     assert not shared.exists()
 
 
-def test_a_lock_that_others_could_open_is_closed_again(shared: Path) -> None:
-    """By whoever may write to the environment, at the next entry."""
+def test_a_lock_file_that_others_could_open_becomes_private(shared: Path) -> None:
+    """At the next entry of a user who may write to the environment."""
     (shared / "lock").chmod(0o644)
     assert enter_environment(bytes(shared), ["true"]) == 0
     assert (shared / "lock").stat().st_mode & 0o777 == 0o600
@@ -434,15 +432,15 @@ _ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs r
 @_ROOT
 @pytest.mark.parametrize("work", ["enter", "remove"])
 @pytest.mark.parametrize("owner", [0, 1234], ids=["root's", "a third user's"])
-def test_the_lock_of_a_stranger_s_environment_may_be_any_file(
+def test_the_lock_file_of_a_stranger_may_be_any_file(
     caller: Caller, user: Caller, shared: Path, owner: int, work: str
 ) -> None:
-    """Who owns a directory can rename what others left there. Root gives none of it away."""
+    """The owner of a directory can rename the files of others in it. Root does not give those away."""
     secret = user.home / "secret"
     secret.write_text("not for everybody")
     os.chown(secret, owner, owner)
     secret.chmod(0o640)
-    held = os.open(secret, os.O_RDONLY)
+    descriptor = os.open(secret, os.O_RDONLY)
     os.chown(shared, user.uid, user.uid)
     for name in ("environment.jsonl", "manifest.jsonl"):
         os.chown(shared / name, user.uid, user.uid)
@@ -450,14 +448,14 @@ def test_the_lock_of_a_stranger_s_environment_may_be_any_file(
     command = ("--", "true") if work == "enter" else ()
     done = caller.pkgjail(work, shared, *command, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    found = os.fstat(held)
-    os.close(held)
+    found = os.fstat(descriptor)
+    os.close(descriptor)
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (owner, 0o640)
 
 
 @_ROOT
-def test_a_lock_that_root_makes_is_the_owner_s(caller: Caller, user: Caller, shared: Path) -> None:
-    """Root may be the first who enters an environment of before; its owner must not be left without."""
+def test_a_lock_file_that_root_makes_belongs_to_the_owner(caller: Caller, user: Caller, shared: Path) -> None:
+    """Root may be the first to enter an environment of an older pkgjail; its owner needs the file too."""
     (shared / "lock").unlink()
     os.chown(shared, user.uid, user.uid)
     assert caller.pkgjail("enter", shared, "--", "true", timeout=60).returncode == 0

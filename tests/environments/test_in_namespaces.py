@@ -1,6 +1,6 @@
-"""What needs mounts: something mounted in an environment, and filesystems that are full.
+"""Mounts in an environment, and full filesystems.
 
-Each in a user and mount namespace of its own, by the command, as root and as an ordinary user.
+Each test runs the command in its own user and mount namespace, as root and as an ordinary user.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REMOVE = "status=0; /usr/bin/python3 -m pkgjail remove env || status=$?; exit $s
 
 @pytest.fixture
 def home(anyone: Caller, host: bytes) -> Path:
-    """A home with an environment, and a directory and a file that hold something."""
+    """Return a home with an environment, and with a directory that has a file."""
     write_manifest(manifest_of(host), anyone.home / "m.jsonl")
     (anyone.home / "m.jsonl").chmod(0o644)
     built = anyone.pkgjail("build", "--copy", "--root", os.fsdecode(host), "m.jsonl", "env")
@@ -35,7 +35,7 @@ def home(anyone: Caller, host: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("mount", "told"),
+    ("mount", "message"),
     [
         pytest.param(
             "mount --bind precious env/root/usr/empty",
@@ -72,17 +72,17 @@ def home(anyone: Caller, host: bytes) -> Path:
         ),
     ],
 )
-def test_nothing_is_removed_below_a_mount(anyone: Caller, home: Path, mount: str, told: str) -> None:
-    """Neither what is mounted nor what the mount hides, and the message names the place."""
+def test_nothing_is_removed_below_a_mount(anyone: Caller, home: Path, mount: str, message: str) -> None:
+    """Neither what is mounted nor what the mount hides is removed, and the message names the mount point."""
     ran = anyone.run([*NAMESPACES, f"{mount}; {REMOVE}"])
     assert ran.returncode in {1, 2}, ran.stderr
-    assert told.format(home=os.path.realpath(home)) in ran.stderr
+    assert message.format(home=os.path.realpath(home)) in ran.stderr
     assert (home / "precious" / "letter").read_text() == "dear"
     assert (home / "env" / "root" / "usr" / "bin" / "a").read_text() == "alpha"
 
 
-def test_a_mount_below_is_no_place_to_enter(anyone: Caller, home: Path) -> None:
-    """A jail made from a tree with something over it would show that."""
+def test_an_environment_with_a_mount_below_is_not_entered(anyone: Caller, home: Path) -> None:
+    """A jail made from its tree would show what is mounted."""
     script = "mount --bind precious env/root/usr/empty; exec /usr/bin/python3 -m pkgjail enter env -- a"
     ran = anyone.run([*NAMESPACES, script])
     assert ran.returncode == 125
@@ -95,7 +95,7 @@ def test_a_mount_below_is_no_place_to_enter(anyone: Caller, home: Path) -> None:
 def test_a_full_filesystem_leaves_nothing(
     anyone: Caller, home: Path, form: str, room: str, host: bytes
 ) -> None:
-    """A real one, full at different points; the message says so."""
+    """The filesystem is real, and full at different points of the build; the message says so."""
     script = (
         f"mkdir small; mount -t tmpfs -o {room} tmpfs small; status=0; "
         f'/usr/bin/python3 -m pkgjail build {form} --root "$1" m.jsonl small/env || status=$?; '

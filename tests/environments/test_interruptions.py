@@ -1,6 +1,6 @@
-"""Builds, entries and removals ended at every system call, by a signal or for want of room; see strace(1).
+"""Builds, entries and removals that end at any system call, by a signal or a full disk; see strace(1).
 
-Whatever ends one, the host's tree and what lies beside the environment stay as they were, nothing is
+However one ends, the host's tree and the files beside the environment stay as they were, nothing is
 mounted, and what is left can be removed and built again.
 """
 
@@ -22,7 +22,7 @@ from tests.tree_text import parse_tree, tree, walk_lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.gate  # what it asks is the kernel's to answer, not a Python's
+pytestmark = pytest.mark.gate  # it depends on the kernel, and not on the version of Python
 
 HOST = """
 /d/closed/ 0555
@@ -34,7 +34,7 @@ STOPS = ("signal=SIGKILL", "signal=SIGTERM", "signal=SIGINT", "error=ENOSPC")
 
 
 class Scene(NamedTuple):
-    """One user's home, where environments are made by the `worker`."""
+    """The home of a user, where the `worker` builds environments."""
 
     host: bytes
     home: bytes
@@ -46,31 +46,31 @@ class Scene(NamedTuple):
         return self.home + b"/env"
 
     def look(self) -> tuple[list[str], list[str], bytes]:
-        """All that must stay as it is."""
+        """Return everything that must stay as it is."""
         mounts = Path("/proc/self/mountinfo").read_bytes()
         return walk_lines(self.host), walk_lines(self.home), mounts
 
     def do(self, verb: str, where: object = "") -> None:
-        """Let the worker do `verb` undisturbed."""
+        """Let the worker do `verb` without a fault."""
         done = self.worker.run(verb)
         assert done.status == 0, (verb, where, done.err)
 
 
 @pytest.fixture(params=USERS, ids=lambda uid: f"uid {uid}")
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """A home with a file of the user's in it."""
-    with tree(parse_tree(HOST)) as host, tree(parse_tree("/home/mine\n/cache/")) as place:
-        subprocess.run(["chown", "-R", f"{request.param}", place], check=True)
-        words = [str(request.param), os.fsdecode(host), os.fsdecode(place + b"/home/env")]
-        environment = {"XDG_CACHE_HOME": os.fsdecode(place + b"/cache")}
-        with Worker(tmp_path, "tests.environments.worker", *words, environment=environment) as worker:
-            yield Scene(host, place + b"/home", worker)
+    """Make a home with a file of the user in it."""
+    with tree(parse_tree(HOST)) as host, tree(parse_tree("/home/mine\n/cache/")) as top:
+        subprocess.run(["chown", "-R", f"{request.param}", top], check=True)
+        arguments = [str(request.param), os.fsdecode(host), os.fsdecode(top + b"/home/env")]
+        environment = {"XDG_CACHE_HOME": os.fsdecode(top + b"/cache")}
+        with Worker(tmp_path, "tests.environments.worker", *arguments, environment=environment) as worker:
+            yield Scene(host, top + b"/home", worker)
 
 
 def walk(scene: Scene, verb: str, what: str, *, step: int) -> tuple[int, int]:
-    """Let every `step`th call meet the fault; returns how many did, and how many were to."""
+    """Inject the fault into every `step`th call; return how many calls met it, and how many were chosen."""
     before = scene.look()
-    scene.do("recover")  # for the seal that a first build leaves
+    scene.do("recover")  # for the baseline that a first build leaves
     start(scene, verb)
     calls = scene.worker.calls(verb)
     scene.do("recover")
@@ -82,7 +82,7 @@ def walk(scene: Scene, verb: str, what: str, *, step: int) -> tuple[int, int]:
         assert done.status != BROKEN, (fault, done.err)
         if what == "error=ENOSPC":
             assert done.status in {0, REFUSED}, fault
-            # It had the time to clean up.
+            # It had time to clean up.
             assert verb != "build" or done.status == 0 or not os.path.lexists(scene.env), fault
         scene.do("recover", fault)
         assert scene.look() == before, fault
@@ -91,7 +91,7 @@ def walk(scene: Scene, verb: str, what: str, *, step: int) -> tuple[int, int]:
 
 
 def start(scene: Scene, verb: str) -> None:
-    """What must be there before the work."""
+    """Build what `verb` needs."""
     if verb != "build":
         scene.do("build")
 
@@ -99,7 +99,7 @@ def start(scene: Scene, verb: str) -> None:
 @pytest.mark.parametrize("verb", ["build", "enter", "remove"])
 @pytest.mark.parametrize("what", STOPS)
 def test_a_fault_now_and_then(scene: Scene, verb: str, what: str) -> None:
-    """The walk below with long steps."""
+    """As below, with long steps."""
     met, _ = walk(scene, verb, what, step=3 if what == "error=ENOSPC" else 23)
     assert met > 3
 
@@ -110,12 +110,12 @@ def test_a_fault_now_and_then(scene: Scene, verb: str, what: str) -> None:
 def test_a_fault_at_every_call(
     scene: Scene, verb: str, what: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """The number of calls differs a little from run to run: memory, and the clock's ticks.
+    """The number of calls differs a little between runs, with memory and the clock's ticks.
 
-    A jail's first process takes no signal that it has no handler for, unless that is SIGKILL: what it is
-    sent while it builds the root is met by nobody (pid_namespaces(7)).
+    The first process of a jail ignores signals without a handler, except SIGKILL: a signal that is sent while
+    it builds the root has no effect (pid_namespaces(7)).
     """
-    met, all_faults = walk(scene, verb, what, step=1)
-    record_property("faults met", f"{met} of {all_faults}")
-    taken = 0.6 if verb == "enter" and what in {"signal=SIGTERM", "signal=SIGINT"} else 0.9
-    assert met > taken * all_faults
+    met, chosen = walk(scene, verb, what, step=1)
+    record_property("faults met", f"{met} of {chosen}")
+    expected = 0.6 if verb == "enter" and what in {"signal=SIGTERM", "signal=SIGINT"} else 0.9
+    assert met > expected * chosen

@@ -1,4 +1,4 @@
-"""The 2017 paper's three functions, tried by programs that call them."""
+"""The three functions of the 2017 paper, in programs that call them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
-# As Spack would have it: a program that goes on inside, whatever it was called with.
+# As in Spack: a program that continues inside, whatever its arguments are.
 PROGRAM = """
 import os, sys
 from pkgjail import isolate_environment
@@ -48,7 +48,7 @@ build_chroot_environment(
 
 @pytest.fixture
 def home(anyone: Caller, spack_manifest: Manifest, library: Path) -> Path:
-    """A home with the program in `work`, and an environment that shows that and pkgjail."""
+    """Return a home with the program in `work`, and an environment that shows `work` and pkgjail."""
     (anyone.home / "work").mkdir()
     (anyone.home / "work" / "program").write_text(f"#!{SYSTEM_PYTHON}{PROGRAM}")
     (anyone.home / "work" / "program").chmod(0o755)
@@ -68,8 +68,8 @@ def home(anyone: Caller, spack_manifest: Manifest, library: Path) -> Path:
         pytest.param([SYSTEM_PYTHON, "-W", "error", "program"], id="with options of the interpreter"),
     ],
 )
-def test_a_program_goes_on_in_the_environment(anyone: Caller, home: Path, command: list[str]) -> None:
-    """In its directory, with its words; it runs once more from the start, and ends once."""
+def test_a_program_continues_in_the_environment(anyone: Caller, home: Path, command: list[str]) -> None:
+    """In its directory, with its arguments; it runs again from the start, and ends once."""
     work = home / "work"
     environment = {"PKGJAIL_ENVIRONMENT": str(home / "env")}
     ran = anyone.run([*command, "a b", "--c"], cwd=work, environment=environment)
@@ -77,7 +77,7 @@ def test_a_program_goes_on_in_the_environment(anyone: Caller, home: Path, comman
     assert (ran.returncode, ran.stdout) == (7, f"before before True {work} blue a b --c\n")
 
 
-def test_without_an_environment_a_program_goes_on_where_it_is(anyone: Caller, home: Path) -> None:
+def test_without_an_environment_a_program_continues_outside(anyone: Caller, home: Path) -> None:
     for value in (None, ""):
         environment = {} if value is None else {"PKGJAIL_ENVIRONMENT": value}
         ran = anyone.run(["./program"], cwd=home / "work", environment=environment)
@@ -85,20 +85,20 @@ def test_without_an_environment_a_program_goes_on_where_it_is(anyone: Caller, ho
 
 
 def test_an_environment_that_cannot_be_entered_stops_the_program(anyone: Caller, home: Path) -> None:
-    """It does not go on outside, nor because a variable says that it is inside."""
+    """It does not continue outside, even if a variable says that it is inside."""
     environment = {"PKGJAIL_ENVIRONMENT": str(home / "none"), "HOSTNAME": "pkgjail"}
     ran = anyone.run(["./program"], cwd=home / "work", environment=environment)
     assert (ran.returncode, ran.stdout) == (1, "before ")
     assert "cannot enter" in ran.stderr
 
 
-def test_where_no_bind_shows_the_current_directory_it_is_the_root(anyone: Caller, home: Path) -> None:
+def test_a_directory_that_no_bind_shows_is_replaced_by_the_root(anyone: Caller, home: Path) -> None:
     ran = anyone.run([home / "work" / "program"], environment={"PKGJAIL_ENVIRONMENT": str(home / "env")})
     assert ran.stdout == "before before True / blue\n", ran.stderr
 
 
 def test_the_default_is_spack_without_documentation(tmp_path: Path) -> None:
-    """As the paper's function, which took a directory and nothing else."""
+    """As the paper's function, whose only argument is a directory."""
     pkgjail.build_chroot_environment(tmp_path / "env")
     header = read_manifest(tmp_path / "env" / "manifest.jsonl").header
     assert (header.whitelists, header.blacklists) == (("base", "spack"), ("docs",))
@@ -107,26 +107,26 @@ def test_the_default_is_spack_without_documentation(tmp_path: Path) -> None:
 
 
 def test_a_host_of_that_name_is_not_a_jail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name alone is not believed: this process has capabilities to lose."""
+    """The name alone proves nothing: this process has capabilities that a jail would not have."""
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "pkgjail", "", "", "")))
     assert not detect.is_isolated()
 
 
-def test_the_words_of_this_process() -> None:
-    """Both ways of telling them, as Python before 3.10 knows but one."""
+def test_the_command_line_of_this_process() -> None:
+    """By both ways, as Python before 3.10 has only one."""
     with open("/proc/self/cmdline", "rb") as file:
-        words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
-    assert process.process_argv() == [sys.executable, *words[1:]]
-    assert process._kernel_argv() == words
+        argv = [os.fsdecode(argument) for argument in file.read().split(b"\0")[:-1]]
+    assert process.process_argv() == [sys.executable, *argv[1:]]
+    assert process._kernel_argv() == argv
 
 
-def test_a_program_that_embeds_python_is_asked_for_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_embeds_python_must_pass_its_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(JailError, match="pass 'argv'"):
         process.process_argv()
 
 
-def test_words_and_place_can_be_given(tmp_path: Path) -> None:
+def test_the_command_line_and_the_directory_can_be_passed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file or directory"):
         pkgjail.isolate_environment(tmp_path / "none", ["true"])
     bind = UserBind(source=bytes(tmp_path), destination=bytes(tmp_path), writable=False)

@@ -1,6 +1,6 @@
-"""Removal: it takes an environment away, and anything that `build` did not leave so stops it.
+"""Removals of environments, and the changes that stop them.
 
-What a removal must not touch is put into and beside environments, and compared with before.
+The tests put files that a removal must not touch into and beside environments, and compare them afterwards.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 ESCAPES = Path(__file__).parent
 
-SURPRISES: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
+CHANGES: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
     "a file was added": (
         lambda env: put(env + b"/root/usr/thesis", b"x"),
         ["root/usr/thesis was not made by pkgjail"],
@@ -50,7 +50,7 @@ SURPRISES: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
         lambda env: put(env + b"/notes", b"x"),
         ["notes was not made by pkgjail"],
     ),
-    "a file has the name of one that a build has": (
+    "a file has the name of a file of a build": (
         lambda env: put(env + b"/building.file", b"x"),
         ["building.file was not made by pkgjail"],
     ),
@@ -66,7 +66,7 @@ SURPRISES: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
         lambda env: put(env + b"/root/usr/bin/a", b"ALPHA"),
         ["root/usr/bin/a has other content"],
     ),
-    "a file was written to, with its times kept": (
+    "a file was written to, and its times restored": (
         lambda env: rewrite_unseen(env + b"/root/usr/bin/a", b"ALPHA"),
         ["root/usr/bin/a has other content"],
     ),
@@ -108,10 +108,10 @@ SURPRISES: dict[str, tuple[Callable[[bytes], object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SURPRISES)
-def test_a_surprise_stops_the_removal_before_anything_is_deleted(env: bytes, name: str) -> None:
-    """It is named, with all others; and what is there stays, by name, mode and content."""
-    change, expected = SURPRISES[name]
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_stops_the_removal_before_anything_is_deleted(env: bytes, name: str) -> None:
+    """The error has all changes; and all names stay, with their modes and contents."""
+    change, expected = CHANGES[name]
     change(env)
     before = around(env)
     with pytest.raises(ModifiedEnvironmentError, match="nothing was deleted") as caught:
@@ -133,7 +133,9 @@ def test_a_surprise_stops_the_removal_before_anything_is_deleted(env: bytes, nam
         pytest.param(lambda env: os.unlink(env + b"/manifest.jsonl"), id="a manifest that is gone"),
     ],
 )
-def test_what_loses_nothing_is_no_surprise(env: bytes, change: Callable[[bytes], object]) -> None:
+def test_a_change_that_loses_nothing_does_not_stop_the_removal(
+    env: bytes, change: Callable[[bytes], object]
+) -> None:
     change(env)
     remove_environment(env)
     assert not os.path.lexists(env)
@@ -146,9 +148,9 @@ def test_an_environment_may_be_renamed(env: bytes) -> None:
 
 
 def test_a_copy_of_an_environment_is_not_the_one_that_was_built(env: bytes) -> None:
-    """Its names are not those that were recorded; the original goes, the copy stays."""
+    """Its names are not the recorded ones; the original is removed, the copy stays."""
     subprocess.run(["cp", "-a", env, env + b"2"], check=True)
-    for function in (remove_environment, lambda place: enter_environment(place, ["true"])):
+    for function in (remove_environment, lambda env_path: enter_environment(env_path, ["true"])):
         with pytest.raises(InputError, match="it is a copy of an environment"):
             function(env + b"2")
     remove_environment(env)
@@ -159,46 +161,46 @@ def test_a_copy_of_an_environment_is_not_the_one_that_was_built(env: bytes) -> N
     ("make_it", "why"),
     [
         pytest.param(lambda _: None, "No such file or directory", id="nothing"),
-        pytest.param(lambda place: put(place, b"x"), "it is not a directory", id="a file"),
-        pytest.param(lambda place: os.symlink("beside", place), "it is a symbolic link", id="a link"),
+        pytest.param(lambda env_path: put(env_path, b"x"), "it is not a directory", id="a file"),
+        pytest.param(lambda env_path: os.symlink("beside", env_path), "it is a symbolic link", id="a link"),
         pytest.param(
-            lambda place: shutil.copytree(ESCAPES, os.fsdecode(place)),
+            lambda env_path: shutil.copytree(ESCAPES, os.fsdecode(env_path)),
             "it is not an environment",
             id="a directory",
         ),
         pytest.param(
             in_turn(
                 os.mkdir,
-                lambda place: put(place + b"/building.jsonl", b'{"kind":"header"'),
+                lambda env_path: put(env_path + b"/building.jsonl", b'{"kind":"header"'),
             ),
             "it was not written by pkgjail",
-            id="a file of the user's with the journal's name",
+            id="a file of the user with the journal's name",
         ),
         pytest.param(
             in_turn(
                 os.mkdir,
-                lambda place: put(place + b"/environment.jsonl", b'{"kind":"header"}\n'),
+                lambda env_path: put(env_path + b"/environment.jsonl", b'{"kind":"header"}\n'),
             ),
             "it was not written by pkgjail",
-            id="a file of the user's with the record's name",
+            id="a file of the user with the record's name",
         ),
     ],
 )
-def test_what_is_no_environment_is_neither_removed_nor_entered(
-    place: bytes, make_it: Callable[[bytes], object], why: str
+def test_other_files_are_neither_removed_nor_entered(
+    env_path: bytes, make_it: Callable[[bytes], object], why: str
 ) -> None:
-    make_it(place)
-    before = around(place)
-    for function in (remove_environment, lambda place: enter_environment(place, ["true"])):
+    make_it(env_path)
+    before = around(env_path)
+    for function in (remove_environment, lambda env_path: enter_environment(env_path, ["true"])):
         with pytest.raises(InputError, match=why):
-            function(place)
-    assert around(place) == before
+            function(env_path)
+    assert around(env_path) == before
 
 
-def test_an_empty_directory_is_what_may_be_left_and_is_removed(place: bytes) -> None:
-    os.mkdir(place)
-    assert remove_environment(place) == (0, 0)
-    assert not os.path.exists(place)
+def test_an_empty_directory_may_be_left_by_a_build_and_is_removed(env_path: bytes) -> None:
+    os.mkdir(env_path)
+    assert remove_environment(env_path) == (0, 0)
+    assert not os.path.exists(env_path)
 
 
 @pytest.mark.parametrize("directory", [b"/", b".", b"..", b"/usr/..", b""])
@@ -238,7 +240,7 @@ DURING: dict[str, tuple[Callable[[bytes], object], str]] = {
 
 @pytest.mark.parametrize("name", DURING)
 def test_a_change_during_the_removal_stops_it(env: bytes, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the moment before the first deletion; nothing that was put there is lost."""
+    """The change is made just before the first deletion; nothing that was added is lost."""
     change, expected = DURING[name]
     delete = remove._delete_all
 
@@ -251,16 +253,16 @@ def test_a_change_during_the_removal_stops_it(env: bytes, name: str, monkeypatch
         remove_environment(env)
     ((path, words),) = describe_changes(caught.value.changes)
     assert f"{shown(path)} {words}".endswith(expected)
-    kept = {line.partition(" ")[0].rpartition("/")[2] for line in around(env)}
-    assert kept >= {"beside", "letter"}
-    assert kept & {"late", "mine", "a", "env2"}
+    names = {line.partition(" ")[0].rpartition("/")[2] for line in around(env)}
+    assert names >= {"beside", "letter"}
+    assert names & {"late", "mine", "a", "env2"}
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_times_count_only_where_the_file_system_sets_them(
+def test_times_count_only_if_the_file_system_sets_them(
     env: bytes, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
 ) -> None:
-    """Protects an environment on FUSE, or in an image, where other content may have the same times."""
+    """Protects an environment on FUSE or in an image, where other content may have the same times."""
     monkeypatch.setattr(compare, "sets_times", lambda _descriptor: trusted)
     with open_environment(env, "enter") as environment:
         entries = read_record(environment).entries

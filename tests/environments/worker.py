@@ -1,4 +1,4 @@
-"""Builds, enters and removes an environment, for the walks of test_interruptions.py.
+"""A process that builds, enters and removes an environment, for test_interruptions.py.
 
 Usage: python -m tests.environments.worker UID HOST ENVIRONMENT. A request is a verb.
 """
@@ -23,18 +23,18 @@ from tests.test_exactness import manifest_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The exit status of a child in which what is foreseen happened, or Ctrl-C.
+# The exit status of a child after an expected error, or after Ctrl-C.
 REFUSED, INTERRUPTED = 1, 2
 
 
 def main() -> None:
-    """Serve, with all imported that a child needs."""
+    """Serve requests, after importing everything that a child needs."""
     uid, host, env = int(sys.argv[1]), os.fsencode(sys.argv[2]), os.fsencode(sys.argv[3])
     _import_all(host)
     build = partial(build_environment, manifest_of(host), env, form="copy", root=host)
     verbs: dict[str, Callable[[], object]] = {
         "build": build,
-        "enter": partial(enter_environment, env, ["true"]),  # which it does not have
+        "enter": partial(enter_environment, env, ["true"]),  # it has no such command
         "remove": partial(remove_environment, env),
         "recover": lambda: recover(env, build),
     }
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _import_all(host: bytes) -> None:
-    """Do all once, for what is imported on the way: the user of the children may not read this clone."""
+    """Do everything once, to import what it needs: the user of the children may not read this clone."""
     with tempfile.TemporaryDirectory() as scratch:
         cache, os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"], scratch
         env = os.fsencode(scratch) + b"/env"
@@ -54,10 +54,10 @@ def _import_all(host: bytes) -> None:
 
 
 def recover(env: bytes, build: Callable[[], object]) -> None:
-    """Take away what is left, when nobody is in it any more; then build and remove once more."""
+    """Remove what is left, once nobody is in it; then build and remove again."""
     if os.path.lexists(env):
         with contextlib.suppress(FileNotFoundError), open(env + b"/lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a jail whose caller was killed dies a little later
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a jail ends shortly after its caller was killed
         remove_environment(env)
     build()
     remove_environment(env)
