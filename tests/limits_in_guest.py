@@ -225,7 +225,7 @@ def nobody_else_may_be_in_the_group(_group: Path) -> None:
     if child == 0:
         signal.pause()
     try:
-        assert f"holds other processes too (such as {child})" in refusal(memory=MIB)
+        assert f"has other processes too (such as {child})" in refusal(memory=MIB)
         if os.geteuid() != 0:
             assert sh("true", pids=9)[0] == 0  # by RLIMIT_NPROC
     finally:

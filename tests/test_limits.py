@@ -130,7 +130,7 @@ def test_the_second_time_is_limited_too(user: Caller, manifest: Path) -> None:
 
 
 # Whoever runs the tests has other processes in the control group, if it is the user's at all.
-_WHY = "(is not delegated to this user|holds other processes too|has no controller|no control groups)"
+_WHY = "(is not delegated to this user|has other processes too|has no controller|no control groups)"
 
 
 @pytest.mark.parametrize("option", ["--memory=1G", "--cpus=1", "--pids=9"])
@@ -153,15 +153,17 @@ def test_a_group_that_cannot_be_entered_is_told(
     """Protects the command from a start outside of its group, and the message from another's cause."""
     with open(tmp_path / "cgroup.procs", "wb") as entrance, monkeypatch.context() as patch:
         os.dup2(os.open("/dev/full", os.O_WRONLY), entrance.fileno())
-        group = cgroups.Jail(os.fsencode(tmp_path), entrance.fileno())
-        patch.setattr(limits, "held", lambda _: nullcontext(limits.EnforcedLimits(group, None, watch=False)))
+        group = cgroups.JailGroup(os.fsencode(tmp_path), entrance.fileno())
+        patch.setattr(
+            limits, "enforced", lambda _: nullcontext(limits.EnforcedLimits(group, None, limits_memory=False))
+        )
         with pytest.raises(JailError, match=f"cannot limit the jail: {tmp_path}/cgroup.procs: No space left"):
             run_in_jail(base_manifest, ["true"], JailOptions(limits=Limits(pids=9)))
 
 
 def test_a_resource_limit_does_not_bind_root() -> None:
     """Protects what the way with RLIMIT_NPROC rests on: it is taken where a try shows that it works."""
-    assert limits._resource_limit_counts_a_jail() == (os.geteuid() != 0)
+    assert limits._rlimit_counts_per_namespace() == (os.geteuid() != 0)
 
 
 _V2 = "29 22 0:26 {top} {point} rw - cgroup2 cgroup2 rw\n"
@@ -193,7 +195,7 @@ def test_the_own_group_is_found(tmp_path: Path, top: str, name: str, place: str)
     ):
         (group / file).write_text(content)
     proc = _proc(tmp_path, name, _V1 + _V2.format(top=top, point=str(point).replace(" ", "\\040")))
-    found = cgroups.own(proc)
+    found = cgroups.own_group(proc)
     assert (found.path, sorted(found.controllers)) == (os.fsencode(group), ["cpu", "memory", "pids"])
 
 
@@ -205,7 +207,7 @@ def test_the_own_group_is_found(tmp_path: Path, top: str, name: str, place: str)
         ("/elsewhere", "/elsewhere-too", "no control groups of version 2 are mounted"),
         ("/", "/..", "no control groups of version 2 are mounted"),
         ("/", "/gone", "is not delegated to this user"),
-        ("/", "/shared", r"holds other processes too \(such as 1\)"),
+        ("/", "/shared", r"has other processes too \(such as 1\)"),
         ("/", "/unreadable", "cgroup.controllers: No such file|unreadable: No such file"),
     ],
 )
@@ -220,7 +222,7 @@ def test_where_no_group_is_ones_own(tmp_path: Path, top: str, name: str, text: s
             (tmp_path / group / file).write_text(content)
     proc = _proc(tmp_path, name, _V1 + (_V2.format(top=top, point=tmp_path) if top else ""))
     with pytest.raises(cgroups.NoGroupError, match=text):
-        cgroups.own(proc)
+        cgroups.own_group(proc)
 
 
 def _proc(place: Path, name: str, mounts: str) -> bytes:
@@ -236,7 +238,7 @@ def test_a_group_that_somebody_locks_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody who sees a control group can lock it; that is told."""
-    monkeypatch.setattr(cgroups, "_LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(cgroups, "_LOCK_TIMEOUT", 0.2)
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     with (

@@ -28,7 +28,7 @@ _HERE = os.getcwdb()
 _MEASURING = UserBind(source=_HERE, destination=_HERE, writable=True)
 
 
-# A caller with threads has a keeper between itself and init.
+# A caller with threads has a monitor between itself and init.
 either_way = pytest.mark.parametrize("further_threads", [0, 1])
 
 

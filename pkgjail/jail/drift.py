@@ -155,6 +155,7 @@ def _hasher(root: bytes, check: DriftCheck) -> Hasher:
     """Return a function that hashes files, with the digest cache unless `check` demands reading them."""
 
     def hash_paths(paths: Sequence[bytes]) -> Mapping[bytes, str]:
+        """Return the SHA-256 in hex of each path."""
         from pkgjail.storage.hashing import HashCache, hash_files  # loads sqlite3
 
         cache = None if check.verify == "hash" else HashCache.default()

@@ -5,7 +5,7 @@ result is saved, in memory or in the user's runtime directory, together with the
 that it was made from. Every entry compares this state with the present one while the jail is being set
 up. If anything has changed, the command does not start, and the jail is prepared anew.
 
-Replay imports this module and the sandbox, and little else.
+Replay must be quick, so this module imports little besides the sandbox.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class PreparedJail:
                 watch.start()
 
         try:
-            return run(self.program, command, limits=limits, meanwhile=check_state)
+            return run(self.program, command, limits=limits, during_setup=check_state)
         finally:
             if watch is not None:
                 watch.stop()

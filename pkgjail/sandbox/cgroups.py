@@ -1,14 +1,14 @@
-"""Control groups: find the caller's own, and keep a jail in a child of it.
+"""Control groups: find the caller's own group, and run each jail in a child group of it.
 
-Version 2 alone; see cgroups(7) and the kernel's admin-guide/cgroup-v2. A group that has controllers
-to give to its children may hold no process itself ("no internal processes"), the root group
-excepted. So a caller that is alone in its group is moved to a leaf beside the jail meanwhile.
+Only version 2 is used; see cgroups(7) and the kernel's admin-guide/cgroup-v2. A group whose controllers are
+enabled for its children must not have processes itself ("no internal processes"), except for the root group.
+So a caller that is alone in its group is moved to a leaf beside the jails while there are any:
 
     own group ── pkgjail-caller     the caller, while there are jails
-             └── pkgjail-jail-…     one a jail, removed with it
+             └── pkgjail-jail-…     one for each jail, removed with it
 
-Whoever changes these holds a lock on the own group, and each jail's caller one on the jail's. What
-a killed caller leaves behind has no lock and no process, and the next jail's caller removes it.
+Changes need a lock on the caller's own group. Each jail's caller also locks the jail's group. The group of a
+killed caller has no lock and no process, and the caller of the next jail removes it.
 """
 
 from __future__ import annotations
@@ -29,65 +29,65 @@ if TYPE_CHECKING:
 
 _CALLER = b"pkgjail-caller"
 _JAIL = b"pkgjail-jail-"
-_PATIENCE = 5000  # milliseconds that killed processes get to be gone
-# Seconds that a lock is waited for, and how often it is asked for.
-_LONGEST_WAIT = 5
-_STEP = 0.05
-# How the kernel writes white space and backslashes in mountinfo.
+_KILL_TIMEOUT_MS = 5000  # until all killed processes have ended
+# Seconds to wait for a lock, and between attempts.
+_LOCK_TIMEOUT = 5
+_LOCK_INTERVAL = 0.05
+# The kernel's escapes of white space and backslashes in mountinfo.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class NoGroupError(Exception):
-    """The caller has no group of its own that jails can be made in; the text says why."""
+    """The caller has no group of its own in which groups for jails can be made; the message says why."""
 
 
-class Own:
-    """The group that jails are made in, and the controllers (`memory`) that it can give to them."""
+class OwnGroup:
+    """The group that has the jails' groups, and the controllers (`memory`) that it can enable for them."""
 
     def __init__(self, path: bytes, controllers: frozenset[str]) -> None:
         self.path = path
         self.controllers = controllers
 
 
-class Jail:
-    """The group of one jail. `entrance` is a descriptor by which a process enters it."""
+class JailGroup:
+    """The group of one jail. `procs` is a descriptor of its cgroup.procs, by which a process enters it."""
 
-    def __init__(self, path: bytes, entrance: int) -> None:
+    def __init__(self, path: bytes, procs: int) -> None:
         self.path = path
-        self.entrance = entrance
+        self.procs = procs
 
-    def set(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes) -> None:
         """Write one of the group's settings. Raises `OSError` with the file's name."""
         write_setting(self.path + b"/" + name.encode(), content)
 
     def can_limit_swap(self) -> bool:
-        """Whether the kernel counts swap by groups."""
+        """Check whether the kernel counts swap by groups."""
         return os.path.exists(self.path + b"/memory.swap.max")
 
     def enter(self) -> None:
-        """Move the calling process into the group; its further children are born there.
+        """Move the calling process into the group. Its later children start there.
 
         Raises `OSError` with the file's name.
         """
         try:
-            os.write(self.entrance, b"0")
+            os.write(self.procs, b"0")
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.path + b"/cgroup.procs") from None
 
     def reached_memory_limit(self) -> bool:
-        """Whether the kernel killed processes of this group because the group had reached its limit.
+        """Check whether the kernel killed processes of this group because it had reached its own limit.
 
-        `oom` counts this group's own limit, `oom_kill` what was killed for whatever reason.
+        `oom` counts how often this group reached its limit, `oom_kill` the processes killed for any reason.
         """
         events = dict(line.split() for line in _read(self.path + b"/memory.events").splitlines())
         return int(events[b"oom"]) > 0 and int(events[b"oom_kill"]) > 0
 
 
-def own(proc: bytes = b"/proc/self") -> Own:
-    """The caller's own group; changes nothing.
+def own_group(proc: bytes = b"/proc/self") -> OwnGroup:
+    """Return the caller's own group. Nothing is changed.
 
     Raises:
-        NoGroupError: there is none, it is not the caller's to divide, or others are in it too.
+        NoGroupError: there is none, it is not delegated to the caller, or other processes are in it.
 
     """
     path = _own_path(proc)
@@ -97,53 +97,53 @@ def own(proc: bytes = b"/proc/self") -> Own:
         for name in (b"", b"/cgroup.procs", b"/cgroup.subtree_control"):
             if not os.access(base + name, os.W_OK, effective_ids=True):
                 raise NoGroupError(f"this process's control group {shown} is not delegated to this user")
-        if others := _others(base):
+        if others := _other_processes(base):
             raise NoGroupError(
-                f"this process's control group {shown} holds other processes too (such as {others[0]})"
+                f"this process's control group {shown} has other processes too (such as {others[0]})"
             )
         controllers = _read(base + b"/cgroup.controllers").decode().split()
     except OSError as error:
         raise NoGroupError(f"{shown}: {error.strerror}") from None
-    return Own(base, frozenset(controllers))
+    return OwnGroup(base, frozenset(controllers))
 
 
 @contextlib.contextmanager
-def jail(group: Own, controllers: Iterable[str]) -> Iterator[Jail]:
-    """A new group for a jail, which these controllers can limit; gone at the end.
+def jail_group(group: OwnGroup, controllers: Iterable[str]) -> Iterator[JailGroup]:
+    """Make a group for a jail, with these controllers, and remove it at the end.
 
     Raises:
-        OSError: with the file's name.
+        OSError: it has the file's name.
 
     """
     path = b"%s/%s%d-%s" % (group.path, _JAIL, os.getpid(), os.urandom(4).hex().encode())
     with _locked(group.path):
-        _sweep(group.path)
+        _remove_abandoned(group.path)
         try:
-            _divide(group.path, controllers)
+            _enable_controllers(group.path, controllers)
             os.mkdir(path, 0o755)
         except OSError:
-            _undivide(group.path)
+            _move_caller_back(group.path)
             raise
-        held = _lock(path, fcntl.LOCK_EX)
+        lock = _lock(path, fcntl.LOCK_EX)
     try:
-        entrance = os.open(path + b"/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        procs = os.open(path + b"/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            yield Jail(path, entrance)
+            yield JailGroup(path, procs)
         finally:
-            os.close(entrance)
+            os.close(procs)
     finally:
         _remove(path)
-        os.close(held)
-        # Where somebody else holds it, the next jail's caller does that.
+        os.close(lock)
+        # If another process has the lock, the caller of the next jail does this.
         with contextlib.suppress(BlockingIOError), _locked(group.path):
-            _undivide(group.path)
+            _move_caller_back(group.path)
 
 
 def _own_path(proc: bytes) -> bytes:
-    """Where the calling process's group is mounted, by cgroups(7) and proc_pid_mountinfo(5)."""
+    """Return the path of the calling process's group; cgroups(7), proc_pid_mountinfo(5)."""
     lines = _read(proc + b"/cgroup").splitlines()
     name = next((line[3:] for line in lines if line.startswith(b"0::")), b"")
-    for point, top in _mounted(proc):
+    for point, top in _mounts(proc):
         within = top.rstrip(b"/")
         if b".." in name.split(b"/"):  # above the root of this cgroup namespace
             continue
@@ -153,12 +153,12 @@ def _own_path(proc: bytes) -> bytes:
 
 
 def mount_points(proc: bytes = b"/proc/self") -> list[bytes]:
-    """Where control groups of version 2 are mounted."""
-    return [point for point, _ in _mounted(proc)]
+    """Return the mount points of control groups of version 2."""
+    return [point for point, _ in _mounts(proc)]
 
 
-def _mounted(proc: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each mount of a cgroup2 filesystem: the mount point, and which group of it is shown there."""
+def _mounts(proc: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each mount of a cgroup2 file system: the mount point, and the group that is shown there."""
     for line in _read(proc + b"/mountinfo").splitlines():
         fields, _, kind = line.partition(b" - ")
         if kind.startswith(b"cgroup2 "):
@@ -169,22 +169,22 @@ def _mounted(proc: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield point, top
 
 
-def _others(base: bytes) -> list[int]:
-    """The processes in `base` but for the calling one; the root group may hold any.
+def _other_processes(base: bytes) -> list[int]:
+    """Return the processes in `base` other than the calling one, and none for the root group.
 
-    0 stands for one of another PID namespace.
+    A process of another PID namespace has number 0.
     """
-    if not os.path.exists(base + b"/cgroup.type"):  # which the root group does not have
+    if not os.path.exists(base + b"/cgroup.type"):  # the root group
         return []
     return [number for number in map(int, _read(base + b"/cgroup.procs").split()) if number != os.getpid()]
 
 
-def _divide(base: bytes, controllers: Iterable[str]) -> None:
-    """Make `base` give these controllers to its children."""
+def _enable_controllers(base: bytes, controllers: Iterable[str]) -> None:
+    """Enable these controllers for the children of `base`."""
     enabled = _read(base + b"/cgroup.subtree_control").decode().split()
     missing = [name for name in controllers if name not in enabled]
-    inside = os.path.exists(base + b"/cgroup.type") and _read(base + b"/cgroup.procs").split()
-    if inside:
+    has_processes = os.path.exists(base + b"/cgroup.type") and _read(base + b"/cgroup.procs").split()
+    if has_processes:
         with contextlib.suppress(FileExistsError):
             os.mkdir(base + b"/" + _CALLER, 0o755)
         write_setting(base + b"/" + _CALLER + b"/cgroup.procs", b"0")
@@ -192,13 +192,13 @@ def _divide(base: bytes, controllers: Iterable[str]) -> None:
         write_setting(base + b"/cgroup.subtree_control", " ".join(f"+{name}" for name in missing).encode())
 
 
-def _undivide(base: bytes) -> None:
-    """After the last jail take the caller back from its leaf, if it was moved there."""
+def _move_caller_back(base: bytes) -> None:
+    """After the last jail, move the caller back from its leaf, if it was moved there."""
     leaf = base + b"/" + _CALLER
     if not os.path.isdir(leaf) or any(name.startswith(_JAIL) for name in os.listdir(base)):
         return
-    with contextlib.suppress(OSError):  # others have made groups here meanwhile, say
-        # A group that held a process had none enabled, so all of these came with the leaf.
+    with contextlib.suppress(OSError):  # for example, another program has made groups here
+        # A group with processes had no controllers enabled, so all of these were enabled for jails.
         enabled = _read(base + b"/cgroup.subtree_control").split()
         if enabled:
             write_setting(base + b"/cgroup.subtree_control", b" ".join(b"-" + name for name in enabled))
@@ -207,34 +207,34 @@ def _undivide(base: bytes) -> None:
         os.rmdir(leaf)
 
 
-def _sweep(base: bytes) -> None:
+def _remove_abandoned(base: bytes) -> None:
     """Remove the groups of jails whose callers were killed."""
     for name in os.listdir(base):
         if name.startswith(_JAIL):
             with contextlib.suppress(OSError):  # in use
-                held = _lock(base + b"/" + name, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = _lock(base + b"/" + name, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 try:
                     os.rmdir(base + b"/" + name)
                 finally:
-                    os.close(held)
+                    os.close(lock)
 
 
 def _remove(path: bytes) -> None:
-    """Remove a jail's group, killing what is still in it. What cannot be is left for `_sweep`."""
+    """Kill what is still in a jail's group and remove it. If that fails, `_remove_abandoned` tries again."""
     with contextlib.suppress(OSError):
-        with contextlib.suppress(FileNotFoundError):  # before Linux 5.14, where they die with init
+        with contextlib.suppress(FileNotFoundError):  # before Linux 5.14; the processes die with init
             write_setting(path + b"/cgroup.kill", b"1")
         _wait_until_empty(path)
         os.rmdir(path)
 
 
 def _wait_until_empty(path: bytes) -> None:
-    """Wait for `populated 0` in cgroup.events, whose changes poll(2) tells."""
+    """Wait for `populated 0` in cgroup.events; poll(2) reports its changes."""
     events = os.open(path + b"/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     try:
         change = select.poll()
         change.register(events, select.POLLPRI)
-        while b"populated 1" in os.pread(events, 4096, 0) and change.poll(_PATIENCE):
+        while b"populated 1" in os.pread(events, 4096, 0) and change.poll(_KILL_TIMEOUT_MS):
             pass
     finally:
         os.close(events)
@@ -242,32 +242,32 @@ def _wait_until_empty(path: bytes) -> None:
 
 @contextlib.contextmanager
 def _locked(path: bytes) -> Iterator[None]:
-    held = _lock(path, fcntl.LOCK_EX)
+    lock = _lock(path, fcntl.LOCK_EX)
     try:
         yield
     finally:
-        os.close(held)
+        os.close(lock)
 
 
 def _lock(path: bytes, how: int) -> int:
-    """A descriptor that holds a lock on a directory until it is closed; see flock(2).
+    """Lock a directory and return the descriptor; the lock lasts until it is closed. See flock(2).
 
-    Anybody who sees a group may lock it, so the wait has an end.
+    Every user who can see a group can lock it, so there is a time limit.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    end = time.monotonic() + _LONGEST_WAIT
+    end = time.monotonic() + _LOCK_TIMEOUT
     try:
-        while not _has_locked(descriptor, how):
+        while not _try_lock(descriptor, how):
             if how & fcntl.LOCK_NB or time.monotonic() > end:
                 raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it", path)
-            time.sleep(_STEP)
+            time.sleep(_LOCK_INTERVAL)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _has_locked(descriptor: int, how: int) -> bool:
+def _try_lock(descriptor: int, how: int) -> bool:
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:

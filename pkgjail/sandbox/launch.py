@@ -1,16 +1,17 @@
-"""The namespace stage: run one command in the jail that a program describes, without root.
+"""Run one command in the jail that a program describes, without root.
 
-Three processes, each with one duty:
+Three processes take part:
 
-    caller ── clones ──> init      in new user, mount, PID, IPC, UTS (and network) namespaces: PID 1
-                          |        builds the root, gives up every privilege, reaps
+    caller ── clones ──> init      PID 1 of new user, mount, PID, IPC, UTS (and network) namespaces:
+                          |        builds the root, gives up every privilege, reaps processes
                           └──> the command
 
-A caller with threads cannot clone safely, and with limits the first process must come under them: it
-forks a keeper, which enters the namespaces, then the limits, and forks init. Caller and keeper relay
-signals and the exit status; init gives them to the command's process group, and says when that was
-stopped, for the caller to stop too. Each process dies with its parent (PR_SET_PDEATHSIG), and when init
-ends the kernel kills whatever else runs in the jail.
+A caller with threads cannot clone safely, and limits must be in force before init starts. In these cases
+the caller forks a monitor, which enters the namespaces and the limits and forks init.
+
+The caller and the monitor relay signals and the exit status. Init passes signals to the command's process
+group and reports when the command is stopped, so that the caller stops too. Each process dies with its
+parent (PR_SET_PDEATHSIG), and when init ends, the kernel kills all other processes of the jail.
 See user_namespaces(7), pid_namespaces(7), capabilities(7).
 """
 
@@ -41,27 +42,27 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.rootfs import Change, Program
     from pkgjail.sandbox.signals import Relay
 
-    # As `pkgjail.sandbox.steps.Command` has it: argv, working directory, environment, terminal.
+    # The fields of `pkgjail.sandbox.steps.Command`: argv, working directory, environment, terminal.
     Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
 
-# What env(1), timeout(1) and the container runtimes end with when the command cannot be started.
+# The exit statuses of env(1), timeout(1) and container runtimes when the command cannot be started.
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
-_STAGE_FAILED = 125
+_SETUP_FAILED = 125
 _KILLED = 128 + 9
-_REPORT_SIZE = 16 << 20  # bytes; enough for some 100,000 changed files, and used only if written to
-_FIRST_OTHER = 3  # descriptor that the command does not get
-_ABSENT = (errno.ENOENT, errno.ENOTDIR)
-# What Python ignores, and the command shall not.
-_PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
+_REPORT_SIZE = 16 << 20  # bytes: some 100,000 changed files; memory is used only as far as it is written to
+_FIRST_UNINHERITED = 3  # the command inherits the descriptors below
+_NOT_FOUND_ERRORS = (errno.ENOENT, errno.ENOTDIR)
+# Python ignores these signals; the command must not.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class StageError(Exception):
-    """The jail could not be set up or the command not started.
+    """The jail could not be set up, or the command could not be started.
 
-    `doing` says what was tried: "unshare", "build", "execute", "limit" (`name` is why it cannot be)
-    or "memory" (the jail was killed, having reached its limit). `errno` is 0 where no system call
-    failed; `name` is the path or call at fault; `changes` are as of `HostChangedError`.
+    `doing` is what failed: "inherit", "unshare", "build", "execute", "limit" (`name` is the reason), or
+    "memory" (the jail reached its limit and was killed). `errno` is 0 if no system call failed; `name` is the
+    path or call at fault; `changes` are those of `HostChangedError`.
     """
 
     def __init__(self, doing: str, number: int, name: bytes, changes: list[Change]) -> None:
@@ -81,35 +82,35 @@ def run(
     command: Command,
     *,
     limits: Limits | None = None,
-    meanwhile: Callable[[], None] | None = None,
+    during_setup: Callable[[], None] | None = None,
 ) -> int:
     """Run `command` in the jail that `program` describes and wait for its end.
 
     Args:
-        program: the plan, as `pkgjail.sandbox.steps.assemble` gives it.
-        command: what to run.
-        limits: what the jail may use at most: memory in bytes, processors, processes and threads, each
-            None for as much as there is.
-        meanwhile: done by the caller while the jail is being built. The command starts when it has
-            returned; if it raises, the command does not start and the error goes to the caller.
+        program: the plan, as `pkgjail.sandbox.steps.assemble` returns it.
+        command: the command.
+        limits: what the jail may use at most: memory in bytes, processors, processes and threads; each
+            is None for no limit.
+        during_setup: called in this process while the jail is being built. The command starts after it
+            returns. If it raises, the command does not start, and the error is raised to the caller.
 
     Returns:
-        The command's exit status, or 128 + n when signal n ended it.
+        The command's exit status, or 128 + n if signal n ended it.
 
     Raises:
-        StageError: the jail could not be set up, the command not be started, or the limits not be
-            held, or the jail reached that of memory; nothing of the jail is left.
+        StageError: the jail could not be set up, the command could not be started, the limits could not be
+            enforced, or the jail reached its memory limit. Nothing of the jail is left.
         KeyboardInterrupt: a second SIGINT came, and the jail was killed.
 
     """
-    _refuse_directories()
+    _refuse_directory_descriptors()
     if limits is None:
-        return _run(_Job(program, command), meanwhile)
-    from pkgjail.sandbox.limits import LimitError, enforced  # only where they are asked for: 3 ms
+        return _run(_Job(program, command), during_setup)
+    from pkgjail.sandbox.limits import LimitError, enforced  # imported only if needed: it takes 3 ms
 
     try:
         with enforced(limits) as enforcement:
-            status = _run(_Job(program, command, enforcement), meanwhile)
+            status = _run(_Job(program, command, enforcement), during_setup)
             if status == _KILLED and enforcement.ran_out_of_memory():
                 raise StageError("memory", 0, b"", [])
             return status
@@ -117,20 +118,20 @@ def run(
         raise StageError("limit", 0, str(error).encode("utf-8", "surrogateescape"), []) from None
 
 
-def _run(job: _Job, meanwhile: Callable[[], None] | None) -> int:
+def _run(job: _Job, during_setup: Callable[[], None] | None) -> int:
     with job:
-        child = _begin(job)
-        job.left_behind()
+        child = _start_init(job)
+        job.close_init_ends()
         with relaying(child, job.mask, insistent=True) as relay:
             try:
-                if meanwhile is not None:
-                    meanwhile()
-                job.let_go()
+                if during_setup is not None:
+                    during_setup()
+                job.allow_start()
                 job.relay_terminal(relay)
                 if relay.active:
                     follow_stops(child, job.stops, relay)
             except BaseException:
-                job.hold()
+                job.forbid_start()
                 raise
             finally:
                 status = wait(child)
@@ -141,11 +142,14 @@ def _run(job: _Job, meanwhile: Callable[[], None] | None) -> int:
 
 
 class _Job:
-    """What the forked processes work from, and the ways between them.
+    """The data of one run, shared by the forked processes, and the channels between them.
 
-    `report` is memory that all of them share: no descriptor that the command could see at init. Init
-    reads a byte from `go` before it starts the command; its other end is open as long as the caller lives.
-    Init tells by `stops` which signal stopped the command.
+    - `report`: shared memory, in which a process of the jail writes why it failed. It is no descriptor, which
+      the command could see in init.
+    - `start`: a pipe. Init reads a byte before it starts the command. The caller has the other end open as
+      long as it lives.
+    - `stops`: a pipe on which init reports the signals that stopped the command.
+    - `channel`: a socket on which init sends its terminal, if the command gets one.
     """
 
     def __init__(self, program: Program, command: Command, limits: EnforcedLimits | None = None) -> None:
@@ -157,80 +161,80 @@ class _Job:
 
     def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
         self.report = mmap.mmap(-1, _REPORT_SIZE)
-        self.go, self._go_write = _pipe()
+        self.start, self._start_write = _pipe()
         self.stops, self.stops_write = _pipe()
-        self._ours: socket.socket | None = None
+        self._own_channel: socket.socket | None = None
         if self.terminal:
             import socket
 
-            # Now, for the jail's processes have no modules to import from later.
+            # Import now: the jail's processes have no modules to import later.
             from pkgjail.sandbox import terminal
 
             self.relay = terminal.relay
             self.open_terminal = terminal.open_terminal
-            self.adopt = terminal.adopt
-            self._ours, self.channel = socket.socketpair()
-        # Signals wait until somebody is there to relay them.
+            self.enter_foreground = terminal.enter_foreground
+            self._own_channel, self.channel = socket.socketpair()
+        # Signals wait until `relaying` handles them.
         self.mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.hold()
+        self.forbid_start()
         self.report.close()
         os.close(self.stops)
-        if self._ours is not None:
-            self._ours.close()
+        if self._own_channel is not None:
+            self._own_channel.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
-    def left_behind(self) -> None:
-        """The caller closes what is the jail's."""
-        os.close(self.go)
+    def close_init_ends(self) -> None:
+        """In the caller: close the descriptors that belong to the jail."""
+        os.close(self.start)
         os.close(self.stops_write)
         if self.channel is not None:
             self.channel.close()
 
-    def let_go(self) -> None:
-        """The caller: the command may start."""
-        with _unless_gone():
-            os.write(self._go_write, b".")
+    def allow_start(self) -> None:
+        """In the caller: let init start the command."""
+        with _ignore_closed_pipe():
+            os.write(self._start_write, b".")
 
-    def hold(self) -> None:
-        """The caller: the command may not start, if it has not."""
-        if self._go_write >= 0:
-            os.close(self._go_write)
-            self._go_write = -1
+    def forbid_start(self) -> None:
+        """Close the writing end of `start`, so that the command does not start if it has not yet."""
+        if self._start_write >= 0:
+            os.close(self._start_write)
+            self._start_write = -1
 
-    def wait_for_go(self) -> bool:
-        """Init: whether the command may start."""
-        self.hold()  # or this end would keep the pipe open
-        return bool(os.read(self.go, 1)) and _is_open_elsewhere(self.go)
+    def wait_for_start(self) -> bool:
+        """In init: wait for the caller, and return whether the command may start."""
+        self.forbid_start()  # otherwise init itself would have the other end open
+        return bool(os.read(self.start, 1)) and _has_other_end(self.start)
 
-    def take_stops(self) -> None:
-        """Init: have the way to tell of stops as standard input, which nobody else needs any more.
+    def move_stops_pipe(self) -> None:
+        """In init: move `stops` to descriptor 0, which init no longer needs.
 
-        So root's command, which may list init's descriptors, though not use them, sees no further one.
+        A command of root's may list init's descriptors, though not use them. It sees no other than 0 to 2.
         """
         os.dup2(self.stops_write, 0)
-        os.set_blocking(0, False)  # a caller that is stopped reads nothing
+        os.set_blocking(0, False)  # a stopped caller does not read
 
-    def tell_stop(self, number: int) -> None:
-        """Init: the command was stopped by this signal."""
-        with _unless_gone():
+    def report_stop(self, number: int) -> None:
+        """In init: report that this signal stopped the command."""
+        with _ignore_closed_pipe():
             os.write(0, bytes([number]))
 
     def relay_terminal(self, relay: Relay) -> None:
-        """The caller: copy between its terminal and the jail's, where there is one, to its end."""
-        if self._ours is not None:
-            self.relay(self._ours, self.stops, relay)
+        """In the caller: copy between its terminal and the jail's until that ends, if it has one."""
+        if self._own_channel is not None:
+            self.relay(self._own_channel, self.stops, relay)
 
     def raise_failure(self) -> None:
-        """The caller: raise what a process of the jail reported, if one did."""
+        """In the caller: raise the failure that a process of the jail reported, if any."""
         if self.report[0]:
-            raise StageError(*marshal.loads(self.report))  # noqa: S302 - written by `_tell`
+            raise StageError(*marshal.loads(self.report))  # noqa: S302 - written by `_write_report`
 
 
-class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
-    """Nobody reads the pipe any more, since its reader failed, which raises its own error; or it is full."""
+class _ignore_closed_pipe:  # noqa: N801 - used as contextlib.suppress is
+    """Ignore that a pipe is full or has no reader. A reader that failed reports that itself."""
 
     def __enter__(self) -> None:
         return None
@@ -240,21 +244,21 @@ class _unless_gone:  # noqa: N801 - used as contextlib.suppress is
 
 
 def _pipe() -> tuple[int, int]:
-    """As os.pipe(), but never one of the descriptors that the command gets, were they closed."""
+    """Make a pipe that does not have descriptors 0 to 2, which the command gets, even if they were closed."""
     reading, writing = os.pipe()
-    if reading >= _FIRST_OTHER and writing >= _FIRST_OTHER:
+    if reading >= _FIRST_UNINHERITED and writing >= _FIRST_UNINHERITED:
         return reading, writing
     import fcntl
 
     ends = (reading, writing)
-    lifted = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_OTHER) for end in ends]
+    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_UNINHERITED) for end in ends]
     for end in ends:
         os.close(end)
-    return lifted[0], lifted[1]
+    return moved[0], moved[1]
 
 
-def _refuse_directories() -> None:
-    """The command inherits descriptors 0 to 2; from a directory it could walk '..' out of the jail."""
+def _refuse_directory_descriptors() -> None:
+    """Refuse a directory as descriptor 0, 1 or 2: by `..` the command could leave the jail from there."""
     for number in range(3):
         try:
             found = os.fstat(number)
@@ -265,31 +269,31 @@ def _refuse_directories() -> None:
 
 
 def _fork(job: _Job, doing: str, duty: Callable[[], int]) -> int:
-    """Fork a child that does `duty` and ends with its status; a failure is written to the report."""
+    """Fork a child that calls `duty` and exits with its result. A failure is written to the report."""
     child = os.fork()
     if child == 0:
-        _guarded(job.report, doing, duty)
+        _run_child(job.report, doing, duty)
     return child
 
 
-def _begin(job: _Job) -> int:
-    """Start what becomes the jail; returns the process to wait for.
+def _start_init(job: _Job) -> int:
+    """Start init, or a monitor that starts it, and return the process to wait for.
 
-    A child of a process with threads may wait for ever for a lock that one of them held (fork(2),
-    NOTES), which os.fork() takes care of and clone(2) does not. Nor do all containers let clone3(2)
-    through. With limits, a keeper comes under them before init is there.
+    In a process with threads, a child can wait forever for a lock that another thread holds (fork(2),
+    NOTES). os.fork() takes care of this, clone(2) does not. Some containers also forbid clone3(2). Limits
+    need a monitor, because they must be in force before init starts.
     """
     if job.limits is not None or len(os.listdir("/proc/self/task")) > 1:
-        return _fork(job, "unshare", lambda: _keeper(job))
+        return _fork(job, "unshare", lambda: _monitor(job))
     user, group = os.geteuid(), os.getegid()
     try:
         child = sc.clone(_namespaces(job))
     except OSError as error:
         if error.errno == errno.ENOSYS:
-            return _fork(job, "unshare", lambda: _keeper(job))
+            return _fork(job, "unshare", lambda: _monitor(job))
         raise StageError("unshare", error.errno or 0, b"clone3", []) from None
     if child == 0:
-        _guarded(job.report, "unshare", lambda: _become_init(job, user, group))
+        _run_child(job.report, "unshare", lambda: _become_init(job, user, group))
     return child
 
 
@@ -299,44 +303,47 @@ def _namespaces(job: _Job) -> int:
 
 
 def _become_init(job: _Job, user: int, group: int) -> NoReturn:
-    """The caller's child, in new namespaces already. Whether the caller lives is seen in `wait_for_go`."""
+    """In the cloned child, which is in new namespaces: become init.
+
+    `wait_for_start` notices if the caller died before PR_SET_PDEATHSIG was set.
+    """
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
     _map_ids(user, group)
-    _guarded(job.report, "build", lambda: _init(job))
+    _run_child(job.report, "build", lambda: _init(job))
 
 
 def _map_ids(user: int, group: int) -> None:
-    """Have one user and one group in this user namespace, the same as outside; user_namespaces(7)."""
+    """Map one user and one group into this user namespace, with the same ids; user_namespaces(7)."""
     write_setting(b"/proc/self/setgroups", b"deny")
     write_setting(b"/proc/self/uid_map", b"%d %d 1" % (user, user))
     write_setting(b"/proc/self/gid_map", b"%d %d 1" % (group, group))
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
-def _keeper(job: _Job) -> int:
-    """Enter new namespaces, start init in them, and end as it ends."""
+def _monitor(job: _Job) -> int:
+    """In the monitor: enter new namespaces and the limits, start init, and return its exit status."""
     parent = os.getppid()
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        return _STAGE_FAILED
-    job.hold()
+        return _SETUP_FAILED
+    job.forbid_start()
     os.setsid()  # as in _init
     user, group = os.geteuid(), os.getegid()
     sc.unshare(_namespaces(job))
     _map_ids(user, group)
     if job.limits is not None:
-        _come_under(job.limits)
+        _enter_limits(job.limits)
     alive_read, alive_write = _pipe()
     init = os.fork()
     if init == 0:
         os.close(alive_write)
-        _guarded(job.report, "build", lambda: _init_of_keeper(job, alive_read))
-    _only_standard_descriptors(alive_write)
+        _run_child(job.report, "build", lambda: _init_of_monitor(job, alive_read))
+    _close_descriptors(alive_write)
     with relaying(init, job.mask):
         return wait(init)
 
 
-def _come_under(limits: EnforcedLimits) -> None:
+def _enter_limits(limits: EnforcedLimits) -> None:
     try:
         limits.enter()
     except OSError as error:
@@ -344,15 +351,15 @@ def _come_under(limits: EnforcedLimits) -> None:
         raise StageError("limit", 0, why, []) from None
 
 
-def _init_of_keeper(job: _Job, alive: int) -> int:
+def _init_of_monitor(job: _Job, alive: int) -> int:
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if not _is_open_elsewhere(alive):  # the keeper died before the line above
-        return _STAGE_FAILED
+    if not _has_other_end(alive):  # the monitor died before the line above
+        return _SETUP_FAILED
     return _init(job)
 
 
-def _is_open_elsewhere(pipe: int) -> bool:
-    """Whether anybody has the other end of this empty pipe; see pipe(7)."""
+def _has_other_end(pipe: int) -> bool:
+    """Check whether any process has the other end of this empty pipe open; see pipe(7)."""
     os.set_blocking(pipe, False)
     try:
         return bool(os.read(pipe, 1))
@@ -361,8 +368,8 @@ def _is_open_elsewhere(pipe: int) -> bool:
 
 
 def _init(job: _Job) -> int:
-    """PID 1 of the jail: build the root, give up all privilege, start the command, reap."""
-    os.setsid()  # signals from the terminal reach the caller alone, which relays them
+    """In init, PID 1 of the jail: build the root, give up every privilege, start the command, reap."""
+    os.setsid()  # the terminal then sends signals only to the caller, which relays them
     _hide_command_line()
     reset_handlers()
     os.umask(0o022)
@@ -373,21 +380,21 @@ def _init(job: _Job) -> int:
     sc.join_new_session_keyring()
     _give_up_privileges()
     seccomp.install(network=job.network)
-    if not job.wait_for_go():
-        return _STAGE_FAILED
-    child = _start(job)
-    job.take_stops()
-    _only_standard_descriptors()
+    if not job.wait_for_start():
+        return _SETUP_FAILED
+    child = _start_command(job)
+    job.move_stops_pipe()
+    _close_descriptors()
     with relaying(child, job.mask, to_group=True):
-        return wait(child, reap_all=True, stopped=job.tell_stop)
+        return wait(child, reap_all=True, stopped=job.report_stop)
 
 
 def _hide_command_line() -> None:
     """Overwrite this process's arguments, which the jail can read in /proc/1/cmdline.
 
-    proc_pid_stat(5): arg_start and arg_end are fields 48 and 49, of which the first two are the
-    process id and a name in parentheses that may hold anything. The last byte stays 0: else the kernel
-    shows what lies behind it, which is the first of the caller's variables (fs/proc/base.c).
+    In proc_pid_stat(5), arg_start and arg_end are fields 48 and 49. The first two fields are the process id
+    and a name in parentheses that may contain any characters. The last byte must stay 0: otherwise the kernel
+    also shows what follows, which is the first of the caller's variables (fs/proc/base.c).
     """
     with open("/proc/self/stat", "rb") as record:
         fields = record.read().rpartition(b")")[2].split()
@@ -397,7 +404,7 @@ def _hide_command_line() -> None:
 
 
 def _give_up_privileges() -> None:
-    """Leave no way to a capability: with one, a process could unmount a layer and look beneath."""
+    """Give up all capabilities: with one, a process could unmount a layer and see what is below."""
     sc.prctl(sc.PR_SET_SECUREBITS, sc.SECUREBITS_LOCKED_DOWN)
     sc.prctl(sc.PR_CAP_AMBIENT, sc.PR_CAP_AMBIENT_CLEAR_ALL)
     capability = 0
@@ -413,98 +420,102 @@ def _give_up_privileges() -> None:
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
-def _start(job: _Job) -> int:
-    """Start the command, as the leader of a process group, with nothing inherited but descriptors 0 to 2.
+def _start_command(job: _Job) -> int:
+    """Start the command as the leader of a process group. It inherits only descriptors 0 to 2.
 
-    The session is init's. The caller's terminal is not its controlling terminal, so no TIOCSTI into that,
-    and the command, which does not lead the session, cannot make it so. Yet init can continue
-    what is stopped, so the group is no orphan, which could not be stopped by keys (setpgid(2)).
-    With a terminal of the jail's it takes a child that comes to its foreground; else posix_spawn(3) does
-    all at once.
+    It is in init's session, which the caller's terminal does not control, so it cannot push input into that
+    terminal (TIOCSTI). It does not lead the session, so it cannot make that terminal the controlling one.
+    Since init is in the same session, the process group is not orphaned, and keys can stop it (setpgid(2)).
+
+    With a terminal of the jail's own, the command needs a forked child that enters the foreground. Otherwise
+    posix_spawn(3) does everything.
     """
     try:
         _change_directory(job.cwd)
         if job.channel is not None:
-            return _start_at(job, job.open_terminal(job.channel))
-        _only_standard_descriptors(job.stops_write)
-        return _along_path(job, lambda place: _spawn(job, place))
+            return _start_on_terminal(job, job.open_terminal(job.channel))
+        _close_descriptors(job.stops_write)
+        return _search_path(job, lambda path: _spawn(job, path))
     except OSError as error:
         raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
-    except ValueError as error:  # NUL in a word, say
+    except ValueError as error:  # for example, an argument contains NUL
         raise StageError("execute", 0, repr(error).encode(), []) from None
 
 
 def _change_directory(path: bytes) -> None:
-    """As chdir(2), but not by the links of proc(5), which lead to whatever a process holds open."""
+    """Change the directory as chdir(2), but refuse links of proc(5): they lead to open files of a process."""
     directory = sc.openat2(sc.AT_FDCWD, path, os.O_PATH | os.O_DIRECTORY, sc.RESOLVE_NO_MAGICLINKS)
     os.fchdir(directory)
     os.close(directory)
 
 
-def _along_path(job: _Job, start: Callable[[str], int]) -> int:
-    """Return what `start` gives at the first place where it works, along the PATH of the environment inside.
+def _search_path(job: _Job, start: Callable[[str], int]) -> int:
+    """Call `start` with each path of the command along the PATH inside, until one can be executed.
+
+    Returns:
+        What `start` returned.
 
     Raises:
-        OSError: with the name that could not be executed.
+        OSError: none could be executed; it has the path.
 
     """
     name = job.argv[0]
     path = [""] if "/" in name else dict(job.environment).get("PATH", os.defpath).split(":")
-    why: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    for place in path:
+    error: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    for directory in path:
         try:
-            refuse_links_of_proc(os.path.join(place, name))  # before a process is made, which costs more
-            return start(os.path.join(place, name))
-        except OSError as failure:  # noqa: PERF203 - few places
-            if why.errno in _ABSENT:
-                why = failure
-    raise why
+            refuse_links_of_proc(os.path.join(directory, name))  # before making a process, which costs more
+            return start(os.path.join(directory, name))
+        except OSError as failure:  # noqa: PERF203 - few directories
+            if error.errno in _NOT_FOUND_ERRORS:
+                error = failure
+    raise error
 
 
-def _spawn(job: _Job, place: str) -> int:
+def _spawn(job: _Job, path: str) -> int:
     return os.posix_spawn(
-        place, job.argv, dict(job.environment), setpgroup=0, setsigmask=job.mask, setsigdef=_PYTHONS_OWN
+        path, job.argv, dict(job.environment), setpgroup=0, setsigmask=job.mask, setsigdef=_IGNORED_BY_PYTHON
     )
 
 
-def _start_at(job: _Job, terminal: int) -> int:
-    sc.close_range(_FIRST_OTHER, cloexec=True)
-    child = _fork(job, "execute", lambda: _execute_at(job, terminal))
-    with contextlib.suppress(PermissionError):  # EACCES: the child has done it, and executed
+def _start_on_terminal(job: _Job, terminal: int) -> int:
+    sc.close_range(_FIRST_UNINHERITED, cloexec=True)
+    child = _fork(job, "execute", lambda: _execute_on_terminal(job, terminal))
+    with contextlib.suppress(PermissionError):  # EACCES: the child did it, and has executed the command
         os.setpgid(child, child)
     return child
 
 
-def _execute_at(job: _Job, terminal: int) -> NoReturn:
-    """Become the command, in the foreground of a terminal of the jail's own."""
-    job.adopt(terminal)
-    for ignored in _PYTHONS_OWN:
+def _execute_on_terminal(job: _Job, terminal: int) -> NoReturn:
+    """In the forked child: become the command, in the foreground of a terminal of the jail's own."""
+    job.enter_foreground(terminal)
+    for ignored in _IGNORED_BY_PYTHON:
         signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, job.mask)
     environment = dict(job.environment)
-    _along_path(job, lambda place: os.execve(place, job.argv, environment))
-    raise AssertionError  # not reached: it executes, or raises
+    _search_path(job, lambda path: os.execve(path, job.argv, environment))
+    raise AssertionError  # not reached: execve(2) does not return
 
 
-def _guarded(report: mmap.mmap, doing: str, duty: Callable[[], int]) -> NoReturn:
-    """Do a child's duty and end the process with its status; a failure is written to `report`."""
-    status = _STAGE_FAILED
+def _run_child(report: mmap.mmap, doing: str, duty: Callable[[], int]) -> NoReturn:
+    """In a child: call `duty` and exit with its result. A failure is written to `report`."""
+    status = _SETUP_FAILED
     try:
         status = duty()
     except StageError as failure:
-        _tell(report, failure.doing, failure.errno, failure.name, failure.changes)
+        _write_report(report, failure.doing, failure.errno, failure.name, failure.changes)
     except HostChangedError as changed:
-        _tell(report, doing, 0, b"", changed.changes)
+        _write_report(report, doing, 0, b"", changed.changes)
     except OSError as error:
         name = error.filename if error.filename is not None else b""
-        _tell(report, doing, error.errno or 0, os.fsencode(name), [])
-    except BaseException as error:  # noqa: BLE001 - nothing may fall through into the caller's code
-        _tell(report, doing, 0, repr(error).encode(), [])
+        _write_report(report, doing, error.errno or 0, os.fsencode(name), [])
+    except BaseException as error:  # noqa: BLE001 - the child must never go on in the caller's code
+        _write_report(report, doing, 0, repr(error).encode(), [])
     finally:
         os._exit(status)
 
 
-def _tell(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list[Change]) -> None:
+def _write_report(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list[Change]) -> None:
     data = marshal.dumps((doing, number, name, changes))
     while len(data) > len(report):
         changes = changes[: len(changes) // 2]
@@ -512,25 +523,24 @@ def _tell(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list
     report[: len(data)] = data
 
 
-def _only_standard_descriptors(kept: int = 2) -> None:
-    """Close all descriptors but 0 to 2, and `kept`.
+def _close_descriptors(spared: int = 2) -> None:
+    """Close all descriptors except 0 to 2 and `spared`.
 
-    Not up to RLIMIT_NOFILE, as os.closerange() would be told to: what was opened before the limit was
-    lowered lies above it.
+    RLIMIT_NOFILE is no bound: descriptors opened before the limit was lowered can be above it.
     """
-    if kept > _FIRST_OTHER:
-        sc.close_range(_FIRST_OTHER, kept - 1)
-    sc.close_range(max(kept + 1, _FIRST_OTHER))
+    if spared > _FIRST_UNINHERITED:
+        sc.close_range(_FIRST_UNINHERITED, spared - 1)
+    sc.close_range(max(spared + 1, _FIRST_UNINHERITED))
 
 
 def _bring_loopback_up() -> None:
-    """Set IFF_UP on `lo`, which a new network namespace has down; netdevice(7)."""
+    """Set IFF_UP on `lo`, which is down in a new network namespace; netdevice(7)."""
     siocgifflags, siocsifflags, iff_up = 0x8913, 0x8914, 0x1
-    import fcntl  # these only where the network is off
+    import fcntl  # imported only if the network is off
     import socket
     import struct
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sH14x", b"lo", 0)
-        flags = struct.unpack("16sH14x", fcntl.ioctl(anything, siocgifflags, request))[1]
-        fcntl.ioctl(anything, siocsifflags, struct.pack("16sH14x", b"lo", flags | iff_up))
+        flags = struct.unpack("16sH14x", fcntl.ioctl(any_socket, siocgifflags, request))[1]
+        fcntl.ioctl(any_socket, siocsifflags, struct.pack("16sH14x", b"lo", flags | iff_up))

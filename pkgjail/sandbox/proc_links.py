@@ -1,8 +1,8 @@
-"""Refuse to execute what is no file of the jail: what the links of proc(5) lead to.
+"""Refuse to execute files outside of the jail, to which the links of proc(5) lead.
 
-The process that becomes the command is still pkgjail's own. So /proc/self/exe is the host's Python
-until then, and /proc/self/fd has what the caller opened: as a command, along a symbolic link, as the
-interpreter that a script (`#!`) or a program (PT_INTERP) names. See execve(2), elf(5).
+Until execve(2), the process that becomes the command is pkgjail's own: its /proc/self/exe is the host's
+Python, and its /proc/self/fd has files that the caller opened. Such a link must not be the command, be on the
+way to it, or be the interpreter of a script (`#!`) or a program (PT_INTERP). See execve(2), elf(5).
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import struct
 
 from pkgjail.sandbox import syscalls as sc
 
-_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # whatever kind of file it is
-_DEPTH = 6  # of scripts that are interpreters of scripts; the kernel takes five (fs/exec.c)
-_LINE = 256  # bytes of a script's first line that the kernel reads
-_TABLE = 1 << 16  # bytes of program headers, of which the kernel reads no more
-_LONGEST = 4096  # bytes of a path
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # for any kind of file
+_MOST_INTERPRETERS = 6  # scripts can be interpreters of scripts; the kernel allows five (fs/exec.c)
+_FIRST_LINE = 256  # the kernel reads so many bytes of a script's first line
+_MOST_HEADERS = 1 << 16  # the kernel reads so many bytes of program headers
+_MOST_PATH = 4096  # PATH_MAX
 _PT_INTERP = 3
-# By class: of the file header where the table is, the size and the number of its entries; of an entry
-# its type, and where in the file and how long is what it describes.
-_FORMS = {1: ("28xI10xHH", "II8xI"), 2: ("32xQ14xHH", "I4xQ16xQ")}
+# By ELF class, the formats of two structures. Of the file header: the table's offset, and the size and number
+# of its entries. Of an entry: its type, and the offset and length of what it describes.
+_ELF_FORMATS = {1: ("28xI10xHH", "II8xI"), 2: ("32xQ14xHH", "I4xQ16xQ")}
 
 
 def refuse_links_of_proc(path: str | bytes) -> None:
-    """Raise unless `path` is a name in the jail, and so is the interpreter that its file asks for.
+    """Raise an error unless `path` and the interpreters of its file are files of the jail.
 
     Raises:
-        OSError: with the name; ELOOP where a link of proc(5) is on the way, or the file cannot be opened.
+        OSError: it has the path; ELOOP if a link of proc(5) is on the way, or why the file cannot be opened.
 
     """
     name = os.fsencode(path)
-    for depth in range(_DEPTH):
+    for depth in range(_MOST_INTERPRETERS):
         try:
             name = _interpreter(name)
         except OSError as error:
-            # What an interpreter lacks besides, execve(2) tells.
+            # execve(2) reports all other problems with an interpreter.
             if depth == 0 or error.errno == errno.ELOOP:
                 raise
             return
@@ -46,36 +46,36 @@ def refuse_links_of_proc(path: str | bytes) -> None:
 
 
 def _interpreter(path: bytes) -> bytes:
-    """What the file at `path` is executed by; nothing where that is the kernel, or not to be read."""
+    """Return the interpreter of the file at `path`, or nothing if it has none or cannot be read."""
     try:
-        opened = sc.openat2(sc.AT_FDCWD, path, _READING, sc.RESOLVE_NO_MAGICLINKS)
+        opened = sc.openat2(sc.AT_FDCWD, path, _READ_FLAGS, sc.RESOLVE_NO_MAGICLINKS)
     except PermissionError:
         os.close(sc.openat2(sc.AT_FDCWD, path, os.O_PATH, sc.RESOLVE_NO_MAGICLINKS))
         return b""
     try:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             return b""
-        start = os.pread(opened, _LINE, 0)
+        start = os.pread(opened, _FIRST_LINE, 0)
         if start.startswith(b"#!"):
-            words = start[2:].partition(b"\n")[0].split(b"\0")[0].split()
-            return words[0] if words else b""
-        return _of_program(opened, start) if start.startswith(b"\x7fELF") else b""
-    except (struct.error, IndexError, OverflowError):  # no whole header
+            argv = start[2:].partition(b"\n")[0].split(b"\0")[0].split()
+            return argv[0] if argv else b""
+        return _elf_interpreter(opened, start) if start.startswith(b"\x7fELF") else b""
+    except (struct.error, IndexError, OverflowError):  # the header is incomplete
         return b""
     finally:
         os.close(opened)
 
 
-def _of_program(opened: int, start: bytes) -> bytes:
-    """The interpreter of an ELF file, its dynamic loader."""
+def _elf_interpreter(opened: int, start: bytes) -> bytes:
+    """Return the interpreter of an ELF file, which is its dynamic loader."""
     order = "<>"[start[5] == 2]  # noqa: PLR2004 - ELFDATA2MSB
-    if start[4] not in _FORMS:
+    if start[4] not in _ELF_FORMATS:
         return b""
-    header, entry = (order + form for form in _FORMS[start[4]])
-    place, size, count = struct.unpack_from(header, start)
-    table = os.pread(opened, min(size * count, _TABLE), place)
-    for offset in range(0, len(table) - struct.calcsize(entry) + 1, size or _TABLE):
-        kind, where, length = struct.unpack_from(entry, table, offset)
+    header, entry = (order + layout for layout in _ELF_FORMATS[start[4]])
+    start_of_table, size, count = struct.unpack_from(header, start)
+    table = os.pread(opened, min(size * count, _MOST_HEADERS), start_of_table)
+    for offset in range(0, len(table) - struct.calcsize(entry) + 1, size or _MOST_HEADERS):
+        kind, position, length = struct.unpack_from(entry, table, offset)
         if kind == _PT_INTERP:
-            return os.pread(opened, min(length, _LONGEST), where).split(b"\0")[0]
+            return os.pread(opened, min(length, _MOST_PATH), position).split(b"\0")[0]
     return b""

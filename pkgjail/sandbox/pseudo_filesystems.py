@@ -1,7 +1,6 @@
-"""What of a jail's root is no file of the host's: proc, sys, dev, scratch space; and the user's binds.
+"""Mount the pseudo file systems of a jail (proc, sys, dev), its tmpfs directories and the user's binds.
 
-Like `pkgjail.sandbox.rootfs`, of which this is a part, it follows no symbolic link on the host or in
-the jail.
+This is a part of `pkgjail.sandbox.rootfs`. Like it, it follows no symbolic link on the host or in the jail.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import stat
 
 from pkgjail.sandbox import syscalls as sc
 
-# While a root is built: where the host's is, and the new one.
+# The mount points of the host's root and the new root while a root is built.
 OLD = b"/old"
 NEW = b"/new"
 
-# A process whose user is the host's real root may write here without any capability
+# A process of the host's real root may write to these without any capability
 # (kernel: proc_sys_permission, and files of mode 0644 owned by root).
 _PROC_READ_ONLY = (b"acpi", b"bus", b"fs", b"irq", b"scsi", b"sys", b"sysrq-trigger")
 _PROC_HIDDEN = (
@@ -29,10 +28,10 @@ _PROC_HIDDEN = (
     b"timer_list",
     b"timer_stats",
 )
-# Directories where root, without any capability, may read what nobody else may, or do something by reading
-# (hot_add makes a device): firmware and its tables, what a kernel is debugged by, serial numbers, energy
-# meters, and devices' own memory (resource0, rom, vpd), for which see sysfs-bus-pci in the kernel's ABI.
-_SYS_OF_ROOT = (
+# Root needs no capability to read files in these directories that other users may not read, some with side
+# effects (hot_add makes a device): firmware and its tables, kernel debugging, serial numbers, energy meters,
+# and devices' memory (resource0, rom, vpd; see sysfs-bus-pci in the kernel's ABI documentation).
+_SYS_ROOT_ONLY = (
     b"class/zram-control",
     b"devices/virtual/dmi",
     b"devices/virtual/powercap",
@@ -50,8 +49,8 @@ _SYS_OF_ROOT = (
     b"module",
     b"power",
 )
-_BUSES = b"devices"  # those of PCI are named pciDOMAIN:BUS there
-_EMPTY = b"/empty"  # in the base, which nobody sees
+_BUSES = b"devices"  # the PCI buses in it are named pciDOMAIN:BUS
+_EMPTY = b"/empty"  # in the base, which the jail does not see
 _DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
 _DEVICE_LINKS = (
     (b"fd", b"/proc/self/fd"),
@@ -65,7 +64,7 @@ NO_SYMLINKS = sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
 
 
 def open_old(path: bytes) -> int:
-    """Open a real path of the old root, which has no symbolic link in it."""
+    """Open a real path of the old root. A symbolic link in it is an error."""
     old = os.open(OLD, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return sc.openat2(old, path[1:] or b".", os.O_PATH, NO_SYMLINKS)
@@ -76,20 +75,20 @@ def open_old(path: bytes) -> int:
 
 
 def write_new(path: bytes, mode: int, content: bytes) -> None:
-    """Make a regular file that is not there yet."""
+    """Make a new regular file."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, mode)
         while content:
             content = content[os.write(descriptor, content) :]
-    except OSError as error:  # RLIMIT_FSIZE, say
+    except OSError as error:  # for example, RLIMIT_FSIZE
         raise OSError(error.errno, error.strerror, path.removeprefix(NEW)) from None
     finally:
         os.close(descriptor)
 
 
 def write_setting(path: bytes, content: bytes) -> None:
-    """Write one of the kernel's files in one write(2). Raises `OSError` with the file's name."""
+    """Write to one of the kernel's files in one write(2). Raises `OSError` with the file's name."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, content)
@@ -110,21 +109,21 @@ def bind_step(path: bytes, source: bytes, writable: bool) -> None:  # noqa: FBT0
 
 
 def sysfs(path: bytes) -> None:
-    """Carry out a `Sys`: for root without what root alone may read."""
+    """Carry out a `Sys`. For root, hide what only root may read."""
     _bind(b"/sys", path, SAFE | sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOEXEC)
     if os.geteuid() == 0:
-        _cover_sys_of_root(NEW + path)
+        _hide_root_only_sys(NEW + path)
 
 
-def _cover_sys_of_root(top: bytes) -> None:
+def _hide_root_only_sys(top: bytes) -> None:
     buses = [b"%s/%s" % (_BUSES, name) for name in os.listdir(b"%s/%s" % (top, _BUSES)) if name[:3] == b"pci"]
-    for name in (*_SYS_OF_ROOT, *buses):
+    for name in (*_SYS_ROOT_ONLY, *buses):
         if os.path.isdir(b"%s/%s" % (top, name)):
-            _cover(_empty(), b"%s/%s" % (top, name))
+            _cover(_empty_directory(), b"%s/%s" % (top, name))
 
 
-def _empty() -> bytes:
-    """A directory with nothing in it."""
+def _empty_directory() -> bytes:
+    """Return an empty directory."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(_EMPTY, 0o755)
     return _EMPTY
@@ -132,52 +131,52 @@ def _empty() -> bytes:
 
 def hidden(path: bytes) -> None:
     """Carry out a `Hidden`."""
-    tree = sc.open_tree(sc.AT_FDCWD, _empty(), sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
-    _attach(tree, path, SAFE | sc.MOUNT_ATTR_RDONLY)
+    mount = sc.open_tree(sc.AT_FDCWD, _empty_directory(), sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+    _attach(mount, path, SAFE | sc.MOUNT_ATTR_RDONLY)
 
 
 def _bind(source: bytes, path: bytes, attributes: int) -> None:
-    """Bind `source` of the host at `path` of the jail, which must be there and not by a link."""
+    """Bind `source` of the host at `path` of the jail, which must exist. A symbolic link is an error."""
     flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_RECURSIVE | sc.AT_EMPTY_PATH
     _attach(sc.open_tree(open_old(source), b"", flags), path, attributes)
 
 
-def _attach(tree: int, path: bytes, attributes: int) -> None:
-    """Attach the mount `tree`, and close it, at `path` of the jail, which must be there and not by a link."""
-    inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    sc.mount_setattr(tree, b"", attributes)
+def _attach(mount: int, path: bytes, attributes: int) -> None:
+    """Attach the mount at `path` of the jail, which must exist, and close it. A symbolic link is an error."""
+    new_root = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sc.mount_setattr(mount, b"", attributes)
     try:
-        place = sc.openat2(inside, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
+        target = sc.openat2(new_root, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
-    sc.move_mount(tree, place, b"")
-    for descriptor in (place, tree, inside):
+    sc.move_mount(mount, target, b"")
+    for descriptor in (target, mount, new_root):
         os.close(descriptor)
 
 
 def kept_link(path: bytes, source: bytes) -> None:
-    """Carry out a `KeptLink`: only a descriptor names a link itself."""
-    inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Carry out a `KeptLink`. Only a descriptor can refer to the link itself."""
+    new_root = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     directory, _, name = source.rpartition(b"/")
-    above = open_old(directory or b"/")
+    parent = open_old(directory or b"/")
     flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_SYMLINK_NOFOLLOW
     try:
-        tree = sc.open_tree(above, name, flags)
-        sc.mount_setattr(tree, b"", SAFE | sc.MOUNT_ATTR_RDONLY)
-        place = sc.openat2(inside, path[1:], os.O_PATH | os.O_NOFOLLOW, NO_SYMLINKS | sc.RESOLVE_BENEATH)
-        sc.move_mount(tree, place, b"")
+        mount = sc.open_tree(parent, name, flags)
+        sc.mount_setattr(mount, b"", SAFE | sc.MOUNT_ATTR_RDONLY)
+        target = sc.openat2(new_root, path[1:], os.O_PATH | os.O_NOFOLLOW, NO_SYMLINKS | sc.RESOLVE_BENEATH)
+        sc.move_mount(mount, target, b"")
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
-    for descriptor in (place, tree, above, inside):
+    for descriptor in (target, mount, parent, new_root):
         os.close(descriptor)
 
 
 def procfs(path: bytes) -> None:
-    """Carry out a `Proc`."""
+    """Carry out a `Proc`: mount it, make its global parts read-only, and hide some of them."""
     path = NEW + path
     sc.mount(b"proc", path, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
-    # In a user and cgroup namespace of its own the command could mount a writable cgroup2, whose
-    # root is the caller's own group, and kill or freeze what runs there.
+    # With a cgroup namespace of its own, the command could mount a writable cgroup2 whose root is the
+    # caller's own group, and kill or freeze the processes in it.
     write_setting(path + b"/sys/user/max_cgroup_namespaces", b"0")
     for name in _PROC_READ_ONLY:
         if os.path.exists(path + b"/" + name):
@@ -186,14 +185,14 @@ def procfs(path: bytes) -> None:
         if os.path.exists(path + b"/" + name):
             _cover(OLD + b"/dev/null", path + b"/" + name)
     if os.geteuid() == 0:
-        _cover_proc_of_root(path)
+        _protect_root_only_proc(path)
 
 
-def _cover_proc_of_root(top: bytes) -> None:
-    """Hide what root alone may read, such as kpageflags, and let nothing be written but processes' own.
+def _protect_root_only_proc(top: bytes) -> None:
+    """Hide files that only root may read, such as kpageflags, and make others but processes' own read-only.
 
-    By their modes, since kernels have ever more of them. In a user namespace that is not the host's
-    they are nobody's, and need nothing.
+    The modes of the files decide, because newer kernels have more such files. If root is not the host's root,
+    the files belong to another user and need no protection.
     """
     with os.scandir(top) as entries:
         for entry in entries:
@@ -204,27 +203,27 @@ def _cover_proc_of_root(top: bytes) -> None:
                 _cover(OLD + b"/dev/null", entry.path)
             elif stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_mode & 0o222):
                 _cover(entry.path, entry.path)
-    if os.path.isdir(top + b"/tty/driver"):  # statistics of serial lines, by which keys can be told
-        _cover(_empty(), top + b"/tty/driver")
+    if os.path.isdir(top + b"/tty/driver"):  # statistics of serial lines, which reveal keystrokes
+        _cover(_empty_directory(), top + b"/tty/driver")
 
 
 def one_mount_namespace() -> None:
     """Carry out a `OneMountNamespace`; namespaces(7), on /proc/sys/user."""
-    place = b"/limits"  # in the base, which nobody sees
-    os.mkdir(place)
-    sc.mount(b"proc", place, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
-    write_setting(place + b"/sys/user/max_mnt_namespaces", b"0")
-    sc.umount2(place, sc.MNT_DETACH)
+    proc = b"/limits"  # in the base, which the jail does not see
+    os.mkdir(proc)
+    sc.mount(b"proc", proc, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
+    write_setting(proc + b"/sys/user/max_mnt_namespaces", b"0")
+    sc.umount2(proc, sc.MNT_DETACH)
 
 
 def _cover(source: bytes, target: bytes) -> None:
     """Bind `source` over `target`, read-only; both are absolute paths of this mount namespace."""
-    tree = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+    mount = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
     try:
-        sc.mount_setattr(tree, b"", sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID)
-        sc.move_mount(tree, sc.AT_FDCWD, target)
+        sc.mount_setattr(mount, b"", sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID)
+        sc.move_mount(mount, sc.AT_FDCWD, target)
     finally:
-        os.close(tree)
+        os.close(mount)
 
 
 def devices(path: bytes) -> None:
@@ -233,7 +232,7 @@ def devices(path: bytes) -> None:
     sc.mount(b"dev", path, b"tmpfs", sc.MS_NOSUID | sc.MS_NOEXEC, b"mode=0755")
     for name in _DEVICES:
         write_new(path + b"/" + name, 0o666, b"")
-        _cover_device(name, path + b"/" + name)
+        _bind_device(name, path + b"/" + name)
     for link, target in _DEVICE_LINKS:
         os.symlink(target, path + b"/" + link)
     for name in (b"/pts", b"/shm"):
@@ -249,13 +248,13 @@ def devices(path: bytes) -> None:
     sc.mount(b"tmpfs", path + b"/shm", b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=1777")
 
 
-def _cover_device(name: bytes, target: bytes) -> None:
-    """Bind one device of the host; a read-only mount does not keep a device from being written."""
-    tree = sc.open_tree(sc.AT_FDCWD, OLD + b"/dev/" + name, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+def _bind_device(name: bytes, target: bytes) -> None:
+    """Bind one device of the host. Programs can still write to a device on a read-only mount."""
+    mount = sc.open_tree(sc.AT_FDCWD, OLD + b"/dev/" + name, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
     try:
-        if not stat.S_ISCHR(os.fstat(tree).st_mode):
+        if not stat.S_ISCHR(os.fstat(mount).st_mode):
             raise OSError(errno.ENODEV, "is not a character device", b"/dev/" + name)
-        sc.mount_setattr(tree, b"", sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NOEXEC)
-        sc.move_mount(tree, sc.AT_FDCWD, target)
+        sc.mount_setattr(mount, b"", sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NOEXEC)
+        sc.move_mount(mount, sc.AT_FDCWD, target)
     finally:
-        os.close(tree)
+        os.close(mount)

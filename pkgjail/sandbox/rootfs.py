@@ -1,9 +1,9 @@
-"""Carry out a plan's steps: from an empty mount namespace to a root that can be entered.
+"""Build the root of a jail: carry out a plan's steps in an empty mount namespace.
 
-Runs as the first process of new user, mount and PID namespaces, with all capabilities in them.
-Nothing here follows a symbolic link of the host: each directory is opened once by openat2(2) with
-RESOLVE_NO_SYMLINKS, and each file below it is copied as a mount by descriptor and looked at
-(fstat(2)) before it is attached, so that a host that changes meanwhile is seen, not believed.
+This runs in the first process of new user, mount and PID namespaces, with all capabilities in them.
+It follows no symbolic link of the host: openat2(2) opens each directory once with RESOLVE_NO_SYMLINKS.
+Each file below it is cloned as a mount by descriptor and inspected (fstat(2)) before it is attached, so a
+change of the host in the meantime cannot go unnoticed.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
 
-    # What `pkgjail.sandbox.steps.assemble` makes: root, steps, network or not, host name.
+    # The result of `pkgjail.sandbox.steps.assemble`: root, steps, whether there is a network, host name.
     Program = tuple[bytes, tuple[tuple[Any, ...], ...], bool, str]
 
     # A path, in what it differs from the plan, what was expected, and what was found.
     Change = tuple[bytes, Literal["missing", "kind", "mode", "size"], str, str]
 
-# Any directory that every root has would do; what it holds is seen again after the first pivot.
+# Any directory would do that every root has. Its content is visible again after the first pivot_root(2).
 _BASE = b"/tmp"
 
 
 class HostChangedError(Exception):
-    """The host no longer is as the plan says; `changes` says how, for each path."""
+    """The host differs from the plan; `changes` says how, for each path."""
 
     def __init__(self, changes: list[Change]) -> None:
         super().__init__(changes)
@@ -54,11 +54,11 @@ class HostChangedError(Exception):
 
 
 def enter_new_root(program: Program) -> None:
-    """Build the root that `program` describes and make it this process's root, the old one gone.
+    """Build the root that `program` describes, make it this process's root, and unmount the old one.
 
     Raises:
-        HostChangedError: files of the host are not as the plan expects; all of them are named.
-        OSError: a system call failed; `filename` says on what.
+        HostChangedError: files of the host differ from the plan; all of them are named.
+        OSError: a system call failed; `filename` is the path.
 
     """
     sc.mount(None, b"/", None, sc.MS_REC | sc.MS_PRIVATE)
@@ -71,7 +71,7 @@ def enter_new_root(program: Program) -> None:
     sc.mount(b"pkgjail", NEW, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
     _Builder(program).build()
     sc.umount2(OLD, sc.MNT_DETACH)
-    # The base lies below the new root only for the moment between these calls; pivot_root(2), NOTES.
+    # The base is below the new root only between these calls; pivot_root(2), NOTES.
     os.chdir(NEW)
     sc.pivot_root(b".", b".")
     sc.umount2(b".", sc.MNT_DETACH)
@@ -79,18 +79,21 @@ def enter_new_root(program: Program) -> None:
 
 
 class _Builder:
-    """The steps of one program, with the pair of directories that the last `HostFile` stood in."""
+    """Carries out the steps of one program.
+
+    It keeps the parent directory of the last `HostFile` open, on the host and in the jail.
+    """
 
     def __init__(self, program: Program) -> None:
         root, self._steps, _, _ = program
         self._changes: list[Change] = []
-        self._made = 0
+        self._content_count = 0
         self._parent: bytes | None = None
-        self._host_directory = -1
-        self._jail_directory = -1
+        self._host_parent = -1
+        self._jail_parent = -1
         self._root = open_old(root)
         self._directories = {b"/"}
-        self._doing: dict[str, Callable[..., None]] = {
+        self._methods: dict[str, Callable[..., None]] = {
             "Directory": self._directory,
             "Symlink": self._symlink,
             "Content": self._content,
@@ -111,126 +114,128 @@ class _Builder:
         }
 
     def build(self) -> None:
+        """Carry out all steps, in order."""
         for name, *fields in self._steps:
-            self._doing[name](*fields)
+            self._methods[name](*fields)
 
-    def _refuse_elsewhere(self, path: bytes) -> None:
-        """A name is made only in a directory that an earlier step made, so never through a link."""
+    def _require_planned_parent(self, path: bytes) -> None:
+        """Refuse a path whose parent is no directory made by an earlier step: it could be a link."""
         parent, _, name = path.rpartition(b"/")
         if (parent or b"/") not in self._directories or name in {b"", b".", b".."}:
             raise OSError(errno.EINVAL, "is not in a directory of the plan", path)
 
     def _directory(self, path: bytes, mode: int) -> None:
         if path != b"/":
-            self._refuse_elsewhere(path)
+            self._require_planned_parent(path)
             self._directories.add(path)
             os.mkdir(NEW + path)
-        os.chmod(NEW + path, mode)  # mkdir(2) would take the umask away and set no special bits
+        os.chmod(NEW + path, mode)  # mkdir(2) applies the umask and sets no special bits
 
     def _symlink(self, path: bytes, target: bytes) -> None:
-        self._refuse_elsewhere(path)
+        self._require_planned_parent(path)
         os.symlink(target, NEW + path)
 
     def _content(self, path: bytes, mode: int, content: bytes) -> None:
-        self._refuse_elsewhere(path)
+        self._require_planned_parent(path)
         write_new(NEW + path, mode, content)
 
     def _seal(self) -> None:
         if self._changes:
-            raise HostChangedError(self._changes)  # here, so that all of them are named
+            raise HostChangedError(self._changes)  # only now, so that all of them are named
         sc.mount_setattr(sc.AT_FDCWD, NEW, sc.MOUNT_ATTR_RDONLY | SAFE)
 
     def _host_file(self, path: bytes, mode: int, size: int | None) -> None:
-        if (tree := self._copy_of_host(path)) < 0:
+        if (mount := self._clone_of_host(path)) < 0:
             return
         try:
-            if (change := _change(path, mode, size, os.fstat(tree))) is not None:
+            if (change := _change(path, mode, size, os.fstat(mount))) is not None:
                 self._changes.append(change)
                 return
             name = path.rpartition(b"/")[2]
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            os.close(os.open(name, flags, mode & 0o777, dir_fd=self._jail_directory))
-            sc.move_mount(tree, self._jail_directory, name)
+            os.close(os.open(name, flags, mode & 0o777, dir_fd=self._jail_parent))
+            sc.move_mount(mount, self._jail_parent, name)
         finally:
-            os.close(tree)
+            os.close(mount)
 
     def _whole_directory(self, path: bytes, mode: int) -> None:
-        if (tree := self._copy_of_host(path)) < 0:
+        if (mount := self._clone_of_host(path)) < 0:
             return
         try:
-            found = os.fstat(tree)
+            found = os.fstat(mount)
             if not stat.S_ISDIR(found.st_mode):
                 self._changes.append((path, "kind", "directory", ""))
             elif stat.S_IMODE(found.st_mode) != mode:
                 self._changes.append(_other_mode(path, mode, found))
             else:
                 name = path.rpartition(b"/")[2]
-                os.mkdir(name, dir_fd=self._jail_directory)
-                sc.move_mount(tree, self._jail_directory, name)
+                os.mkdir(name, dir_fd=self._jail_parent)
+                sc.move_mount(mount, self._jail_parent, name)
         finally:
-            os.close(tree)
+            os.close(mount)
 
-    def _copy_of_host(self, path: bytes) -> int:
-        """A mount of what the host has at `path`, to be attached; -1 where that is gone."""
-        self._refuse_elsewhere(path)
+    def _clone_of_host(self, path: bytes) -> int:
+        """Clone what the host has at `path` as a mount, to be attached. Return -1 if it is gone."""
+        self._require_planned_parent(path)
         parent, _, name = path.rpartition(b"/")
         flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_SYMLINK_NOFOLLOW
         try:
             if parent != self._parent:
                 self._open_parent(parent)
-            return sc.open_tree(self._host_directory, name, flags)
+            return sc.open_tree(self._host_parent, name, flags)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise OSError(error.errno, error.strerror, path) from None
             self._changes.append((path, "missing", "", ""))
             return -1
 
-    def _overlay(self, path: bytes, tree: bytes) -> None:
-        self._attach_overlay(path, tree, sc.fsmount_data_overlay)
+    def _overlay(self, path: bytes, layer: bytes) -> None:
+        self._attach_overlay(path, layer, sc.fsmount_data_overlay)
 
-    def _masked_overlay(self, path: bytes, mask: bytes) -> None:
-        self._attach_overlay(path, mask, lambda *pair: sc.fsmount_whiteout_overlay(pair, OLD + b"/proc"))
+    def _masked_overlay(self, path: bytes, layer: bytes) -> None:
+        self._attach_overlay(path, layer, lambda *pair: sc.fsmount_whiteout_overlay(pair, OLD + b"/proc"))
 
     def _cover(self, path: bytes, mode: int, content: bytes) -> None:
-        source = b"/made-%d" % self._made  # in the base, which nobody sees
-        self._made += 1
+        source = b"/content-%d" % self._content_count  # in the base, which the jail does not see
+        self._content_count += 1
         try:
             write_new(source, mode, content)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
-        tree = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
-        inside = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mount = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
+        new_root = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            place = sc.openat2(inside, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
+            target = sc.openat2(new_root, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
-        sc.move_mount(tree, place, b"")
-        for descriptor in (place, inside, tree):
+        sc.move_mount(mount, target, b"")
+        for descriptor in (target, new_root, mount):
             os.close(descriptor)
 
     def _attach_overlay(self, path: bytes, layer: bytes, make: Callable[[int, int], int]) -> None:
-        """Attach at `path` what `make` makes of a layer and the host's directory of that path."""
+        """Attach at `path` the overlay that `make` makes of a layer and the host's directory of that path."""
         layers = (
             open_old(layer),
             sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, NO_SYMLINKS),
         )
-        mounted = make(*layers)
-        sc.move_mount(mounted, sc.AT_FDCWD, NEW + path)
-        for descriptor in (mounted, *layers):
+        mount = make(*layers)
+        sc.move_mount(mount, sc.AT_FDCWD, NEW + path)
+        for descriptor in (mount, *layers):
             os.close(descriptor)
 
     def _open_parent(self, parent: bytes) -> None:
         if self._parent is not None:
-            os.close(self._host_directory)
-            os.close(self._jail_directory)
+            os.close(self._host_parent)
+            os.close(self._jail_parent)
             self._parent = None
         flags = os.O_PATH | os.O_DIRECTORY
-        self._host_directory = sc.openat2(self._root, parent[1:] or b".", flags, NO_SYMLINKS)
-        self._jail_directory = os.open(NEW + parent, flags | os.O_CLOEXEC)
+        self._host_parent = sc.openat2(self._root, parent[1:] or b".", flags, NO_SYMLINKS)
+        self._jail_parent = os.open(NEW + parent, flags | os.O_CLOEXEC)
         self._parent = parent
 
 
 def _change(path: bytes, mode: int, size: int | None, found: os.stat_result) -> Change | None:
+    """Return how a file differs from the plan's regular file, or None if it does not."""
     if not stat.S_ISREG(found.st_mode):
         return path, "kind", "regular file", ""
     if stat.S_IMODE(found.st_mode) != mode:

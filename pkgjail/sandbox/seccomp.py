@@ -1,18 +1,18 @@
-"""A filter of system calls, against what namespaces leave shared; see seccomp(2).
+"""Filter system calls that reach what namespaces do not separate; see seccomp(2).
 
-- Keys. A keyring of the user's can be read by whoever is that user and finds its number, in
-  whatever user namespace (keyrings(7): no namespace but for names): their calls answer ENOSYS.
-- Terminals. TIOCSTI and TIOCLINUX push input into a terminal that no session holds, which a
-  process in the jail may then take: EPERM.
-- io_uring(7). What a ring does is no system call, and so not seen here; it opens sockets, among the rest.
-  Its calls answer ENOSYS, at which programs do without.
-- clone3(2). With CLONE_INTO_CGROUP it starts a process in any control group that its user may write to,
-  also by a read-only mount: so out of the jail's limits. Its flags lie in memory, where no filter sees
-  them. ENOSYS, at which programs take clone(2).
-- Without network, sockets of every family but those that network namespaces divide, and the kernel's
-  ciphers: of vsock(7) above all, but also of qrtr, IUCV and whatever is to come. EAFNOSUPPORT.
+- Keys: any process of the user that guesses a keyring's number can read it, in any user namespace
+  (keyrings(7): only names have namespaces). The calls return ENOSYS.
+- Terminals: TIOCSTI and TIOCLINUX push input into a terminal. A process in the jail can make a terminal that
+  no session controls its controlling terminal. They return EPERM.
+- io_uring(7): the operations of a ring, such as opening sockets, are no system calls, so a filter does not
+  see them. The calls return ENOSYS, and programs do without.
+- clone3(2): with CLONE_INTO_CGROUP it can start a process in any control group that its user may write to,
+  even through a read-only mount, and so outside of the jail's limits. Its flags are in memory, where no
+  filter sees them. It returns ENOSYS, and programs use clone(2).
+- Without network, sockets of all families except those that network namespaces separate, and the kernel's
+  ciphers. This concerns above all vsock(7), but also qrtr, IUCV and future ones. They return EAFNOSUPPORT.
 
-It refuses what is named here and lets everything else through: it is no list of what is harmless.
+The filter refuses these calls and allows all others. It is no list of harmless calls.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-# AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_ALG. The last has no network; see socket(2).
-_DIVIDED = (1, 2, 10, 16, 17, 38)
-# One number each on all architectures here, as of every newer call.
+# AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_ALG. The last reaches no network; see socket(2).
+_NAMESPACED_FAMILIES = (1, 2, 10, 16, 17, 38)
+# These have the same numbers on all architectures, as all newer calls have.
 _IO_URING = (425, 426, 427)
 _CLONE3 = 435
-_SOCKETCALL_SOCKET = 1  # its arguments lie in memory, where no filter sees them
+_SOCKETCALL_SOCKET = 1  # its arguments are in memory, where no filter sees them
 _X32 = 0x40000000
-# The ways to call a kernel, each with its AUDIT_ARCH (linux/audit.h) and numbers of calls: those for
-# keys, ioctl, socket, and socketcall (0 where there is none).
+# The ABIs of kernels, each with its AUDIT_ARCH (linux/audit.h) and the numbers of its calls: those for
+# keys, ioctl, socket, and socketcall (0 if there is none).
 _X86_64 = (0xC000003E, (248, 249, 250), 16, 41, 0)
 _X86 = (_X86_64, (0x40000003, (286, 287, 288), 54, 359, 102))
 _ARM = ((0xC00000B7, (217, 218, 219), 29, 198, 0), (0x40000028, (309, 310, 311), 54, 281, 0))
@@ -52,7 +52,7 @@ _RISCV = tuple((audit, (217, 218, 219), 29, 198, 0) for audit in (0xC00000F3, 0x
 _LOONGARCH = ((0xC0000102, (217, 218, 219), 29, 198, 0),)
 _POWER = tuple((audit, (269, 270, 271), 54, 326, 102) for audit in (0xC0000015, 0x80000015, 0x00000014))
 _S390 = tuple((audit, (278, 279, 280), 54, 359, 102) for audit in (0x80000016, 0x00000016))
-# By machine, all that its kernel may serve: a 32-bit program has numbers of its own.
+# All ABIs of each machine: its 32-bit programs have other numbers.
 _ABIS = {
     "x86_64": _X86, "i386": _X86, "i686": _X86, "aarch64": _ARM, "armv7l": _ARM, "armv8l": _ARM,
     "riscv64": _RISCV, "loongarch64": _LOONGARCH, "ppc64le": _POWER, "ppc64": _POWER, "s390x": _S390,
@@ -66,10 +66,10 @@ class _Program(ctypes.Structure):
 
 
 def install(*, network: bool) -> None:
-    """Filter the calls of this process and of all that come from it, for good.
+    """Install the filter for this process and all its descendants. It cannot be removed.
 
     Raises:
-        OSError: the kernel has no filters (EINVAL), or this machine's numbers are unknown (ENOSYS).
+        OSError: the kernel has no filters (EINVAL), or the call numbers of this machine are unknown (ENOSYS).
 
     """
     machine = os.uname().machine
@@ -82,10 +82,10 @@ def install(*, network: bool) -> None:
 
 
 def _program(abis: tuple[_Abi, ...], *, network: bool) -> list[_Instruction]:
-    whole: list[_Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE)]
+    instructions: list[_Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE)]
     for abi in abis:
-        whole += _when(abi[0], _calls(abi, network=network))
-    return [*whole, _refuse(errno.ENOSYS)]  # an architecture that is not this machine's
+        instructions += _when(abi[0], _calls(abi, network=network))
+    return [*instructions, _refuse(errno.ENOSYS)]  # no ABI of this machine
 
 
 def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
@@ -98,8 +98,8 @@ def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
     pushes = [*_when(_TIOCSTI, [_refuse(errno.EPERM)]), *_when(_TIOCLINUX, [_refuse(errno.EPERM)])]
     calls += _when(ioctl, [_argument(1), *pushes, _allow()])
     if not network:
-        divided = [step for family in _DIVIDED for step in _when(family, [_allow()])]
-        calls += _when(socket, [_argument(0), *divided, _refuse(errno.EAFNOSUPPORT)])
+        namespaced = [step for family in _NAMESPACED_FAMILIES for step in _when(family, [_allow()])]
+        calls += _when(socket, [_argument(0), *namespaced, _refuse(errno.EAFNOSUPPORT)])
         if socketcall:
             sockets = _when(_SOCKETCALL_SOCKET, [_refuse(errno.EAFNOSUPPORT)])
             calls += _when(socketcall, [_argument(0), *sockets, _allow()])
@@ -107,12 +107,12 @@ def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
 
 
 def _when(value: int, then: list[_Instruction]) -> list[_Instruction]:
-    """What was loaded is `value`: go on with `then`; else behind it."""
+    """Return instructions that run `then` if the loaded value is `value`, and otherwise skip it."""
     return [(_EQUAL, 0, len(then), value), *then]
 
 
 def _argument(position: int) -> _Instruction:
-    """Load the lower half, which is all that the kernel takes of an ioctl's or a socket's number."""
+    """Load the lower half of an argument: the kernel ignores the upper half of ioctl and socket numbers."""
     lower = 4 if sys.byteorder == "big" else 0
     return (_LOAD, 0, 0, _ARGUMENTS + 8 * position + lower)
 

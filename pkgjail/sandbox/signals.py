@@ -1,7 +1,7 @@
-"""Wait for a child process, pass the caller's signals on to it, and stop when it stops.
+"""Wait for a child process, relay the caller's signals to it, and stop when it stops.
 
-As a shell does with a job: what the keys of a terminal send, and what ends a session, goes to the whole
-process group of the command; the rest to the command alone. See signal(7), termios(3), credentials(7).
+This is like a shell's job control: signals of a terminal's keys and of the end of a session go to the
+command's whole process group, other signals only to the command. See signal(7), termios(3), credentials(7).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ TYPE_CHECKING = False  # as type checkers understand it, without importing typin
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# What a shell's job gets as one: keys, the size of the terminal, its end, and job control.
-_TO_GROUP = frozenset(
+# Signals that a shell sends to all processes of a job: keys, terminal size, hangup, and job control.
+_FOR_GROUP = frozenset(
     {
         signal.SIGHUP,
         signal.SIGINT,
@@ -30,18 +30,19 @@ _TO_GROUP = frozenset(
         signal.SIGWINCH,
     }
 )
-RELAYED = _TO_GROUP | {signal.SIGUSR1, signal.SIGUSR2}
-_STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
-_PIPE = 1 << 16  # bytes that wait in one at most
-# Seconds in which a second SIGINT is the same key: a parent that got it from the terminal may send it too.
-_SAME_KEY = 0.2
+RELAYED = _FOR_GROUP | {signal.SIGUSR1, signal.SIGUSR2}
+_STOP_SIGNALS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+_PIPE_SIZE = 1 << 16  # bytes: the capacity of a pipe
+# Within so many seconds a second SIGINT is the same key press: a parent that received it may send it too.
+_SAME_KEY_SECONDS = 0.2
 
 
 class Relay:
-    """Passes signals on to a child, in a process's main thread.
+    """Relays signals to a child, in a process's main thread.
 
-    `to_group`: the child leads a process group, which gets what a shell's job would. `insistent`: at
-    the second SIGINT the child is killed, and `killed` is true from then on.
+    With `to_group`, the child leads a process group, which gets the signals of a shell's job. With
+    `insistent`, a second SIGINT kills the child and sets `killed`. `active` is true while the handlers are
+    installed.
     """
 
     def __init__(self, child: int, *, to_group: bool, insistent: bool) -> None:
@@ -53,20 +54,20 @@ class Relay:
         self.killed = False
 
     def handle(self, number: int, _frame: object = None) -> None:
-        """A handler of signals, as signal.signal() takes it."""
-        if number == signal.SIGINT and self._insistent and self._is_second():
+        """Handle a signal; this is a handler for signal.signal()."""
+        if number == signal.SIGINT and self._insistent and self._is_second_interrupt():
             self.killed = True
             number = signal.SIGKILL
         self._send(number)
 
     def stop(self, number: int, *, group: bool = False) -> None:
-        """Stop this process (or its `group`) by signal `number`, as the child was, until it is continued.
+        """Stop this process (or its `group`) by the signal that stopped the child, until it is continued.
 
-        Returns at once where nobody could continue it: in an orphaned process group the kernel drops
-        what a terminal sends, but not SIGSTOP, for which SIGTSTP stands. Does nothing in another than the
-        main thread.
+        Returns at once if no process could continue it: in an orphaned process group, the kernel drops the
+        stop signals of a terminal. It does not drop SIGSTOP, so SIGTSTP is sent instead. Does nothing in a
+        thread other than the main one.
         """
-        if not self.active or number not in _STOPS:
+        if not self.active or number not in _STOP_SIGNALS:
             return
         number = signal.SIGTSTP if number == signal.SIGSTOP else number
         ours = signal.getsignal(number) == self.handle
@@ -76,19 +77,19 @@ class Relay:
         if ours:
             signal.signal(number, self.handle)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Continue the child after `stop`."""
         if self.active:
             self._send(signal.SIGCONT)
 
-    def _is_second(self) -> bool:
+    def _is_second_interrupt(self) -> bool:
         now = time.monotonic()
         if self._interrupted is None:
             self._interrupted = now
-        return now - self._interrupted > _SAME_KEY
+        return now - self._interrupted > _SAME_KEY_SECONDS
 
     def _send(self, number: int) -> None:
-        send = os.killpg if self._to_group and number in _TO_GROUP else os.kill
+        send = os.killpg if self._to_group and number in _FOR_GROUP else os.kill
         with contextlib.suppress(ProcessLookupError):
             send(self._child, number)
 
@@ -97,19 +98,19 @@ class Relay:
 def relaying(
     child: int, mask: set[int], *, to_group: bool = False, insistent: bool = False
 ) -> Iterator[Relay]:
-    """Relay `RELAYED` signals to `child` meanwhile; the arguments are those of `Relay`.
+    """Relay the `RELAYED` signals to `child` in a `with` block. The arguments are those of `Relay`.
 
-    The caller has them blocked; they are let through (`mask` restored) only while the handlers are
-    in place, so that none is lost. Those that are ignored stay so, as nohup(1) and a shell's `&` have it:
-    the command ignores them too. Python handles signals in its main thread alone: called from
-    another thread this does nothing, and the signals stay with the process.
+    The caller has blocked them. They are unblocked (`mask` is restored) only while the handlers are in place,
+    so that none is lost. Ignored signals stay ignored, as nohup(1) and a shell's `&` need it: the command
+    ignores them too. Python handles signals only in its main thread, so in another thread this does nothing,
+    and the signals act on this process.
     """
     relay = Relay(child, to_group=to_group, insistent=insistent)
     if threading.current_thread() is not threading.main_thread():
         yield relay
         return
     found = {number: signal.getsignal(number) for number in RELAYED}
-    # None: it has a handler that is not Python's, which could not be put back.
+    # None: the handler is not Python's, and could not be restored.
     before = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, relay.handle)
@@ -125,9 +126,10 @@ def relaying(
 
 
 def reset_handlers() -> None:
-    """In a child: none of the caller's handlers is run, at whoever's signal.
+    """In a child: reset all signals that have a handler of the caller's.
 
-    Process 1 gets from within its PID namespace just the signals that have a handler; pid_namespaces(7).
+    Otherwise processes of the jail could run it: they can send to PID 1 exactly the signals that have a
+    handler; pid_namespaces(7).
     """
     if threading.current_thread() is threading.main_thread():
         for number in signal.valid_signals():
@@ -136,10 +138,10 @@ def reset_handlers() -> None:
 
 
 def wait(child: int, *, reap_all: bool = False, stopped: Callable[[int], None] | None = None) -> int:
-    """Wait for `child` to end; returns its exit status, or 128 + n when signal n ended it.
+    """Wait for `child` to end, and return its exit status, or 128 + n if signal n ended it.
 
-    With `reap_all` every child that ends meanwhile is reaped, as PID 1 must. `stopped` gets
-    the number of the signal by which the child was stopped, each time.
+    With `reap_all`, reap every other child that ends, as PID 1 must. `stopped` is called with the number of
+    the signal each time the child is stopped.
     """
     flags = 0 if stopped is None else os.WUNTRACED
     while True:
@@ -153,27 +155,27 @@ def wait(child: int, *, reap_all: bool = False, stopped: Callable[[int], None] |
 
 
 def last_stop(stops: int) -> int:
-    """The signal by which the command was last stopped, read from `stops`; 0 where there will be none.
+    """Read from `stops` the signal that last stopped the command; return 0 at the end of the pipe.
 
-    One that stops and goes on again and again while this process is stopped counts as stopped once.
+    If the command stopped several times while this process was stopped, only the last stop counts.
     """
-    return (os.read(stops, _PIPE) or b"\0")[-1]
+    return (os.read(stops, _PIPE_SIZE) or b"\0")[-1]
 
 
 def follow_stops(child: int, stops: int, relay: Relay) -> None:
-    """Stop whenever the command does, which is read from `stops`, until that or `child` ends."""
+    """Stop this process whenever the command stops, as read from `stops`, until that or `child` ends."""
     import select
 
     poll = select.poll()
     poll.register(stops, select.POLLIN)
     ended = -1
-    with contextlib.suppress(OSError):  # a container's filter may refuse it; then the end of `stops` must do
+    with contextlib.suppress(OSError):  # a container's filter may forbid it; the end of `stops` then suffices
         ended = sc.pidfd_open(child)
         poll.register(ended, select.POLLIN)
     try:
         while stops in dict(poll.poll()) and (number := last_stop(stops)):
             relay.stop(number)
-            relay.go_on()
+            relay.resume()
     finally:
         if ended >= 0:
             os.close(ended)

@@ -1,11 +1,11 @@
-"""The instruction set of the namespace stage: what a jail is made of, as plain data.
+"""The steps of a mount plan, as plain data: the instruction set of the sandbox.
 
-A `Plan` is an ordered tuple of steps; `pkgjail.jail.plan` writes it, `pkgjail.sandbox.launch` carries
-it out, and anybody may print it. Paths are absolute, normal `bytes` inside the jail; a step may
-rely on the directories that earlier steps made and on nothing else.
+A `Plan` is an ordered tuple of steps. `pkgjail.jail.plan` writes it, `pkgjail.sandbox.launch` carries it
+out, and `pkgjail plan` prints it. Paths are absolute, normal `bytes` inside the jail. A step may depend on
+the directories that earlier steps made, and on nothing else.
 
-The stage itself works from what `assemble` makes of a plan: nothing but tuples, strings and
-numbers, which can be kept in a file and read back without a class, or the modules that classes need.
+The sandbox itself takes the result of `assemble`: only tuples, strings and numbers. These can be stored in
+a file and read back without these classes and the modules that they need.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Directory(NamedTuple):
 
 
 class Symlink(NamedTuple):
-    """Make a symbolic link; the target is kept as it is and never followed."""
+    """Make a symbolic link. Its target is neither changed nor followed."""
 
     path: bytes
     target: bytes
@@ -41,7 +41,7 @@ class Content(NamedTuple):
 class HostFile(NamedTuple):
     """Bind the host's regular file of the same path, which must have this mode and size.
 
-    `mode` is the permission bits; `size` is in bytes, or None where the plan does not know it.
+    `mode` is the permission bits; `size` is in bytes, or None if it is not known.
     """
 
     path: bytes
@@ -50,17 +50,17 @@ class HostFile(NamedTuple):
 
 
 class Overlay(NamedTuple):
-    """Show the metadata tree `tree` at `path`, with the content of the host's files of that path.
+    """Mount a data overlay at `path`: the names of `layer`, with the content of the host's files there.
 
-    `tree` is a real path of the host; see `pkgjail.jail.strategies.data_overlay`.
+    `layer` is a real path of the host; see `pkgjail.jail.strategies.data_overlay`.
     """
 
     path: bytes
-    tree: bytes
+    layer: bytes
 
 
 class Cover(NamedTuple):
-    """Show a regular file with this content in the place of the empty one that an overlay has there."""
+    """Mount a regular file with this content over the empty one that an overlay has there."""
 
     path: bytes
     mode: int
@@ -68,19 +68,19 @@ class Cover(NamedTuple):
 
 
 class MaskedOverlay(NamedTuple):
-    """Show the host's directory of the path `path` there, less what the mask `mask` hides.
+    """Mount a whiteout overlay at `path`: the host's directory of that path, without what `layer` hides.
 
-    `mask` is a real path of the host; see `pkgjail.jail.strategies.whiteout_overlay`.
+    `layer` is a real path of the host; see `pkgjail.jail.strategies.whiteout_overlay`.
     """
 
     path: bytes
-    mask: bytes
+    layer: bytes
 
 
 class WholeDirectory(NamedTuple):
-    """Make a directory and bind the host's of the same path, which must have this mode, with all in it.
+    """Make a directory and bind the host's directory of the same path, which must have this mode.
 
-    What is mounted further down on the host is not shown; see `pkgjail.jail.strategies.directory_binds`.
+    Mounts below it on the host are not shown; see `pkgjail.jail.strategies.directory_binds`.
     """
 
     path: bytes
@@ -92,13 +92,13 @@ class Seal(NamedTuple):
 
 
 class Proc(NamedTuple):
-    """Mount a proc(5) of the jail's own PID namespace, its global parts read-only, some of them hidden."""
+    """Mount a proc(5) of the jail's PID namespace. Its global parts are read-only, and some are hidden."""
 
     path: bytes
 
 
 class Sys(NamedTuple):
-    """Show the host's sysfs(5), read-only; to root without directories of what root alone may read."""
+    """Bind the host's sysfs(5), read-only. For root, hide directories of files that only root may read."""
 
     path: bytes
 
@@ -117,7 +117,7 @@ class Tmpfs(NamedTuple):
 
 
 class Bind(NamedTuple):
-    """Show what the host has at `source` (mounts below it included) at `path`."""
+    """Bind the host's `source`, with the mounts below it, at `path`."""
 
     path: bytes
     source: bytes
@@ -125,22 +125,22 @@ class Bind(NamedTuple):
 
 
 class KeptLink(NamedTuple):
-    """Mount the host's symbolic link `source` on itself at `path`, so that the name leads nowhere else."""
+    """Mount the host's symbolic link `source` on itself at `path`, so that it cannot be replaced."""
 
     path: bytes
     source: bytes
 
 
 class Hidden(NamedTuple):
-    """Show an empty directory, read-only, in the place of the one that a bind has at `path`."""
+    """Mount an empty, read-only directory over the one that a bind has at `path`."""
 
     path: bytes
 
 
 class OneMountNamespace(NamedTuple):
-    """Let the command make no mount namespace of its own; last, as no mount can be made after it.
+    """Forbid the command to make mount namespaces. This is the last step: no mount can be made after it.
 
-    In one that has let go of a mount point of the jail's, the name could be replaced all the same.
+    In a mount namespace of its own, the command could unmount what protects a name, and replace it.
     """
 
 
@@ -151,7 +151,7 @@ Step = Union[
 
 
 class Plan(NamedTuple):
-    """How a jail is put together. `root` is where the host's files are read (`/`, or a tree)."""
+    """A mount plan. `root` is the directory of the host's files (`/`, or a tree)."""
 
     root: bytes
     steps: tuple[Step, ...]
@@ -160,16 +160,16 @@ class Plan(NamedTuple):
 
 
 def assemble(plan: Plan) -> Program:
-    """The plan as plain tuples: each step's name, then its fields."""
+    """Return the plan as plain tuples: each step's name, then its fields."""
     steps = tuple((type(step).__name__, *step) for step in plan.steps)
     return plan.root, steps, plan.network, plan.hostname
 
 
 class Command(NamedTuple):
-    """What runs in the jail. `environment` is all of its environment.
+    """The command to run in the jail. `environment` is its whole environment.
 
-    With `terminal` the command gets a terminal of the jail's own, through which the caller's
-    standard input and output are relayed; without, it gets the caller's descriptors 0 to 2.
+    With `terminal`, the command gets a terminal of the jail's own, which is relayed to the caller's standard
+    input and output. Otherwise it gets the caller's descriptors 0 to 2.
     """
 
     argv: tuple[str, ...]

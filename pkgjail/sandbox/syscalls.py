@@ -1,7 +1,7 @@
-"""The system calls that the stage needs and Python does not wrap, under their C names.
+"""The system calls that the sandbox needs and Python does not wrap, under their C names.
 
-Each wrapper raises `OSError` with the file's name. Calls newer than Linux 5.0 have one number on
-all architectures that Linux runs on but alpha (include/uapi/asm-generic/unistd.h).
+Each wrapper raises `OSError` with the file's name. Calls newer than Linux 5.0 have the same number on all
+architectures of Linux except alpha (include/uapi/asm-generic/unistd.h).
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-# Keeps Python's own lock through the call, so that a child that comes out of it has it.
-_locked = ctypes.PyDLL(None, use_errno=True)
-_locked.syscall.restype = ctypes.c_long
+# Holds Python's global interpreter lock during the call, so that a cloned child has it too.
+_libc_with_gil = ctypes.PyDLL(None, use_errno=True)
+_libc_with_gil.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (
     ctypes.c_char_p,
     ctypes.c_char_p,
@@ -119,7 +119,7 @@ class _MountAttr(ctypes.Structure):
     )
 
 
-def _checked(result: int, name: bytes | str | None) -> int:
+def _check(result: int, name: bytes | str | None) -> int:
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)
@@ -127,98 +127,96 @@ def _checked(result: int, name: bytes | str | None) -> int:
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces that `flags` name for new ones; see unshare(2)."""
-    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    """Move this process to new namespaces of the kinds in `flags`; see unshare(2)."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def clone(flags: int) -> int:
-    """As fork(2), with the child in new namespaces that `flags` name; 0 in the child; see clone(2).
+    """Fork a child in new namespaces of the kinds in `flags`; return 0 in the child. See clone(2).
 
-    Only for a process of one thread, which holds no lock that the child could wait for: neither the
-    C library nor Python is told of the fork.
+    Only a process of one thread may do this: neither the C library nor Python is informed of the fork, so a
+    lock that another thread holds would stay locked in the child.
     """
     arguments = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
     size = ctypes.c_size_t(ctypes.sizeof(arguments))
-    return _checked(_locked.syscall(ctypes.c_long(_NR_CLONE3), ctypes.byref(arguments), size), "clone3")
+    return _check(_libc_with_gil.syscall(ctypes.c_long(_NR_CLONE3), ctypes.byref(arguments), size), "clone3")
 
 
 def pidfd_open(process: int) -> int:
-    """A descriptor that is readable once `process` has ended; see pidfd_open(2)."""
+    """Return a descriptor that becomes readable when `process` ends; see pidfd_open(2)."""
     arguments = (ctypes.c_int(process), ctypes.c_uint(0))
-    return _checked(_libc.syscall(ctypes.c_long(_NR_PIDFD_OPEN), *arguments), "pidfd_open")
+    return _check(_libc.syscall(ctypes.c_long(_NR_PIDFD_OPEN), *arguments), "pidfd_open")
 
 
 def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes = b"") -> None:
     """Mount a filesystem or change a mount; see mount(2)."""
-    _checked(_libc.mount(source, target, kind, flags, data or None), target)
+    _check(_libc.mount(source, target, kind, flags, data or None), target)
 
 
 def umount2(target: bytes, flags: int) -> None:
     """Unmount `target`; see umount2(2)."""
-    _checked(_libc.umount2(target, ctypes.c_int(flags)), target)
+    _check(_libc.umount2(target, ctypes.c_int(flags)), target)
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
     """Make `new_root` the root of this mount namespace; see pivot_root(2)."""
-    _checked(_libc.pivot_root(new_root, put_old), new_root)
+    _check(_libc.pivot_root(new_root, put_old), new_root)
 
 
 def open_tree(directory: int, path: bytes, flags: int) -> int:
-    """Open, or with `OPEN_TREE_CLONE` copy, the mount at `path`; a descriptor; see open_tree(2)."""
+    """Open the mount at `path`, or with `OPEN_TREE_CLONE` a copy; return a descriptor; see open_tree(2)."""
     arguments = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
-    return _checked(_libc.syscall(ctypes.c_long(_NR_OPEN_TREE), *arguments), path)
+    return _check(_libc.syscall(ctypes.c_long(_NR_OPEN_TREE), *arguments), path)
 
 
-def move_mount(tree: int, directory: int, path: bytes) -> None:
-    """Attach the mount `tree` at `path`, or with an empty path at `directory`; see move_mount(2)."""
+def move_mount(mount_fd: int, directory: int, path: bytes) -> None:
+    """Attach a mount at `path`, or with an empty path at `directory`; see move_mount(2)."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if path else MOVE_MOUNT_T_EMPTY_PATH)
-    source = (ctypes.c_int(tree), ctypes.c_char_p(b""))
+    source = (ctypes.c_int(mount_fd), ctypes.c_char_p(b""))
     target = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
-    _checked(_libc.syscall(ctypes.c_long(_NR_MOVE_MOUNT), *source, *target), path)
+    _check(_libc.syscall(ctypes.c_long(_NR_MOVE_MOUNT), *source, *target), path)
 
 
 def mount_setattr(directory: int, path: bytes, attributes: int, *, recursive: bool = True) -> None:
-    """Set mount attributes on the mount at `path` and, by default, on all below it."""
+    """Set attributes on the mount at `path` and, by default, on all mounts below it; see mount_setattr(2)."""
     attr = _MountAttr(attr_set=attributes)
     flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | (AT_RECURSIVE if recursive else 0)
     place = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
     size = ctypes.c_size_t(ctypes.sizeof(attr))
-    _checked(_libc.syscall(ctypes.c_long(_NR_MOUNT_SETATTR), *place, ctypes.byref(attr), size), path)
+    _check(_libc.syscall(ctypes.c_long(_NR_MOUNT_SETATTR), *place, ctypes.byref(attr), size), path)
 
 
-def fsmount_data_overlay(tree: int, data: int) -> int:
-    """Make an overlay of the layer `tree` over the data-only layer `data`; a descriptor.
+def fsmount_data_overlay(layer: int, data: int) -> int:
+    """Make an overlay of `layer` over the data-only layer `data`, and return a descriptor.
 
-    Descriptors and not paths, which would have to be quoted; see fsopen(2), fsconfig(2), fsmount(2).
+    It takes descriptors, because paths would have to be quoted; see fsopen(2), fsconfig(2), fsmount(2).
     """
     return _fsmount_overlay(
-        (_FSCONFIG_SET_FD, b"lowerdir+", None, tree), (_FSCONFIG_SET_FD, b"datadir+", None, data)
+        (_FSCONFIG_SET_FD, b"lowerdir+", None, layer), (_FSCONFIG_SET_FD, b"datadir+", None, data)
     )
 
 
 def fsmount_whiteout_overlay(layers: tuple[int, int], proc: bytes) -> int:
-    """Make an overlay of two layers, the upper one first; a descriptor.
+    """Make an overlay of two layers, the upper one first, and return a descriptor.
 
-    `proc` is where a proc(5) is mounted: descriptors go by its links, since "lowerdir+" takes them
-    only from Linux 6.13 on.
+    `proc` is the mount point of a proc(5). The layers are passed as its links, because "lowerdir+" takes
+    descriptors only since Linux 6.13.
     """
     paths = b":".join(b"%s/self/fd/%d" % (proc, layer) for layer in layers)
     return _fsmount_overlay((_FSCONFIG_SET_STRING, b"lowerdir", paths, 0))
 
 
 def _fsmount_overlay(*parameters: tuple[int, bytes, bytes | None, int]) -> int:
-    """A new overlay, whose attributes are those of the user namespace ("userxattr"); a descriptor."""
+    """Make an overlay that uses attributes in the "user" namespace ("userxattr"); return a descriptor."""
     flags = ctypes.c_uint(_FSOPEN_CLOEXEC)
-    context = _checked(
-        _libc.syscall(ctypes.c_long(_NR_FSOPEN), ctypes.c_char_p(b"overlay"), flags), "overlay"
-    )
+    context = _check(_libc.syscall(ctypes.c_long(_NR_FSOPEN), ctypes.c_char_p(b"overlay"), flags), "overlay")
     try:
         _fsconfig(context, _FSCONFIG_SET_FLAG, b"userxattr")
         for command, key, value, descriptor in parameters:
             _fsconfig(context, command, key, value, descriptor)
         _fsconfig(context, _FSCONFIG_CMD_CREATE, None)
         arguments = (ctypes.c_int(context), ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(0))
-        return _checked(_libc.syscall(ctypes.c_long(_NR_FSMOUNT), *arguments), "overlay")
+        return _check(_libc.syscall(ctypes.c_long(_NR_FSMOUNT), *arguments), "overlay")
     finally:
         os.close(context)
 
@@ -228,39 +226,39 @@ def _fsconfig(
 ) -> None:
     what = (ctypes.c_int(context), ctypes.c_uint(command), ctypes.c_char_p(key), ctypes.c_char_p(value))
     result = _libc.syscall(ctypes.c_long(_NR_FSCONFIG), *what, ctypes.c_int(descriptor))
-    _checked(result, b"overlay " + (key or b"create"))
+    _check(result, b"overlay " + (key or b"create"))
 
 
 def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
-    """Open `path` below `directory` under the rules `resolve`; a descriptor; see openat2(2)."""
+    """Open `path` below `directory` by the rules in `resolve`, and return a descriptor; see openat2(2)."""
     how = _OpenHow(flags=flags | os.O_CLOEXEC, resolve=resolve)
     place = (ctypes.c_int(directory), ctypes.c_char_p(path))
     size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _checked(_libc.syscall(ctypes.c_long(_NR_OPENAT2), *place, ctypes.byref(how), size), path)
+    return _check(_libc.syscall(ctypes.c_long(_NR_OPENAT2), *place, ctypes.byref(how), size), path)
 
 
 def close_range(first: int, last: int = _LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:
-    """Close every descriptor from `first` to `last`, or have it closed at exec; see close_range(2)."""
+    """Close every descriptor from `first` to `last`, now or, with `cloexec`, at exec; see close_range(2)."""
     bounds = (ctypes.c_uint(first), ctypes.c_uint(last))
     flags = ctypes.c_uint(_CLOSE_RANGE_CLOEXEC if cloexec else 0)
-    _checked(_libc.syscall(ctypes.c_long(_NR_CLOSE_RANGE), *bounds, flags), None)
+    _check(_libc.syscall(ctypes.c_long(_NR_CLOSE_RANGE), *bounds, flags), None)
 
 
 def prctl(option: int, argument: int = 0, further: int = 0) -> None:
     """Change an attribute of this process; see prctl(2)."""
-    _checked(_libc.prctl(option, argument, further, 0, 0), f"prctl({option})")
+    _check(_libc.prctl(option, argument, further, 0, 0), f"prctl({option})")
 
 
 def sethostname(name: bytes) -> None:
     """Set the host name of this UTS namespace; see sethostname(2)."""
-    _checked(_libc.sethostname(name, ctypes.c_size_t(len(name))), name)
+    _check(_libc.sethostname(name, ctypes.c_size_t(len(name))), name)
 
 
 def join_new_session_keyring() -> None:
-    """Leave the inherited session keyring for an empty one; see keyctl(2).
+    """Replace the inherited session keyring by an empty one; see keyctl(2).
 
-    Nothing happens where keyctl(2) is missing (ENOSYS) or a container's seccomp filter forbids it
-    (EPERM): the command in the jail cannot call it either.
+    It is no error if keyctl(2) is missing (ENOSYS) or a container's seccomp filter forbids it (EPERM): then
+    the command in the jail cannot call it either.
     """
     number = ctypes.c_long(_NR_KEYCTL[os.uname().machine])
     join = ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING)
@@ -273,9 +271,9 @@ def join_new_session_keyring() -> None:
 def capset_none() -> None:
     """Empty the effective, permitted and inheritable capability sets; see capset(2)."""
     header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
-    _checked(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
+    _check(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
 
 
 def overwrite(address: int, data: bytes) -> None:
-    """Write `data` at an address of this process's own memory, which must be mapped and writable."""
+    """Write `data` at an address in this process's memory, which must be mapped and writable."""
     ctypes.memmove(address, data, len(data))

@@ -1,9 +1,9 @@
 """A terminal of the jail's own, relayed to the caller's: for shells and other interactive work.
 
-The command runs in a new session, so the caller's terminal cannot be its controlling terminal.
-It gets one from the jail's own devpts instead, and the caller copies between the two, as ssh(1)
-and container runtimes do. Where the command is stopped the caller stops too, as a job of the shell
-that started it. pty(7), tty_ioctl(4).
+The command runs in a new session, so the caller's terminal cannot be its controlling terminal. It gets a
+terminal of the jail's own devpts instead, and the caller copies between the two, as ssh(1) and container
+runtimes do. If the command is stopped, the caller stops too, like a job of the shell that started it. See
+pty(7), tty_ioctl(4).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.signals import Relay
 
 _CHUNK = 65536
-_MOST_CHUNKS = 100  # a terminal gives at most 4,096 bytes at once
-_LAST_MS = 50  # in which processes of a jail that ended are gone
+_MOST_CHUNKS = 100  # a read from a terminal returns at most 4,096 bytes
+_DRAIN_MS = 50  # until all processes of an ended jail are gone
 
 
 def open_terminal(channel: socket.socket) -> int:
-    """In the jail's init: a new terminal, which controls its session; the caller gets the other end.
+    """In init: open a terminal, make it the controlling one, and send its other end to the caller.
 
-    It has the size of the caller's, if that is on descriptor 0, before anything runs on it.
+    It gets the size of the caller's terminal, if that is on descriptor 0, before any program runs on it.
     """
     leader, follower = os.openpty()
     if os.isatty(0):
-        _give_size(leader)
+        _copy_size(leader)
     socket.send_fds(channel, [b"t"], [leader])
     channel.close()
     os.close(leader)
@@ -48,10 +48,10 @@ def open_terminal(channel: socket.socket) -> int:
     return follower
 
 
-def adopt(terminal: int) -> None:
-    """In a child of init: come to the foreground of the terminal, in a process group of one's own."""
+def enter_foreground(terminal: int) -> None:
+    """In a child of init: make a process group and the foreground process group of the terminal."""
     os.setpgid(0, 0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])  # which is for who is not there yet
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])  # the kernel sends it to a background process
     os.tcsetpgrp(terminal, os.getpid())
     for standard in (0, 1, 2):
         os.dup2(terminal, standard)
@@ -60,25 +60,25 @@ def adopt(terminal: int) -> None:
 
 
 def relay(channel: socket.socket, stops: int, signals: Relay) -> None:
-    """At the caller: copy between descriptors 0 and 1 and the jail's terminal until it hangs up.
+    """In the caller: copy between descriptors 0 and 1 and the jail's terminal until that hangs up.
 
-    `stops` says by which signal the command was stopped; the caller then gives its terminal back and
-    stops too. Returns at once when the jail ends before it has sent its terminal.
+    When `stops` reports that the command was stopped, restore the caller's terminal and stop too. Return at
+    once if the jail ends before it sends its terminal.
     """
     message, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
     if not message:
         return
     leader = descriptors[0]
-    own = _Own(leader)
+    callers = _CallersTerminal(leader)
     try:
-        with own.raw(), own.same_size(watched=signals.active):
-            _copy(leader, stops, lambda number: own.stop(number, signals))
+        with callers.raw(), callers.same_size(watched=signals.active):
+            _copy(leader, stops, lambda number: callers.stop(number, signals))
     finally:
         os.close(leader)
 
 
-class _Own:
-    """The caller's terminal on descriptor 0, if that is one, while the jail has one that hangs on it."""
+class _CallersTerminal:
+    """The caller's terminal on descriptor 0, if that is one, while the jail's terminal is relayed to it."""
 
     def __init__(self, leader: int) -> None:
         self._leader = leader
@@ -87,16 +87,16 @@ class _Own:
 
     @contextlib.contextmanager
     def raw(self) -> Iterator[None]:
-        """Let every key through to the jail's terminal, which does the line editing and the signals."""
-        self._take()
+        """Pass every key to the jail's terminal, which does the line editing and sends the signals."""
+        self._set_raw()
         try:
             yield
         finally:
-            self._give_back()
+            self._restore()
 
     @contextlib.contextmanager
     def same_size(self, *, watched: bool) -> Iterator[None]:
-        """Give the jail's terminal the size of the caller's, now and, if `watched`, whenever that changes."""
+        """Give the jail's terminal the size of the caller's, now and, with `watched`, after each change."""
         if self._is_terminal:
             self._resize()
         if not (self._is_terminal and watched):
@@ -109,21 +109,21 @@ class _Own:
             signal.signal(signal.SIGWINCH, before)
 
     def stop(self, number: int, signals: Relay) -> None:
-        """Stop as the command was, for whoever started the caller to have the terminal, and go on with it.
+        """Stop as the command was stopped, so that the caller's shell gets the terminal; later resume both.
 
-        The whole group, as the keys would have it, but only that of a terminal's foreground: no
-        command stops what runs without one.
+        As with keys, stop the whole process group, but only if it is in the foreground of a terminal. A
+        command cannot stop what runs without one.
         """
         if not signals.active:
             return
         group = self._is_foreground()
         if group:
-            self._give_back()
+            self._restore()
         signals.stop(number, group=group)
         if group:
-            self._take()  # waits for the foreground: SIGTTOU
+            self._set_raw()  # waits until in the foreground: SIGTTOU
             self._resize()
-        signals.go_on()
+        signals.resume()
 
     def _is_foreground(self) -> bool:
         try:
@@ -131,30 +131,30 @@ class _Own:
         except OSError:  # not the controlling terminal
             return False
 
-    def _take(self) -> None:
+    def _set_raw(self) -> None:
         if self._is_terminal:
             self._before = termios.tcgetattr(0)
-            _until_done(lambda: tty.setraw(0, termios.TCSADRAIN))  # what was typed ahead is kept
+            _retry_after_signal(lambda: tty.setraw(0, termios.TCSADRAIN))  # what the user typed ahead stays
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         before, self._before = self._before, None
         if before is not None:
-            _until_done(lambda: termios.tcsetattr(0, termios.TCSADRAIN, before))
+            _retry_after_signal(lambda: termios.tcsetattr(0, termios.TCSADRAIN, before))
 
     def _resize(self, _number: int = 0, _frame: object = None) -> None:
-        _give_size(self._leader)
+        _copy_size(self._leader)
 
 
-def _give_size(terminal: int) -> None:
-    """Give a terminal the size of the one on descriptor 0; a change sends SIGWINCH to who runs there."""
+def _copy_size(terminal: int) -> None:
+    """Give a terminal the size of the one on descriptor 0. A change sends SIGWINCH to the programs on it."""
     size = fcntl.ioctl(0, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
 
 
-def _until_done(change: Callable[[], object]) -> None:
-    """Change the terminal, again after a signal: who does so in the background is stopped and continued.
+def _retry_after_signal(change: Callable[[], object]) -> None:
+    """Change the terminal, and retry after a signal: a background process that does this is stopped.
 
-    Nothing is changed where nobody could continue it (EIO).
+    Nothing is changed if no process could continue it (EIO).
     """
     while True:
         try:
@@ -170,8 +170,8 @@ def _until_done(change: Callable[[], object]) -> None:
 def _copy(leader: int, stops: int, stop: Callable[[int], None]) -> None:
     """Copy both ways until the jail's end hangs up, or the jail has ended.
 
-    A command may have given its end to a process outside, over a socket. What is typed waits here while the
-    jail does not read it: a write that blocks would never return when nobody is left to read.
+    A command can pass its end to a process outside, over a socket. Typed input waits here while the jail does
+    not read it: a blocking write would never return if no process is left to read.
     """
     os.set_blocking(leader, False)
     typed, is_open = b"", True
@@ -184,7 +184,7 @@ def _copy(leader: int, stops: int, stop: Callable[[int], None]) -> None:
             _write_all(1, shown)
         if stops in readable:
             if not (number := last_stop(stops)):
-                _show_rest(leader)
+                _drain(leader)
                 return
             stop(number)
         if 0 in readable:
@@ -195,21 +195,21 @@ def _copy(leader: int, stops: int, stop: Callable[[int], None]) -> None:
             typed = typed[_write(leader, typed) :]
 
 
-def _show_rest(leader: int) -> None:
-    """Show what the jail wrote at its end, which is as much as a terminal keeps."""
+def _drain(leader: int) -> None:
+    """Copy what the jail wrote at its end: as much as a terminal buffers."""
     for _ in range(_MOST_CHUNKS):
-        if not _ready([leader], [], _LAST_MS)[0] or not (shown := _read(leader)):
+        if not _ready([leader], [], _DRAIN_MS)[0] or not (shown := _read(leader)):
             return
         _write_all(1, shown)
 
 
 def _ready(readers: list[int], writers: list[int], ms: int | None = None) -> tuple[list[int], list[int]]:
-    """As select(2), for any descriptor, of however high a number; nothing after `ms` milliseconds."""
+    """Wait as select(2) does, but for descriptors of any number. Return nothing after `ms` milliseconds."""
     poll = select.poll()
-    wanted = dict.fromkeys(readers, select.POLLIN)
+    events_of = dict.fromkeys(readers, select.POLLIN)
     for descriptor in writers:
-        wanted[descriptor] = wanted.get(descriptor, 0) | select.POLLOUT
-    for descriptor, events in wanted.items():
+        events_of[descriptor] = events_of.get(descriptor, 0) | select.POLLOUT
+    for descriptor, events in events_of.items():
         poll.register(descriptor, events)
     found = dict(poll.poll(ms))
     ended = select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -218,7 +218,7 @@ def _ready(readers: list[int], writers: list[int], ms: int | None = None) -> tup
 
 
 def _read(descriptor: int) -> bytes:
-    """What there is to read; nothing at the end, and when the other end has gone (EIO)."""
+    """Read what is available. Return nothing at the end, or if the other end is closed (EIO)."""
     try:
         return os.read(descriptor, _CHUNK)
     except OSError as error:
@@ -228,7 +228,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def _write(leader: int, data: bytes) -> int:
-    """How much of `data` the terminal took; all of it when nobody is left to read it."""
+    """Write, and return the number of bytes written; all of them if no process is left to read (EIO)."""
     try:
         return os.write(leader, data)
     except BlockingIOError:
