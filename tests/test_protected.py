@@ -12,7 +12,8 @@ import pytest
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
-from pkgjail.jail.protection import ProtectedPath, protect
+from pkgjail.jail.protected_paths import ProtectedPath
+from pkgjail.jail.protection import protect
 from pkgjail.jail.run import default_environment, prepare, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.policy import list_files
@@ -204,7 +205,7 @@ def test_a_hard_link_is_refused(base_manifest: Manifest, project: Path) -> None:
 
 def test_what_is_not_there_cannot_be_shown(base_manifest: Manifest, project: Path) -> None:
     """The command could make it."""
-    with pytest.raises(JailError, match="lies there"):
+    with pytest.raises(JailError, match="is in it"):
         prepare(base_manifest, _options(project, manifest="ci/none.jsonl"))
 
 
@@ -214,7 +215,7 @@ def test_the_manifest_itself_is_not_bound_writable(base_manifest: Manifest, proj
     for source in (project / "ci" / "m.jsonl", project.parent / "link"):
         bind = UserBind(source=bytes(source), destination=b"/srv/m", writable=True)
         options = JailOptions(binds=(bind,), inputs=(bytes(project / "ci/m.jsonl"),))
-        with pytest.raises(JailError, match="lies there, and later runs are made from it"):
+        with pytest.raises(JailError, match="is in it, and later runs depend on it"):
             prepare(base_manifest, options)
 
 
@@ -223,7 +224,7 @@ def test_an_environment_is_not_built_with_a_bind_that_opens_it(
 ) -> None:
     """Every entry would be refused."""
     bind = UserBind(source=bytes(tmp_path), destination=b"/srv", writable=True)
-    with pytest.raises(JailError, match="later entries are made from it"):
+    with pytest.raises(JailError, match="later entries depend on it"):
         build_environment(base_manifest, bytes(tmp_path / "env"), binds=(bind,))
     assert os.listdir(tmp_path) == []
 
@@ -262,7 +263,7 @@ def test_the_cache_is_found_by_whatever_mount(
         environment={"XDG_CACHE_HOME": str(user.home / "home" / "cache")},
     )
     assert done.returncode == (125 if refused else 0), done.stderr
-    assert ("later jails are made from it" in done.stderr) == refused
+    assert ("later jails depend on it" in done.stderr) == refused
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_a_read_only_bind_shows_nothing_of_the_cache(user: Caller, base_manifest
 
 def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> None:
     """It may not read what the kernel says of its own descriptors."""
-    place = ProtectedPath(bytes(tmp_path / "cache"), "it", shown=False)
+    place = ProtectedPath(bytes(tmp_path / "cache"), "it", read_only=False)
     plan = Plan(b"/", (Bind(b"/srv", bytes(tmp_path), writable=True),), network=True, hostname="pkgjail")
     (tmp_path / "cache").mkdir()
 
@@ -336,7 +337,7 @@ def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> 
             return str(error)
         return ""
 
-    assert "lies there" in in_child(work, os.geteuid())
+    assert "is in it" in in_child(work, os.geteuid())
 
 
 def test_a_mount_below_a_bind_that_shows_a_protected_directory_is_read_only(tmp_path: Path) -> None:
@@ -434,7 +435,7 @@ def test_the_virtual_environment_in_a_writable_bind_stays_as_it_is(user: Caller,
         user, clone, "--cwd", "../m.jsonl", "--", "sh", "-c", f"{script}; true", cwd=clone
     )
     assert status == 0, told
-    assert f"later runs are made from it: {clone}/.venv\n" in told
+    assert f"later runs depend on it: {clone}/.venv\n" in told
     assert sorted(os.listdir(clone)) == [".venv", "built"]
     assert not (clone / ".venv/x.pth").exists()
 
@@ -446,7 +447,7 @@ def test_no_bind_lies_in_pkgjails_python_or_code(user: Caller, clone: Path, libr
         (clone / ".venv/lib", "the Python that runs pkgjail"),
         (library / "pkgjail", "pkgjail's own code"),
         (library / "pkgjail/integrations/spack", "pkgjail's own code"),
-        (library / "networkx", "what pkgjail's Python imports from"),
+        (library / "networkx", "a directory that pkgjail's Python imports from"),
     ):
         words = ["--bind", f"{place}:/srv/x", "../m.jsonl", "--", "true"]
         status, told = _by_its_own_python(user, clone, *words, cwd=clone)
@@ -475,7 +476,7 @@ def test_where_pythons_modules_come_from_stays_as_it_is(user: Caller, clone: Pat
         assert done.returncode == 0, done.stderr
     assert os.listdir(modules) == []
     refused = user.pkgjail("run", "--cwd", words[3], "--", "true", environment=variables, cwd=modules)
-    assert "what pkgjail's Python imports from" in refused.stderr
+    assert "a directory that pkgjail's Python imports from" in refused.stderr
 
 
 def test_where_the_script_lies_stays_as_it_is(user: Caller, base_manifest: Manifest, library: Path) -> None:
@@ -511,4 +512,4 @@ def test_a_mount_that_came_since_is_seen_the_short_way(user: Caller, base_manife
             environment={"XDG_CACHE_HOME": str(user.home / "cache")},
         )
         assert done.returncode == (125 if refused else 0), done.stderr
-        assert done.stderr.count("later jails are made from it") == refused
+        assert done.stderr.count("later jails depend on it") == refused

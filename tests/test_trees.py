@@ -229,7 +229,7 @@ def test_a_command_cannot_write_to_what_later_jails_are_made_from(
     bind = UserBind(source=bytes(source), destination=b"/srv/x", writable=writable)
     options = JailOptions(binds=(bind,), environment=default_environment())
     if refused:
-        with pytest.raises(JailError, match="later jails are made from it"):
+        with pytest.raises(JailError, match="later jails depend on it"):
             run_in_jail(base_manifest, ["true"], options)
     else:
         assert run_in_jail(base_manifest, ["true"], options) == 0

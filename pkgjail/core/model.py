@@ -520,7 +520,7 @@ class JailOptions:
     accepted as it is. With `strict_exit`, entries that changed while the command ran are an error.
 
     `inputs` are files and directories that later runs read again, such as the manifest. Writable binds show
-    them read-only (see `pkgjail.jail.protection`), with a warning unless `warn_of_inputs` is off.
+    them read-only (see `pkgjail.jail.protected_paths`), with a warning unless `warn_of_inputs` is off.
     """
 
     binds: tuple[UserBind, ...] = ()

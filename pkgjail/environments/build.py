@@ -24,7 +24,8 @@ from pkgjail.environments.journal import Built, start_build, write_bytes
 from pkgjail.environments.record import FORMS, MANIFEST, Header
 from pkgjail.export.skeleton import Piece, pieces_of_skeleton
 from pkgjail.jail.drift import DriftCheck, compare_host, publish_user_baseline, refuse_drift
-from pkgjail.jail.protection import protected_environment, refuse_writable_binds
+from pkgjail.jail.protected_paths import protected_environment
+from pkgjail.jail.protection import refuse_writable_binds
 from pkgjail.jail.run import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.storage.baseline import publisher_of

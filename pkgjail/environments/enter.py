@@ -17,7 +17,8 @@ from pkgjail.environments.file_copy import copied_manifest
 from pkgjail.environments.lock import lock_environment
 from pkgjail.environments.record import MANIFEST, RECORD, TREE
 from pkgjail.jail.drift import DriftCheck
-from pkgjail.jail.protection import protected_environment, refuse_writable_binds
+from pkgjail.jail.protected_paths import protected_environment
+from pkgjail.jail.protection import refuse_writable_binds
 from pkgjail.jail.replay import bind_source_state, save_prepared_jail
 from pkgjail.jail.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest

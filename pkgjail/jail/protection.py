@@ -1,92 +1,65 @@
-"""What a command may not change though a writable bind shows it: what later runs, outside, are made from.
+"""Protect paths that later runs outside depend on, where a writable bind would show them.
 
-That is the manifest and the lists, pkgjail's own code and the Python that runs it, environments, and
-the user's cache. Where such a place lies in a writable bind, the jail shows it read-only there, or the
-bind is refused. A mount point cannot be renamed or deleted; so that no directory on the way to a place
-can be put aside either, each of them becomes a mount point too. In a mount namespace of its own a
-command could rename them all the same, so a jail with such places lets it make none.
+The jail shows such a path (`pkgjail.jail.protected_paths`) read-only, or the bind is refused. A mount point
+cannot be renamed or deleted. So that the directories on the way to the path cannot be renamed either, each
+of them becomes a mount point too. In a mount namespace of its own, a command could rename them all the same,
+so the command may make no mount namespace in such a jail.
 
-Places and binds are compared by filesystem and path within it, and by inode: another mount of the same
-directory is seen through. The same files on another filesystem, as the layers of an overlay that is
-mounted elsewhere, or a network filesystem that is mounted twice, are not.
+Paths and binds are compared by file system and path within it, and by inode, so another mount of the same
+directory is recognized. The same files on another file system are not, such as the layers of an overlay
+that is mounted elsewhere, or a network file system that is mounted twice.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import site
 import stat
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import text_path
 from pkgjail.core.paths import follow, links_below
+from pkgjail.jail.protected_paths import cache_paths
 from pkgjail.sandbox.steps import Bind, Hidden, KeptLink, OneMountNamespace, Plan
-from pkgjail.storage.locations import cache_directory, runtime_directory, usual_directories
 from pkgjail.storage.mounts import read_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import JailOptions, UserBind
+    from pkgjail.core.model import UserBind
+    from pkgjail.jail.protected_paths import ProtectedPath
     from pkgjail.sandbox.steps import Step
 
-_MOVE_IT = "move it to another directory, or bind one further down"
-# Where others than a Python's own files lie too.
-_SHARED_PREFIXES = ("/", "/opt", "/usr", "/usr/local")
-# The programs that come with pkgjail.
-_SCRIPTS = ("pkgjail", "pkgjail-spack-python")
-# Everything below these belongs to one Python.
-_MARKS_OF_A_PYTHON = ("pyvenv.cfg", "conda-meta")
 
-
-class ProtectedPath(NamedTuple):
-    """A file or directory that no command may change; an absolute path, which need not be there.
-
-    `noun` ("the environment"), `later` ("later runs") and `advice` stand in messages. With `shown` it is
-    shown read-only where it lies in a bind, else that is refused. With `whole` no directory further down
-    may be bound writable. With `sole` a file may have no other names (hard links). With `made` a directory
-    that is not there is made where a bind shows its place, for what is not there cannot be shown.
-    """
-
-    path: bytes
-    noun: str
-    later: str = "later runs"
-    advice: str = "bind a directory further down"
-    shown: bool = True
-    whole: bool = True
-    sole: bool = False
-    made: bool = False
-
-
-class _Spot(NamedTuple):
-    """Where a name is, whatever it is mounted at: the filesystem's number, and the path within it."""
+class _Location(NamedTuple):
+    """A file's location, however it is mounted: the number of the file system, and the path within it."""
 
     device: bytes
     path: bytes
 
-    def above(self, other: _Spot) -> bytes | None:
-        """The path from here to `other`, b"" for the same; None where that is not below."""
+    def path_to(self, other: _Location) -> bytes | None:
+        """Return the path from here to `other`, b"" for the same, or None if that is not below."""
         if self.device != other.device:
             return None
-        mine = self.path.rstrip(b"/") + b"/"
-        if not (other.path.rstrip(b"/") + b"/").startswith(mine):
+        prefix = self.path.rstrip(b"/") + b"/"
+        if not (other.path.rstrip(b"/") + b"/").startswith(prefix):
             return None
-        return other.path[len(mine) :]
+        return other.path[len(prefix) :]
 
 
 class _Mount(NamedTuple):
+    """A mount point, and the location that is mounted there."""
+
     point: bytes
-    spot: _Spot
+    location: _Location
 
 
-class _Source(NamedTuple):
-    """A directory or file of the host that a writable bind shows: where, by which bind, and at what path."""
+class _BindSource(NamedTuple):
+    """A directory or file of the host that a bind shows: its path, its location, and the bind."""
 
     outside: bytes
-    spot: _Spot
+    location: _Location
     bind: Bind
 
     @property
@@ -95,261 +68,170 @@ class _Source(NamedTuple):
         return self.bind.path.rstrip(b"/") + self.outside[len(self.bind.source.rstrip(b"/")) :]
 
 
-class _Found(NamedTuple):
-    """Where a jail would show a name of a protected place: the paths inside and outside.
+class _Exposure(NamedTuple):
+    """A name that leads to a protected path, and that a bind shows: its paths in the jail and on the host.
 
-    The name may be that of a link which leads there. `why` is why it cannot be shown read-only, "" where
-    it can. `shadow` is the path of another bind that covers the name, or a directory on the way; else b"".
+    The name is the path itself or a symbolic link on the way. `refusal` is why it cannot be shown read-only,
+    or "". `covered_by` is the path of another bind that covers the name or a directory on the way, or b"".
     """
 
     inside: bytes
     outside: bytes
     bind: Bind
     is_link: bool
-    why: str
-    shadow: bytes = b""
+    refusal: str
+    covered_by: bytes = b""
 
     def step(self) -> Bind | KeptLink:
-        """What shows it read-only."""
+        """Return the step that shows it read-only."""
         if self.is_link:
             return KeptLink(self.inside, self.outside)
         return Bind(self.inside, self.outside, writable=False)
 
 
-def protected_paths(options: JailOptions) -> Iterator[ProtectedPath]:
-    """What no jail of this process's may change: what `options` name, the user's cache, pkgjail, Python."""
-    for path in options.inputs:
-        yield ProtectedPath(os.path.abspath(path), "the input", advice=_MOVE_IT, sole=True)
-    yield from _caches()
-    yield from _code()
+def protect(plan: Plan, paths: Iterable[ProtectedPath]) -> tuple[Plan, tuple[bytes, ...]]:
+    """Add read-only binds to a plan, over the protected paths that its writable binds show.
 
+    Caches that a read-only bind shows are hidden: a command that can open a file can lock it, and so make
+    other runs wait.
 
-def protected_environment(directory: bytes) -> ProtectedPath:
-    """An environment's directory, by its real path; no bind may show it writable."""
-    return ProtectedPath(directory, "the environment", "later entries", shown=False)
-
-
-def protect(plan: Plan, places: Iterable[ProtectedPath]) -> tuple[Plan, tuple[bytes, ...]]:
-    """The plan with read-only binds over the protected places that its writable binds show.
-
-    Caches that a read-only bind shows are hidden: whoever can open a file can lock it, and so have other
-    runs wait. Returns also the places that are shown read-only, by their paths on the host.
+    Returns:
+        The new plan, and the host's paths that it shows read-only.
 
     Raises:
-        JailError: one that cannot be shown read-only lies in a writable bind, or a bind lies in it.
+        JailError: a path that cannot be shown read-only is in a writable bind, or a bind is in it.
 
     """
     binds = [step for step in plan.steps if isinstance(step, Bind)]
-    hidden = {path: Hidden(path) for path in _caches_seen(binds)}
-    found = _look(binds, places)
-    if not found:
-        return plan._replace(steps=_with_binds(plan.steps, hidden)), ()
-    seen = [each for each in found if not each.shadow]
-    covers = {each.inside: each for each in seen if not each.why}
-    outermost = {path: each for path, each in covers.items() if not _is_below_any(path, covers)}
-    open_ones = [each for each in found if not _is_below_any(each.inside, outermost)]
-    for each in open_ones:
-        if each.why and not each.shadow and each.inside not in outermost:
-            raise JailError(each.why)
-    more: dict[bytes, Bind | KeptLink | Hidden] = {
+    hidden = {path: Hidden(path) for path in _exposed_caches(binds)}
+    exposures = _find_exposures(binds, paths)
+    if not exposures:
+        return plan._replace(steps=_insert_binds(plan.steps, hidden)), ()
+    visible = [each for each in exposures if not each.covered_by]
+    read_only = {each.inside: each for each in visible if not each.refusal}
+    outermost = {path: each for path, each in read_only.items() if not _is_below_any(path, read_only)}
+    remaining = [each for each in exposures if not _is_below_any(each.inside, outermost)]
+    for each in remaining:
+        if each.refusal and not each.covered_by and each.inside not in outermost:
+            raise JailError(each.refusal)
+    added: dict[bytes, Bind | KeptLink | Hidden] = {
         directory: Bind(directory, outside, writable=True)
-        for each in open_ones
-        for directory, outside in _between(each)
-        if not each.shadow or _is_below_any(each.shadow, [directory])
+        for each in remaining
+        for directory, outside in _directories_between(each)
+        if not each.covered_by or _is_below_any(each.covered_by, [directory])
     }
-    more.update({path: each.step() for path, each in outermost.items()})
-    steps = _with_binds(plan.steps, {**more, **hidden})
-    # In a mount namespace of the command's own they would not hold.
+    added.update({path: each.step() for path, each in outermost.items()})
+    steps = _insert_binds(plan.steps, {**added, **hidden})
+    # In a mount namespace of its own, the command could undo these mounts.
     return plan._replace(steps=(*steps, OneMountNamespace())), tuple(
         sorted({each.outside for each in outermost.values()})
     )
 
 
-def refuse_writable_binds(binds: Iterable[UserBind], places: Iterable[ProtectedPath]) -> None:
-    """Refuse binds that let a command write to one of `places`, none of which is to be shown read-only.
+def refuse_writable_binds(binds: Iterable[UserBind], paths: Iterable[ProtectedPath]) -> None:
+    """Refuse binds through which a command could write to one of `paths`; none of them is shown read-only.
 
     Raises:
-        JailError: one does.
+        JailError: there is such a bind.
 
     """
     steps = [Bind(bind.destination, os.path.realpath(bind.source), bind.writable) for bind in binds]
-    for found in _look(steps, (place._replace(shown=False) for place in places)):
-        if found.why and not found.shadow:
-            raise JailError(found.why)
+    for exposure in _find_exposures(steps, (path._replace(read_only=False) for path in paths)):
+        if exposure.refusal and not exposure.covered_by:
+            raise JailError(exposure.refusal)
 
 
-# --- the places ---------------------------------------------------------------------------------
+# --- which binds show protected paths -----------------------------------------------------------
 
 
-def _caches() -> Iterator[ProtectedPath]:
-    advice = "bind a directory further down, or set XDG_CACHE_HOME or XDG_RUNTIME_DIR to a place of its own"
-    for directory in (cache_directory(), runtime_directory()):
-        path = os.path.abspath(os.fsencode(directory))
-        yield ProtectedPath(path, "pkgjail's cache", "later jails", advice, shown=False)
-    for place in usual_directories():
-        yield ProtectedPath(os.fsencode(place), "pkgjail's cache", "later jails", made=True)
+def _exposed_caches(binds: Sequence[Bind]) -> Iterator[bytes]:
+    """Yield the paths in the jail at which read-only binds would show a cache of the user's."""
+    caches = (path._replace(read_only=True) for path in cache_paths())
+    for exposure in _find_exposures(binds, caches, writable=False):
+        if not (exposure.is_link or exposure.covered_by or exposure.refusal):
+            yield exposure.inside
 
 
-def _caches_seen(binds: Sequence[Bind]) -> Iterator[bytes]:
-    """Where in the jail read-only binds would show a cache of the user's."""
-    caches = (place._replace(shown=True) for place in _caches())
-    for found in _look(binds, caches, writable=False):
-        if not (found.is_link or found.shadow or found.why):
-            yield found.inside
-
-
-def _code() -> Iterator[ProtectedPath]:
-    """The code of pkgjail, the Python that runs it, and whatever that imports from."""
-    own = os.path.dirname(os.path.dirname(os.path.abspath(os.fsencode(__file__))))
-    for path in (own, *(entry.path for entry in os.scandir(own) if entry.is_symlink())):
-        yield ProtectedPath(path, "pkgjail's own code")
-    for directory in _python_directories():
-        yield ProtectedPath(os.fsencode(directory), "the Python that runs pkgjail,")
-    for directory in _module_directories():
-        packages = _is_of_packages(directory)
-        noun = "what pkgjail's Python imports from,"
-        yield ProtectedPath(os.fsencode(directory), noun, whole=packages, made=packages)
-
-
-def _python_directories() -> Iterator[str]:
-    for prefix in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}:
-        yield from directories_of_python(prefix)
-    yield os.path.dirname(os.path.abspath(os.__file__))
-    if sys.executable:
-        yield sys.executable
-
-
-def directories_of_python(prefix: str) -> tuple[str, ...]:
-    """Where all of the Python that is installed in `prefix` lies; none for one of the system's."""
-    if any(os.path.exists(os.path.join(prefix, mark)) for mark in _MARKS_OF_A_PYTHON):
-        return (prefix,)
-    if os.path.normpath(prefix) in _SHARED_PREFIXES:
-        return ()
-    return tuple(os.path.join(prefix, name) for name in ("bin", "lib"))
-
-
-def _module_directories() -> Iterator[str]:
-    """Where modules come from in every run, also the directories that are not there yet and would count then.
-
-    Not what a program adds to `sys.path` as it runs, nor where `python -m` was started: docs/security.md.
-    """
-    found = _script_directories()
-    found += [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sites = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
-    for directory in sites:
-        found += [directory, *_named_by_path_files(directory)]
-    for name, module in list(sys.modules.items()):
-        if name.startswith("__editable__"):  # as setuptools has packages that are used where they are
-            found += map(str, getattr(module, "MAPPING", {}).values())
-    found.append(sys.pycache_prefix or "")
-    yield from dict.fromkeys(map(os.path.abspath, filter(None, found)))
-
-
-def _script_directories() -> list[str]:
-    """Where the command's own script lies, as in ~/.local/bin: Python imports from there before all else."""
-    script = os.path.basename(sys.argv[0])
-    if script not in _SCRIPTS or getattr(sys.flags, "safe_path", False):
-        return []
-    return [os.path.dirname(os.path.realpath(sys.argv[0]))]
-
-
-def _named_by_path_files(directory: str) -> Iterator[str]:
-    """The directories that the `.pth` files of a site directory add; see `site` of the standard library."""
-    names: list[str] = []
-    with contextlib.suppress(OSError):
-        names = sorted(os.listdir(directory))
-    for name in names:
-        if name.endswith(".pth"):
-            with contextlib.suppress(OSError), open(os.path.join(directory, name), errors="replace") as file:
-                lines = [line.strip() for line in file]
-                added = (line for line in lines if not line.startswith(("#", "import ", "import\t")))
-                yield from (os.path.join(directory, line) for line in filter(None, added))
-
-
-def _is_of_packages(directory: str) -> bool:
-    """Whether nothing else lies in a directory: what is bound below it would be a package's."""
-    return os.path.basename(directory) in ("site-packages", "dist-packages")
-
-
-# --- comparing ----------------------------------------------------------------------------------
-
-
-def _look(binds: Sequence[Bind], places: Iterable[ProtectedPath], *, writable: bool = True) -> list[_Found]:
-    """Each name of a protected place that one of the (writable) binds would show, or that one lies in."""
+def _find_exposures(
+    binds: Sequence[Bind], paths: Iterable[ProtectedPath], *, writable: bool = True
+) -> list[_Exposure]:
+    """Find each name of a protected path that a (writable) bind would show, or that a bind is in."""
     if all(bind.writable != writable for bind in binds):
         return []
     mounts = _Mounts()
     sources = [
-        _Source(outside, spot, bind)
+        _BindSource(outside, location, bind)
         for bind in binds
         if bind.writable == writable
-        for outside, spot in ((bind.source, mounts.spot(bind.source)), *mounts.below(bind.source))
+        for outside, location in ((bind.source, mounts.locate(bind.source)), *mounts.below(bind.source))
     ]
     destinations = {bind.path for bind in binds}
-    found = []
-    for place in places:
-        if why := _hard_link(place, binds):
-            raise JailError(why)
-        for name, is_link in _names(place.path):
-            spot = mounts.spot(name)
+    exposures = []
+    for protected in paths:
+        if refusal := _hard_link_refusal(protected, binds):
+            raise JailError(refusal)
+        for name, is_link in _names_on_the_way(protected.path):
+            location = mounts.locate(name)
             for source in sources:
-                one = _meet(place, name, spot, source, is_link=is_link)
-                if one is not None:
-                    found.append(one._replace(shadow=_shadow(one, destinations)))
-    return found
+                exposure = _compare(protected, name, location, source, is_link=is_link)
+                if exposure is not None:
+                    exposures.append(exposure._replace(covered_by=_covering_bind(exposure, destinations)))
+    return exposures
 
 
-def _meet(place: ProtectedPath, name: bytes, spot: _Spot, source: _Source, *, is_link: bool) -> _Found | None:
-    """Where `source` shows the name at `spot`, or lies in it; None where they have nothing in common."""
-    inner = source.spot.above(spot)
+def _compare(
+    protected: ProtectedPath, name: bytes, location: _Location, source: _BindSource, *, is_link: bool
+) -> _Exposure | None:
+    """Return how `source` shows the name or is in it, or None if they have nothing in common."""
+    inner = source.location.path_to(location)
     if inner is not None:
         outside = source.outside.rstrip(b"/") + b"/" + inner if inner else source.outside
         if not _is_same(outside, name):
-            return None  # another filesystem is mounted over it there
+            return None  # another file system is mounted over it there
         inside = source.bind.path.rstrip(b"/") + outside[len(source.bind.source.rstrip(b"/")) :]
-        if place.made and not is_link:
-            with contextlib.suppress(OSError):  # then it is refused
+        if protected.made and not is_link:
+            with contextlib.suppress(OSError):  # then the bind is refused
                 os.makedirs(name, mode=0o700, exist_ok=True)
-        shown = place.shown and inside != source.bind.path and os.path.lexists(name)
-        why = "" if is_link or shown else _refusal(place, source.bind)
-        return _Found(inside, outside, source.bind, is_link, why)
-    if is_link or not spot.above(source.spot):
+        can_protect = protected.read_only and inside != source.bind.path and os.path.lexists(name)
+        refusal = "" if is_link or can_protect else _refusal(protected, source.bind)
+        return _Exposure(inside, outside, source.bind, is_link, refusal)
+    if is_link or not location.path_to(source.location):
         return None
-    if not place.whole and not _is_package(place, spot.above(source.spot) or b""):
+    if not protected.complete and not _is_in_package(protected, location.path_to(source.location) or b""):
         return None
-    own = source.outside == source.bind.source
-    why = _refusal_within(place, source.bind) if own or not place.shown else ""
-    return _Found(source.inside, source.outside, source.bind, is_link=False, why=why)
+    is_bind_itself = source.outside == source.bind.source
+    refusal = _refusal_within(protected, source.bind) if is_bind_itself or not protected.read_only else ""
+    return _Exposure(source.inside, source.outside, source.bind, is_link=False, refusal=refusal)
 
 
-def _is_package(place: ProtectedPath, inner: bytes) -> bool:
-    """Whether a path below a directory of modules lies in a package."""
-    return os.path.exists(os.path.join(place.path, inner.split(b"/")[0], b"__init__.py"))
+def _is_in_package(protected: ProtectedPath, inner: bytes) -> bool:
+    """Check whether a path below a directory of modules is in a package."""
+    return os.path.exists(os.path.join(protected.path, inner.split(b"/")[0], b"__init__.py"))
 
 
 def _is_same(path: bytes, other: bytes) -> bool:
-    """Whether two paths lead to one thing; or neither is there."""
+    """Check whether two paths lead to the same file, or are both missing."""
     try:
         return os.path.samestat(os.lstat(path), os.lstat(other))
     except OSError:
         return os.path.lexists(path) == os.path.lexists(other)
 
 
-def _shadow(found: _Found, destinations: set[bytes]) -> bytes:
-    """The outermost bind that is mounted between the bind and the name, which then shows something else.
+def _covering_bind(exposure: _Exposure, destinations: set[bytes]) -> bytes:
+    """Return the outermost bind that is mounted between the bind and the name, and hides it, or b"".
 
-    The directories on the way to it can still be put aside, and the name made anew.
+    A command could still rename the directories on the way, and make the name anew.
     """
-    if found.inside == found.bind.path:
+    if exposure.inside == exposure.bind.path:
         return b""
-    paths = [found.inside, *(path for path, _ in _between(found))]
+    paths = [exposure.inside, *(path for path, _ in _directories_between(exposure))]
     return min(destinations.intersection(paths), key=len, default=b"")
 
 
-def _between(found: _Found) -> Iterator[tuple[bytes, bytes]]:
-    """The directories between a bind's own and what was found: their paths inside and outside."""
-    inside, outside = os.path.dirname(found.inside), os.path.dirname(found.outside)
-    while len(inside) > len(found.bind.path):
+def _directories_between(exposure: _Exposure) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the directories between the bind and the name: their paths in the jail and on the host."""
+    inside, outside = os.path.dirname(exposure.inside), os.path.dirname(exposure.outside)
+    while len(inside) > len(exposure.bind.path):
         yield inside, outside
         inside, outside = os.path.dirname(inside), os.path.dirname(outside)
 
@@ -358,29 +240,29 @@ def _is_below_any(path: bytes, others: Iterable[bytes]) -> bool:
     return any(path != other and path.startswith(other.rstrip(b"/") + b"/") for other in others)
 
 
-def _hard_link(place: ProtectedPath, binds: Sequence[Bind]) -> str:
-    """Why a file with other names cannot be protected where one of them may lie in a bind; else ""."""
+def _hard_link_refusal(protected: ProtectedPath, binds: Sequence[Bind]) -> str:
+    """Return why a file cannot be protected that has other names, one of which may be in a bind; or ""."""
     try:
-        found = os.stat(place.path)
+        found = os.stat(protected.path)
     except OSError:
         return ""
     may_write = os.geteuid() in (0, found.st_uid)
-    if place.sole and stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and may_write:
+    if protected.single_name and stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and may_write:
         for bind in filter(lambda bind: bind.writable, binds):
             with contextlib.suppress(OSError):
                 if os.stat(bind.source).st_dev == found.st_dev:
                     return (
-                        f"cannot bind {text_path(bind.source)} writable: {place.noun} "
-                        f"{text_path(place.path)} has other names (hard links), which "
-                        "may lie there; give it an inode of its own: copy it, and rename the copy to its name"
+                        f"cannot bind {text_path(bind.source)} writable: {protected.noun} "
+                        f"{text_path(protected.path)} has other names (hard links), which may be there; "
+                        "give it an inode of its own: copy it, and rename the copy to its name"
                     )
     return ""
 
 
-def _names(path: bytes) -> Iterator[tuple[bytes, bool]]:
-    """What could be made to lead `path` elsewhere: each symbolic link on the way, then its end.
+def _names_on_the_way(path: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Yield the names that decide where `path` leads: each symbolic link on the way, then the final path.
 
-    Paths are real but for the name itself; the second says whether it is a link.
+    All but the last component of each is a real path. The second value tells whether the name is a link.
     """
     links: list[bytes] = []
     ends: list[bytes] = []
@@ -391,80 +273,79 @@ def _names(path: bytes) -> Iterator[tuple[bytes, bool]]:
 
 
 class _Mounts:
-    """The mounts of this process, by proc_pid_mountinfo(5)."""
+    """The mounts of this process; proc_pid_mountinfo(5)."""
 
     def __init__(self) -> None:
-        self._by_number = {
-            number: _Mount(point, _Spot(device, root)) for number, device, root, point in read_mounts()
+        self._by_id = {
+            mount_id: _Mount(point, _Location(device, root))
+            for mount_id, device, root, point in read_mounts()
         }
 
-    def spot(self, path: bytes) -> _Spot:
-        """Where a real path is; what is not there yet is where it would be."""
-        there = path
-        while (mount := self._mount(there)) is None and there != b"/":
-            there = os.path.dirname(there)
+    def locate(self, path: bytes) -> _Location:
+        """Return the location of a real path. A missing path is located where it would be."""
+        existing = path
+        while (mount := self._mount(existing)) is None and existing != b"/":
+            existing = os.path.dirname(existing)
         if mount is None:
-            return _Spot(b"", path)
+            return _Location(b"", path)
         inner = path[len(mount.point.rstrip(b"/")) :]
-        return _Spot(mount.spot.device, mount.spot.path.rstrip(b"/") + inner or b"/")
+        return _Location(mount.location.device, mount.location.path.rstrip(b"/") + inner or b"/")
 
-    def below(self, directory: bytes) -> list[tuple[bytes, _Spot]]:
-        """The mount points below a directory, and what is mounted there."""
-        mounts = self._by_number.values()
-        return [(each.point, each.spot) for each in mounts if _is_below_any(each.point, [directory])]
+    def below(self, directory: bytes) -> list[tuple[bytes, _Location]]:
+        """Return the mount points below a directory, with the locations that are mounted there."""
+        mounts = self._by_id.values()
+        return [(each.point, each.location) for each in mounts if _is_below_any(each.point, [directory])]
 
     def _mount(self, path: bytes) -> _Mount | None:
-        """The mount that a name lies on, by `mnt_id` of proc_pid_fdinfo(5); None where there is no name."""
+        """Return the mount that a path is on, by `mnt_id` of proc_pid_fdinfo(5), or None if it is missing."""
         try:
             descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            return self._by_number.get(_mount_number(descriptor)) or self._nearest(path)
+            return self._by_id.get(_mount_id(descriptor)) or self._longest_mount_point(path)
         finally:
             os.close(descriptor)
 
-    def _nearest(self, path: bytes) -> _Mount | None:
-        """The same by the longest mount point above it, the last that was mounted there."""
-        above = [
-            one for one in self._by_number.values() if _is_below_any(path, [one.point]) or path == one.point
-        ]
+    def _longest_mount_point(self, path: bytes) -> _Mount | None:
+        """Return the mount of the longest mount point above a path; of several, the last."""
+        above = [one for one in self._by_id.values() if _is_below_any(path, [one.point]) or path == one.point]
         return max(reversed(above), key=lambda one: len(one.point), default=None)
 
 
-def _mount_number(descriptor: int) -> bytes:
-    """`mnt_id`; b"" where this process may not read that, as one that has changed its user."""
+def _mount_id(descriptor: int) -> bytes:
+    """Return `mnt_id`, or b"" if this process may not read it, as after a change of its user."""
     try:
-        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as facts:
-            return next(line.split()[1] for line in facts if line.startswith(b"mnt_id:"))
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as fields:
+            return next(line.split()[1] for line in fields if line.startswith(b"mnt_id:"))
     except OSError:
         return b""
 
 
-# --- the plan, and words ------------------------------------------------------------------------
+# --- the plan and messages ----------------------------------------------------------------------
 
 
-def _with_binds(steps: Sequence[Step], more: Mapping[bytes, Step]) -> tuple[Step, ...]:
-    """The steps with more binds, each before the first bind of a later path: what is above comes first."""
-    waiting = sorted(more.items(), reverse=True)
-    done: list[Step] = []
+def _insert_binds(steps: Sequence[Step], added: Mapping[bytes, Step]) -> tuple[Step, ...]:
+    """Insert binds into steps, each before the first bind of a later path, so that parents come first."""
+    waiting = sorted(added.items(), reverse=True)
+    result: list[Step] = []
     for step in steps:
         if isinstance(step, Bind):
             while waiting and waiting[-1][0] < step.path:
-                done.append(waiting.pop()[1])
-        done.append(step)
-    return (*done, *(bind for _, bind in reversed(waiting)))
+                result.append(waiting.pop()[1])
+        result.append(step)
+    return (*result, *(bind for _, bind in reversed(waiting)))
 
 
-def _refusal(place: ProtectedPath, bind: Bind) -> str:
+def _refusal(protected: ProtectedPath, bind: Bind) -> str:
     return (
-        f"cannot bind {text_path(bind.source)} writable: {place.noun} {text_path(place.path)} lies there, "
-        f"and {place.later} are made from it; {place.advice}"
+        f"cannot bind {text_path(bind.source)} writable: {protected.noun} {text_path(protected.path)} is in "
+        f"it, and {protected.later} depend on it; {protected.advice}"
     )
 
 
-def _refusal_within(place: ProtectedPath, bind: Bind) -> str:
+def _refusal_within(protected: ProtectedPath, bind: Bind) -> str:
     return (
-        f"cannot bind {text_path(bind.source)} writable: it lies in {place.noun} {text_path(place.path)}, "
-        f"and {place.later} are made from it; bind another directory"
+        f"cannot bind {text_path(bind.source)} writable: it is in {protected.noun} "
+        f"{text_path(protected.path)}, and {protected.later} depend on it; bind another directory"
     )

@@ -20,7 +20,8 @@ from pkgjail.jail.etc_files import current_account, etc_files
 from pkgjail.jail.ld_cache import make_ld_cache
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.probe import forget_answers
-from pkgjail.jail.protection import protect, protected_paths
+from pkgjail.jail.protected_paths import protected_paths
+from pkgjail.jail.protection import protect
 from pkgjail.jail.replay import (
     PreparedJail,
     StaleError,

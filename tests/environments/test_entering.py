@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.test_protection import Reporter
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
@@ -25,7 +26,6 @@ from pkgjail.environments.remove import remove_environment
 from pkgjail.manifest import write_manifest
 from tests.environments.cases import put, replace_by_link, replace_file, rewrite_unseen
 from tests.test_exactness import manifest_of
-from tests.test_protected import Reporter
 from tests.tree_text import parse_tree, tree, walk_lines
 
 if TYPE_CHECKING:
@@ -288,12 +288,12 @@ def test_the_second_entry_is_a_replay_unless_something_changed(
 
 
 def test_a_command_cannot_write_to_its_environment(tmp_path: Path, host: bytes) -> None:
-    """Later entries are made from its files."""
+    """Later entries depend on its files."""
     env_path = bytes(tmp_path / "env")
     build_environment(manifest_of(host), env_path, form="copy", root=host)
     for source in (env_path, env_path + b"/root/data", bytes(tmp_path)):
         bind = UserBind(source=source, destination=b"/srv/x", writable=True)
-        with pytest.raises(JailError, match="later entries are made from it"):
+        with pytest.raises(JailError, match="later entries depend on it"):
             enter_environment(env_path, ["true"], JailOptions(binds=(bind,)))
     remove_environment(env_path)
 

@@ -21,7 +21,7 @@ from pkgjail.integrations.spack.instance import (
     symbolic_links,
 )
 from pkgjail.integrations.spack.replay import has_terminal, invocation, passed_variables, replay_entry
-from pkgjail.jail.protection import directories_of_python
+from pkgjail.jail.protected_paths import directories_of_python
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:

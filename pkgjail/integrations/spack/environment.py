@@ -21,7 +21,8 @@ from pkgjail.integrations.spack.enter import jail_variables
 from pkgjail.integrations.spack.instance import instance_binds, make_directories
 from pkgjail.integrations.spack.instance_cache import store_instance
 from pkgjail.jail.detect import is_isolated
-from pkgjail.jail.protection import protected_environment, refuse_writable_binds
+from pkgjail.jail.protected_paths import protected_environment
+from pkgjail.jail.protection import refuse_writable_binds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
