@@ -1,4 +1,4 @@
-"""Drift: a difference between the manifest's entries and the host is noticed, and nothing else is."""
+"""Drift: each difference between the manifest's entries and the host is found, and nothing else."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _CONTENT = {"usr/lib/library": b"abc", "etc/setting": b"on", "var/lib/state": b"
 
 
 def make_host(root: Path) -> None:
-    """A host with busybox, a few files and a link, and /usr/lib/undeclared, which no manifest has."""
+    """Make a root with busybox, a few files and a link, and /usr/lib/undeclared, which no manifest has."""
     for name in _DIRECTORIES:
         (root / name).mkdir(parents=True, exist_ok=True)
         (root / name).chmod(0o755)
@@ -108,14 +108,14 @@ def host(tmp_path: Path) -> Path:
 
 
 def rewritten(root: Path, name: str, content: bytes) -> None:
-    """Other content of the same file: the directory does not change."""
+    """Write other content to the same file, so that its directory does not change."""
     before = (root / name).stat()
     (root / name).write_bytes(content)
     os.utime(root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def replaced(root: Path, name: str, content: bytes) -> None:
-    """Another file in its place, of the same times and mode, as package managers do it."""
+    """Replace a file by another with the same times and mode, as package managers do."""
     before = (root / name).stat()
     (root / "new").write_bytes(content)
     (root / "new").chmod(before.st_mode & 0o7777)
@@ -206,7 +206,7 @@ def told(changes: Sequence[Change]) -> str:
 
 
 def drift_after(root: Path, change: Callable[[Path], object], verify: Verify = "") -> str:
-    """What is found when the host changes since a baseline was taken."""
+    """Return the drift after a change of the host since a baseline."""
     entries = entries_of(root)
     before = take_baseline(entries, bytes(root))
     change(root)
@@ -216,13 +216,13 @@ def drift_after(root: Path, change: Callable[[Path], object], verify: Verify = "
 @pytest.mark.parametrize("verify", ["", "all", "hash"])
 @pytest.mark.parametrize(("change", "found"), ALWAYS)
 def test_drift_is_found(host: Path, change: Callable[[Path], object], found: str, verify: Verify) -> None:
-    """Protects the default look, which reads only the directories that changed."""
+    """Protects the default comparison, which reads only changed directories."""
     assert drift_after(host, change, verify) == found
 
 
 @pytest.mark.parametrize("verify", ["all", "hash"])
 @pytest.mark.parametrize(("change", "found"), ON_REQUEST)
-def test_what_directories_do_not_show_is_found_on_request(
+def test_verification_finds_what_directories_do_not_show(
     host: Path, change: Callable[[Path], object], found: str, verify: Verify
 ) -> None:
     """Protects `--verify`: the change time of a file cannot be set back."""
@@ -233,8 +233,8 @@ def test_what_directories_do_not_show_is_found_on_request(
     assert told(find_drift(entries, bytes(host), before, verify=verify)) == found
 
 
-def test_a_host_never_seen_is_held_against_every_entry(host: Path) -> None:
-    """Protects manifests from elsewhere: without a baseline their own facts count."""
+def test_without_a_baseline_every_entry_is_compared(host: Path) -> None:
+    """Protects manifests from elsewhere."""
     entries = entries_of(host)
     assert find_drift(entries, bytes(host), None) == ()
     (host / "usr/lib/library").chmod(0o600)
@@ -245,7 +245,7 @@ def test_a_host_never_seen_is_held_against_every_entry(host: Path) -> None:
 
 
 def test_content_is_compared_by_digest(host: Path) -> None:
-    """Protects `--verify=hash` on a host never seen, where no times can be compared."""
+    """Protects `--verify=hash` without a baseline, when no times can be compared."""
     entries = entries_of(host)
     rewritten(host, "usr/lib/library", b"xyz")
     assert find_drift(entries, bytes(host), None, verify="all") == ()
@@ -253,7 +253,7 @@ def test_content_is_compared_by_digest(host: Path) -> None:
 
 
 def test_without_digests_a_replaced_file_is_drift(host: Path) -> None:
-    """Protects from believing what cannot be shown; and `=hash` has nothing to compare with."""
+    """Protects from accepting what cannot be verified. `=hash` is an error then."""
     entries = entries_of(host, hashed=False)
     before = take_baseline(entries, bytes(host))._replace(at=time.time_ns())
     replaced(host, "usr/lib/library", b"abc")
@@ -265,8 +265,8 @@ def test_without_digests_a_replaced_file_is_drift(host: Path) -> None:
 
 
 @pytest.mark.parametrize("verify", ["", "hash"])
-def test_a_file_without_a_digest_is_taken_by_its_facts_at_first(host: Path, verify: Verify) -> None:
-    """Protects root, who can read files that others may not, and of which a manifest has no digest."""
+def test_a_file_without_a_digest_is_first_compared_without_content(host: Path, verify: Verify) -> None:
+    """Protects root, who can read files that others may not and that have no digest in a manifest."""
     entries = tuple(
         entry._replace(sha256=None) if entry.path == b"/etc/setting" else entry for entry in entries_of(host)
     )
@@ -277,7 +277,7 @@ def test_a_file_without_a_digest_is_taken_by_its_facts_at_first(host: Path, veri
 
 @pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
 def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: Origin) -> None:
-    """It need not be on the host, nor be there as it is in the jail."""
+    """It need not be on the host, or can be another there."""
     entry = FileEntry(path=b"/usr/bin/pager", kind="regular", mode=0o644, origin=origin)
     refuse_drift([entry], bytes(tmp_path))  # raises nothing
     with pytest.raises(DriftError, match="/usr/bin/pager is gone"):
@@ -285,7 +285,10 @@ def test_what_the_jail_makes_itself_is_no_drift(tmp_path: Path, origin: Origin) 
 
 
 def test_the_entries_as_found(host: Path) -> None:
-    """Protects `--allow-drift`: what is gone is left out with all below it, the rest is as it is now."""
+    """Protects `--allow-drift`.
+
+    Missing names are left out with all below them, others are as they are now.
+    """
     entries = entries_of(host)
     (host / "etc/setting").write_bytes(b"off")
     shutil.rmtree(host / "usr/lib")
@@ -305,7 +308,7 @@ def test_the_entries_as_found(host: Path) -> None:
     "content",
     [b"", b"\0", b"[]", b'{"format": 2}', b"[" * 100_000, b'{"format":2,"at":0,"directories":[[]]}'],
 )
-def test_a_baseline_that_cannot_be_read_is_none(host: Path, content: bytes) -> None:
+def test_an_unreadable_baseline_is_ignored(host: Path, content: bytes) -> None:
     """Protects from a half-written or foreign file: all entries are compared then."""
     entries, root = entries_of(host), bytes(host)
     taken = take_baseline(entries, root)
@@ -342,7 +345,7 @@ class Heard:
 
 @pytest.fixture(params=["binds", "whole", "mask", "tree"])
 def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> JailOptions:
-    """Every plan; with an overlay for /usr, which has five names."""
+    """Every plan, with an overlay for /usr, which has five names."""
     monkeypatch.setattr(strategy, "_LEAST_NAMES", 5)
     return JailOptions(plan=request.param)
 
@@ -372,10 +375,10 @@ def test_a_changed_host_is_not_entered(
     assert told(caught.value.changes) == found
 
 
-def test_drift_is_allowed_by_name_and_told_each_time(
+def test_allowed_drift_is_a_warning_at_each_entry(
     host: Path, options: JailOptions, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What came stays hidden, what is gone is gone, what was replaced is as it is."""
+    """New names stay hidden, missing ones are missing, replaced files are as they are."""
     manifest = manifest_of(entries_of(host))
     record_baseline(manifest.files, bytes(host))
     (host / "usr/lib/new").touch()
@@ -395,8 +398,8 @@ def test_drift_is_allowed_by_name_and_told_each_time(
     ]
 
 
-def test_a_package_that_was_put_there_again_gets_a_new_baseline(host: Path) -> None:
-    """Protects later entries from reading the directories again and again."""
+def test_a_reinstalled_package_gets_a_new_baseline(host: Path) -> None:
+    """Protects later entries from reading its directories each time."""
     manifest = manifest_of(entries_of(host))
     record_baseline(manifest.files, bytes(host))
     key = baseline_key(manifest.files, bytes(host))
@@ -407,7 +410,7 @@ def test_a_package_that_was_put_there_again_gets_a_new_baseline(host: Path) -> N
 
 
 def small_root(tmp_path: Path) -> tuple[bytes, list[str]]:
-    """A Debian root with one package of one file, and a whitelist that names it."""
+    """Make a Debian root with one package of one file, and a whitelist that names it."""
     root = make_root(
         tmp_path / "host",
         "a 1 amd64",
@@ -422,10 +425,10 @@ def small_root(tmp_path: Path) -> tuple[bytes, list[str]]:
     return root, [str(whitelist)]
 
 
-def test_what_changes_while_resolving_is_compared_at_the_first_entry(
+def test_changes_while_resolving_are_found_at_the_first_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Protects from a baseline of a host that is no longer the one that was hashed."""
+    """Protects from a baseline of a host that differs from the one that was hashed."""
     root, lists = small_root(tmp_path)
     hashed = api._hasher
 
@@ -455,8 +458,8 @@ def test_a_manifest_from_elsewhere_is_compared_by_content(host: Path) -> None:
     assert load_baseline(baseline_key(manifest.files, bytes(host))) is not None
 
 
-def test_another_release_is_told_first(tmp_path: Path) -> None:
-    """Protects from a list of thousands of files that says nothing of why."""
+def test_another_release_is_named_first(tmp_path: Path) -> None:
+    """Protects from a list of thousands of files without the cause."""
     root, lists = small_root(tmp_path)
     manifest = resolve(lists, root=root)
     made = replace(manifest.header, distribution=Distribution(id="debian", version="12"))
@@ -468,8 +471,8 @@ def test_another_release_is_told_first(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_its_user_cannot_read_is_no_drift(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects users from root's edits of files that they do not see: only readable content counts."""
+def test_an_unreadable_file_is_no_drift(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects users from root's edits of files that they cannot see: only readable content counts."""
     entries = tuple(e._replace(sha256=None) for e in entries_of(host) if e.path != b"/usr/lib/link")
     before = take_baseline(entries, bytes(host))._replace(at=time.time_ns())
     replaced(host, "usr/lib/library", b"xyz")
@@ -478,7 +481,7 @@ def test_a_file_that_its_user_cannot_read_is_no_drift(host: Path, monkeypatch: p
     assert find_drift(entries, bytes(host), before) == ()
 
 
-def test_verify_is_asked_for_by_name(host: Path) -> None:
+def test_verification_is_requested_by_name(host: Path) -> None:
     manifest = manifest_of(entries_of(host))
     record_baseline(manifest.files, bytes(host))
     rewritten(host, "usr/lib/library", b"xyz")
@@ -496,7 +499,7 @@ CHANGING = "while [ ! -e {0}/started ]; do sleep 0.02; done; {1}; touch {0}/chan
 
 
 def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions, heard: Heard) -> int:
-    """Run a command in the jail of the host's manifest, while `change` is done; its exit status."""
+    """Run a command in the jail of the host's manifest during `change`, and return its exit status."""
     manifest = manifest_of(entries_of(host))
     sync.mkdir()
     bind = UserBind(source=bytes(sync), destination=b"/sync", writable=True)
@@ -507,10 +510,10 @@ def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions,
         return jail.run(["/bin/busybox", "sh", "-ec", WAITING])
 
 
-def test_entries_that_change_while_the_command_runs_are_told(
+def test_entries_that_change_while_the_command_runs_are_reported(
     host: Path, tmp_path: Path, options: JailOptions
 ) -> None:
-    """Protects results of half-old, half-new files; names that the manifest does not have do not count."""
+    """Protects results of half-old, half-new files. Names outside of the manifest do not count."""
     heard = Heard()
     change = "touch usr/lib/new; rm usr/lib/link"
     assert changed_meanwhile(host, tmp_path / "sync", change, options, heard) == 7
@@ -522,17 +525,17 @@ def test_entries_that_change_while_the_command_runs_are_told(
     ]
 
 
-def test_names_that_come_while_the_command_runs_are_not_told(
+def test_names_that_come_while_the_command_runs_are_not_reported(
     host: Path, tmp_path: Path, options: JailOptions
 ) -> None:
-    """Protects from a warning whenever anybody installs a package."""
+    """Protects from a warning whenever a package is installed."""
     heard = Heard()
     assert changed_meanwhile(host, tmp_path / "sync", "touch usr/lib/new", options, heard) == 7
     assert heard.warnings == []
 
 
 def test_a_strict_exit_is_an_error(host: Path, tmp_path: Path) -> None:
-    """Protects who asked for it; the command's own status travels with the error."""
+    """Protects `--strict-exit`; the command's own status is in the error."""
     options = JailOptions(plan="binds", strict_exit=True)
     with pytest.raises(ExitDriftError) as caught:
         changed_meanwhile(host, tmp_path / "sync", "rm usr/lib/link", options, Heard())

@@ -1,6 +1,6 @@
-"""Limits of a jail: asked for in words, held or refused, never less than asked.
+"""Limits of a jail: read from text, enforced or refused, and never weaker than requested.
 
-What needs a delegated control group is tried in a virtual machine: see `test_limits_guest.py`.
+Tests that need a delegated control group run in a virtual machine: see `test_limits_guest.py`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def manifest(base_manifest: Manifest, library: Path) -> Path:
-    """A manifest's file that every user may read."""
+    """Return a manifest's file that every user may read."""
     path = library / "limits.jsonl"
     write_manifest(base_manifest, path)
     path.chmod(0o644)
@@ -67,7 +67,7 @@ def test_limits_are_read(words: str, read: Limits) -> None:
     + [f"--cpus={word}" for word in ("", "-1", "nan", "inf", "1e3", "1_0", "two", "٣")]
     + [f"--pids={word}" for word in ("", "0", "-1", "1.5", "9999999999", "many", "٣")],
 )
-def test_what_is_no_limit_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_limit_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Protects from a limit that is read as another, or as none."""
     with pytest.raises(SystemExit):
         parsed(words)
@@ -86,14 +86,14 @@ def test_what_is_no_limit_is_refused(words: str, capsys: pytest.CaptureFixture[s
         (Limits(pids=0, memory=0), "memory 0 is less than 1, pids 0 is less than 1"),
     ],
 )
-def test_the_library_refuses_what_is_no_limit(base_manifest: Manifest, asked: Limits, text: str) -> None:
+def test_the_library_refuses_a_wrong_limit(base_manifest: Manifest, asked: Limits, text: str) -> None:
     with pytest.raises(JailError, match=text):
         run_in_jail(base_manifest, ["true"], JailOptions(limits=asked))
 
 
 @pytest.mark.parametrize("source", [b"/", b"/sys", b"MOUNT", b"MOUNT/below"])
 def test_a_bind_of_control_groups_is_refused(source: bytes) -> None:
-    """Protects the limits from a command that could write to the files that hold them."""
+    """Protects the limits from a command that could write to the files that set them."""
     for point in cgroups.mount_points():
         place = source.replace(b"MOUNT", point)
         bind = UserBind(source=place, destination=b"/srv", writable=True)
@@ -122,8 +122,8 @@ def test_no_process_more_than_the_limit(user: Caller, manifest: Path, pids: str)
     assert (done.returncode, done.stdout) == (0, f"{int(pids) - 1}\n"), done.stderr
 
 
-def test_the_second_time_is_limited_too(user: Caller, manifest: Path) -> None:
-    """Protects from the short way into a jail that was entered before, which knows of no limits."""
+def test_a_second_run_is_limited_too(user: Caller, manifest: Path) -> None:
+    """Protects from a replay, which does not know limits."""
     command = ["--", "perl", "-e", _FORK]
     for options, told in (([], "90\n"), (["--pids", "9"], "8\n"), (["--pids", "9"], "8\n"), ([], "90\n")):
         assert user.pkgjail("run", *options, manifest, *command).stdout == told
@@ -135,8 +135,10 @@ _WHY = "(is not delegated to this user|has other processes too|has no controller
 
 @pytest.mark.parametrize("option", ["--memory=1G", "--cpus=1", "--pids=9"])
 @pytest.mark.parametrize("verb", ["run", "plan"])
-def test_a_limit_that_cannot_be_held_is_refused(user: Caller, manifest: Path, verb: str, option: str) -> None:
-    """Protects from a jail without the limits that were asked for; the message says what to do."""
+def test_a_limit_that_cannot_be_enforced_is_refused(
+    user: Caller, manifest: Path, verb: str, option: str
+) -> None:
+    """Protects from a jail without the requested limits; the message says what to do."""
     done = user.pkgjail(verb, option, manifest, *(["--", "true"] if verb == "run" else []))
     said = done.stderr + done.stdout
     if option == "--pids=9":
@@ -147,10 +149,10 @@ def test_a_limit_that_cannot_be_held_is_refused(user: Caller, manifest: Path, ve
         assert "systemd-run --user --scope -p Delegate=yes pkgjail" in said
 
 
-def test_a_group_that_cannot_be_entered_is_told(
+def test_a_group_that_cannot_be_entered_is_reported(
     base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Protects the command from a start outside of its group, and the message from another's cause."""
+    """Protects the command from starting outside of its group, and the message from a wrong cause."""
     with open(tmp_path / "cgroup.procs", "wb") as entrance, monkeypatch.context() as patch:
         os.dup2(os.open("/dev/full", os.O_WRONLY), entrance.fileno())
         group = cgroups.JailGroup(os.fsencode(tmp_path), entrance.fileno())
@@ -162,7 +164,7 @@ def test_a_group_that_cannot_be_entered_is_told(
 
 
 def test_a_resource_limit_does_not_bind_root() -> None:
-    """Protects what the way with RLIMIT_NPROC rests on: it is taken where a try shows that it works."""
+    """Protects the use of RLIMIT_NPROC, which depends on this probe."""
     assert limits._rlimit_counts_per_namespace() == (os.geteuid() != 0)
 
 
@@ -182,7 +184,7 @@ _V1 = "30 22 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n"
     ],
 )
 def test_the_own_group_is_found(tmp_path: Path, top: str, name: str, place: str) -> None:
-    """The mount may show a part alone; the caller may be in the leaf that an earlier jail put it in."""
+    """The mount may show only a part. The caller may be in the leaf in which an earlier jail put it."""
     point = tmp_path / "the mount"
     group = point / place.lstrip("/")
     group.mkdir(parents=True)
@@ -211,7 +213,7 @@ def test_the_own_group_is_found(tmp_path: Path, top: str, name: str, place: str)
         ("/", "/unreadable", "cgroup.controllers: No such file|unreadable: No such file"),
     ],
 )
-def test_where_no_group_is_ones_own(tmp_path: Path, top: str, name: str, text: str) -> None:
+def test_there_may_be_no_own_group(tmp_path: Path, top: str, name: str, text: str) -> None:
     for group, processes in (("shared", f"{os.getpid()}\n1\n"), ("unreadable", "")):
         (tmp_path / group).mkdir()
         for file, content in (
@@ -226,7 +228,7 @@ def test_where_no_group_is_ones_own(tmp_path: Path, top: str, name: str, text: s
 
 
 def _proc(place: Path, name: str, mounts: str) -> bytes:
-    """A directory as /proc/self, whose process is in the group `name`."""
+    """Make a directory like /proc/self, whose process is in the group `name`."""
     proc = place / "proc"
     proc.mkdir()
     (proc / "cgroup").write_text(f"8:pids:/\n0::{name}\n")
@@ -234,10 +236,8 @@ def _proc(place: Path, name: str, mounts: str) -> bytes:
     return os.fsencode(proc)
 
 
-def test_a_group_that_somebody_locks_is_not_waited_for_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Anybody who sees a control group can lock it; that is told."""
+def test_waiting_for_a_locked_group_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any user who sees a control group can lock it; that is reported."""
     monkeypatch.setattr(cgroups, "_LOCK_TIMEOUT", 0.2)
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Try-outs: an answer is used where it was had, and nowhere else."""
+"""Probes: an answer is used only under the circumstances of the probe."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def answers(own: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("before", ["no filter", "another filter"])
-def test_what_a_filter_forbids_is_not_done_because_it_worked_without(
+def test_a_seccomp_filter_makes_another_plan(
     caller: Caller, base_manifest: Manifest, tmp_path: Path, before: str
 ) -> None:
-    """Protects a command behind a container's filter: it gets another plan, and not an error.
+    """Protects a command behind a container's filter: it gets another plan, and no error.
 
-    Of two filters nothing but the number can be seen, so an overlay that fails is asked about again.
+    Only the number of filters is visible, so the probe runs again after an overlay fails.
     """
     manifest = tmp_path / "m.jsonl"
     write_manifest(base_manifest, manifest)
@@ -80,30 +80,30 @@ SITUATIONS = [
 
 
 @pytest.mark.parametrize(("path", "content"), SITUATIONS)
-def test_another_situation_is_asked_about(
+def test_other_privileges_need_another_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, content: bytes
 ) -> None:
-    """Protects from an answer that was had where the process might do more, or less."""
+    """Protects from the answer for a process with more or fewer privileges."""
     real = privileges._read
     run = tmp_path / "run"
-    remembered(run, monkeypatch)
+    stored(run, monkeypatch)
     monkeypatch.setattr(privileges, "_read", lambda name: content if name == path else real(name))
     assert probe.probe_obstacle("tree", b"/usr", run) == "tried again"
 
 
 @pytest.mark.parametrize(("name", "other"), [("identity", 1), ("_boot", "another")])
-def test_another_file_system_or_boot_is_asked_about(
+def test_another_file_system_or_boot_needs_another_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: object
 ) -> None:
-    """Protects from an answer about what had this number before."""
+    """Protects from the answer for another file system with the same number."""
     run = tmp_path / "run"
-    remembered(run, monkeypatch)
+    stored(run, monkeypatch)
     monkeypatch.setattr(probe, name, lambda *_: other)
     assert probe.probe_obstacle("tree", b"/usr", run) == "tried again"
 
 
-def remembered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have an answer remembered, and another one at each try-out from now on."""
+def stored(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have success stored, and let each later probe fail."""
     monkeypatch.setattr(os, "major", lambda _: 8)  # answers about filesystems on no device are not kept
     monkeypatch.setattr(probe, "_probe", lambda *_: "")
     assert probe.probe_obstacle("tree", b"/usr", run) == ""
@@ -111,11 +111,11 @@ def remembered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert probe.probe_obstacle("tree", b"/usr", run) == ""
 
 
-def test_what_is_forgotten_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects from an answer that turned out to be wrong; what is no answer stays."""
+def test_after_forgetting_there_is_another_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from an answer that proved wrong. Other files stay."""
     run = tmp_path / "run"
     assert not probe.forget_answers(run)
-    remembered(run, monkeypatch)
+    stored(run, monkeypatch)
     (run / "layers").mkdir()
     assert probe.forget_answers(run)
     assert not probe.forget_answers(run)

@@ -1,4 +1,4 @@
-"""The filter of system calls, carried out by hand for each machine: what it lets through and what not."""
+"""The filter of system calls, interpreted for each machine: which calls it allows and refuses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _WORDS = {seccomp._NUMBER: 0, seccomp._ARCHITECTURE: 1}
 
 
-def _judge(machine: str, call: Sequence[int], *, network: bool) -> str:
-    """What the kernel would answer to a call: its number, architecture and two arguments."""
+def _evaluate(machine: str, call: Sequence[int], *, network: bool) -> str:
+    """Return the filter's answer to a call: its number, architecture and two arguments."""
     program = seccomp._program(seccomp._ABIS[machine], network=network)
     position = loaded = 0
     while True:
@@ -34,17 +34,17 @@ def _judge(machine: str, call: Sequence[int], *, network: bool) -> str:
 
 
 @pytest.mark.parametrize("machine", sorted(seccomp._ABIS))
-def test_what_is_refused_on_each_machine(machine: str) -> None:
-    """For every architecture that the machine's kernel serves, with and without network."""
+def test_refused_calls_on_each_machine(machine: str) -> None:
+    """For every architecture that the machine's kernel runs, with and without network."""
     for audit, keys, ioctl, socket, socketcall in seccomp._ABIS[machine]:
         for number in (*keys, 425, 426, 427, 435):
             for network in (True, False):
-                assert _judge(machine, (number, audit, 0, 0), network=network) == "ENOSYS"
+                assert _evaluate(machine, (number, audit, 0, 0), network=network) == "ENOSYS"
         families = {
-            n for n in range(50) if _judge(machine, (socket, audit, n, 1), network=False) == "allowed"
+            n for n in range(50) if _evaluate(machine, (socket, audit, n, 1), network=False) == "allowed"
         }
         assert families == {1, 2, 10, 16, 17, 38}
-        assert _judge(machine, (socket, audit, 0xFFFFFFFF, 1), network=False) == "EAFNOSUPPORT"
+        assert _evaluate(machine, (socket, audit, 0xFFFFFFFF, 1), network=False) == "EAFNOSUPPORT"
         rows = [
             ((ioctl, audit, 0, 0x5412), "EPERM", "EPERM"),
             ((ioctl, audit, 0, 0x541C), "EPERM", "EPERM"),
@@ -61,13 +61,13 @@ def test_what_is_refused_on_each_machine(machine: str) -> None:
             ((1, 0x40000008, 0, 0), "ENOSYS", "ENOSYS"),
         ]
         for call, on, off in rows:
-            answers = (_judge(machine, call, network=True), _judge(machine, call, network=False))
+            answers = (_evaluate(machine, call, network=True), _evaluate(machine, call, network=False))
             assert answers == (on, off), (hex(audit), call)
 
 
 def test_the_numbers_of_x32_are_refused() -> None:
-    """They are those of x86_64 with a bit set, so each refused call would have a second name."""
-    assert _judge("x86_64", (0x40000000 | 250, 0xC000003E, 0, 0), network=True) == "ENOSYS"
+    """They are those of x86_64 with one bit set, so each refused call would have a second number."""
+    assert _evaluate("x86_64", (0x40000000 | 250, 0xC000003E, 0, 0), network=True) == "ENOSYS"
 
 
 def test_an_unknown_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

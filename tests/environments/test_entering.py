@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.test_protection import Reporter
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
@@ -26,6 +25,7 @@ from pkgjail.environments.remove import remove_environment
 from pkgjail.manifest import write_manifest
 from tests.environments.cases import put, replace_by_link, replace_file, rewrite_unseen
 from tests.test_exactness import manifest_of
+from tests.test_protection import Reporter
 from tests.tree_text import parse_tree, tree, walk_lines
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What later runs are made from cannot be changed by a command, however a writable bind shows it."""
+"""Protected paths: no command can change what later runs depend on, whatever a writable bind shows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ os.close(os.open("m.jsonl", os.O_CREAT | os.O_WRONLY, dir_fd=held))
 
 
 class Reporter:
-    """Remembers warnings."""
+    """Records warnings."""
 
     def __init__(self) -> None:
         self.warned: list[str] = []
@@ -68,7 +68,7 @@ class Reporter:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A directory with a manifest further down."""
+    """A directory with a manifest in a subdirectory."""
     (tmp_path / "project" / "ci").mkdir(parents=True)
     (tmp_path / "project" / "ci" / "m.jsonl").write_text("the manifest")
     return tmp_path / "project"
@@ -97,10 +97,10 @@ def _options(project: Path, *binds: UserBind, manifest: str = "ci/m.jsonl") -> J
         pytest.param(f"python3 -c {shlex.quote(_BY_A_NAMESPACE)}", id="by a namespace"),
     ],
 )
-def test_a_manifest_in_a_writable_bind_stays_as_it_is(
+def test_a_command_cannot_change_a_manifest_in_a_writable_bind(
     user: Caller, spack_manifest: Manifest, script: str
 ) -> None:
-    """The next run, outside, shows what it lists; what is beside it can be written to."""
+    """The next run outside uses it. Other files in the bind can be written to."""
     place = user.home / "project" / "ci"
     place.mkdir(parents=True)
     write_manifest(spack_manifest, place / "m.jsonl")
@@ -116,8 +116,8 @@ def test_a_manifest_in_a_writable_bind_stays_as_it_is(
     assert (place / "built").read_text() == "built\n"
 
 
-def test_what_is_shown_read_only_is_said_once(base_manifest: Manifest, project: Path) -> None:
-    """Whoever wonders why a build cannot write there has been told."""
+def test_there_is_one_warning_of_read_only_paths(base_manifest: Manifest, project: Path) -> None:
+    """It explains why a build cannot write there."""
     reporter = Reporter()
     jail = prepare_jail(base_manifest, _options(project), reporter=reporter)
     assert [jail.run(["true"]), jail.run(["true"])] == [0, 0]
@@ -125,8 +125,10 @@ def test_what_is_shown_read_only_is_said_once(base_manifest: Manifest, project: 
     assert reporter.warned == [f"shown read-only in the jail, because later runs depend on it: {path}"]
 
 
-def test_what_lies_elsewhere_needs_no_mount(base_manifest: Manifest, project: Path, tmp_path: Path) -> None:
-    """Nor is anything taken from a jail that has nothing of the kind."""
+def test_a_path_outside_of_binds_needs_no_mount(
+    base_manifest: Manifest, project: Path, tmp_path: Path
+) -> None:
+    """Nor does a jail without such paths lose anything."""
     (tmp_path / "m.jsonl").touch()
     options = _options(project, manifest="../m.jsonl")
     assert not _is_closed(prepare(base_manifest, options))
@@ -139,16 +141,16 @@ def _is_closed(plan: Plan) -> bool:
     return any(isinstance(step, OneMountNamespace) for step in plan.steps)
 
 
-def test_a_read_only_bind_further_down_stays_on_top(base_manifest: Manifest, project: Path) -> None:
-    """The directories that become mount points do not cover what the user asked for."""
+def test_a_users_bind_stays_on_top(base_manifest: Manifest, project: Path) -> None:
+    """The directories that become mount points do not cover it."""
     (project / "ci" / "data").mkdir()
     closed = UserBind(source=bytes(project / "ci/data"), destination=b"/srv/project/ci/data", writable=False)
     jail = prepare_jail(base_manifest, _options(project, closed))
     assert jail.run(["sh", "-c", "touch ci/new && ! touch ci/data/new && ! touch ci/m.jsonl"]) == 0
 
 
-def test_a_name_that_another_bind_covers_is_let_be(base_manifest: Manifest, project: Path) -> None:
-    """Where the jail shows something else there, that is what it shows."""
+def test_a_name_covered_by_another_bind_is_not_mounted(base_manifest: Manifest, project: Path) -> None:
+    """The jail shows the other bind there."""
     (project.parent / "other").mkdir()
     other = UserBind(source=bytes(project.parent / "other"), destination=b"/srv/project/ci", writable=True)
     jail = prepare_jail(base_manifest, _options(project, other))
@@ -157,10 +159,10 @@ def test_a_name_that_another_bind_covers_is_let_be(base_manifest: Manifest, proj
 
 
 @pytest.mark.parametrize("covered", ["a/b", "a/b/c", "a/b/c/m.jsonl"])
-def test_a_directory_on_the_way_to_a_name_that_is_covered_is_not_put_aside(
+def test_directories_on_the_way_to_a_covered_name_cannot_be_renamed(
     base_manifest: Manifest, project: Path, covered: str
 ) -> None:
-    """What the jail shows there is another thing; the name on the host is made anew by what is above."""
+    """Otherwise a command could rename one and make the name anew on the host."""
     (project / "a/b/c").mkdir(parents=True)
     (project / "a/b/c/m.jsonl").write_text("the manifest")
     shown = project.parent / "other"
@@ -182,10 +184,10 @@ def test_a_directory_on_the_way_to_a_name_that_is_covered_is_not_put_aside(
         pytest.param({"project/ci/a": "../../far"}, "ci/a", id="further down"),
     ],
 )
-def test_a_link_to_a_manifest_leads_where_it_led(
+def test_a_link_to_a_manifest_cannot_be_changed(
     base_manifest: Manifest, project: Path, links: dict[str, str], manifest: str
 ) -> None:
-    """The next run follows it; it is not replaced, renamed, or its directory put aside."""
+    """The next run follows it. Neither the link nor its directory can be replaced or renamed."""
     (project.parent / "far").write_text("the manifest")
     for name, target in links.items():
         (project.parent / name).symlink_to(target)
@@ -196,21 +198,21 @@ def test_a_link_to_a_manifest_leads_where_it_led(
     assert (project / manifest).read_text() == "the manifest"
 
 
-def test_a_hard_link_is_refused(base_manifest: Manifest, project: Path) -> None:
-    """Whoever writes to another name writes to the file."""
+def test_a_manifest_with_hard_links_is_refused(base_manifest: Manifest, project: Path) -> None:
+    """A write to another name changes the file."""
     os.link(project / "ci" / "m.jsonl", project / "other")
     with pytest.raises(JailError, match="has other names"):
         prepare(base_manifest, _options(project))
 
 
-def test_what_is_not_there_cannot_be_shown(base_manifest: Manifest, project: Path) -> None:
-    """The command could make it."""
+def test_a_missing_path_is_refused(base_manifest: Manifest, project: Path) -> None:
+    """It cannot be mounted, and the command could make it."""
     with pytest.raises(JailError, match="is in it"):
         prepare(base_manifest, _options(project, manifest="ci/none.jsonl"))
 
 
-def test_the_manifest_itself_is_not_bound_writable(base_manifest: Manifest, project: Path) -> None:
-    """By whatever name it is asked for."""
+def test_the_manifest_itself_cannot_be_bound_writable(base_manifest: Manifest, project: Path) -> None:
+    """By any of its names."""
     (project.parent / "link").symlink_to("project/ci/m.jsonl")
     for source in (project / "ci" / "m.jsonl", project.parent / "link"):
         bind = UserBind(source=bytes(source), destination=b"/srv/m", writable=True)
@@ -219,7 +221,7 @@ def test_the_manifest_itself_is_not_bound_writable(base_manifest: Manifest, proj
             prepare(base_manifest, options)
 
 
-def test_an_environment_is_not_built_with_a_bind_that_opens_it(
+def test_an_environment_cannot_have_itself_as_a_writable_bind(
     base_manifest: Manifest, tmp_path: Path
 ) -> None:
     """Every entry would be refused."""
@@ -247,10 +249,10 @@ def test_an_environment_is_not_built_with_a_bind_that_opens_it(
         ),
     ],
 )
-def test_the_cache_is_found_by_whatever_mount(
+def test_the_cache_is_found_through_other_mounts(
     user: Caller, base_manifest: Manifest, mount: str, bound: str, *, refused: bool
 ) -> None:
-    """Names differ and the directory is the same: it is compared, and not its path."""
+    """The directory is compared, and not its path."""
     for name in ("home/cache/pkgjail", "home/sub", "mnt/sub"):
         (user.home / name).mkdir(parents=True)
     write_manifest(base_manifest, user.home / "m.jsonl")
@@ -274,10 +276,10 @@ def test_the_cache_is_found_by_whatever_mount(
         pytest.param("home", ".cache/pkgjail", False, id="the cache of processes with no XDG_CACHE_HOME"),
     ],
 )
-def test_where_other_processes_of_the_user_keep_things_is_closed(
+def test_the_usual_paths_of_caches_are_protected(
     user: Caller, base_manifest: Manifest, bound: str, inner: str, *, is_there: bool
 ) -> None:
-    """A baseline that a command forged would have content believed that nobody compared."""
+    """With a forged baseline, changed content would be accepted without comparison."""
     write_manifest(base_manifest, user.home / "m.jsonl")
     for name in ("home", "shared"):
         (user.home / name).mkdir()
@@ -306,8 +308,8 @@ def test_where_other_processes_of_the_user_keep_things_is_closed(
     assert os.listdir(place) == []
 
 
-def test_a_read_only_bind_shows_nothing_of_the_cache(user: Caller, base_manifest: Manifest) -> None:
-    """What can be opened can be locked: all later runs would wait for a command that holds its lock."""
+def test_a_read_only_bind_hides_the_cache(user: Caller, base_manifest: Manifest) -> None:
+    """A command that can open a file can lock it, and all later runs would wait for it."""
     write_manifest(base_manifest, user.home / "m.jsonl")
     (user.home / "home").mkdir()
     os.chown(user.home / "home", user.uid, user.uid)
@@ -323,8 +325,8 @@ def test_a_read_only_bind_shows_nothing_of_the_cache(user: Caller, base_manifest
     assert os.listdir(user.home / "home/.cache/pkgjail")
 
 
-def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> None:
-    """It may not read what the kernel says of its own descriptors."""
+def test_a_process_that_changed_its_user_finds_the_cache(tmp_path: Path) -> None:
+    """It may not read the mount ids of its own descriptors."""
     place = ProtectedPath(bytes(tmp_path / "cache"), "it", read_only=False)
     plan = Plan(b"/", (Bind(b"/srv", bytes(tmp_path), writable=True),), network=True, hostname="pkgjail")
     (tmp_path / "cache").mkdir()
@@ -341,7 +343,7 @@ def test_a_process_that_changed_its_user_finds_the_cache_too(tmp_path: Path) -> 
 
 
 def test_a_mount_below_a_bind_that_shows_a_protected_directory_is_read_only(tmp_path: Path) -> None:
-    """What is found in the bind by two names is shown read-only at both."""
+    """If a bind shows the directory by two names, both are read-only."""
     steps = (Bind(b"/srv", bytes(tmp_path), writable=True),)
     (tmp_path / "a" / "b").mkdir(parents=True)
     plan = Plan(root=b"/", steps=steps, network=True, hostname="pkgjail")
@@ -359,8 +361,8 @@ def test_a_mount_below_a_bind_that_shows_a_protected_directory_is_read_only(tmp_
 # --- by the command line ------------------------------------------------------------------------
 
 
-def test_a_project_with_its_manifest_is_built_as_before(anyone: Caller, base_manifest: Manifest) -> None:
-    """The usual way to work; told at the first entry, and held at the next, which is short, too."""
+def test_a_project_that_contains_its_manifest_can_be_built(anyone: Caller, base_manifest: Manifest) -> None:
+    """The usual case. The first entry warns; a replay is protected too."""
     project = anyone.home / "project"
     project.mkdir()
     os.chown(project, anyone.uid, anyone.uid)
@@ -378,8 +380,8 @@ def test_a_project_with_its_manifest_is_built_as_before(anyone: Caller, base_man
         assert (project / "built").read_text() == "built\n"
 
 
-def test_lists_in_a_writable_bind_stay_as_they_are(user: Caller) -> None:
-    """Those in the manifest's place, what they include and the blacklists by path."""
+def test_a_command_cannot_change_lists_in_a_writable_bind(user: Caller) -> None:
+    """The whitelist in place of a manifest, the lists that it includes, and blacklists given by path."""
     texts = {
         "site.toml": 'include = ["base", "more/more.toml"]\n[options]\nblacklists = ["mine.ignore"]\n',
         "more/more.toml": "[files]\ninclude = ['/etc/none']\n",
@@ -401,7 +403,7 @@ def test_lists_in_a_writable_bind_stay_as_they_are(user: Caller) -> None:
 
 
 def test_the_files_of_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shipped lists, what cannot be read and what stands twice are left out."""
+    """Shipped lists, unreadable files and duplicates are left out."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.toml").write_text('include = ["b.toml", "base", "none.toml"]\n')
     (tmp_path / "b.toml").write_text('include = ["a.toml"]\n[options]\nblacklists = ["c.ignore", "docs"]\n')
@@ -428,8 +430,10 @@ def _by_its_own_python(user: Caller, clone: Path, *words: str, cwd: Path) -> tup
     return done.returncode, done.stderr
 
 
-def test_the_virtual_environment_in_a_writable_bind_stays_as_it_is(user: Caller, clone: Path) -> None:
-    """What is put there runs outside, whenever Python starts."""
+def test_a_command_cannot_change_the_virtual_environment_in_a_writable_bind(
+    user: Caller, clone: Path
+) -> None:
+    """Its content runs outside whenever Python starts."""
     script = "touch built; echo 'import os' > .venv/x.pth; mv .venv old; touch .venv/bin/new"
     status, told = _by_its_own_python(
         user, clone, "--cwd", "../m.jsonl", "--", "sh", "-c", f"{script}; true", cwd=clone
@@ -440,8 +444,10 @@ def test_the_virtual_environment_in_a_writable_bind_stays_as_it_is(user: Caller,
     assert not (clone / ".venv/x.pth").exists()
 
 
-def test_no_bind_lies_in_pkgjails_python_or_code(user: Caller, clone: Path, library: Path) -> None:
-    """There nothing could be shown read-only."""
+def test_a_writable_bind_of_pkgjails_python_or_code_is_refused(
+    user: Caller, clone: Path, library: Path
+) -> None:
+    """Nothing could be shown read-only there."""
     for place, noun in (
         (clone / ".venv", "the Python that runs pkgjail"),
         (clone / ".venv/lib", "the Python that runs pkgjail"),
@@ -455,7 +461,7 @@ def test_no_bind_lies_in_pkgjails_python_or_code(user: Caller, clone: Path, libr
         assert noun in told, place
 
 
-def test_beside_the_code_nothing_is_refused(user: Caller, clone: Path, library: Path) -> None:
+def test_a_bind_beside_the_code_is_allowed(user: Caller, clone: Path, library: Path) -> None:
     """As in a clone: a directory below one that modules come from, which is no package."""
     (library / "examples").mkdir()
     words = ["--bind", f"{library}/examples:/srv/x", "../m.jsonl", "--", "true"]
@@ -463,8 +469,8 @@ def test_beside_the_code_nothing_is_refused(user: Caller, clone: Path, library: 
     (library / "examples").rmdir()
 
 
-def test_where_pythons_modules_come_from_stays_as_it_is(user: Caller, clone: Path, library: Path) -> None:
-    """By PYTHONPATH, or the user's own site directory, which is made where it is not there."""
+def test_a_command_cannot_change_where_python_imports_from(user: Caller, clone: Path, library: Path) -> None:
+    """By PYTHONPATH, or the user's own site directory, which is made if it is missing."""
     modules = clone / "modules"
     modules.mkdir()
     words: list[str | Path] = ["run", "--bind", f"{user.home}:/srv", user.home / "m.jsonl", "--", "sh", "-c"]
@@ -479,8 +485,10 @@ def test_where_pythons_modules_come_from_stays_as_it_is(user: Caller, clone: Pat
     assert "a directory that pkgjail's Python imports from" in refused.stderr
 
 
-def test_where_the_script_lies_stays_as_it_is(user: Caller, base_manifest: Manifest, library: Path) -> None:
-    """In ~/.local/bin, where `pip install --user` puts it: Python looks for modules beside a script first."""
+def test_a_command_cannot_change_the_directory_of_the_script(
+    user: Caller, base_manifest: Manifest, library: Path
+) -> None:
+    """In ~/.local/bin, where `pip install --user` puts it: Python first imports modules beside a script."""
     write_manifest(base_manifest, user.home / "m.jsonl")
     script = user.home / "mine" / "bin" / "pkgjail"
     script.parent.mkdir(parents=True)
@@ -497,8 +505,8 @@ def test_where_the_script_lies_stays_as_it_is(user: Caller, base_manifest: Manif
     assert (user.home / "mine" / "written").exists()
 
 
-def test_a_mount_that_came_since_is_seen_the_short_way(user: Caller, base_manifest: Manifest) -> None:
-    """A kept jail knows the mounts that it was kept with; the cache may come by another."""
+def test_a_new_mount_prevents_replay(user: Caller, base_manifest: Manifest) -> None:
+    """A saved jail knows the mounts at that time. A new mount could show the cache."""
     for name in ("cache", "work/sub dir", "work/other"):
         (user.home / name).mkdir(parents=True)
     write_manifest(base_manifest, user.home / "m.jsonl")

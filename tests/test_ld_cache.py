@@ -1,4 +1,4 @@
-"""The loader's cache of a jail: made by the set's own ldconfig, kept by all that it depends on."""
+"""The ld.so cache of a jail: made by the file set's own ldconfig, stored by all that it depends on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_root(root: Path, script: str) -> None:
-    """A host whose ldconfig is this script of busybox's shell."""
+    """Make a root whose ldconfig is this script of busybox's shell."""
     make_host(root)
     (root / "sbin").mkdir()
     (root / "usr/lib/libx.so.1").write_bytes(b"library")
@@ -56,7 +56,7 @@ def rewrite(root: Path, script: str) -> None:
 
 
 def set_of(root: Path) -> Manifest:
-    """The manifest of such a host, with ld.so.cache among what is made at entry."""
+    """Return the manifest of such a root, in which ld.so.cache is made at entry."""
     more = [FileEntry(path=b"/sbin", kind="directory", mode=0o755)]
     for name in ("etc/ld.so.conf", "sbin/ldconfig", "usr/lib/libx.so.1"):
         found = (root / name).stat()
@@ -71,7 +71,7 @@ def set_of(root: Path) -> Manifest:
 
 
 def writing(text: str) -> str:
-    """A script that makes a cache with this text in it."""
+    """Return a script that makes an ld.so cache with this text in it."""
     return f"echo '{CACHE}{text}' > /tmp/ld.so.cache"
 
 
@@ -86,8 +86,8 @@ def kept(tmp_path: Path) -> list[str]:
     return sorted(os.listdir(place)) if place.exists() else []
 
 
-def test_no_root_gets_the_cache_of_another(tmp_path: Path) -> None:
-    """Protects a trusted jail from a stranger's root that has the same names and an ldconfig of its own."""
+def test_a_root_does_not_get_the_cache_of_another(tmp_path: Path) -> None:
+    """Protects a trusted root's jails from another user's root with the same names and its own ldconfig."""
     roots = {name: tmp_path / name for name in ("good", "evil")}
     for name, root in reversed(roots.items()):
         make_root(root, writing(name))
@@ -100,7 +100,7 @@ cat /etc/ld.so.conf /usr/lib/libx.so | busybox md5sum > /tmp/sum
 
 
 def _as_long(name: str, content: bytes) -> Callable[[Path], None]:
-    """Write other content of the same length into a file, and set its time back."""
+    """Write other content of the same length to a file, and set its times back."""
 
     def change(root: Path) -> None:
         before = (root / name).stat()
@@ -125,10 +125,8 @@ def _link_elsewhere(root: Path) -> None:
         pytest.param(_link_elsewhere, id="a link"),
     ],
 )
-def test_it_is_made_anew_when_what_it_depends_on_changes(
-    tmp_path: Path, change: Callable[[Path], None]
-) -> None:
-    """Protects from a cache of what was: the manifest has no digests here, so the files themselves tell."""
+def test_a_change_of_an_input_makes_a_new_cache(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """Protects from an old cache. The manifest has no digests here, so the files themselves are compared."""
     root = tmp_path / "root"
     make_root(root, COUNTER.replace("cat", "busybox cat"))
     before = made(root)
@@ -139,8 +137,8 @@ def test_it_is_made_anew_when_what_it_depends_on_changes(
     assert len(kept(tmp_path)) == 2
 
 
-def test_another_ldconfig_of_the_same_length_makes_another(tmp_path: Path) -> None:
-    """Protects from what an ldconfig wrote that has been replaced since."""
+def test_another_ldconfig_of_the_same_length_makes_a_new_cache(tmp_path: Path) -> None:
+    """Protects from the result of an ldconfig that has been replaced."""
     root = tmp_path / "root"
     make_root(root, writing("one"))
     assert made(root) == "one"
@@ -166,7 +164,7 @@ def test_another_ldconfig_of_the_same_length_makes_another(tmp_path: Path) -> No
         pytest.param("busybox mkdir /tmp/ld.so.cache", "made no file that can be read", id="a directory"),
     ],
 )
-def test_a_failure_is_told_and_never_kept(tmp_path: Path, script: str, told: str) -> None:
+def test_a_failure_is_reported_and_not_stored(tmp_path: Path, script: str, told: str) -> None:
     """Protects all later jails from an empty cache."""
     root = tmp_path / "root"
     make_root(root, script)
@@ -179,10 +177,10 @@ def test_a_failure_is_told_and_never_kept(tmp_path: Path, script: str, told: str
     assert made(root) == "well"
 
 
-def test_what_a_strangers_ldconfig_does_stays_with_it(
+def test_another_users_ldconfig_affects_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Protects the caller's terminal and input, their time, and what a link leads to that it left behind."""
+    """Protects the caller's terminal, input and time, and the target of a link that it leaves behind."""
     run = tmp_path / "run"
     run.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
@@ -209,7 +207,7 @@ def test_what_a_strangers_ldconfig_does_stays_with_it(
 def test_a_limit_on_the_size_of_files_leaves_nothing_behind(
     caller: Caller, base_manifest: Manifest, tmp_path: Path
 ) -> None:
-    """Protects the next jails from what `ulimit -f 1` did to one."""
+    """Protects the next jails from the effect of `ulimit -f 1` on one."""
     manifest = tmp_path / "m.jsonl"
     write_manifest(base_manifest, manifest)
     own = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -227,8 +225,8 @@ def test_a_limit_on_the_size_of_files_leaves_nothing_behind(
     assert int(done.stdout.split()[0]) > 512
 
 
-def test_no_room_for_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects from a traceback, and from an empty cache, where the runtime directory is full."""
+def test_a_full_runtime_directory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from a traceback, and from an empty cache."""
     make_root(tmp_path / "root", writing("x"))
 
     def full(*_where: object) -> None:
@@ -239,10 +237,8 @@ def test_no_room_for_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         made(tmp_path / "root")
 
 
-def test_it_is_made_where_no_other_jail_may_write(
-    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Protects the next jails from a command that was shown TMPDIR, and wrote another cache there."""
+def test_it_is_made_where_no_jail_can_write(base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the next jails from a command in a jail that shows TMPDIR."""
     places: list[bytes] = []
 
     def look(plan: Plan) -> Program:
@@ -259,8 +255,8 @@ def test_it_is_made_where_no_other_jail_may_write(
     assert not any(map(os.path.lexists, places))
 
 
-def test_the_way_of_showing_directories_makes_no_difference(spack_manifest: Manifest) -> None:
-    """Protects exactness: ldconfig sees the same whether each file is bound or overlays show them."""
+def test_the_strategy_makes_no_difference(spack_manifest: Manifest) -> None:
+    """Protects exactness: ldconfig sees the same by file binds and by overlays."""
     steps = steps_by_directory(choose_strategies(spack_manifest, JailOptions(network=False), b"/"))
     assert steps
     few = make_ld_cache(spack_manifest, {}, b"/", lambda: steps)
@@ -271,10 +267,10 @@ def test_the_way_of_showing_directories_makes_no_difference(spack_manifest: Mani
     assert few.startswith(b"glibc-ld.so.cache")
 
 
-def test_its_jail_has_as_few_mounts_as_the_jail_itself(
+def test_the_jail_of_ldconfig_has_few_mounts_too(
     spack_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Protects sets of more files than a host allows mounts."""
+    """Protects file sets with more files than a host allows mounts."""
     counts = []
 
     def count(plan: Plan) -> Program:
@@ -289,8 +285,10 @@ def test_its_jail_has_as_few_mounts_as_the_jail_itself(
     assert counts[0] < 1000 < len(spack_manifest.files)
 
 
-def test_it_is_not_kept_where_times_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects from a cache of another image, and the user's disk from one that is never found again."""
+def test_it_is_not_stored_if_times_do_not_show_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects from the cache of another image, and the disk from entries that are never found again."""
     root = tmp_path / "root"
     make_root(root, writing("x"))
     monkeypatch.setattr(ld_cache, "is_lasting", lambda _states: False)
@@ -299,8 +297,8 @@ def test_it_is_not_kept_where_times_say_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.long
-def test_more_names_than_a_host_allows_mounts_are_entered(tmp_path: Path) -> None:
-    """Protects a jail of all that is installed: 100,000 mounts is what a host allows; sysctl fs.mount-max."""
+def test_a_jail_can_have_more_names_than_mounts(tmp_path: Path) -> None:
+    """Protects a jail of all installed packages: a host allows 100,000 mounts (fs.mount-max)."""
     root = tmp_path / "root"
     make_root(root, writing("x"))
     more = []

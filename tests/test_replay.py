@@ -1,4 +1,4 @@
-"""PreparedJail jails: a command line entered before is entered the short way, and never by what is stale."""
+"""Replay: the same command line enters a prepared jail again, unless its state has changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LONG = "pkgjail.jail.run"
 
 
 class Entering:
-    """One user who runs the same command line again and again, in a runtime directory of their own."""
+    """One user who runs the same command line many times, in a runtime directory of their own."""
 
     def __init__(self, caller: Caller, manifest: Manifest) -> None:
         self.caller = caller
@@ -52,7 +52,7 @@ class Entering:
         self.cwd = self.home
 
     def run(self, script: str = "echo $WANTED; ls /srv") -> tuple[str, bool]:
-        """What the script prints, and whether the way was long."""
+        """Return what the script prints, and whether the jail was prepared anew."""
         command = [SYSTEM_PYTHON, "-X", "importtime", "-m", "pkgjail", "run", *self.words]
         done = self.caller.run(
             [*command, "--", "sh", "-c", script], environment=self.environment, cwd=self.cwd
@@ -62,14 +62,14 @@ class Entering:
         return done.stdout, _LONG in loaded
 
     def records(self) -> list[Path]:
-        """What is kept for the short way."""
+        """Return the saved jails."""
         return sorted((self.runtime / "pkgjail/prepared").iterdir())
 
 
-def test_a_layer_that_another_process_has_locked_is_not_waited_for(
+def test_replay_does_not_wait_for_a_layer_locked_by_another_process(
     base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever removes layers is done in a moment; a command that was shown one may lock it for ever."""
+    """A process that removes layers is soon done, but a command in a jail could lock a layer for ever."""
 
     def refuse(_places: object) -> list[int]:
         raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
@@ -85,8 +85,8 @@ def entering(user: Caller, base_manifest: Manifest) -> Entering:
     return Entering(user, base_manifest)
 
 
-def test_the_second_time_is_short(anyone: Caller, base_manifest: Manifest) -> None:
-    """Also for another command, which is not part of what is kept."""
+def test_the_second_run_is_a_replay(anyone: Caller, base_manifest: Manifest) -> None:
+    """Also for another command, which is not part of the key."""
     entering = Entering(anyone, base_manifest)
     assert entering.run() == ("1\n", True)
     assert entering.run() == ("1\n", False)
@@ -129,18 +129,20 @@ def _rewrite_manifest(entering: Entering) -> None:
         ),
     ],
 )
-def test_what_is_stale_is_not_used(
+def test_a_changed_state_prevents_replay(
     entering: Entering, change: Callable[[Entering], object], output: str
 ) -> None:
-    """Protects from entering a jail that is not the one that is asked for."""
+    """Protects from entering a jail other than the requested one."""
     entering.run()
     assert entering.run()[1] is False
     change(entering)
     assert entering.run() == (output, True)
 
 
-def test_a_link_on_the_way_to_the_manifest_counts(entering: Entering, base_manifest: Manifest) -> None:
-    """Also one that is neither the name given nor where it leads in the end."""
+def test_a_changed_link_on_the_way_to_the_manifest_prevents_replay(
+    entering: Entering, base_manifest: Manifest
+) -> None:
+    """The link is neither the given path nor the final one."""
     for link, target in (("stable.jsonl", "m.jsonl"), ("latest.jsonl", "stable.jsonl")):
         (entering.home / link).symlink_to(target)
     entering.words[-1] = "latest.jsonl"
@@ -152,8 +154,8 @@ def test_a_link_on_the_way_to_the_manifest_counts(entering: Entering, base_manif
     assert entering.run("test -e /usr/bin/env || echo other") == ("other\n", True)
 
 
-def test_another_root_is_noticed(entering: Entering) -> None:
-    """One that is named by a link which leads elsewhere by now."""
+def test_a_changed_root_prevents_replay(entering: Entering) -> None:
+    """The root is given as a link, which then leads elsewhere."""
     (entering.home / "root").symlink_to("/")
     entering.words[:0] = ["--root", "root"]
     assert [entering.run()[1], entering.run()[1]] == [True, False]
@@ -163,8 +165,8 @@ def test_another_root_is_noticed(entering: Entering) -> None:
     assert entering.caller.run(command, environment=entering.environment).returncode == 125
 
 
-def test_an_environment_by_a_link_that_leads_elsewhere(entering: Entering) -> None:
-    """Two environments, and the name of a directory that is the one's and then the other's."""
+def test_a_link_that_leads_to_another_environment_prevents_replay(entering: Entering) -> None:
+    """One path leads first to one environment and then to another."""
     for name in ("first", "second"):
         (entering.home / name).mkdir()
         os.chown(entering.home / name, entering.caller.uid, entering.caller.uid)
@@ -180,8 +182,8 @@ def test_an_environment_by_a_link_that_leads_elsewhere(entering: Entering) -> No
     assert said == ["first\n", "first\n", "second\n"]
 
 
-def test_a_whitelist_is_resolved_each_time(entering: Entering) -> None:
-    """It rests on what it includes, on blacklists and on packages, which an entry does not look at."""
+def test_a_jail_of_a_whitelist_is_never_replayed(entering: Entering) -> None:
+    """It depends on included lists, blacklists and packages, which replay does not check."""
     (entering.home / "outer.toml").write_text('include = ["./inner.toml"]\n')
     (entering.home / "inner.toml").write_text('include = ["base"]\n')
     entering.words[-1] = "./outer.toml"
@@ -195,8 +197,8 @@ def test_a_whitelist_is_resolved_each_time(entering: Entering) -> None:
     assert entering.run("test -e /usr/bin/env || echo hidden")[0] == "hidden\n"
 
 
-def test_a_working_directory_that_is_gone(entering: Entering) -> None:
-    """Protects from a traceback where the same words were entered before."""
+def test_a_missing_working_directory_is_no_crash(entering: Entering) -> None:
+    """Protects from a traceback in a replay."""
     (entering.home / "gone").mkdir()
     entering.cwd = entering.home / "gone"
     entering.words[-1] = entering.manifest
@@ -209,15 +211,15 @@ def test_a_working_directory_that_is_gone(entering: Entering) -> None:
 
 
 @pytest.mark.parametrize("option", ["--verify", "--allow-drift"])
-def test_a_closer_look_is_taken_each_time(entering: Entering, option: str) -> None:
-    """Protects what was asked for by name from being remembered away."""
+def test_verification_is_never_replayed(entering: Entering, option: str) -> None:
+    """Protects a verification that was requested by name."""
     entering.words.insert(0, option)
     for _ in range(2):
         assert entering.run() == ("1\n", True)
 
 
-def test_another_pkgjail_has_its_own(entering: Entering, library: Path) -> None:
-    """Protects from a plan that another version made: its files are part of what is looked at."""
+def test_another_version_of_pkgjail_prevents_replay(entering: Entering, library: Path) -> None:
+    """Protects from a plan of another version: the code is part of the state."""
     entering.run()
     source = library / "pkgjail/jail/plan.py"
     content = source.read_bytes()
@@ -226,10 +228,8 @@ def test_another_pkgjail_has_its_own(entering: Entering, library: Path) -> None:
     assert entering.run()[1] is False
 
 
-def test_what_others_left_in_a_shared_place_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Protects from /dev/shm, where anybody may make a directory of that name beforehand."""
+def test_a_directory_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects /dev/shm, where any user can make a directory of that name beforehand."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "pkgjail").symlink_to(tmp_path)
     assert replay.replay(["run", "m.jsonl", "--", "true"], int) is None
@@ -245,12 +245,12 @@ def test_what_others_left_in_a_shared_place_is_not_used(
         pytest.param(["run", "m\udcff.jsonl", "--", "x"], id="an odd name"),
     ],
 )
-def test_other_command_lines_go_the_long_way(words: list[str]) -> None:
+def test_other_command_lines_are_not_replayed(words: list[str]) -> None:
     assert replay.replay(words, int) is None
 
 
-def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
-    """Protects the messages: the short way has none of its own."""
+def test_a_missing_command_has_the_usual_error(entering: Entering) -> None:
+    """Protects the messages: replay has none of its own."""
     entering.run()
     done = entering.caller.pkgjail("run", *entering.words, "--", "no-such", environment=entering.environment)
     assert (done.returncode, "there is no such command in the jail" in done.stderr) == (127, True)
@@ -264,14 +264,14 @@ def test_a_command_that_is_not_there_is_told(entering: Entering) -> None:
     ],
     ids=["refused", "interrupted"],
 )
-def test_what_stops_the_short_way_is_told(
+def test_an_interrupted_replay_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     error: BaseException,
     status: int,
     told: str,
 ) -> None:
-    """Protects from a traceback, and from running the command a second time."""
+    """Protects from a traceback, and from running the command twice."""
 
     def enter(*_: object) -> int:
         raise error
@@ -282,7 +282,7 @@ def test_what_stops_the_short_way_is_told(
     assert capfd.readouterr().err == told
 
 
-def test_a_program_enters_many_times(base_manifest: Manifest, tmp_path: Path) -> None:
+def test_a_program_can_enter_many_times(base_manifest: Manifest, tmp_path: Path) -> None:
     """Protects `prepare_jail`: one jail after the other, each with a /tmp of its own."""
     bind = UserBind(source=bytes(tmp_path), destination=b"/srv", writable=True)
     jail = prepare_jail(base_manifest, JailOptions(binds=(bind,), environment=default_environment()))
@@ -291,7 +291,7 @@ def test_a_program_enters_many_times(base_manifest: Manifest, tmp_path: Path) ->
     assert (tmp_path / "out").read_text() == "0\n1\n2\n"
 
 
-def test_threads_enter_at_once(base_manifest: Manifest) -> None:
+def test_threads_can_enter_at_the_same_time(base_manifest: Manifest) -> None:
     """Protects a program with threads, each with a jail of its own."""
     statuses: list[int] = []
 
@@ -307,7 +307,7 @@ def test_threads_enter_at_once(base_manifest: Manifest) -> None:
     assert sorted(statuses) == [0, 1, 2, 3]
 
 
-def test_the_short_way_imports_little(entering: Entering) -> None:
+def test_replay_imports_little(entering: Entering) -> None:
     """Protects the time of an entry: no typing, no argparse, no pathlib, no dataclasses."""
     entering.run()
     command = [SYSTEM_PYTHON, "-X", "importtime", "-m", "pkgjail", "run", *entering.words, "--", "true"]
@@ -339,10 +339,10 @@ def test_the_short_way_imports_little(entering: Entering) -> None:
     }
 
 
-def test_a_makeshift_is_not_kept(
+def test_a_temporary_fallback_is_not_saved(
     base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A jail by binds, since the runtime directory was full for a moment, would stay one for good."""
+    """If the runtime directory was full for a moment, file binds must not stay the strategy for good."""
 
     def probe_obstacle(*_: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -359,10 +359,8 @@ def test_a_makeshift_is_not_kept(
 
 
 @pytest.mark.parametrize(("option", "status"), [((), 7), (("--strict-exit",), 125)])
-def test_the_short_way_tells_what_changed_meanwhile(
-    user: Caller, option: tuple[str, ...], status: int
-) -> None:
-    """Protects results of half-old, half-new files; the jail is entered by what is kept."""
+def test_replay_warns_of_changes_during_the_run(user: Caller, option: tuple[str, ...], status: int) -> None:
+    """Protects results of half-old, half-new files. The jail is replayed."""
     host, sync = user.home / "host", user.home / "sync"
     for directory in (host, sync):
         directory.mkdir()

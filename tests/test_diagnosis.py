@@ -1,4 +1,4 @@
-"""Why a jail could not be made: each text names what is at fault and what to do about it."""
+"""Why a jail could not be made: each message names the cause and what to do about it."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_the_setting_at_fault_is_named(  # noqa: PLR0913, PLR0917 - a row
     assert (str(error), error.exit_status) == (message, 3)
 
 
-def test_a_host_without_these_settings_is_no_failure_of_its_own(tmp_path: Path) -> None:
+def test_a_host_without_these_settings_is_no_error(tmp_path: Path) -> None:
     error = diagnose(StageError("unshare", errno.EINVAL, b"unshare", []), "gcc", proc=tmp_path)
     assert str(error).startswith(f"{_UNSHARE}unshare unshare: Invalid argument")
 
@@ -164,7 +164,7 @@ def test_a_host_without_these_settings_is_no_failure_of_its_own(tmp_path: Path) 
         (errno.ENOEXEC, b"gcc", 126, "cannot run gcc in the jail: gcc: Exec format error"),
     ],
 )
-def test_a_command_that_cannot_start_ends_as_a_shell_would(
+def test_a_command_that_cannot_start_has_the_exit_status_of_a_shell(
     tmp_path: Path, number: int, name: bytes, status: int, message: str
 ) -> None:
     error = diagnose(StageError("execute", number, name, []), "gcc", proc=tmp_path)
@@ -172,14 +172,14 @@ def test_a_command_that_cannot_start_ends_as_a_shell_would(
     assert (str(error), error.exit_status) == (message, status)
 
 
-def test_a_jail_at_its_limit_of_memory_is_told_from_other_ends(tmp_path: Path) -> None:
+def test_reaching_the_memory_limit_is_an_error_of_its_own(tmp_path: Path) -> None:
     error = diagnose(StageError("memory", 0, b"", []), "gcc", proc=tmp_path)
     assert isinstance(error, OutOfMemoryError)
     assert "raise --memory" in str(error)
     assert error.exit_status == 137
 
 
-def test_drift_names_what_changed_and_how_much_more(tmp_path: Path) -> None:
+def test_drift_names_some_changes_and_counts_the_rest(tmp_path: Path) -> None:
     changes: list[Change] = [(b"/a/%d" % number, "missing", "", "") for number in range(22)]
     changes[0] = (b"/a\xff", "size", "4", "3")
     error = diagnose(StageError("build", 0, b"", changes), "gcc", proc=tmp_path)

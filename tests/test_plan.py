@@ -1,4 +1,4 @@
-"""The mount plan as text: the order of its steps, and each bind that is made or refused."""
+"""Mount plans as text: the order of the steps, and each bind that is made or refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind, text_path
-from pkgjail.jail.etc_files import Account, etc_files
+from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
 from pkgjail.jail.plan import plan_jail
 from tests.tree_text import parse_tree, plan_lines
 
@@ -30,7 +27,6 @@ _HEADER = Header(
     recommends=False,
     essential=False,
 )
-_USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
 
 # The sources: `dir` and `file` are there, `gone` is not, `to-dir` is a link.
 _SOURCES = ("dir", "file", "gone", "to-dir")
@@ -47,7 +43,7 @@ _MANIFEST = """
 
 
 def manifest(tree: str, *, at_entry: str = "") -> Manifest:
-    """A manifest of a tree's text, each directory named; `at_entry` is a file that is made."""
+    """Return the manifest of a tree's text with all its directories; `at_entry` is a file made at entry."""
     nodes = {node.path: node for node in parse_tree(tree)}
     above = {path[:end] for path in nodes for end in range(1, len(path)) if path[end : end + 1] == b"/"}
     entries = [FileEntry(path=path, kind="directory", mode=0o755) for path in above - nodes.keys()]
@@ -80,8 +76,8 @@ def bind(sources: Path, text: str) -> UserBind:
     )
 
 
-def test_a_plan_makes_the_image_seals_it_and_mounts_the_rest_on_top() -> None:
-    """After the seal nothing of the image can be written; what is writable comes later."""
+def test_a_plan_makes_the_files_then_the_seal_then_the_other_mounts() -> None:
+    """After the seal, nothing of the manifest can be written to; writable mounts come later."""
     tree = """
     /bin -> usr/bin
     /etc/ 0700
@@ -132,14 +128,14 @@ def test_a_plan_makes_the_image_seals_it_and_mounts_the_rest_on_top() -> None:
         ),
     ],
 )
-def test_what_the_manifest_says_of_the_jails_own_directories(tree: str, expected: str) -> None:
+def test_entries_of_the_manifest_in_the_jails_own_directories(tree: str, expected: str) -> None:
     top = expected.split(" ")[1].rstrip(",")
     about = re.compile(rf"[a-z]+ {top}(/.+)?( .*)?")
     lines = plan_lines(plan_jail(manifest(tree), JailOptions(), entry_files={}))
     assert ", ".join(filter(about.fullmatch, lines)) == expected
 
 
-def test_a_file_made_at_entry_for_which_there_is_nothing_is_empty() -> None:
+def test_a_file_made_at_entry_without_content_is_empty() -> None:
     plan = plan_jail(manifest("", at_entry="/etc/hosts"), JailOptions(), entry_files={})
     assert "content /etc/hosts ''" in plan_lines(plan)
 
@@ -223,7 +219,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSALS)
-def test_a_bind_that_would_break_the_manifest_is_refused(sources: Path, text: str, message: str) -> None:
+def test_a_bind_that_would_cover_the_manifest_is_refused(sources: Path, text: str, message: str) -> None:
     options = JailOptions(binds=(bind(sources, text),))
     with pytest.raises(JailError) as caught:
         plan_jail(manifest(_MANIFEST), options, entry_files={})
@@ -231,49 +227,12 @@ def test_a_bind_that_would_break_the_manifest_is_refused(sources: Path, text: st
     assert str(caught.value).startswith("cannot ")
 
 
-def test_a_bind_at_a_tmp_that_the_manifest_fills_is_refused(sources: Path) -> None:
+def test_a_bind_over_files_in_tmp_is_refused(sources: Path) -> None:
     options = JailOptions(binds=(bind(sources, "dir:/tmp"),))
     with pytest.raises(JailError, match="it would cover 1 of the jail's own names"):
         plan_jail(manifest("/tmp/x"), options, entry_files={})
 
 
-def test_a_manifest_with_a_file_where_the_jail_needs_a_directory_is_refused() -> None:
+def test_a_file_in_place_of_the_jails_own_directory_is_refused() -> None:
     with pytest.raises(JailError, match="cannot make /proc in the jail: /proc is a symbolic link there"):
         plan_jail(manifest("/proc -> x"), JailOptions(), entry_files={})
-
-
-def test_the_files_made_at_entry_for_an_ordinary_user() -> None:
-    made = etc_files(_USER, resolv_conf=b"nameserver 192.0.2.1\n", network=True)
-    assert {path.decode(): content.decode() for path, content in made.items()} == {
-        "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
-        "ada:x:1000:1001:ada:/tmp:/bin/sh\n"
-        "nobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n",
-        "/etc/group": "root:x:0:\nstaff:x:1001:\nnogroup:x:65534:\n",
-        "/etc/hosts": "127.0.0.1\tlocalhost pkgjail\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"
-        "services: files\nprotocols: files\n",
-        "/etc/resolv.conf": "nameserver 192.0.2.1\n",
-    }
-
-
-def test_root_is_root_and_without_network_there_is_no_resolver() -> None:
-    root = Account(name="root", uid=0, gid=0, group="root", home="/tmp")
-    made = etc_files(root, resolv_conf=b"nameserver 192.0.2.1\n", network=False)
-    assert made[b"/etc/passwd"].startswith(b"root:x:0:0:root:/tmp:/bin/sh\nnobody:")
-    assert made[b"/etc/resolv.conf"] == b""
-
-
-# As pwd(3) hands them to Python: any bytes but NUL, decoded as file names are (PEP 383).
-_WORDS = st.binary(max_size=12).map(lambda raw: text_path(raw.replace(b"\0", b"\n")))
-
-
-@given(_WORDS, _WORDS, _WORDS, st.integers(1, 65533))
-def test_no_name_of_a_user_can_write_a_line_or_a_field_of_its_own(
-    name: str, group: str, home: str, uid: int
-) -> None:
-    account = Account(name=name, uid=uid, gid=uid, group=group, home=home)
-    made = etc_files(account, resolv_conf=b"", network=True)
-    users = [line.split(b":") for line in made[b"/etc/passwd"].split(b"\n")[:-1]]
-    groups = [line.split(b":") for line in made[b"/etc/group"].split(b"\n")[:-1]]
-    assert [(len(user), user[2]) for user in users] == [(7, b"0"), (7, b"%d" % uid), (7, b"65534")]
-    assert [(len(one), one[2]) for one in groups] == [(4, b"0"), (4, b"%d" % uid), (4, b"65534")]

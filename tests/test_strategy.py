@@ -1,4 +1,4 @@
-"""Which way a directory is shown: the first that works here, or the one that is asked for, or a refusal."""
+"""The choice of a strategy: the first that works here, or the requested one or an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WAYS: tuple[StrategyName, ...] = ("tree", "mask", "whole", "binds")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache directory that is empty."""
+    """Return an empty cache directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     return tmp_path / "pkgjail"
@@ -41,7 +41,7 @@ def chosen(manifest: Manifest, plan: PlanOption = "auto", root: bytes = b"/") ->
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
-    """Let the try-out of these ways fail."""
+    """Let the probe of these strategies fail."""
     real = probe.probe_obstacle
 
     def probe_obstacle(way: StrategyName, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
@@ -60,10 +60,10 @@ def fail(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
     ],
     ids=WAYS,
 )
-def test_the_first_that_works_is_taken(
+def test_auto_takes_the_first_that_works(
     base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...], tried: dict[str, str]
 ) -> None:
-    """In the order in which they stand in the documentation; and the jail is a jail."""
+    """In the documented order; and each makes a jail."""
     fail(monkeypatch, *failing)
     choice = chosen(base_manifest)[b"/usr"]
     assert choice.strategy == WAYS[len(failing)]
@@ -72,10 +72,10 @@ def test_the_first_that_works_is_taken(
 
 
 @pytest.mark.parametrize("way", WAYS[:3])
-def test_what_is_asked_for_is_refused_where_it_cannot_be_had(
+def test_a_requested_strategy_that_does_not_work_is_refused(
     base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, way: StrategyName
 ) -> None:
-    """Never silently another one."""
+    """There is no silent fallback."""
     fail(monkeypatch, way)
     if way == "whole":  # files alone are what 'whole' comes down to
         assert chosen(base_manifest, way)[b"/usr"].strategy == "binds"
@@ -93,7 +93,7 @@ def test_what_is_asked_for_is_refused_where_it_cannot_be_had(
         ("binds", "HostFile", "binds"),
     ],
 )
-def test_what_is_asked_for_is_done(
+def test_a_requested_strategy_is_used(
     base_manifest: Manifest, plan: StrategyName, step: str, way: StrategyName
 ) -> None:
     prepared = prepare(base_manifest, JailOptions(plan=plan))
@@ -105,8 +105,8 @@ def test_what_is_asked_for_is_done(
     assert len(layer_directories(assemble(prepared)[1])) == {"tree": 2, "mask": 1}.get(plan, 0)
 
 
-def test_a_small_directory_is_shown_by_binds(base_manifest: Manifest) -> None:
-    """Whatever overlay is asked for; 'whole' is for small ones too."""
+def test_a_small_directory_has_file_binds(base_manifest: Manifest) -> None:
+    """Whatever overlay is requested. Directory binds are for small directories too."""
     for plan in ("auto", "tree", "mask"):
         choice = chosen(base_manifest, plan)[b"/var"]
         assert (choice.strategy, choice.tried) == ("binds", ())
@@ -114,18 +114,21 @@ def test_a_small_directory_is_shown_by_binds(base_manifest: Manifest) -> None:
     assert [way for way, _ in chosen(base_manifest, "whole")[b"/var"].tried] == ["whole"]
 
 
-def test_a_directory_with_files_made_at_entry_is_no_mask(base_manifest: Manifest) -> None:
-    """They differ from entry to entry, and an overlay is kept; a tree has places for them to cover."""
+def test_a_directory_with_files_made_at_entry_has_no_whiteout_overlay(base_manifest: Manifest) -> None:
+    """The files differ from entry to entry, but the layer is cached.
+
+    A data layer has empty files to mount them over.
+    """
     choice = chosen(base_manifest, "mask")[b"/etc"]
     assert choice.strategy == "binds"
     assert "is made at entry" in dict(choice.tried)["mask"]
     assert chosen(base_manifest)[b"/etc"].strategy == "tree"
 
 
-def test_what_is_made_at_entry_covers_a_tree(
+def test_files_made_at_entry_are_mounted_over_a_data_overlay(
     base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each jail has its own, read-only and of the right mode, in the tree that all share."""
+    """Each jail has its own, read-only and with the right mode; the layer is shared by all."""
     options = JailOptions(environment=default_environment(), plan="tree")
     script = "grep -c pkgjail /etc/hosts; stat -c %a /etc/passwd; echo x 2>/dev/null >> /etc/hosts || echo no"
     assert run_in_jail(base_manifest, ["sh", "-c", script], options) == 0
@@ -135,10 +138,10 @@ def test_what_is_made_at_entry_covers_a_tree(
 
 
 @pytest.mark.parametrize(("way", "refused"), [("tree", True), ("mask", True), ("whole", False)])
-def test_a_bind_that_needs_a_place_in_it(
+def test_a_bind_that_needs_a_new_mount_point(
     base_manifest: Manifest, tmp_path: Path, way: StrategyName, *, refused: bool
 ) -> None:
-    """An overlay is read-only; with bind mounts that directory is the jail's own."""
+    """An overlay is read-only; with file binds the directory is the jail's own."""
     bind = UserBind(source=bytes(tmp_path), destination=b"/usr/lib/new/place", writable=False)
     options = JailOptions(binds=(bind,), environment=default_environment(), plan=way)
     if refused:
@@ -148,10 +151,10 @@ def test_a_bind_that_needs_a_place_in_it(
         assert run_in_jail(base_manifest, ["test", "-d", "/usr/lib/new/place"], options) == 0
 
 
-def test_more_binds_than_the_kernel_allows_are_refused(
+def test_more_mounts_than_the_kernel_allows_are_refused(
     base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is mounted, and with the number; the overlay needs few."""
+    """Before anything is mounted, and with the number. An overlay needs few."""
     monkeypatch.setattr(strategy, "mounts_left", lambda: 150)
     with pytest.raises(
         JailError, match=r"of \d,\d\d\d bind mounts: this host allows 100 more \(fs.mount-max\)"
@@ -160,7 +163,7 @@ def test_more_binds_than_the_kernel_allows_are_refused(
     assert prepare(base_manifest, JailOptions(plan="tree"))
 
 
-def test_how_many_mounts_are_left(tmp_path: Path) -> None:
+def test_the_number_of_mounts_left(tmp_path: Path) -> None:
     (tmp_path / "sys" / "fs").mkdir(parents=True)
     (tmp_path / "self").mkdir()
     (tmp_path / "sys" / "fs" / "mount-max").write_text("100\n")
@@ -168,8 +171,8 @@ def test_how_many_mounts_are_left(tmp_path: Path) -> None:
     assert probe.mounts_left(tmp_path) == 98
 
 
-def test_the_kernels_own_and_what_is_no_directory_is_not_asked_about(tmp_path: Path) -> None:
-    """A manifest may name them; the jail has its own."""
+def test_kernel_directories_and_files_have_no_strategy(tmp_path: Path) -> None:
+    """A manifest can have them, but the jail mounts its own."""
     paths = [b"/", b"/dev", b"/link", b"/proc", b"/sys", b"/tmp", b"/usr"]
     entries = [FileEntry(path=path, kind="directory", mode=0o755) for path in paths]
     entries[2] = entries[2]._replace(kind="symlink", target=b"usr")
@@ -178,14 +181,14 @@ def test_the_kernels_own_and_what_is_no_directory_is_not_asked_about(tmp_path: P
 
 
 def _manifest_of(entries: list[FileEntry]) -> Manifest:
-    from tests.test_mounts import manifest
+    from tests.test_plan import manifest
 
     return replace(manifest(""), files=tuple(entries))
 
 
 @pytest.mark.parametrize("way", WAYS[:3])
-def test_a_try_out_mounts_the_directory_itself(cache: Path, way: StrategyName) -> None:
-    """So what is true of another filesystem, or of another depth of overlays, does not count."""
+def test_the_probe_mounts_the_directory_itself(cache: Path, way: StrategyName) -> None:
+    """So another file system, or another depth of overlays, does not count."""
     with os.scandir(b"/usr/bin") as names:
         files = [found.name for found in names if found.is_file(follow_symlinks=False)]
     sample = files[0]
@@ -205,10 +208,10 @@ _LIES: dict[str, tuple[StrategyName, str]] = {
 
 
 @pytest.mark.parametrize("call", _LIES)
-def test_a_try_out_looks_at_what_it_mounted(
+def test_the_probe_checks_what_it_mounted(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """A kernel that mounts it and shows something else is not believed."""
+    """A kernel that mounts without an error may show something else."""
     for path in ("host/sample", "other/sample", "other/more"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(f"what {path} has"[:11])
@@ -220,10 +223,10 @@ def test_a_try_out_looks_at_what_it_mounted(
     assert os.listdir(cache) == [".lock"]
 
 
-def test_a_filesystem_without_extended_attributes_is_told(
+def test_a_file_system_without_extended_attributes_is_named(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the runtime directory's before Linux 6.6: Python names the file by its descriptor then."""
+    """For example, the runtime directory's before Linux 6.6. Python names the file by its descriptor then."""
 
     def setxattr(descriptor: int, *_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), descriptor)
@@ -235,10 +238,10 @@ def test_a_filesystem_without_extended_attributes_is_told(
 
 
 @pytest.mark.parametrize(("number", "lasting"), [(errno.ENOSPC, False), (errno.EOPNOTSUPP, True)])
-def test_a_makeshift_is_known_as_one(
+def test_a_temporary_failure_makes_a_choice_not_lasting(
     base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, lasting: bool
 ) -> None:
-    """What failed for want of room may work the next time; what this host cannot do, not."""
+    """A lack of space may be over the next time; a lack of support is not."""
 
     def setxattr(*_: object) -> None:
         raise OSError(number, os.strerror(number))

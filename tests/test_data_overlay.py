@@ -1,4 +1,4 @@
-"""Metadata trees: made whole or not at all, made once, used only where this host can."""
+"""Data layers: complete or missing, made once, used only if this host can mount them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache directory that is empty."""
+    """Return an empty cache directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     return tmp_path / "pkgjail"
 
 
 def entries_of(root: Path) -> tuple[FileEntry, ...]:
-    """/d with a file of three bytes, an empty directory that nobody may write, and a link."""
+    """Make /d with a file of three bytes, a read-only directory and a link, and return the entries."""
     (root / "d" / "closed").mkdir(parents=True)
     (root / "d" / "file").write_text("abc")
     (root / "d" / "file").chmod(0o444)
@@ -56,7 +56,7 @@ def made(cache: Path) -> list[str]:
     return sorted(set(os.listdir(cache / "layers")) - {"lock"})
 
 
-def test_a_tree_is_made_once(tmp_path: Path) -> None:
+def test_a_layer_is_made_once(tmp_path: Path) -> None:
     entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
     first = made_layer(entries, root, tmp_path)
     assert made_layer(entries, root, tmp_path) == first
@@ -67,8 +67,8 @@ def test_a_tree_is_made_once(tmp_path: Path) -> None:
     assert os.readlink(first / "link") == "file"
 
 
-def test_a_tree_may_be_deeper_than_calls_go(tmp_path: Path) -> None:
-    """Protects from a traceback: os.walk() calls itself at each level before Python 3.12."""
+def test_a_layer_can_be_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
+    """Protects from a traceback: os.walk() is recursive before Python 3.12."""
     paths = [b"/d" * levels for levels in range(1, 1500)]
     (tmp_path / "root").mkdir()
     entries = tuple(FileEntry(path=path, kind="directory", mode=0o755) for path in paths)
@@ -79,7 +79,7 @@ def test_a_tree_may_be_deeper_than_calls_go(tmp_path: Path) -> None:
     assert made(tmp_path) == []
 
 
-def test_builders_at_once_make_one_tree(tmp_path: Path) -> None:
+def test_concurrent_builders_make_one_layer(tmp_path: Path) -> None:
     entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
     places: list[Path] = []
     threads = [
@@ -93,8 +93,8 @@ def test_builders_at_once_make_one_tree(tmp_path: Path) -> None:
     assert made(tmp_path) == [places[0].parent.name]
 
 
-def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the filesystem keeps no user attributes (NFS)."""
+def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, if the file system has no user attributes (NFS)."""
     entries, root = entries_of(tmp_path / "root"), bytes(tmp_path / "root")
 
     def refuse(*_: object) -> None:
@@ -116,7 +116,7 @@ def test_a_tree_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: 
         pytest.param({"mode": 0o044}, False, id="a file that only others may read"),
     ],
 )
-def test_what_a_tree_can_show(change: dict[str, object], *, can: bool) -> None:
+def test_which_modes_a_data_overlay_can_show(change: dict[str, object], *, can: bool) -> None:
     fields: dict[str, object] = {"path": b"/d/f", "kind": "regular", "mode": 0o644, "size": 1, **change}
     assert (data_overlay.data_overlay_obstacle([FileEntry(**fields)]) == "") == can  # type: ignore[arg-type]
 
@@ -124,10 +124,10 @@ def test_what_a_tree_can_show(change: dict[str, object], *, can: bool) -> None:
 @pytest.mark.parametrize(
     ("major", "again"), [(8, ""), (0, "tried again")], ids=["a filesystem on a device", "one on none"]
 )
-def test_the_probe_remembers_that_it_works(
+def test_the_probe_stores_success(
     cache: Path, monkeypatch: pytest.MonkeyPatch, major: int, again: str
 ) -> None:
-    """Here it does (the tests need a kernel that can); an overlay's number may be another's the next time."""
+    """But not on a file system without a device: another file system may get its number later."""
     monkeypatch.setattr(os, "major", lambda _: major)
     assert probe.probe_obstacle("tree", b"/usr", cache) == ""
     monkeypatch.setattr(probe, "_probe", lambda *_: "tried again")
@@ -135,18 +135,18 @@ def test_the_probe_remembers_that_it_works(
     assert not [name for name in os.listdir(cache) if name.startswith(".probe")]
 
 
-def test_the_probe_does_not_remember_a_failure(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may come from where the caller was: a limit reached, a namespace without namespaces."""
+def test_the_probe_does_not_store_a_failure(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cause can be temporary, such as a limit."""
     with monkeypatch.context() as patch:
         patch.setattr(probe, "_probe", lambda *_: "unshare: No space left on device")
         assert probe.probe_obstacle("tree", b"/usr", cache) == "unshare: No space left on device"
     assert probe.probe_obstacle("tree", b"/usr", cache) == ""
 
 
-def test_where_the_host_cannot_it_is_said_or_done_by_binds(
+def test_without_overlays_auto_uses_binds_and_tree_is_refused(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never silently weaker: both plans are exact, and 'tree' by name is refused."""
+    """There is no silent weaker form: both plans are exact."""
     monkeypatch.setattr(probe, "_probe", lambda *_: "overlay create: Invalid argument")
     options = JailOptions(environment=default_environment())
     assert not any(
@@ -169,10 +169,10 @@ def test_large_directories_are_one_mount(base_manifest: Manifest, cache: Path) -
     assert run_in_jail(base_manifest, ["true"], options) == 0
 
 
-def test_a_bind_that_needs_a_place_in_it_makes_a_directory_binds_again(
+def test_a_new_mount_point_makes_a_directory_file_binds(
     base_manifest: Manifest, tmp_path: Path, cache: Path
 ) -> None:
-    """An overlay is read-only: a mount point cannot be made in it."""
+    """An overlay is read-only, so a mount point cannot be made in it."""
     bind = UserBind(source=bytes(tmp_path), destination=b"/usr/new/place", writable=False)
     options = JailOptions(binds=(bind,), environment=default_environment())
     steps = prepare(base_manifest, options).steps
@@ -192,13 +192,13 @@ _TABLE = rb"""21 1 254:0 / / rw - ext4 /dev/vda rw
     ("directory", "found"),
     [(b"/usr", [b"/usr/local site/cuda"]), (b"/opt", []), (b"/usr/local", [])],
 )
-def test_a_mount_below_is_seen(tmp_path: Path, directory: bytes, found: list[bytes]) -> None:
-    """An overlay of /usr would not show a site's own filesystem in it."""
+def test_a_mount_below_a_directory_is_found(tmp_path: Path, directory: bytes, found: list[bytes]) -> None:
+    """An overlay of /usr would not show another file system in it."""
     (tmp_path / "mountinfo").write_bytes(_TABLE)
     assert mounts_below(directory, str(tmp_path / "mountinfo")) == found
 
 
-def test_a_directory_with_a_mount_in_it_gets_binds(
+def test_a_directory_with_a_mount_in_it_has_file_binds(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(strategy, "mounts_below", lambda _: [b"/usr/local"])
@@ -220,10 +220,10 @@ def test_a_directory_with_a_mount_in_it_gets_binds(
         pytest.param("", False, False, id="for reading"),
     ],
 )
-def test_a_command_cannot_write_to_what_later_jails_are_made_from(
+def test_a_command_cannot_write_to_layers(
     base_manifest: Manifest, cache: Path, place: str, *, writable: bool, refused: bool
 ) -> None:
-    """A tree that a build has changed would show whatever it likes, in every later jail."""
+    """A layer that a build has changed would show anything in every later jail."""
     source = cache.parent / place
     source.mkdir(parents=True, exist_ok=True)
     bind = UserBind(source=bytes(source), destination=b"/srv/x", writable=writable)
@@ -235,7 +235,7 @@ def test_a_command_cannot_write_to_what_later_jails_are_made_from(
         assert run_in_jail(base_manifest, ["true"], options) == 0
 
 
-def test_a_runtime_directory_that_is_full_means_binds(
+def test_with_a_full_runtime_directory_there_are_file_binds(
     base_manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -251,8 +251,8 @@ def test_a_runtime_directory_that_is_full_means_binds(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_directory_of_somebody_else_is_not_used(cache: Path) -> None:
-    """Anybody can make a directory of that name in /dev/shm before we do."""
+def test_a_cache_directory_of_another_user_is_not_used(cache: Path) -> None:
+    """Any user can make a directory of that name in /dev/shm beforehand."""
     cache.mkdir()
     os.chown(cache, 65534, 65534)
     assert "does not belong to this user alone" in probe.probe_obstacle("tree", b"/usr", cache)

@@ -1,4 +1,4 @@
-"""What a mask and a minimal bind plan are made of: what they hide, bring and let through, as text."""
+"""Whiteout layers and directory binds as text: what they hide, add and let through."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HOST = """
 
 
 def entries_of(text: str, origin: Origin = "package") -> list[FileEntry]:
-    """The entries that a tree's text lists, in the order of their paths; `!` before one makes it ours."""
+    """Return the entries of a tree's text, by path; `!` before one makes its origin "alternative"."""
     entries = []
     for line in filter(None, map(str.strip, text.splitlines())):
         node = parse_tree(line.removeprefix("!"))[0]
@@ -51,8 +51,8 @@ def entries_of(text: str, origin: Origin = "package") -> list[FileEntry]:
     return sorted(entries, key=lambda entry: entry.path)
 
 
-def mask_lines(mask: bytes) -> list[str]:
-    """A mask's names: a whiteout is `-`, an opaque directory `=`."""
+def layer_lines(mask: bytes) -> list[str]:
+    """Return a layer's names: a whiteout is `-`, an opaque directory `=`."""
     lines = []
     for directory, directories, files in os.walk(mask):
         inner = directory[len(mask) :]
@@ -173,49 +173,49 @@ def root(tmp_path: Path) -> bytes:
     return bytes(tmp_path / "root")
 
 
-def new_mask(tmp_path: Path) -> bytes:
+def new_layer(tmp_path: Path) -> bytes:
     (tmp_path / "new" / "layer").mkdir(parents=True)
     return bytes(tmp_path / "new" / "layer")
 
 
 @pytest.mark.parametrize(("what", "listed", "expected"), _MASKS, ids=[row[0] for row in _MASKS])
-def test_what_a_mask_is_made_of(tmp_path: Path, root: bytes, what: str, listed: str, expected: str) -> None:
-    mask = new_mask(tmp_path)
+def test_the_content_of_a_layer(tmp_path: Path, root: bytes, what: str, listed: str, expected: str) -> None:
+    mask = new_layer(tmp_path)
     make_whiteout_layer(mask, entries_of(listed), root)
-    assert mask_lines(mask) == dedent(expected).strip().split("\n"), what
+    assert layer_lines(mask) == dedent(expected).strip().split("\n"), what
     assert os.listdir(os.path.dirname(mask)) == [b"layer"]
 
 
-def test_where_no_attributes_can_be_kept_whiteouts_do_it(
+def test_without_attributes_whiteouts_hide_names(
     tmp_path: Path, root: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tmpfs keeps user attributes since Linux 6.6."""
+    """Tmpfs has user attributes since Linux 6.6."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr(os, "setxattr", refuse)
-    mask = new_mask(tmp_path)
+    mask = new_layer(tmp_path)
     make_whiteout_layer(mask, entries_of("/d/\n/d/file\n/d/none/\n!/d/new/\n!/d/new/n -> /x"), root)
     expected = "/ /in - /link - /new/ /new/n -> /x /none/ /none/x - /none/y - /odd\\x0a\\xff - /same -"
-    assert " ".join(mask_lines(mask)) == expected
+    assert " ".join(layer_lines(mask)) == expected
 
 
-def test_one_device_has_no_more_links_than_a_filesystem_allows(
+def test_a_device_has_no_more_links_than_a_file_system_allows(
     tmp_path: Path, root: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ext4 refuses the 65,001st; and a device for each whiteout would be slow."""
+    """ext4 refuses the 65,001st link; a device for each whiteout would be slow."""
     monkeypatch.setattr(whiteout_overlay, "_MOST_LINKS", 2)
-    mask = new_mask(tmp_path)
+    mask = new_layer(tmp_path)
     make_whiteout_layer(mask, entries_of("/d/"), root)
     links = [os.lstat(os.path.join(mask, name)).st_nlink for name in os.listdir(mask)]
     assert links == [2, 2, 2, 2, 2, 2]
 
 
-def test_what_is_no_longer_a_directory_gets_no_mask(tmp_path: Path, root: bytes) -> None:
-    """Else nothing of what is to be seen in it would be."""
+def test_a_path_that_is_no_longer_a_directory_is_an_error(tmp_path: Path, root: bytes) -> None:
+    """Otherwise its content would be missing from the jail."""
     with pytest.raises(NotADirectoryError, match="is no longer a directory"):
-        make_whiteout_layer(new_mask(tmp_path), entries_of("/d/\n/d/file/\n/d/file/x"), root)
+        make_whiteout_layer(new_layer(tmp_path), entries_of("/d/\n/d/file/\n/d/file/x"), root)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_what_is_no_longer_a_directory_gets_no_mask(tmp_path: Path, root: bytes)
         ("/d/\n/d/x/ 0057", "the mode 0057 of /d/x gives its owner less than others"),
     ],
 )
-def test_what_a_mask_can_show(listed: str, why: str) -> None:
-    """Files are the host's own; directories may be the mask's, which belongs to whoever made it."""
+def test_which_modes_a_whiteout_overlay_can_show(listed: str, why: str) -> None:
+    """Files are the host's; directories can be the layer's, which belongs to the user who made it."""
     assert whiteout_overlay.whiteout_overlay_obstacle(entries_of(listed)) == why
 
 
@@ -247,7 +247,7 @@ _WHOLE = [
 
 
 @pytest.mark.parametrize(("what", "listed", "apart", "expected"), _WHOLE, ids=[row[0] for row in _WHOLE])
-def test_which_directories_are_bound_whole(
+def test_which_directories_are_one_bind(
     root: bytes, what: str, listed: str, apart: str, expected: str
 ) -> None:
     steps = directory_bind_steps(entries_of(listed), root, [apart.encode()] if apart else [])
@@ -255,8 +255,8 @@ def test_which_directories_are_bound_whole(
 
 
 @pytest.mark.parametrize(("target", "whole"), [("file", True), ("/elsewhere", False)])
-def test_a_link_of_ours_is_compared(tmp_path: Path, target: str, *, whole: bool) -> None:
-    """Nothing else would notice that the host has another one."""
+def test_the_target_of_a_generated_link_is_compared(tmp_path: Path, target: str, *, whole: bool) -> None:
+    """No other check would notice that the host's link has another target."""
     make(parse_tree("/d/link -> file\n/d/a\n/d/b"), bytes(tmp_path))
     entries = entries_of(f"/d/\n/d/a\n/d/b\n!/d/link -> {target}")
     assert (b"/d" in directory_bind_steps(entries, bytes(tmp_path), [])) == whole

@@ -1,4 +1,4 @@
-"""Layers of overlays: made once, whole or not at all, and never used when they are not as they were made."""
+"""The layer cache: layers are made once, complete or not at all, and not used after a change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KINDS = {"tree": make_data_layer, "mask": make_whiteout_layer}
 
 @pytest.fixture(params=_KINDS)
 def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> layer_cache.Recipe:
-    """A tree and a mask in turn, of a host with two names more than the manifest."""
+    """A data layer and a whiteout layer in turn, for a host with two names more than the manifest."""
     for directory in ("in", "empty"):
         (tmp_path / "root" / "d" / directory).mkdir(parents=True)
     for name in ("file", "in/file", "empty/hidden", "in/hidden"):
@@ -51,7 +51,7 @@ def kept(cache: Path) -> list[str]:
 
 
 def counting(recipe: layer_cache.Recipe, log: Path) -> layer_cache.Recipe:
-    """The same recipe, which writes a byte to `log` each time it is followed."""
+    """Return the same recipe, which writes a byte to `log` each time it is used."""
 
     def make(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -63,7 +63,7 @@ def counting(recipe: layer_cache.Recipe, log: Path) -> layer_cache.Recipe:
 
 
 def _first_file(layer: Path) -> Path:
-    """A tree's file, or a mask's whiteout."""
+    """Return a data layer's file, or a whiteout."""
     return next(path for path in sorted(layer.rglob("*")) if not path.is_dir() and not path.is_symlink())
 
 
@@ -79,7 +79,7 @@ def _link_elsewhere(layer: Path) -> None:
 
 
 def _other_layer(place: Path) -> None:
-    """Another directory of the same content, with the first one's record."""
+    """Put another directory of the same content in place, with the first one's record."""
     (place / "layer").rename(place / "old")
     (place / "layer").mkdir()
     remove_path(place / "old")
@@ -108,7 +108,7 @@ _TAMPERED = [
 
 
 @pytest.mark.parametrize(("what", "tamper"), _TAMPERED, ids=[what for what, _ in _TAMPERED])
-def test_a_layer_that_is_not_as_it_was_made_is_made_again(
+def test_a_changed_layer_is_made_again(
     recipe: layer_cache.Recipe, tmp_path: Path, what: str, tamper: Callable[[Path], object]
 ) -> None:
     place = ensure_layer(recipe, tmp_path)
@@ -129,14 +129,14 @@ _IN_PLACE = [
 
 
 @pytest.mark.parametrize(("kind", "what", "tamper"), _IN_PLACE, ids=[f"{k}, {w}" for k, w, _ in _IN_PLACE])
-def test_a_file_that_was_changed_in_place_shows_when_all_is_looked_at(
+def test_a_thorough_check_finds_a_file_changed_in_place(
     recipe: layer_cache.Recipe,
     tmp_path: Path,
     kind: StrategyName,
     what: str,
     tamper: Callable[[Path], object],
 ) -> None:
-    """As docs/jail.md says: not at each entry, which looks at directories."""
+    """As docs/jail.md says: an ordinary entry checks only directories."""
     recipe = recipe._replace(kind=kind, make=_KINDS[kind])
     place = ensure_layer(recipe, tmp_path)
     before = walk_lines(bytes(place / "layer"))
@@ -147,7 +147,7 @@ def test_a_file_that_was_changed_in_place_shows_when_all_is_looked_at(
     assert walk_lines(bytes(place / "layer")) == before
 
 
-def test_a_layer_of_somebody_else_is_not_used(
+def test_a_layer_of_another_user_is_not_used(
     recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = ensure_layer(recipe, tmp_path)
@@ -158,19 +158,17 @@ def test_a_layer_of_somebody_else_is_not_used(
         ensure_layer(recipe, tmp_path)
 
 
-def test_a_layer_of_another_version_is_not_used(
+def test_a_layer_of_another_format_is_not_used(
     recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of an earlier form, under the same name, once made every command answer 127."""
+    """A layer of an earlier format with the same name once made every command end with 127."""
     place = ensure_layer(recipe, tmp_path)
     monkeypatch.setattr(layer_cache, "_FORMAT", layer_cache._FORMAT + 1)
     assert not layer_cache.is_intact(place)
     assert ensure_layer(recipe, tmp_path) != place
 
 
-def test_what_a_killed_builder_left_is_removed_and_not_used(
-    recipe: layer_cache.Recipe, tmp_path: Path
-) -> None:
+def test_the_remains_of_a_killed_builder_are_removed(recipe: layer_cache.Recipe, tmp_path: Path) -> None:
     half = tmp_path / "layers" / ".new-half" / "layer"
     half.mkdir(parents=True)
     (half / "file").touch()
@@ -189,10 +187,10 @@ def test_what_a_killed_builder_left_is_removed_and_not_used(
         pytest.param(lambda d: d.chmod(0o750), id="the directory's mode"),
     ],
 )
-def test_another_host_gets_another_layer(
+def test_a_changed_host_gets_another_layer(
     recipe: layer_cache.Recipe, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
-    """So that a mask never shows a name that came before the entry. The old one may be in use."""
+    """So a whiteout overlay never shows a name that came before the entry. The old layer may be in use."""
     first = ensure_layer(recipe, tmp_path)
     change(tmp_path / "root" / "d")
     (tmp_path / "root" / "d" / "in").mkdir(exist_ok=True)
@@ -202,10 +200,10 @@ def test_another_host_gets_another_layer(
     assert first.is_dir()
 
 
-def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(
+def test_an_outdated_layer_is_removed_when_it_is_not_in_use(
     recipe: layer_cache.Recipe, tmp_path: Path
 ) -> None:
-    """So that hosts that change do not fill the memory that layers lie in."""
+    """Protects the memory that has the layers from hosts that change often."""
     old = ensure_layer(recipe, tmp_path)
     (tmp_path / "root" / "d" / "in" / "late").touch()
     os.utime(old, (0, 0))
@@ -220,7 +218,7 @@ def test_a_layer_of_an_earlier_host_goes_when_nobody_uses_it(
 
 
 def test_directories_that_change_while_a_layer_is_made(recipe: layer_cache.Recipe, tmp_path: Path) -> None:
-    """It is made again from what is there then; and given up where that does not end."""
+    """The layer is made again for the new state, with a limit on attempts."""
     late = iter(range(3))
 
     def restless(new: bytes, entries: Sequence[FileEntry], root: bytes) -> None:
@@ -240,7 +238,7 @@ def test_directories_that_change_while_a_layer_is_made(recipe: layer_cache.Recip
 
 
 def _children(number: int, work: Callable[[], bool]) -> int:
-    """How many of so many processes, all at once, return true from `work`."""
+    """Return how many of `count` concurrent processes return true from `work`."""
     ready_read, ready_write = os.pipe()
     children = []
     for _ in range(number):
@@ -258,7 +256,7 @@ def _children(number: int, work: Callable[[], bool]) -> int:
     return sum(os.waitpid(child, 0)[1] == 0 for child in children)
 
 
-def test_of_64_at_once_on_a_cold_cache_one_makes_it(recipe: layer_cache.Recipe, tmp_path: Path) -> None:
+def test_one_of_64_concurrent_processes_makes_the_layer(recipe: layer_cache.Recipe, tmp_path: Path) -> None:
     log = tmp_path / "log"
     recipe = counting(recipe, log)
     assert _children(64, lambda: ensure_layer(recipe, tmp_path).is_dir()) == 64
@@ -267,14 +265,14 @@ def test_of_64_at_once_on_a_cold_cache_one_makes_it(recipe: layer_cache.Recipe, 
 
 
 def _hidden(manifest: Manifest) -> str:
-    """A program of the host's that the manifest does not have."""
+    """Return a program of the host's that is not in the manifest."""
     listed = {entry.path for entry in manifest.files}
     paths = (f"/usr/bin/{name}" for name in sorted(os.listdir("/usr/bin")))
     return next(path for path in paths if path.encode() not in listed)
 
 
 def _let_show(layer: Path, name: str) -> None:
-    """What a mask's whiteout hides; in a tree, any name at all."""
+    """Remove the whiteout of a name, or add a name to a data layer."""
     (layer / "bin" / name).unlink(missing_ok=True)
     if layer.parent.name.startswith("tree"):
         (layer / "bin" / name).symlink_to("env")
@@ -290,10 +288,10 @@ _HARM: dict[str, Callable[[Path, str], object]] = {
 
 @pytest.mark.parametrize("harm", _HARM)
 @pytest.mark.parametrize("plan", ["tree", "mask"])
-def test_a_jail_that_was_prepared_does_not_use_a_layer_that_was_harmed(
+def test_a_prepared_jail_does_not_use_a_changed_layer(
     base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: StrategyName, harm: str
 ) -> None:
-    """It looks at each entry, and has it made again; a record is read when a layer is chosen."""
+    """Each entry checks the layer, and has it made again."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     jail = prepare_jail(base_manifest, JailOptions(environment=default_environment(), plan=plan))
     hidden = _hidden(base_manifest)
@@ -306,10 +304,10 @@ def test_a_jail_that_was_prepared_does_not_use_a_layer_that_was_harmed(
 
 
 @pytest.mark.parametrize("plan", ["tree", "mask"])
-def test_64_jails_at_once_on_a_cold_cache(
+def test_64_concurrent_jails_with_an_empty_cache(
     base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: StrategyName
 ) -> None:
-    """All right, and one layer a directory; the loader's cache is made by each that finds none."""
+    """All run, with one layer per directory. Each that finds no ld.so cache makes one."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = JailOptions(environment=default_environment(), plan=plan)
@@ -320,10 +318,10 @@ def test_64_jails_at_once_on_a_cold_cache(
 
 
 @pytest.mark.parametrize("other", ["code", "group"])
-def test_what_another_version_or_group_would_make_otherwise_is_another_layer(
+def test_other_code_or_another_group_makes_another_layer(
     recipe: layer_cache.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
-    """Protects from a layer that this pkgjail would not make, though nobody raised a number for it."""
+    """Protects from a layer that this version would not make, even if the format number was not raised."""
     (tmp_path / "cache").mkdir(exist_ok=True)
     first = layer_cache.ensure_layer(recipe, tmp_path / "cache").path
     assert layer_cache.ensure_layer(recipe, tmp_path / "cache").path == first

@@ -1,0 +1,58 @@
+"""The files in /etc that are made at entry, and the jail's own names."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pkgjail.core.jail_names import DEVICES, ENTRY_FILES
+from pkgjail.core.model import text_path
+from pkgjail.jail.etc_files import Account, etc_files
+from pkgjail.sandbox import pseudo_filesystems
+
+_USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
+
+
+def test_the_sandbox_has_the_same_devices() -> None:
+    """Protects the sandbox's own list, which exists because the sandbox imports nothing of pkgjail."""
+    assert sorted(pseudo_filesystems._DEVICES) == sorted(DEVICES)
+
+
+def test_each_entry_file_has_content() -> None:
+    """Protects the allow-lists of the backends, which have the same files."""
+    assert set(etc_files(_USER, resolv_conf=b"", network=True)) == set(ENTRY_FILES)
+
+
+def test_the_files_of_an_ordinary_user() -> None:
+    made = etc_files(_USER, resolv_conf=b"nameserver 192.0.2.1\n", network=True)
+    assert {path.decode(): content.decode() for path, content in made.items()} == {
+        "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
+        "ada:x:1000:1001:ada:/tmp:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n",
+        "/etc/group": "root:x:0:\nstaff:x:1001:\nnogroup:x:65534:\n",
+        "/etc/hosts": "127.0.0.1\tlocalhost pkgjail\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"
+        "services: files\nprotocols: files\n",
+        "/etc/resolv.conf": "nameserver 192.0.2.1\n",
+    }
+
+
+def test_root_has_one_line_and_without_network_there_is_no_resolver() -> None:
+    root = Account(name="root", uid=0, gid=0, group="root", home="/tmp")
+    made = etc_files(root, resolv_conf=b"nameserver 192.0.2.1\n", network=False)
+    assert made[b"/etc/passwd"].startswith(b"root:x:0:0:root:/tmp:/bin/sh\nnobody:")
+    assert made[b"/etc/resolv.conf"] == b""
+
+
+# Names as Python gets them from getpwnam(3): any bytes but NUL, decoded as file names are (PEP 383).
+_NAMES = st.binary(max_size=12).map(lambda raw: text_path(raw.replace(b"\0", b"\n")))
+
+
+@given(_NAMES, _NAMES, _NAMES, st.integers(1, 65533))
+def test_no_user_name_can_add_a_line_or_a_field(name: str, group: str, home: str, uid: int) -> None:
+    account = Account(name=name, uid=uid, gid=uid, group=group, home=home)
+    made = etc_files(account, resolv_conf=b"", network=True)
+    users = [line.split(b":") for line in made[b"/etc/passwd"].split(b"\n")[:-1]]
+    groups = [line.split(b":") for line in made[b"/etc/group"].split(b"\n")[:-1]]
+    assert [(len(user), user[2]) for user in users] == [(7, b"0"), (7, b"%d" % uid), (7, b"65534")]
+    assert [(len(one), one[2]) for one in groups] == [(4, b"0"), (4, b"%d" % uid), (4, b"65534")]
