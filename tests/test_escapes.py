@@ -1,8 +1,8 @@
 """Ways out of a jail, tried from inside by a real program: none may succeed.
 
-The attempts stand in `tests/escapes`, a module for each kind, and what each is to be refused with in
-`expected.txt`. One that is known to work on an open host is run there too, so that a refusal inside
-is the jail's doing and not a mistake of the attempt's.
+The attempts are in `tests/escapes`, a module for each kind, and the expected refusals in `expected.txt`. An
+attempt that works on an open host is run there too, so that a refusal inside is due to the jail and not to
+a mistake in the attempt.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NETWORK = {
 
 @pytest.fixture
 def site() -> Iterator[Path]:
-    """A directory of the manifest that anybody may write to; not in /tmp, which a jail has of its own."""
+    """A directory of the manifest that every user may write to; not in /tmp, which the jail mounts itself."""
     with tempfile.TemporaryDirectory(prefix="pkgjail-site-", dir="/var/tmp") as made:
         place = Path(made)
         place.chmod(0o777)
@@ -47,7 +47,7 @@ def site() -> Iterator[Path]:
 
 
 def _prepare(caller: Caller) -> dict[str, Any]:
-    """What only root can lay out for another user; an ordinary user gets along without."""
+    """Prepare what only root can set up for another user. An ordinary user does without."""
     bind = caller.home / "bind"
     for place in (bind, caller.home / "secret"):
         place.mkdir()
@@ -68,7 +68,7 @@ def _prepare(caller: Caller) -> dict[str, Any]:
 
 
 def _manifest(caller: Caller, site: Path) -> Path:
-    """`spack` less `docs`, and a directory that the host adds a name to once the jail is entered."""
+    """Return `spack` less `docs`, with a directory to which the host adds a name during the run."""
     (caller.home / "site.toml").write_text(f'include = ["spack"]\n[files]\ninclude = ["{site}/**"]\n')
     options = ("--blacklist", "docs", "-o", "site.jsonl", "--no-hash")
     made = caller.pkgjail("resolve", "./site.toml", *options)
@@ -77,14 +77,14 @@ def _manifest(caller: Caller, site: Path) -> Path:
 
 
 def _neighbour(manifest: Path) -> str:
-    """A program of the host that the manifest does not have."""
+    """Return a program of the host that is not in the manifest."""
     records = map(json.loads, manifest.read_text().splitlines())
     listed = {record["path"] for record in records if record["kind"] == "file"}
     return next(place for place in sorted(map(str, Path("/usr/bin").iterdir())) if place not in listed)
 
 
 def _run_attempts(caller: Caller, site: Path, *options: str) -> dict[str, Any]:
-    """All attempts by one user in one jail; what they got, and what they were after."""
+    """Run all attempts by one user in one jail; return their results and their targets."""
     prepared = _prepare(caller)
     manifest = _manifest(caller, site)
     prepared.update(late=str(site / "late"), neighbour=_neighbour(manifest))
@@ -118,7 +118,7 @@ def _row(name: str, tries: str, success: str, got: str) -> str:
     ],
 )
 def test_no_attempt_succeeds(anyone: Caller, site: Path, plan: str, *, network: bool) -> None:
-    """Each attempt is refused as it should be, and whatever it was after is as it was."""
+    """Each attempt is refused as expected, and its target is unchanged."""
     options = ("--plan", plan, *(() if network else ("--no-network",)))
     report = _run_attempts(anyone, site, *options)
     expected = _expected()

@@ -1,7 +1,7 @@
-"""Exactness: what a process in the jail can see is the manifest, name by name; and drift stops it.
+"""Exactness: a process in the jail sees the manifest, name by name; and drift prevents entry.
 
-Real namespaces: a child builds the root that the plan describes, enters it, and walks it with what
-is already loaded, so that no program has to be inside.
+These tests use real namespaces: a child builds the root of the plan, enters it, and walks it with the code
+that is loaded, so that the jail needs no program.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _OWN = (b"/dev", b"/proc", b"/sys", b"/tmp")
 
 
 def manifest_of(root: bytes) -> Manifest:
-    """Every name below `root`, as the rule `/**` finds them."""
+    """Return a manifest of every name below `root`, as the rule `/**` finds them."""
     policy = Policy(
         whitelists=(), blacklists=(), packages=(), includes=(Rule(pattern="/**", origin="w.toml:1"),)
     )
@@ -79,7 +79,7 @@ def manifest_of(root: bytes) -> Manifest:
 
 
 def without(manifest: Manifest, paths: set[bytes]) -> Manifest:
-    """The manifest less these paths and all below them."""
+    """Return the manifest without these paths and all below them."""
     files = tuple(
         entry
         for entry in manifest.files
@@ -89,7 +89,7 @@ def without(manifest: Manifest, paths: set[bytes]) -> Manifest:
 
 
 def promised(manifest: Manifest, root: bytes, uid: int) -> list[str]:
-    """What a walk by the user `uid` must find, read from the tree itself, not from the manifest."""
+    """Return what a walk by the user `uid` must find, read from the tree and not from the manifest."""
     lines = []
     for entry in manifest.files:
         if entry.path == b"/" or entry.path in _OWN:
@@ -113,7 +113,7 @@ def promised(manifest: Manifest, root: bytes, uid: int) -> list[str]:
 
 
 def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
-    """What the user `uid` finds in the jail of `manifest`, or what has changed on the host."""
+    """Return what the user `uid` finds in the jail of `manifest`, or the drift."""
     runtime = Path(os.environ["XDG_RUNTIME_DIR"]) / f"exactness-{uid}"
     runtime.mkdir(exist_ok=True, mode=0o700)
     os.chown(runtime, uid, uid)
@@ -128,7 +128,7 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
                 JailOptions(),
                 entry_files={},
                 root=root,
-                directory_steps=_shown_by(way, manifest, root),
+                directory_steps=_steps_of(way, manifest, root),
             )
             return _in_namespaces(lambda: enter(plan))
         except DriftError as drift:
@@ -150,15 +150,15 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
             remove_path(runtime / "pkgjail" / "layers")
 
 
-def _shown_by(way: str, manifest: Manifest, root: bytes) -> dict[bytes, Step]:
-    """The steps for every top directory, however small, that can be shown so."""
+def _steps_of(way: str, manifest: Manifest, root: bytes) -> dict[bytes, Step]:
+    """Return the steps of one strategy for every top directory that can have it, however small."""
     strategy._LEAST_NAMES = 0  # in a child of its own
     strategy._PREFERENCE = () if way == "binds" else (way,)  # type: ignore[assignment]
     return steps_by_directory(choose_strategies(manifest, JailOptions(), root))
 
 
 def _in_namespaces(work: Callable[[], str]) -> str:
-    """What `work` returns in new user, mount and PID namespaces, as `pkgjail.sandbox.launch` makes them."""
+    """Return the result of `work` in new user, mount and PID namespaces, like those of a jail."""
     user, group = os.geteuid(), os.getegid()
     sc.prctl(sc.PR_SET_DUMPABLE, 1)  # changing the user took it away, and with it /proc/self
     sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID)
@@ -183,24 +183,27 @@ _FEW = st.lists(st.integers(0, 99), max_size=4)
 @given(trees(directory_modes=(*DIRECTORY_MODES, *PRIVATE_MODES)), _FEW, _FEW)
 @example(_DEEP, [], [])
 @example(_DEEP, [299], [])
-def test_a_walk_of_the_jail_finds_the_manifest_and_nothing_else(
+def test_a_walk_of_the_jail_finds_exactly_the_manifest(
     uid: int, way: str, nodes: list[Node], left_out: list[int], ours: list[int]
 ) -> None:
-    """Any tree, any part of it, some links another or not on the host; the oracle reads the tree itself."""
+    """For any tree and any part of it, with some links that differ or are missing on the host.
+
+    The oracle reads the tree itself.
+    """
     with tree(nodes) as root:
         whole = manifest_of(root)
         paths = [entry.path for entry in whole.files if entry.path != b"/"]
         links = [entry.path for entry in whole.files if entry.kind == "symlink"]
         manifest = without(whole, {paths[number % len(paths)] for number in left_out if paths})
-        manifest = _with_links_of_ours(manifest, {links[number % len(links)] for number in ours if links})
+        manifest = _with_generated_links(manifest, {links[number % len(links)] for number in ours if links})
         for entry in manifest.files:
             if entry.origin == "alternative" and len(entry.path) % 2:
                 os.unlink(root + entry.path)
         assert seen(manifest, root, uid, way).splitlines() == promised(manifest, root, uid)
 
 
-def _with_links_of_ours(manifest: Manifest, paths: set[bytes]) -> Manifest:
-    """These links as alternatives, which lead elsewhere than the host's."""
+def _with_generated_links(manifest: Manifest, paths: set[bytes]) -> Manifest:
+    """Give these links the origin "alternative" and other targets than the host's."""
     files = tuple(
         entry._replace(target=b"../ours", origin="alternative") if entry.path in paths else entry
         for entry in manifest.files
@@ -210,8 +213,8 @@ def _with_links_of_ours(manifest: Manifest, paths: set[bytes]) -> Manifest:
 
 @settings(max_examples=60, deadline=None)
 @given(trees())
-def test_the_rule_for_everything_brings_every_name_of_a_tree_that_all_may_see(nodes: list[Node]) -> None:
-    """Without it the test above might compare little with little."""
+def test_the_rule_for_everything_finds_every_public_name(nodes: list[Node]) -> None:
+    """Otherwise the test above might compare little with little."""
     with tree(nodes) as root:
         found = promised(manifest_of(root), root, os.geteuid())
         assert [line.split(" ")[:3] for line in found] == [line.split(" ")[:3] for line in walk(root)]
@@ -248,8 +251,8 @@ def _change(root: bytes) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("uid", USERS)
-def test_all_that_changed_on_the_host_is_named_and_nothing_is_entered(uid: int, way: str) -> None:
-    """A bind of each file notices it by itself; overlays are held against the host before."""
+def test_all_changes_of_the_host_are_named_and_prevent_entry(uid: int, way: str) -> None:
+    """File binds find them by themselves. Overlays are compared with the host before."""
     with tree(parse_tree(_DISK)) as root:
         manifest = manifest_of(root)
         _change(root)
@@ -272,8 +275,8 @@ def test_all_that_changed_on_the_host_is_named_and_nothing_is_entered(uid: int, 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("uid", USERS)
-def test_a_directory_that_became_a_link_is_noticed(uid: int, way: str) -> None:
-    """Also where no package lists it, so that it is not held against the manifest by itself.
+def test_a_directory_that_became_a_link_is_found(uid: int, way: str) -> None:
+    """Also if no package lists it, so that it is not compared with the manifest.
 
     An overlay of it is not made, and a bind mount does not follow the link.
     """
@@ -287,8 +290,8 @@ def test_a_directory_that_became_a_link_is_noticed(uid: int, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_names_that_come_to_the_host_later_are_not_seen(way: str) -> None:
-    """A bind of a whole directory would show them; a bind of each file does not."""
+def test_names_that_come_to_the_host_later_are_not_visible(way: str) -> None:
+    """A directory bind would show them; file binds do not."""
     with tree(parse_tree("/a/x\n/a/empty/")) as root:
         manifest = manifest_of(root)
         before = seen(manifest, root, os.geteuid(), way)

@@ -1,7 +1,6 @@
-"""Hostile surroundings of a jail: plans, manifests, binds, descriptors, directories, words.
+"""Hostile plans, manifests, binds, descriptors, directories and arguments.
 
-Each is refused by name, or has no effect outside. What a program tries from inside stands in
-`test_escapes.py`.
+Each is refused with a message, or has no effect outside. `test_escapes.py` has the attempts from inside.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def _bind(source: Path, destination: bytes) -> UserBind:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A directory of the host that nothing may be made in."""
+    """Return a directory of the host in which no file may be made."""
     place = tmp_path / "victim"
     place.mkdir()
     (place / "file").write_text("kept")
@@ -98,7 +97,7 @@ _Made = Union[Content, Directory, HostFile, MaskedOverlay, Overlay, Symlink, Who
     ],
 )
 def test_a_plan_makes_nothing_outside_of_its_root(victim: Path, steps: tuple[_Made, ...]) -> None:
-    """A step relies on the directories that earlier ones made, and so never follows a link."""
+    """A step depends on directories that earlier steps made, and so never follows a link."""
     target = b"/old" + os.fsencode(victim)
     first = (Directory(b"/", 0o755), Directory(b"/dir", 0o755), Symlink(b"/link", target))
     aimed = tuple(step._replace(path=step.path.replace(b"VICTIM", os.fsencode(victim)[1:])) for step in steps)
@@ -109,7 +108,7 @@ def test_a_plan_makes_nothing_outside_of_its_root(victim: Path, steps: tuple[_Ma
 
 
 def _file(manifest: Manifest, path: bytes) -> FileEntry:
-    """A regular file of the manifest under another path."""
+    """Return a regular file of the manifest under another path."""
     kept = next(entry for entry in manifest.files if entry.path == b"/usr/bin/env")
     return kept._replace(path=path, origin="include", owners=())
 
@@ -131,17 +130,17 @@ def _file(manifest: Manifest, path: bytes) -> FileEntry:
     ],
 )
 def test_a_hostile_manifest_is_not_read(base_manifest: Manifest, path: bytes, text: str) -> None:
-    """By such a path a file could be shown, or made, elsewhere than it says."""
+    """With such a path, a file could be shown or made elsewhere."""
     files = sorted((*base_manifest.files, _file(base_manifest, path)), key=lambda entry: entry.path)
     data = dump_manifest(replace(base_manifest, files=tuple(files)))
     with pytest.raises(ManifestError, match=text):
         parse_manifest(data, "hostile.jsonl")
 
 
-def test_a_link_in_a_writable_bind_is_no_way_for_another_bind(
+def test_a_bind_does_not_follow_a_link_in_a_writable_bind(
     base_manifest: Manifest, tmp_path: Path, victim: Path
 ) -> None:
-    """A jail may have laid it there for the next: what is bound behind it would cover the host's."""
+    """An earlier jail may have made the link: a bind through it would cover the host's files."""
     outer = tmp_path / "outer"
     outer.mkdir()
     (outer / "link").symlink_to(victim)
@@ -162,7 +161,7 @@ def _aim_at(victim: Path) -> Callable[[Path], None]:
 def test_a_source_that_becomes_a_link_is_not_followed(
     base_manifest: Manifest, tmp_path: Path, victim: Path, which: str
 ) -> None:
-    """Between the plan and the entry: the plan names what was there."""
+    """If that happens between the plan and the entry."""
     source = tmp_path / "parent" / "source"
     source.mkdir(parents=True)
     (victim / "source").mkdir()
@@ -197,8 +196,8 @@ os._exit(status)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_directory_is_not_inherited(number: int) -> None:
-    """From a descriptor of a directory the command could walk '..' to the host's root."""
+def test_a_directory_as_descriptor_is_refused(number: int) -> None:
+    """From a descriptor of a directory, the command could walk '..' to the host's root."""
     entered = [sys.executable, "-c", _ENTER, str(number), "/etc", "sh", "-c", "exit 42"]
     ran = subprocess.run(entered, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (
@@ -209,7 +208,7 @@ def test_a_directory_is_not_inherited(number: int) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_closed_descriptor_stays_closed(number: int) -> None:
-    """Its number goes to what the stage opens meanwhile, which the command must not get."""
+    """Its number is reused for files that the sandbox opens meanwhile, which the command must not get."""
     script = f"test -e /proc/$$/fd/{number} || exit 42"
     entered = [sys.executable, "-c", _ENTER, str(number), "", "sh", "-c", script]
     # Coverage's own start in a subprocess does not bear a closed standard error.
@@ -220,7 +219,7 @@ def test_a_closed_descriptor_stays_closed(number: int) -> None:
 
 @pytest.mark.parametrize("threads", [False, True], ids=["cloned", "forked"])
 def test_a_descriptor_above_the_limit_is_not_inherited(threads: bool) -> None:  # noqa: FBT001 - a parameter
-    """One that was opened before RLIMIT_NOFILE was lowered: of the host's root, say, and so a way out."""
+    """If it was opened before RLIMIT_NOFILE was lowered, it could be the host's root, and a way out."""
     script = f"""
 import os, resource, threading
 from pkgjail import resolve, run_in_jail
@@ -238,7 +237,7 @@ os._exit(run_in_jail(manifest, ["sh", "-c", "ls /proc/self/fd; test ! -e /proc/s
 
 
 def test_a_short_command_line_shows_no_variable(tmp_path: Path) -> None:
-    """Behind init's words, which are overwritten, lie the caller's variables; proc_pid_cmdline(5)."""
+    """The caller's variables follow init's arguments, which are overwritten; proc_pid_cmdline(5)."""
     script = """
 from pkgjail import resolve, run_in_jail
 run_in_jail(resolve(["base"], hashed=False), ["cat", "/proc/1/cmdline"])
@@ -252,7 +251,7 @@ run_in_jail(resolve(["base"], hashed=False), ["cat", "/proc/1/cmdline"])
     assert (ran.returncode, ran.stdout.rstrip(b"\0")) == (0, b"pkgjail-i"), ran.stderr
 
 
-def test_kill_of_all_ends_the_jail_alone(base_manifest: Manifest) -> None:
+def test_killing_all_processes_ends_only_the_jail(base_manifest: Manifest) -> None:
     with subprocess.Popen(["sleep", "1000"]) as outside:
         try:
             assert run_in_jail(base_manifest, ["sh", "-c", "kill -KILL -1; exit 7"], _options()) == 7
@@ -261,8 +260,8 @@ def test_kill_of_all_ends_the_jail_alone(base_manifest: Manifest) -> None:
             outside.kill()
 
 
-def test_a_terminal_that_is_not_read_holds_nobody_up(base_manifest: Manifest, tmp_path: Path) -> None:
-    """A command that takes no input, and ends: what was typed meanwhile has nobody to go to."""
+def test_a_terminal_that_is_not_read_does_not_block(base_manifest: Manifest, tmp_path: Path) -> None:
+    """A command that reads no input and ends: typed input has no reader."""
     manifest = tmp_path / "m.jsonl"
     manifest.write_bytes(dump_manifest(base_manifest))
     leader, follower = pty.openpty()
@@ -286,10 +285,10 @@ def test_a_terminal_that_is_not_read_holds_nobody_up(base_manifest: Manifest, tm
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_loader_cache_is_not_read_by_a_link(
+def test_an_ld_cache_is_not_read_through_a_link(
     base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Its jail's ldconfig is a program of the set, which with a stranger's root is a stranger's."""
+    """Ldconfig in the jail is a program of the file set, which can be another user's."""
     secret = tmp_path / "secret"
     secret.write_text("of the host")
 
@@ -308,8 +307,8 @@ def test_a_loader_cache_is_not_read_by_a_link(
         ld_cache.make_ld_cache(base_manifest, {}, b"/")
 
 
-def test_the_callers_handlers_are_not_run_for_the_command(base_manifest: Manifest) -> None:
-    """Init comes of the caller's process, and takes the signals that it has handlers for."""
+def test_the_command_cannot_run_the_callers_signal_handlers(base_manifest: Manifest) -> None:
+    """Init is forked from the caller's process, and so has its handlers."""
 
     def refuse(number: int, _frame: object) -> None:
         raise AssertionError(number)
@@ -323,8 +322,8 @@ def test_the_callers_handlers_are_not_run_for_the_command(base_manifest: Manifes
             signal.signal(number, handler)
 
 
-def test_a_limit_of_file_sizes_is_named(base_manifest: Manifest, tmp_path: Path) -> None:
-    """It holds for the jail's own files too: which was too large, and what to do."""
+def test_a_limit_on_file_sizes_is_named(base_manifest: Manifest, tmp_path: Path) -> None:
+    """It applies to the jail's own files too: the message says which file was too large, and what to do."""
     write_manifest(base_manifest, tmp_path / "m.jsonl")
     command = f"{sys.executable} -m pkgjail run {tmp_path}/m.jsonl -- true"
     words = f"{command} && ulimit -f 0 && exec {command}"  # the second one has nothing else to make
@@ -337,7 +336,7 @@ def test_a_limit_of_file_sizes_is_named(base_manifest: Manifest, tmp_path: Path)
 def test_a_module_that_a_jail_left_is_not_imported(
     base_manifest: Manifest, tmp_path: Path, name: str
 ) -> None:
-    """`python -m` looks for modules in the current directory, where with --cwd a jail may write."""
+    """`python -m` imports from the current directory, which a jail with --cwd may write to."""
     manifest = tmp_path / "m.jsonl"
     manifest.write_bytes(dump_manifest(base_manifest))
     script = f"echo 'import os; os._exit(66)' > {name}.py"
@@ -372,17 +371,17 @@ class _Words(NamedTuple):
         pytest.param(_Words(("/proc/1/exe",)), "one of /proc, which leads to", id="the program of init"),
     ],
 )
-def test_hostile_words_are_refused_by_name(base_manifest: Manifest, words: _Words, text: str) -> None:
+def test_hostile_arguments_are_refused(base_manifest: Manifest, words: _Words, text: str) -> None:
     options = _options(environment={**default_environment(), **dict(words.environment)})
     with pytest.raises(CommandError, match=text):
         run_in_jail(base_manifest, words.argv, options)
 
 
 @pytest.mark.parametrize("size", [1, 131_071])
-def test_arguments_arrive_as_they_are(
+def test_arguments_arrive_unchanged(
     base_manifest: Manifest, capfd: pytest.CaptureFixture[str], size: int
 ) -> None:
-    """Up to the longest that the kernel takes (MAX_ARG_STRLEN), and whatever a shell would see in it."""
+    """Up to the longest that the kernel allows (MAX_ARG_STRLEN), with any special characters of shells."""
     word = ("$(exit 9)`;'\"\\\n" * 10_000)[:size]
     assert run_in_jail(base_manifest, ["printf", "%s", word], _options()) == 0
     assert capfd.readouterr().out == word
@@ -400,7 +399,7 @@ def test_arguments_arrive_as_they_are(
     ],
 )
 def test_odd_names_of_binds(base_manifest: Manifest, tmp_path: Path, name: bytes) -> None:
-    """The command starts there, and what it makes is there outside."""
+    """The command starts there, and the files that it makes are there outside."""
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     place.mkdir(parents=True)
     options = _options(_bind(place, os.fsencode(place)), cwd=os.fsencode(place))
@@ -416,8 +415,8 @@ def test_a_hostile_working_directory_is_refused(base_manifest: Manifest, cwd: by
         run_in_jail(base_manifest, ["true"], _options(cwd=cwd))
 
 
-def test_a_deleted_working_directory_is_told(tmp_path: Path) -> None:
-    """`--cwd` where there is none: a message and no traceback."""
+def test_a_deleted_working_directory_is_reported(tmp_path: Path) -> None:
+    """`--cwd` without a directory: a message and no traceback."""
     gone = tmp_path / "gone"
     gone.mkdir()
     words = shlex.join([sys.executable, "-m", "pkgjail", "run", "--cwd", "base", "--", "true"])

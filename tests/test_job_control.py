@@ -1,6 +1,6 @@
 """Signals and job control: a jail's command is a job of the shell that started it.
 
-Each case is one at a real terminal, with `bash -i`, unless what it shows has no terminal.
+Each case runs in a real terminal with `bash -i`, unless it concerns commands without a terminal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def keyboard() -> Iterator[Shell]:
 
 @pytest.fixture
 def jail(spack_manifest: Manifest, tmp_path: Path) -> Callable[..., str]:
-    """The words to type for a command in a jail, in which the directory `tmp_path` is writable."""
+    """Return the words to type for a command in a jail in which the directory `tmp_path` is writable."""
     write_manifest(spack_manifest, tmp_path / "m.jsonl")
 
     def words(command: str, terminal: str = "") -> str:
@@ -54,13 +54,13 @@ def jail(spack_manifest: Manifest, tmp_path: Path) -> Callable[..., str]:
 
 
 class Marked:
-    """Processes that sleep for so odd a time that they are known by it."""
+    """Processes that are recognized by the odd time for which they sleep."""
 
     def __init__(self) -> None:
         self.seconds = f"1000.{time.time_ns()}"
 
     def states(self) -> list[str]:
-        """The state of each of them: S asleep, T stopped; see proc_pid_stat(5)."""
+        """Return the state of each process: S asleep, T stopped; see proc_pid_stat(5)."""
         found = subprocess.run(
             ["pgrep", "-f", f"^sleep {self.seconds}"], capture_output=True, text=True, check=False
         )
@@ -68,7 +68,7 @@ class Marked:
         return [text.rpartition(")")[2].split()[0] for text in stats]
 
     def wait_for(self, *states: str) -> None:
-        """Until the processes are in these states."""
+        """Wait until the processes are in these states."""
         deadline = time.monotonic() + 30
         while self.states() != list(states):
             assert time.monotonic() < deadline, self.states()
@@ -82,7 +82,7 @@ def marked() -> Marked:
 
 @either_terminal
 @pytest.mark.parametrize(("key", "statuses"), [(INTERRUPT, {130}), (QUIT, {1, 2})])
-def test_a_key_ends_all_of_a_build(  # noqa: PLR0913, PLR0917 - fixtures and parameters
+def test_a_key_ends_a_whole_build(  # noqa: PLR0913, PLR0917 - fixtures and parameters
     keyboard: Shell,
     jail: Callable[..., str],
     tmp_path: Path,
@@ -91,7 +91,7 @@ def test_a_key_ends_all_of_a_build(  # noqa: PLR0913, PLR0917 - fixtures and par
     key: bytes,
     statuses: set[int],
 ) -> None:
-    """`make` and its children: what they would have written later is never written. At QUIT make exits."""
+    """`make` and its children: none of them goes on to write files. At QUIT, make exits."""
     rules = "".join(
         f"{name}:\n\tsleep {marked.seconds}; echo {name} > /srv/{name}\n" for name in ("one", "two")
     )
@@ -106,10 +106,10 @@ def test_a_key_ends_all_of_a_build(  # noqa: PLR0913, PLR0917 - fixtures and par
     assert sorted(os.listdir(tmp_path)) == ["Makefile", "m.jsonl"]
 
 
-def test_a_second_interrupt_kills_and_says_so(
+def test_a_second_interrupt_kills_with_a_message(
     keyboard: Shell, jail: Callable[..., str], marked: Marked
 ) -> None:
-    """A command that takes no notice of the first one ends at the second."""
+    """For a command that ignores the first one."""
     keyboard.run(jail(f"sh -c 'trap \"\" INT; (setsid sleep {marked.seconds} &); sleep {marked.seconds}'"))
     marked.wait_for("S", "S")
     keyboard.type(INTERRUPT)
@@ -123,8 +123,8 @@ def test_a_second_interrupt_kills_and_says_so(
     assert keyboard.status() == 130
 
 
-def test_one_key_that_comes_twice_is_one() -> None:
-    """A parent that got the key from the terminal too may relay it."""
+def test_two_signals_of_one_key_count_once() -> None:
+    """A parent that also received the key from the terminal may relay it."""
     sleeper = start_sleeper("trap 'sleep 0.5; exit 40' INT; sleep MARKER & wait")
     for _ in range(2):
         sleeper.process.send_signal(signal.SIGINT)
@@ -134,10 +134,10 @@ def test_one_key_that_comes_twice_is_one() -> None:
 
 
 @either_terminal
-def test_a_job_is_suspended_and_goes_on(
+def test_a_job_can_be_suspended_and_resumed(
     keyboard: Shell, jail: Callable[..., str], marked: Marked, terminal: str
 ) -> None:
-    """The shell has the terminal meanwhile, as it was; the job ends with its own status."""
+    """The shell has the terminal meanwhile, in its former state; the job ends with its own status."""
     keyboard.run(jail(f"sh -c 'sleep {marked.seconds}; exit 6'", terminal))
     marked.wait_for("S")
     for again in ("bg", "fg"):
@@ -157,7 +157,7 @@ def test_a_job_is_suspended_and_goes_on(
     assert keyboard.status() == 6
 
 
-def test_what_stops_itself_is_a_stopped_job(keyboard: Shell, jail: Callable[..., str]) -> None:
+def test_a_command_that_stops_itself_is_a_stopped_job(keyboard: Shell, jail: Callable[..., str]) -> None:
     keyboard.run(jail("sh -c 'kill -STOP $$; exit 6'"))
     keyboard.wait_for(r"Stopped")
     keyboard.wait_for_prompt()
@@ -166,10 +166,10 @@ def test_what_stops_itself_is_a_stopped_job(keyboard: Shell, jail: Callable[...,
     assert keyboard.status() == 6
 
 
-def test_what_stops_itself_does_not_stop_a_caller_that_nobody_would_continue(
+def test_a_caller_does_not_stop_if_no_process_would_continue_it(
     spack_manifest: Manifest, tmp_path: Path
 ) -> None:
-    """A service or a job of cron's, which no shell watches: it would stay stopped for ever."""
+    """No shell watches a service or a cron job, which would stay stopped for ever."""
     write_manifest(spack_manifest, tmp_path / "m.jsonl")
     words = [sys.executable, "-m", "pkgjail", "run", f"{tmp_path}/m.jsonl", "--", "sh", "-c"]
     done = subprocess.run(
@@ -178,8 +178,8 @@ def test_what_stops_itself_does_not_stop_a_caller_that_nobody_would_continue(
     assert done.returncode == 6
 
 
-def test_many_stops_are_one() -> None:
-    """A command that stops and goes on while its caller is stopped leaves a pipe full of signals behind."""
+def test_many_stops_count_once() -> None:
+    """A command that stops and resumes while its caller is stopped leaves a pipe full of signals."""
     reading, writing = os.pipe()
     os.write(writing, bytes([signal.SIGTSTP]) * 60_000 + bytes([signal.SIGTTIN]))
     assert last_stop(reading) == signal.SIGTTIN
@@ -188,8 +188,10 @@ def test_many_stops_are_one() -> None:
     os.close(reading)
 
 
-def test_a_terminal_that_was_given_away_holds_nobody_up(spack_manifest: Manifest, tmp_path: Path) -> None:
-    """A process outside has the jail's end still when the jail has ended: another jail's, say."""
+def test_a_terminal_passed_to_another_process_does_not_block(
+    spack_manifest: Manifest, tmp_path: Path
+) -> None:
+    """A process outside, such as in another jail, has the jail's end open after the jail has ended."""
     write_manifest(spack_manifest, tmp_path / "m.jsonl")
     code = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/srv/s'); print('given', flush=True)"
     code += "; socket.send_fds(s, [b'x'], [1]); s.recv(1); print('last'); raise SystemExit(6)"
@@ -213,7 +215,7 @@ def test_a_terminal_that_was_given_away_holds_nobody_up(spack_manifest: Manifest
 def test_a_shell_inside_has_jobs_of_its_own(
     keyboard: Shell, jail: Callable[..., str], marked: Marked
 ) -> None:
-    """Its keys are its own; when it suspends itself, the shell outside has the terminal until `fg`."""
+    """It gets its keys; when it suspends itself, the shell outside has the terminal until `fg`."""
     keyboard.run(jail("x").replace("pkgjail run", "pkgjail shell").removesuffix(" -- x"))
     keyboard.wait_for(r"[#$] $")
     keyboard.run(f"sleep {marked.seconds}")
@@ -239,8 +241,8 @@ def test_a_shell_inside_has_jobs_of_its_own(
 
 
 @either_terminal
-def test_the_size_of_the_window_is_heard_of(keyboard: Shell, jail: Callable[..., str], terminal: str) -> None:
-    """By the command and its children."""
+def test_a_new_window_size_is_signalled(keyboard: Shell, jail: Callable[..., str], terminal: str) -> None:
+    """To the command and its children."""
     keyboard.run(
         jail("bash -c 'trap \"stty size; exit 3\" WINCH; echo up; while :; do sleep 0.1; done'", terminal)
     )
@@ -252,7 +254,7 @@ def test_the_size_of_the_window_is_heard_of(keyboard: Shell, jail: Callable[...,
 
 
 @either_terminal
-def test_nothing_is_left_when_the_window_is_closed(
+def test_no_process_is_left_after_the_window_is_closed(
     keyboard: Shell, jail: Callable[..., str], marked: Marked, terminal: str
 ) -> None:
     keyboard.run(jail(f"sh -c 'sleep {marked.seconds}'", terminal))
@@ -262,7 +264,7 @@ def test_nothing_is_left_when_the_window_is_closed(
     assert marked.states() == []
 
 
-def test_a_job_in_the_background_keeps_its_keys(
+def test_a_background_job_does_not_read_keys(
     keyboard: Shell, jail: Callable[..., str], marked: Marked
 ) -> None:
     """With a terminal of its own it waits to be in the foreground, as an editor does."""
@@ -293,7 +295,7 @@ def test_a_signal_reaches_the_whole_group(further_threads: int) -> None:
 
 @either_way
 def test_a_supervisor_can_stop_and_continue(further_threads: int) -> None:
-    """As a shell does with a job of its own."""
+    """As a shell does with a job."""
     sleeper = start_sleeper("exec sleep MARKER", further_threads, as_job=True)
     marked = Marked()
     marked.seconds = sleeper.marker
@@ -309,8 +311,8 @@ def test_a_supervisor_can_stop_and_continue(further_threads: int) -> None:
 _IGNORES = "sed -n 's/^Sig\\(Ign\\|Blk\\):.//p' /proc/self/status; exec sleep MARKER"
 
 
-def test_what_the_caller_ignores_is_ignored_inside(capfd: pytest.CaptureFixture[str]) -> None:
-    """As nohup(1) and a script's `&` have it; and no second one kills."""
+def test_signals_that_the_caller_ignores_are_ignored_inside(capfd: pytest.CaptureFixture[str]) -> None:
+    """As nohup(1) and a script's `&` need it. A second signal does not kill either."""
     ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
@@ -328,7 +330,7 @@ def test_what_the_caller_ignores_is_ignored_inside(capfd: pytest.CaptureFixture[
     assert {number for number in signal.Signals if found >> (number - 1) & 1} == set(ignored)
 
 
-def test_what_the_caller_blocks_is_blocked_inside(
+def test_signals_that_the_caller_blocks_are_blocked_inside(
     base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
@@ -339,8 +341,8 @@ def test_what_the_caller_blocks_is_blocked_inside(
     assert int(capfd.readouterr().out.split()[1], 16) == 1 << (signal.SIGUSR1 - 1)
 
 
-def test_a_jail_of_another_thread_leaves_signals_to_the_main_one(base_manifest: Manifest) -> None:
-    """A library's caller: what it does with a signal is its own affair, and the jail runs on."""
+def test_a_jail_in_another_thread_leaves_signals_to_the_main_thread(base_manifest: Manifest) -> None:
+    """A program that uses the library handles its own signals, and the jail goes on."""
     heard: list[int] = []
     before = {
         n: signal.signal(n, lambda number, _: heard.append(number)) for n in (signal.SIGINT, signal.SIGTSTP)

@@ -1,4 +1,4 @@
-"""Limits held by control groups, in a virtual machine where they are delegated as a case needs it."""
+"""Limits enforced by control groups, in a virtual machine that delegates them as each case needs it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def expected(user: int, *more: str) -> Sequence[str]:
 
 
 @pytest.mark.long
-def test_control_groups_hold_the_limits(tmp_path: Path, library: Path) -> None:
-    """Protects the host from fork bombs and hogs; the limits from the jail; the groups from remains."""
+def test_control_groups_enforce_the_limits(tmp_path: Path, library: Path) -> None:
+    """Protects the host from fork bombs, the limits from the jail, and control groups from remains."""
     said = run_in_guest(tmp_path, Path(limits_in_guest.__file__), library, timeout=500)
     cases = dict(re.findall(r"^case (\d+ \w+): (.*?)\nend$", said, re.MULTILINE | re.DOTALL))
     names = [

@@ -1,4 +1,4 @@
-"""A jail inside of what containers do to a host: it works, by another plan where it must, or is refused."""
+"""A jail inside of containers: it works, with another plan if necessary, or is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ cd /mnt/root; pivot_root . mnt; cd /; umount -l /mnt
 
 
 class Surrounding(NamedTuple):
-    """What a shell does to its surrounding; how /usr is shown there; why an overlay is refused, if it is."""
+    """A shell script for the surrounding, the strategy for /usr there, and why an overlay is refused."""
 
     name: str
     around: tuple[str, ...]

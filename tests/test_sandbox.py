@@ -1,4 +1,4 @@
-"""The namespace stage: each promise of a jail, kept in a real one."""
+"""The sandbox: each promise of a jail, tested in a real one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def jail_options(*binds: UserBind, cwd: bytes = b"/", network: bool = True) -> J
 
 
 def sh(manifest: Manifest, script: str, options: JailOptions | None = None) -> int:
-    """Run a shell script in the jail; its output is pytest's to capture."""
+    """Run a shell script in the jail. Its output is captured by pytest."""
     return run_in_jail(manifest, ["sh", "-c", script], options or jail_options())
 
 
@@ -53,7 +53,7 @@ def sh(manifest: Manifest, script: str, options: JailOptions | None = None) -> i
         pytest.param("(sleep 0.1 &) ; sleep 0.3", 0, id="orphans are reaped by init"),
     ],
 )
-def test_the_exit_status_is_the_commands(base_manifest: Manifest, script: str, status: int) -> None:
+def test_the_exit_status_is_that_of_the_command(base_manifest: Manifest, script: str, status: int) -> None:
     assert sh(base_manifest, script) == status
 
 
@@ -64,7 +64,7 @@ def test_the_exit_status_is_the_commands(base_manifest: Manifest, script: str, s
         (["/etc/passwd"], 126, "Permission denied"),
     ],
 )
-def test_a_command_that_cannot_start_is_told_apart(
+def test_a_command_that_cannot_start_has_a_status_of_its_own(
     base_manifest: Manifest, command: list[str], status: int, text: str
 ) -> None:
     with pytest.raises(CommandError, match=text) as caught:
@@ -73,7 +73,7 @@ def test_a_command_that_cannot_start_is_told_apart(
 
 
 def test_no_privilege_is_left(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:
-    """With a capability a process could unmount a layer and look beneath."""
+    """With a capability, a process could unmount a layer and see what is below."""
     assert sh(base_manifest, "cat /proc/self/status") == 0
     fields = dict(line.split(":\t") for line in capfd.readouterr().out.splitlines())
     sets = {name: int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
@@ -82,11 +82,11 @@ def test_no_privilege_is_left(base_manifest: Manifest, capfd: pytest.CaptureFixt
 
 
 @either_way
-def test_the_command_is_in_a_session_of_the_jails(further_threads: int) -> None:
+def test_the_command_is_in_a_session_of_the_jail(further_threads: int) -> None:
     """A process in the caller's session could push input into its terminal (TIOCSTI).
 
-    The session is init's (1): its leader alone could make a terminal the controlling one. The command
-    leads a process group, as a shell's job does.
+    Init (1) leads the session: only a leader could make a terminal the controlling one. The command leads a
+    process group, like a shell's job.
     """
     words = [sys.executable, "-c", _SLEEPER, "cat /proc/$$/stat", str(further_threads)]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -131,10 +131,8 @@ os._exit(run(program, (("sh", "-c", script), b"/", (("PATH", "/usr/bin:/bin"),),
 
 
 @either_way
-def test_nothing_of_pkgjails_stands_where_the_caller_has_nothing(
-    tmp_path: Path, further_threads: int
-) -> None:
-    """A caller with its standard descriptors closed: no pipe of the stage's is passed in their place."""
+def test_closed_standard_descriptors_stay_closed(tmp_path: Path, further_threads: int) -> None:
+    """A caller with closed standard descriptors: the command gets no pipe of the sandbox in their place."""
     done = subprocess.run([sys.executable, "-c", _CLOSED, tmp_path, str(further_threads)], check=False)
     assert done.returncode == 5
     shown = (tmp_path / "shown").read_text().split()
@@ -142,7 +140,7 @@ def test_nothing_of_pkgjails_stands_where_the_caller_has_nothing(
     assert sorted(re.sub(r"\d+", "N", name) for name in shown) == ["/proc/N/fd", "pipe:[N]"]
 
 
-def test_the_environment_is_what_the_options_name(
+def test_the_environment_is_that_of_the_options(
     base_manifest: Manifest, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("LD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH", "PKG_CONFIG_PATH", "SECRET"):
@@ -178,13 +176,13 @@ def test_what_can_be_written(base_manifest: Manifest, path: str, *, writable: bo
 
 
 def test_private_tmp_is_gone_afterwards(base_manifest: Manifest) -> None:
-    """What the jail writes to /tmp is neither the host's nor the next jail's."""
+    """Files in the jail's /tmp appear neither on the host nor in the next jail."""
     assert sh(base_manifest, "echo x > /tmp/pkgjail-test-private") == 0
     assert not os.path.exists("/tmp/pkgjail-test-private")
     assert sh(base_manifest, "test -e /tmp/pkgjail-test-private") == 1
 
 
-def test_the_devices_are_the_few(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:
+def test_there_are_few_devices(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:
     assert sh(base_manifest, "ls /dev; ls /dev/pts; echo x > /dev/full") != 0
     assert capfd.readouterr().out.split() == (
         [
@@ -194,14 +192,14 @@ def test_the_devices_are_the_few(base_manifest: Manifest, capfd: pytest.CaptureF
     )
 
 
-def test_only_the_jails_processes_are_seen(
+def test_only_processes_of_the_jail_are_visible(
     base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert sh(base_manifest, "cd /proc; echo [0-9]*; cat /proc/1/cmdline") == 0
     assert capfd.readouterr().out.replace("\0", "") == "1 2\npkgjail-init"
 
 
-def test_without_network_there_is_a_loopback_alone(
+def test_without_network_there_is_only_a_loopback(
     base_manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert sh(base_manifest, "cat /proc/net/dev; cat /etc/resolv.conf", jail_options(network=False)) == 0
@@ -217,7 +215,7 @@ def test_with_network_the_hosts_interfaces_are_there(
 
 
 def test_binds(base_manifest: Manifest, tmp_path: Path) -> None:
-    """A bind is there, writable or not as asked, and the command starts where it is told."""
+    """A bind is there, writable or not as requested, and the command starts in the requested directory."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file").write_text("kept")
     (tmp_path / "out").mkdir()
@@ -232,8 +230,8 @@ def test_binds(base_manifest: Manifest, tmp_path: Path) -> None:
     assert (tmp_path / "in" / "file").read_text() == "kept"
 
 
-def test_what_a_read_only_bind_does_not_keep(spack_manifest: Manifest, tmp_path: Path) -> None:
-    """FIFOs can be written to and sockets connected to, as docs/security.md says: no mount is asked."""
+def test_what_a_read_only_bind_does_not_prevent(spack_manifest: Manifest, tmp_path: Path) -> None:
+    """Commands can write to FIFOs and connect to sockets, as docs/security.md says."""
     os.mkfifo(tmp_path / "fifo")
     reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     bind = UserBind(source=os.fsencode(tmp_path), destination=b"/srv", writable=False)
@@ -255,8 +253,8 @@ open("/srv/new", "w")
     assert sorted(os.listdir(tmp_path)) == ["fifo", "socket"]
 
 
-def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
-    """Every file that differs is named, and the command is not run."""
+def test_a_changed_host_is_not_entered(base_manifest: Manifest) -> None:
+    """Every file that differs is named, and the command does not run."""
     lies: dict[bytes, dict[str, Any]] = {
         b"/usr/bin/cat": {"size": 1},
         b"/usr/bin/cp": {"mode": 0o700},
@@ -274,8 +272,8 @@ def test_a_host_that_changed_is_not_entered(base_manifest: Manifest) -> None:
 
 
 @either_way
-def test_what_fails_is_told(further_threads: int) -> None:
-    """Whoever begins the jail hears why it failed."""
+def test_a_failure_is_reported(further_threads: int) -> None:
+    """Whichever process starts the jail."""
     program = (b"/no-such-root", (), True, "jail")
     code = f"""
 import threading
@@ -288,7 +286,7 @@ launch.run({program!r}, (("true",), b"/", (), False))
     assert "StageError: build /no-such-root: No such file or directory" in done.stderr
 
 
-def test_a_missing_bind_source_is_told(base_manifest: Manifest) -> None:
+def test_a_missing_bind_source_is_reported(base_manifest: Manifest) -> None:
     gone = UserBind(source=b"/no/such/directory", destination=b"/srv", writable=True)
     with pytest.raises(JailError, match="cannot bind /no/such/directory: No such file"):
         run_in_jail(base_manifest, ["true"], jail_options(gone))
@@ -307,19 +305,19 @@ sys.exit(run_in_jail(manifest, ["sh", "-c", sys.argv[1]]))
 
 @record
 class Sleeper:
-    """A process that runs a script in a jail, at work."""
+    """A process that runs a script in a jail and waits."""
 
     process: subprocess.Popen[bytes]
     marker: str
 
     def alive(self) -> bool:
-        """Whether any process with the marker in its arguments is left on the host."""
+        """Check whether a process with the marker in its arguments is left on the host."""
         found = subprocess.run(["pgrep", "-f", f"^sleep {self.marker}"], capture_output=True, check=False)
         return found.returncode == 0
 
 
 def start_sleeper(script: str, further_threads: int = 0, *, as_job: bool = False) -> Sleeper:
-    """A jail of a process of its own; `as_job` in a group of its own, which this process can continue."""
+    """Start a jail in another process; with `as_job`, in a process group that this process can continue."""
     marker = f"1000.{time.time_ns()}"
     words = [script.replace("MARKER", marker), str(further_threads)]
     group = os.setpgrp if as_job else None
@@ -333,7 +331,7 @@ def start_sleeper(script: str, further_threads: int = 0, *, as_job: bool = False
 
 
 def gone(sleeper: Sleeper) -> bool:
-    """Whether all of the jail ends within a moment."""
+    """Check whether the whole jail ends within a moment."""
     deadline = time.monotonic() + 10
     while sleeper.alive() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -343,7 +341,7 @@ def gone(sleeper: Sleeper) -> bool:
 @either_way
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_are_relayed(number: signal.Signals, further_threads: int) -> None:
-    """The command decides what a signal to the caller means."""
+    """The command handles the signals that the caller receives."""
     sleeper = start_sleeper(f"trap 'exit 40' {number.name[3:]}; sleep MARKER & wait", further_threads)
     sleeper.process.send_signal(number)
     assert sleeper.process.wait(10) == 40
@@ -360,7 +358,7 @@ def test_an_unhandled_signal_ends_the_jail(further_threads: int) -> None:
 
 @either_way
 def test_the_jail_dies_with_its_caller(further_threads: int) -> None:
-    """Even when the caller is killed without a chance to clean up, nothing stays behind."""
+    """Even if the caller is killed and cannot clean up."""
     sleeper = start_sleeper("setsid sleep MARKER & trap '' HUP TERM INT; wait", further_threads)
     sleeper.process.kill()
     sleeper.process.wait(10)

@@ -1,4 +1,4 @@
-"""A command is a file of the jail: nothing of pkgjail's own process is executed, by whatever name."""
+"""Commands are files of the jail: links of proc(5) lead to none of pkgjail's own files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LINKS = {"link": "/proc/self/exe", "link-of-link": "link", "circle": "circle"}
 
 
 def _program(interpreter: bytes, *, bits: int, order: str) -> bytes:
-    """An ELF file of nothing but a header and the entry that names its interpreter."""
+    """Return an ELF file that has only a header and the entry for its interpreter."""
     start = b"\x7fELF" + bytes([bits // 32, 1 if order == "<" else 2, 1]) + bytes(9)
     length = len(interpreter) + 1
     if bits == 64:
@@ -49,7 +49,7 @@ def _program(interpreter: bytes, *, bits: int, order: str) -> bytes:
 
 @pytest.fixture
 def options(tmp_path: Path) -> JailOptions:
-    """A jail with a directory of hostile programs at /srv."""
+    """Return the options of a jail with a directory of hostile programs at /srv."""
     for name, text in _SCRIPTS.items():
         (tmp_path / name).write_text(text)
     for name, target in _LINKS.items():
@@ -89,12 +89,12 @@ def options(tmp_path: Path) -> JailOptions:
         "/srv/program",
     ],
 )
-def test_a_name_that_leads_out_of_the_jail(
+def test_a_command_outside_of_the_jail_is_refused(
     base_manifest: Manifest, options: JailOptions, command: str, *, terminal: bool
 ) -> None:
-    """The host's Python, or what the caller has open: as command, by a link, as interpreter.
+    """The host's Python, or files that the caller has open: as command, through a link, as interpreter.
 
-    With a terminal it is a child of init that looks, which may not look into /proc/1 at all.
+    With a terminal, a child of init checks this, which may not look into /proc/1 at all.
     """
     why = "name a file of the jail" + ("|/proc/1/.*Permission denied" if terminal else "")
     with pytest.raises(CommandError, match=why) as caught:
@@ -104,7 +104,7 @@ def test_a_name_that_leads_out_of_the_jail(
 
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize(("path", "command"), [("/proc/self", "exe"), ("/gone:/proc/self/fd", "0")])
-def test_a_path_that_leads_out_of_the_jail(
+def test_a_path_variable_outside_of_the_jail_is_refused(
     base_manifest: Manifest, options: JailOptions, path: str, command: str, *, terminal: bool
 ) -> None:
     options = replace(options, environment={"PATH": path})
@@ -115,7 +115,7 @@ def test_a_path_that_leads_out_of_the_jail(
 @pytest.mark.parametrize(
     "place", [b"/proc/self/cwd", b"/proc/self/root", b"/proc/1/root", b"/proc/self/fd/0"]
 )
-def test_a_working_directory_that_leads_out_of_the_jail(
+def test_a_working_directory_outside_of_the_jail_is_refused(
     base_manifest: Manifest, options: JailOptions, place: bytes
 ) -> None:
     with pytest.raises(CommandError, match="name a file of the jail"):
@@ -123,10 +123,10 @@ def test_a_working_directory_that_leads_out_of_the_jail(
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_what_is_in_the_jail_is_executed(
+def test_commands_in_the_jail_are_executed(
     base_manifest: Manifest, options: JailOptions, *, terminal: bool
 ) -> None:
-    """Scripts of scripts too, along the PATH past what is not there."""
+    """Also scripts of scripts, and along a PATH with missing directories."""
     assert run_in_jail(base_manifest, ["/srv/good"], options, terminal=terminal) == 5
     options = replace(options, environment={"PATH": "/gone:/srv/none:/srv"})
     assert run_in_jail(base_manifest, ["better"], options, terminal=terminal) == 5
@@ -135,7 +135,7 @@ def test_what_is_in_the_jail_is_executed(
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_the_interpreter_of_a_program(tmp_path: Path, bits: int, order: str) -> None:
-    """Of either class and order of bytes; of one that is cut short, none, and no complaint."""
+    """For both classes and byte orders; an incomplete file has none, without an error."""
     whole = _program(b"/lib/ld.so", bits=bits, order=order)
     path = tmp_path / "program"
     for length in range(len(whole) + 1):
@@ -147,7 +147,7 @@ def test_the_interpreter_of_a_program(tmp_path: Path, bits: int, order: str) -> 
 
 
 def test_the_interpreter_of_a_real_program() -> None:
-    """As readelf(1) has it."""
+    """The same as readelf(1) shows."""
     shown = subprocess.run(["readelf", "-l", "/bin/true"], capture_output=True, text=True, check=True).stdout
     named = shown.partition("program interpreter: ")[2].partition("]")[0]
     assert _interpreter(b"/bin/true") == named.encode()
@@ -155,8 +155,8 @@ def test_the_interpreter_of_a_real_program() -> None:
     refuse_links_of_proc("/bin/true")
 
 
-def test_what_can_only_be_executed_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that may not be read has no interpreter that could be seen; its name is looked at still."""
+def test_an_unreadable_program_is_checked_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its interpreter is not visible."""
     from pkgjail.sandbox import syscalls as sc
 
     opened = sc.openat2
@@ -173,7 +173,7 @@ def test_what_can_only_be_executed_is_looked_for(tmp_path: Path, monkeypatch: py
         refuse_links_of_proc("/proc/self/exe")
 
 
-def test_an_interpreter_that_is_not_there_is_for_the_kernel_to_tell(tmp_path: Path) -> None:
+def test_the_kernel_reports_a_missing_interpreter(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("#!/no/such/interpreter\n")
     (tmp_path / "empty").write_text("#!\n")
     for name in ("script", "empty"):
