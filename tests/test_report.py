@@ -1,4 +1,4 @@
-"""The page of a manifest: what a real browser makes of it, that it stands alone, and that it is quick."""
+"""The page of a manifest in a real browser: its content, its speed, and that it loads nothing else."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ FINDINGS = [
 
 
 def _hostile() -> Manifest:
-    """The new manifest with names that would break out of a page, or are no text at all."""
+    """Return the new manifest with names that would break out of a page, or are not text."""
     manifest = manifest_of(NEW)
     odd = FileEntry(path=b"/usr/lib/\xff\n\x01", kind="regular", mode=0o600, size=1, owners=("libc6:amd64",))
     gap = Unmet(source="gcc:amd64", kind="Depends", text="gone", reason="<not installed>")
@@ -96,7 +96,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Browser:
-    """The page of the small manifest, as who reviews it sees it."""
+    """Open the page of the small manifest, as its reviewer sees it."""
     path = tmp_path / "review.html"
     path.write_bytes(_page())
     browser.requests()
@@ -121,7 +121,7 @@ def _paths(browser: Browser) -> list[str]:
 
 
 def test_the_page_stands_alone(opened: Browser) -> None:
-    """No address is asked for but the file itself, whatever is clicked; the console stays empty."""
+    """Protects from network access: after all clicks, only the file itself was loaded, and no error shown."""
     for link in opened.driver.find_elements(By.CSS_SELECTOR, "nav a"):
         link.click()
     for summary in opened.driver.find_elements(By.CSS_SELECTOR, "summary"):
@@ -132,7 +132,7 @@ def test_the_page_stands_alone(opened: Browser) -> None:
 
 
 def test_a_click_in_the_graph_explains_a_package(opened: Browser) -> None:
-    """Where the browser drew it: a click on the node's place, and the chain from the whitelist is read."""
+    """A click on a drawn node shows its package, with the chain from the whitelist."""
     assert opened.text("#about h3") == "gcc:amd64 12"
     _set(opened, "focus", "libc6")
     assert opened.text("#about .chain").splitlines() == [
@@ -140,12 +140,12 @@ def test_a_click_in_the_graph_explains_a_package(opened: Browser) -> None:
         "whitelist gcc (>= 10) → gcc:amd64",
         "Depends libc6 → libc6:amd64",
     ]
-    assert "5.0 kB would leave with it" in opened.text("#about")
+    assert "5.0 kB would leave the jail with it" in opened.text("#about")
     place = opened.js("document.getElementById('drawing').nodePlace('cpp:amd64')")
     canvas = opened.driver.find_element(By.ID, "drawing")
     opened.js("document.getElementById('drawing').scrollIntoView({block: 'center'})")
     box = opened.js("(r => [r.width, r.height])(document.getElementById('drawing').getBoundingClientRect())")
-    offset = [round(at - whole / 2) for at, whole in zip(place, box)]
+    offset = [round(at - length / 2) for at, length in zip(place, box)]
     ActionChains(opened.driver).move_to_element_with_offset(canvas, *offset).click().perform()
     assert opened.text("#about h3") == "cpp:amd64 12"
     opened.driver.find_element(By.XPATH, "//div[@id='about']//button[text()='gcc:amd64']").click()
@@ -153,7 +153,7 @@ def test_a_click_in_the_graph_explains_a_package(opened: Browser) -> None:
 
 
 def test_focus_and_depth(opened: Browser) -> None:
-    """What is drawn around a package; parts of a name find it, and what is nowhere changes nothing."""
+    """A part of a name finds a package, and the depth sets what is drawn; an unknown name changes nothing."""
     _set(opened, "focus", "base-fi")
     assert opened.text("#about h3") == "base-files:amd64 12"
     shown = []
@@ -166,7 +166,7 @@ def test_focus_and_depth(opened: Browser) -> None:
 
 
 def test_rows_are_filtered_and_explained(opened: Browser) -> None:
-    """By words in any order, by package, by origin; a click and a key both give the reason."""
+    """Words in any order, a package and an origin filter; a click and a key show the reason."""
     assert opened.text("#count") == "14 of 14 names"
     for words, expected in (
         ("bin", ["/usr/bin", "/usr/bin/cc → /etc/alternatives/cc", "/usr/bin/cpp", "/usr/bin/gcc"]),
@@ -197,7 +197,7 @@ def test_rows_are_filtered_and_explained(opened: Browser) -> None:
 
 
 def test_names_beyond_the_basic_plane(browser: Browser, tmp_path: Path) -> None:
-    """JavaScript counts two for such a character: no name after one is cut at the wrong place."""
+    """Protects names after such a character, which JavaScript counts twice, from wrong cuts."""
     names = ["a😀", "a😀b", "a😀bc", "a😁", "a😁\u0301x", "a😁\u0301xy", "🂡🂢🂣/", "🂡🂢🂣/x", "🂡🂢🂣/y", "İ", "İx"]
     lines = [f"/{name}" if name.endswith("/") else f"/{name} 1 of a" for name in names]
     wanted = [f"/{name.rstrip('/')}" for name in names]
@@ -212,7 +212,7 @@ def test_names_beyond_the_basic_plane(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_the_treemap_by_keyboard(opened: Browser) -> None:
-    """The largest first; arrow keys move, Enter explains; its files are one button away."""
+    """The largest package is first, arrow keys move, Enter explains, and a button shows the files."""
     first = opened.driver.find_element(By.CSS_SELECTOR, "#treemap g[tabindex='0']")
     assert first.get_attribute("aria-label") == "libc6:amd64, 5.0 kB"
     first.send_keys(Keys.ARROW_RIGHT)
@@ -223,8 +223,8 @@ def test_the_treemap_by_keyboard(opened: Browser) -> None:
     assert opened.text("#count") == "4 of 14 names"
 
 
-def test_what_needs_no_script(opened: Browser) -> None:
-    """Figures, what was dropped and is missing, findings, the difference: as text, nothing of it markup."""
+def test_sections_without_script(opened: Browser) -> None:
+    """Figures, dropped and missing names, findings and differences are there as text, never as markup."""
     for section, parts in {
         "summary": ["4\npackages", "unmet", "gcc:amd64\tDepends: gone\t<not installed>", "sha256:abc"],
         "dropped": ["docs.ignore:4: /usr/share/doc/<b>\t1", "absent\t1"],
@@ -235,8 +235,8 @@ def test_what_needs_no_script(opened: Browser) -> None:
             assert part in opened.text(f"#{section}"), part
 
 
-def test_light_and_dark_can_be_read(browser: Browser, tmp_path: Path) -> None:
-    """Text stands off its ground by WCAG's 4.5 to 1 in both schemes, and the schemes differ."""
+def test_contrast_in_light_and_dark(browser: Browser, tmp_path: Path) -> None:
+    """Text has WCAG's contrast of 4.5 to 1 in both schemes, and the schemes differ."""
     path = tmp_path / "review.html"
     path.write_bytes(_page())
     grounds = []
@@ -257,7 +257,7 @@ def test_light_and_dark_can_be_read(browser: Browser, tmp_path: Path) -> None:
 
 
 def _contrast(one: str, other: str) -> float:
-    """WCAG 2's ratio of two colours that are written as `#rrggbb` or `#rgb`."""
+    """Return WCAG 2's contrast of two colours, written as `#rrggbb` or `#rgb`."""
     lights = []
     for colour in (one, other):
         digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
@@ -268,7 +268,7 @@ def _contrast(one: str, other: str) -> float:
 
 
 def _large(names: int) -> Manifest:
-    """A manifest of so many names, as deep and as long as those of a host."""
+    """Return a manifest of so many names, as deep and as long as those of a host."""
     manifest = manifest_of(NEW)
     files = {entry.path: entry for entry in manifest.files}
     owners = [(package.key,) for package in manifest.packages]
@@ -281,7 +281,7 @@ def _large(names: int) -> Manifest:
 
 
 def test_two_hundred_thousand_names(browser: Browser, tmp_path: Path) -> None:
-    """Painted within 2 s; filtered within 100 ms whatever is typed, by the page's own entries."""
+    """The page is painted within 2 s and filtered within 100 ms, by its own performance entries."""
     path = tmp_path / "large.html"
     path.write_bytes(report_page(_large(200_000), "sha256:abc"))
     browser.open(path)
@@ -292,7 +292,7 @@ def test_two_hundred_thousand_names(browser: Browser, tmp_path: Path) -> None:
         _set(browser, "order", order)
         for word in ("e", "us", "usr py", "module_03 99", "nowhere", ""):
             browser.js("performance.clearMeasures()")
-            for _ in range(5):  # others use this machine's processors too
+            for _ in range(5):  # other processes may use the CPUs too
                 _set(browser, "filter", word)
             quickest[order, word] = min(browser.measures("filter"))
     print(f"first paint {paint:.0f} ms; filter {quickest}")  # noqa: T201 - figures of README
@@ -302,7 +302,7 @@ def test_two_hundred_thousand_names(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_the_bytes_are_the_same_each_time() -> None:
-    """Protects reviews under version control, and that no script element ends before its time."""
+    """Protects reviews under version control, and script elements from ending too early."""
     page = _page()
     assert page == _page()
     text = page.decode()
@@ -315,13 +315,13 @@ def test_the_bytes_are_the_same_each_time() -> None:
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0"), (35, "z"), (36, "10"), (2**53, format(int("2gosa7pa2gw", 36), "d"))]
 )
-def test_numbers_are_those_of_javascript(number: int, text: str) -> None:
+def test_numbers_in_base_36(number: int, text: str) -> None:
     assert int(base36(number), 36) == number
     assert base36(number) == text or number == int(text)
 
 
-def test_nothing_at_all(browser: Browser, tmp_path: Path) -> None:
-    """An empty manifest, one that was not checked, the same one as before."""
+def test_empty_manifests(browser: Browser, tmp_path: Path) -> None:
+    """The page says that a manifest is the same as the older one, or was not checked, or has no older one."""
     empty = manifest_of("")
     path = tmp_path / "empty.html"
     path.write_bytes(report_page(empty, "sha256:abc", against=empty, findings=[]))
@@ -349,8 +349,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["report", "/no/such", "-o", str(page)]) == 1
 
 
-def test_what_check_finds_is_in_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With --check: the file, who took away what it lacks, and the fix; without, that nobody looked."""
+def test_findings_are_in_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --check the page has the file, the responsible rule and the fix."""
     manifest, page, blacklist = tmp_path / "m.jsonl", tmp_path / "review.html", tmp_path / "b.ignore"
     blacklist.write_text("/usr/bin/perl\n")
     assert main(["resolve", "base", "--no-hash", "--blacklist", str(blacklist), "-o", str(manifest)]) == 0

@@ -1,8 +1,9 @@
-"""A manifest as one page for reviewers: summary, treemap, graph, files, what was dropped, what changed.
+"""Write a manifest as one HTML page: summary, treemap, graph, files, dropped names, findings, differences.
 
-The page stands alone: styles, scripts, libraries and data are in it, and its policy forbids it to load
-anything. The same manifests give the same bytes. `assets` has its parts, and the licences of the libraries
-(Cytoscape.js with its dagre layout for the graph, d3-hierarchy for the treemap), which go into the page too.
+The page is self-contained: it includes its styles, scripts, libraries and data, and its security policy
+forbids it to load anything. The same manifests give the same bytes. `assets` has its parts and the licences of
+the libraries (Cytoscape.js with its dagre layout for the graph, d3-hierarchy for the treemap), which the page
+includes too.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ def report_page(
     compare: Callable[[str, str], int] | None = None,
     findings: Sequence[Finding] | None = None,
 ) -> bytes:
-    """The page of `manifest`, as UTF-8.
+    """Return the page of `manifest`, as UTF-8.
 
     Args:
-        manifest: what is reviewed.
+        manifest: the manifest to review.
         digest: its digest (`pkgjail.manifest.manifest_digest`).
-        against: an older manifest; the page then tells what differs.
+        against: an older manifest; the page then lists the differences.
         compare: orders versions, see `pkgjail.review.diff.diff_manifests`.
-        findings: what a check found; None where it was not checked, which the page says.
+        findings: the findings of a check; None if there was no check, which the page says.
 
     """
     difference = None if against is None else diff_manifests(against, manifest, compare=compare)
@@ -62,8 +63,9 @@ def report_page(
         "LICENCES": _inert("\n\n".join(f"{name[:-4]}:\n{_asset('licences/' + name)}" for name in _LICENCES)),
         "SCRIPTS": "".join(map(_script, (*LIBRARIES, "page.js"))),
     }
-    pieces = _asset("page.html").split("@@")  # text, name, text, …: what is put in is not looked at again
-    return "".join(parts[piece] if position % 2 else piece for position, piece in enumerate(pieces)).encode()
+    # Split into text, name, text, …: names in the parts themselves are not replaced.
+    template = _asset("page.html").split("@@")
+    return "".join(parts[text] if position % 2 else text for position, text in enumerate(template)).encode()
 
 
 def _asset(name: str) -> str:
@@ -71,11 +73,13 @@ def _asset(name: str) -> str:
 
 
 def _script(name: str) -> str:
-    """A script's element, without the line by which a browser's tools would ask for a file beside it."""
+    """Return a script element, without the comment that makes a browser's tools request a source map."""
     lines = _asset(name).splitlines()
-    return "\n".join(["<script>", *(one for one in lines if not one.startswith(_SOURCE_MAP)), "</script>\n"])
+    return "\n".join(
+        ["<script>", *(line for line in lines if not line.startswith(_SOURCE_MAP)), "</script>\n"]
+    )
 
 
 def _inert(text: str) -> str:
-    """Text for a script element of data: `<` cannot end it. In JSON it is the same string."""
+    """Return text that cannot end a script element of data. In JSON it means the same string."""
     return text.replace("<", "\\u003c")

@@ -1,8 +1,8 @@
-"""The data of a page: columns instead of records, since a page has to hold 200,000 names.
+"""Encode the data of a page in columns, not records, because a page may have 200,000 names.
 
-Paths are sorted, so each is told by how many characters of UTF-16 it shares with the one before, and the
-rest. What names have in common (type, mode, owners, origin) is a class, and a name has the number of its
-class. Numbers are in base 36. `assets/page.js` reads all this back.
+Paths are sorted, and each is written as the number of UTF-16 code units that it shares with the previous one,
+followed by the rest. A class is a type, mode, owners, origin and detail that names share; each name has the
+number of its class. Numbers are in base 36. `assets/page.js` decodes all this.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class _Row(NamedTuple):
-    """A line of the page's table of names."""
+    """A row of the page's table of names; `shared` is its class."""
 
     path: bytes
     size: int | None
@@ -32,10 +32,10 @@ class _Row(NamedTuple):
 
 
 def columns(manifest: Manifest) -> dict[str, Any]:
-    """The nodes and edges of the closure, and the names that are in, dropped and missing, as columns.
+    """Return the nodes and edges of the closure, and all names (present, dropped, missing), as columns.
 
-    A node is its name, kind, version, listed bytes, cost, and the number of its shortest chain's last edge,
-    or -1. A class is a type, a mode, the numbers of the owners' nodes, an origin, a detail.
+    A node is its name, kind, version, listed bytes, cost, and the number of the last edge of its shortest
+    chain, or -1. A class is a type, a mode, the numbers of the owners' nodes, an origin, a detail.
     """
     graph = graph_view(manifest)
     numbers = {node.name: number for number, node in enumerate(graph.nodes)}
@@ -78,16 +78,16 @@ def _rows(manifest: Manifest) -> Iterator[_Row]:
 
 def _names(rows: Iterable[_Row], numbers: Mapping[str, int]) -> dict[str, Any]:
     classes: dict[tuple[str, str, tuple[str, ...], str, str], int] = {}
-    paths, kinds, sizes, targets, before = [], [], [], [], ""
+    paths, kinds, sizes, targets, previous = [], [], [], [], ""
     for row in rows:
         path = printable(row.path)
-        shared = commonprefix((before, path))  # noqa: RUF071 - characters are meant
+        shared = commonprefix((previous, path))  # noqa: RUF071 - by characters, not by names
         paths.append(f"{base36(_length(shared))} {path[len(shared) :]}")
         kinds.append(base36(classes.setdefault(row.shared, len(classes))))
         sizes.append("" if row.size is None else base36(row.size))
         if row.target is not None:
             targets.append(printable(row.target))
-        before = path
+        previous = path
     return {
         "classes": [
             [kind, mode, [numbers[owner] for owner in owners], origin, detail]
@@ -101,12 +101,12 @@ def _names(rows: Iterable[_Row], numbers: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _length(text: str) -> int:
-    """How many characters JavaScript counts, whose strings are UTF-16: two beyond the basic plane."""
+    """Return the length of a JavaScript string, in UTF-16: characters beyond the basic plane count twice."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
 def base36(number: int) -> str:
-    """A number from 0 on, as JavaScript's `parseInt(text, 36)` reads it."""
+    """Encode a number from 0 on for JavaScript's `parseInt(text, 36)`."""
     digits = ""
     while True:
         number, digit = divmod(number, 36)

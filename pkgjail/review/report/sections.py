@@ -1,4 +1,4 @@
-"""The parts of a page that need no script: tables and lists, also for print."""
+"""Write the parts of a page that need no script and can be printed: tables and lists."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "±"}
 
 
 def title(manifest: Manifest) -> str:
-    """What the page is about, escaped."""
+    """Return the page's title, escaped."""
     return _text(", ".join(manifest.header.whitelists) or "manifest")
 
 
 def summary_section(manifest: Manifest, digest: str) -> str:
-    """The manifest's figures and settings."""
+    """Return the section with the manifest's figures and settings."""
     header = manifest.header
     figures = (
         ("packages", f"{len(manifest.packages):,}"),
@@ -52,12 +52,12 @@ def summary_section(manifest: Manifest, digest: str) -> str:
         + "".join(f"<li><b>{value}</b> {name}</li>" for name, value in figures)
         + "</ul>"
         + table("The manifest", ("setting", "value"), settings)
-        + table("How names come", ("origin", "names"), ((o, f"{n:,}") for o, n in sorted(origins.items())))
+        + table("Names by origin", ("origin", "names"), ((o, f"{n:,}") for o, n in sorted(origins.items())))
         + (
             table(
                 "Requirements that nothing installed satisfies",
-                ("who asks", "what", "why not"),
-                ((one.source, f"{one.kind}: {one.text}", one.reason) for one in manifest.unmet),
+                ("required by", "requirement", "why not"),
+                ((unmet.source, f"{unmet.kind}: {unmet.text}", unmet.reason) for unmet in manifest.unmet),
             )
             if manifest.unmet
             else ""
@@ -66,9 +66,9 @@ def summary_section(manifest: Manifest, digest: str) -> str:
 
 
 def dropped_section(manifest: Manifest) -> str:
-    """How many names each rule dropped, and how many are missing for each reason."""
-    rules = Counter(one.rule for one in manifest.dropped)
-    reasons = Counter(one.reason for one in manifest.missing)
+    """Return the section with the number of names that each rule dropped, and that are missing by reason."""
+    rules = Counter(dropped.rule for dropped in manifest.dropped)
+    reasons = Counter(missing.reason for missing in manifest.missing)
     rows = sorted(rules.items(), key=lambda item: (-item[1], item[0]))
     if not rules and not reasons:
         return "<p>Nothing was dropped, and nothing is missing.</p>"
@@ -80,17 +80,17 @@ def dropped_section(manifest: Manifest) -> str:
 
 
 def findings_section(findings: Sequence[Finding] | None) -> str:
-    """What a check found."""
+    """Return the section with the findings of a check."""
     if findings is None:
-        return "<p>This manifest was not checked for this page.</p>"
+        return "<p>The manifest was not checked for this page.</p>"
     if not findings:
         return "<p>The set is closed: the check found nothing.</p>"
-    rows = ((text_path(one.path), one.cause, one.responsible, one.fix) for one in findings)
+    rows = ((text_path(each.path), each.cause, each.responsible, each.fix) for each in findings)
     return table(counted(len(findings), "finding"), ("file", "cause", "responsible", "fix"), rows)
 
 
 def difference_section(difference: Difference | None) -> str:
-    """What changed since the older manifest."""
+    """Return the section with the changes since the older manifest."""
     if difference is None:
         return "<p>No older manifest was given.</p>"
     if difference.same:
@@ -101,13 +101,15 @@ def difference_section(difference: Difference | None) -> str:
     if difference.packages:
         rows = (
             (
-                one.package,
-                one.change,
-                " → ".join(filter(None, (one.old_version, one.new_version))),
-                _growth(one.new_bytes - one.old_bytes),
-                f"{one.because.source}: {one.because.kind} {one.because.text}" if one.because else "",
+                change.package,
+                change.change,
+                " → ".join(filter(None, (change.old_version, change.new_version))),
+                _growth(change.new_bytes - change.old_bytes),
+                f"{change.because.source}: {change.because.kind} {change.because.text}"
+                if change.because
+                else "",
             )
-            for one in difference.packages
+            for change in difference.packages
         )
         parts.append(table("Packages", ("package", "change", "version", "listed bytes", "because"), rows))
     for cause, changes in difference.by_cause():
@@ -116,17 +118,19 @@ def difference_section(difference: Difference | None) -> str:
 
 
 def _names(cause: str, changes: Sequence[FileChange]) -> str:
-    """The names that differ for one cause, behind a line that opens."""
+    """Return the names that differ for one cause, under a heading that opens them."""
     listed = "\n".join(map(_name, changes[:_MOST_NAMES]))
     rest = len(changes) - _MOST_NAMES
-    more = f"\nand {rest:,} more; 'pkgjail diff --all' has them" if rest > 0 else ""
-    counts = ", ".join(f"{n:,} {word}" for word, n in sorted(Counter(one.change for one in changes).items()))
+    more = f"\nand {rest:,} more; 'pkgjail diff --all' lists them" if rest > 0 else ""
+    counts = ", ".join(
+        f"{n:,} {word}" for word, n in sorted(Counter(change.change for change in changes).items())
+    )
     return f"<details><summary>{_text(cause)}: {counts}</summary><pre>{listed}{more}</pre></details>"
 
 
 def _name(change: FileChange) -> str:
-    what = f" ({', '.join(change.what)})" if change.what else ""
-    return f"{_SIGNS[change.change]} {_text(text_path(change.path))}{what}"
+    aspects = f" ({', '.join(change.what)})" if change.what else ""
+    return f"{_SIGNS[change.change]} {_text(text_path(change.path))}{aspects}"
 
 
 def _growth(size: int) -> str:
@@ -134,7 +138,7 @@ def _growth(size: int) -> str:
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts; escapes them."""
+    """Return a table of texts, escaped."""
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
     return (

@@ -16,15 +16,15 @@
   };
   const number = new Intl.NumberFormat("en").format;
 
-  // --- the data, as columns.py wrote it ---------------------------------------------------------
+  // --- the data, as encoded by columns.py ---------------------------------------------------------
   const data = JSON.parse(byId("data").textContent);
   const nodes = data.nodes.map(([name, kind, version, bytes, cost, last]) => ({ name, kind, version, bytes, cost, last }));
   const edges = data.edges.map(([source, target, kind, text]) => ({ source, target, kind, text }));
-  const asks = nodes.map(() => []);
-  const asked = nodes.map(() => []);
-  edges.forEach((edge, index) => { asks[edge.source].push(index); asked[edge.target].push(index); });
+  const requires = nodes.map(() => []);
+  const requiredBy = nodes.map(() => []);
+  edges.forEach((edge, index) => { requires[edge.source].push(index); requiredBy[edge.target].push(index); });
   const group = (index) => {
-    const sources = asked[index].map((one) => nodes[edges[one].source].kind);
+    const sources = requiredBy[index].map((edge) => nodes[edges[edge].source].kind);
     return ["rule", "essential"].find((kind) => sources.includes(kind)) ?? "package";
   };
   const chainOf = (index) => {
@@ -67,10 +67,10 @@
       rect.setAttribute("width", wide);
       rect.setAttribute("height", high);
       rect.setAttribute("class", group(leaf.data.index));
-      rect.appendChild(document.createElementNS(space, "title")).textContent = `${node.name} ${node.version}: ${size(node.bytes)}, ${size(node.cost)} would leave with it`;
-      const whole = [...node.name.split(":")[0]];  // characters, and no halves of them
+      rect.appendChild(document.createElementNS(space, "title")).textContent = `${node.name} ${node.version}: ${size(node.bytes)}, ${size(node.cost)} would leave the jail with it`;
+      const characters = [...node.name.split(":")[0]];  // not UTF-16 code units, which may be halves
       const room = Math.floor((wide - 8) / 6.8);
-      const label = whole.length <= room ? whole.join("") : `${whole.slice(0, room - 1).join("")}…`;
+      const label = characters.length <= room ? characters.join("") : `${characters.slice(0, room - 1).join("")}…`;
       if (high > 16 && room > 3) {
         const text = box.appendChild(document.createElementNS(space, "text"));
         text.setAttribute("x", 4);
@@ -107,8 +107,8 @@
   const around = (start, depth) => {
     if (depth === 0) return new Set(nodes.keys());
     const found = new Set([start]);
-    for (const [list, end] of [[asked, "source"], [asks, "target"]]) {
-      if (depth < 0 && list === asks) continue;
+    for (const [list, end] of [[requiredBy, "source"], [requires, "target"]]) {
+      if (depth < 0 && list === requires) continue;
       let layer = new Set([start]);
       const seen = new Set(layer);
       for (let step = 0; layer.size && (depth < 0 || step < depth); step++) {
@@ -164,10 +164,10 @@
     const about = byId("about");
     about.replaceChildren(
       make("h3", { textContent: `${node.name} ${node.version}` }),
-      make("p", { textContent: node.kind === "package" ? `It lists ${size(node.bytes)}; ${size(node.cost)} would leave with it.` : `${size(node.cost)} would leave with it.` }),
-      make("b", { textContent: "Why it is in" }), chainList(index),
-      buttons("Asked for by", asked[index].map((edge) => edges[edge].source)),
-      buttons("Asks for", asks[index].map((edge) => edges[edge].target)),
+      make("p", { textContent: node.kind === "package" ? `Its files have ${size(node.bytes)}; ${size(node.cost)} would leave the jail with it.` : `${size(node.cost)} would leave the jail with it.` }),
+      make("b", { textContent: "Why it is here" }), chainList(index),
+      buttons("Required by", requiredBy[index].map((edge) => edges[edge].source)),
+      buttons("Requires", requires[index].map((edge) => edges[edge].target)),
     );
     if (node.kind === "package") about.append(make("button", { type: "button", textContent: "Its files", onclick: () => { byId("owner").value = String(index); filter(); byId("files").scrollIntoView(); byId("filter").focus(); } }));
     byId("focus").value = node.name;
@@ -186,11 +186,11 @@
   const HEIGHT = 24;
   let paths, kinds, sizes, targets, haystack, starts, found, total = 0, active = -1, bySize;
   const readNames = () => {
-    let before = "";
+    let previous = "";
     paths = data.paths === "" ? [] : data.paths.split("\n").map((line) => {
       const space = line.indexOf(" ");
-      before = before.slice(0, parseInt(line.slice(0, space), 36)) + line.slice(space + 1);
-      return before;
+      previous = previous.slice(0, parseInt(line.slice(0, space), 36)) + line.slice(space + 1);
+      return previous;
     });
     kinds = Uint32Array.from(data.kinds.split(","), (text) => parseInt(text, 36) || 0);
     sizes = Float64Array.from(data.sizes.split(","), (text) => (text === "" ? -1 : parseInt(text, 36)));
@@ -205,7 +205,7 @@
     bySize = Uint32Array.from(paths.keys()).sort((a, b) => sizes[b] - sizes[a] || a - b);
     data.paths = data.kinds = data.sizes = "";
   };
-  // The rows whose path has each word, in order: one search through all paths joined, from hit to hit.
+  // Find the rows whose path has each word, in order: one search through all paths joined, from hit to hit.
   const matching = (words, allowed) => {
     const [longest = "", ...others] = [...words].sort((a, b) => b.length - a.length);
     let count = 0;
@@ -272,7 +272,7 @@
     }
     byId("sizer").replaceChildren(...shown);
   };
-  const MEANING = { package: "Listed by a package.", conffile: "A configuration file, which the administrator may have changed.", alternative: "A link of update-alternatives for", generated: "Generated on the host by", entry: "Made when the jail is entered, by", include: "Named by", parent: "A directory that something else needs.", dropped: "Dropped by", missing: "Not on the host:" };
+  const MEANING = { package: "Listed by a package.", conffile: "A configuration file, which an administrator may have changed.", alternative: "A link of update-alternatives for", generated: "Generated on the host by", entry: "Made when the jail is entered, by", include: "Named by", parent: "A directory that another name needs.", dropped: "Dropped by", missing: "Not on the host:" };
   const explain = (index) => {
     active = index;
     const row = found[index];
@@ -307,7 +307,7 @@
     byId("filter").focus();
   });
 
-  // --- the start: what is seen first is drawn first ------------------------------------------------
+  // --- the start: draw what is visible first ------------------------------------------------
   const start = () => {
     performance.mark("names-start");
     for (const [index, node] of nodes.entries()) {
@@ -317,10 +317,10 @@
     for (const origin of [...new Set(data.classes.map((one) => one[3]))].sort()) byId("origin").append(make("option", { value: origin, textContent: origin }));
     drawTreemap();
     readNames();
-    matching(["/"], null); // so that the first letter typed meets code that is compiled
+    matching(["/"], null); // so that this code is compiled before the first letter is typed
     filter();
     performance.measure("names", "names-start");
-    // The package that costs most of those that a whitelist asks for, else of all.
+    // Select the package with the highest cost among those that a whitelist names, or otherwise among all.
     const packages = [...nodes.keys()].filter((index) => nodes[index].kind === "package");
     const named = packages.filter((index) => group(index) === "rule");
     const best = (named.length ? named : packages).sort((a, b) => nodes[b].cost - nodes[a].cost || a - b)[0];
