@@ -1,7 +1,7 @@
-"""Work in a jail beside the same work outside of it: a project's configure and make, small programs.
+"""Time work in a jail and the same work outside: a project's configure and make, and small programs.
 
-Both sides have the same directory, environment, programs and number of processes. A side is timed
-twice at once: the work as measured by the shell that does it, and the whole process.
+Both sides have the same directory, environment, programs and number of processes. Each run gives two times:
+that of the work, measured by the shell that does it, and that of the whole process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PROJECT = "hello"
 _INDEX = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
-# What each subject does, in a directory of its own that holds the project's source and small.c.
-WORKS = {
+# The script of each subject, which runs in a directory of its own with the project's source and small.c.
+SCRIPTS = {
     f"configure and make {PROJECT}": "cd project && ./configure && make",
     "200 times true": "i=0; while [ $i -lt 200 ]; do /usr/bin/true; i=$((i+1)); done",
     "20 times gcc -c": "i=0; while [ $i -lt 20 ]; do gcc -c small.c; i=$((i+1)); done",
@@ -31,32 +31,32 @@ _SMALL = '#include <stdio.h>\nint main(void) { return puts("small") < 0; }\n'
 
 
 def fetch_project(place: Path) -> Path:
-    """The project's source from the archive that this machine's apt reads, unpacked; its directory.
+    """Fetch and unpack the project's source from the archive of this machine's apt; return its directory.
 
-    By a configuration of its own: the machine's has no sources, as a rule, and is not touched.
+    It uses a configuration of its own, because the machine's usually has no sources and must not be changed.
     """
-    told = ["apt-get", "indextargets", "--format", _INDEX, "Created-By: Packages"]
-    lines = sorted(set(_said(told).splitlines()))
+    command = ["apt-get", "indextargets", "--format", _INDEX, "Created-By: Packages"]
+    lines = sorted(set(_output(command).splitlines()))
     apt = place / "apt"
     for name in ("lists/partial", "cache/archives/partial"):
         (apt / name).mkdir(parents=True)
     (apt / "sources.list").write_text("".join(f"deb-src {line}\n" for line in lines), encoding="utf-8")
-    own = [
+    apt_get = [
         *("apt-get", "-qq", "-o", "APT::Sandbox::User=root"),
         *("-o", f"Dir::Etc::SourceList={apt}/sources.list", "-o", "Dir::Etc::SourceParts=-"),
         *("-o", f"Dir::State::Lists={apt}/lists", "-o", f"Dir::Cache={apt}/cache"),
     ]
     for step in (["update"], ["source", PROJECT]):
-        subprocess.run(own + step, check=True, cwd=apt, capture_output=True)
+        subprocess.run(apt_get + step, check=True, cwd=apt, capture_output=True)
     return next(path for path in apt.glob(f"{PROJECT}-*") if path.is_dir())
 
 
-def _said(command: Sequence[str]) -> str:
+def _output(command: Sequence[str]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 class Side:
-    """One work, in the jail or out of it. `inside` does it; `whole` is what that last took in all."""
+    """One script, in the jail or outside. `time_work` runs it; `last_process` is its whole process's time."""
 
     def __init__(self, launcher: Sequence[str], script: str, work: Path, source: Path) -> None:
         self._command = [
@@ -64,18 +64,18 @@ class Side:
         ]  # fmt: skip
         self._work = work
         self._source = source
-        self._whole = 0.0
+        self._process_seconds = 0.0
 
-    def inside(self) -> float:
-        """Do the work once, in a new copy of the source; the seconds between its begin and its end."""
+    def time_work(self) -> float:
+        """Run the script once, in a new copy of the source; return the seconds from its begin to its end."""
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir()
         shutil.copytree(self._source, self._work / "project", symlinks=True)
         (self._work / "small.c").write_text(_SMALL, encoding="utf-8")
         os.sync()
         began = perf_counter()
-        # The jail's command leads a session, which on a busy machine has a share of its own (sched(7),
-        # "The autogroup feature"): so must the other side.
+        # The jail's command leads a session, which on a busy machine has its own share of the CPUs (sched(7),
+        # "The autogroup feature"), so the other side must lead one too.
         done = subprocess.run(
             self._command,
             check=True,
@@ -84,28 +84,28 @@ class Side:
             capture_output=True,
             start_new_session=True,
         )
-        self._whole = perf_counter() - began
+        self._process_seconds = perf_counter() - began
         first, last = map(int, done.stdout.split())
         return (last - first) / 1e9
 
-    def whole(self) -> float:
-        """The seconds of the whole process that `inside` ran last."""
-        return self._whole
+    def last_process(self) -> float:
+        """Return the seconds of the whole process that `time_work` ran last."""
+        return self._process_seconds
 
 
 def build_subjects(manifest: Path, pkgjail: Sequence[str], place: Path) -> list[Subject]:
-    """Each work of `WORKS`, bare and in the jail of `manifest`."""
+    """Return each script of `SCRIPTS` as subjects, bare and in the jail of `manifest`."""
     source, work = fetch_project(place), place / "work"
     temporary = f"TMPDIR={work}"
     bare = ["env", "-i", *(f"{name}={value}" for name, value in default_environment().items()), temporary]
     jail = [*pkgjail, "run", "--cwd", "--env", temporary, str(manifest), "--"]
     subjects = []
-    for name, script in WORKS.items():
-        outside, inside = (Side(launcher, script, work, source) for launcher in (bare, jail))
+    for name, script in SCRIPTS.items():
+        bare_side, jail_side = (Side(launcher, script, work, source) for launcher in (bare, jail))
         subjects += [
-            Subject(f"{name}, bare", outside.inside),
-            Subject(f"{name}, bare, whole", outside.whole),
-            Subject(f"{name}, jail", inside.inside, f"{name}, bare"),
-            Subject(f"{name}, jail, whole", inside.whole, f"{name}, bare, whole"),
+            Subject(f"{name}, bare", bare_side.time_work),
+            Subject(f"{name}, bare, process", bare_side.last_process),
+            Subject(f"{name}, jail", jail_side.time_work, f"{name}, bare"),
+            Subject(f"{name}, jail, process", jail_side.last_process, f"{name}, bare, process"),
         ]
     return subjects

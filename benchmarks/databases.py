@@ -1,6 +1,6 @@
-"""Databases of rpm and of pacman: 500 packages of 80 files, beside those programs' own listing of them.
+"""Time databases of rpm and pacman with 500 packages of 80 files, and the programs' own listing of them.
 
-The fixtures are made once, in a minute or two, by the tests' own makers and kept where theirs are.
+The tests' own makers make the fixtures once, in a minute or two, and keep them with those of the tests.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PACKAGES, FILES = 500, 80
-# Each package asks for all before it, so that these have closures of 1, 60 and 500 packages.
+# Each package requires all earlier ones, so these have closures of 1, 60 and 500 packages.
 RESOLVED = (0, 59, PACKAGES - 1)
 
 
 def _packages() -> list[Made]:
-    """Each requires three before it, by name and by what they provide."""
+    """Return packages that each require three earlier ones, one by name and two by what these provide."""
     found = []
     for number in range(PACKAGES):
         files = [File(f"/usr/share/p{number}/{one % 8}/{one}", "file", 0o644) for one in range(FILES)]
@@ -55,7 +55,7 @@ def _root(family: str) -> Path:
 
 
 def _library(root: Path, whitelist: Path | None) -> float:
-    """Read the database, and resolve a whitelist of it if there is one, in this process."""
+    """Return the seconds to resolve a whitelist in this process, or without one, to read the database."""
     began = perf_counter()
     if whitelist is None:
         open_database(os.fsencode(root))
@@ -65,7 +65,7 @@ def _library(root: Path, whitelist: Path | None) -> float:
 
 
 def database_subjects(place: Path) -> list[Subject]:
-    """For each family: the program's own list, reading the database, and `resolve` of some and of all."""
+    """Return for each family: the program's listing, reading the database, and `resolve` of some and all."""
     found = []
     for family, key, name in (("rpm", "rhel", "rpm -qa --qf"), ("pacman", "arch", "pacman -Ql")):
         root = _root(family)

@@ -1,10 +1,9 @@
-"""The library's part in the benchmarks; run.py starts it as a process of its own.
+"""The part of the benchmarks that calls the library; run.py starts it as a separate process.
 
-python entering.py enter MANIFEST [ROOT]    for each line on standard input do once what it says, and
-                                        print the seconds that it took: `jail`: run `true` in the jail
-                                        by what `prepare_jail` gave; `once`: by `run_in_jail`; `true`
-                                        and `bare`: run `true` by `subprocess`, and that in bare
-                                        namespaces
+python entering.py enter MANIFEST [ROOT]    for each line on standard input run `true` once, and print
+                                        the seconds that it took; the line says how: `jail`: in the jail
+                                        that `prepare_jail` returned; `once`: by `run_in_jail`; `true`:
+                                        by `subprocess`; `bare`: likewise, in bare namespaces
 python entering.py cut MANIFEST COUNT OUT   write a manifest of `true`, its libraries and other
                                         files, COUNT in all, and the directories that they are in
 python entering.py grow ROOT COUNT OUT [EACH]   make a root of COUNT empty files, EACH (1,000) in a
@@ -28,7 +27,7 @@ from pkgjail.core.model import Distribution, FileEntry, Header, Manifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# What `true` needs to run in Debian 12 and later; the rest of the files only have to be there.
+# The files that `true` needs in Debian 12 and later; the others only have to exist.
 _FIRST = (b"/true", b"/libc.so.6")
 _LOADER = b"/ld-linux"
 _TRUE = ("true",)
@@ -36,9 +35,9 @@ _BARE = ("unshare", "-Urmpf", "true")
 
 
 def enter(manifest: Manifest, root: bytes) -> None:
-    """Do what the lines say, from this one process."""
+    """Run `true` for each line of standard input, from this process."""
     jail = prepare_jail(manifest, root=root)
-    doing: dict[str, Callable[[], int]] = {
+    actions: dict[str, Callable[[], int]] = {
         "jail": lambda: jail.run(["true"]),
         "once": lambda: run_in_jail(manifest, ["true"], root=root),
         "true": lambda: subprocess.run(_TRUE, check=False).returncode,
@@ -46,7 +45,7 @@ def enter(manifest: Manifest, root: bytes) -> None:
     }
     for line in sys.stdin:
         began = perf_counter()
-        status = doing[line.strip()]()
+        status = actions[line.strip()]()
         seconds = perf_counter() - began
         if status != 0:
             raise RuntimeError(f"'true' ended with status {status}")
@@ -54,7 +53,7 @@ def enter(manifest: Manifest, root: bytes) -> None:
 
 
 def grow(root: Path, count: int, each: int = 1000) -> Manifest:
-    """A root of `count` empty files, `each` in a directory, and busybox; the manifest of it all."""
+    """Make a root of `count` empty files, `each` in a directory, and busybox; return its manifest."""
     paths: list[bytes] = []
     for number in range(count):
         directory = root / f"usr/share/{number // each}"
@@ -80,25 +79,25 @@ def grow(root: Path, count: int, each: int = 1000) -> Manifest:
     return Manifest(header=header, packages=(), dependencies=(), files=ordered)
 
 
-def _entry(path: bytes, inside: bytes) -> FileEntry:
+def _entry(path: bytes, shown_at: bytes) -> FileEntry:
     found = os.stat(path)
     mode = found.st_mode & 0o7777
     if os.path.isdir(path):
-        return FileEntry(path=inside, kind="directory", mode=mode, origin="parent")
-    return FileEntry(path=inside, kind="regular", mode=mode, size=found.st_size, origin="include")
+        return FileEntry(path=shown_at, kind="directory", mode=mode, origin="parent")
+    return FileEntry(path=shown_at, kind="regular", mode=mode, size=found.st_size, origin="include")
 
 
 def cut(manifest: Manifest, count: int) -> Manifest:
-    """The manifest with only `count` of its regular files; raises `ValueError` if it has fewer."""
+    """Return the manifest with only `count` of its regular files; raise `ValueError` if it has fewer."""
     regular = [e for e in manifest.files if e.kind == "regular" and e.origin != "entry"]
     if len(regular) < count:
         raise ValueError(f"the manifest has {len(regular)} regular files, not {count}")
     first = [e for e in regular if _is_first(e.path)]
     rest = [e for e in regular if not _is_first(e.path)]
     links = [e for e in manifest.files if e.kind == "symlink" and _is_wanted_link(e)]
-    kept = [*(first + rest)[:count], *links]
-    directories = {parent for entry in kept for parent in _parents(entry.path)}
-    files = [*kept, *(e for e in manifest.files if e.path in directories)]
+    chosen = [*(first + rest)[:count], *links]
+    directories = {parent for entry in chosen for parent in _parents(entry.path)}
+    files = [*chosen, *(e for e in manifest.files if e.path in directories)]
     return dataclasses.replace(manifest, files=tuple(files), dropped=(), missing=())
 
 
@@ -117,7 +116,7 @@ def _parents(path: bytes) -> Iterator[bytes]:
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the first argument says."""
+    """Run the command that the first argument names."""
     verb, first, *rest = arguments
     if verb == "enter":
         enter(read_manifest(first), os.fsencode(rest[0] if rest else "/"))

@@ -1,7 +1,7 @@
-"""Time whole processes side by side, and print what was found.
+"""Time whole processes and compare them.
 
-Subjects of one group are run in turn (A B C, A B C, …) after a warm-up of each, so that whatever
-else the machine does falls on all of them alike.
+The subjects of a group run in turn (A B C, A B C, …) after a warm-up of each, so that other load on the
+machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-# A subject whose warm-up took longer than this many seconds runs so many times at most, by default.
+# A subject whose warm-up took longer than this many seconds runs at most this many times, by default.
 _SLOW_SECONDS, _SLOW_RUNS = 5.0, 3
 
 
 class Subject(NamedTuple):
-    """Something to time: `run` does it once and returns its seconds; `beside` names its peer."""
+    """Something to time: `run` does it once and returns its seconds; `peer` names another to compare with."""
 
     name: str
     run: Callable[[], float]
-    beside: str = ""
+    peer: str = ""
 
 
 class Row(NamedTuple):
-    """What one subject took, in milliseconds; `ratio` is its median by its peer's."""
+    """The times of one subject in milliseconds; `ratio` is its median divided by its peer's."""
 
     group: str
     name: str
@@ -36,20 +36,21 @@ class Row(NamedTuple):
     median: float
     least: float
     most: float
-    beside: str
+    peer: str
     ratio: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """The row for `--json`; times in milliseconds, `ratio` null where there is no peer."""
-        return {**self._asdict(), "unit": "ms"}
+        """Return the row for `--json`; times are in milliseconds, `ratio` is null without a peer."""
+        fields = self._asdict()
+        return {**fields, "beside": fields.pop("peer"), "unit": "ms"}
 
 
 def timed(
     *commands: Sequence[str], environment: Mapping[str, str] | None = None, input_fd: int | None = None
 ) -> float:
-    """Run the commands one after the other, their output thrown away; the seconds of them all.
+    """Run the commands one after the other, discard their output, and return their seconds together.
 
-    Raises `CalledProcessError` with the standard error of one that fails.
+    Raises `CalledProcessError` with the standard error of a command that fails.
     """
     began = perf_counter()
     for command in commands:
@@ -66,22 +67,22 @@ def timed(
 
 
 def measure(group: str, subjects: Sequence[Subject], runs: int, *, slow_runs: int = _SLOW_RUNS) -> list[Row]:
-    """Warm each subject up, run all of them `runs` times in turn, slow ones fewer times, and compare."""
-    wanted: dict[str, int] = {}
+    """Warm each subject up, run all of them in turn, `runs` times or fewer if slow, and compare them."""
+    counts: dict[str, int] = {}
     for subject in subjects:
         print(f"{group}: {subject.name}: warm-up", file=sys.stderr)
-        wanted[subject.name] = min(runs, slow_runs) if subject.run() > _SLOW_SECONDS else runs
+        counts[subject.name] = min(runs, slow_runs) if subject.run() > _SLOW_SECONDS else runs
     times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     for number in range(runs):
         print(f"{group}: round {number + 1} of {runs}", file=sys.stderr)
         for subject in subjects:
-            if number < wanted[subject.name]:
+            if number < counts[subject.name]:
                 times[subject.name].append(1000 * subject.run())
     return [_row(group, subject, times) for subject in subjects]
 
 
 def _row(group: str, subject: Subject, times: Mapping[str, list[float]]) -> Row:
-    own, peer = times[subject.name], times.get(subject.beside)
+    own, peer = times[subject.name], times.get(subject.peer)
     return Row(
         group=group,
         name=subject.name,
@@ -89,13 +90,13 @@ def _row(group: str, subject: Subject, times: Mapping[str, list[float]]) -> Row:
         median=median(own),
         least=min(own),
         most=max(own),
-        beside=subject.beside,
+        peer=subject.peer,
         ratio=median(own) / median(peer) if peer else None,
     )
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text for people, each group under its name."""
+    """Return the rows as text for people, each group under its name."""
     width = max(len(row.name) for row in rows)
     lines: list[str] = []
     group = ""
@@ -105,5 +106,5 @@ def table(rows: Sequence[Row]) -> str:
             lines += ["", f"{group:{width}}  runs  median ms       min       max  ratio  to"]
         ratio = "     " if row.ratio is None else f"{row.ratio:5.2f}"
         figures = f"{row.runs:4}  {row.median:9.1f} {row.least:9.1f} {row.most:9.1f}"
-        lines.append(f"{row.name:{width}}  {figures}  {ratio}  {row.beside}".rstrip())
+        lines.append(f"{row.name:{width}}  {figures}  {ratio}  {row.peer}".rstrip())
     return "\n".join(lines[1:])

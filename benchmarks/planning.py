@@ -1,4 +1,4 @@
-"""A plan from all of a distribution's metadata, beside apt's own for a machine where nothing is installed."""
+"""Time a package plan from a distribution's metadata, and apt's for a machine where nothing is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ APT = f"apt-get -s install {PACKAGE}"
 
 
 def planning_subjects(pkgjail: Sequence[str], lists: Path, place: Path) -> list[Subject]:
-    """The plan of one package from apt's lists, and apt's own with an empty status file and no cache."""
+    """Return the plan of one package from apt's lists, and apt's own, with an empty status file."""
     whitelist, status = place / "planned.toml", place / "status"
     whitelist.write_text(f'[packages]\ndebian = ["{PACKAGE}"]\n', encoding="utf-8")
     status.write_text("", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The ways to show a directory, side by side: what a layer takes to make, and a jail to be set up.
+"""Compare the strategies: the time to make a layer, and to enter a jail.
 
-All in this process, from a manifest that is read already: what differs is the way alone.
+Everything runs in this process with the same manifest, so that only the strategy differs.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
 
 RESOLVE = "resolve spack, unhashed, in process"
 BINDS = "enter spack by binds"
-_WAYS: tuple[StrategyName, ...] = ("binds", "whole", "mask", "tree")
+_STRATEGIES: tuple[StrategyName, ...] = ("binds", "whole", "mask", "tree")
 
 
 def plan_subjects(place: Path) -> list[Subject]:
-    """A layer of /usr for `spack`, made in an empty cache in `place`; and `true` in its jail, each way."""
+    """Return making each layer of /usr for `spack` in `place`, and `true` in its jail by each strategy."""
     manifest = resolve(["spack"], hashed=False)
-    mask = Recipe("mask", _usr(manifest), b"/", make_whiteout_layer)
-    tree = Recipe("tree", _usr(manifest), b"/", make_data_layer)
+    whiteouts = Recipe("mask", _usr(manifest), b"/", make_whiteout_layer)
+    data = Recipe("tree", _usr(manifest), b"/", make_data_layer)
     return [
         Subject(RESOLVE, partial(_timed, lambda: resolve(["spack"], hashed=False))),
-        Subject("make the mask of /usr", partial(_layer, mask, place), RESOLVE),
-        Subject("make the tree of /usr", partial(_layer, tree, place), RESOLVE),
-        *(Subject(f"enter spack by {way}", _entering(manifest, way), BINDS) for way in _WAYS),
+        Subject("make the whiteout overlay of /usr", partial(_layer, whiteouts, place), RESOLVE),
+        Subject("make the data overlay of /usr", partial(_layer, data, place), RESOLVE),
+        *(
+            Subject(f"enter spack by {strategy}", _entering(manifest, strategy), BINDS)
+            for strategy in _STRATEGIES
+        ),
     ]
 
 
@@ -53,7 +56,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _layer(recipe: Recipe, place: Path) -> float:
-    """Make a layer where none is, in memory as pkgjail keeps them; the seconds."""
+    """Return the seconds to make a layer in an empty layer cache, in memory as always."""
     cache = Path(tempfile.mkdtemp(prefix="layers-", dir=place))
     try:
         return _timed(lambda: ensure_layer(recipe, cache))
@@ -61,6 +64,6 @@ def _layer(recipe: Recipe, place: Path) -> float:
         shutil.rmtree(cache)
 
 
-def _entering(manifest: Manifest, way: StrategyName) -> Callable[[], float]:
-    jail = prepare_jail(manifest, JailOptions(plan=way, environment=default_environment()))
+def _entering(manifest: Manifest, strategy: StrategyName) -> Callable[[], float]:
+    jail = prepare_jail(manifest, JailOptions(plan=strategy, environment=default_environment()))
     return lambda: _timed(lambda: jail.run(["true"]))

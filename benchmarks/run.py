@@ -1,9 +1,9 @@
-"""`make bench`: pkgjail beside the tools that do a part of the same work, in one run.
+"""`make bench`: compare pkgjail with tools that do a part of the same work.
 
     python benchmarks/run.py [--runs N] [--json] [--only GROUP]
 
-Times are of whole processes, by the clock. "Cold" and "warm" mean pkgjail's cache of hashes; the
-kernel's page cache is warm throughout. Progress goes to standard error.
+Times are wall times of whole processes. "Cold" and "warm" refer to pkgjail's cache of digests; the kernel's
+page cache is always warm. Progress goes to standard error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# As a script this finds its neighbours only from the clone's top.
+# As a script this file finds its neighbours only from the top of the clone.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.building import build_subjects
 from benchmarks.databases import database_subjects
@@ -43,7 +43,7 @@ FLOOR = "unshare -Urmpf true"
 PASS, MODULE = "python -c pass", "python -m nothing"
 APT_LISTS = Path("/var/lib/apt/lists")
 APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
-# Numbers of files; bubblewrap takes 9,000 arguments, and a bind is three.
+# Numbers of files; bubblewrap takes 9,000 arguments, and a bind needs three.
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
 GROWN = (1000, 100_000)
@@ -52,12 +52,12 @@ SLOW_BUILDS = 5
 
 
 def records(manifest: Path) -> list[dict[str, Any]]:
-    """The manifest's records."""
+    """Return the manifest's records."""
     return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
 
 
 def make_manifest(whitelist: str, place: Path) -> Path:
-    """Resolve a shipped whitelist; the manifest's path."""
+    """Resolve a shipped whitelist and return the manifest's path."""
     path = place / f"{whitelist}.manifest.jsonl"
     subprocess.run([*PKGJAIL, "resolve", whitelist, "--no-hash", "-o", path], check=True, capture_output=True)
     return path
@@ -67,15 +67,15 @@ def make_manifest(whitelist: str, place: Path) -> Path:
 
 
 def resolve_subjects(place: Path) -> list[Subject]:
-    """`resolve spack` in three ways, and the two programs that find packages and list files."""
+    """Return `resolve spack` in three ways, and the two programs that find packages and list files."""
     found = records(make_manifest("spack", place))
-    asked = sorted({r["target"] for r in found if r["kind"] == "dependency" and r["field"] == "whitelist"})
+    named = sorted({r["target"] for r in found if r["kind"] == "dependency" and r["field"] == "whitelist"})
     closure = [record["key"] for record in found if record["kind"] == "package"]
     query = ["dpkg-query", "-W", "-f", "${binary:Package}\n"]
     installed = subprocess.run(query, check=True, capture_output=True, text=True).stdout.split()
     listed = [key if key in installed else key.partition(":")[0] for key in closure]
-    depends = ["apt-cache", "depends", "--recurse", "--installed", *(key.partition(":")[0] for key in asked)]
-    resolve = [*PKGJAIL, "resolve", "spack", "-o", str(place / "again.jsonl")]
+    depends = ["apt-cache", "depends", "--recurse", "--installed", *(key.partition(":")[0] for key in named)]
+    resolve = [*PKGJAIL, "resolve", "spack", "-o", str(place / "resolved.jsonl")]
     numbers = count()
 
     def with_cache(name: str) -> float:
@@ -90,14 +90,17 @@ def resolve_subjects(place: Path) -> list[Subject]:
 
 
 def resolve_notes() -> list[str]:
-    """What a reader must know of the peers."""
+    """Return what a reader must know about the peers."""
     lists = sum(1 for path in APT_LISTS.glob("*_Packages*")) if APT_LISTS.is_dir() else 0
-    notes = [f"{APT_LISTS} has {lists} package lists, which apt-cache reads and pkgjail does not need."]
+    notes = [f"{APT_LISTS} has {lists} package lists; apt-cache reads them, and pkgjail does not need them."]
     if not lists:
         notes = [f"{APT_LISTS} is empty: apt-cache is much slower after 'apt-get update'."]
     if not APT_CACHE.exists():
-        notes.append(f"{APT_CACHE} is not there (images often forbid it): with it apt-cache is faster.")
-    return [*notes, "apt-cache follows Recommends and Suggests too; neither peer looks at the disk's files."]
+        notes.append(f"{APT_CACHE} does not exist (images often prevent it); with it apt-cache is faster.")
+    return [
+        *notes,
+        "apt-cache also follows Recommends and Suggests; neither peer examines the files on disk.",
+    ]
 
 
 # --- entry ----------------------------------------------------------------------------------
@@ -105,42 +108,42 @@ def resolve_notes() -> list[str]:
 
 @contextmanager
 def library(manifest: Path) -> Iterator[Callable[[str], float]]:
-    """A running Python that has prepared the manifest's jail, and does what it is told (see entering.py)."""
+    """Start a Python that prepares the manifest's jail; yield a function that runs one command in it."""
     with subprocess.Popen(
         [*HELPER, "enter", manifest], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
 
-        def tell(what: str) -> float:
-            """Have it done once; the seconds that it took."""
+        def request(action: str) -> float:
+            """Have the process do an action of entering.py once; return the seconds that it took."""
             if process.stdin is None or process.stdout is None:
                 raise RuntimeError("the helper has no pipes")
-            process.stdin.write(f"{what}\n")
+            process.stdin.write(f"{action}\n")
             process.stdin.flush()
             return float(process.stdout.readline())
 
-        yield tell
+        yield request
         if process.stdin is not None:
             process.stdin.close()
 
 
 def raw(path: str | dict[str, str]) -> bytes:
-    """The bytes of a path of a manifest."""
+    """Return the bytes of a path in a manifest."""
     return path.encode() if isinstance(path, str) else b64decode(path["base64"])
 
 
 def bubblewrap_arguments(manifest: Path) -> bytes:
-    """The arguments, each ended by NUL, that make bubblewrap show the manifest's files and links.
+    """Return NUL-terminated arguments that make bubblewrap show the manifest's files and links.
 
-    Directories are left out: those that the files stand in come by themselves.
+    Directories are left out, because bubblewrap makes those that files are in.
     """
-    words = [b"--unshare-all", b"--share-net", b"--die-with-parent"]
-    words += [b"--proc", b"/proc", b"--dev", b"/dev", b"--tmpfs", b"/tmp"]
+    arguments = [b"--unshare-all", b"--share-net", b"--die-with-parent"]
+    arguments += [b"--proc", b"/proc", b"--dev", b"/dev", b"--tmpfs", b"/tmp"]
     for record in records(manifest):
         if record["kind"] == "file" and record["type"] == "regular":
-            words += [b"--ro-bind", raw(record["path"]), raw(record["path"])]
+            arguments += [b"--ro-bind", raw(record["path"]), raw(record["path"])]
         elif record["kind"] == "file" and record["type"] == "symlink":
-            words += [b"--symlink", raw(record["target"]), raw(record["path"])]
-    return b"".join(word + b"\0" for word in words)
+            arguments += [b"--symlink", raw(record["target"]), raw(record["path"])]
+    return b"".join(argument + b"\0" for argument in arguments)
 
 
 def bubblewrap(arguments: bytes) -> float:
@@ -155,19 +158,19 @@ def bubblewrap(arguments: bytes) -> float:
 
 
 def cut(manifest: Path, size: int) -> Path:
-    """A manifest of so many of the files; its path."""
+    """Make a manifest of `size` of the files and return its path."""
     path = manifest.with_name(f"{size}.jsonl")
     subprocess.run([*HELPER, "cut", manifest, str(size), path], check=True)
     return path
 
 
 def enter(manifest: Path, *options: str) -> float:
-    """Run `true` in the manifest's jail by the command line."""
+    """Run `true` in the manifest's jail with `pkgjail run`."""
     return timed([*PKGJAIL, "run", *options, str(manifest), "--", "true"])
 
 
 def grown(place: Path, size: int) -> tuple[Path, str, str]:
-    """The manifest of a root with so many files, and the options that enter it."""
+    """Make a root with `size` files; return its manifest's path and the options to enter it."""
     root, manifest = place / f"root-{size}", place / f"grown-{size}.jsonl"
     root.mkdir()
     subprocess.run([*HELPER, "grow", root, str(size), manifest], check=True)
@@ -175,35 +178,35 @@ def grown(place: Path, size: int) -> tuple[Path, str, str]:
 
 
 def files_of(manifest: Path) -> int:
-    """How many regular files a manifest holds: that many binds enter it."""
+    """Return how many regular files a manifest has, each of which is a bind."""
     return sum(1 for r in records(manifest) if r["kind"] == "file" and r["type"] == "regular")
 
 
-def whole_subjects(spack: Path, place: Path) -> list[Subject]:
-    """The whole process of `pkgjail run`, beside Python alone."""
+def process_subjects(spack: Path, place: Path) -> list[Subject]:
+    """Return the whole process of `pkgjail run`, and Python alone."""
     (place / "nothing.py").touch()
-    there = {**os.environ, "PYTHONPATH": str(place)}
+    environment = {**os.environ, "PYTHONPATH": str(place)}
     return [
         Subject(PASS, lambda: timed([sys.executable, "-c", "pass"])),
-        Subject(MODULE, lambda: timed([sys.executable, "-m", "nothing"], environment=there), PASS),
+        Subject(MODULE, lambda: timed([sys.executable, "-m", "nothing"], environment=environment), PASS),
         Subject(f"pkgjail run spack, {files_of(spack):,} files", partial(enter, spack), PASS),
         Subject("pkgjail run spack", partial(enter, spack), MODULE),
     ]
 
 
-def library_subjects(tell: Callable[[str], float]) -> list[Subject]:
-    """What a running Python takes for the jail of `spack`, beside a process and bare namespaces."""
+def library_subjects(request: Callable[[str], float]) -> list[Subject]:
+    """Return the jail of `spack` from a running Python, and a plain process, and bare namespaces."""
     return [
-        Subject("subprocess.run(true)", partial(tell, "true")),
-        Subject(FLOOR, partial(tell, "bare"), "subprocess.run(true)"),
-        Subject("prepare_jail(spack).run(true)", partial(tell, "jail"), "subprocess.run(true)"),
-        Subject("set-up of the jail of spack", partial(tell, "jail"), FLOOR),
-        Subject("run_in_jail(spack, true)", partial(tell, "once"), FLOOR),
+        Subject("subprocess.run(true)", partial(request, "true")),
+        Subject(FLOOR, partial(request, "bare"), "subprocess.run(true)"),
+        Subject("prepare_jail(spack).run(true)", partial(request, "jail"), "subprocess.run(true)"),
+        Subject("set-up of the jail of spack", partial(request, "jail"), FLOOR),
+        Subject("run_in_jail(spack, true)", partial(request, "once"), FLOOR),
     ]
 
 
 def growth_subjects(place: Path) -> list[Subject]:
-    """A hundred times as many files, in the jail that is one mount of them."""
+    """Return jails that are one mount, with few files and a hundred times as many."""
     few, many = (grown(place, size) for size in GROWN)
     name = f"pkgjail run, {GROWN[0]:,} files in a tree"
     return [
@@ -213,18 +216,18 @@ def growth_subjects(place: Path) -> list[Subject]:
 
 
 def entry_rows(place: Path, runs: int) -> tuple[list[Row], list[str]]:
-    """Entries beside Python alone, beside bare namespaces, and beside bubblewrap with the same files."""
+    """Compare entries with Python alone, bare namespaces, and bubblewrap with the same files."""
     spack = make_manifest("spack", place)
-    rows = measure("whole process", whole_subjects(spack, place), 2 * runs)
-    with library(spack) as tell:
-        rows += measure("from a running Python", library_subjects(tell), 2 * runs)
+    rows = measure("whole process", process_subjects(spack, place), 2 * runs)
+    with library(spack) as request:
+        rows += measure("from a running Python", library_subjects(request), 2 * runs)
     rows += measure("growth", growth_subjects(place), runs)
-    peers, said = peer_rows(spack, runs)
-    return rows + peers, said
+    peers, notes = peer_rows(spack, runs)
+    return rows + peers, notes
 
 
 def peer_rows(spack: Path, runs: int) -> tuple[list[Row], list[str]]:
-    """Jails of growing size, a bind mount a file, beside bubblewrap's."""
+    """Compare jails of growing size, one bind mount per file, with bubblewrap's."""
     subjects = []
     has_peer = shutil.which("bwrap") is not None
     for size in SIZES:
@@ -239,7 +242,7 @@ def peer_rows(spack: Path, runs: int) -> tuple[list[Row], list[str]]:
 
 
 def refusal(manifest: Path) -> str:
-    """What bubblewrap says to more files than it takes."""
+    """Return bubblewrap's error for more files than it takes."""
     try:
         bubblewrap(bubblewrap_arguments(cut(manifest, TOO_MANY)))
     except subprocess.CalledProcessError as error:
@@ -251,16 +254,16 @@ def refusal(manifest: Path) -> str:
 
 
 def machine() -> str:
-    """What the figures were taken on."""
+    """Return a description of this machine."""
     cpus, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     return f"Linux {platform.release()}, {cpus} CPUs, load {load:.1f}, Python {platform.python_version()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the tables or the JSON."""
+    """Measure, and print tables or JSON."""
     parser = argparse.ArgumentParser(description="Compare pkgjail with its peers on this machine.")
     parser.add_argument("--runs", type=int, default=11, help="timed runs of each subject (default 11)")
-    parser.add_argument("--only", choices=GROUPS, help="one group alone")
+    parser.add_argument("--only", choices=GROUPS, help="measure one group only")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
@@ -280,9 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "verify"):
             rows += measure("verify", verify_subjects(PKGJAIL, place), options.runs)
         if options.only in (None, "entry"):
-            found, said = entry_rows(place, options.runs)
-            rows += found
-            notes += said
+            entries, entry_notes = entry_rows(place, options.runs)
+            rows += entries
+            notes += entry_notes
         if options.only in (None, "build"):
             subjects = build_subjects(make_manifest("build", place), PKGJAIL, place)
             rows += measure("build", subjects, options.runs, slow_runs=SLOW_BUILDS)

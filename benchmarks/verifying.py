@@ -1,4 +1,4 @@
-"""`pkgjail verify` and `check` of the whitelist `spack`, beside sha256sum over the same files."""
+"""Time `pkgjail verify` and `check` of the whitelist `spack`, and sha256sum over the same files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# Enough shares that both processes end together, as sha256sum's user would arrange it.
+# Few enough that all processes end at about the same time, as a user of sha256sum would arrange it.
 _FILES_A_CALL = 200
 
 
 def verify_subjects(pkgjail: Sequence[str], place: Path) -> list[Subject]:
-    """Whole processes: verification reads the manifest and looks for extra names besides."""
+    """Return whole processes; unlike sha256sum, `verify` also reads the manifest and finds extra names."""
     manifest = place / "hashed.manifest.jsonl"
     command = [*pkgjail, "resolve", "spack", "--blacklist", "docs", "-o", str(manifest)]
     subprocess.run(command, check=True, capture_output=True)
@@ -27,15 +27,26 @@ def verify_subjects(pkgjail: Sequence[str], place: Path) -> list[Subject]:
     listed = place / "files"
     listed.write_bytes(b"".join(path + b"\0" for path in paths))
     processes = str(len(os.sched_getaffinity(0)))
-    peer = ["xargs", "-0", "-a", str(listed), "-n", str(_FILES_A_CALL), "-P", processes, "sha256sum", "--"]
+    sha256sum = [
+        "xargs",
+        "-0",
+        "-a",
+        str(listed),
+        "-n",
+        str(_FILES_A_CALL),
+        "-P",
+        processes,
+        "sha256sum",
+        "--",
+    ]
 
     name = f"sha256sum, {processes} at once"
 
-    def subject(words: str, beside: str = "") -> Subject:
-        return Subject(words, lambda: timed([*pkgjail, *words.split(), str(manifest)]), beside)
+    def subject(arguments: str, peer: str = "") -> Subject:
+        return Subject(arguments, lambda: timed([*pkgjail, *arguments.split(), str(manifest)]), peer)
 
     return [
-        Subject(name, lambda: timed(peer)),
+        Subject(name, lambda: timed(sha256sum)),
         subject("verify", name),
         subject("verify --packages", name),
         subject("verify --quick"),

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages: what it drew, what it complained of, what it asked for."""
+"""Run a headless Chromium for tests of pages: what it draws, its errors, and its requests."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ class Browser:
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(_DRIVER))
 
     def open(self, path: Path, scheme: str = "light") -> None:
-        """Show a file that sets `data-ready` at its end, to who prefers a colour scheme."""
+        """Show a file that sets `data-ready` at its end, with a preferred colour scheme."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         self.driver.get(path.as_uri())
         WebDriverWait(self.driver, 60).until(lambda _: self.js("document.documentElement.dataset.ready"))
 
     def js(self, expression: str, *arguments: Any) -> Any:
-        """The value of an expression in the page; `a` are the arguments."""
+        """Return the value of an expression in the page; `a` are the arguments."""
         return self.driver.execute_script(f"const a = arguments; return ({expression});", *arguments)
 
     def text(self, selector: str) -> str:
-        """The text that an element shows."""
+        """Return the text that an element shows."""
         return str(self.js("document.querySelector(a[0]).innerText", selector))
 
     def measures(self, name: str) -> list[float]:
-        """The durations, in milliseconds, that the page measured under a name."""
+        """Return the durations, in milliseconds, that the page measured under a name."""
         return list(self.js("performance.getEntriesByName(a[0]).map(one => one.duration)", name))
 
-    def complaints(self) -> list[str]:
-        """What is in the console."""
+    def console(self) -> list[str]:
+        """Return the messages in the console since the last call."""
         return [entry["message"] for entry in self._log("browser")]
 
     def requests(self) -> list[str]:
-        """The addresses that were asked for since the last call."""
+        """Return the addresses that were requested since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
         return [
             message["params"]["request"]["url"]

@@ -1,4 +1,4 @@
-"""Directories of a test's own as entries of a manifest."""
+"""Make entries of a manifest from a test's own directories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def entries_below(place: Path, shown_at: bytes, *, parents: bool = False) -> list[FileEntry]:
-    """A directory and all in it, as a manifest has them at `shown_at`; with `parents` those above too."""
+    """Return entries for a directory and its content, at `shown_at`; with `parents` also those above."""
     above = [_entry(os.fsencode(path), os.fsencode(path)) for path in place.parents[:-1]] if parents else []
     prefix = len(os.fsencode(place))
     found = [os.fsencode(path) for path in (place, *place.rglob("*"))]

@@ -1,4 +1,4 @@
-"""Small ELF files, put together of parts: what the kernel and the dynamic loader read, and nothing else."""
+"""Make small ELF files of parts: only what the kernel and ld.so read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _TAG = struct.Struct("<QQ")
-# Where the fields of the header are that tests change.
+# Offsets of the header's fields that tests change.
 EI_OSABI, E_PHOFF, E_PHENTSIZE, E_PHNUM = 7, 32, 54, 56
 
 
@@ -29,10 +29,10 @@ class Part(NamedTuple):
 
 
 def elf_file(parts: Sequence[Part], *, kind: int = 3, debug: bool = False) -> bytes:
-    """An x86-64 file of segments, all of it mapped at 0.
+    """Return an x86-64 file of segments, all of it mapped at 0.
 
-    With `debug` it is as eu-strip(1) leaves a separate debug file: its headers as they were, a section
-    without bytes over each segment. In its place are other bytes, which may look like tags.
+    With `debug` it is a separate debug file as eu-strip(1) leaves one: the headers are unchanged, and a
+    section without bytes covers each segment. The segment's place has other bytes, which may look like tags.
     """
     count = len(parts) + 1
     start = _HEADER.size + count * _SEGMENT.size
@@ -53,7 +53,7 @@ def elf_file(parts: Sequence[Part], *, kind: int = 3, debug: bool = False) -> by
 
 
 def dynamic(parts: int, tags: Iterable[tuple[int, bytes | int]]) -> Part:
-    """The dynamic segment, the first of as many `parts`, with its table of names behind it."""
+    """Return the dynamic segment, the first of as many `parts`, followed by its table of names."""
     names = b"\0"
     rows = []
     for tag, value in tags:
@@ -65,20 +65,20 @@ def dynamic(parts: int, tags: Iterable[tuple[int, bytes | int]]) -> Part:
     return Part(DYNAMIC, table + names)
 
 
-def note(owner: bytes, kind: int, said: bytes) -> Part:
-    """A segment of one note."""
-    padded = (part + b"\0" * (-len(part) % 4) for part in (owner, said))
-    return Part(NOTE, struct.pack("<III", len(owner), len(said), kind) + b"".join(padded))
+def note(owner: bytes, kind: int, content: bytes) -> Part:
+    """Return a segment of one note."""
+    padded = (part + b"\0" * (-len(part) % 4) for part in (owner, content))
+    return Part(NOTE, struct.pack("<III", len(owner), len(content), kind) + b"".join(padded))
 
 
-def program(said: bytes = b"", *, notes: int = 1, debug: bool = False) -> bytes:
-    """A program with an interpreter, two libraries and two directories; `said` is its note of dlopen(3)."""
+def program(dlopen_note: bytes = b"", *, notes: int = 1, debug: bool = False) -> bytes:
+    """Return a program with an interpreter, two libraries, two directories, and a note of dlopen(3)."""
     tags: list[tuple[int, bytes | int]] = [
         (NEEDED, b"libc.so.6"),
         (NEEDED, b"libz.so.1"),
         (RUNPATH, b"$ORIGIN/../lib:/opt/lib"),
         (FLAGS_1, 0x800),
     ]
-    others = [note(b"FDO\0", DLOPEN, said)] * notes if said else []
+    others = [note(b"FDO\0", DLOPEN, dlopen_note)] * notes if dlopen_note else []
     parts = [dynamic(2 + len(others), tags), Part(INTERP, b"/lib64/ld-linux-x86-64.so.2\0")]
     return elf_file([*parts, *others], debug=debug)

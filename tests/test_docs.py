@@ -75,7 +75,7 @@ def test_the_site_fits_a_phone_and_needs_no_network(site: Path) -> None:
         for page in sorted(site.glob("*.html")):
             browser.driver.get(page.as_uri())
             assert browser.js("document.documentElement.scrollWidth") == 390, page.name
-        assert browser.complaints() == []
+        assert browser.console() == []
         assert [url for url in browser.requests() if not url.startswith(("file:", "data:"))] == []
     finally:
         browser.close()

@@ -100,7 +100,7 @@ def opened(browser: Browser, tmp_path: Path) -> Browser:
     path = tmp_path / "review.html"
     path.write_bytes(_page())
     browser.requests()
-    browser.complaints()
+    browser.console()
     browser.open(path)
     return browser
 
@@ -127,7 +127,7 @@ def test_the_page_stands_alone(opened: Browser) -> None:
     for summary in opened.driver.find_elements(By.CSS_SELECTOR, "summary"):
         summary.click()
     _set(opened, "depth", "0")
-    assert opened.complaints() == []
+    assert opened.console() == []
     assert [one.split("#")[0].rpartition("/")[2] for one in opened.requests()] == ["review.html"]
 
 
@@ -325,9 +325,9 @@ def test_empty_manifests(browser: Browser, tmp_path: Path) -> None:
     empty = manifest_of("")
     path = tmp_path / "empty.html"
     path.write_bytes(report_page(empty, "sha256:abc", against=empty, findings=[]))
-    browser.complaints()
+    browser.console()
     browser.open(path)
-    assert browser.complaints() == []
+    assert browser.console() == []
     assert "the same" in browser.text("#difference")
     assert "found nothing" in browser.text("#findings")
     assert "Nothing was dropped" in browser.text("#dropped")

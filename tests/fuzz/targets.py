@@ -361,8 +361,8 @@ def _configuration(data: bytes) -> object:
     return LdSearch(names, {}, lambda _: data).configured_directories
 
 
-class _Says:
-    """A jail in which every program says the same; `err` and `out` stand on either side of a NUL."""
+class _SameAnswer:
+    """A runner whose programs all give the same answer: standard output, a NUL, standard error."""
 
     def __init__(self, data: bytes) -> None:
         self._out, _, self._err = data.partition(b"\0")
@@ -380,13 +380,13 @@ class _Says:
         return self._data
 
 
-def _said(data: bytes) -> None:
-    """The answer of a compiler, a Python and a Perl of the set."""
+def _answer(data: bytes) -> None:
+    """Read the answer of a compiler, a Python and a Perl of the set."""
     names = _names(b"/usr/bin/gcc", b"/usr/bin/python3", b"/usr/bin/perl", b"/usr/lib/libc.so")
-    says = _Says(data)
-    list(catch_unanswered("compiler", compiler_gaps(names, says), says))
-    list(catch_unanswered("module", python_gaps(names, says), says))
-    list(catch_unanswered("module", perl_gaps(names, says), says))
+    runner = _SameAnswer(data)
+    list(catch_unanswered("compiler", compiler_gaps(names, runner), runner))
+    list(catch_unanswered("module", python_gaps(names, runner), runner))
+    list(catch_unanswered("module", perl_gaps(names, runner), runner))
 
 
 TARGETS: dict[str, Target] = {
@@ -415,5 +415,5 @@ TARGETS: dict[str, Target] = {
     "elf": Target(_elf, 4, DamagedError),
     "script": Target(_script),
     "ld.so.conf": Target(_configuration),
-    "said": Target(_said),
+    "answer": Target(_answer),
 }

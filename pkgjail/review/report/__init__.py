@@ -1,9 +1,9 @@
 """Write a manifest as one HTML page: summary, treemap, graph, files, dropped names, findings, differences.
 
 The page is self-contained: it includes its styles, scripts, libraries and data, and its security policy
-forbids it to load anything. The same manifests give the same bytes. `assets` has its parts and the licences of
-the libraries (Cytoscape.js with its dagre layout for the graph, d3-hierarchy for the treemap), which the page
-includes too.
+forbids it to load anything. The same manifests give the same bytes. `assets` has its parts, and the licences
+of the libraries (Cytoscape.js with its dagre layout for the graph, d3-hierarchy for the treemap), which the
+page includes too.
 """
 
 from __future__ import annotations
