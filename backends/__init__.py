@@ -1,15 +1,21 @@
-"""The package managers that pkgjail can ask, and how one of them is chosen.
+"""Backends, which read the databases of package managers, and the choice of one of them.
 
-A backend is a module of this package that is imported only when it is wanted, so that a host
-without python-apt, or without python-debian, pays and fails for neither.
+A backend is a module of this package that is imported only when needed. So a host without python-apt or
+python-debian neither fails nor waits because of them.
+
+root          files below a root, and errors
+release       os-release(5)
+alternatives  the records of update-alternatives(1) and alternatives(8)
+unowned       rows of a backend's allow-list of unowned files
+debian        everything that the backends apt and dpkg share
 """
 
 from __future__ import annotations
 
 if __name__ != "pkgjail.backends":
     raise ImportError(
-        f"this package was imported as {__name__!r}, and its types would not be pkgjail's; "
-        "import 'pkgjail.backends' (the same directory, by way of a link)"
+        f"this package was imported as {__name__!r}, so its types would not be those of pkgjail; "
+        "import 'pkgjail.backends' (the same directory, through a link)"
     )
 
 
@@ -30,19 +36,19 @@ if TYPE_CHECKING:
 __all__ = ["ENTRY_POINTS", "BackendStatus", "available", "open_database", "version_order"]
 
 ENTRY_POINTS = "pkgjail.backends"
-"""The group of entry points by which other distributions of Python packages add backends.
+"""The group of entry points by which other Python distributions add backends.
 
-The name of an entry point is the backend's. Its object has `open_database(root)`, which returns a
-`PackageDatabase`, `SERVES`, which says for which systems it is, and `MARKERS`, the paths (bytes,
-absolute) of which any shows that a root has such a database.
+The name of an entry point is that of the backend. Its object has `open_database(root)`, which returns a
+`PackageDatabase`; `SERVES`, a text that names the systems it is for; and `MARKERS`, absolute paths as
+bytes: a root with any of them has such a database.
 """
 
 
 @record
 class BackendStatus:
-    """Whether a backend can read one root: `reason` says what was found, or what is not there.
+    """Whether a backend can read one root: `reason` says what was found or is missing.
 
-    `serves` tells people which systems the backend is for, `aliases` are other names for it.
+    `serves` names the systems that the backend is for, `aliases` are its other names.
     """
 
     name: str
@@ -54,9 +60,9 @@ class BackendStatus:
 
 @record
 class _Backend:
-    """A backend: what it needs (a module, or a program), and the files by which its database is known.
+    """A backend, the module or program that it needs, and the files that show its database.
 
-    `ids` are the words of os-release(5)'s ID and ID_LIKE of systems whose own database it is.
+    `ids` are the words in ID and ID_LIKE of os-release(5) of systems with this database.
     """
 
     name: str
@@ -73,10 +79,10 @@ class _Backend:
 _STATUS = (b"/var/lib/dpkg/status",)
 _RPM_DIRECTORIES = (b"/usr/lib/sysimage/rpm/", b"/var/lib/rpm/", b"/usr/share/rpm/")
 _DEBIAN = frozenset({"debian", "ubuntu"})
-# Those that order versions by deb-version(7), by the ID in their os-release.
-_OF_DEBIAN = _DEBIAN | {"devuan", "kali", "linuxmint", "pop", "raspbian"}
+# The ID in os-release of systems that order versions by deb-version(7).
+_DEB_VERSIONS = _DEBIAN | {"devuan", "kali", "linuxmint", "pop", "raspbian"}
 
-# In the order of preference: where both can be used, the faster one is first.
+# In the order of preference: of two for one database, the faster one is first.
 _BACKENDS = (
     _Backend(
         name="apt",
@@ -118,11 +124,10 @@ _BACKENDS = (
 
 
 def available(root: bytes = b"/") -> tuple[BackendStatus, ...]:
-    """Every backend, the preferred first, and whether it can read the database of `root`.
+    """Return the status of every backend for the database of `root`, in the order of preference.
 
-    Preferred is one whose database the root has, of several such the one that its os-release(5)
-    speaks for. A database that is there and damaged counts as usable: `open_database` says what is
-    wrong.
+    A backend whose database the root has is preferred, and of several such, the one that fits its
+    os-release(5). A damaged database counts as usable: `open_database` says what is wrong with it.
     """
     return tuple(_status(backend, root) for backend in _ordered((*_BACKENDS, *_others()), root))
 
@@ -131,7 +136,7 @@ def open_database(root: bytes = b"/", backend: str = "auto") -> PackageDatabase:
     """Read the package database of the system below `root` (an absolute path).
 
     `backend` is a name or an alias of `available`, or "auto" for the first that is usable. Raises
-    `DatabaseError` when there is no such backend, nothing to read, or the reading fails.
+    `DatabaseError` if there is no such backend or no such database, or if reading fails.
     """
     chosen = _named(backend, root)
     present = [candidate for candidate in _ordered(chosen, root) if _marker(candidate, root)]
@@ -149,12 +154,12 @@ def open_database(root: bytes = b"/", backend: str = "auto") -> PackageDatabase:
 
 
 def version_order(distribution: Distribution) -> Callable[[str, str], int] | None:
-    """The function that orders two versions as a distribution does: negative, 0 or positive.
+    """Return a function that compares two versions as a distribution does: negative, 0 or positive.
 
-    None where its order is not known, or its backend cannot be imported. No database is read. The function
-    may raise `ValueError` for what is no version.
+    The result is None if the order is unknown, or the backend cannot be imported. No database is read. The
+    function may raise `ValueError` for a text that is not a version.
     """
-    if distribution.id in _OF_DEBIAN:
+    if distribution.id in _DEB_VERSIONS:
         try:
             from pkgjail.backends.dpkg import DpkgReader
         except ImportError:
@@ -173,7 +178,7 @@ def version_order(distribution: Distribution) -> Callable[[str, str], int] | Non
 
 
 def _named(name: str, root: bytes) -> tuple[_Backend, ...]:
-    """The backends that `name` may mean. Those of others are looked for when ours do not serve."""
+    """The backends that `name` may mean; entry points are read only if none of ours fits."""
     ours = tuple(one for one in _BACKENDS if name in {"auto", one.name, *one.aliases})
     if any(_marker(one, root) for one in ours):
         return ours
@@ -185,7 +190,7 @@ def _named(name: str, root: bytes) -> tuple[_Backend, ...]:
 
 
 def _others() -> tuple[_Backend, ...]:
-    """The backends of other distributions of Python packages, by name; ours keep their names."""
+    """The backends of entry points, by name; they cannot replace ours."""
     from importlib.metadata import entry_points  # takes longer than most backends
 
     found: Any = entry_points()
@@ -199,28 +204,32 @@ def _others() -> tuple[_Backend, ...]:
 
 
 def _other(name: str, load: Callable[[], Any]) -> _Backend:
-    """The backend of an entry point; one that cannot be loaded is there all the same, to be told."""
+    """The backend of an entry point; one that cannot be loaded is listed with the reason."""
     try:
         module = load()
         serves, markers = str(module.SERVES), tuple(module.MARKERS)
-    except Exception as error:  # noqa: BLE001 - whatever somebody else's code raises
+    except Exception as error:  # noqa: BLE001 - other people's code may raise anything
         serves, markers = f"nothing: it cannot be loaded ({error})", ()
     return _Backend(
-        name=name, serves=serves, remedy=f"repair what brings {name!r}", markers=markers, load=load
+        name=name,
+        serves=serves,
+        remedy=f"repair the package that provides {name!r}",
+        markers=markers,
+        load=load,
     )
 
 
 def _ordered(backends: Iterable[_Backend], root: bytes) -> list[_Backend]:
-    """Those whose database is there first; of several, that of the distribution that the root says it is."""
-    kept = tuple(backends)
-    present = {one.name: bool(_marker(one, root)) for one in kept}
-    databases = {one.markers for one in kept if present[one.name]}
+    """Sort backends with a database first; of several such, the one that fits the root's os-release."""
+    candidates = tuple(backends)
+    present = {one.name: bool(_marker(one, root)) for one in candidates}
+    databases = {one.markers for one in candidates if present[one.name]}
     ids = _ids(root) if len(databases) > 1 else frozenset()
-    return sorted(kept, key=lambda one: (not present[one.name], not one.ids & ids if ids else False))
+    return sorted(candidates, key=lambda one: (not present[one.name], not one.ids & ids if ids else False))
 
 
 def _ids(root: bytes) -> frozenset[str]:
-    """ID and ID_LIKE of os-release(5); none where it cannot be read."""
+    """The words in ID and ID_LIKE of os-release(5); none if it cannot be read."""
     from pkgjail.backends.release import read_release
     from pkgjail.backends.root import Root
 
@@ -232,7 +241,7 @@ def _ids(root: bytes) -> frozenset[str]:
 
 
 def _status(backend: _Backend, root: bytes) -> BackendStatus:
-    """Look for the database first: it says more than a library that is not there."""
+    """Return the status of a backend. A missing database says more than a missing library."""
     marker, lack = _marker(backend, root), ""
     if not marker:
         reason = _nothing((backend,))[0].replace("it has", f"{text_path(root)} has", 1)
@@ -252,7 +261,7 @@ def _status(backend: _Backend, root: bytes) -> BackendStatus:
 
 
 def _nothing(backends: Iterable[_Backend]) -> tuple[str, str]:
-    """What a root lacks for any of `backends`, and what to do."""
+    """Say what a root would need for any of `backends`, and what to do."""
     directories: dict[str, None] = {}
     for one in backends:
         several = len(one.markers) > 1
@@ -263,19 +272,19 @@ def _nothing(backends: Iterable[_Backend]) -> tuple[str, str]:
 
 
 def _marker(backend: _Backend, root: bytes) -> bytes:
-    """The first of the backend's files that is there; b"" for none."""
+    """The first of the backend's files that exists; b"" if none does."""
     return next((marker for marker in backend.markers if _is_there(root, marker)), b"")
 
 
 def _is_there(root: bytes, marker: bytes) -> bool:
     try:
         return os.path.lexists(resolve_inside(root, marker))
-    except OSError:  # A loop of links: the backend's to report.
+    except OSError:  # A loop of links, which the backend reports.
         return True
 
 
 def _lack(backend: _Backend) -> str:
-    """What keeps a backend from being used on any root; "" for nothing."""
+    """Say why a backend cannot be used on any root; "" if it can."""
     if backend.program and shutil.which(backend.program) is None:
         return f"needs the program {backend.program}, which is not in PATH"
     try:
@@ -286,7 +295,7 @@ def _lack(backend: _Backend) -> str:
 
 
 def _load(backend: _Backend) -> Any:
-    """The backend's module, or what an entry point names."""
+    """The backend's module, or the object of its entry point."""
     if backend.load is not None:
         return backend.load()
     return importlib.import_module(f"{__name__}.{backend.name}")

@@ -1,7 +1,7 @@
-"""The link groups of a root, from the records of update-alternatives(1) or of Red Hat's alternatives(8).
+"""Read the link groups of a root from the records of update-alternatives(1) or Red Hat's alternatives(8).
 
-The two write the same lines, but for two things: Red Hat's puts `@family@` before a priority and
-the name of an init script behind it, and no empty line after the last candidate.
+Both write the same lines with two exceptions. Red Hat's has `@family@` before a priority and the name of
+an init script after it, and no empty line after the last candidate.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 _ETC_ALTERNATIVES = b"/etc/alternatives/"
 
 
-# The priority, which Red Hat's may have something before and behind.
+# The priority, perhaps with Red Hat's additions.
 _PRIORITY = re.compile(rb"(?:@[^@]*@)?(?P<number>[+-]?[0-9]{1,10})(?: .*)?")
 
 
 def read_alternatives(root: Root, directory: bytes, *, ended: bool = True) -> tuple[AlternativeGroup, ...]:
-    """Every group of the records in `directory`, by name. An empty record is none.
+    """Return every group of the records in `directory`, by name. An empty record is ignored.
 
-    With `ended` a record that has no empty line at its end was cut off.
+    With `ended`, a record without an empty line at its end was cut off.
     """
-    # update-alternatives leaves its unfinished writes out by this name, so do we.
+    # update-alternatives writes to files with this suffix, and ignores leftovers.
     names = sorted(name for name in root.names(directory) if not name.endswith(b".dpkg-tmp"))
     paths = {name: os.path.join(directory, name) for name in names}
     records = {name: root.read(path) for name, path in paths.items()}
@@ -44,7 +44,7 @@ def _group(root: Root, name: bytes, path: bytes, lines: _Lines) -> AlternativeGr
 
 
 class _Lines:
-    """The lines of a record, taken one by one; `number` is that of the last one taken."""
+    """The lines of a record, taken one by one; `number` is that of the last line taken."""
 
     def __init__(self, data: bytes, *, ended: bool) -> None:
         self.number = 0
@@ -52,22 +52,22 @@ class _Lines:
         self._lines = data.split(b"\n")[:-1]
 
     def take(self, what: str) -> bytes:
-        """The next line, which should be `what`. Raises `ValueError` at the end."""
+        """Return the next line, which should be `what`. Raises `ValueError` at the end."""
         self.number += 1
         if self.number > len(self._lines):
             raise ValueError(f"the file ends where {what} should stand")
         return self._lines[self.number - 1]
 
     def take_candidate(self) -> bytes:
-        """The path of the next candidate, or b"" after the last: an empty line, or the file's end."""
+        """Return the path of the next candidate, or b"" after the last (an empty line or the file's end)."""
         at_end = self.number == len(self._lines) and not self._ended
         return b"" if at_end else self.take("a candidate's path")
 
 
 def _alternative_group(name: bytes, lines: _Lines) -> AlternativeGroup:
-    """Read a record: mode, master link, (slave name, slave link)…, "", candidates…, "".
+    """Parse a record: mode, master link, (slave name, slave link)…, "", candidates…, "".
 
-    A candidate is its path, its priority, and one line a slave, empty where it has none. Raises
+    A candidate is its path, its priority, and a line for each slave, empty if it has none. Raises
     `ValueError`.
     """
     mode = lines.take("the mode")

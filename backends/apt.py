@@ -1,6 +1,6 @@
-"""The apt backend: dpkg's status file, read by the parser and the version order of libapt-pkg.
+"""The apt backend: reads dpkg's status file with libapt-pkg, and orders versions with it.
 
-apt's own cache is left alone: it costs ten times as much, and counts `apt` as essential.
+It does not use apt's own cache, which takes ten times as long, and counts `apt` as essential.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# As apt's own reader of whole files takes it.
+# The separator of apt's own reader of files.
 _BETWEEN = re.compile(rb"\n\n+")
 
 
@@ -26,21 +26,21 @@ class AptReader:
     name = "apt"
 
     def __init__(self) -> None:
-        # apt's configuration files stay unread: none of them bears on versions or stanzas.
+        # apt's configuration files are not read: none of them affects versions or stanzas.
         apt_pkg.init_system()
 
     def stanzas(self, data: bytes) -> Iterator[dict[str, str]]:
-        """Each stanza's `FIELDS`, in the order of the file."""
+        """Yield the `FIELDS` of each stanza, in the order of the file."""
         try:
             for stanza in filter(None, _BETWEEN.split(data)):
                 section = apt_pkg.TagSection(stanza + b"\n", bytes=True)
-                # TagSection is a mapping whose iteration Python 3.11's stubs do not know of.
+                # TagSection is a mapping that its stubs for Python 3.11 do not make iterable.
                 yield {key: text_field(section[key]) for key in section.keys() if key in FIELDS}  # noqa: SIM118
         except (SystemError, apt_pkg.Error) as error:
             raise ValueError(str(error)) from error
 
     def compare(self, left: str, right: str) -> int:
-        """Negative, 0 or positive, as `left` is the older, the same or the newer version."""
+        """Compare versions: negative, 0 or positive if `left` is older, equal or newer."""
         return int(apt_pkg.version_compare(left, right))
 
 

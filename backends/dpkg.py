@@ -1,6 +1,6 @@
-"""The dpkg backend: dpkg's status file, read in Python alone (python-debian without apt_pkg).
+"""The dpkg backend: reads dpkg's status file in pure Python (python-debian without apt_pkg).
 
-It serves any interpreter and any host, and gives the apt backend's answers.
+It works with any interpreter on any host, and gives the same results as the apt backend.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PRIVATE = 0xE000  # the first of Unicode's characters for private use
 _OUTSIDE = re.compile(r"[^\t\n -~]")
-_CARRIED = re.compile("[\ue000-\ue0ff]")
+_ENCODED = re.compile("[\ue000-\ue0ff]")
 
 
 class DpkgReader:
@@ -29,31 +29,31 @@ class DpkgReader:
     name = "dpkg"
 
     def stanzas(self, data: bytes) -> Iterator[dict[str, str]]:
-        """Each stanza's `FIELDS`, in the order of the file."""
-        lines = _carry(data).split("\n")
+        """Yield the `FIELDS` of each stanza, in the order of the file."""
+        lines = _encode(data).split("\n")
         for paragraph in Packages.iter_paragraphs(lines, fields=list(FIELDS), use_apt_pkg=False):
-            yield {key: text_field(_fetch(paragraph[key])) for key in paragraph}
+            yield {key: text_field(_decode(paragraph[key])) for key in paragraph}
 
     def compare(self, left: str, right: str) -> int:
-        """Negative, 0 or positive, as `left` is the older, the same or the newer version."""
+        """Compare versions: negative, 0 or positive if `left` is older, equal or newer."""
         older, newer = _version(left), _version(right)
         return int(older > newer) - int(older < newer)
 
 
-def _carry(data: bytes) -> str:
-    """Text for Deb822 that stands for any bytes: all but ASCII's own moves to a private plane.
+def _encode(data: bytes) -> str:
+    """Encode any bytes as text for Deb822: all but ASCII as characters for private use.
 
-    Deb822 guesses where text is not UTF-8, takes every Unicode space for white space, and refuses
-    what `str.splitlines` would break, such as a form feed in a file's name.
+    Otherwise Deb822 guesses the encoding of text that is not UTF-8, takes every Unicode space for white
+    space, and refuses what `str.splitlines` would split, such as a form feed in a file's name.
     """
     return _OUTSIDE.sub(lambda match: chr(_PRIVATE + ord(match[0])), data.decode("latin-1"))
 
 
-def _fetch(text: str) -> bytes:
-    """The bytes that `_carry` made `text` of."""
+def _decode(text: str) -> bytes:
+    """Decode text that `_encode` encoded."""
     if text.isascii():
         return text.encode("ascii")
-    return _CARRIED.sub(lambda match: chr(ord(match[0]) - _PRIVATE), text).encode("latin-1")
+    return _ENCODED.sub(lambda match: chr(ord(match[0]) - _PRIVATE), text).encode("latin-1")
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""os-release(5): which distribution a root is."""
+"""Read os-release(5), which names the distribution of a root."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def read_distribution(root: Root) -> Distribution:
-    """`ID` and `VERSION_ID`: /etc first, links resolved inside the root."""
+    """Return `ID` and `VERSION_ID`, preferably from /etc; links are resolved inside the root."""
     fields = read_release(root)
     return Distribution(id=fields.get("ID", "linux"), version=fields.get("VERSION_ID", ""))
 
 
 def read_release(root: Root) -> dict[str, str]:
-    """All fields of the file that `read_distribution` reads."""
+    """Return all fields of the file that `read_distribution` reads."""
     for candidate in (b"/etc/os-release", b"/usr/lib/os-release"):
         path = root.inside(candidate)
         if os.path.lexists(path):
             return _os_release(root, path)
     raise root.error(
         "it has neither etc/os-release nor usr/lib/os-release",
-        "install the package that brings it",
+        "install the package that has it",
     )
 
 

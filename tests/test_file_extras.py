@@ -307,7 +307,7 @@ INCLUDES = [
         /usr/bin directory package p:amd64
         /usr/bin/own regular include(w.toml:1)
         warns w.toml:1: 2 paths that /usr/bin/* matches belong to package outside:amd64, {_NOT_IN}
-        warns w.toml:2: /bin/none matches nothing that is not in already
+        warns w.toml:2: /bin/none matches nothing that is not already in the set
         """,
     ),
     Case(

@@ -1,16 +1,15 @@
-"""A Debian system's installed state, from dpkg's own records: all that the apt and dpkg backends share.
+"""The installed state of a Debian system from dpkg's records: everything that apt and dpkg backends share.
 
-The two differ in who cuts the status file into stanzas and who orders versions (`Reader`); the
-rules are here, a module for each of dpkg's records:
+The two differ in the library that splits the status file into stanzas and orders versions (`Reader`).
 
-    relations      the grammar of requirements and versions
-    status         the status file, stanza by stanza
-    matching       which installed packages satisfy a requirement
-    shortcomings   why none does, in words
-    paths          file lists, diversions, conffiles
-    generated      the allow-list of files that no package owns
-    root           where dpkg keeps them
-    database       all of these as one `PackageDatabase`
+relations  the grammar of requirements and versions
+status     the status file, stanza by stanza
+matching   the installed packages that satisfy a requirement
+unmet      the reasons why none does, in words
+paths      file lists, diversions, conffiles
+generated  the allow-list of unowned files
+root       dpkg's directory
+database   all of these as one `PackageDatabase`
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class DebianDatabase:
-    """`model.PackageDatabase` for a dpkg root; see there for what each method promises."""
+    """`model.PackageDatabase` for a root with dpkg; the methods are described there."""
 
     family = "debian"
 
@@ -47,7 +47,7 @@ class DebianDatabase:
 
     @property
     def backend(self) -> str:
-        """The reader's name."""
+        """The name of the reader."""
         return self._reader.name
 
     @property
@@ -66,7 +66,7 @@ class DebianDatabase:
         return read_distribution(self._root)
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Read one requirement as Policy 7.1 writes it: `gcc:any (>= 4:10) | clang`."""
+        """Parse one requirement in the syntax of Policy 7.1: `gcc:any (>= 4:10) | clang`."""
         if "," in text:
             raise ValueError(
                 f"{text!r} has a comma, so it is more than one requirement; write an entry for each"
@@ -74,37 +74,37 @@ class DebianDatabase:
         return (parse_group(text, "whitelist"),)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """Pre-Depends and Depends, and Recommends when asked for, as the stanza orders them."""
+        """Return Pre-Depends and Depends, and with `recommends` Recommends, in the order of the stanza."""
         return self._installed.requirements(package, recommends=recommends)
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """Who satisfies `relation`, by dpkg's own rules for architectures and virtual packages."""
+        """Return the packages that satisfy `relation`, by dpkg's rules for architectures and provisions."""
         return self._installed.candidates(relation, architecture)
 
     def unmet_reason(self, relation: Relation, architecture: str) -> str:
-        """The nearest miss: version, architecture, a package that is not whole, or none at all."""
+        """Explain the nearest miss: version, architecture, a package in another state, or no such package."""
         return self._unmet_reasons.explain(relation, architecture)
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
-        """The lines of the package's list file, each where dpkg-divert(1) has put it."""
+        """Return the paths in the package's list file, as moved by dpkg-divert(1)."""
         return self._paths.owned(package)
 
     def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
-        """Whose file list has each of `paths`, after diversions."""
+        """Return the package whose file list has each of `paths`, after diversions."""
         return self._paths.owners(paths, self.packages.values())
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
-        """The status file's Conffiles that the package still ships, where diversions have put them."""
+        """Return the Conffiles in the status file that the package still ships, as diversions moved them."""
         return self._paths.conffiles(package)
 
     def digests(self, package: Package) -> dict[bytes, str]:
-        """The package's md5sums file, where diversions have put what it lists."""
+        """Return the digests in the package's md5sums file, with paths as diversions moved them."""
         return self._paths.digests(package)
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
-        """Every group of update-alternatives(1)."""
+        """Return every group of update-alternatives(1)."""
         return read_alternatives(self._root, self._root.admin(b"alternatives"))
 
     def generated(self) -> tuple[Generated, ...]:
-        """The allow-list; the same for every Debian root."""
+        """Return the allow-list, which is the same for every Debian root."""
         return GENERATED

@@ -1,4 +1,4 @@
-"""Which installed packages satisfy a requirement: dpkg's own rules (its lib/dpkg/depcon.c)."""
+"""Find the installed packages that satisfy a requirement, by dpkg's rules (its lib/dpkg/depcon.c)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 @record
 class Provision:
-    """What a package provides: `architecture` and `version` are "" where the field names none."""
+    """A virtual package of `provider`; `architecture` and `version` are "" if the field names none."""
 
     provider: Installation
     architecture: str
@@ -29,12 +29,12 @@ class Provision:
 
 
 class Installed:
-    """What the status file has, by name, by key, and by what it provides."""
+    """The packages in the status file by name, by key, and by the names that they provide."""
 
     def __init__(
         self, root: Root, installations: Iterable[Installation], compare: Callable[[str, str], int]
     ) -> None:
-        """Sort `installations`; `compare` is a reader's. Raises `DatabaseError` for a bad Provides."""
+        """Index `installations`; `compare` is a reader's. Raises `DatabaseError` for a bad Provides."""
         self._root = root
         self._compare = compare
         self.by_name: dict[str, list[Installation]] = {}
@@ -51,10 +51,10 @@ class Installed:
 
     @cached_property
     def architecture(self) -> str:
-        """The architecture of the package `dpkg`, else the first line of dpkg's `arch` file.
+        """The architecture of the package `dpkg`, otherwise the first line of dpkg's `arch` file.
 
-        dpkg's own answer is built into its binary, which has the architecture of its package. The
-        file is written by `dpkg --add-architecture`, the native one first.
+        dpkg itself has the native architecture built in: it is that of its package. The file is written
+        by `dpkg --add-architecture`, with the native one first.
         """
         for one in self.by_name.get("dpkg", ()):
             if one.state not in GONE:
@@ -70,18 +70,18 @@ class Installed:
         return first
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """Pre-Depends and Depends, and Recommends when asked for, as the stanza orders them."""
+        """Return Pre-Depends and Depends, and with `recommends` Recommends, in the order of the stanza."""
         fields = self.complete[package.key].fields
-        wanted = ("Pre-Depends", "Depends", "Recommends") if recommends else ("Pre-Depends", "Depends")
+        included = ("Pre-Depends", "Depends", "Recommends") if recommends else ("Pre-Depends", "Depends")
         return tuple(
             self._field(package, kind, partial(parse_group, kind=kind, lenient=True), entry)
             for kind, value in fields.items()
-            if kind in wanted and value
+            if kind in included and value
             for entry in value.split(",")
         )
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """Who satisfies `relation`, by dpkg's own rules for architectures and virtual packages."""
+        """Return the packages that satisfy `relation`, by dpkg's rules for architectures and provisions."""
         named = [
             one.package
             for one in self.installed(relation.name)
@@ -104,18 +104,18 @@ class Installed:
         return tuple(dict.fromkeys((*named, *provided)))
 
     def installed(self, name: str) -> list[Installation]:
-        """The fully installed packages of that very name, one for each architecture."""
+        """Return the fully installed packages of that very name, one for each architecture."""
         return [one for one in self.by_name.get(name, ()) if one.complete]
 
     def native(self, architecture: str) -> str:
-        """A package for all architectures counts as one for the native architecture."""
+        """Return an architecture, the native one for packages that are for all architectures."""
         return self.architecture if architecture == "all" else architecture
 
     def suits(self, one: Installation, architecture: str, relation: Relation, asker: str) -> bool:
-        """Whether `one`, taken as of `architecture`, is on the side that `relation` asks for.
+        """Return whether `one`, considered as of `architecture`, has an architecture that suits `relation`.
 
-        `architecture` is its own, or that which a Provides entry names. `Multi-Arch: foreign`
-        answers any asker that names no architecture, `:any` is answered by `allowed` alone.
+        `architecture` is its own, or the one that a Provides entry names. A package with `Multi-Arch:
+        foreign` suits every relation without an architecture; only `allowed` suits `:any`.
         """
         if not relation.architecture and one.multi_arch == "foreign":
             return True
@@ -124,7 +124,7 @@ class Installed:
         return self.native(architecture) == self.native(relation.architecture or asker)
 
     def _satisfies(self, version: str, relation: Relation) -> bool:
-        """Whether `version` ("" for a Provides without one) is what `relation` asks for (Policy 7.5)."""
+        """Return whether `version` ("" for a Provides without one) satisfies `relation` (Policy 7.5)."""
         if not relation.operator or not version:
             return not relation.operator
         if not is_version(version):
@@ -138,7 +138,7 @@ class Installed:
         ]
 
     def _provides(self, one: Installation) -> Iterator[tuple[str, Provision]]:
-        """The virtual packages of `one` by name. dpkg heeds no operator but `=` there."""
+        """The virtual packages of `one` by name. dpkg ignores operators other than `=` there."""
         value = one.fields.get("Provides")
         for entry in value.split(",") if value else ():
             relation = self._field(one.package, "Provides", partial(parse_alternative, lenient=True), entry)

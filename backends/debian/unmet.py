@@ -1,4 +1,7 @@
-"""Why nothing installed satisfies a requirement, and the way out, in words for a message."""
+"""Explain why no installed package satisfies a requirement, and what to do.
+
+These texts become part of manifests (`unmet`), so a change of their words changes the manifests' bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class UnmetReasons:
-    """Explains what `installed` does not have."""
+    """Explains requirements that `installed` does not satisfy."""
 
     def __init__(self, root: Root, installed: Installed) -> None:
-        """Keep both; nothing is done yet."""
+        """Do nothing yet."""
         self._root = root
         self._installed = installed
 
     def explain(self, relation: Relation, architecture: str) -> str:
-        """The nearest miss: version, architecture, a package that is not whole, or none at all."""
+        """Explain the nearest miss: version, architecture, a package in another state, or no such package."""
         asked = f"({relation.operator} {relation.version})"
         named = self._installed.installed(relation.name)
         near = [
@@ -49,7 +52,7 @@ class UnmetReasons:
         return f"{relation.name!r} is not installed; install it with {self._install(relation)}"
 
     def _state(self, one: Installation) -> str:
-        """The state of a package that is not fully installed, in words, and the way out."""
+        """Describe the state of a package that is not fully installed, and say what to do."""
         configure = f"run {self._root.command('dpkg --configure -a')}"
         reinstall = f"run {self._root.command(f'apt-get install --reinstall {one.package.name}')}"
         install = f"install it with {self._root.command(f'apt-get install {one.package.name}')}"

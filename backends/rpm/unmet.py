@@ -1,4 +1,7 @@
-"""Why nothing installed satisfies a requirement, and the way out, in words for a message."""
+"""Explain why no installed package satisfies a requirement, and what to do.
+
+These texts become part of manifests (`unmet`), so a change of their words changes the manifests' bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,26 @@ if TYPE_CHECKING:
 
 
 class UnmetReasons:
-    """Explains what `installed` does not have."""
+    """Explains requirements that `installed` does not satisfy."""
 
     def __init__(self, root: Root, installed: Installed, is_suse: Callable[[], bool]) -> None:
-        """Keep all; nothing is done yet."""
+        """Do nothing yet."""
         self._root = root
         self._installed = installed
         self._is_suse = is_suse
 
     def explain(self, relation: Relation, architecture: str) -> str:
-        """The nearest miss: version, architecture, or none at all."""
+        """Explain the nearest miss: version, architecture, or no such package."""
         if boolean.is_rich(relation.name):
             return (
                 f"no installed package, or none alone, satisfies {relation.name}; {self._install(relation)}"
             )
         named = [one for one in self._installed.packages.values() if one.name == relation.name]
-        whole = Relation(name=relation.name, operator=relation.operator, version=relation.version)
-        if relation.architecture and self._installed.candidates(whole, architecture):
-            found = self._installed.candidates(whole, architecture)
+        of_any_architecture = Relation(
+            name=relation.name, operator=relation.operator, version=relation.version
+        )
+        if relation.architecture and self._installed.candidates(of_any_architecture, architecture):
+            found = self._installed.candidates(of_any_architecture, architecture)
             have = ", ".join(sorted({package.architecture for package in found}))
             return (
                 f"{relation.name!r} is installed for {have}, and {relation.architecture} is asked; "

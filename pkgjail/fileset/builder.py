@@ -1,4 +1,4 @@
-"""The file set while it grows: each stage adds names, the blacklist judges each once."""
+"""Build a file set: each layer adds names, and the blacklist decides about each of them once."""
 
 from __future__ import annotations
 
@@ -20,91 +20,91 @@ if TYPE_CHECKING:
 
 
 class Name(NamedTuple):
-    """A name that is to be in the jail: who brings it and how it comes.
+    """How a name comes into the jail. `owners` are sorted.
 
-    With `is_ours` the jail makes it, whatever the disk has there: a symbolic link to `target`, or
-    without one a file that is made at entry. `owners` are sorted.
+    With `made_by_jail`, the jail makes it regardless of the disk: a symbolic link to `target`, or without
+    a target, a file that is made at entry.
     """
 
     owners: tuple[str, ...] = ()
     origin: Origin = "package"
     detail: str = ""
-    is_ours: bool = False
+    made_by_jail: bool = False
     target: bytes | None = None
 
 
-class Draft:
-    """Names by their real paths, each kept, dropped by a rule, or missing."""
+class FileSetBuilder:
+    """Decides for each real path whether it is kept, dropped by a rule, or missing from the disk."""
 
-    def __init__(self, tree: Tree, judge: Matcher) -> None:
-        """`judge` is the blacklist."""
+    def __init__(self, tree: Tree, blacklist: Matcher) -> None:
+        """Begin with an empty set; `tree` examines the disk."""
         self.tree = tree
         self.kept: dict[bytes, Name] = {}
-        self._judge = judge
-        self._labels = {rule: f"{rule.origin}: {rule.pattern}" for rule in judge.rules}
+        self._blacklist = blacklist
+        self._labels = {rule: f"{rule.origin}: {rule.pattern}" for rule in blacklist.rules}
         self._dropped: dict[bytes, tuple[str, Name]] = {}
         self._missing: dict[bytes, Missing] = {}
         self._links: list[tuple[bytes, tuple[bytes, ...]]] = []
 
     def add(self, names: Mapping[bytes, Name]) -> None:
-        """Judge names given by real path; one that is decided already stays as it is.
+        """Decide about names by real path. Earlier decisions stay.
 
-        What is missing from the disk can still be made by us.
+        However, the jail can still make a name that is missing from the disk.
         """
-        kept, judge = self.kept, self._judge if self._labels else None
-        looked_at = self.tree.lstat_all(path for path, name in names.items() if not name.is_ours)
+        kept, blacklist = self.kept, self._blacklist if self._labels else None
+        states = self.tree.lstat_all(path for path, name in names.items() if not name.made_by_jail)
         for path, name in names.items():
             if path in kept or path in self._dropped:
                 continue
-            found = looked_at.get(path)
+            found = states.get(path)
             kind = None if found is None else kind_of(found.st_mode)
-            rule = judge(path, is_directory=kind == "directory") if judge is not None else None
+            rule = blacklist(path, is_directory=kind == "directory") if blacklist is not None else None
             if rule is not None:
                 self._dropped[path] = (self._labels[rule], name)
-            elif kind or name.is_ours:
+            elif kind or name.made_by_jail:
                 kept[path] = name
                 self._missing.pop(path, None)
             else:
                 self._miss(path, name, found)
 
-    def place(self, path: bytes) -> bytes:
-        """The real path of `path`; the links that lead there come in too if that is kept."""
+    def real_path(self, path: bytes) -> bytes:
+        """Return the real path of `path`. If that is kept, the links that lead there are kept too."""
         real = self.tree.real(path)
         if real != path:
             self._links.append((real, self.tree.links_above(path)))
         return real
 
-    def places(self, paths: Sequence[bytes]) -> Sequence[bytes]:
-        """`place` of each of `paths`, in their order; most lists have none that goes through a link."""
+    def real_paths(self, paths: Sequence[bytes]) -> Sequence[bytes]:
+        """Return `real_path` of each of `paths`. Most lists have none that goes through a link."""
         directories = {path[: path.rfind(b"/")] for path in paths}
         moved = {directory for directory in directories if self.tree.real_directory(directory) != directory}
         if not moved:
             return paths
-        return [self.place(path) if path[: path.rfind(b"/")] in moved else path for path in paths]
+        return [self.real_path(path) if path[: path.rfind(b"/")] in moved else path for path in paths]
 
     def has(self, path: bytes) -> bool:
-        """Whether `path`, as recorded anywhere, is in the set so far."""
+        """Return whether `path`, which need not be real, is kept so far."""
         return self.tree.real(path) in self.kept
 
     def was_dropped(self, path: bytes) -> bool:
-        """Whether a rule dropped `path`, as recorded anywhere."""
+        """Return whether a rule dropped `path`, which need not be real."""
         return self.tree.real(path) in self._dropped
 
     def drops(self, path: bytes) -> bool:
-        """Whether the blacklist would drop `path`, as recorded anywhere, were it to come in."""
-        return self._judge(self.tree.real(path), is_directory=False) is not None
+        """Return whether the blacklist would drop `path`, which need not be real."""
+        return self._blacklist(self.tree.real(path), is_directory=False) is not None
 
-    def settled(self, path: bytes) -> bool:
-        """Whether the real path `path` was judged already."""
+    def is_decided(self, path: bytes) -> bool:
+        """Return whether there is a decision about the real path `path`."""
         return path in self.kept or path in self._dropped or path in self._missing
 
     def finish(self, hasher: Hasher | None) -> FileSet:
-        """Bring in the directories that kept names stand in, and make the frozen result.
+        """Keep the directories above kept names, and return the file set.
 
-        A directory that a rule dropped comes back when something below it was kept.
+        A directory that a rule dropped is kept after all if something below it is.
         """
-        wanted = {link for place, links in self._links if place in self.kept for link in links}
-        self.add({link: Name(origin="parent") for link in wanted if not self.settled(link)})
+        links_above = {link for place, links in self._links if place in self.kept for link in links}
+        self.add({link: Name(origin="parent") for link in links_above if not self.is_decided(link)})
         for directory in {path[: path.rfind(b"/")] or b"/" for path in self.kept}:
             self._keep_directory(directory)
         kept = [(path, self.kept[path]) for path in sorted(self.kept)]
@@ -121,7 +121,7 @@ class Draft:
         self._missing[path] = Missing(path=path, reason=reason, owners=name.owners)
 
     def _keep_directory(self, directory: bytes) -> None:
-        """Bring in a directory, and those above it, whatever was decided of them."""
+        """Keep a directory, and those above it, regardless of earlier decisions."""
         while directory not in self.kept:
             _, name = self._dropped.pop(directory, (None, Name(origin="parent")))
             self._missing.pop(directory, None)
@@ -129,12 +129,12 @@ class Draft:
             directory = directory[: directory.rfind(b"/")] or b"/"
 
     def _is_hashed(self, path: bytes, name: Name) -> bool:
-        """Only what others may read is hashed, so that all users record the same."""
-        found = None if name.is_ours else self.tree.lstat(path)
+        """Return whether others may read the file. No other is hashed, so that all users record the same."""
+        found = None if name.made_by_jail else self.tree.lstat(path)
         return found is not None and stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IROTH)
 
     def _entry(self, path: bytes, name: Name, sha256: str | None) -> FileEntry:
-        found = None if name.is_ours else self.tree.lstat(path)
+        found = None if name.made_by_jail else self.tree.lstat(path)
         kind, mode = (None, 0) if found is None else kind_and_mode(found.st_mode)
         if found is None or kind is None:
             return _made_entry(path, name)
@@ -144,9 +144,9 @@ class Draft:
 
 
 def _made_entry(path: bytes, name: Name) -> FileEntry:
-    """The entry of what the jail makes itself: a link, a file, or a directory that holds such."""
+    """Return the entry of a link or file that the jail makes, or of a directory for these."""
     kind: FileKind
-    kind, mode = ("regular", 0o644) if name.is_ours else ("directory", 0o755)
+    kind, mode = ("regular", 0o644) if name.made_by_jail else ("directory", 0o755)
     if name.target is not None:
         kind, mode = "symlink", LINK_MODE
     return FileEntry(path, kind, mode, None, name.target, None, name.owners, name.origin, name.detail)

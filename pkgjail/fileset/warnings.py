@@ -1,4 +1,4 @@
-"""What a reporter hears of a file set: what could not come in, and rules that did nothing."""
+"""Warnings about a file set: paths that could not come in, and rules without effect."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _GLOB = re.compile(r"[*?[\\]")
 
 
-def tell_missing(file_set: FileSet, reporter: Reporter) -> None:
-    """Warn once for each reason why listed paths are not in the set."""
+def warn_missing(file_set: FileSet, reporter: Reporter) -> None:
+    """Warn once for each reason why listed paths are missing from the set."""
     reasons = {
         "absent": "are not on the disk",
         "private": "are below directories that others may not search",
@@ -32,26 +32,26 @@ def tell_missing(file_set: FileSet, reporter: Reporter) -> None:
         reporter.warn(f"{count} listed paths {reasons[reason]}, {printable(example)} among them")
 
 
-def tell_idle(rules: Iterable[Rule], tree: Tree, reporter: Reporter) -> None:
-    """Warn of each of `rules`, which matched no path; but not of pkgjail's own, made for any host."""
-    told = [
+def warn_unmatched(rules: Iterable[Rule], tree: Tree, reporter: Reporter) -> None:
+    """Warn of `rules` that matched no path, except shipped ones, which are for any host."""
+    warnings = [
         f"{rule.origin}: {rule.pattern} matches nothing here{_remedy(rule.pattern, tree)}"
         for rule in rules
         if not rule.shipped
     ]
-    warn_each(reporter, told, "rules that match nothing here")
+    warn_each(reporter, warnings, "rules that match nothing here")
 
 
 def _remedy(pattern: str, tree: Tree) -> str:
-    """How to write a pattern that goes through a link, as patterns are held against real paths; else ""."""
+    """How to write a pattern that goes through a link, because patterns match real paths; otherwise ""."""
     sign = "!" if pattern.startswith("!") else ""
     text = pattern[len(sign) :]
     if "/" not in text.rstrip("/"):
         return ""  # a name at any depth
-    spelled = "/" + text.lstrip("/")
-    wildcard = _GLOB.search(spelled)
-    end = spelled.rindex("/", 0, wildcard.start() if wildcard else None) + 1
-    directory, rest = raw_path(spelled[:end]), spelled[end:]
+    absolute = "/" + text.lstrip("/")
+    wildcard = _GLOB.search(absolute)
+    end = absolute.rindex("/", 0, wildcard.start() if wildcard else None) + 1
+    directory, rest = raw_path(absolute[:end]), absolute[end:]
     links = tree.links_above(directory)
     if not links:
         return ""
