@@ -257,15 +257,14 @@ def test_all_changes_of_the_host_are_named_and_prevent_entry(uid: int, way: str)
         manifest = manifest_of(root)
         _change(root)
         is_overlay = way in ("tree", "mask")
-        file = "regular" if is_overlay else "regular file"
         directories = ["/linked is no longer a directory", "/lost is gone", "/lost/deep is gone"]
         assert sorted(seen(manifest, root, uid, way).splitlines()) == sorted(
             [
                 "/a/gone is gone",
                 "/a/longer has 6 bytes, not 4",
-                f"/a/now-a-directory is no longer a {file}",
-                f"/a/now-a-link is no longer a {file}",
-                f"/a/now-a-pipe is no longer a {file}",
+                "/a/now-a-directory is no longer a regular file",
+                "/a/now-a-link is no longer a regular file",
+                "/a/now-a-pipe is no longer a regular file",
                 "/a/other-mode has mode 4600, not 0644",
                 "/lost/deep/x is gone",
                 *(directories if is_overlay else ("/linked/x is gone", "/linked/y is gone")),
