@@ -16,6 +16,9 @@ RUN = b"/run"
 """Files that services make while a system runs. No package has them; FHS 3.0, section 3.15."""
 
 LD_CACHE = b"/etc/ld.so.cache"
+LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
+"""The places of the program that makes `LD_CACHE`."""
+
 RESOLV_CONF = b"/etc/resolv.conf"
 ENTRY_FILES = (b"/etc/group", b"/etc/hosts", b"/etc/nsswitch.conf", b"/etc/passwd", RESOLV_CONF)
 """The files that pkgjail writes when a jail is entered. `LD_CACHE` is made at entry too, by ldconfig(8)."""

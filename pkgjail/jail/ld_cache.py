@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError, told
-from pkgjail.core.jail_names import LD_CACHE, TMP
+from pkgjail.core.jail_names import LD_CACHE, LDCONFIG, TMP
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.programs import UnansweredError, capture_output
 from pkgjail.core.text import printable
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.steps import Plan, Step
     from pkgjail.storage.fingerprint import State
 
-_LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
 # Raised whenever the way to make it changes.
 _FORMAT = 1
 # The first bytes of an ld.so cache, in the new and the old format (glibc's dl-cache.h), and its maximum size.
@@ -70,7 +69,7 @@ def make_ld_cache(
 
     """
     names = {entry.path for entry in manifest.files}
-    ldconfig = next((path for path in _LDCONFIG if path in names), None)
+    ldconfig = next((path for path in LDCONFIG if path in names), None)
     if ldconfig is None:
         return b""
     paths = [root, *_inputs(manifest, root)]

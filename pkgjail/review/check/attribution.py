@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pkgjail.core.model import text_path
 from pkgjail.core.paths import Names
@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Manifest, PackageDatabase
     from pkgjail.review.check.findings import Gap
+
+
+class _Responsible(NamedTuple):
+    """Who is responsible for a gap, and the candidate that shows it.
+
+    - "rule": the blacklist's rule `name` dropped the path;
+    - "package", "other package": the package `name` has it on the host, and is or is not in the set;
+    - "missing": the package `name` of the set lists it, but the host lacked it;
+    - "unowned": the host has it, but no package lists it;
+    - "absent": the host has none of the candidates.
+    """
+
+    kind: Literal["rule", "package", "other package", "missing", "unowned", "absent"]
+    name: str = ""
+    path: bytes = b""
 
 
 class Attribution:
@@ -35,26 +50,23 @@ class Attribution:
 
     def is_reported(self, gap: Gap) -> bool:
         """Return whether the gap is a finding or a note, and not something that this host does not have."""
-        return not gap.only_if_attributed or self._attribute(gap)[0] != ""
+        return not gap.only_if_attributed or self._responsible(gap).name != ""
 
     def is_note(self, gap: Gap) -> bool:
         """Return whether the gap is a note: it is optional, or only a package outside the set fills it."""
-        if gap.optional:
-            return True
-        responsible = self._attribute(gap)[0] if gap.only_if_attributed else ""
-        return responsible in self._host_owners.values() and responsible not in self._packages
+        return gap.optional or (gap.only_if_attributed and self._responsible(gap).kind == "other package")
 
     def finding(self, gap: Gap) -> Finding:
         """Return the gap with its owners, who is responsible, and the fix."""
-        responsible, fix = self._attribute(gap)
+        responsible = self._responsible(gap)
         return Finding(
             path=gap.path,
             kind=gap.kind,
             wanted=gap.wanted,
             cause=gap.cause,
             owners=self._owners.get(gap.path, ()),
-            responsible=responsible,
-            fix=fix,
+            responsible=responsible.name,
+            fix=self._fix(gap, responsible),
         )
 
     def _candidates(self, gap: Gap) -> tuple[bytes, ...]:
@@ -70,38 +82,24 @@ class Attribution:
         ]
         return tuple(dict.fromkeys(map(self._host.listed, (*targets, *candidates))))
 
-    def _attribute(self, gap: Gap) -> tuple[str, str]:
-        """Return who is responsible, "" if nobody is known, and the fix."""
+    def _responsible(self, gap: Gap) -> _Responsible:
+        """Return the first that applies to any candidate: a rule, a package of the host, a missing path."""
         candidates = self._candidates(gap)
         for path in candidates:
             rule = self._dropping_rule(path)
             if rule:
-                return rule, f"take {text_path(path)} back in: a line '!{text_path(path)}' after that rule"
+                return _Responsible("rule", rule, path)
         for path in candidates:
             owner = self._host_owner(path)
             if owner:
-                return owner, self._fix_by_owner(owner, path)
+                return _Responsible("package" if owner in self._packages else "other package", owner, path)
         for path in candidates:
             if path in self._missing:
-                owners = self._missing[path]
-                fix = f"install {', '.join(owners)} again: the host lacks a file that it lists"
-                return next(iter(owners), ""), fix
+                return _Responsible("missing", next(iter(self._missing[path]), ""), path)
         for path in candidates:
             if self._host.has(path):
-                return "", f"add {text_path(path)} to [files] of a whitelist: no package of the host owns it"
-        return "", self._fix_without_candidate(gap)
-
-    def _fix_without_candidate(self, gap: Gap) -> str:
-        """Return the fix if the host has none of the candidates either."""
-        if gap.kind == "unreadable":
-            return "check as a user that may read it; if it has changed, resolve the manifest again"
-        owners = ", ".join(self._owners.get(gap.path, ())) or "what made it"
-        leave_out = f"leave {text_path(gap.path)} out by a blacklist (it comes with {owners})"
-        if gap.kind == "damaged":
-            return f"install its package again, or {leave_out}"
-        return (
-            f"the host has no {text_path(gap.wanted)} either: install a package that has it, or {leave_out}"
-        )
+                return _Responsible("unowned", "", path)
+        return _Responsible("absent")
 
     def _dropping_rule(self, path: bytes) -> str:
         """Return the rule that dropped `path` or a directory above it, or ""."""
@@ -115,10 +113,31 @@ class Attribution:
         spellings = (path, *_unmerged(path))
         return next((self._host_owners[one] for one in spellings if one in self._host_owners), "")
 
-    def _fix_by_owner(self, owner: str, path: bytes) -> str:
-        if owner in self._packages:
-            return f"resolve the manifest again: it has {owner}, but not {text_path(path)} of that package"
-        return f'add "{owner.partition(":")[0]}" to [packages] of a whitelist'
+    def _fix(self, gap: Gap, responsible: _Responsible) -> str:
+        path = text_path(responsible.path)
+        if responsible.kind == "rule":
+            return f"take {path} back in: a line '!{path}' after that rule"
+        if responsible.kind == "package":
+            return f"resolve the manifest again: it has {responsible.name}, but not {path} of that package"
+        if responsible.kind == "other package":
+            return f'add "{responsible.name.partition(":")[0]}" to [packages] of a whitelist'
+        if responsible.kind == "missing":
+            owners = ", ".join(self._missing[responsible.path])
+            return f"install {owners} again: the host lacks a file that it lists"
+        if responsible.kind == "unowned":
+            return f"add {path} to [files] of a whitelist: no package of the host owns it"
+        return self._fix_if_absent(gap)
+
+    def _fix_if_absent(self, gap: Gap) -> str:
+        """Return the fix if the host has none of the candidates either."""
+        if gap.kind == "unreadable":
+            return "check as a user that may read it; if it has changed, resolve the manifest again"
+        owners = ", ".join(self._owners.get(gap.path, ())) or "what made it"
+        leave_out = f"leave {text_path(gap.path)} out by a blacklist (it comes with {owners})"
+        if gap.kind == "damaged":
+            return f"install its package again, or {leave_out}"
+        wanted = text_path(gap.wanted)
+        return f"the host has no {wanted} either: install a package that has it, or {leave_out}"
 
 
 class _HostPaths:

@@ -75,9 +75,8 @@ def compiler_gaps(names: Names, runner: Runner) -> Iterator[Gap]:
         ran = runner.run([text_path(path), "-print-search-dirs"])
         if ran.status:
             continue  # other checks report what keeps it from starting
-        driver = _Driver(
-            path, language, _search_path(ran.out, b"programs"), _search_path(ran.out, b"libraries")
-        )
+        programs, libraries = (_search_path(ran.out, kind) for kind in (b"programs", b"libraries"))
+        driver = _Driver(path, language, programs, libraries)
         seen: set[bytes] = set()
         for gap in _driver_gaps(names, runner, driver):
             if gap.wanted not in seen:
@@ -111,17 +110,8 @@ def _first(directories: Iterable[bytes]) -> tuple[bytes, ...]:
 
 def _driver_gaps(names: Names, runner: Runner, driver: _Driver) -> Iterator[Gap]:
     for options in _LINK_OPTIONS:
-        argv = [
-            text_path(driver.path),
-            "-###",
-            *options,
-            "-x",
-            driver.language,
-            "/dev/null",
-            "-o",
-            _OUTPUT,
-        ]
-        ran = runner.run(argv)
+        path = text_path(driver.path)
+        ran = runner.run([path, "-###", *options, "-x", driver.language, "/dev/null", "-o", _OUTPUT])
         lines = ran.err.decode("utf-8", "surrogateescape").splitlines()
         for line in islice((line for line in lines if line.startswith(" ")), _MOST_COMMANDS):
             yield from _command_gaps(names, runner, driver, shlex.split(line))
@@ -195,9 +185,9 @@ def _header_gaps(names: Names, runner: Runner, driver: _Driver) -> Iterator[Gap]
     source = "".join(f"#include <{header}>\n" for header in headers if header not in left_out).encode()
     ran = runner.run([text_path(driver.path), "-v", "-M", "-MG", "-x", driver.language, "-"], source)
     directories = _include_directories(ran.err)
-    words = ran.out.replace(b"\\\n", b" ").split()[1:]
-    read = [posixpath.normpath(word) for word in words if word.startswith(b"/")]
-    missing = [word for word in words if not word.startswith((b"/", b"-", b"<"))]
+    dependencies = ran.out.replace(b"\\\n", b" ").split()[1:]
+    read = [posixpath.normpath(header) for header in dependencies if header.startswith(b"/")]
+    missing = [header for header in dependencies if not header.startswith((b"/", b"-", b"<"))]
     for header in islice(dict.fromkeys(missing), _MOST_HEADERS):
         includer = _includer(names, runner, read, header)
         cause = "it is a standard header" if includer is None else f"{text_path(includer)} includes it"

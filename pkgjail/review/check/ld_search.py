@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from pkgjail.core.jail_names import LD_CACHE
+from pkgjail.core.jail_names import LD_CACHE, LDCONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _CONFIGURATION = b"/etc/ld.so.conf"
 _MOST_CONFIGURATIONS = 200  # files, each of which may include the next
-_LDCONFIG = (b"/usr/sbin/ldconfig", b"/sbin/ldconfig")
 # The value of AT_PLATFORM, by elf(5)'s machine.
 _PLATFORMS = {
     "EM_X86_64": b"x86_64",
@@ -41,7 +40,10 @@ _LEVELS = (
 
 
 class LoadedObject(NamedTuple):
-    """One object of a process: the `path` at which it was found, its `place` after all links."""
+    """One object of a process: the `path` at which it was found, and its `place` after all links.
+
+    `requester` is the object that needs it, None for the program itself.
+    """
 
     path: bytes
     place: bytes
@@ -123,7 +125,7 @@ class LdSearch:
         yield from self._in_cache_or_defaults(name, requester, main.elf.abi)
 
     def _own_directories(self, requester: LoadedObject, main: LoadedObject) -> Iterator[bytes]:
-        """Yield the RUNPATH of the requester, or if it has none, RPATH of it and of those that loaded it."""
+        """Yield the requester's RUNPATH, or without one, RPATH of it and of the objects that loaded it."""
         if not requester.elf.runpath:
             chain: LoadedObject | None = requester
             seen_main = False
@@ -189,7 +191,7 @@ class LdSearch:
     def _has_cache(self) -> bool:
         """Return whether the jail has an ld.so cache: ldconfig makes it at entry if the set has ldconfig."""
         names = self._names.entries
-        return LD_CACHE in names and any(self._names.find(path).entry for path in _LDCONFIG)
+        return LD_CACHE in names and any(self._names.find(path).entry for path in LDCONFIG)
 
     @cached_property
     def configured_directories(self) -> tuple[bytes, ...]:
