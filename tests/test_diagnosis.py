@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pkgjail.sandbox.launch import Doing
     from pkgjail.sandbox.rootfs import Change
 
 _SETTINGS = {
@@ -132,7 +133,7 @@ def _proc(tmp_path: Path, settings: Mapping[str, str]) -> Path:
 
 @pytest.mark.parametrize(("doing", "number", "name", "settings", "message"), CASES)
 def test_the_setting_at_fault_is_named(  # noqa: PLR0913, PLR0917 - a row
-    tmp_path: Path, doing: str, number: int, name: bytes, settings: dict[str, str], message: str
+    tmp_path: Path, doing: Doing, number: int, name: bytes, settings: dict[str, str], message: str
 ) -> None:
     proc = _proc(tmp_path, {**_SETTINGS, **settings})
     error = diagnose(StageError(doing, number, name, []), "gcc", proc=proc)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _NAMES = ("memory", "cpus", "pids")
 _LEAST = (1, 0.01, 1)  # the kernel allots no smaller share of a processor
-_MECHANISMS = {"cgroup": "by a control group in ", "rlimit": "by ", "": "cannot be enforced: "}
+_MECHANISMS: dict[sandbox.Mechanism, str] = {
+    "cgroup": "by a control group in ",
+    "rlimit": "by ",
+    "": "cannot be enforced: ",
+}
 _TOO_MUCH = 1 << 63  # does not fit into the kernel's numbers
 
 

@@ -36,12 +36,14 @@ TYPE_CHECKING = False  # as type checkers understand it, without importing typin
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Literal, NoReturn
 
     from pkgjail.sandbox.limits import EnforcedLimits, Limits
     from pkgjail.sandbox.rootfs import Change, Program
     from pkgjail.sandbox.signals import Relay
 
+    # What failed; "memory" is the limit that a jail reached.
+    Doing = Literal["inherit", "unshare", "build", "execute", "limit", "memory"]
     # The fields of `pkgjail.sandbox.steps.Command`: argv, working directory, environment, terminal.
     Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
 
@@ -60,12 +62,12 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 class StageError(Exception):
     """The jail could not be set up, or the command could not be started.
 
-    `doing` is what failed: "inherit", "unshare", "build", "execute", "limit" (`name` is the reason), or
-    "memory" (the jail reached its limit and was killed). `errno` is 0 if no system call failed; `name` is the
-    path or call at fault; `changes` are those of `HostChangedError`.
+    `doing` is what failed, or "memory" if the jail reached its limit and was killed. `errno` is 0 if no
+    system call failed; `name` is the path or call at fault, for "limit" the reason; `changes` are those of
+    `HostChangedError`.
     """
 
-    def __init__(self, doing: str, number: int, name: bytes, changes: list[Change]) -> None:
+    def __init__(self, doing: Doing, number: int, name: bytes, changes: list[Change]) -> None:
         super().__init__(doing, number, name, changes)
         self.doing = doing
         self.errno = number
@@ -268,7 +270,7 @@ def _refuse_directory_descriptors() -> None:
             raise StageError("inherit", errno.EISDIR, b"descriptor %d" % number, [])
 
 
-def _fork(job: _Job, doing: str, duty: Callable[[], int]) -> int:
+def _fork(job: _Job, doing: Doing, duty: Callable[[], int]) -> int:
     """Fork a child that calls `duty` and exits with its result. A failure is written to the report."""
     child = os.fork()
     if child == 0:
@@ -497,7 +499,7 @@ def _execute_on_terminal(job: _Job, terminal: int) -> NoReturn:
     raise AssertionError  # not reached: execve(2) does not return
 
 
-def _run_child(report: mmap.mmap, doing: str, duty: Callable[[], int]) -> NoReturn:
+def _run_child(report: mmap.mmap, doing: Doing, duty: Callable[[], int]) -> NoReturn:
     """In a child: call `duty` and exit with its result. A failure is written to `report`."""
     status = _SETUP_FAILED
     try:
@@ -515,7 +517,7 @@ def _run_child(report: mmap.mmap, doing: str, duty: Callable[[], int]) -> NoRetu
         os._exit(status)
 
 
-def _write_report(report: mmap.mmap, doing: str, number: int, name: bytes, changes: list[Change]) -> None:
+def _write_report(report: mmap.mmap, doing: Doing, number: int, name: bytes, changes: list[Change]) -> None:
     data = marshal.dumps((doing, number, name, changes))
     while len(data) > len(report):
         changes = changes[: len(changes) // 2]

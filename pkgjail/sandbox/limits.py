@@ -19,10 +19,12 @@ from pkgjail.sandbox import syscalls as sc
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Optional
+    from typing import Literal, Optional
 
     # Memory in bytes, processors, processes and threads; each is None for no limit.
     Limits = tuple[Optional[int], Optional[float], Optional[int]]
+    # A control group, a resource limit, or nothing.
+    Mechanism = Literal["cgroup", "rlimit", ""]
 
 CONTROLLERS = ("memory", "cpu", "pids")  # in the order of `Limits`
 _OWN_PROCESSES = 2  # the monitor and init are in the group too
@@ -55,14 +57,14 @@ class EnforcedLimits:
         return self._limits_memory and self._group is not None and self._group.reached_memory_limit()
 
 
-def mechanisms(limits: Limits) -> dict[str, tuple[str, str]]:
+def mechanisms(limits: Limits) -> dict[str, tuple[Mechanism, str]]:
     """Return how each limit would be enforced here, by controller. Nothing is changed.
 
     It is ("cgroup", the group's path), ("rlimit", "RLIMIT_NPROC"), or ("", why it cannot be enforced).
     """
     requested = [name for name, value in zip(CONTROLLERS, limits) if value is not None]
     group, why = _own_group()
-    found = {}
+    found: dict[str, tuple[Mechanism, str]] = {}
     for name in requested:
         if group is not None and name in group.controllers:
             found[name] = ("cgroup", _group_name(group))
