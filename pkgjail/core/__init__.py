@@ -1,1 +1,1 @@
-"""What every room shares: types, errors, text, and bounded reads. Standard library only."""
+"""What all packages of pkgjail share: types, errors, text, bounded reads. Standard library only."""

@@ -1,11 +1,11 @@
-"""The types that flow through the house, all frozen, in the order of their life.
+"""The data types of the pipeline, all frozen, in the order in which it makes them.
 
     Rule, Policy -> Package, Dependency, Closure -> FileEntry, FileSet -> Manifest -> JailOptions
 
-Paths of the host are `bytes`, absolute and normal (no `.`, no `..`, no doubled or final slash);
-they may hold any byte but NUL. `text_path` and `raw_path` carry them through text and back.
+Paths of the host are `bytes`, absolute and normal: no `.`, no `..`, no double or final slash. They may
+contain any byte but NUL. `text_path` converts them to text, and `raw_path` back.
 
-This module does no work.
+This module contains no logic.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ _OPTIONS: dict[str, bool] = {"kw_only": True, "slots": True} if sys.version_info
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass; construct it by keywords. It does not validate."""
+    """Make `cls` a frozen dataclass that is constructed by keywords. It does not validate."""
     return dataclass(frozen=True, **_OPTIONS)(cls)
 
 
 def text_path(path: bytes) -> str:
-    """A path as text: UTF-8, other bytes as lone surrogates, whatever the locale (PEP 383)."""
+    """Return a path as text: UTF-8, with other bytes as lone surrogates, in any locale (PEP 383)."""
     return path.decode("utf-8", "surrogateescape")
 
 
 def raw_path(text: str) -> bytes:
-    """The bytes of a path that `text_path` made."""
+    """Return the bytes of a path that `text_path` converted."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def is_word(text: str) -> bool:
-    """What all package managers ask of a name: it can be told on a line, and ends where a blank is."""
+    """Return whether a text can be the name of a package: visible characters without a blank."""
     return is_visible(text) and " " not in text
 
 
@@ -123,7 +123,7 @@ class Policy:
 
 @record
 class Distribution:
-    """A distribution as os-release(5) names it: `ID` and `VERSION_ID` ("" for a rolling one)."""
+    """A distribution by the `ID` and `VERSION_ID` of os-release(5); the version is "" for a rolling one."""
 
     id: str
     version: str
@@ -133,8 +133,8 @@ class Distribution:
 class Relation:
     """One alternative of a requirement: `name[:architecture] [(operator version)]`.
 
-    `architecture` is "" where none is named; `operator` is "" or one of `<< <= = >= >>` (each
-    backend writes its own operators in this form).
+    `architecture` is "" if none is given. `operator` is "" or one of `<< <= = >= >>`; each backend
+    converts the operators of its package manager.
     """
 
     name: str
@@ -145,11 +145,11 @@ class Relation:
 
 @record
 class DependencyGroup:
-    """One requirement: satisfied by any of its `alternatives`, the first choice first.
+    """One requirement, which any of its `alternatives` satisfies; the preferred one comes first.
 
-    `kind` is the field that asked, in the distribution's own word ("Depends", "Recommends");
-    `text` is the requirement as written there, with white space folded. It asks nothing until each
-    of `conditions` is satisfied by a package of the closure (rpm's `(a if b)`).
+    `kind` is the field of the package's record in the distribution's own word ("Depends", "Recommends").
+    `text` is the requirement as written there, with white space folded. It applies only if a package of
+    the closure satisfies each of `conditions` (rpm's `(a if b)`).
     """
 
     kind: str
@@ -160,9 +160,9 @@ class DependencyGroup:
 
 @record
 class Package:
-    """One installed package. `key` is unique in a database; `size` is the installed size in bytes.
+    """One package. `key` is unique in a database.
 
-    `size` is what the package manager recorded, or 0 where it recorded none.
+    `size` is the installed size in bytes that the package manager recorded, or 0 if it recorded none.
     """
 
     name: str
@@ -174,15 +174,15 @@ class Package:
 
     @property
     def key(self) -> str:
-        """`name:architecture`, the name of this package in graphs and manifests."""
+        """Return `name:architecture`, the name of this package in graphs and manifests."""
         return f"{self.name}:{self.architecture}"
 
 
 @record
 class AlternativeChoice:
-    """One candidate of an alternatives group: `targets` stand in the order of the group's links.
+    """One candidate of an alternatives group, with `targets` in the order of the group's links.
 
-    A target is `b""` where the candidate has none for that slave link.
+    A target is `b""` if the candidate has none for that slave link.
     """
 
     priority: int
@@ -204,12 +204,12 @@ class AlternativeGroup:
 
 @record
 class Generated:
-    """One line of a backend's allow-list of files that exist and that no package owns.
+    """One line of a backend's list of generated files, which no package lists but a package needs.
 
-    `pattern` is an absolute path or glob(3) pattern; the files belong to `package` (a name) and
-    are taken only where it is in the closure, or always where it is "". `made_by` says how they
-    come. With `at_entry` the file is made when a jail is entered and stands in the manifest by
-    name alone; else it is the host's, recorded with its hash.
+    `pattern` is an absolute path or a glob(3) pattern. The files are taken if the package named `package`
+    is in the closure, or always if it is "". `made_by` names what makes them. With `at_entry` the file is
+    made when a jail is entered, and the manifest has only its name; otherwise it is a file of the host,
+    recorded with its digest.
     """
 
     pattern: str
@@ -228,7 +228,7 @@ class PackageNames(Protocol):
 
     @property
     def architecture(self) -> str:
-        """The native architecture, in the package manager's word ("amd64")."""
+        """Return the native architecture, in the package manager's word ("amd64")."""
         ...
 
     @property
@@ -271,7 +271,7 @@ class PackageDatabase(PackageNames, Protocol):
 
     @property
     def distribution(self) -> Distribution:
-        """The distribution of the root, from its os-release file."""
+        """Return the distribution of the root, from its os-release file."""
         ...
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
@@ -312,9 +312,9 @@ class PackageDatabase(PackageNames, Protocol):
 
 @record
 class Dependency:
-    """An edge of the closure: `source` (a package's key, a rule's origin, or "essential") asked.
+    """An edge of the closure: `source` (a package's key, a rule's origin, or "essential") requires `target`.
 
-    `target` is the key of the package that answers, `kind` the field, `text` the words that asked.
+    `target` is the key of the package that satisfies the requirement, `kind` its field, `text` its text.
     """
 
     source: str
@@ -363,12 +363,13 @@ class Closure:
 class FileEntry(NamedTuple):
     """One name in the jail.
 
-    `mode` holds the permission bits (0o7777; 0o777 for a symlink), `size` the bytes of a regular
-    file, `target` a symlink's text, `sha256` a regular file's digest in hex. `size` and `sha256`
-    are None for a file made at entry; `sha256` also for one that others may not read, whoever
-    resolves. `detail` says more than `origin` (the group, the program that made it, the rule).
+    `mode` has the permission bits (0o7777; 0o777 for a symlink), `size` the bytes of a regular file,
+    `target` the text of a symlink, `sha256` the digest of a regular file in hex. `size` and `sha256` are
+    None for a file made at entry; `sha256` is also None for a file that others may not read, whoever makes
+    the manifest. `detail` adds to `origin` (the group, the program that made it, the rule).
 
-    A tuple, and no `record`: there are tens of thousands of them, and making one takes a third of the time.
+    This is a tuple and not a `record`: there are tens of thousands of them, and a tuple is made in a third
+    of the time.
     """
 
     path: bytes
@@ -384,7 +385,7 @@ class FileEntry(NamedTuple):
 
 @record
 class Dropped:
-    """A path that the policy would have brought and a blacklist's `rule` took away."""
+    """A path that the policy would have included, and the blacklist's `rule` that dropped it."""
 
     path: bytes
     rule: str
@@ -394,8 +395,8 @@ class Dropped:
 class Missing:
     """A path that a package lists and that cannot be in the jail.
 
-    `reason` is "absent" (not on the disk), "private" (below a directory that others may not
-    search) or "special" (neither file, directory nor symlink).
+    `reason` is "absent" (not on the disk), "private" (below a directory that others may not search) or
+    "special" (neither a regular file, nor a directory, nor a symlink).
     """
 
     path: bytes
@@ -405,7 +406,7 @@ class Missing:
 
 @record
 class FileSet:
-    """The names of the jail, and what was left out; each tuple sorted by path."""
+    """The names in the jail, and what was left out; each tuple is sorted by path."""
 
     entries: tuple[FileEntry, ...]
     dropped: tuple[Dropped, ...] = ()
@@ -417,7 +418,7 @@ class FileSet:
 
 @record
 class Header:
-    """The manifest's first record: what was resolved, by which policy, from what."""
+    """The manifest's first record: which policy was resolved, and on which distribution."""
 
     schema: int
     distribution: Distribution
@@ -431,7 +432,7 @@ class Header:
 
 @record
 class Manifest:
-    """All that a jail is, for people to review and for `run` to enter."""
+    """The complete description of a jail, for people to review and for `run` to enter."""
 
     header: Header
     packages: tuple[Package, ...]
@@ -442,12 +443,12 @@ class Manifest:
     unmet: tuple[Unmet, ...] = ()
 
 
-# --- plans of packages ----------------------------------------------------------------------
+# --- package plans ----------------------------------------------------------------------
 
 
 @record
 class Repository:
-    """Metadata that a plan was made from: its name, never a directory, and the digest of what was read."""
+    """Metadata that a plan was made from: its name, without a directory, and the digest of its content."""
 
     name: str
     sha256: str
@@ -455,9 +456,9 @@ class Repository:
 
 @record
 class PlannedPackage:
-    """A package that would be installed; `repository` has it, `download` is its file's size in bytes.
+    """A package that would be installed from `repository`; `download` is the size of its file in bytes.
 
-    `files` are the paths that the repository's file list names, None where it has none or none was asked for.
+    `files` are the paths in the repository's file list; None if it has no list, or none was requested.
     """
 
     package: Package
@@ -468,9 +469,9 @@ class PlannedPackage:
 
 @record
 class PackagePlan:
-    """What a policy's closure would be, by a distribution's metadata. It is no `Manifest`.
+    """The closure that a policy would have with packages of a distribution's repositories.
 
-    `dropped` counts the paths that blacklists took out of the packages' `files`.
+    It is not a `Manifest`. `dropped` counts the paths that blacklists removed from the packages' `files`.
     """
 
     family: str

@@ -1,4 +1,4 @@
-"""Work in other processes: shares of it in as many as are asked for, or one thing beside another."""
+"""Work in other processes: shares of it in several of them, or one task alongside another."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _PR_SET_PDEATHSIG = 1
 def in_processes(
     work: Callable[[Share], Result], shares: Sequence[Share], processes: int, doing: str
 ) -> Iterator[Result]:
-    """Call `work`, which must be a module's own, with each of `shares`; yield results as they are done.
+    """Call `work`, a function of a module, with each of `shares`; yield the results as they come.
 
-    `doing` is what it is called in a message ("hashing"). What `work` raises is raised here.
+    `doing` names the work in messages ("hashing"). What `work` raises is raised here.
 
     Raises:
         PkgjailError: a process died.
 
     """
-    # Wanted for much work only, and slow to import.
+    # Slow to import, and needed only for much work.
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
@@ -39,7 +39,7 @@ def in_processes(
         processes, mp_context=get_context("fork"), initializer=_start_worker, initargs=(os.getpid(),)
     )
     try:
-        with _unwarned():
+        with _without_fork_warning():
             futures = [executor.submit(work, share) for share in shares]
         for future in as_completed(futures):
             yield future.result()
@@ -48,17 +48,17 @@ def in_processes(
             f"cannot finish {doing}: a {doing} process was killed, perhaps for want of memory; try again"
         ) from error
     finally:
-        # What runs is let finish: a share takes a moment. Nothing else is begun.
+        # Let running shares finish, which takes a moment, and start no others.
         executor.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
-def beside(work: Callable[[], object]) -> Iterator[None]:
+def run_alongside(work: Callable[[], object]) -> Iterator[None]:
     """Do `work` in a process of its own while the block runs, and wait for it at the block's end.
 
-    For what may as well fail: nothing is heard of it.
+    The result is ignored, and so is a failure.
     """
-    with _unwarned():
+    with _without_fork_warning():
         child = os.fork()
     if not child:
         try:
@@ -72,10 +72,10 @@ def beside(work: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
-    """Python 3.12 and later warn of fork in a process with threads, such as a progress bar's.
+def _without_fork_warning() -> Iterator[None]:
+    """Silence the warning of Python 3.12 and later about fork in a process with threads (a progress bar).
 
-    These children touch nothing that a thread could have locked.
+    The child processes here touch nothing that a thread could have locked.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
@@ -83,7 +83,7 @@ def _unwarned() -> Iterator[None]:
 
 
 def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
+    """Leave Ctrl-C to the parent, and die when it dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import ctypes

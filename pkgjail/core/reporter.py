@@ -1,7 +1,7 @@
-"""How long work tells of its progress: through a reporter that the caller passes.
+"""Reporters, which receive the progress and the warnings of long work.
 
-The library never prints. A command passes a reporter that draws on the terminal, a test passes
-one that remembers, and who passes none gets `Silent`.
+The library never prints: the caller passes a reporter. The command line passes one that draws on the
+terminal, tests pass one that records, and the default is `Silent`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Reporter(Protocol):
-    """Hooks that a stage calls while it works. Each must return quickly and never raise."""
+    """Hooks that are called during the work. Each must return quickly and never raise."""
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """`task` (a present participle, "hashing") has done `done` of `total` steps."""
+        """Report that `task` (a present participle, "hashing") has done `done` of `total` steps."""
 
     def warn(self, message: str) -> None:
-        """Something the user should know, that does not stop the work."""
+        """Report something that the user should know and that does not stop the work."""
 
 
 def warn_each(reporter: Reporter, messages: Sequence[str], others: str) -> None:
-    """Warn of each thing of one kind, and beyond the first few of how many there are: "12 more OTHERS"."""
+    """Warn with the first few of several messages, and of how many there are besides: "12 more OTHERS"."""
     for message in messages[:MOST_SHOWN]:
         reporter.warn(message)
     if len(messages) > MOST_SHOWN:
@@ -33,17 +33,17 @@ def warn_each(reporter: Reporter, messages: Sequence[str], others: str) -> None:
 
 
 class Silent:
-    """A reporter that says nothing."""
+    """A reporter that does nothing."""
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def warn(self, message: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 class ProgressOnly:
-    """A reporter that passes progress on to another one, and no warnings."""
+    """A reporter that passes progress on to another one, and drops warnings."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -53,7 +53,7 @@ class ProgressOnly:
         self._reporter.progress(task, done, total)
 
     def warn(self, message: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 SILENT = Silent()

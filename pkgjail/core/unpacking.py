@@ -1,7 +1,7 @@
-"""Unpacking what somebody else packed, up to a bound: gzip, bzip2 and xz, and zstd and lz4 by their programs.
+"""Decompress untrusted data up to a limit: gzip, bzip2 and xz, and zstd and lz4 with their programs.
 
-A few hundred kilobytes can unpack to gigabytes. Metadata does not: what grows by more than `MOST_TIMES` is
-refused as soon as it has, and so is what has more bytes than the caller wants.
+A few hundred kilobytes can decompress to gigabytes. Metadata does not: data that grows by more than
+`MOST_TIMES` is refused as soon as it has, and so is data that has more bytes than the caller wants.
 """
 
 from __future__ import annotations
@@ -21,28 +21,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_TIMES = 200
-"""How many times its size a packed file may unpack to, beyond the first `ALWAYS` bytes."""
+"""How many times its size a file may have when decompressed, beyond the first `ALWAYS` bytes."""
 ALWAYS = 16 * MIB
 
 GZIP = b"\x1f\x8b"
-"""What a file begins with that gzip packed."""
+"""The first bytes of a gzip file."""
 
 _XZ_MEMORY = 256 * MIB  # of its dictionary: the largest preset has 64 MiB
 _PIECE = MIB
 
 
 class UnpackError(ValueError):
-    """What is packed is damaged, or unpacks to too much; the text says which, for a message."""
+    """The data is damaged, or decompresses to too much; the text says which, for a message."""
 
 
 class MissingProgramError(Exception):
-    """The program of this name is wanted for unpacking, and is not in PATH."""
+    """The program of this name is needed for decompression, and is not in PATH."""
 
 
 def unpack(data: bytes, limit: int) -> bytes:
-    """`data` unpacked by what it begins with; as it is where that is no form that we know.
+    """Return `data` decompressed, by its first bytes; unchanged if they are of no known format.
 
-    Raises `UnpackError` for more than `limit` bytes too, and `MissingProgramError`.
+    Raises:
+        UnpackError: it is damaged, or has more than `limit` bytes.
+        MissingProgramError: a program is missing.
+
     """
     open_packed = next((each for magic, each in _FORMS if data.startswith(magic)), None)
     if open_packed is None:
@@ -67,7 +70,7 @@ def _bzip2(data: bytes, bound: int) -> bytes:
 
 
 def _xz(data: bytes, bound: int) -> bytes:
-    """Its file object has no bound for the dictionary's memory, so each stream is unpacked here."""
+    """Decompress each stream: lzma's file object has no limit for the memory of the dictionary."""
     out, rest = io.BytesIO(), data
     while rest:
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
@@ -83,7 +86,7 @@ def _xz(data: bytes, bound: int) -> bytes:
 
 
 def _program(name: str) -> Callable[[bytes, int], bytes]:
-    """Unpacking by the program `name`, as Python's own library cannot."""
+    """Return a function that decompresses with the program `name`, for formats that Python lacks."""
 
     def by_program(data: bytes, bound: int) -> bytes:
         found = shutil.which(name)
@@ -108,7 +111,7 @@ def _program(name: str) -> Callable[[bytes, int], bytes]:
 
 
 def _bounded(read: Callable[[int], bytes], bound: int) -> bytes:
-    """All that `read` gives. Raises `UnpackError` for more than `bound` bytes."""
+    """Return everything that `read` returns. Raises `UnpackError` for more than `bound` bytes."""
     out = io.BytesIO()
     while piece := read(_PIECE):
         out.write(piece)
@@ -121,7 +124,7 @@ def _refuse_more(count: int, bound: int) -> None:
         raise UnpackError(f"it unpacks to more than {bound // MIB} MiB, the most that is read of such a file")
 
 
-# By what a file begins with, as names need not say it (pacman's do not).
+# By the first bytes of a file: its name may not tell the format (pacman's do not).
 _FORMS: tuple[tuple[bytes, Callable[[bytes, int], bytes]], ...] = (
     (GZIP, _gzip),
     (b"\xfd7zXZ\0", _xz),

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     gc.disable()
     began = time.time_ns()
     from pkgjail.api import record_baseline
-    from pkgjail.core.parallel import beside
+    from pkgjail.core.parallel import run_alongside
 
     manifest = resolve_arguments(
         arguments,
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         baseline=False,
     )
     gc.freeze()  # nor does Python look through it when it ends
-    with beside(partial(record_baseline, manifest.files, root_of(arguments), since=began)):
+    with run_alongside(partial(record_baseline, manifest.files, root_of(arguments), since=began)):
         digest, out = _write(manifest, arguments.output)
     summary = summarize(manifest, digest)
     print(json.dumps(summary, indent=2) if arguments.json else _text(summary, arguments.output), file=out)
