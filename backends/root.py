@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import DatabaseError, told
+from pkgjail.core.errors import DatabaseError, os_error_text
 from pkgjail.core.model import text_path
 from pkgjail.core.paths import resolve_inside
 from pkgjail.core.untrusted import SETTINGS, names_below, parsing, read_below, shortened
@@ -81,7 +81,7 @@ class Root:
             errno.EINVAL: "put the file there that the package manager wrote",
             errno.EFBIG: "the package manager writes smaller ones: restore it from a backup",
         }
-        return self.error(told(error, "a file of it"), remedies.get(error.errno or 0, "repair it"))
+        return self.error(os_error_text(error, "a file of it"), remedies.get(error.errno or 0, "repair it"))
 
     def error(self, why: str, remedy: str) -> DatabaseError:
         """The error to raise, with what the user can do."""

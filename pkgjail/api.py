@@ -21,6 +21,7 @@ from pkgjail.closure.reasons import shortest_reasons
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import ClosureError, Problem
 from pkgjail.core.model import PackagePlan, PlannedPackage
+from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, warn_each
 from pkgjail.fileset import collect_files
 from pkgjail.manifest import (
@@ -140,7 +141,9 @@ def _refuse_unmet(closure: Closure, reporter: Reporter, *, allow: bool) -> None:
         Problem(unmet.source, f"{unmet.kind}: {unmet.text}: {unmet.reason}") for unmet in closure.unmet
     ]
     if problems and not allow:
-        problems.append(Problem("", "mend the packages, or accept these gaps with --allow-unmet"))
+        problems.append(
+            Problem("", f"mend the packages, or accept these gaps with {parameter('allow_unmet=True')}")
+        )
         raise ClosureError(problems)
     warn_each(reporter, list(map(str, problems)), "requirements that nothing installed satisfies")
 

@@ -48,7 +48,7 @@ def test_what_nothing_satisfies_is_refused_with_who_asked(root: bytes) -> None:
         resolve(["./a.toml"], root=root)
     first, last = map(str, caught.value.problems)
     assert first.startswith(_UNMET)
-    assert last == "mend the packages, or accept these gaps with --allow-unmet"
+    assert last == "mend the packages, or accept these gaps with `allow_unmet=True`"
 
 
 @pytest.mark.parametrize("backend", USABLE)

@@ -153,7 +153,7 @@ def test_without_overlays_auto_uses_binds_and_tree_is_refused(
         isinstance(step, (Overlay, MaskedOverlay)) for step in prepare(base_manifest, options).steps
     )
     with pytest.raises(
-        JailError, match=r"'tree' for /usr: overlay create: Invalid argument; use '--plan auto'"
+        JailError, match=r"'tree' for /usr: overlay create: Invalid argument; use `plan='auto'`"
     ):
         prepare(base_manifest, JailOptions(plan="tree"))
     assert cache.is_dir()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.cli.exit_status import exit_status
 from pkgjail.core.errors import CommandError, DriftError, OutOfMemoryError
 from pkgjail.jail.diagnosis import HOW_TO_DELEGATE, diagnose
 from pkgjail.sandbox.launch import StageError
@@ -137,7 +138,7 @@ def test_the_setting_at_fault_is_named(  # noqa: PLR0913, PLR0917 - a row
 ) -> None:
     proc = _proc(tmp_path, {**_SETTINGS, **settings})
     error = diagnose(StageError(doing, number, name, []), "gcc", proc=proc)
-    assert (str(error), error.exit_status) == (message, 3)
+    assert (str(error), exit_status(error)) == (message, 3)
 
 
 def test_a_host_without_these_settings_is_no_error(tmp_path: Path) -> None:
@@ -170,14 +171,14 @@ def test_a_command_that_cannot_start_has_the_exit_status_of_a_shell(
 ) -> None:
     error = diagnose(StageError("execute", number, name, []), "gcc", proc=tmp_path)
     assert isinstance(error, CommandError)
-    assert (str(error), error.exit_status) == (message, status)
+    assert (str(error), error.status) == (message, status)
 
 
 def test_reaching_the_memory_limit_is_an_error_of_its_own(tmp_path: Path) -> None:
     error = diagnose(StageError("memory", 0, b"", []), "gcc", proc=tmp_path)
     assert isinstance(error, OutOfMemoryError)
-    assert "raise --memory" in str(error)
-    assert error.exit_status == 137
+    assert "raise `Limits.memory`" in str(error)
+    assert error.status == 137
 
 
 def test_drift_names_some_changes_and_counts_the_rest(tmp_path: Path) -> None:
@@ -194,6 +195,6 @@ def test_drift_names_some_changes_and_counts_the_rest(tmp_path: Path) -> None:
         "  and 2 more",
         (
             "make the manifest again with 'pkgjail resolve' and review what differs, or accept "
-            "the host as it is with '--allow-drift'"
+            "the host as it is with `allow_drift=True`"
         ),
     ]

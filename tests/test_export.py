@@ -560,7 +560,7 @@ REFUSED = [
         "9,0.. arguments would be needed for 3,001 names.*use 'pkgjail run'",
         id="bwrap: too many",
     ),
-    pytest.param("fstab", [], "name the jail's directory with --at", id="fstab: where"),
+    pytest.param("fstab", [], "name the jail's directory with `at`", id="fstab: where"),
     pytest.param("sha256sums", [NO_DIGEST], "the manifest has no digests", id="sha256sums: none"),
     pytest.param(
         "landlock", [regular(b"/no-such", b"")], "/no-such to landlock: missing", id="landlock: gone"

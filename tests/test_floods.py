@@ -158,7 +158,7 @@ def test_the_likely_cause(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "cannot enter the jail: the host has changed since the manifest was made:\n"
             "  /b is gone, with 1 name below it\n  /bc is gone\n  /b/e is a link to somewhere else\n"
             "make the manifest again with 'pkgjail resolve' and review what differs, or accept the host as "
-            "it is with '--allow-drift'",
+            "it is with `allow_drift=True`",
             id="names below one that is gone",
         ),
     ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.cli.exit_status import exit_status
 from pkgjail.core.errors import PolicyError
 from pkgjail.core.model import Policy, Requirement, Rule
 from pkgjail.policy import load_policy, policy_digest
@@ -307,7 +308,7 @@ def test_problems(
     with pytest.raises(PolicyError) as caught:
         load_policy(whitelists.split(), database=database())
     assert str(caught.value) == text(expected)
-    assert caught.value.exit_status == 2
+    assert exit_status(caught.value) == 2
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

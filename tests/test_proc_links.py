@@ -99,7 +99,7 @@ def test_a_command_outside_of_the_jail_is_refused(
     why = "name a file of the jail" + ("|/proc/1/.*Permission denied" if terminal else "")
     with pytest.raises(CommandError, match=why) as caught:
         run_in_jail(base_manifest, [command, "-c", "1"], options, terminal=terminal)
-    assert caught.value.exit_status == 126
+    assert caught.value.status == 126
 
 
 @pytest.mark.parametrize("terminal", [False, True])

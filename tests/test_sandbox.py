@@ -69,7 +69,7 @@ def test_a_command_that_cannot_start_has_a_status_of_its_own(
 ) -> None:
     with pytest.raises(CommandError, match=text) as caught:
         run_in_jail(base_manifest, command, jail_options())
-    assert caught.value.exit_status == status
+    assert caught.value.status == status
 
 
 def test_no_privilege_is_left(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def test_a_requested_strategy_that_does_not_work_is_refused(
     if way == "whole":  # files alone are what 'whole' comes down to
         assert chosen(base_manifest, way)[b"/usr"].strategy == "binds"
         return
-    with pytest.raises(JailError, match=f"cannot use the plan '{way}' for /usr: no {way} today; use '--plan"):
+    with pytest.raises(JailError, match=f"cannot use the plan '{way}' for /usr: no {way} today; use `plan="):
         prepare(base_manifest, JailOptions(plan=way))
 
 

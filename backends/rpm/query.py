@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.rpm.store import copy_store
-from pkgjail.core.errors import told
+from pkgjail.core.errors import os_error_text
 from pkgjail.core.model import is_word, record, text_path
 from pkgjail.core.untrusted import MIB, RPM_DATABASE, parsing, read_descriptor
 from pkgjail.storage.scratch import scratch
@@ -109,7 +109,7 @@ def _cut(root: Root, store: Store, form: str, cut: Callable[[bytes], _T]) -> lis
             answer = _ask(root, store, _command(program, place, store.format.name, form), place)
     except OSError as error:
         raise root.error(
-            told(error), "give TMPDIR a directory with room for a copy of the database"
+            os_error_text(error), "give TMPDIR a directory with room for a copy of the database"
         ) from error
     *blocks, rest = answer.replace(b"'\\''", b"\0").split(_PACKAGE.encode())
     if rest or not blocks:

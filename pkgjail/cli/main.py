@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pkgjail import __version__
+from pkgjail.cli.exit_status import exit_status
 from pkgjail.cli.output import argv_wants_json, print_error, print_warning, stream_fault, wants_json
 from pkgjail.cli.parser import Parser
 from pkgjail.cli.streams import is_reader_gone, output_fault
@@ -179,7 +180,7 @@ def _done(status: int, parsed: argparse.Namespace) -> int:
 
 def _failed(error: PkgjailError | OSError, parsed: argparse.Namespace) -> int:
     """Print the error; return the exit status. The command's own status takes precedence over the verb's."""
-    status: int = getattr(error, "exit_status", 1)
+    status = exit_status(error)
     if not isinstance(error, CommandError):
         status = parsed.failure or status
     with contextlib.suppress(

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.flags import with_flags
 from pkgjail.core.errors import (
     DriftError,
     InputError,
@@ -14,7 +15,7 @@ from pkgjail.core.errors import (
     NamesError,
     UsageError,
     describe_changes,
-    told,
+    os_error_text,
 )
 from pkgjail.core.text import printable_lines
 
@@ -41,6 +42,7 @@ def argv_wants_json(words: Sequence[str]) -> bool:
 
 def print_warning(message: str, *, as_json: bool) -> None:
     """Print a warning on standard error; as JSON, an object on a line of its own."""
+    message = with_flags(message)
     text = json.dumps({"warning": message}) if as_json else f"pkgjail: warning: {printable_lines(message)}"
     print(text, file=sys.stderr)
 
@@ -90,14 +92,15 @@ def print_error(error: PkgjailError | OSError, status: int, *, as_json: bool) ->
 
 
 def _message(error: PkgjailError | OSError) -> str:
-    return told(error) if isinstance(error, OSError) else str(error)
+    return os_error_text(error) if isinstance(error, OSError) else with_flags(str(error))
 
 
 def _causes(error: PkgjailError | OSError) -> dict[str, Any]:
     """Return the causes that an error carries, as JSON has them."""
     if isinstance(error, InputError):
-        cause = {"cause": error.cause} if isinstance(error, NamesError) and error.cause else {}
-        return {"problems": [problem._asdict() for problem in error.problems], **cause}
+        cause = {"cause": with_flags(error.cause)} if isinstance(error, NamesError) and error.cause else {}
+        problems = [{"origin": origin, "message": with_flags(text)} for origin, text in error.problems]
+        return {"problems": problems, **cause}
     if isinstance(error, (DriftError, ModifiedEnvironmentError)):
         from pkgjail.core.model import text_path
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.exit_status import BAD_USAGE, FAILURE
 from pkgjail.cli.output import print_error, stream_fault
 from pkgjail.cli.streams import is_reader_gone, output_fault
 from pkgjail.core.errors import OutputError, UsageError
@@ -51,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit."""
-        status = self.get_default("failure") or UsageError.exit_status
+        status = self.get_default("failure") or BAD_USAGE
         text = printable(message)
         if self.as_json:
             print_error(UsageError(f"{self.prog}: {text}"), status, as_json=True)
@@ -71,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         """Exit; with a failure status if help was requested and cannot be written."""
         fault = None if status else output_fault()
         if fault is not None and not is_reader_gone(fault):
-            status = self.get_default("failure") or OutputError.exit_status
+            status = self.get_default("failure") or FAILURE
             print_error(OutputError(stream_fault(fault)), status, as_json=self.as_json)
         super().exit(status, message)
         raise AssertionError  # for type checkers: it has exited

@@ -1,8 +1,8 @@
-"""The one error tree: every failure that pkgjail foresees is a `PkgjailError`.
+"""The errors of pkgjail: every failure that it foresees is a `PkgjailError`.
 
-A message reads "cannot do X to PATH: why; do Y". The causes travel as data on the error, so that
-a caller can act on them; text is made only in `__str__`. `exit_status` is what the command line
-ends with (docs/exit-status.md lists them).
+A message reads "cannot do X to PATH: why; do Y". An error carries its causes as data, so that a caller can
+act on them; text is made only in `__str__`. Advice names the library's parameters
+(`pkgjail.core.parameters`); the command line shows its flags instead, and chooses the exit status.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from pkgjail.core.parameters import parameter
 from pkgjail.core.text import counted, first_of, printable
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     Change = tuple[bytes, Mismatch]
 
 
-def told(error: OSError, otherwise: object = "") -> str:
-    """What an error of the system's says, as "FILE: WHY".
+def os_error_text(error: OSError, otherwise: object = "") -> str:
+    """Return an error of the system as "FILE: WHY".
 
-    `otherwise` stands for the file where the error names none, or a descriptor by its number.
+    `otherwise` is used for the file if the error names none, or only a descriptor.
     """
     named = isinstance(error.filename, (str, bytes, os.PathLike))
     name = os.fsdecode(error.filename) if named else str(otherwise)
@@ -32,7 +33,7 @@ def told(error: OSError, otherwise: object = "") -> str:
 
 
 class Problem(NamedTuple):
-    """One thing wrong with an input: where it stands (`file:line`) and what to do about it."""
+    """One thing wrong with an input: its place (`file:line`), and what to do about it."""
 
     origin: str
     message: str
@@ -42,19 +43,15 @@ class Problem(NamedTuple):
 
 
 class PkgjailError(Exception):
-    """Base of all errors that pkgjail raises on purpose."""
-
-    exit_status: int = 1
+    """The base of all errors that pkgjail raises on purpose."""
 
 
-# Each a line of its own that an editor goes to.
+# Each is a line of its own, which an editor can jump to.
 _MOST_PROBLEMS = 200
 
 
 class InputError(PkgjailError):
-    """An input that cannot be used; `problems` holds everything wrong with it, not the first only."""
-
-    exit_status = 2
+    """An input that cannot be used; `problems` has everything that is wrong with it, not only the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(tuple(problems))
@@ -65,10 +62,10 @@ class InputError(PkgjailError):
 
 
 class NamesError(InputError):
-    """Names that something cannot be done with, all for one reason; `names` holds them.
+    """Something that cannot be done with several `names`, for one reason.
 
-    `doing` is what cannot be done, with "{}" where the name stands; `cause` is what is likely behind it,
-    where there are many.
+    `doing` says what cannot be done, with "{}" in the place of the name. `cause` is the likely cause if
+    there are many names.
     """
 
     def __init__(self, doing: str, names: Sequence[bytes], why: str, cause: str = "") -> None:
@@ -96,19 +93,15 @@ class ManifestError(InputError):
 
 
 class ClosureError(InputError):
-    """Requirements that nothing installed satisfies; each problem names who asked."""
-
-    exit_status = 1
+    """Requirements that no installed package satisfies; each problem names what requires it."""
 
 
 class UsageError(PkgjailError):
-    """Arguments that contradict each other, that lack something, or that nobody knows."""
-
-    exit_status = 2
+    """Arguments that contradict each other, are incomplete, or are unknown."""
 
 
 class OutputError(PkgjailError):
-    """What was asked for could not be written to standard output; `why` in the system's words."""
+    """The result could not be written to standard output; `why` is the system's reason."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -119,34 +112,28 @@ class OutputError(PkgjailError):
 
 
 class QuestionError(PkgjailError):
-    """A question that a manifest cannot answer, whatever is in it."""
-
-    exit_status = 2
+    """A question that no manifest can answer."""
 
 
 class DatabaseError(PkgjailError):
-    """The host's package database cannot be read, or none is there."""
-
-    exit_status = 3
+    """The host's package database cannot be read, or there is none."""
 
 
 class JailError(PkgjailError):
     """The jail cannot be set up on this host, or the host no longer matches the manifest."""
 
-    exit_status = 3
-
 
 class DriftError(JailError):
-    """Entries of the manifest differ on the host; `changes` pairs each path with what was found.
+    """Drift: entries of the manifest differ on the host; `changes` pairs each path with the mismatch.
 
-    `accepted` changes are reported all the same. `cause` says how the host differs from the one that
-    the manifest was made on, "" where it does not.
+    Drift that the caller `accepted` is reported too. `cause` says how the host differs from the one that the
+    manifest was made on; "" if it is the same.
     """
 
     _refused = "cannot enter the jail"
     _advice = (
         "make the manifest again with 'pkgjail resolve' and review what differs, or accept the host as it is "
-        "with '--allow-drift'"
+        f"with {parameter('allow_drift=True')}"
     )
 
     def __init__(
@@ -167,7 +154,7 @@ class DriftError(JailError):
 
     def __str__(self) -> str:
         lines = [f"{self._headline()}:"]
-        lines += [f"  {row}" for row in first_of(list(_told_changes(self.changes)))]
+        lines += [f"  {row}" for row in first_of(list(_rows(self.changes)))]
         if not self.accepted:
             lines.append(self._advice)
         return "\n".join(lines)
@@ -188,16 +175,16 @@ class ExitDriftError(DriftError):
 
 
 class BuildDriftError(DriftError):
-    """The same, found while an environment was built of that manifest; it was not built."""
+    """Drift that was found while an environment was built from a manifest; it was not built."""
 
     _refused = "cannot build the environment"
     _advice = "make the manifest again with 'pkgjail resolve', and review what differs"
 
 
 class ModifiedEnvironmentError(PkgjailError):
-    """An environment is not as `build` left it; `changes` pairs each path with what was found.
+    """An environment is not as `build` left it; `changes` pairs each path with the mismatch.
 
-    `attempt` says what was attempted, with the environment's directory; `advice` what to do about it.
+    `attempt` says what was attempted, with the environment's directory; `advice` says what to do.
     """
 
     def __init__(self, attempt: str, changes: tuple[Change, ...], advice: str) -> None:
@@ -214,23 +201,23 @@ class ModifiedEnvironmentError(PkgjailError):
 
 
 class CommandError(JailError):
-    """The command has no status of its own; `exit_status` is what a shell would say.
+    """The command ended without a status of its own; `status` is what a shell would report.
 
-    126: it cannot be executed; 127: there is none in the jail; 137: see `OutOfMemoryError`.
+    126: it cannot be executed; 127: it does not exist in the jail; 137: see `OutOfMemoryError`.
     """
 
-    def __init__(self, message: str, exit_status: int) -> None:
+    def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.exit_status = exit_status
+        self.status = status
 
 
 class OutOfMemoryError(CommandError):
-    """The jail reached its limit of memory, and the kernel killed all that ran in it."""
+    """The jail reached its memory limit, and the kernel killed all processes in it."""
 
     def __init__(self) -> None:
         super().__init__(
             "the command was killed: the jail had used all of the memory that its limit allows; "
-            "raise --memory, or run fewer jobs at once",
+            f"raise {parameter('Limits.memory')}, or run fewer jobs at once",
             128 + 9,
         )
 
@@ -242,8 +229,8 @@ def describe_changes(changes: Sequence[Change]) -> list[tuple[bytes, str]]:
     return [(path, describe(mismatch)) for path, mismatch in changes]
 
 
-def _told_changes(changes: Sequence[Change]) -> Iterator[str]:
-    """A row for each change; what went with a directory is counted there."""
+def _rows(changes: Sequence[Change]) -> Iterator[str]:
+    """Yield a row for each change; names missing below a missing directory are counted in its row."""
     gone = {path for path, mismatch in changes if mismatch.what == "missing"}
     below = Counter(top for path in gone if (top := _topmost(path, gone)) != path)
     for path, found in describe_changes(changes):
@@ -254,6 +241,6 @@ def _told_changes(changes: Sequence[Change]) -> Iterator[str]:
 
 
 def _topmost(path: bytes, gone: Collection[bytes]) -> bytes:
-    """The topmost directory that is gone with `path`, or `path` itself."""
+    """Return the topmost directory above `path` that is gone too, or `path` itself."""
     ends = (end for end in range(1, len(path)) if path[end : end + 1] == b"/")
     return next((path[:end] for end in ends if path[:end] in gone), path)

@@ -77,7 +77,7 @@ def _enter(enter: Callable[[], int], streams: tuple[int, int, int], failure: int
             os.dup2(stream, number)
         return enter()
     except CommandError as error:
-        return error.exit_status
+        return error.status
     except PkgjailError as error:
         why = str(error)
     except BaseException as error:  # noqa: BLE001 - a fork must not continue

@@ -11,7 +11,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pkgjail.core.errors import InputError, Problem, told
+from pkgjail.core.errors import InputError, Problem, os_error_text
 from pkgjail.core.model import text_path
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, refuse_irregular
 from pkgjail.environments.record import PHASE_FILES, parse_journal, parse_record
@@ -170,7 +170,9 @@ def read_file(environment: EnvironmentDirectory, name: bytes) -> bytes | None:
         refuse_irregular(os.fstat(descriptor), path)
         return read_descriptor(descriptor, path, MANIFEST)
     except OSError as error:
-        raise InputError([Problem("", f"cannot read a file of an environment: {told(error)}")]) from error
+        raise InputError(
+            [Problem("", f"cannot read a file of an environment: {os_error_text(error)}")]
+        ) from error
     finally:
         os.close(descriptor)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.jail_names import DEVICES
+from pkgjail.core.parameters import parameter
 from pkgjail.core.text import escape_octal
 from pkgjail.export.common import host_files, on_host, scratch_directories
 
@@ -32,7 +33,9 @@ def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
 
     """
     if at is None:
-        raise InputError([Problem("", "cannot export to fstab: name the jail's directory with --at")])
+        raise InputError(
+            [Problem("", f"cannot export to fstab: name the jail's directory with {parameter('at')}")]
+        )
     tmpfs = (b"/dev/shm", *scratch_directories(manifest))
     lines = [
         _HEAD % _escape(at),

@@ -16,11 +16,12 @@ import contextlib
 import os
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.entries import Mismatch, compare, kind_and_mode, lstat
 from pkgjail.core.errors import DriftError, JailError
 from pkgjail.core.model import record
+from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, ProgressOnly
 from pkgjail.storage.baseline import (
     baseline_key,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     States = tuple[tuple[bytes, int, int, int, int], ...]
     Hasher = Callable[[Sequence[bytes]], Mapping[bytes, str]]
 
+_BY_HASH: Final = "verify='hash'"
 # Entries of these origins are not compared with the host: the jail makes them, or no package lists them.
 NOT_OF_THE_HOST: tuple[Origin, ...] = ("alternative", "entry", "parent")
 
@@ -213,7 +215,7 @@ def find_drift(
     if verify == "hash" and not _have_digests(entries):
         raise JailError(
             "cannot verify by hash: the manifest has no digests; make it again with 'pkgjail resolve', "
-            "without --no-hash, or verify without '=hash'"
+            f"without {parameter('hashed=False')}, or verify without {parameter(_BY_HASH)}"
         )
     prefix = root.rstrip(b"/")
     suspects = [entry for entry in entries if entry.origin not in NOT_OF_THE_HOST]

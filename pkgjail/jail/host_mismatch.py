@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import DatabaseError
 from pkgjail.core.model import text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.core.text import MOST_SHOWN
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def explain_absence(manifest: Manifest, root: bytes, absent: int, checked: int) 
         return ""
     return (
         f"{absent:,} of {checked:,} names are not on {_name(root)}: {', and '.join(reasons)}; "
-        "name the root that it was made from with --root, or make it again"
+        f"name the root that it was made from with {parameter('root')}, or make it again"
     )
 
 

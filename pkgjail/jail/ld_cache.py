@@ -13,7 +13,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import JailError, told
+from pkgjail.core.errors import JailError, os_error_text
 from pkgjail.core.jail_names import LD_CACHE, LDCONFIG, TMP
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.programs import UnansweredError, capture_output
@@ -153,7 +153,7 @@ def _scratch() -> Iterator[str]:
             name = f"{NEW_PREFIX}{os.urandom(8).hex()}"
             in_use = make_locked_directory(descriptor, name)
         except OSError as error:
-            raise _failed(told(error)) from error
+            raise _failed(os_error_text(error)) from error
         stack.callback(remove_tree, descriptor, name)
         stack.callback(os.close, in_use)
         yield f"{parent}/{name}"
@@ -176,7 +176,9 @@ def _read(path: str, ldconfig: str) -> bytes:
     try:
         content = read_own_file(path) if os.lstat(path).st_size <= _MOST_BYTES else b""
     except OSError as error:
-        raise _failed(f"{ldconfig} of the file set made no file that can be read: {told(error)}") from error
+        raise _failed(
+            f"{ldconfig} of the file set made no file that can be read: {os_error_text(error)}"
+        ) from error
     if not content.startswith(_MAGIC):
         raise _failed(f"the file that {ldconfig} of the file set wrote is no ld.so cache")
     return content

@@ -19,7 +19,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import told
+from pkgjail.core.errors import os_error_text
 from pkgjail.jail.privileges import current_privileges
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.storage.filesystems import identity
@@ -69,7 +69,7 @@ def probe_obstacle(strategy: StrategyName, directory: bytes, cache: Path, sample
     except OSError as error:
         if error.errno in TEMPORARY_ERRORS:
             raise
-        return told(error, cache)
+        return os_error_text(error, cache)
     return obstacle
 
 
@@ -173,7 +173,7 @@ def _report(
         sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS)
         obstacle = _mount(strategy, *paths, sample)
     except OSError as error:
-        obstacle = told(error, "overlay")
+        obstacle = os_error_text(error, "overlay")
     finally:
         with contextlib.suppress(OSError):
             os.write(writing, obstacle.encode("utf-8", "replace"))

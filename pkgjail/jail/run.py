@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError
 from pkgjail.core.jail_names import LD_CACHE, SEARCH_PATH
 from pkgjail.core.model import JailOptions, Limits, text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from pkgjail.storage.baseline import Publisher
 
 _ATTEMPTS = 10
+_BINDS: Final = "plan='binds'"
 
 
 def default_environment() -> dict[str, str]:
@@ -162,7 +164,7 @@ class Jail:
                 return status
         raise JailError(
             "cannot enter the jail: the files that it is made from keep changing, or another process has "
-            f"locked the layers in {runtime_directory()}; see who with 'lslocks', or use '--plan binds'"
+            f"locked the layers in {runtime_directory()}; see who with 'lslocks', or use {parameter(_BINDS)}"
         )
 
     def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:

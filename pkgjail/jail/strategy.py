@@ -20,11 +20,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pkgjail.core.errors import JailError, told
+from pkgjail.core.errors import JailError, os_error_text
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
 from pkgjail.core.model import record, text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.jail.layer_cache import Recipe, ensure_layer
 from pkgjail.jail.probe import TEMPORARY_ERRORS, mounts_left, probe_obstacle
 from pkgjail.jail.strategies.data_overlay import data_layer_fits, data_overlay_obstacle, make_data_layer
@@ -54,6 +55,7 @@ _LEAST_NAMES = 100
 _MANY_NAMES = 500
 # The mounts of every jail: its root twice, proc and what covers its parts, sys, devices, scratch.
 _OWN_MOUNTS = 50
+_AUTO: Final = "plan='auto'"
 
 
 @record
@@ -139,7 +141,7 @@ def refuse_too_many_mounts(plan: Plan) -> None:
     if count + _OWN_MOUNTS > (left := mounts_left()):
         raise JailError(
             f"cannot make a jail of {count:,} bind mounts: this host allows {max(left - _OWN_MOUNTS, 0):,} "
-            "more (fs.mount-max); use '--plan auto', or as root: sysctl -w fs.mount-max=1000000"
+            "more (fs.mount-max); use {parameter(_AUTO)}, or as root: sysctl -w fs.mount-max=1000000"
         )
 
 
@@ -167,7 +169,7 @@ def _choose(top: _TopDirectory, plan: PlanOption) -> Choice:
         try:
             obstacle, steps, observed = _STRATEGIES[strategy](top)
         except OSError as error:  # for example, the runtime directory is full
-            obstacle, steps, observed = told(error, runtime_directory()), {}, ()
+            obstacle, steps, observed = os_error_text(error, runtime_directory()), {}, ()
             lasting = lasting and error.errno not in TEMPORARY_ERRORS
         tried.append((strategy, obstacle))
         if not obstacle:
@@ -183,7 +185,7 @@ def _choose(top: _TopDirectory, plan: PlanOption) -> Choice:
         return replace(_file_binds(top, ""), tried=tuple(tried), lasting=lasting)
     raise JailError(
         f"cannot use the plan '{plan}' for {text_path(top.path)}: {tried[-1][1]}; "
-        "use '--plan auto' or 'binds'"
+        f"use {parameter(_AUTO)} or 'binds'"
     )
 
 

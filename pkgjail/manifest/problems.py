@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.errors import Problem
+from pkgjail.core.parameters import parameter
 from pkgjail.core.untrusted import PARSE_INT, is_nested, shortened
 from pkgjail.manifest.codec import end_line
 from pkgjail.manifest.reader import content_problems, from_records
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _MAX_PROBLEMS = 20
 _MODE = re.compile(r"[0-7]{4}")
 _A_PLAN = (
-    "this is a package plan ('pkgjail resolve --available'), not a manifest: it has no files, and its "
+    f"this is a package plan ({parameter('plan_packages')}), not a manifest: it has no files, and its "
     "packages need not be installed here; install them, and resolve the whitelists on that system"
 )
 _RESOLVE_AGAIN = "resolve it again, or fetch it again"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.backends.rpm import boolean
 from pkgjail.core.errors import DatabaseError
 from pkgjail.core.model import Package, Repository
+from pkgjail.core.parameters import parameter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -69,7 +70,7 @@ class Pool:
             raise DatabaseError(
                 f"cannot plan from {', '.join(paths)}: it has packages for "
                 f"{', '.join(sorted(found)) or 'nothing'}, and none for {self.architecture}; name the "
-                "metadata for that one, or another --arch"
+                f"metadata for that one, or another {parameter('architecture')}"
             )
 
     @property

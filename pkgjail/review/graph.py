@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pkgjail.closure.graph import closure_graph, components, dominators
 from pkgjail.core.errors import QuestionError
 from pkgjail.core.model import record
+from pkgjail.core.parameters import parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,7 +73,9 @@ def graph_view(
 
     """
     if depth is not None and not focus:
-        raise QuestionError("cannot limit the depth: there is no focus; name a package by --focus")
+        raise QuestionError(
+            f"cannot limit the depth: there is no focus; name a package by {parameter('focus')}"
+        )
     graph = closure_graph(manifest)
     groups = components(graph) if collapse else tuple((node,) for node in sorted(graph))
     shown = _around(graph, _focused(manifest, focus), depth) if focus else frozenset(graph)

@@ -107,14 +107,16 @@ class LayerMonitor:
         while not self._ended.wait(_INTERVAL_SECONDS):
             for path, descriptor in self._layers.items():
                 if _state(descriptor) != self._before[path]:
+                    from pkgjail.core.parameters import parameter  # not needed to enter
+
                     with contextlib.suppress(OSError, ValueError):  # nobody reads the warning
-                        self._warn(_REMOVED.format(os.fsdecode(path)))
+                        self._warn(_REMOVED.format(os.fsdecode(path), parameter("plan='binds'")))
                     return
 
 
 _REMOVED = (
     "the running jail is losing its files: {} was removed or changed; end it and run it again. If a logout "
-    "or a job's epilog removes such directories, set XDG_RUNTIME_DIR to one that stays, or use '--plan binds'"
+    "or a job's epilog removes such directories, set XDG_RUNTIME_DIR to one that stays, or use {}"
 )
 
 

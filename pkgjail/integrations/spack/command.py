@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.core.errors import InputError, PkgjailError, Problem, told
+from pkgjail.core.errors import InputError, PkgjailError, Problem, os_error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,7 @@ def run(
     except PkgjailError as error:
         raise failure(*_split_message(str(error))) from error
     except OSError as error:
-        raise failure(told(error), None) from error
+        raise failure(os_error_text(error), None) from error
     return status
 
 

@@ -142,8 +142,9 @@ def print_warning(message: str) -> None:
 
 
 def _print(kind: str, message: str) -> None:
+    from pkgjail.cli.flags import with_flags
     from pkgjail.core.text import printable
 
-    lines = map(printable, message.split("\n"))
+    lines = map(printable, with_flags(message).split("\n"))
     sys.stderr.write(f"==> {kind}: " + "\n    ".join(lines) + "\n")
     sys.stderr.flush()

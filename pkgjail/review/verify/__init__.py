@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, JailError, Problem
 from pkgjail.core.model import text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.review.verify.compare import compare_names
 from pkgjail.review.verify.extras import find_extras
@@ -63,7 +64,7 @@ def verify_manifest(  # noqa: PLR0913 - all but the manifest are options
     if not quick and not any(entry.sha256 for entry in manifest.files):
         raise JailError(
             "cannot verify by hash: the manifest has no digests; make it again with 'pkgjail resolve', "
-            "without --no-hash, or verify with '--quick'"
+            f"without {parameter('hashed=False')}, or verify with {parameter('quick=True')}"
         )
     compared = compare_names(manifest.files, root, quick=quick, reporter=reporter)
     records = PackageRecords(manifest, root, database, reporter)

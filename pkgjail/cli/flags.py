@@ -1,0 +1,34 @@
+"""The flags of the command line, in the place of the library's parameters that messages name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pkgjail.core.parameters import Parameter
+
+FLAGS: Mapping[Parameter, str] = {
+    "Limits.memory": "--memory",
+    "allow_drift=True": "'--allow-drift'",
+    "allow_unmet=True": "--allow-unmet",
+    "architecture": "--arch",
+    "at": "--at",
+    "focus": "--focus",
+    "hashed=False": "--no-hash",
+    "plan='auto'": "'--plan auto'",
+    "plan='binds'": "'--plan binds'",
+    "plan_packages": "'pkgjail resolve --available'",
+    "quick=True": "'--quick'",
+    "root": "--root",
+    "verify='hash'": "'=hash'",
+}
+_BY_NAME: Mapping[str, str] = {f"`{name}`": flag for name, flag in FLAGS.items()}
+_PARAMETER = re.compile("|".join(map(re.escape, _BY_NAME)))
+
+
+def with_flags(message: str) -> str:
+    """Return a message of the library in the words of the command line."""
+    return _PARAMETER.sub(lambda match: _BY_NAME[match[0]], message)
