@@ -263,7 +263,7 @@ def _parse_entries(lines: list[bytes], name: str, *, first_line: int) -> tuple[R
 def _parse_entry(values: Any) -> RecordEntry | None:
     """Return one name, or None if the line is not one that `entry_line` writes."""
     name = values.pop("kind", None) if isinstance(values, dict) else None
-    kind = next((kind for kind in _FIELDS if kind == name), None)
+    kind: FileKind | None = next((each for each in _FIELDS if each == name), None)
     if kind is None or values.keys() != (fields := _FIELDS[kind]).keys():
         return None
     if not all(type(values[key]) is expected for key, expected in fields.items()):

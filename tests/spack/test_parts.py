@@ -152,7 +152,7 @@ def test_a_path_is_shown_by_a_bind_at_its_own_place() -> None:
 
 
 def test_the_active_environment_is_saved_and_cleared(tmp_path: Path) -> None:
-    """What is written is read again; after clearing nothing is left. The user's directory is read first."""
+    """It is read again as it was written; clearing leaves nothing. The user's directory is read first."""
     variables = {"SPACK_USER_CACHE_PATH": str(tmp_path / "cache")}
     root = str(tmp_path / "root")
     one = ActiveEnvironment("/env/\udce9", "/python", 7, removing=False, directory="")
