@@ -1,9 +1,9 @@
-"""The library: one function a stage, and `resolve`, which goes the whole way to a manifest.
+"""The library: one function for each step, and `resolve`, which does them all up to a manifest.
 
     open_database -> load_policy -> resolve_closure -> collect_files -> build_manifest
         -> write_manifest / read_manifest
 
-The stages are re-exported here; `pkgjail` itself exports them too, and what enters a jail, which
+The steps are re-exported here. `pkgjail` itself also exports them, and functions that enter jails, which
 resolving does not import. Nothing here prints or exits.
 """
 
@@ -68,7 +68,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Put garbage collection off: what is made here is kept, and looking through it costs a sixth more."""
+    """Turn off garbage collection, which takes a sixth more time, although nothing here becomes garbage."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -92,7 +92,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     baseline: bool = True,
     reporter: Reporter = SILENT,
 ) -> Manifest:
-    """Go from whitelists to a manifest of the host's packages and files, and keep its baseline.
+    """Resolve whitelists to a manifest of the host's packages and files, and record its baseline.
 
     Args:
         whitelists: names of shipped lists, or paths.
@@ -100,16 +100,16 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         root: the directory whose package database and files are read.
         backend: "auto", or a backend by name.
         recommends: follow Recommends too; None leaves it to the whitelists.
-        essential: take Essential packages in; None leaves it to the whitelists.
+        essential: include essential packages; None leaves it to the whitelists.
         hashed: record the SHA-256 of regular files.
         allow_unmet: record requirements that nothing installed satisfies, instead of refusing.
-        baseline: keep one (`pkgjail.storage.baseline`); otherwise the caller does, or the first entry.
-        reporter: hears of progress and of what was left out.
+        baseline: record one (`pkgjail.storage.baseline`); otherwise the caller does, or the first entry.
+        reporter: is told of progress and of what was left out.
 
     Raises:
         PolicyError: the lists cannot be used; all their problems at once.
         DatabaseError: the package database cannot be read.
-        ClosureError: requirements that nothing installed satisfies, each with who asked.
+        ClosureError: requirements that nothing installed satisfies, each with its source.
         OSError: a file cannot be read.
 
     """
@@ -131,7 +131,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
 
 
 def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:
-    from pkgjail.storage.hashing import HashCache, hash_files  # brings sqlite3 in
+    from pkgjail.storage.hashing import HashCache, hash_files  # imports sqlite3
 
     return partial(hash_files, root=root, cache=HashCache.default(), reporter=reporter)
 
@@ -159,28 +159,28 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
     contents: bool = False,
     reporter: Reporter = SILENT,
 ) -> PackagePlan:
-    """Go from whitelists to what would be installed for them on another distribution, which need not be here.
+    """Plan the packages that would be installed for whitelists, also on another distribution.
 
-    The packages are chosen by libsolv, as if nothing were installed, from metadata that is on this machine:
-    nothing is fetched. The result is no manifest: of files there is no more than names.
+    libsolv chooses the packages as if nothing were installed, from metadata on this machine: nothing is
+    fetched. The result is not a manifest: it has only the names of files.
 
     Args:
         whitelists: names of shipped lists, or paths.
-        blacklists: likewise; they take file names away.
+        blacklists: likewise; they remove file names.
         sources: repositories' metadata, each `FAMILY:PATH` (docs/package-plans.md says which paths).
-        architecture: which packages are wanted; "" for this machine's architecture.
-        recommends: take recommended packages too; None leaves it to the whitelists.
-        essential: take the base set in; None leaves it to the whitelists.
-        contents: name the packages' files, where there are lists of them.
-        reporter: hears of what was left out.
+        architecture: that of the packages; "" for this machine's architecture.
+        recommends: include recommended packages; None leaves it to the whitelists.
+        essential: include the base set; None leaves it to the whitelists.
+        contents: name the packages' files, if there are file lists.
+        reporter: is told of what was left out.
 
     Raises:
-        PolicyError: the lists cannot be used, or name what is not to be had; all their problems at once.
-        DatabaseError: metadata that cannot be read, or libsolv's binding is not there.
-        ClosureError: not all of it can be installed together; all of libsolv's problems.
+        PolicyError: the lists cannot be used, or name unavailable packages; all their problems at once.
+        DatabaseError: the metadata cannot be read, or libsolv's binding is missing.
+        ClosureError: the packages cannot be installed together; all conflicts that libsolv found.
 
     """
-    from pkgjail.repositories import open_available  # brings XML and tar readers in
+    from pkgjail.repositories import open_available  # imports XML and tar readers
     from pkgjail.repositories.solver import solve
 
     pool = open_available(sources, architecture, contents=contents)
@@ -208,7 +208,7 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
 
 
 def _planned_files(pool: Pool, chosen: Iterable[Chosen], reporter: Reporter) -> dict[str, tuple[bytes, ...]]:
-    """The files of each package by key; it is missing where its repository has no file lists."""
+    """The files of each package by key; a package is missing if its repository has no file lists."""
     by_repository: dict[str, list[Chosen]] = {}
     for one in chosen:
         by_repository.setdefault(one.repository, []).append(one)
@@ -225,12 +225,12 @@ def _planned_files(pool: Pool, chosen: Iterable[Chosen], reporter: Reporter) -> 
 def _planned(
     chosen: Iterable[Chosen], files: Mapping[str, tuple[bytes, ...]], policy: Policy
 ) -> tuple[tuple[PlannedPackage, ...], int]:
-    """The packages with those of their files that no blacklist drops, and how many were dropped."""
-    judge = matcher(policy.drops)
+    """The packages with files that no blacklist drops, and the number of dropped files."""
+    blacklist = matcher(policy.drops)
     planned, dropped = [], 0
     for one in chosen:
         listed = files.get(one.package.key)
-        kept = None if listed is None else tuple(path for path in listed if judge(path) is None)
+        kept = None if listed is None else tuple(path for path in listed if blacklist(path) is None)
         dropped += len(listed or ()) - len(kept or ())
         planned.append(
             PlannedPackage(package=one.package, repository=one.repository, download=one.download, files=kept)

@@ -73,7 +73,7 @@ BAD_RELEASES: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "none",
         lambda etc: etc,
-        "it has neither etc/os-release nor usr/lib/os-release; install the package that brings it",
+        "it has neither etc/os-release nor usr/lib/os-release; install the package that has it",
     ),
     (
         "quote",

@@ -94,9 +94,9 @@ def truncate(size: int) -> Callable[[Path], object]:
 
 RPM_FAULTS = [
     Fault("empty", truncate(0), r"rpmdb\.sqlite: it is empty; restore it"),
-    Fault("cut in the header", truncate(50), r"rpmdb\.sqlite: it is no SQLite database"),
+    Fault("cut in the header", truncate(50), r"rpmdb\.sqlite: it is not an SQLite database"),
     Fault("cut off", truncate(40960), r"rpmdb\.sqlite: it has 40960 bytes of \d+; restore it"),
-    Fault("garbage", lambda root: database(root).write_bytes(b"x" * 5000), "it is no SQLite database"),
+    Fault("garbage", lambda root: database(root).write_bytes(b"x" * 5000), "it is not an SQLite database"),
     Fault("a broken page", lambda root: overwrite(database(root)), r"rpm failed: error: .*; .*newer rpm"),
     Fault("no table", bend("DROP TABLE Packages"), "rpm failed: error: sqlite failure: "),
     Fault("no packages", bend("DELETE FROM Packages"), "it has no packages, or rpm cannot read it"),
@@ -105,7 +105,7 @@ RPM_FAULTS = [
     Fault("one package of nothing", bend("UPDATE Packages SET blob = zeroblob(0) WHERE hnum = 5"),
           r"rpm failed: error: "),
     Fault("a format that this rpm lacks", as_format("Packages.db", b"RpmP" + b"\0" * 4096),
-          r"Packages\.db: it has no packages, or rpm cannot read it; where the .* \(format ndb\) is newer"),
+          r"Packages\.db: it has no packages, or rpm cannot read it; if the .* \(format ndb\) is newer"),
     Fault("a broken old format", as_format("Packages", b"\0" * 4096), r"Packages: rpm failed: error: "),
     Fault("a loop of links", lambda root: loop(database(root)), "Too many levels of symbolic links"),
     Fault("a dangling link", lambda root: dangle(database(root)), "it has no var/lib/dpkg/status or"),
@@ -274,19 +274,19 @@ def edit(file: str, before: str, after: str) -> Callable[[Path], object]:
 
 PACMAN_FAULTS = [
     Fault("locked", lambda root: (root / "var/lib/pacman/db.lck").touch(),
-          r"db\.lck is there: pacman is running, or was interrupted; wait for it"),
+          r"db\.lck exists: pacman is running, or was interrupted; wait for it"),
     Fault("no version", lambda root: (root / "var/lib/pacman/local/ALPM_DB_VERSION").unlink(),
-          "has no ALPM_DB_VERSION, and version 9 is read; run pacman-db-upgrade"),
+          "has no ALPM_DB_VERSION, but version 9 is supported; run pacman-db-upgrade"),
     Fault("a newer version", lambda root: (root / "var/lib/pacman/local/ALPM_DB_VERSION").write_text("10\n"),
-          "has version 10, and version 9 is read"),
+          "has version 10, but version 9 is supported"),
     Fault("no desc", lambda root: (entry(root) / "desc").unlink(), "desc: No such file"),
     Fault("an empty desc", lambda root: (entry(root) / "desc").write_text(""), "desc: it is empty; restore"),
     Fault("desc cut off", lambda root: os.truncate(entry(root) / "desc", 60), "desc: it ends within a field"),
-    Fault("desc cut at a field's end", edit("desc", "%ARCH%\nx86_64\n\n", ""), "desc: it has not one %ARCH%"),
-    Fault("no field", edit("desc", "%NAME%", "NAME"), "desc: 'NAME' is no field"),
-    Fault("twice", edit("desc", "%NAME%", "%NAME%\napp\n\n%NAME%"), "'%NAME%' is no field, or"),
+    Fault("desc cut at a field's end", edit("desc", "%ARCH%\nx86_64\n\n", ""), "it does not have one %ARCH%"),
+    Fault("no field", edit("desc", "%NAME%", "NAME"), "desc: 'NAME' is not a field"),
+    Fault("twice", edit("desc", "%NAME%", "%NAME%\napp\n\n%NAME%"), "'%NAME%' is not a field, or"),
     Fault("another's", edit("desc", "%NAME%\napp", "%NAME%\nlib"), "desc: it is of lib 2:1.0-1"),
-    Fault("a size", edit("desc", "%SIZE%\n", "%SIZE%\nx"), "is no number"),
+    Fault("a size", edit("desc", "%SIZE%\n", "%SIZE%\nx"), "is not a number"),
     Fault("a bad provide", edit("desc", "%PROVIDES%\n", "%PROVIDES%\na=b=c\n"), "%PROVIDES%: 'a=b=c' is not"),
     Fault("a directory that is none", lambda root: (root / "var/lib/pacman/local/x").write_text(""),
           "x/desc: Not a directory"),
@@ -320,8 +320,8 @@ def test_a_damaged_pacman_database(spoil: Callable[[Path], object], said: str, t
 LISTS = [
     ("no list", lambda root: (entry(root) / "files").unlink(), "files: No such file"),
     ("cut off", lambda root: os.truncate(entry(root) / "files", 30), "files: it ends within a field"),
-    ("absolute", edit("files", "usr/bin/app\n", "/usr/bin/app\n"), "files: '/usr/bin/app' is no path"),
-    ("above", edit("files", "usr/bin/app\n", "usr/../app\n"), r"files: 'usr/\.\./app' is no path"),
+    ("absolute", edit("files", "usr/bin/app\n", "/usr/bin/app\n"), "files: '/usr/bin/app' is not a path"),
+    ("above", edit("files", "usr/bin/app\n", "usr/../app\n"), r"files: 'usr/\.\./app' is not a path"),
 ]
 
 

@@ -568,7 +568,7 @@ def test_names_that_are_no_words(field: int, value: bytes) -> None:
     head = [b"'a'", b"'1'", b"'1'", b"'x86_64'", b"0 1"]
     head[field] = b"'" + value + b"'"
     block = query._STRING.encode().join(head) + query._SECTION.encode() * 4
-    with pytest.raises(ValueError, match="with a blank or an unprintable sign"):
+    with pytest.raises(ValueError, match="with a blank or an unprintable character"):
         query._header(block)
 
 
@@ -599,11 +599,11 @@ def test_what_rpm_may_take_is_bounded(summary: str, tmp_path: Path, monkeypatch:
     place.mkdir()
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr(query, "_MOST_SECONDS", 2 if "waits" in summary else 60)
-    monkeypatch.setattr(query, "_MOST_ANSWERED", 1 << 20)
+    monkeypatch.setattr(query, "_MAX_SECONDS", 2 if "waits" in summary else 60)
+    monkeypatch.setattr(query, "_MAX_OUTPUT", 1 << 20)
     limits = ((resource.RLIMIT_CPU, 1), (resource.RLIMIT_AS, 1 << 28), (resource.RLIMIT_FSIZE, 64 << 20))
     monkeypatch.setattr(query, "_LIMITS", limits)
-    monkeypatch.setitem(query._OVER, signal.SIGXCPU, "rpm took more than 1 seconds of a processor")
+    monkeypatch.setitem(query._EXCEEDED, signal.SIGXCPU, "rpm took more than 1 seconds of a processor")
     with pytest.raises(DatabaseError, match=said):
         open_database(os.fsencode(the_root("rpm")), "rpm")
     assert os.listdir(place) == []

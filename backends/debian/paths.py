@@ -1,4 +1,4 @@
-"""The paths of packages: dpkg's file lists, dpkg-divert(1)'s diversions, and conffiles."""
+"""Read the paths of packages: dpkg's file lists, the diversions of dpkg-divert(1), and conffiles."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pkgjail.backends.debian.status import Installation
     from pkgjail.core.model import Package
 
-# What makes a path of a file list not normal, and is not found in one that dpkg has written.
+# Parts of paths that are not normal. No file list that dpkg wrote has them.
 _UNUSUAL_PARTS = (b"//", b"/\n", b"/./", b"/.\n", b"/../", b"/..\n", b"\0")
 _CONFFILE_FLAGS = ("obsolete", "remove-on-upgrade")
 _RESTORE_DIVERSIONS = "restore the file from diversions-old or a backup"
 
 
 class Paths:
-    """The file lists of `installations` (by package key), each read when it is asked for."""
+    """The file lists of `installations` (by package key), each read when needed."""
 
     def __init__(self, root: Root, installations: Mapping[str, Installation]) -> None:
         """Read nothing yet."""
@@ -32,7 +32,7 @@ class Paths:
         self._owned: dict[str, tuple[bytes, ...]] = {}
 
     def owned(self, package: Package) -> tuple[bytes, ...]:
-        """The lines of the package's list file, each where dpkg-divert(1) has put it."""
+        """Return the paths in the package's list file, as moved by dpkg-divert(1)."""
         found = self._owned.get(package.key)
         if found is None:
             found = self._owned[package.key] = self._read(package)
@@ -54,22 +54,22 @@ class Paths:
         return tuple(dict.fromkeys(root + lines))
 
     def owners(self, paths: Collection[bytes], packages: Collection[Package]) -> dict[bytes, str]:
-        """The key of the package, of `packages`, that owns each of `paths`; one pass over all lists."""
+        """Return the key of the package that owns each of `paths`, in one pass over all lists."""
         found: dict[bytes, str] = {}
         recorded = {path for path, (target, _) in self._diversions.items() if target in paths}
         recorded.update(paths)
-        wanted = frozenset(paths)
+        unique = frozenset(paths)
         directories = _outermost({path[: path.rfind(b"/") + 1] for path in recorded})
         for package in packages if paths else ():
             if package.key in self._owned or self._may_own(package, recorded, directories):
-                for path in wanted.intersection(self.owned(package)):
+                for path in unique.intersection(self.owned(package)):
                     found.setdefault(path, package.key)
         return found
 
     def _may_own(self, package: Package, recorded: set[bytes], directories: Collection[bytes]) -> bool:
-        """Whether a list has one of the lines `recorded`, which are below `directories`.
+        """Return whether a list has one of the lines `recorded`, which are below `directories`.
 
-        Most lists have nothing below any of these, which a search of their text tells at once.
+        Most lists have nothing below any of these, which a search in their text shows quickly.
         """
         data = self._root.read(self._list_file(package), limit=DATABASE)
         return any(directory in data for directory in directories) and not recorded.isdisjoint(
@@ -77,10 +77,10 @@ class Paths:
         )
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
-        """The status file's Conffiles that the package still ships, where diversions have put them.
+        """Return the Conffiles in the status file that the package still ships, as diversions moved them.
 
-        The field is dpkg's own account; `info/*.conffiles` is the package's list as unpacked,
-        which does not know what has become obsolete, or is to be removed on upgrade.
+        The field is maintained by dpkg. The list in `info/*.conffiles` is as unpacked: it does not show
+        which conffiles became obsolete, or are to be removed on upgrade.
         """
         value = self._installations[package.key].fields.get("Conffiles", "")
         found = set()
@@ -97,7 +97,7 @@ class Paths:
         return frozenset(found) & frozenset(self.owned(package)) if found else frozenset()
 
     def digests(self, package: Package) -> dict[bytes, str]:
-        """The package's md5sums file, which older packages may lack; deb-md5sums(5)."""
+        """Return the digests in the package's md5sums file, which older packages may lack; deb-md5sums(5)."""
         path = self._list_file(package)[: -len(b".list")] + b".md5sums"
         found = {}
         for line in self._root.read(path, missing=b"", limit=DATABASE).split(b"\n"):
@@ -108,9 +108,9 @@ class Paths:
         return found
 
     def _list_file(self, package: Package) -> bytes:
-        """Name the architecture too, as dpkg does where a package may be installed for several.
+        """The path of a list, named with the architecture if the package may be installed for several.
 
-        That is format 1 of the directory (the file `format` says so), since dpkg 1.16.
+        That is format 1 of the directory (as the file `format` says), since dpkg 1.16.
         """
         same = self._installations[package.key].multi_arch == "same"
         name = package.key if same and self._lists_name_architecture else package.name
@@ -121,25 +121,25 @@ class Paths:
         return self._root.read(self._root.admin(b"info", b"format"), missing=b"0").strip() == b"1"
 
     def _diverted(self, path: bytes, package: Package) -> bytes:
-        """Where `path` of `package` is: one's own diversion moves everybody else's file."""
+        """Return where `path` of `package` is: a package's diversion moves the files of all others."""
         target, owner = self._diversions.get(path, (path, package.name))
         return path if owner == package.name else target
 
     @cached_property
     def _diversions(self) -> Mapping[bytes, tuple[bytes, str]]:
-        """Contested path -> (where it goes, the package that diverts; ":" is the administrator)."""
+        """Diverted path -> (its new path, the package that diverts; ":" is the administrator)."""
         path = self._root.admin(b"diversions")
         data = self._root.read(path, missing=b"", limit=DATABASE)
         lines = data.split(b"\n")[:-1]
         if len(lines) % 3 or (data and not data.endswith(b"\n")):
             raise self._root.error(f"{text_path(path)}: a diversion has three lines", _RESTORE_DIVERSIONS)
-        contested = self._root.normal_paths(path, lines[0::3], first=1, step=3)
+        diverted = self._root.normal_paths(path, lines[0::3], first=1, step=3)
         targets = self._root.normal_paths(path, lines[1::3], first=2, step=3)
-        return dict(zip(contested, zip(targets, map(text_path, lines[2::3]))))
+        return dict(zip(diverted, zip(targets, map(text_path, lines[2::3]))))
 
 
 def _outermost(directories: Collection[bytes]) -> list[bytes]:
-    """Those of `directories`, which end in a slash, that are in no other of them."""
+    """Those of `directories`, which end in a slash, that are not in another of them."""
     found: list[bytes] = []
     for directory in sorted(directories):
         if not found or not directory.startswith(found[-1]):

@@ -10,11 +10,11 @@ from pkgjail.core.model import DependencyGroup, Relation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# dpkg takes `_` and capitals too, which Policy 5.6.1 does not; old packages have them.
+# dpkg also accepts `_` and capitals, which Policy 5.6.1 does not; old packages have them.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-# deb-version(7): [epoch:]upstream[-revision]; a colon needs an epoch. `is_version` sees to the
-# revision. The lengths keep a number within what dpkg and Python's int() take.
+# deb-version(7): [epoch:]upstream[-revision]; a colon needs an epoch. `is_version` checks the revision.
+# The lengths keep numbers within the limits of dpkg and Python's int().
 _VERSION = re.compile(
     r"(?=.{1,1024}\Z)(?:[0-9]{1,9}:[A-Za-z0-9.+~][A-Za-z0-9.+~:-]*|[A-Za-z0-9.+~][A-Za-z0-9.+~-]*)"
 )
@@ -23,23 +23,23 @@ _ALTERNATIVE = re.compile(
     r"\s*(?:\(\s*(?P<operator><<|<=|=|>=|>>|<|>)\s*(?P<version>[^\s()]+)\s*\))?",
     re.ASCII,
 )
-# What dpkg still takes in a package's own fields, and how (deb-control(5) calls it obsolete).
+# Obsolete operators that dpkg still accepts in a package's own fields, and their meaning (deb-control(5)).
 _OBSOLETE = {"<": "<=", ">": ">="}
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` is a version by deb-version(7) that every comparison reads alike."""
-    # What follows the last hyphen is the revision: it is not empty and has no colon.
+    """Return whether `text` is a version by deb-version(7) that every comparison reads in the same way."""
+    # The revision, after the last hyphen, is not empty and has no colon.
     _, hyphen, revision = text.rpartition("-")
     sound = bool(revision) and ":" not in revision if hyphen else True
     return sound and _VERSION.fullmatch(text) is not None
 
 
 def parse_alternative(text: str, *, lenient: bool = False) -> Relation:
-    """Read `name[:architecture] [(operator version)]`.
+    """Parse `name[:architecture] [(operator version)]`.
 
-    With `lenient`, the operators `<` and `>` are read as dpkg does, for `<=` and `>=`. Raises
-    `ValueError` with what is wrong with `text`.
+    With `lenient`, the operators `<` and `>` mean `<=` and `>=`, as for dpkg. Raises `ValueError` with what
+    is wrong with `text`.
     """
     text = text.strip()
     match = _ALTERNATIVE.fullmatch(text)
@@ -55,7 +55,7 @@ def parse_alternative(text: str, *, lenient: bool = False) -> Relation:
 
 
 def parse_group(text: str, kind: str, *, lenient: bool = False) -> DependencyGroup:
-    """Read one requirement, `alternative | alternative …`. Raises `ValueError`."""
+    """Parse one requirement, `alternative | alternative …`. Raises `ValueError`."""
     parts = text.split("|")
     if len(parts) > 1 and not all(part.strip() for part in parts):
         raise ValueError(f"a package name is missing beside a '|' in {text!r}")
@@ -64,7 +64,7 @@ def parse_group(text: str, kind: str, *, lenient: bool = False) -> DependencyGro
 
 
 def _faults_of_alternative(text: str) -> Iterator[str]:
-    """What is wrong with a text that `_ALTERNATIVE` or its version do not fit, the plainest first."""
+    """What is wrong with a text that is not an alternative with a valid version, the plainest fault first."""
     head, bracket, rest = text.partition("(")
     name, colon, architecture = head.rstrip().partition(":")
     if not text:
@@ -85,7 +85,7 @@ def _faults_of_alternative(text: str) -> Iterator[str]:
 
 
 def _version_fault(text: str, rest: str) -> str:
-    """What is wrong after the `(` of an alternative."""
+    """Say what is wrong after the `(` of an alternative."""
     inner, closing, after = rest.partition(")")
     found = re.match(r"\s*([<=>]*)\s*(.*)", inner, re.DOTALL)
     operator, version = (found[1], found[2].strip()) if found else ("", inner)

@@ -1,4 +1,4 @@
-"""dpkg's own directory below a root."""
+"""dpkg's directory below a root."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Root(shared.Root):
         self._admin = self.inside(_ADMIN)
 
     def status_file(self) -> bytes:
-        """Where dpkg's status file is, which may itself be a link."""
+        """Return the path of dpkg's status file, which may itself be a link."""
         return self.inside(_ADMIN + b"/status")
 
     def admin(self, *names: bytes) -> bytes:
-        """The place of a file or directory in dpkg's own directory."""
+        """Return the path of a file or directory in dpkg's directory."""
         return os.path.join(self._admin, *names)

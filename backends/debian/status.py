@@ -1,4 +1,4 @@
-"""dpkg's status file: its stanzas, checked before anything is believed, as `Installation` records."""
+"""Read dpkg's status file: its stanzas, all checked, as `Installation` records."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from pkgjail.backends.debian.root import Root
     from pkgjail.core.errors import DatabaseError
 
-# What a reader hands over of each stanza; the requirements' fields are read later, when asked for.
+# The fields that a reader returns of each stanza; those with requirements are parsed later, if needed.
 FIELDS = frozenset({
     "Package", "Status", "Version", "Architecture", "Multi-Arch", "Essential", "Protected",
     "Installed-Size", "Provides", "Depends", "Pre-Depends", "Recommends", "Conffiles",
 })  # fmt: skip
 
-# A line of the status file that is neither a field, nor the continuation of one, nor empty. Such
-# lines the two readers would drop or join, each in its own way. And a NUL, which python-apt alone refuses.
+# A line of the status file that is neither a field, nor the continuation of one, nor empty: the two readers
+# would drop or join such lines, each in its own way. Also a NUL, which only python-apt refuses.
 _BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)|\0", re.MULTILINE)
-# A continuation of no field, and an end of a stanza that apt does not see.
+# A continuation without a field, and an end of a stanza that apt does not recognize.
 _STRAYS = (b"\n\n ", b"\n\n\t", b"\r\n\n")
 # The name of each field, and an empty one for each empty line.
 _FIELD_NAME = re.compile(rb"^(?:([^ \t\n:]+):|\n)", re.MULTILINE)
 _FIELDS_BY_LOWER = {name.lower().encode(): name.encode() for name in FIELDS}
 
-# The words of Status: what is wanted, whether dpkg found an error, and the state (dpkg-query(1)).
+# The words of Status: the wanted state, whether dpkg found an error, and the state (dpkg-query(1)).
 _STATUS_WORDS = (
     frozenset({"unknown", "install", "hold", "deinstall", "purge"}),
     frozenset({"ok", "reinstreq"}),
@@ -44,13 +44,13 @@ _STATUS_WORDS = (
 
 _RESTORE = "restore the file from status-old or a backup"
 
-# States in which dpkg keeps neither a version nor files (dpkg(1), "Package states").
+# States in which dpkg has neither a version nor files (dpkg(1), "Package states").
 GONE = ("not-installed", "config-files", "half-installed")
 
 
 @record
 class Installation:
-    """A stanza: the package, its state (the last two words of Status), and what is read later."""
+    """A stanza: the package, its state (the last two words of Status), and fields that are parsed later."""
 
     package: Package
     flag: str
@@ -60,20 +60,20 @@ class Installation:
 
     @property
     def complete(self) -> bool:
-        """Whether it is fully installed, so that it counts."""
+        """Whether the package is fully installed; only then it counts."""
         return (self.flag, self.state) == ("ok", "installed")
 
 
 class Reader(Protocol):
-    """What the backends differ in."""
+    """The differences between the backends: the library that splits stanzas and compares versions."""
 
     @property
     def name(self) -> str:
-        """The backend's name."""
+        """The name of the backend."""
         ...
 
     def stanzas(self, data: bytes) -> Iterable[Mapping[str, str]]:
-        """Those of `FIELDS` that each stanza in `data` has, in its own order. Raises `ValueError`."""
+        """Return those of `FIELDS` that each stanza in `data` has, in its order. Raises `ValueError`."""
         ...
 
     def compare(self, left: str, right: str) -> int:
@@ -82,14 +82,14 @@ class Reader(Protocol):
 
 
 def text_field(value: bytes) -> str:
-    """A field's value as text: UTF-8, other bytes as lone surrogates, no white space around it."""
+    """Return a stripped value as text: UTF-8, with other bytes as lone surrogates."""
     return text_path(value.strip())
 
 
 def refuse_interrupted(root: Root) -> None:
-    """Stop where dpkg has written changes that are not in the status file yet.
+    """Refuse a database with changes that are not in the status file yet.
 
-    It keeps them in `updates`, in files whose names are digits, until its next checkpoint.
+    dpkg writes them to files with numbers for names in `updates`, until its next checkpoint.
     """
     if any(name.isdigit() for name in root.names(root.admin(b"updates"))):
         raise root.error(
@@ -99,15 +99,15 @@ def refuse_interrupted(root: Root) -> None:
 
 
 def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
-    """The stanzas of the status file, checked. It is read once, so that what is read is of one state."""
+    """Yield the stanzas of the status file, checked. It is read once, so that they are of one state."""
     path = root.status_file()
     data = root.read(path, limit=DATABASE)
     _check_lines(root, path, data)
     with root.parsing(path, _RESTORE):
         stanzas = list(reader.stanzas(data))
-    there = _package_fields(data)
-    if len(stanzas) != there:
-        why = f"{text_path(path)}: the backend {reader.name!r} found {len(stanzas)} of {there} stanzas"
+    expected = _package_fields(data)
+    if len(stanzas) != expected:
+        why = f"{text_path(path)}: the backend {reader.name!r} found {len(stanzas)} of {expected} stanzas"
         raise root.error(why, "use another backend, and report this")
     seen: set[str] = set()
     for number, fields in enumerate(stanzas):
@@ -121,7 +121,7 @@ def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
 
 
 def _check_lines(root: Root, path: bytes, data: bytes) -> None:
-    """Refuse what a reader might pass over: a line of no known shape, and an end that was cut off."""
+    """Refuse what a reader might ignore: a line of an unknown form, and an end that was cut off."""
     bad = _BAD_LINE.search(data)
     offsets = [data.find(stray) + len(stray) - 1 for stray in _STRAYS if stray in data]
     offsets += [bad.start()] if bad else []
@@ -140,7 +140,7 @@ def _check_lines(root: Root, path: bytes, data: bytes) -> None:
         line = next((line for line, found in _stanzas(data) if found != 1), 1)
         raise _status_error(root, path, line, "this stanza has no field 'Package'")
     if data and not data.endswith(b"\n\n"):
-        # dpkg ends every stanza with an empty line, the last too.
+        # dpkg ends every stanza with an empty line, including the last.
         raise _status_error(root, path, data.count(b"\n") + 1, "the file ends within a stanza")
 
 
@@ -149,7 +149,7 @@ def _status_error(root: Root, path: bytes, line: int, what: str) -> DatabaseErro
 
 
 def _stanzas(data: bytes) -> Iterator[tuple[int, int]]:
-    """For an error's sake: the first line of each stanza, and how many `Package` fields it has."""
+    """For messages: the first line of each stanza, and its number of `Package` fields."""
     line, counted = 1, 0
     for match in re.finditer(rb"(?:[^\n]+\n)+", data):
         line += data.count(b"\n", counted, match.start())
@@ -158,7 +158,7 @@ def _stanzas(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _by_stanza(names: list[bytes]) -> list[list[bytes]]:
-    """The names that `_FIELD_NAME` finds, those of each stanza together."""
+    """Group the names that `_FIELD_NAME` finds by stanza."""
     found, start = [], 0
     for end in [*(index for index, name in enumerate(names) if not name), len(names)]:
         if end > start:
@@ -168,7 +168,7 @@ def _by_stanza(names: list[bytes]) -> list[list[bytes]]:
 
 
 def _are_plain(stanzas: list[list[bytes]]) -> bool:
-    """Whether `_odd_field` finds nothing, told in a fraction of the time: few names are different."""
+    """Return whether `_odd_field` would find nothing. This is much faster, because few names are distinct."""
     distinct = set().union(*stanzas)
     lower = {name.lower() for name in distinct}
     return (
@@ -179,9 +179,9 @@ def _are_plain(stanzas: list[list[bytes]]) -> bool:
 
 
 def _odd_field(names: list[bytes]) -> int | None:
-    """The index of the first field that its stanza has already, or that dpkg would not write so.
+    """Return the index of the first field that its stanza has already, or that dpkg writes otherwise.
 
-    dpkg takes names in any case, and refuses a field that stands twice; the readers do neither.
+    dpkg accepts names in any case, and refuses a second field of one name; the readers do neither.
     """
     seen: set[bytes] = set()
     for index, name in enumerate(names):
@@ -196,15 +196,15 @@ def _odd_field(names: list[bytes]) -> int | None:
 
 
 def _package_fields(data: bytes) -> int:
-    # Many times as fast as a pattern.
+    # Many times faster than a pattern.
     return data.count(b"\nPackage:") + data.startswith(b"Package:")
 
 
 def _faults(fields: Mapping[str, str]) -> Iterator[str]:
-    """What keeps a stanza from being used. Only what is installed must have all that is asked here."""
+    """Find faults that make a stanza unusable. Only installed packages need all fields."""
     name, status = fields.get("Package", ""), fields.get("Status", "").split()
     if NAME.fullmatch(name) is None:
-        yield f"the field 'Package' of a stanza is {name!r}, which is no name"
+        yield f"the field 'Package' of a stanza is {name!r}, which is not a name"
     if len(status) != len(_STATUS_WORDS) or not all(map(contains, _STATUS_WORDS, status)):
         yield f"the package {name!r} has no field 'Status' that dpkg knows"
     elif status[2] not in GONE:
@@ -213,11 +213,11 @@ def _faults(fields: Mapping[str, str]) -> Iterator[str]:
         if ARCHITECTURE.fullmatch(fields.get("Architecture", "")) is None:
             yield f"the package {name!r} has no field 'Architecture' that names one"
     if re.fullmatch(r"[0-9]{1,18}", fields.get("Installed-Size", "0")) is None:
-        yield f"the field 'Installed-Size' of the package {name!r} is no number"
+        yield f"the field 'Installed-Size' of the package {name!r} is not a number"
 
 
 def _installation(fields: Mapping[str, str]) -> Installation:
-    """A stanza without `_faults` as a record. Installed-Size counts KiB (deb-control(5))."""
+    """Return a stanza without `_faults` as a record. Installed-Size is in KiB (deb-control(5))."""
     _want, flag, state = fields["Status"].split()
     package = Package(
         name=fields["Package"],

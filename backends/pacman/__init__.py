@@ -1,10 +1,10 @@
 """The pacman backend: the local database of Arch Linux and its derivatives, read directly.
 
-local       the records of packages and their files
-versions    pacman's order of versions
-relations   requirements
-generated   the allow-list of files that no package owns
-database    all of these as one `PackageDatabase`
+local      the records of packages and their files
+versions   pacman's order of versions
+relations  requirements
+generated  the allow-list of unowned files
+database   all of these as one `PackageDatabase`
 """
 
 from __future__ import annotations

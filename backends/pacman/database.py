@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from pkgjail.core.model import AlternativeGroup, DependencyGroup, Distribution, Generated, Relation
 
 BASE = "base"
-"""The package whose closure is what no Arch system is without: the counterpart of Debian's Essential."""
+"""The package whose closure every Arch system has; it corresponds to Debian's Essential."""
 
 _CONFIGURATION = b"/etc/pacman.conf"
 _HOLD = re.compile(r"^[ \t]*HoldPkg[ \t]*=(.*)$", re.MULTILINE)
 
 
 class PacmanDatabase:
-    """`model.PackageDatabase` for a pacman root; see there for what each method promises."""
+    """`model.PackageDatabase` for a root with pacman; the methods are described there."""
 
     backend = "pacman"
     family = "arch"
@@ -38,7 +38,7 @@ class PacmanDatabase:
     def __init__(self, root: bytes) -> None:
         """Read the local database below `root` (an absolute path). Raises `DatabaseError`."""
         self._root = Root(root)
-        held = self._held()
+        protected = self._protected()
         self._entries: dict[str, Entry] = {}
         found: dict[str, Package] = {}
         for entry in read_local(self._root):
@@ -47,7 +47,7 @@ class PacmanDatabase:
                 version=entry.version,
                 architecture=entry.architecture,
                 essential=entry.name == BASE,
-                protected=entry.name in held,
+                protected=entry.name in protected,
                 size=entry.size,
             )
             self._entries[package.key] = entry
@@ -61,8 +61,8 @@ class PacmanDatabase:
             self._index(key)
         self._lists: dict[str, tuple[tuple[bytes, ...], frozenset[bytes]]] = {}
 
-    def _held(self) -> frozenset[str]:
-        """HoldPkg of pacman.conf(5): what pacman asks twice about before it removes it."""
+    def _protected(self) -> frozenset[str]:
+        """HoldPkg of pacman.conf(5): the packages that pacman removes only after a second confirmation."""
         text = text_path(self._root.read(self._root.inside(_CONFIGURATION), missing=b""))
         return frozenset(name for line in _HOLD.findall(text) for name in line.split())
 
@@ -76,12 +76,12 @@ class PacmanDatabase:
 
     @property
     def packages(self) -> Mapping[str, Package]:
-        """All that is installed."""
+        """All installed packages."""
         return self._packages
 
     @cached_property
     def architecture(self) -> str:
-        """The architecture that most packages have; `any` is none."""
+        """The architecture of most packages; `any` does not count."""
         counts = Counter(package.architecture for package in self._packages.values())
         del counts["any"]
         return min(counts, key=lambda name: (-counts[name], name), default="any")
@@ -92,7 +92,7 @@ class PacmanDatabase:
         return read_distribution(self._root)
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Read one requirement as PKGBUILD(5) writes it, or the name of a group: all its packages."""
+        """Parse one requirement in the syntax of PKGBUILD(5), or the name of a group for all its packages."""
         group = group_of(text, "whitelist")
         relation = group.alternatives[0]
         members = self._members.get(relation.name, ())
@@ -101,7 +101,7 @@ class PacmanDatabase:
         return tuple(group_of_name(self._packages[key].name, "whitelist") for key in members)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """%DEPENDS%, as `desc` orders it. What is optional is no more than suggested, so never taken."""
+        """Return %DEPENDS% in the order of `desc`. Optional dependencies are only suggestions."""
         del recommends
         entry = self._entries[package.key]
         try:
@@ -110,11 +110,12 @@ class PacmanDatabase:
             raise self._bad_field(entry, "DEPENDS", error) from error
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """The package of that name if its version fits, then those that provide it (alpm_find_satisfier).
+        """Return the package of that name if its version fits, then those that provide it.
 
-        What is provided without a version answers no requirement that asks for one.
+        These are the rules of alpm_find_satisfier: a provision without a version does not satisfy a
+        requirement with one.
         """
-        del architecture  # pacman knows one
+        del architecture  # pacman has only one
         if relation.architecture:
             return ()
         found = [one for one in self._named(relation.name) if _fits(one.version, relation)]
@@ -126,7 +127,7 @@ class PacmanDatabase:
         return tuple(dict.fromkeys(found))
 
     def unmet_reason(self, relation: Relation, architecture: str) -> str:
-        """The nearest miss: version, or none at all."""
+        """Explain the nearest miss: version, or no such package. The words become part of manifests."""
         del architecture
         have = [one.version for one in self._named(relation.name)]
         have += [offer.version or "no version" for _, offer in self._providers.get(relation.name, ())]
@@ -140,11 +141,11 @@ class PacmanDatabase:
         return f"{relation.name!r} is not installed, and no group of that name; install it with {install}"
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
-        """The package's %FILES%, less what a jail makes of its own."""
+        """Return the package's %FILES%, without those that a jail makes itself."""
         return tuple(path for path in self._list(package.key)[0] if path not in AT_ENTRY)
 
     def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
-        """Whose file list has each of `paths`."""
+        """Return the package whose file list has each of `paths`."""
         found: dict[bytes, str] = {}
         for key in self._packages if paths else ():
             for path in self._list(key)[0]:
@@ -153,21 +154,21 @@ class PacmanDatabase:
         return found
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
-        """The package's %BACKUP%: what pacman keeps when the administrator has changed it."""
+        """Return the package's %BACKUP%: files that pacman preserves if the administrator changed them."""
         return self._list(package.key)[1]
 
     def digests(self, package: Package) -> dict[bytes, str]:
-        """The SHA-256 in the package's `mtree`, or MD5 where it has no other."""
+        """Return the SHA-256 digests in the package's `mtree`, or MD5 if it has only that."""
         paths = set(self.owned_paths(package)) - self.conffiles(package)
         listed = read_digests(self._root, self._entries[package.key])
         return {path: digest for path, digest in listed.items() if path in paths}
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
-        """None: Arch has no such program."""
+        """Return none: Arch has no such program."""
         return ()
 
     def generated(self) -> tuple[Generated, ...]:
-        """The allow-list; the same for every pacman root."""
+        """Return the allow-list, which is the same for every root with pacman."""
         return GENERATED
 
     def _named(self, name: str) -> list[Package]:

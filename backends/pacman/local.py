@@ -1,6 +1,6 @@
-"""pacman's local database: a directory for each package, with the files `desc` and `files` in it.
+"""Read pacman's local database: a directory for each package, with the files `desc` and `files`.
 
-Their form is that of libalpm's lib/libalpm/be_local.c: `%NAME%`, a value a line, an empty line.
+Their format is that of libalpm's lib/libalpm/be_local.c: `%NAME%`, a value per line, an empty line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOCAL = b"/var/lib/pacman/local"
 _LOCK = b"/var/lib/pacman/db.lck"
 _VERSION_FILE = b"ALPM_DB_VERSION"
 _VERSION = b"9"
-# A name of mtree(5): white space, backslashes and all but ASCII's own characters as octal numbers.
+# In names of mtree(5), white space, backslashes and characters outside ASCII are octal numbers.
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _DIGESTS = ((b"sha256digest=", "sha256"), (b"md5digest=", "md5"))
 _NO_PARTS = frozenset({b"", b".", b".."})
@@ -31,7 +31,7 @@ _RESTORE = "restore it from a backup, or install the package again with pacman -
 
 @record
 class Entry:
-    """An installed package: `fields` are those of `desc` without their signs; `directory` has the files."""
+    """An installed package: `fields` are those of `desc` without `%`; `directory` has the files."""
 
     directory: bytes
     name: str
@@ -42,14 +42,14 @@ class Entry:
 
 
 def read_local(root: Root) -> Iterator[Entry]:
-    """Every package of the root, in the order of the directories. Raises `DatabaseError`."""
+    """Yield every package of the root, in the order of the directories. Raises `DatabaseError`."""
     _refuse_locked(root)
     local = root.inside(LOCAL)
     version = root.read(os.path.join(local, _VERSION_FILE), missing=b"").strip()
     if version != _VERSION:
-        said = f"version {text_path(version)}" if version else f"no {text_path(_VERSION_FILE)}"
+        found = f"version {text_path(version)}" if version else f"no {text_path(_VERSION_FILE)}"
         raise root.error(
-            f"{text_path(local)} has {said}, and version {text_path(_VERSION)} is read",
+            f"{text_path(local)} has {found}, but version {text_path(_VERSION)} is supported",
             "run pacman-db-upgrade for an older one; use a newer pkgjail for a newer one",
         )
     names = sorted(name for name in root.names(local) if name != _VERSION_FILE and not name.startswith(b"."))
@@ -59,11 +59,11 @@ def read_local(root: Root) -> Iterator[Entry]:
 
 
 def _refuse_locked(root: Root) -> None:
-    """Stop while pacman changes the database, or after it was killed at that."""
+    """Refuse a database that pacman is changing, or was changing when it was killed."""
     path = root.inside(_LOCK)
     if os.path.lexists(path):
         raise root.error(
-            f"{text_path(path)} is there: pacman is running, or was interrupted",
+            f"{text_path(path)} exists: pacman is running, or was interrupted",
             "wait for it; remove that file if no pacman runs",
         )
 
@@ -77,7 +77,7 @@ def _entry(root: Root, directory: bytes) -> Entry:
         _check(f"{name}-{version}" == text_path(os.path.basename(directory)), f"it is of {name} {version}")
         for what, value in (("name", name), ("version", version), ("architecture", architecture)):
             _check(is_word(value), f"the {what} {value!r} has a blank or an unprintable character")
-        _check(re.fullmatch(r"[0-9]{1,18}", size) is not None, f"the size {size!r} is no number")
+        _check(re.fullmatch(r"[0-9]{1,18}", size) is not None, f"the size {size!r} is not a number")
     return Entry(
         directory=directory,
         name=name,
@@ -88,20 +88,20 @@ def _entry(root: Root, directory: bytes) -> Entry:
     )
 
 
-def _check(holds: bool, fault: str) -> None:  # noqa: FBT001 - a condition
-    if not holds:
+def _check(is_right: bool, fault: str) -> None:  # noqa: FBT001 - a condition
+    if not is_right:
         raise ValueError(fault)
 
 
 def _fields(text: str) -> dict[str, tuple[str, ...]]:
-    """The fields of a file. Raises `ValueError` where it is cut off, or of another form."""
+    """Parse the fields of a file. Raises `ValueError` if it is cut off, or of another form."""
     if not text.endswith("\n\n"):
         raise ValueError("it is empty" if not text else "it ends within a field")
     fields = {}
     for block in text.rstrip("\n").split("\n\n"):
         head, *values = block.lstrip("\n").split("\n")
         if re.fullmatch(r"%[^%]+%", head) is None or head[1:-1] in fields:
-            raise ValueError(f"{head!r} is no field, or stands twice")
+            raise ValueError(f"{head!r} is not a field, or is there twice")
         fields[head[1:-1]] = tuple(values)
     return fields
 
@@ -109,16 +109,16 @@ def _fields(text: str) -> dict[str, tuple[str, ...]]:
 def _one(fields: Mapping[str, tuple[str, ...]], key: str) -> str:
     values = fields.get(key, ())
     if len(values) != 1 or not values[0]:
-        raise ValueError(f"it has not one %{key}%")
+        raise ValueError(f"it does not have one %{key}%")
     return values[0]
 
 
 def read_files(root: Root, entry: Entry) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
-    """The paths that the package lists, and those of them that are %BACKUP%, as absolute ones."""
+    """Return the absolute paths that the package lists, and those of them that are in %BACKUP%."""
     path = os.path.join(entry.directory, b"files")
     text = text_path(root.read(path, limit=DATABASE))
     with root.parsing(path, _RESTORE):
-        # A package without files has an empty one.
+        # The list of a package without files is empty.
         fields = _fields(text) if text else {}
         paths = tuple(_absolute(line) for line in fields.get("FILES", ()))
         backup = frozenset(_absolute(line.rpartition("\t")[0]) for line in fields.get("BACKUP", ()))
@@ -126,7 +126,7 @@ def read_files(root: Root, entry: Entry) -> tuple[tuple[bytes, ...], frozenset[b
 
 
 def read_digests(root: Root, entry: Entry) -> dict[bytes, str]:
-    """`algorithm:digest` of each regular file by its path, from the package's `mtree` (mtree(5))."""
+    """Return `algorithm:digest` of each regular file by path, from the package's `mtree` (mtree(5))."""
     path = os.path.join(entry.directory, b"mtree")
     data = root.read(path, missing=b"", limit=DATABASE)
     with root.parsing(path, _RESTORE):
@@ -152,5 +152,5 @@ def read_digests(root: Root, entry: Entry) -> dict[bytes, str]:
 def _absolute(line: str) -> bytes:
     path = line.encode("utf-8", "surrogateescape").rstrip(b"/")
     if not _NO_PARTS.isdisjoint(path.split(b"/")):
-        raise ValueError(f"{line!r} is no path of a package")
+        raise ValueError(f"{line!r} is not a path of a package")
     return b"/" + path

@@ -1,4 +1,4 @@
-"""Requirements as pacman writes them: `name`, `name>=1:2-3`, and `libfoo.so=1-64` too."""
+"""Parse pacman's requirements: `name`, `name>=1:2-3`, and `libfoo.so=1-64`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OPERATORS = {"<": "<<", ">": ">>"}
 
 
 def parse_relation(text: str) -> Relation:
-    """Read one. Raises `ValueError` with what is wrong with it."""
+    """Parse one requirement. Raises `ValueError` with what is wrong with it."""
     match = _RELATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(
@@ -22,11 +22,11 @@ def parse_relation(text: str) -> Relation:
 
 
 def group_of(text: str, kind: str) -> DependencyGroup:
-    """The requirement `text`, of the field `kind`. Raises `ValueError`."""
+    """Return the requirement `text` of the field `kind`. Raises `ValueError`."""
     return DependencyGroup(kind=kind, alternatives=(parse_relation(text),), text=" ".join(text.split()))
 
 
 def group_of_name(name: str, kind: str) -> DependencyGroup:
-    """The requirement of a package by its name, whatever characters that has."""
+    """Return the requirement of a package by its name, which may have any characters."""
     relation = Relation(name=name, operator="", version="")
     return DependencyGroup(kind=kind, alternatives=(relation,), text=name)

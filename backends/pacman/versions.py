@@ -1,4 +1,4 @@
-"""How pacman orders versions: vercmp(8), libalpm's lib/libalpm/version.c."""
+"""pacman's order of versions: vercmp(8), libalpm's lib/libalpm/version.c."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VERSION = re.compile(
 
 
 class Version(NamedTuple):
-    """`[epoch:]version[-release]`; `release` is None where there is none, which then fits every one."""
+    """`[epoch:]version[-release]`; if there is no release, it is None and matches any."""
 
     epoch: str
     version: str
@@ -26,11 +26,11 @@ class Version(NamedTuple):
 
 @lru_cache(maxsize=8192)
 def compare_parts(left: str, right: str) -> int:
-    """Negative, 0 or positive, as `left` is the older, the same or the newer.
+    """Compare: negative, 0 or positive if `left` is older, equal or newer.
 
-    Runs of digits and of letters are compared one by one: numbers as numbers, letters as bytes, a
-    number above letters. Where what stands before two runs is of different length the shorter is
-    older. At the end of one: letters that are left are older than nothing, all else is newer.
+    Runs of digits and of letters are compared one by one: numbers as numbers, letters as bytes, and a
+    number is above letters. If the separators before two runs differ in length, the shorter is older. At
+    the end of one text, remaining letters of the other are older than nothing, anything else is newer.
     """
     left, right = (raw_path(one).decode("latin-1") for one in (left, right))
     at, to = 0, 0
@@ -77,13 +77,13 @@ def _compare_rests(left: str, right: str) -> int:
 
 @lru_cache(maxsize=8192)
 def split_version(text: str) -> Version:
-    """Cut `text` as pacman does: digits before a first colon are the epoch, the last `-` begins a release."""
-    match = cast("re.Match[str]", _VERSION.fullmatch(text))  # it takes any text
+    """Split `text` as pacman does: an epoch is before the first colon, a release after the last `-`."""
+    match = cast("re.Match[str]", _VERSION.fullmatch(text))  # it matches any text
     return Version(match["epoch"] or "0", match["version"], match["release"])
 
 
 def compare(left: str, right: str) -> int:
-    """Order two versions: by epoch (none is 0), version, and release where both have one."""
+    """Compare two versions by epoch (none is 0), version, and release if both have one."""
     one, other = split_version(left), split_version(right)
     order = compare_parts(one.epoch, other.epoch) or compare_parts(one.version, other.version)
     if order or one.release is None or other.release is None:
@@ -91,7 +91,7 @@ def compare(left: str, right: str) -> int:
     return compare_parts(one.release, other.release)
 
 
-def satisfies(version: str, operator: str, wanted: str) -> bool:
-    """Whether `version` is what `operator wanted` asks for."""
-    order = compare(version, wanted)
+def satisfies(version: str, operator: str, required: str) -> bool:
+    """Return whether `version` satisfies the requirement of `operator` and `required`."""
+    order = compare(version, required)
     return {"<<": order < 0, "<=": order <= 0, "=": order == 0, ">=": order >= 0, ">>": order > 0}[operator]

@@ -1,13 +1,13 @@
-"""The rpm backend: what serves dnf, yum, zypper and rpm-ostree alike, as all have rpm's database.
+"""The rpm backend, for dnf, yum, zypper and rpm-ostree alike, because all have rpm's database.
 
-store         where the database is, and a copy of it
-query         one call of rpm, and its answer in pieces
-versions      rpm's order of versions
-boolean       requirements, the rich ones too
-installed     which installed packages satisfy a requirement
-shortcomings  why none does, in words
-generated     the allow-list of files that no package owns
-database      all of these as one `PackageDatabase`
+store      find and copy the database
+query      call rpm, and split its output
+versions   rpm's order of versions
+boolean    requirements, including rich ones
+installed  the installed packages that satisfy a requirement
+unmet      the reasons why none does, in words
+generated  the allow-list of unowned files
+database   all of these as one `PackageDatabase`
 """
 
 from __future__ import annotations

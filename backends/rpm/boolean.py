@@ -1,9 +1,9 @@
-"""Requirements as rpm writes them: `name`, `name >= 1:2-3`, and rich ones such as `(a if (b or c))`.
+"""Parse rpm's requirements: `name`, `name >= 1:2-3`, and rich ones such as `(a if (b or c))`.
 
-The grammar and the meaning are those of rpm's manual, "Boolean Dependencies". A rich requirement is
-turned into clauses of which each must hold: one of some capabilities is there, unless one of some
-others is not (the conjunctive normal form). `with` and `without` speak of one package, so they stay
-whole. `unless`, which rpm takes in conflicts alone, is the counterpart of `if`.
+Grammar and meaning are those of rpm's manual, "Boolean Dependencies". A rich requirement becomes clauses
+(the conjunctive normal form), each of which must be satisfied: one of some capabilities is installed, or
+one of some conditions is not met. `with` and `without` are about one package, so they are not split.
+`unless`, which rpm accepts only in conflicts, is the counterpart of `if`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _COMPARISONS = {
     "<": "<<", "<=": "<=", "=<": "<=", "=": "=", "==": "=", ">=": ">=", "=>": ">=", ">": ">>",
 }  # fmt: skip
 SIGNS = {"<<": "<", ">>": ">"}
-"""rpm's signs for those operators of `Relation` that it writes otherwise."""
+"""rpm's signs for operators of `Relation` that it writes differently."""
 
 _CHAINED = ("and", "or", "with", "without")
 _CONDITIONAL = ("if", "unless")
-_MAXIMUM_CLAUSES = 256
-_MAXIMUM_DEPTH = 50
-_MOST_CHARACTERS = 16384
+_MAX_CLAUSES = 256
+_MAX_DEPTH = 50
+_MAX_CHARACTERS = 16384
 _WITH_ELSE = 3  # operands
 _WORD = re.compile(r"[^\s,()]+")
 _SIGN = re.compile(r"[<=>]*")
 
 
 class Operation(NamedTuple):
-    """A rich requirement: an operator and what it joins; a third operand is that of `else`."""
+    """A rich requirement: an operator and its operands; a third one is that of `else`."""
 
     operator: str
     operands: tuple[Node, ...]
@@ -41,19 +41,19 @@ Node = Union[Relation, Operation]
 
 
 class _Clause(NamedTuple):
-    """One of `wanted`, if all of `conditions` are there."""
+    """One of `alternatives` is required if all of `conditions` are installed."""
 
-    wanted: tuple[Relation, ...]
+    alternatives: tuple[Relation, ...]
     conditions: tuple[Relation, ...]
 
 
 def is_rich(text: str) -> bool:
-    """Whether `text` is a rich requirement."""
+    """Return whether `text` is a rich requirement."""
     return text.startswith("(")
 
 
 def show(node: Node) -> str:
-    """A requirement as rpm writes it."""
+    """Return a requirement in rpm's syntax."""
     if isinstance(node, Relation):
         sign = SIGNS.get(node.operator, node.operator)
         return f"{node.name} {sign} {node.version}" if sign else node.name
@@ -65,9 +65,9 @@ def show(node: Node) -> str:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Node:
-    """Read one requirement. Raises `ValueError` with what is wrong with it."""
-    if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"{text[:80]!r}… has more than {_MOST_CHARACTERS} characters")
+    """Parse one requirement. Raises `ValueError` with what is wrong with it."""
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(f"{text[:80]!r}… has more than {_MAX_CHARACTERS} characters")
     reader = _Reader(text)
     node = reader.node(0)
     reader.end()
@@ -75,42 +75,42 @@ def parse(text: str) -> Node:
 
 
 def plain_group(relation: Relation, kind: str) -> DependencyGroup:
-    """The requirement of one capability."""
+    """Return the requirement of one capability."""
     return DependencyGroup(kind=kind, alternatives=(relation,), text=show(relation))
 
 
 def groups(text: str, kind: str) -> tuple[DependencyGroup, ...]:
-    """The requirement `text` as groups of the field `kind`, of which each must hold. Raises `ValueError`."""
+    """Return the requirement `text` as groups of the field `kind`, all required. Raises `ValueError`."""
     node = parse(text)
     if isinstance(node, Relation):
         return (plain_group(node, kind),)
-    said = show(node)
+    shown = show(node)
     return tuple(
         DependencyGroup(
             kind=kind,
-            alternatives=(_pooled(clause.wanted),),
-            text=said,
+            alternatives=(_any_of(clause.alternatives),),
+            text=shown,
             conditions=clause.conditions,
         )
         for clause in _clauses(node, negated=False)
     )
 
 
-def _pooled(wanted: tuple[Relation, ...]) -> Relation:
-    """One relation that any of `wanted` satisfies: rpm prefers none of them to another."""
-    if len(wanted) == 1:
-        return wanted[0]
-    return Relation(name=show(Operation("or", wanted)))
+def _any_of(relations: tuple[Relation, ...]) -> Relation:
+    """Return one relation that any of `relations` satisfies: rpm prefers none of them to another."""
+    if len(relations) == 1:
+        return relations[0]
+    return Relation(name=show(Operation("or", relations)))
 
 
-@lru_cache(maxsize=4096)  # a condition within conditions would be asked for twice at each level
+@lru_cache(maxsize=4096)  # nested conditions are needed twice at each level
 def _clauses(node: Node, *, negated: bool) -> tuple[_Clause, ...]:
-    """The clauses of `node`, or of its contrary."""
+    """Return the clauses of `node`, or of its negation."""
     if isinstance(node, Relation):
         return (_Clause((), (node,)) if negated else _Clause((node,), ()),)
     if node.operator in {"with", "without"}:
-        whole = Relation(name=show(node))
-        return (_Clause((), (whole,)) if negated else _Clause((whole,), ()),)
+        unsplit = Relation(name=show(node))
+        return (_Clause((), (unsplit,)) if negated else _Clause((unsplit,), ()),)
     if node.operator in _CONDITIONAL:
         return _clauses_of_conditional(node, negated=negated)
     parts = [_clauses(operand, negated=negated) for operand in node.operands]
@@ -132,7 +132,7 @@ def _clauses_of_conditional(node: Operation, *, negated: bool) -> tuple[_Clause,
     ]
     if not negated:
         return tuple(clause for part in implications for clause in part)
-    # not (a if b else c) is (not a and b) or (not c and not b), or what is left of it.
+    # not (a if b else c) is (not a and b) or (not c and not b); without c, the first part.
     cases = [
         (*_clauses(one, negated=True), *_clauses(condition, negated=not inverse))
         for one, inverse in (first, second)
@@ -142,44 +142,44 @@ def _clauses_of_conditional(node: Operation, *, negated: bool) -> tuple[_Clause,
 
 
 def _either(*parts: tuple[_Clause, ...]) -> tuple[_Clause, ...]:
-    """The clauses of "one of `parts` holds": each combination, less those that always hold."""
+    """Return the clauses of "one of `parts`": all combinations, without those that are always satisfied."""
     found: tuple[_Clause, ...] = (_Clause((), ()),)
     for part in parts:
-        if len(found) * len(part) > _MAXIMUM_CLAUSES:
+        if len(found) * len(part) > _MAX_CLAUSES:
             raise ValueError("it is too large a boolean dependency")
         found = tuple(
             _Clause(
-                tuple(dict.fromkeys((*one.wanted, *other.wanted))),
+                tuple(dict.fromkeys((*one.alternatives, *other.alternatives))),
                 tuple(dict.fromkeys((*one.conditions, *other.conditions))),
             )
             for one in found
             for other in part
         )
-    return tuple(dict.fromkeys(one for one in found if set(one.wanted).isdisjoint(one.conditions)))
+    return tuple(dict.fromkeys(one for one in found if set(one.alternatives).isdisjoint(one.conditions)))
 
 
 class _Reader:
-    """Reads a requirement from left to right."""
+    """Parses a requirement from left to right."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
 
     def node(self, depth: int) -> Node:
-        """Read what stands here. Raises `ValueError`."""
+        """Parse the requirement at this position. Raises `ValueError`."""
         self._skip()
         if self._text.startswith("(", self._at):
             return self._rich(depth)
         return self._simple()
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Refuse any text that follows."""
         self._skip()
         if self._at < len(self._text):
             raise ValueError(f"{self._text[self._at :]!r} stands after a requirement in {self._text!r}")
 
     def _rich(self, depth: int) -> Operation:
-        if depth == _MAXIMUM_DEPTH:
+        if depth == _MAX_DEPTH:
             raise ValueError(f"{self._text[:80]!r}… is nested too deeply")
         self._at += 1
         operands = [self.node(depth + 1)]
@@ -228,7 +228,7 @@ class _Reader:
         return Relation(name=name, operator=_COMPARISONS[operator], version=version)
 
     def _name(self) -> str:
-        """Up to white space, a comma, or a `)` that closes nothing of the name's own."""
+        """Consume a name, up to white space, a comma, or a `)` that is not part of it."""
         start, opened = self._at, 0
         while self._at < len(self._text):
             character = self._text[self._at]

@@ -30,12 +30,12 @@ _ALTERNATIVES = b"/var/lib/alternatives"
 
 
 class RpmDatabase:
-    """`model.PackageDatabase` for an rpm root; see there for what each method promises."""
+    """`model.PackageDatabase` for a root with rpm; the methods are described there."""
 
     backend = "rpm"
 
     def __init__(self, root: bytes) -> None:
-        """Ask rpm for the database below `root` (an absolute path). Raises `DatabaseError`."""
+        """Read the database below `root` (an absolute path) with rpm. Raises `DatabaseError`."""
         self._root = Root(root)
         store = find_store(self._root)
         if store is None:
@@ -46,7 +46,7 @@ class RpmDatabase:
         self._unmet_reasons = UnmetReasons(self._root, self._installed, self._is_suse)
 
     def _protected(self) -> frozenset[str]:
-        """What dnf and yum refuse to remove (dnf.conf(5), `protected_packages`): names and comments."""
+        """The names of packages that dnf and yum refuse to remove (dnf.conf(5), `protected_packages`)."""
         names: set[str] = set()
         for candidate in _PROTECTED:
             directory = self._root.inside(candidate)
@@ -67,12 +67,12 @@ class RpmDatabase:
 
     @property
     def packages(self) -> Mapping[str, Package]:
-        """All but imported keys."""
+        """All packages, without imported keys."""
         return self._packages
 
     @property
     def architecture(self) -> str:
-        """The architecture that most packages have."""
+        """The architecture of most packages."""
         return self._installed.architecture
 
     @cached_property
@@ -81,7 +81,7 @@ class RpmDatabase:
         return read_distribution(self._root)
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Read one requirement as a spec file writes it, a rich one too, or dnf's `name.arch`."""
+        """Parse one requirement in the syntax of spec files, rich ones included, or dnf's `name.arch`."""
         if text.startswith("@"):
             raise ValueError(
                 f"{text!r} is a group of a repository's, not of what is installed; name packages"
@@ -89,7 +89,7 @@ class RpmDatabase:
         return tuple(map(self._with_architecture, boolean.groups(text, "whitelist")))
 
     def _with_architecture(self, group: DependencyGroup) -> DependencyGroup:
-        """Take `name.arch` apart where it is no name itself."""
+        """Split `name.arch`, unless it is a name itself."""
         relation = group.alternatives[0]
         name, architecture = self._installed.whitelisted(relation.name)
         if boolean.is_rich(name) or not architecture:
@@ -97,21 +97,21 @@ class RpmDatabase:
         return replace(group, alternatives=(replace(relation, name=name, architecture=architecture),))
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """Requires, and Recommends when asked for, as the package's header orders them."""
+        """Return Requires, and with `recommends` Recommends, in the order of the package's header."""
         return self._installed.requirements(package, recommends=recommends)
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """Who satisfies `relation`, by what packages provide and by their files."""
+        """Return the packages that satisfy `relation` by what they provide or by their files."""
         return self._installed.candidates(relation, architecture)
 
     def unmet_reason(self, relation: Relation, architecture: str) -> str:
-        """The nearest miss: version, architecture, or none at all."""
+        """Explain the nearest miss: version, architecture, or no such package."""
         return self._unmet_reasons.explain(relation, architecture)
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
-        """What the package has brought, and those of its ghosts that are there.
+        """Return the files that the package installed, and those of its ghosts that exist.
 
-        Left out is what a jail makes of its own, and ghosts that are links of alternatives.
+        Files that a jail makes itself are left out, and so are ghosts that are links of alternatives.
         """
         return tuple(
             path
@@ -129,7 +129,7 @@ class RpmDatabase:
         return frozenset(path for group in self.alternatives() for pair in group.links for path in pair)
 
     def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
-        """Whose file list has each of `paths`."""
+        """Return the package whose file list has each of `paths`."""
         return {path: self._owners[path] for path in paths if path in self._owners} if paths else {}
 
     @cached_property
@@ -141,13 +141,13 @@ class RpmDatabase:
         return found
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
-        """The files that the spec file marks `%config`."""
+        """Return the files that the spec file marks `%config`."""
         return frozenset(path for flags, path in self._installed.files(package) if flags & _CONFIG)
 
     def digests(self, package: Package) -> dict[bytes, str]:
-        """What the package's header has of its files, asked of rpm when first wanted; not those of `%config`.
+        """Return the digests in the package's header, without those of `%config` files.
 
-        A package that was replaced meanwhile has none.
+        rpm is called for them when they are first needed. A package that was replaced since has none.
         """
         listed = self._digests.get((package.name, package.version, package.architecture), {})
         plain = (path for flags, path in self._installed.files(package) if not flags & (_CONFIG | _GHOST))
@@ -158,7 +158,7 @@ class RpmDatabase:
         return query_digests(self._root, self._store)
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
-        """Every group of alternatives(8), or of openSUSE's update-alternatives(1)."""
+        """Return every group of alternatives(8), or of openSUSE's update-alternatives(1)."""
         return self._groups
 
     @cached_property
@@ -166,5 +166,5 @@ class RpmDatabase:
         return read_alternatives(self._root, self._root.inside(_ALTERNATIVES), ended=False)
 
     def generated(self) -> tuple[Generated, ...]:
-        """The allow-list; the same for every rpm root."""
+        """Return the allow-list, which is the same for every root with rpm."""
         return GENERATED

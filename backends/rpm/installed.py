@@ -1,4 +1,4 @@
-"""The installed packages, and which of them satisfy a requirement: rpm's own rules (its lib/depends.c)."""
+"""Find the installed packages that satisfy a requirement, by rpm's rules (its lib/depends.c)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pkgjail.backends.rpm.query import Header
     from pkgjail.core.model import DependencyGroup
 
-# States of a file (RPMFILE_STATE_*) in which it is not on the disk, or not from this package: not
-# installed, and of the wrong color, where a package of another architecture has brought it.
+# States of a file (RPMFILE_STATE_*) that is not on the disk, or not from this package: not installed, and
+# wrong color, if the file is from a package of another architecture.
 _ELSEWHERE = frozenset({2, 4})
-# Flags of a requirement (RPMSENSE_*) that say when it is asked; "Requires" alone is for running.
+# Flags of a requirement (RPMSENSE_*) that say when it applies; plain "Requires" is for running.
 _WHEN = frozenset({
     "pre", "post", "preun", "postun", "pretrans", "posttrans", "preuntrans", "postuntrans", "verify",
 })  # fmt: skip
@@ -36,7 +36,7 @@ ARCHITECTURES = frozenset({
 
 
 class Provision(NamedTuple):
-    """What a package provides: the bits of its version's range, and the version."""
+    """A capability that a package provides: the bits of its version range, and the version."""
 
     package: Package
     flags: int
@@ -44,18 +44,18 @@ class Provision(NamedTuple):
 
 
 class Installed:
-    """What one call of rpm has told, by key, by what is provided, and by file."""
+    """The packages that one call of rpm printed, by key, by the names that they provide, and by file."""
 
     def __init__(self, root: Root, headers: Iterable[Header], protected: Collection[str]) -> None:
-        """Of packages that are installed more than once (kernels) the newest counts.
+        """Index the packages. Of one that is installed more than once (kernels), the newest counts.
 
-        `protected` are names of packages that the package manager will not remove: of the base set too.
+        `protected` are names of packages that the package manager does not remove; they are essential too.
         """
         self._root = root
         self.headers: dict[str, Header] = {}
         for header in headers:
             key, before = _key(header), self.headers.get(_key(header))
-            # What rpm makes of imported keys has no architecture, and nothing that a jail could have.
+            # Imported keys look like packages without an architecture, and have no files.
             if header.architecture and (before is None or compare(before.evr, header.evr) < 0):
                 self.headers[key] = header
         counts = Counter(header.architecture for header in self.headers.values())
@@ -71,13 +71,15 @@ class Installed:
         self._ends = list(accumulate(len(self.headers[key].files) for key in self._keys))
         self._files = b"".join(self.headers[key].files for key in self._keys)
         self._places: dict[bytes, bytes] = {}
-        self._cut: dict[str, list[tuple[int, bytes]]] = {}
+        self._file_lists: dict[str, list[tuple[int, bytes]]] = {}
         self.candidates = lru_cache(maxsize=None)(self._candidates)
 
     def _reading(self, key: str) -> AbstractContextManager[None]:
-        """A context in which what rpm printed of a package is read."""
+        """A context for parsing what rpm printed about a package."""
         return parsing(
-            lambda why: self._root.error(f"what rpm printed of {key}: {why}", "try 'rpmdb --rebuilddb' there")
+            lambda why: self._root.error(
+                f"what rpm printed about {key}: {why}", "try 'rpmdb --rebuilddb' there"
+            )
         )
 
     def _package(self, header: Header, protected: Collection[str]) -> Package:
@@ -92,7 +94,7 @@ class Installed:
         )
 
     def _provide(self, package: Package, header: Header) -> None:
-        """Note what a package provides: its own name at its version, whether it says so or not."""
+        """Note what a package provides; its name in its version is always included."""
         own = Provision(package, EQUAL, header.evr)
         self.providers.setdefault(package.name, []).append(own)
         with self._reading(package.key):
@@ -102,19 +104,19 @@ class Installed:
                 self.providers.setdefault(name, []).append(Provision(package, flags, version))
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """Requires, and Recommends when asked for; what rpm itself must be able to do is left out."""
+        """Return Requires, and with `recommends` Recommends, without features that rpm itself must have."""
         header = self.headers[package.key]
         with self._reading(package.key):
-            wanted = [(one, _kind(one[1])) for one in requirements(header.requires)]
+            found = [(one, _kind(one[1])) for one in requirements(header.requires)]
             if recommends:
-                wanted += [(one, "Recommends") for one in requirements(header.recommends)]
-        found: dict[DependencyGroup, None] = {}
-        for (flags, _, name, version), kind in wanted:
+                found += [(one, "Recommends") for one in requirements(header.recommends)]
+        unique: dict[DependencyGroup, None] = {}
+        for (flags, _, name, version), kind in found:
             if name.startswith("rpmlib("):
                 continue
             for group in self._groups(package, name, _operator(flags) if version else "", version, kind):
-                found[group] = None
-        return tuple(found)
+                unique[group] = None
+        return tuple(unique)
 
     def _groups(
         self, package: Package, name: str, operator: str, version: str, kind: str
@@ -130,7 +132,7 @@ class Installed:
             ) from error
 
     def _candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """Who satisfies `relation`: those of that very name first, the asker's architecture before others."""
+        """Packages that satisfy `relation`: that very name first, the same architecture before others."""
         if boolean.is_rich(relation.name):
             found = self._rich_candidates(relation.name, architecture)
         else:
@@ -142,8 +144,10 @@ class Installed:
             other = self.native(package.architecture) != asker
             return package.name != name, other, package.key
 
-        wanted = relation.architecture
-        suiting = [one for one in found if not wanted or self.native(one.architecture) == self.native(wanted)]
+        required = relation.architecture
+        suiting = [
+            one for one in found if not required or self.native(one.architecture) == self.native(required)
+        ]
         if boolean.is_rich(name):
             return tuple(suiting)
         return tuple(sorted(suiting, key=rank))
@@ -160,7 +164,7 @@ class Installed:
         return list(dict.fromkeys(found))
 
     def _rich_candidates(self, text: str, architecture: str) -> list[Package]:
-        """Of `or` all, in its order; of `with` and `without` those packages that both sides leave."""
+        """For `or`, all packages of its operands in order; for `with` and `without`, those that remain."""
         node = boolean.parse(text)
         assert isinstance(node, boolean.Operation)  # noqa: S101 - it starts with "("
         sets = [
@@ -176,10 +180,10 @@ class Installed:
         return list(dict.fromkeys(one for part in sets for one in part))
 
     def owners_of_file(self, path: bytes) -> list[str]:
-        """The keys of the packages that have brought `path`, by whatever way leads to it in the root.
+        """Return the keys of the packages that installed `path`, which may go through links of the root.
 
-        As rpm does it: those files of the same last name whose directories are the same once links are
-        followed. They are found by a search of the text of all lists, as few requirements are paths.
+        As rpm does, this compares files with the same last name: their directories must be the same after
+        links are followed. The text of all lists is searched, because few requirements are paths.
         """
         directory, _, name = path.rpartition(b"/")
         place = self._place(directory)
@@ -193,12 +197,12 @@ class Installed:
         return self._places[directory]
 
     def _of_name(self, name: bytes) -> Iterator[tuple[str, bytes]]:
-        """The paths of all lists whose last name is `name`, each with its package's key."""
+        """The paths in all lists with the last name `name`, each with the key of its package."""
         token = b"/" + quoted(name)[1:]
         at = self._files.find(token)
         while at >= 0:
             key = self._keys[bisect_right(self._ends, at)]
-            # A string holds no quote, so the last one before is its beginning.
+            # A string has no quote inside, so the last one before is its start.
             start = self._files.rfind(b"'", 0, at) + 1
             path = self._files[start : at + len(token)].partition(b"'")[0].replace(b"\0", b"'")
             if any(path == listed for _, listed in self.files(self.packages[key])):
@@ -206,20 +210,22 @@ class Installed:
             at = self._files.find(token, at + 1)
 
     def files(self, package: Package) -> list[tuple[int, bytes]]:
-        """The flags and path of each file that the package has brought."""
+        """Return the flags and path of each file that the package installed."""
         key = package.key
-        if key not in self._cut:
+        if key not in self._file_lists:
             with self._reading(key):
                 found = files(self.headers[key].files)
-                self._cut[key] = [(flags, name) for flags, state, name in found if state not in _ELSEWHERE]
-        return self._cut[key]
+                self._file_lists[key] = [
+                    (flags, name) for flags, state, name in found if state not in _ELSEWHERE
+                ]
+        return self._file_lists[key]
 
     def native(self, architecture: str) -> str:
-        """A package for all architectures counts as one for the native architecture."""
+        """Return an architecture, the native one for packages that are for all architectures."""
         return self.architecture if architecture == "noarch" else architecture
 
     def whitelisted(self, text: str) -> tuple[str, str]:
-        """Take `name.arch` of a whitelist apart where there is nothing of the whole name; else (name, "")."""
+        """Split `name.arch` of a whitelist; (text, "") if that whole name is provided or names none."""
         name, dot, architecture = text.rpartition(".")
         known = {package.architecture for package in self.packages.values()} | ARCHITECTURES
         if not dot or text in self.providers or architecture not in known:
@@ -230,7 +236,7 @@ class Installed:
 BASE = frozenset({
     "setup", "filesystem", "basesystem", "glibc", "bash", "coreutils", "coreutils-single", "aaa_base",
 })  # fmt: skip
-"""Without these nothing runs: with what protected.d names, the counterpart of Debian's Essential.
+"""Packages without which nothing runs. With those in protected.d, they correspond to Debian's Essential.
 
 The last is openSUSE's.
 """
@@ -241,11 +247,11 @@ def _key(header: Header) -> str:
 
 
 def _operator(flags: int) -> str:
-    """The bits of a range as an operator; "" for none."""
+    """Return the bits of a range as an operator; "" if there are none."""
     return next((operator for operator, bits in OPERATORS.items() if bits == flags & 14), "")
 
 
 def _kind(words: str) -> str:
-    """`Requires`, or `Requires(pre,post)` for what only a package's scripts ask for."""
+    """Return `Requires`, or `Requires(pre,post)` for requirements of a package's scripts."""
     when = [word for word in words.split(",") if word in _WHEN]
     return f"Requires({','.join(when)})" if when else "Requires"

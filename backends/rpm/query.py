@@ -1,8 +1,8 @@
-"""One call of rpm for all that is installed, and its answer cut into packages.
+"""Call rpm once for all installed packages, and split its output into packages.
 
-Strings come as rpm's `:shescape` writes them: within quotes, a quote of their own as a shell wants it.
-With those replaced by NUL, which no string of rpm's has, a string holds no quote. So two quotes in a
-row behind a control character stand nowhere but where the format has put them.
+rpm's `:shescape` writes strings in quotes, with a quote inside as a shell needs it. Once those are replaced
+by NUL, which no string of rpm has, strings have no quotes inside. So two quotes in a row after a control
+character are always separators of the format.
 """
 
 from __future__ import annotations
@@ -47,29 +47,29 @@ _DIGESTS = _SECTION.join((
     + "%{EPOCHNUM} %{FILEDIGESTALGO}",
     "[%{FILEDIGESTS} %{FILENAMES:shescape}\n'']",
 )) + _PACKAGE  # fmt: skip
-# RFC 4880, 9.4, as hashlib names them; what names none has MD5.
+# RFC 4880, 9.4, with hashlib's names; packages without an algorithm have MD5.
 _ALGORITHMS = {0: "md5", 1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
 _NONE = b"(none)"  # without quotes
 _SECTIONS, _FIELDS = 5, 5  # of a package, and of its first section
 _RPM = "/usr/bin/rpm"
-_MOST_SECONDS = 60
-_MOST_PROCESSOR_SECONDS = 10
-_MOST_ANSWERED = 128 * MIB  # several times what a system of everything has
-_MOST_SAID = 1 << 16
+_MAX_SECONDS = 60
+_MAX_PROCESSOR_SECONDS = 10
+_MAX_OUTPUT = 128 * MIB  # several times that of a system with every package
+_MAX_ERRORS = 1 << 16
 _LIMITS = (
-    (resource.RLIMIT_CPU, _MOST_PROCESSOR_SECONDS),
+    (resource.RLIMIT_CPU, _MAX_PROCESSOR_SECONDS),
     (resource.RLIMIT_AS, 1024 * MIB),
     (resource.RLIMIT_FSIZE, RPM_DATABASE),
 )
-_OVER: dict[int, str] = {
-    signal.SIGXCPU: f"rpm took more than {_MOST_PROCESSOR_SECONDS} seconds of a processor",
+_EXCEEDED: dict[int, str] = {
+    signal.SIGXCPU: f"rpm took more than {_MAX_PROCESSOR_SECONDS} seconds of a processor",
     signal.SIGXFSZ: f"rpm wrote more than {RPM_DATABASE // MIB} MiB",
 }
 
 
 @record
 class Header:
-    """One installed package as rpm printed it; the lists are cut when they are asked for."""
+    """One installed package as rpm printed it; the lists are split when needed."""
 
     name: str
     version: str
@@ -91,17 +91,17 @@ class Header:
 
 
 def query(root: Root, store: Store) -> list[Header]:
-    """All that is installed, from one call of rpm on a copy of the database. Raises `DatabaseError`."""
+    """Return all installed packages, from one call of rpm on a copy. Raises `DatabaseError`."""
     return _cut(root, store, FORMAT, _header)
 
 
 def query_digests(root: Root, store: Store) -> dict[tuple[str, str, str], Mapping[bytes, str]]:
-    """By name, version and architecture of each package the `algorithm:digest` of its files, as `query`."""
+    """Return each file's `algorithm:digest` by name, version and architecture of its package, as `query`."""
     return dict(_cut(root, store, _DIGESTS, _digests))
 
 
 def _cut(root: Root, store: Store, form: str, cut: Callable[[bytes], _T]) -> list[_T]:
-    """Each package in the format `form`, cut by `cut`."""
+    """Return each package in the format `form`, parsed by `cut`."""
     program = shutil.which("rpm") or _RPM
     try:
         with scratch("rpm") as place:
@@ -126,21 +126,21 @@ def _printed(root: Root, store: Store) -> AbstractContextManager[None]:
 
 
 def _command(program: str, place: str, backend: str, form: str) -> list[str]:
-    """The format is named so that rpm looks for no other; a program that can only read bdb knows it too."""
+    """Name the database format, so that rpm tries no other; one that can only read bdb accepts it too."""
     return [program, "--dbpath", place, "--define", f"_db_backend {backend}", "-qa", "--qf", form]
 
 
 def _ask(root: Root, store: Store, command: list[str], place: str) -> bytes:
-    """What rpm answers, called with no file of the user's, in no language but the one that we read.
+    """Return rpm's output, without configuration files of the user, and in the language that we parse.
 
-    Its database may be made for it to run without end, so what it may take is bounded.
+    A hostile database may make rpm run forever, so its resources are limited.
     """
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/dev/null", "TMPDIR": place}
-    # Files, as megabytes through a pipe would have the two wait for each other. They have no names.
-    with tempfile.TemporaryFile(dir=place) as answer, tempfile.TemporaryFile(dir=place) as said:
+    # Files without names: with pipes, rpm and we might wait for each other.
+    with tempfile.TemporaryFile(dir=place) as answer, tempfile.TemporaryFile(dir=place) as errors:
         try:
             process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=answer, stderr=said, cwd="/"
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=answer, stderr=errors, cwd="/"
             )
         except OSError as error:
             why = f"{command[0]}: {os.strerror(error.errno or 0)}"
@@ -148,56 +148,56 @@ def _ask(root: Root, store: Store, command: list[str], place: str) -> bytes:
         with process:
             try:
                 _limit(process.pid)
-                process.wait(_MOST_SECONDS)
+                process.wait(_MAX_SECONDS)
             except BaseException as error:
                 process.kill()
                 if not isinstance(error, subprocess.TimeoutExpired):
                     raise
-                why = f"{text_path(store.file)}: rpm took more than {_MOST_SECONDS} seconds"
+                why = f"{text_path(store.file)}: rpm took more than {_MAX_SECONDS} seconds"
                 raise root.error(why, _remedy(store)) from error
-        said.seek(0)
-        _refuse_failure(root, store, process.returncode, said.read(_MOST_SAID))
+        errors.seek(0)
+        _refuse_failure(root, store, process.returncode, errors.read(_MAX_ERRORS))
         answer.seek(0)
         try:
-            return read_descriptor(answer.fileno(), store.file, _MOST_ANSWERED)
+            return read_descriptor(answer.fileno(), store.file, _MAX_OUTPUT)
         except OSError as error:
-            why = f"{text_path(store.file)}: rpm printed more than {_MOST_ANSWERED // MIB} MiB"
+            why = f"{text_path(store.file)}: rpm printed more than {_MAX_OUTPUT // MIB} MiB"
             raise root.error(why, _remedy(store)) from error
 
 
 def _limit(pid: int) -> None:
-    """Bound what the process may take: its time, its memory, the files that it makes."""
-    for what, most in _LIMITS:
+    """Limit the time, the memory and the file sizes of the process."""
+    for what, limit in _LIMITS:
         with suppress(ProcessLookupError):  # it has ended
             soft, hard = resource.prlimit(pid, what)
-            allowed = min(one for one in (soft, hard, most) if one != resource.RLIM_INFINITY)
+            allowed = min(one for one in (soft, hard, limit) if one != resource.RLIM_INFINITY)
             resource.prlimit(pid, what, (allowed, hard))
 
 
-def _refuse_failure(root: Root, store: Store, status: int, words: bytes) -> None:
-    """Refuse an answer unless rpm said nothing of an error.
+def _refuse_failure(root: Root, store: Store, status: int, printed: bytes) -> None:
+    """Refuse output if rpm printed an error.
 
-    It ends with 0 where it skipped a package that it could not read.
+    It ends with 0 even if it skipped a package that it could not read.
     """
-    said = [line for line in text_path(words).splitlines() if line.strip()]
-    faults = [line for line in said if line.startswith("error:") or "invalid %_db_backend" in line]
+    lines = [line for line in text_path(printed).splitlines() if line.strip()]
+    faults = [line for line in lines if line.startswith("error:") or "invalid %_db_backend" in line]
     if not status and not faults:
         return
-    over = _OVER.get(-status, "")
+    exceeded = _EXCEEDED.get(-status, "")
     how = f"rpm was killed by signal {-status}" if status < 0 else "rpm failed"
-    why = "; ".join((faults or said)[:3]) or f"it ended with {status} and said nothing"
-    raise root.error(f"{text_path(store.file)}: {over or f'{how}: {why}'}", _remedy(store))
+    why = "; ".join((faults or lines)[:3]) or f"it ended with {status} and said nothing"
+    raise root.error(f"{text_path(store.file)}: {exceeded or f'{how}: {why}'}", _remedy(store))
 
 
 def _remedy(store: Store) -> str:
     return (
-        f"where the database (format {store.format.name}) is newer than this rpm use a newer rpm; "
-        "else restore it from a backup, or try 'rpmdb --rebuilddb' there"
+        f"if the database (format {store.format.name}) is newer than this rpm, use a newer rpm; "
+        "otherwise restore it from a backup, or try 'rpmdb --rebuilddb' there"
     )
 
 
 def _header(block: bytes) -> Header:
-    """Cut one package. Raises `ValueError` for what the format does not print."""
+    """Parse one package. Raises `ValueError` for output that is not of the format."""
     sections = block.split(_SECTION.encode())
     head = sections[0].split(_STRING.encode())
     if len(sections) != _SECTIONS or len(head) != _FIELDS:
@@ -206,7 +206,9 @@ def _header(block: bytes) -> Header:
     epoch, size = head[4].split(b" ")
     # Imported keys have no architecture.
     if not (name and version and release and all(map(is_word, (name, version, release, architecture)))):
-        raise ValueError(f"a name, version or architecture with a blank or an unprintable sign: {head[:4]!r}")
+        raise ValueError(
+            f"a name, version or architecture with a blank or an unprintable character: {head[:4]!r}"
+        )
     return Header(
         name=name,
         version=version,
@@ -222,7 +224,7 @@ def _header(block: bytes) -> Header:
 
 
 def _digests(block: bytes) -> tuple[tuple[str, str, str], Mapping[bytes, str]]:
-    """Cut one package with its files' digests. Raises `ValueError`."""
+    """Parse one package with the digests of its files. Raises `ValueError`."""
     head, files = (*block.split(_SECTION.encode()), b"")[:2]
     fields = head.split(_STRING.encode())
     if len(fields) != _FIELDS:
@@ -239,7 +241,7 @@ def _digests(block: bytes) -> tuple[tuple[str, str, str], Mapping[bytes, str]]:
 
 
 def capabilities(section: bytes) -> Iterator[tuple[int, str, str]]:
-    """The provides of a package: flags, name, and version, "" where there is none."""
+    """Yield the provides of a package: flags, name, and version ("" if there is none)."""
     for item in section.split(_ITEM.encode())[:-1]:
         flags, _, rest = item.partition(b" ")
         name, _, version = rest.partition(_STRING.encode())
@@ -247,7 +249,7 @@ def capabilities(section: bytes) -> Iterator[tuple[int, str, str]]:
 
 
 def requirements(section: bytes) -> Iterator[tuple[int, str, str, str]]:
-    """The requirements of a package: flags, the kinds that rpm names (`pre,post`), name, version."""
+    """Yield the requirements of a package: flags, rpm's kinds (`pre,post`), name, version."""
     for item in section.split(_ITEM.encode())[:-1]:
         flags, kinds, rest = item.split(b" ", 2)
         name, _, version = rest.partition(_STRING.encode())
@@ -255,23 +257,23 @@ def requirements(section: bytes) -> Iterator[tuple[int, str, str, str]]:
 
 
 def files(section: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The files of a package: flags, state, path."""
+    """Yield the files of a package: flags, state, path."""
     for item in section.split(_ITEM.encode())[:-1]:
         flags, state, name = item.split(b" ", 2)
         yield _number(flags), _number(state), name[1:-1].replace(b"\0", b"'")
 
 
 def quoted(path: bytes) -> bytes:
-    """How `path` stands at the end of an item."""
+    """Return `path` as it is at the end of an item."""
     return b"'" + path.replace(b"'", b"\0") + b"'" + _ITEM.encode()
 
 
 def _string(item: bytes) -> str:
-    """A string; "" for one that the package does not have."""
+    """Parse a string; "" if the package has none."""
     return "" if item == _NONE else text_path(item[1:-1].replace(b"\0", b"'"))
 
 
 @lru_cache(maxsize=1024)  # most are flags of files, and the same few
 def _number(item: bytes) -> int:
-    """A number; 0 for one that the package does not have."""
+    """Parse a number; 0 if the package has none."""
     return 0 if item == _NONE else int(item)

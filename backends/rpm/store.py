@@ -1,7 +1,7 @@
-"""Where a root's rpm database is, which of rpm's three formats it has, and a copy of it to ask.
+"""Find a root's rpm database and its format, and copy it for rpm to read.
 
-rpm makes files beside a database that it merely reads, even a new database where it finds none that it
-knows. So it is given a copy, which also stands still while it is read, and needs no rights but to read.
+rpm makes files beside a database even if it only reads it, and a new database if it finds none that it
+knows. So it reads a copy. A copy also stays the same while it is read, and needs only read permission.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pkgjail.backends.root import Root
 
 DIRECTORIES = (b"/usr/lib/sysimage/rpm", b"/var/lib/rpm", b"/usr/share/rpm")
-"""`%_dbpath` of Fedora since 36 and of openSUSE, of all others, and of systems that ostree made."""
+"""`%_dbpath` of Fedora since 36 and openSUSE, of all others, and of systems made by ostree."""
 
 _LOCK = b".rpm.lock"
 # `struct flock` of fcntl(2): l_type, l_whence, l_start, l_len, l_pid; padded at its end.
@@ -30,7 +30,7 @@ _SQLITE_HEADER = 100  # bytes
 
 @record
 class Format:
-    """One of rpm's formats: the name that rpm has for it, its file, what files beside it end in."""
+    """One of rpm's formats: rpm's name for it, its file, and the suffixes of files beside that."""
 
     name: str
     file: bytes
@@ -46,7 +46,7 @@ FORMATS = (
 
 @record
 class Store:
-    """The database of a root: its directory, and the file that has the packages, links followed."""
+    """The database of a root: its directory, and the file with the packages, links followed."""
 
     directory: bytes
     file: bytes
@@ -54,12 +54,12 @@ class Store:
 
     @property
     def parts(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Each file of it, the main one first, and the name that rpm knows it by."""
+        """Each file, the main one first, and its name for rpm."""
         return tuple((self.file + end, self.format.file + end) for end in (b"", *self.format.beside))
 
 
 def find_store(root: Root) -> Store | None:
-    """The first database of `DIRECTORIES`; the newest format where there are several."""
+    """Return the first database of `DIRECTORIES`; of several formats, the newest."""
     for candidate in DIRECTORIES:
         for form in FORMATS:
             file = root.inside(candidate + b"/" + form.file)
@@ -69,7 +69,7 @@ def find_store(root: Root) -> Store | None:
 
 
 def copy_store(root: Root, store: Store, place: bytes) -> None:
-    """Copy the database into the directory `place`. Raises `DatabaseError` for one that rpm writes to."""
+    """Copy the database into the directory `place`. Raises `DatabaseError` if rpm is writing to it."""
     _refuse_locked(root, store)
     before = _fingerprint(root, store)
     for source, name in store.parts:
@@ -92,7 +92,7 @@ def _copy(root: Root, source: bytes, target: bytes, *, required: bool) -> None:
 
 
 def _copy_data(original: int, copy: int, name: bytes) -> None:
-    """Copy a file, its holes as holes. Raises `OSError` for one that is too large."""
+    """Copy a file with its holes. Raises `OSError` if it is too large."""
     size = os.fstat(original).st_size
     if size > RPM_DATABASE:
         raise too_large(name, RPM_DATABASE)
@@ -110,19 +110,19 @@ def _copy_data(original: int, copy: int, name: bytes) -> None:
         while start < end:
             sent = os.sendfile(copy, original, start, end - start)
             if not sent:
-                return  # it has become shorter, which the fingerprint shows
+                return  # the file became shorter, which the fingerprint shows
             start += sent
 
 
 def _refuse_locked(root: Root, store: Store) -> None:
-    """Stop while a transaction of rpm's holds its lock: what it has written so far is neither old nor new."""
-    asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    """Refuse a database that rpm has locked for a transaction, because it is in an intermediate state."""
+    request = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     try:
         with opened_below(root.path, os.path.join(store.directory, _LOCK)) as descriptor:
-            answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+            answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, request))
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.EACCES}:
-            return  # no transaction was ever made, or the lock is not ours to look at
+            return  # there never was a transaction, or we may not read the lock
         raise root.unreadable(error) from error
     if answer[0] != fcntl.F_UNLCK:
         raise _busy(root, store, f"the process {answer[4]} is installing or removing packages")
@@ -137,7 +137,7 @@ def _fingerprint(root: Root, store: Store) -> tuple[tuple[int, ...] | None, ...]
 
 
 def _state_of(root: Root, path: bytes) -> tuple[int, ...] | None:
-    """What changes when the file does; None where there is none."""
+    """Return values that change when the file does; None if it does not exist."""
     try:
         state = os.stat(path)
     except FileNotFoundError:
@@ -148,10 +148,10 @@ def _state_of(root: Root, path: bytes) -> tuple[int, ...] | None:
 
 
 def _refuse_damaged(root: Root, store: Store, copy: bytes) -> None:
-    """What rpm would take for an empty database, or mend; its header says what size it should have.
+    """Refuse a file that rpm would take for an empty database, or repair. Its header has the right size.
 
-    https://www.sqlite.org/fileformat.html, section 1.3: the page's size at 16, the number of pages at
-    28, which holds where the numbers at 24 and 92 are the same.
+    https://www.sqlite.org/fileformat.html, section 1.3: the page size is at offset 16, and the number of
+    pages at 28; the latter is valid if the numbers at 24 and 92 are equal.
     """
     with open(copy, "rb") as file:
         head = file.read(_SQLITE_HEADER)
@@ -161,12 +161,12 @@ def _refuse_damaged(root: Root, store: Store, copy: bytes) -> None:
     elif store.format.name == "sqlite":
         size = os.path.getsize(copy)
         if not head.startswith(_SQLITE_MAGIC) or len(head) < _SQLITE_HEADER:
-            fault = "it is no SQLite database"
+            fault = "it is not an SQLite database"
         else:
             page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
             page = 65536 if page == 1 else page
-            whole = head[24:28] != head[92:96] or pages * page <= size
-            fault = "" if whole else f"it has {size} bytes of {pages * page}"
+            is_complete = head[24:28] != head[92:96] or pages * page <= size
+            fault = "" if is_complete else f"it has {size} bytes of {pages * page}"
     if fault:
         raise root.error(
             f"{text_path(store.file)}: {fault}", "restore it from a backup, or try 'rpmdb --rebuilddb' there"

@@ -1,4 +1,4 @@
-"""How rpm orders versions, and when two ranges of them overlap: rpm-version(7), rpm's rpmio/rpmver.c."""
+"""rpm's order of versions, and the overlap of two ranges: rpm-version(7), rpm's rpmio/rpmver.c."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import zip_longest
 from typing import NamedTuple, cast
 
 LESS, GREATER, EQUAL = 2, 4, 8
-"""The bits of a requirement's or provide's flags that say how its version is meant (RPMSENSE_*)."""
+"""The bits in flags of requirements and provides that compare versions (RPMSENSE_*)."""
 
 OPERATORS = {"": 0, "<<": LESS, "<=": LESS | EQUAL, "=": EQUAL, ">=": GREATER | EQUAL, ">>": GREATER}
 """The operators of `model.Relation` as such bits."""
 
-# What counts in a version; all else only separates.
+# The significant parts of a version; all other characters only separate.
 _PARTS = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
 _EVR = re.compile(r"(?:(?P<epoch>[0-9]*):)?(?P<version>.*?)(?:-(?P<release>[^-]*))?", re.DOTALL)
 
 
 class Version(NamedTuple):
-    """`[epoch:]version[-release]`; `release` is "" where there is none, which then fits every one."""
+    """`[epoch:]version[-release]`; if there is no release, it is "" and matches any."""
 
     epoch: str
     version: str
@@ -28,11 +28,11 @@ class Version(NamedTuple):
 
 @lru_cache(maxsize=8192)
 def compare_parts(left: str, right: str) -> int:
-    """Negative, 0 or positive, as `left` is the older, the same or the newer (rpmvercmp).
+    """Compare: negative, 0 or positive if `left` is older, equal or newer (rpmvercmp).
 
-    Runs of digits and of letters are compared one by one: numbers as numbers, letters as bytes, a
-    number above letters. `~` is below everything, the end too; `^` is above the end and below all
-    else. Where all runs are alike the one that has more is the newer.
+    Runs of digits and of letters are compared one by one: numbers as numbers, letters as bytes, and a
+    number is above letters. `~` is below everything, including the end; `^` is above the end and below
+    everything else. If all runs are equal, the text with more runs is newer.
     """
     pairs = zip_longest(_PARTS.findall(left), _PARTS.findall(right), fillvalue="")
     orders = (_compare_runs(one, other) for one, other in pairs if one != other)
@@ -40,7 +40,7 @@ def compare_parts(left: str, right: str) -> int:
 
 
 def _compare_runs(left: str, right: str) -> int:
-    """Two runs that are not the same text, "" for the end."""
+    """Compare two different runs; "" is the end."""
     if _class(left) != _class(right):
         return _class(left) - _class(right)
     if left.isdigit():
@@ -51,20 +51,20 @@ def _compare_runs(left: str, right: str) -> int:
 
 
 def _class(run: str) -> int:
-    """Where a run stands among others, whatever it says."""
+    """Return the rank of a run's class."""
     known = {"~": 0, "": 1, "^": 2}
     return known[run] if run in known else 4 if run.isdigit() else 3
 
 
 @lru_cache(maxsize=8192)
 def split_version(text: str) -> Version:
-    """Cut `text` as rpm does: digits before a first colon are the epoch, the last `-` begins the release."""
-    match = cast("re.Match[str]", _EVR.fullmatch(text))  # it takes any text
+    """Split `text` as rpm does: an epoch is before the first colon, a release after the last `-`."""
+    match = cast("re.Match[str]", _EVR.fullmatch(text))  # it matches any text
     return Version(match["epoch"] or "0", match["version"], match["release"] or "")
 
 
 def compare(left: str, right: str) -> int:
-    """Order two versions: by epoch (none is 0), version, and release where both have one."""
+    """Compare two versions by epoch (none is 0), version, and release if both have one."""
     one, other = split_version(left), split_version(right)
     order = compare_parts(one.epoch, other.epoch) or compare_parts(one.version, other.version)
     if order or not (one.release and other.release):
@@ -73,7 +73,7 @@ def compare(left: str, right: str) -> int:
 
 
 def overlaps(left: str, left_flags: int, right: str, right_flags: int) -> bool:
-    """Whether two ranges have a version in common. One without a version has all of them."""
+    """Return whether two ranges have a version in common. A range without a version has all of them."""
     if not (left_flags & 14 and right_flags & 14 and left and right):
         return True
     order = compare(left, right)
