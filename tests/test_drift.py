@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pkgjail.core.errors import Change
-    from pkgjail.core.model import Verify
 
 BUSYBOX = Path("/bin/busybox")
 _DIRECTORIES = ("bin", "etc", "usr", "usr/empty", "usr/lib", "var", "var/lib", "proc", "sys", "dev", "tmp")

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pkgjail.core.model import Verify
 
 
 @pytest.fixture

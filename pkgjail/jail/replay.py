@@ -111,23 +111,23 @@ class PreparedJail:
 
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
-        places = layer_directories(self.program[1])
+        layers = layer_directories(self.program[1])
         try:
-            locks = lock_shared((*places, *self.locked))
+            locks = lock_shared((*layers, *self.locked))
         except OSError:
             raise StaleError from None
-        watch = LayerMonitor(dict(zip(places, locks)), warn) if warn and places else None
+        monitor = LayerMonitor(dict(zip(layers, locks)), warn) if warn and layers else None
 
         def check_state() -> None:
             self.refuse_stale()
-            if watch is not None:
-                watch.start()
+            if monitor is not None:
+                monitor.start()
 
         try:
             return run(self.program, command, limits=limits, during_setup=check_state)
         finally:
-            if watch is not None:
-                watch.stop()
+            if monitor is not None:
+                monitor.stop()
             unlock(locks)
 
     def refuse_stale(self) -> None:

@@ -181,9 +181,9 @@ def mount_setattr(directory: int, path: bytes, attributes: int, *, recursive: bo
     """Set attributes on the mount at `path` and, by default, on all mounts below it; see mount_setattr(2)."""
     attr = _MountAttr(attr_set=attributes)
     flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | (AT_RECURSIVE if recursive else 0)
-    place = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
+    location = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
     size = ctypes.c_size_t(ctypes.sizeof(attr))
-    _check(_libc.syscall(ctypes.c_long(_NR_MOUNT_SETATTR), *place, ctypes.byref(attr), size), path)
+    _check(_libc.syscall(ctypes.c_long(_NR_MOUNT_SETATTR), *location, ctypes.byref(attr), size), path)
 
 
 def fsmount_data_overlay(layer: int, data: int) -> int:
@@ -232,9 +232,9 @@ def _fsconfig(
 def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
     """Open `path` below `directory` by the rules in `resolve`, and return a descriptor; see openat2(2)."""
     how = _OpenHow(flags=flags | os.O_CLOEXEC, resolve=resolve)
-    place = (ctypes.c_int(directory), ctypes.c_char_p(path))
+    location = (ctypes.c_int(directory), ctypes.c_char_p(path))
     size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _check(_libc.syscall(ctypes.c_long(_NR_OPENAT2), *place, ctypes.byref(how), size), path)
+    return _check(_libc.syscall(ctypes.c_long(_NR_OPENAT2), *location, ctypes.byref(how), size), path)
 
 
 def close_range(first: int, last: int = _LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:
