@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 @pytest.fixture
 def trees(tmp_path: Path) -> tuple[Path, Path]:
     """Two trees that differ in the content of one file, and in nothing else."""
