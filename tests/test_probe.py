@@ -91,7 +91,7 @@ def test_other_privileges_need_another_probe(
     assert probe.probe_obstacle("tree", b"/usr", run) == "tried again"
 
 
-@pytest.mark.parametrize(("name", "other"), [("identity", 1), ("_boot", "another")])
+@pytest.mark.parametrize(("name", "other"), [("identity", 1), ("_boot_id", "another")])
 def test_another_file_system_or_boot_needs_another_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: object
 ) -> None:
