@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pkgjail.environments.record import Form, Header, Record
     from pkgjail.jail.run import Jail
 
-    # As `pkgjail.storage.fingerprint.observe` returns them.
+    # As `pkgjail.storage.fingerprint.take_fingerprint` returns them.
     States = tuple[tuple[bytes, int, int, int, int], ...]
 
 

@@ -56,8 +56,8 @@ class PreparedJail:
     """One jail, ready to be entered.
 
     `program`, `environment` and `cwd` are as `pkgjail.sandbox.launch.run` takes them. The rest is compared
-    at entry: `host` has the states (`pkgjail.storage.fingerprint.observe`) of what the host shows in the
-    jail, `watched` those of all else that the plan was made from, `mounts` what `relevant_mounts` returns,
+    at entry: `host` is a fingerprint (`pkgjail.storage.fingerprint`) of what the host shows in the jail,
+    `watched` one of all else that the plan was made from, `mounts` what `relevant_mounts` returns,
     `sources` what `bind_source_state` returns for each path that the user named, `account` what
     `read_account` returns, and `resolv_conf` the host's resolv.conf(5), or None if the jail does not show it.
     `locked` are directories besides the layers', by their real paths, that nobody may remove while the jail
