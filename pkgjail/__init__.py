@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pkgjail.storage.baseline import publisher_of
     from pkgjail.storage.hashing import hash_files
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "JailOptions",

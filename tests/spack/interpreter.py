@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
+import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -12,12 +12,18 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 def declared_entry_points() -> dict[str, list[str]]:
-    """Return the entry points that setup.py declares."""
-    for node in ast.walk(ast.parse((TOP / "setup.py").read_bytes())):
-        if isinstance(node, ast.keyword) and node.arg == "entry_points":
-            found: dict[str, list[str]] = ast.literal_eval(node.value)
-            return found
-    raise AssertionError
+    """Return the entry points of pyproject.toml, by group."""
+    # Here, as the standard library has no tomllib in Python 3.9 and `make_python` can do without.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"console_scripts": project["scripts"], **project["entry-points"]}
+    return {
+        group: [f"{name} = {value}" for name, value in points.items()] for group, points in groups.items()
+    }
 
 
 def make_python(place: Path, library: Path, groups: dict[str, list[str]] | None = None) -> Path:
@@ -25,9 +31,9 @@ def make_python(place: Path, library: Path, groups: dict[str, list[str]] | None 
     subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", place], check=True)
     (site,) = place.glob("lib/python3*/site-packages")
     (site / "pkgjail.pth").write_text(f"{library}\n")
-    information = site / "pkgjail-0.1.0.dist-info"
+    information = site / "pkgjail-0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pkgjail\nVersion: 0.1.0\n")
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pkgjail\nVersion: 0\n")
     groups = groups or declared_entry_points()
     lines = [line for group, points in groups.items() for line in (f"[{group}]", *points)]
     (information / "entry_points.txt").write_text("\n".join(lines) + "\n")
