@@ -1,4 +1,4 @@
-# make demo | test | test-long | fuzz | lint | matrix | bench | docs | clean; each installs what it needs.
+# `make help` lists the targets: each has its line behind `##`.
 
 PYTHON ?= /usr/bin/python3
 VENV ?= .venv
@@ -19,32 +19,41 @@ LONG_TEST_PACKAGES = mmdebstrap qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail
 
-.PHONY: help demo test test-long fuzz lint matrix bench docs clean
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@echo "Each target installs what it needs: Debian packages by apt, all else in $(VENV)."
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-help:
-	@sed -n '1s/^# //p' Makefile
-
-demo: $(VENV)/runtime
+.PHONY: demo
+demo: $(VENV)/runtime ## resolve the whitelist `spack` on this host, then compile and run programs in its jail
 	@.ci/prerequisites $(DEMO_PACKAGES)
 	rm -rf $(BUILD)/demo && mkdir -p $(BUILD) && cp -r examples $(BUILD)/demo
 	$(RUN) resolve spack --blacklist docs -o $(BUILD)/spack.manifest.jsonl
 	$(RUN) show $(BUILD)/spack.manifest.jsonl
 	cd $(BUILD)/demo && $(abspath $(VENV))/bin/python -m pkgjail run --cwd ../spack.manifest.jsonl -- make --no-print-directory
 
-test: lint $(VENV)/docs
+.PHONY: quick
+quick: $(VENV)/development ## run the pure tests: in memory and in temporary directories, in half a minute
+	$(VENV)/bin/python -m pytest -q -n 2 -m pure
+
+.PHONY: test
+test: lint $(VENV)/docs ## run the gates, and all tests but those that take minutes
 	$(VENV)/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term
 
-test-long: lint $(VENV)/docs
+.PHONY: test-long
+test-long: lint $(VENV)/docs ## run the gates and all tests
 	@.ci/prerequisites $(LONG_TEST_PACKAGES)
 	PKGJAIL_EXAMPLES=10000 $(VENV)/bin/python -m pytest --cov --cov-report=term
 
-# Changed inputs for everything that reads what others wrote: as many as FUZZ says, or TARGETS="elf rpm" alone.
 FUZZ = 1000000
-fuzz: $(VENV)/fuzz
+.PHONY: fuzz
+fuzz: $(VENV)/fuzz ## give changed inputs to all readers of files from others (FUZZ=100000 TARGETS="elf rpm")
 	@.ci/prerequisites --lists $(TEST_PACKAGES)
 	$(VENV)/bin/python -m tests.fuzz.run --build $(BUILD)/fuzz --inputs $(FUZZ) $(TARGETS)
 
-lint: $(VENV)/development
+.PHONY: lint
+lint: $(VENV)/development ## run the gates: ruff, mypy, pyright and vermin
 	@.ci/prerequisites --lists $(TEST_PACKAGES)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -52,26 +61,35 @@ lint: $(VENV)/development
 	$(VENV)/bin/pyright
 	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.9- pkgjail/ backends/
 
-# The tests on every Python from 3.9 to 3.13 that this machine has; says which ran. MINORS="9 13" for some.
-matrix: $(VENV)/development
+.PHONY: hooks
+hooks: $(VENV)/development ## make Git run the gates before each commit, and the pure tests before each push
+	$(VENV)/bin/pre-commit install
+
+.PHONY: matrix
+matrix: $(VENV)/development ## run the tests on each Python from 3.9 to 3.13 that is here (MINORS="9 13" for some)
 	@.ci/prerequisites --lists $(TEST_PACKAGES)
 	$(VENV)/bin/python .ci/matrix.py $(MINORS)
 
-bench: $(VENV)/development
+.PHONY: bench
+bench: $(VENV)/development ## compare with other tools and with no jail
 	@.ci/prerequisites --lists $(TEST_PACKAGES) apt
 	$(VENV)/bin/python benchmarks/run.py
 
-# The documentation as a site, in build/site. LINKS=1 also visits each external address.
-docs: $(VENV)/docs
+.PHONY: docs
+docs: $(VENV)/docs ## make the documentation's site in build/site (LINKS=1 also visits each external address)
 	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -d $(BUILD)/doctrees docs $(BUILD)/site
 	$(if $(LINKS),$(VENV)/bin/python -m sphinx -b linkcheck -d $(BUILD)/doctrees docs $(BUILD)/links)
 	@echo "$(BUILD)/site/index.html"
+
+.PHONY: release
+release: $(VENV)/development ## build the sdist and the wheel, check them, and say how to publish them
+	$(VENV)/bin/python .ci/release.py $(BUILD)/release
 
 $(VENV)/bin/python:
 	@.ci/prerequisites python3-apt python3-venv
 	$(PYTHON) -m venv --system-site-packages $(VENV)
 
-$(VENV)/runtime: setup.py | $(VENV)/bin/python
+$(VENV)/runtime: pyproject.toml setup.py | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --editable .
 	touch $@
 
@@ -87,5 +105,6 @@ $(VENV)/fuzz: tests/fuzz/requirements.txt $(VENV)/development
 	$(VENV)/bin/python -m pip install --quiet --requirement tests/fuzz/requirements.txt
 	touch $@
 
-clean:
+.PHONY: clean
+clean: ## remove what the other targets made
 	rm -rf $(VENV) .venv-matrix $(BUILD) *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
