@@ -61,6 +61,7 @@ BROKEN = [
     ("not UTF-8", SAMPLE.replace(b"docs.ignore", b"docs\xff"), "m:16: byte "),
     ("cut in a line", SAMPLE[:-1], "m:19: the manifest is cut in the middle of this line"),
     ("cut at a line", SAMPLE[: SAMPLE.rindex(b"\n", 0, -1) + 1], "m:18: the manifest is cut after this line"),
+    ("cut at the header's end", HEADER.encode(), "m:1: the manifest is cut in the middle of this line"),
     ("cut after the header", f"{HEADER}\n".encode(), "m:1: the manifest is cut after this line"),
     ("a line taken out", SAMPLE.replace(f"{MAWK}\n".encode(), b""), "m:3: target mawk:amd64 is no package"),
     ("a plausible edit", SAMPLE.replace(b'"size":255', b'"size":256'), "m:19: the lines above are not those"),

@@ -46,9 +46,10 @@ class ConsoleReporter:
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Draw the progress of `task` until all tasks are done; only on a terminal."""
-        if not sys.stderr.isatty() or (self._progress is None and done >= total):
-            return
         if self._progress is None:
+            # Checked once: the stream that rich before version 15 then puts in its place is never a terminal.
+            if done >= total or not sys.stderr.isatty():
+                return
             self._progress = _started_progress()
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(task, total=total)

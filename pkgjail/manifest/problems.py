@@ -84,7 +84,7 @@ def _form_and_content(lines: list[str], cut: str, data: bytes) -> list[tuple[int
             records.append(record)
         if len(faults) > _MAX_PROBLEMS:  # one more than are reported
             break
-    readable = not faults
+    readable = bool(records) and not faults
     faults += _section_problems(records) if readable else []
     faults += _end_problems(lines, cut, data)
     return faults + (_content(records) if readable else [])
