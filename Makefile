@@ -34,8 +34,8 @@ demo: $(VENV)/runtime ## resolve the whitelist `spack` on this host, then compil
 	cd $(BUILD)/demo && $(abspath $(VENV))/bin/python -m pkgjail run --cwd ../spack.manifest.jsonl -- make --no-print-directory
 
 .PHONY: quick
-quick: $(VENV)/development ## run the pure tests: in memory and in temporary directories, in half a minute
-	$(VENV)/bin/python -m pytest -q -n 2 -m pure
+quick: $(VENV)/development ## run the tests that start no process, in half a minute
+	$(VENV)/bin/python -m pytest -q -n 2 -p tests.pure -rfE
 
 .PHONY: test
 test: lint $(VENV)/docs ## run the gates, and all tests but those that take minutes
@@ -62,7 +62,7 @@ lint: $(VENV)/development ## run the gates: ruff, mypy, pyright and vermin
 	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.9- pkgjail/ backends/
 
 .PHONY: hooks
-hooks: $(VENV)/development ## make Git run the gates before each commit, and the pure tests before each push
+hooks: $(VENV)/development ## make Git run the gates before each commit, and `make quick` before each push
 	$(VENV)/bin/pre-commit install
 
 .PHONY: matrix

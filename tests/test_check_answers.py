@@ -148,6 +148,7 @@ def test_unclosed_comments_and_lists() -> None:
 _SEARCHED = b":".join(b"/%d" % number for number in range(_MIB // 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "err", "content"),
     [

@@ -67,6 +67,7 @@ def test_a_layer_is_made_once(tmp_path: Path) -> None:
     assert os.readlink(first / "link") == "file"
 
 
+@pytest.mark.slow
 def test_a_layer_can_be_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
     """Protects from a traceback: os.walk() is recursive before Python 3.12."""
     paths = [b"/d" * levels for levels in range(1, 1500)]

@@ -300,6 +300,7 @@ def read_mtree(data: bytes) -> Iterator[tuple[object, ...]]:
         assert not keys
 
 
+@pytest.mark.slow
 @given(manifests())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_manifest_comes_back_from_mtree(manifest: Manifest) -> None:
@@ -308,6 +309,7 @@ def test_any_manifest_comes_back_from_mtree(manifest: Manifest) -> None:
     assert list(read_mtree(export_manifest(manifest, "mtree"))) == expected
 
 
+@pytest.mark.slow
 @given(manifests())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_manifest_comes_back_from_fstab_and_bwrap(manifest: Manifest) -> None:
@@ -326,6 +328,7 @@ def test_any_manifest_comes_back_from_fstab_and_bwrap(manifest: Manifest) -> Non
     assert pairs_after(words, b"--ro-bind") == [*wanted, (b"/sys", b"/sys")]
 
 
+@pytest.mark.slow
 @given(manifests())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_manifest_comes_back_from_nspawn(manifest: Manifest) -> None:

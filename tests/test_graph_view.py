@@ -243,6 +243,7 @@ def test_depth_is_a_number(written: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "is not a number of edges" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_chain_of_many_packages_takes_no_longer_than_others() -> None:
     """Protects from the square of its length in time, and in memory: a gigabyte for 20,000."""
     lines = [f"p{number} 1\np{number - 1} -> p{number}" for number in range(1, 20_000)]

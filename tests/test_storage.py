@@ -639,6 +639,7 @@ def test_what_is_mounted_there_is_left(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "file").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cleared", "pruned"])
 def test_a_tree_of_any_depth_is_removed(own: Path, how: str) -> None:
     """A manifest may name a thousand directories in each other: what is left of its layer stops no entry."""
@@ -671,6 +672,7 @@ def test_a_tree_whose_directories_are_closed_is_removed(own: Path) -> None:
     assert os.listdir(own / "layers") == []
 
 
+@pytest.mark.slow
 def test_a_tree_that_is_deeper_than_calls_and_descriptors_go_is_removed(own: Path) -> None:
     """Protects from a traceback, and from a tree that stays: a manifest has names of 2,000 levels."""
     (own / "layers").mkdir(mode=0o700)
