@@ -15,6 +15,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _PROCESSES = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
 _RECORDS = tuple(f"/{place}/" for place in ("var/lib/apt", "var/lib/dpkg", "var/lib/pacman", "var/lib/rpm"))
@@ -22,6 +23,12 @@ _LEFT_OUT = ("gate", "long", "slow")
 _EXAMPLES = 10  # of a rule for all inputs, unless its test says how many it needs
 
 _is_testing = False
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Do not import a module of gates, to save the time."""
+    is_test = collection_path.match("test_*.py")
+    return True if is_test and "\npytestmark = pytest.mark.gate" in collection_path.read_text() else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -193,3 +193,23 @@ def test_hooks_are_the_gates() -> None:
     _, _, recipe = MAKEFILE.partition("\nlint:")
     gates = re.findall(r"^\t\$\(VENV\)/(.*)$", recipe.partition("\n\n")[0], re.MULTILINE)
     assert [hook["entry"] for hook in hooks if "stages" not in hook] == [f".venv/{gate}" for gate in gates]
+
+
+QUICK = """
+import subprocess, pytest
+def test_pure(): pass
+def test_process(): subprocess.run(["true"])
+def test_record(): open("/var/lib/dpkg/status")
+@pytest.mark.slow
+def test_slow(): raise AssertionError
+"""
+
+
+def test_quick_skips_what_is_impure(tmp_path: Path) -> None:
+    """`make quick` starts no process, reads no package manager's records, and leaves slow tests out."""
+    (tmp_path / "test_quick.py").write_text(QUICK)
+    command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-p", "no:cacheprovider"]
+    quick = subprocess.run(
+        [*command, "-p", "tests.pure", str(tmp_path)], cwd=TOP, capture_output=True, text=True, check=True
+    )
+    assert "1 passed, 2 skipped, 1 deselected" in quick.stdout
