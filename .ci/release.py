@@ -27,7 +27,7 @@ _VERSION = re.compile(r'^__version__ = "(?P<version>.+)"$', re.MULTILINE)
 # What setuptools writes into an sdist.
 _GENERATED = re.compile(r"PKG-INFO|setup\.cfg|pkgjail\.egg-info/.*")
 # What an sdist has beside the package.
-_BESIDE = re.compile(r"[^/]*\.(md|py|toml|in)|LICENSE|docs/.*\.md")
+_BESIDE = re.compile(r"[^/]*\.(md|py|toml|in)|LICENSE|docs/.*")
 # Run by a Python that has nothing but the wheel and what it depends on.
 _TRY_OUT = """
 import importlib.metadata, importlib.resources, subprocess, sys
