@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run COMMAND in the active environment: --run -- COMMAND [ARGUMENT ...]",
     )
     actions.add_argument(
-        "--status", action="store_true", help="print what is active, and whether this is inside (the default)"
+        "--status",
+        action="store_true",
+        help="print which environment is active, and whether this is inside (default)",
     )
     actions.add_argument(
         "--landlock",
@@ -84,14 +86,14 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SRC[:DST]",
-        help="show it read-only (can be repeated)",
+        help="show a directory or file read-only (can be repeated)",
     )
     group.add_argument(
         "--env",
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="set a variable, or pass yours on (can be repeated)",
+        help="set a variable for commands inside, or pass yours on (can be repeated)",
     )
     group.add_argument(
         "--copy", action="store_true", help="copy the files, so that upgrades of the host do not affect them"
