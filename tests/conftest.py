@@ -16,6 +16,7 @@ from hypothesis import settings
 
 import pkgjail
 from pkgjail.api import resolve
+from tests import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,9 +34,47 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 # A real Spack for the tests of `pkgjail.integrations.spack`; they run against a stand-in where there is none.
 SPACK_ROOT = os.environ.get("PKGJAIL_SPACK_ROOT", "")
+_MADE, _FAILED = pytest.StashKey[str](), pytest.StashKey[bool]()
+# Set where the tests see a copy of the host's package database.
+_FROZEN = "PKGJAIL_TEST_FROZEN"
 _IMPORTED = (
     "networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete", "elftools",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle what is around the tests (tests/surroundings.py); workers inherit it."""
+    if hasattr(config, "workerinput"):
+        return
+    surroundings.open_standard_descriptors()
+    os.umask(0o022)
+    made = surroundings.temporary_directory()
+    config.stash[_MADE] = made
+    home = Path(made, "home")
+    home.mkdir(mode=0o700)
+    environment = surroundings.own_environment(os.environ, str(home))
+    os.environ.clear()
+    os.environ.update(environment, TMPDIR=made)
+    tempfile.tempdir = None
+    if not config.option.basetemp:
+        config.option.basetemp = f"{made}/pytest-0"
+    if not config.option.collectonly and surroundings.freeze(surroundings.DPKG, surroundings.LISTS):
+        os.environ[_FROZEN] = "yes"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the session's directory, unless a test failed, whose files may be wanted."""
+    made = config.stash.get(_MADE, "")
+    if made and not config.stash.get(_FAILED, False):
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _dpkg_at_rest() -> None:
+    """Where the host's own package database is read: not while dpkg is at work."""
+    if _FROZEN not in os.environ:
+        surroundings.wait_for_rest()
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +199,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which Spack the tests of it ran against."""
     which = f"the real one in {SPACK_ROOT}" if SPACK_ROOT else "a stand-in, as PKGJAIL_SPACK_ROOT names none"
     terminalreporter.write_line(f"Spack: {which}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note whether a test failed."""
+    session.config.stash[_FAILED] = session.testsfailed > 0

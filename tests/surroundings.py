@@ -1,0 +1,213 @@
+"""What a session of tests finds around it, the same wherever and beside whatever else it runs.
+
+The environment, the umask, the standard descriptors and the temporary directory are set once. Where the
+tests may mount (as root), they see a copy of dpkg's database and of apt's lists, which no installation
+changes meanwhile; elsewhere each test waits until dpkg is at rest. Workers of pytest-xdist inherit all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TOP = Path(__file__).resolve().parent.parent
+DPKG = Path("/var/lib/dpkg")
+LISTS = Path("/var/lib/apt/lists")
+
+# Variables that tell pkgjail, Python or the programs which the tests compare with to do otherwise.
+_ODD = re.compile(
+    r"PKGJAIL_.*|XDG_.*|PYTHON.*|GIT_.*|LC_.*|LANGUAGE|APT_CONFIG|DPKG_.*|RPM_.*|GREP_.*|TAR_OPTIONS|GZIP|XZ_.*"
+    r"|POSIXLY_CORRECT|SOURCE_DATE_EPOCH|MAKEFLAGS|MFLAGS|MAKELEVEL|CDPATH|ENV|BASH_ENV|TZ"
+    r"|COLUMNS|LINES|NO_COLOR|(CLI|FORCE_|PY_)?COLOR.*|_ARGCOMPLETE.*|COMP_.*|MANPAGER|PAGER|SPACK_.*"
+)
+# What the tests themselves are told by.
+_KNOBS = re.compile(r"PKGJAIL_(EXAMPLES|SPACK_ROOT|TEST_.*)|PYTHONDONTWRITEBYTECODE|PYTHONPYCACHEPREFIX")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Of mount(2) and unshare(2).
+_CLONE_NEWNS = 0x00020000
+_MS_REC, _MS_PRIVATE, _MS_SHARED, _MS_MOVE = 0x4000, 1 << 18, 1 << 20, 0x2000
+
+# States of a package that dpkg leaves again (dpkg(1)), and how long they may last while nobody is at work.
+_PASSING = re.compile(rb"^Status: \S+ \S+ (unpacked|half-.*|triggers-.*)$", re.MULTILINE)
+_AT_MOST_SECONDS, _BROKEN_SECONDS = 600.0, 5.0
+# Names of sockets have at most 107 bytes (unix(7)), and those of the tests lie some way below.
+_LONGEST_TMPDIR = 40
+
+
+def own_environment(given: Mapping[str, str], home: str) -> dict[str, str]:
+    """Return the variables for the tests: those of the caller that do no harm, and the usual ones."""
+    kept = {
+        name: value for name, value in given.items() if _KNOBS.fullmatch(name) or not _ODD.fullmatch(name)
+    }
+    path = ":".join(place for place in given.get("PATH", "").split(":") if os.path.isabs(place))
+    return {**kept, "HOME": home, "LANG": "C.UTF-8", "PATH": path or _PATH, "PYTHONPATH": str(TOP)}
+
+
+def open_standard_descriptors() -> None:
+    """Open /dev/null where the caller closed one: else some file of the tests would take its number."""
+    opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    while opened <= 2:
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
+
+
+def temporary_directory() -> str:
+    """Make a directory of this session's, which all users can reach: a TMPDIR may be its owner's alone."""
+    usual = os.path.realpath(tempfile.gettempdir())
+    places = [usual] if len(usual) <= _LONGEST_TMPDIR else []
+    place = next(each for each in (*places, "/tmp", "/var/tmp") if _is_reached_by_all(each))
+    made = tempfile.mkdtemp(prefix="pj-tests-", dir=place)
+    os.chmod(made, 0o1777)  # noqa: S103 - as /tmp
+    return made
+
+
+def _is_reached_by_all(place: str) -> bool:
+    return all(os.stat(each).st_mode & stat.S_IXOTH for each in (Path(place), *Path(place).parents))
+
+
+class State(NamedTuple):
+    """What shows that a package database changed: the identities of its files, and what dpkg is about."""
+
+    files: tuple[tuple[int, int, int], ...]
+    is_settled: bool
+
+
+def state_of(database: Path) -> State:
+    """Look at a database of dpkg's. It is settled where dpkg has nothing left to do."""
+    files = tuple(
+        (found.st_ino, found.st_size, found.st_mtime_ns)
+        for found in map(os.stat, filter(os.path.exists, (database, database / "status", database / "info")))
+    )
+    updates = database / "updates"
+    pending = updates.is_dir() and any(name.isdigit() for name in os.listdir(updates))
+    status = database / "status"
+    passing = status.exists() and _PASSING.search(status.read_bytes()) is not None
+    return State(files, not pending and not passing)
+
+
+def _is_at_work(database: Path) -> bool:
+    """Whether some process holds dpkg's lock, by proc_locks(5)."""
+    inodes = {
+        str(path.stat().st_ino) for path in (database / "lock", database / "lock-frontend") if path.exists()
+    }
+    locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    return any(line.split()[-3].rpartition(":")[2] in inodes for line in locks)
+
+
+def wait_for_rest(database: Path = DPKG) -> State:
+    """Wait until dpkg is at rest; one that was interrupted, with nobody at work, is left as it is."""
+    began = last_work = time.monotonic()
+    while True:
+        state, now = state_of(database), time.monotonic()
+        if state.is_settled or now - began > _AT_MOST_SECONDS or now - last_work > _BROKEN_SECONDS:
+            return state
+        if _is_at_work(database):
+            last_work = now
+        time.sleep(0.05)
+
+
+def copy_at_rest(database: Path, copy: Path) -> None:
+    """Copy a database of dpkg's as it is at one time at which dpkg is at rest.
+
+    What was copied while dpkg was at work is corrected then, which takes a moment only.
+    """
+    deadline = time.monotonic() + _AT_MOST_SECONDS
+    with contextlib.suppress(FileNotFoundError):  # something went in this moment
+        copy_changes(database, copy)
+    is_same = False
+    while not is_same and time.monotonic() < deadline:
+        before = wait_for_rest(database)
+        with contextlib.suppress(FileNotFoundError):
+            copy_changes(database, copy)
+            is_same = state_of(database) == before
+
+
+def copy_changes(source: Path, copy: Path) -> None:
+    """Make `copy` the same as a directory; files of the same size and time are there already."""
+    copy.mkdir(exist_ok=True)
+    with os.scandir(source) as found:
+        entries = {entry.name: entry for entry in found}
+    for name in set(os.listdir(copy)) - set(entries):
+        _remove(copy / name)
+    for name, entry in entries.items():
+        if entry.is_dir(follow_symlinks=False):
+            copy_changes(source / name, copy / name)
+        elif not _is_copied(entry, copy / name):
+            _remove(copy / name)
+            shutil.copy2(entry.path, copy / name, follow_symlinks=False)
+            _give(entry.path, copy / name)
+    shutil.copystat(source, copy)
+    _give(source, copy)
+
+
+def _give(source: str | Path, copy: Path) -> None:
+    """Let a copy belong to whom its source belongs to; nobody but root can."""
+    found = os.lstat(source)
+    if os.geteuid() == 0:
+        os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
+
+
+def _is_copied(entry: os.DirEntry[str], copy: Path) -> bool:
+    try:
+        ours, theirs = os.lstat(copy), entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return (ours.st_mode, ours.st_size, ours.st_mtime_ns) == (
+        theirs.st_mode,
+        theirs.st_size,
+        theirs.st_mtime_ns,
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def freeze(*directories: Path) -> bool:
+    """Show this process, and those that it starts, copies of these directories of the host's, in memory.
+
+    The mounts of other processes are not seen from then on, either. Return whether that could be done:
+    it needs root's rights.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    was_shared = any(
+        b" / / " in line and b" shared:" in line
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines()
+    )
+    if (
+        os.geteuid() != 0
+        or libc.unshare(_CLONE_NEWNS)
+        or not _mount(libc, "", "/", "", _MS_REC | _MS_PRIVATE)
+    ):
+        return False
+    for directory in filter(Path.is_dir, directories):
+        made = Path(tempfile.mkdtemp(dir="/dev/shm"))
+        is_made = _mount(libc, "tmpfs", str(made), "tmpfs", 0)
+        if is_made:
+            copy_at_rest(directory, made)
+            is_made = _mount(libc, str(made), str(directory), "", _MS_MOVE)
+        made.rmdir()
+        if not is_made:
+            return False
+    return not was_shared or _mount(libc, "", "/", "", _MS_REC | _MS_SHARED)
+
+
+def _mount(libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int) -> bool:
+    """mount(2); whether it succeeded."""
+    words = (os.fsencode(word) or None for word in (source, target, kind))
+    return bool(libc.mount(*words, ctypes.c_ulong(flags), None) == 0)
