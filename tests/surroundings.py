@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TOP = Path(__file__).resolve().parent.parent
 DPKG = Path("/var/lib/dpkg")
 LISTS = Path("/var/lib/apt/lists")
 
@@ -52,7 +51,7 @@ def own_environment(given: Mapping[str, str], home: str) -> dict[str, str]:
         name: value for name, value in given.items() if _KNOBS.fullmatch(name) or not _ODD.fullmatch(name)
     }
     path = ":".join(place for place in given.get("PATH", "").split(":") if os.path.isabs(place))
-    return {**kept, "HOME": home, "LANG": "C.UTF-8", "PATH": path or _PATH, "PYTHONPATH": str(TOP)}
+    return {**kept, "HOME": home, "LANG": "C.UTF-8", "PATH": path or _PATH}
 
 
 def open_standard_descriptors() -> None:
