@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
 import re
 import shutil
+import socket
 import stat
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from pkgjail.core.model import UserBind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +79,34 @@ def temporary_directory() -> str:
 
 def _is_reached_by_all(place: str) -> bool:
     return all(os.stat(each).st_mode & stat.S_IXOTH for each in (Path(place), *Path(place).parents))
+
+
+def binds_of_coverage() -> tuple[UserBind, ...]:
+    """Return the bind of where coverage writes what it measured in a jail; nothing where it measures nothing.
+
+    The clone may lie where a test has something of its own in the jail.
+    """
+    coverage = sys.modules.get("coverage")
+    if coverage is None or coverage.Coverage.current() is None:
+        return ()
+    here = os.getcwdb()
+    return (UserBind(source=here, destination=here, writable=True),)
+
+
+def own_user_id() -> int:
+    """Return the id of a user whom no other process of tests on this host takes, until this process ends.
+
+    Names in /dev/shm are by user id, and so are limits of processes.
+    """
+    for uid in range(61184, 65520):  # no login's and no service's, as systemd has it
+        claim = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            claim.bind(f"\0pkgjail-tests-{uid}")
+            if not glob.glob(f"/dev/shm/pkgjail-{uid}*"):  # left by tests that were killed
+                claim.detach()
+                return uid
+        claim.close()
+    raise AssertionError("more tests run at once than there are user ids for them")
 
 
 class State(NamedTuple):

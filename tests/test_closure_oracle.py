@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 import tempfile
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.gate
 
 STATUS = Path("/var/lib/dpkg/status")
+# Debian policy, 5.6.1. apt makes up others: `$kernel`, which every installed kernel provides.
+NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 WHITELISTS = 200
 SEED = 2
 
@@ -46,9 +49,9 @@ class Requirement(NamedTuple):
 class Oracle:
     """The installed packages as libapt-pkg knows them, by `name:architecture`."""
 
-    def __init__(self, apt_pkg: Any, cache: Any) -> None:
+    def __init__(self, apt_pkg: Any, cache: Any, status: Path = STATUS) -> None:
         versions = [package.current_ver for package in cache.packages if package.current_ver]
-        self.essential = set(_essential())
+        self.essential = set(_essential(status))
         self.requirements = {
             _key(version): tuple(_requirements(version, recommends=False)) for version in versions
         }
@@ -57,7 +60,7 @@ class Oracle:
         }
         self._cache = cache
         self._native: str = apt_pkg.get_architectures()[0]
-        names = sorted({package.name for package in cache.packages})
+        names = sorted({package.name for package in cache.packages if NAME.fullmatch(package.name)})
         self.contested = [name for name in names if len(self._whitelisted(name).answers) > 1]
 
     def closure(self, names: Collection[str], *, recommends: bool, essential: bool) -> set[str]:
@@ -121,9 +124,9 @@ def _answers(dependency: Any) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda key: (key.partition(":")[0] != name, key)))
 
 
-def _essential() -> Iterator[str]:
+def _essential(status: Path) -> Iterator[str]:
     """By the status file: libapt-pkg counts `apt` too."""
-    for stanza in STATUS.read_text(encoding="utf-8").split("\n\n"):
+    for stanza in status.read_text(encoding="utf-8").split("\n\n"):
         fields = dict(re.findall(r"^(Package|Architecture|Status|Essential): (.*)$", stanza, re.MULTILINE))
         if fields.get("Essential") == "yes" and fields["Status"].endswith(" ok installed"):
             yield f"{fields['Package']}:{fields['Architecture']}"
@@ -131,11 +134,19 @@ def _essential() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def oracle() -> Iterator[Oracle]:
+    """The installed packages of this host."""
+    with opened(STATUS) as found:
+        yield found
+
+
+@contextmanager
+def opened(status: Path) -> Iterator[Oracle]:
     """Apt's cache of the installed state alone: its package lists are left out, nothing is written."""
     apt_pkg = import_module("apt_pkg")
     apt_pkg.init_config()
     with tempfile.TemporaryDirectory() as empty:
         for name, value in {
+            "Dir::State::status": str(status),
             "Dir::State::lists": empty,
             "Dir::Etc::sourcelist": "/dev/null",
             "Dir::Etc::sourceparts": empty,
@@ -144,7 +155,7 @@ def oracle() -> Iterator[Oracle]:
         }.items():
             apt_pkg.config.set(name, value)
         apt_pkg.init_system()
-        yield Oracle(apt_pkg, apt_pkg.Cache(None))
+        yield Oracle(apt_pkg, apt_pkg.Cache(None), status)
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +190,27 @@ def test_the_oracle_sees_what_the_database_sees(oracle: Oracle, host: PackageDat
     assert set(oracle.requirements) == set(host.packages)
     assert oracle.essential == {key for key, package in host.packages.items() if package.essential}
     assert oracle.contested
+
+
+KERNELS = """
+Package: linux-image-6.1.0-1-amd64
+Status: install ok installed
+Architecture: amd64
+Version: 6.1.1-1
+Provides: kernel
+
+Package: linux-image-6.1.0-2-amd64
+Status: install ok installed
+Architecture: amd64
+Version: 6.1.2-1
+Provides: kernel
+
+"""
+
+
+def test_names_that_apt_makes_up_are_nobodys(tmp_path: Path) -> None:
+    """Protects whitelists from `$kernel`, which apt has on a host with kernels and no list may name."""
+    status = tmp_path / "status"
+    status.write_text(KERNELS.lstrip())
+    with opened(status) as found:
+        assert found.contested == ["kernel"]

@@ -10,6 +10,7 @@ import pytest
 
 from pkgjail.manifest import write_manifest
 from tests.conftest import SYSTEM_PYTHON
+from tests.surroundings import own_user_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
-UNKNOWN = 12345
+UNKNOWN = own_user_id()
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def place(tmp_path: Path, base_manifest: Manifest) -> Iterator[Path]:
     write_manifest(base_manifest, tmp_path / "m.jsonl")
     (tmp_path / "m.jsonl").chmod(0o644)
     yield tmp_path
-    shutil.rmtree(f"/dev/shm/pkgjail-{UNKNOWN}", ignore_errors=True)
+    for shared in ("/dev/shm", "/var/tmp"):
+        shutil.rmtree(f"{shared}/pkgjail-{UNKNOWN}", ignore_errors=True)
 
 
 def test_every_verb(caller: Caller, place: Path, library: Path) -> None:

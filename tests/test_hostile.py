@@ -39,21 +39,23 @@ from pkgjail.sandbox.steps import (
     WholeDirectory,
     assemble,
 )
-from tests.conftest import SYSTEM_PYTHON
+from tests.conftest import SYSTEM_PYTHON, TOP
+from tests.surroundings import binds_of_coverage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pkgjail.core.model import FileEntry, Manifest
 
-# Where coverage of the forked processes is written must be there inside, or it is lost.
-_HERE = os.getcwdb()
-_MEASURING = UserBind(source=_HERE, destination=_HERE, writable=True)
-
 
 def _options(*binds: UserBind, **others: Any) -> JailOptions:
     return JailOptions(
-        **{"binds": (_MEASURING, *binds), "environment": default_environment(), "plan": "binds", **others}
+        **{
+            "binds": (*binds_of_coverage(), *binds),
+            "environment": default_environment(),
+            "plan": "binds",
+            **others,
+        }
     )
 
 
@@ -243,7 +245,7 @@ from pkgjail import resolve, run_in_jail
 run_in_jail(resolve(["base"], hashed=False), ["cat", "/proc/1/cmdline"])
 """
     (tmp_path / "x").write_text(script)
-    environment = {"SECRET": "hidden", **os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {"SECRET": "hidden", **os.environ, "PYTHONPATH": str(TOP)}
     entered = ["python3", "x"]  # shorter than what is written over it
     ran = subprocess.run(
         entered, executable=SYSTEM_PYTHON, cwd=tmp_path, env=environment, capture_output=True, check=False
@@ -341,7 +343,7 @@ def test_a_module_that_a_jail_left_is_not_imported(
     manifest.write_bytes(dump_manifest(base_manifest))
     script = f"echo 'import os; os._exit(66)' > {name}.py"
     words = ["-m", "pkgjail", "run", "--no-network", "--cwd", "--tty", "m.jsonl", "--", "sh", "-c", script]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
     for _ in range(2):
         ran = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, check=False
@@ -421,7 +423,7 @@ def test_a_deleted_working_directory_is_reported(tmp_path: Path) -> None:
     gone.mkdir()
     words = shlex.join([sys.executable, "-m", "pkgjail", "run", "--cwd", "base", "--", "true"])
     script = f'rmdir "$PWD" && exec {words}'
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
     ran = subprocess.run(
         ["sh", "-c", script], cwd=gone, env=environment, capture_output=True, text=True, check=False
     )

@@ -17,15 +17,12 @@ import pytest
 from pkgjail.core.errors import CommandError, DriftError, JailError
 from pkgjail.core.model import JailOptions, UserBind, record
 from pkgjail.jail.run import default_environment, run_in_jail
+from tests.surroundings import binds_of_coverage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pkgjail.core.model import Manifest
-
-# Where coverage of the forked processes is written must be there inside, or it is lost.
-_HERE = os.getcwdb()
-_MEASURING = UserBind(source=_HERE, destination=_HERE, writable=True)
 
 
 # A caller with threads has a monitor between itself and init.
@@ -34,7 +31,7 @@ either_way = pytest.mark.parametrize("further_threads", [0, 1])
 
 def jail_options(*binds: UserBind, cwd: bytes = b"/", network: bool = True) -> JailOptions:
     return JailOptions(
-        binds=(_MEASURING, *binds), cwd=cwd, network=network, environment=default_environment()
+        binds=(*binds_of_coverage(), *binds), cwd=cwd, network=network, environment=default_environment()
     )
 
 
@@ -158,16 +155,16 @@ def test_the_environment_is_that_of_the_options(
 @pytest.mark.parametrize(
     ("path", "writable"),
     [
-        ("/new", False),
-        ("/usr/bin/new", False),
-        ("/etc/new", False),
-        ("/dev/new", False),
-        ("/sys/new", False),
+        ("/pkgjail-test-new", False),
+        ("/usr/bin/pkgjail-test-new", False),
+        ("/etc/pkgjail-test-new", False),
+        ("/dev/pkgjail-test-new", False),
+        ("/sys/pkgjail-test-new", False),
         ("/proc/sys/kernel/core_pattern", False),
         ("/proc/sysrq-trigger", False),
-        ("/tmp/new", True),
-        ("/var/tmp/new", True),
-        ("/dev/shm/new", True),
+        ("/tmp/pkgjail-test-new", True),
+        ("/var/tmp/pkgjail-test-new", True),
+        ("/dev/shm/pkgjail-test-new", True),
         ("/dev/null", True),
     ],
 )

@@ -32,6 +32,7 @@ from pkgjail.storage.hashing import HashCache
 from pkgjail.storage.own_files import opened_directory, read_own_file
 from pkgjail.storage.scratch import scratch
 from tests.conftest import SYSTEM_PYTHON, _caller
+from tests.surroundings import own_user_id
 from tests.tree_text import remove_path
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from tests.conftest import Caller
 
 _ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-_VICTIM, _ATTACKER = 61233, 61234
+_VICTIM, _ATTACKER = own_user_id(), own_user_id()
 _LONG_AGO = (0, 0)
 # Days: what was last used before 1972 is pruned. What the tests' own user really keeps is newer.
 _DAYS = "20000"

@@ -131,8 +131,8 @@ class Outside:
             "a shown file's inode": repr((shown.st_ino, shown.st_mode, shown.st_uid, shown.st_nlink)),
             "a shown file's time": repr(shown.st_mtime_ns),
             "a shown file's attributes": repr(os.listxattr(SHOWN)),
-            "the names in /usr/bin": repr(sorted(os.listdir("/usr/bin"))),
-            "the names in /etc": repr(sorted(os.listdir("/etc"))),
+            "the names in /usr/bin": _names_of_attempts("/usr/bin"),
+            "the names in /etc": _names_of_attempts("/etc"),
             "the read-only bind": repr([(p.name, p.read_bytes()) for p in (self.home / "shown").iterdir()]),
             "the victim's life": repr(self.victim.poll()),
             "the victim's nice value": repr(os.getpriority(os.PRIO_PROCESS, self.victim.pid)),
@@ -172,6 +172,11 @@ class Outside:
             call("keyctl", 9, self.facts["user_key"], -4)  # out of the user's keyring, which stays
 
 
+def _names_of_attempts(directory: str) -> str:
+    """What the attempts would make has `pkgjail` in its name; others come and go with packages."""
+    return repr(sorted(name for name in os.listdir(directory) if "pkgjail" in name))
+
+
 def _keys() -> dict[str, Any]:
     """A key in the session's keyring and one in the user's; -1 where the kernel has no keys.
 
@@ -208,7 +213,7 @@ def _ipc() -> dict[str, Any]:
     libc.msgsnd(msg, ctypes.create_string_buffer(b"\x01" + bytes(7) + _SECRET, 32), ctypes.c_size_t(24), 0)
     queue = f"/pkgjail-{os.getpid()}"
     libc.mq_open(queue.encode(), os.O_CREAT | os.O_RDWR, 0o600, None)
-    dev_shm = f"/dev/shm/pkgjail-{os.getpid()}"
+    dev_shm = f"/dev/shm/pkgjail-canary-{os.getpid()}"
     Path(dev_shm).write_bytes(_SECRET)
     return {
         "ipc_key": key,
