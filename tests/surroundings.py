@@ -117,15 +117,17 @@ class State(NamedTuple):
 
 
 def state_of(database: Path) -> State:
-    """Look at a database of dpkg's. It is settled where dpkg has nothing left to do."""
+    """Look at a database of dpkg's. It is settled where dpkg has nothing left to do.
+
+    The files come last: work that ends between the looks has changed them by then.
+    """
+    updates, status = database / "updates", database / "status"
+    pending = updates.is_dir() and any(name.isdigit() for name in os.listdir(updates))
+    passing = status.exists() and _PASSING.search(status.read_bytes()) is not None
     files = tuple(
         (found.st_ino, found.st_size, found.st_mtime_ns)
-        for found in map(os.stat, filter(os.path.exists, (database, database / "status", database / "info")))
+        for found in map(os.stat, filter(os.path.exists, (database, status, database / "info")))
     )
-    updates = database / "updates"
-    pending = updates.is_dir() and any(name.isdigit() for name in os.listdir(updates))
-    status = database / "status"
-    passing = status.exists() and _PASSING.search(status.read_bytes()) is not None
     return State(files, not pending and not passing)
 
 
