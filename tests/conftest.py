@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 from hypothesis import settings
 
 import pkgjail
@@ -68,6 +69,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     made = config.stash.get(_MADE, "")
     if made and not config.stash.get(_FAILED, False):
         shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test; once more, twice at most, where it failed while packages came or went on the host.
+
+    The second entry is no short one then, say, for directories have changed since the first.
+    """
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for is_last in (False, False, True):
+        before = surroundings.host_state()
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if is_last or surroundings.host_state() == before or not any(report.failed for report in reports):
+            break
+        surroundings.wait_for_host()
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.fixture(autouse=True)

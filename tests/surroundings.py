@@ -43,6 +43,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE, _MS_SHARED, _MS_MOVE = 0x4000, 1 << 18, 1 << 20, 0x2000
 
+# What moves when packages come and go, even where the tests see a copy of the database.
+_MOVING = ("/var/log/dpkg.log", "/etc", "/etc/alternatives", "/usr/bin", "/usr/lib", "/usr/share")
 # States of a package that dpkg leaves again (dpkg(1)), and how long they may last while nobody is at work.
 _PASSING = re.compile(rb"^Status: \S+ \S+ (unpacked|half-.*|triggers-.*)$", re.MULTILINE)
 _AT_MOST_SECONDS, _BROKEN_SECONDS = 600.0, 5.0
@@ -210,6 +212,20 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def host_state() -> tuple[int, ...]:
+    """Return what is another one when packages came or went: files of the host cannot be kept from that."""
+    return tuple(os.stat(path).st_mtime_ns for path in filter(os.path.exists, _MOVING))
+
+
+def wait_for_host(seconds: float = 0.3) -> None:
+    """Wait until nothing has been installed for so long; not for ever."""
+    deadline = time.monotonic() + _AT_MOST_SECONDS / 20
+    state = None
+    while state != host_state() and time.monotonic() < deadline:
+        state = host_state()
+        time.sleep(seconds)
 
 
 def freeze(*directories: Path) -> bool:

@@ -207,3 +207,16 @@ def test_every_process_of_tests_has_users_of_its_own() -> None:
         [sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True, timeout=60
     )
     assert len({*users, int(other.stdout)}) == 3
+
+
+def test_what_moves_with_packages_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that failed meanwhile is run again when that is over (tests/conftest.py)."""
+    monkeypatch.setattr(surroundings, "_MOVING", (str(tmp_path), "/no/such/log"))
+    before = surroundings.host_state()
+    assert surroundings.host_state() == before
+    (tmp_path / "new").touch()
+    os.utime(tmp_path, (1, 1))
+    assert surroundings.host_state() != before
+    began = time.monotonic()
+    surroundings.wait_for_host(0.1)
+    assert time.monotonic() - began >= 0.1
