@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,17 +74,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Run a test; once more, twice at most, where it failed while packages came or went on the host.
+    """Run a test; again, three times at most, where it failed while packages came or went on the host.
 
-    The second entry is no short one then, say, for directories have changed since the first.
+    The second entry is no short one then, say, for directories have changed since the first. What it needs
+    is a host that is still for as long as it takes.
     """
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for is_last in (False, False, True):
-        before = surroundings.host_state()
+    for is_last in (False, False, False, True):
+        before, began = surroundings.host_state(), time.monotonic()
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         if is_last or surroundings.host_state() == before or not any(report.failed for report in reports):
             break
-        surroundings.wait_for_host()
+        surroundings.wait_for_host(min(time.monotonic() - began, 10))
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

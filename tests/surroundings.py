@@ -48,6 +48,7 @@ _MOVING = ("/var/log/dpkg.log", "/etc", "/etc/alternatives", "/usr/bin", "/usr/l
 # States of a package that dpkg leaves again (dpkg(1)), and how long they may last while nobody is at work.
 _PASSING = re.compile(rb"^Status: \S+ \S+ (unpacked|half-.*|triggers-.*)$", re.MULTILINE)
 _AT_MOST_SECONDS, _BROKEN_SECONDS = 600.0, 5.0
+_waited = [0.0]
 # Names of sockets have at most 107 bytes (unix(7)), and those of the tests lie some way below.
 _LONGEST_TMPDIR = 40
 
@@ -219,13 +220,15 @@ def host_state() -> tuple[int, ...]:
     return tuple(os.stat(path).st_mtime_ns for path in filter(os.path.exists, _MOVING))
 
 
-def wait_for_host(seconds: float = 0.3) -> None:
-    """Wait until nothing has been installed for so long; not for ever."""
-    deadline = time.monotonic() + _AT_MOST_SECONDS / 20
-    state = None
-    while state != host_state() and time.monotonic() < deadline:
-        state = host_state()
-        time.sleep(seconds)
+def wait_for_host(seconds: float) -> None:
+    """Wait until nothing has come or gone for so long; in all tests together no longer than ten minutes."""
+    began = since = time.monotonic()
+    state = host_state()
+    while time.monotonic() - since < seconds and _waited[0] + time.monotonic() - began < _AT_MOST_SECONDS:
+        time.sleep(0.05)
+        if host_state() != state:
+            state, since = host_state(), time.monotonic()
+    _waited[0] += time.monotonic() - began
 
 
 def freeze(*directories: Path) -> bool:
