@@ -59,7 +59,7 @@ def gaps_of_gcc(runner: SameAnswer) -> list[Gap]:
 
 
 @pytest.mark.gate
-def test_a_program_that_does_not_end_is_ended(
+def test_a_program_that_does_not_end_is_killed(
     base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Protects a check from a program that never ends, and memory from one that writes for ever."""
@@ -83,7 +83,7 @@ def test_a_program_that_does_not_end_is_ended(
 
 @pytest.mark.gate
 def test_a_missing_answer_makes_a_finding(base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects from taking a program for sound that gave no answer."""
+    """Protects from taking a program that gave no answer for sound."""
     monkeypatch.setattr(runner_module, "_LONGEST", 0.2)
     runner = JailRunner(base_manifest, b"/")
 
@@ -122,7 +122,7 @@ def test_a_jail_that_cannot_be_entered(
 
 
 def test_an_answer_that_makes_no_sense_makes_a_finding() -> None:
-    """Protects from a traceback, and from taking a compiler for sound whose answer is not understood."""
+    """Protects from a traceback, and from taking a compiler for sound if its answer is not understood."""
     (gap,) = gaps_of_gcc(SameAnswer(err=b' "/usr/bin/as'))
     assert (gap.path, gap.kind, gap.optional) == (b"/usr/bin/gcc", "compiler", False)
     assert gap.cause == "what it needs is not known: No closing quotation"
