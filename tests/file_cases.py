@@ -1,4 +1,4 @@
-"""A row of the tests of file sets: a root's tree, its packages and a policy in, a file set out."""
+"""Rows for tests of file sets: a root's tree, its packages and a policy, and the expected file set."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class Case:
 
 
 class Remembering:
-    """A reporter that remembers."""
+    """A reporter that records warnings."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Forget it."""
+        """Ignore it."""
 
     def warn(self, message: str) -> None:
-        """Remember it."""
+        """Record it."""
         self.warnings.append(message)
 
 
@@ -77,14 +77,14 @@ def group(name: str, links: str, *choices: str) -> AlternativeGroup:
 
 
 def made(pattern: str, package: str = "", *, at_entry: bool = False) -> Generated:
-    """A line of the allow-list of generated files."""
+    """Return a row of the allow-list of generated files."""
     return Generated(pattern=pattern, package=package, made_by="maker", at_entry=at_entry)
 
 
 def collect(
     case: Case, root: bytes, hasher: Hasher | None = None, reporter: Remembering | None = None
 ) -> FileSet:
-    """The case's file set."""
+    """Return the case's file set."""
     records = {
         key: dataclasses.replace(each, owned=tuple(meant(text_path(path)) for path in each.owned))
         for key, each in parse_records(case.packages).items()
@@ -105,7 +105,7 @@ def collect(
 
 
 def collected(case: Case, root: bytes) -> str:
-    """The case's file set and the warnings but those about missing paths, as text."""
+    """Return the case's file set, and the warnings except those about missing paths, as text."""
     reporter = Remembering()
     lines = file_set_lines(collect(case, root, reporter=reporter))
     warnings = (f"warns {text}" for text in reporter.warnings if "listed paths" not in text)

@@ -24,12 +24,12 @@ SHA = "0123456789abcdef" * 4
 
 
 def directory(path: bytes, **more: Any) -> FileEntry:
-    """A directory's entry."""
+    """Return the entry of a directory."""
     return FileEntry(path=path, kind="directory", mode=0o755, **more)
 
 
 def sample() -> Manifest:
-    """A manifest with every kind of record and of file in it."""
+    """Return a manifest with every kind of record and file."""
     policy = Policy(whitelists=("spack",), blacklists=("docs",), packages=())
     closure = Closure(
         packages=(
@@ -105,7 +105,7 @@ SAMPLE_BODY = r"""
 
 
 def sealed(body: str) -> bytes:
-    """`body` with the end record that belongs to it, as a careful forger would make it."""
+    """Return `body` with a fitting end record, as a careful forger would make it."""
     data = body.encode("utf-8", "surrogateescape")
     digest = hashlib.sha256(data).hexdigest()
     return data + f'{{"kind":"end","records":{body.count(chr(10))},"sha256":"{digest}"}}\n'.encode()

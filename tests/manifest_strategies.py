@@ -1,4 +1,4 @@
-"""Any manifest at all, for Hypothesis."""
+"""Hypothesis strategies for manifests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORIGINS = st.sampled_from([origin for origin in get_args(Origin) if origin != "e
 
 @st.composite
 def entries(draw: st.DrawFn, owners: st.SearchStrategy[tuple[str, ...]]) -> tuple[FileEntry, ...]:
-    """A tree of files of all types, sorted, every parent of which is a directory of the tree."""
+    """Draw a sorted tree of files of all types, in which every parent is a directory."""
     parents, found = [b""], {}
     for _ in range(draw(st.integers(0, 8))):
         path = draw(st.sampled_from(parents)) + b"/" + draw(NAMES)
@@ -64,7 +64,7 @@ def entries(draw: st.DrawFn, owners: st.SearchStrategy[tuple[str, ...]]) -> tupl
 
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    """Any sound manifest, sorted."""
+    """Draw any sound manifest, sorted."""
     names = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
     packages = [
         Package(

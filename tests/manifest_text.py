@@ -1,4 +1,4 @@
-"""Small manifests from a few lines of text, for tests of what is asked of them.
+"""Small manifests from a few lines of text, for tests.
 
     a 1                           a package for amd64, its version and perhaps its size in bytes
     w.toml:1 -> a                 an edge; the words that ask are the target's name
@@ -52,7 +52,7 @@ _FILE = re.compile(
 
 
 def manifest_of(text: str, *, whitelists: Sequence[str] = ("w",), blacklists: Sequence[str] = ()) -> Manifest:
-    """The manifest that `text` describes."""
+    """Return the manifest that `text` describes."""
     packages: list[Package] = []
     edges: list[Dependency] = []
     files: dict[bytes, FileEntry] = {}

@@ -44,12 +44,12 @@ _REQUIREMENTS = ("Pre-Depends", "Depends", "Recommends")
 
 
 def version_key(version: str) -> list[tuple[int, str]]:
-    """`1.10a` as a list that sorts after `1.9`."""
+    """Return `1.10a` as a list that sorts after `1.9`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|[a-z~]+", version)]
 
 
 def parse_relation(text: str) -> Relation:
-    """One alternative. Raises `ValueError`."""
+    """Parse one alternative. Raises `ValueError`."""
     match = _RELATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text.strip()!r} is not name[:architecture] [(operator version)]")
@@ -57,14 +57,14 @@ def parse_relation(text: str) -> Relation:
 
 
 def parse_group(text: str, kind: str) -> DependencyGroup:
-    """One requirement with its alternatives. Raises `ValueError`."""
+    """Parse one requirement with its alternatives. Raises `ValueError`."""
     alternatives = tuple(map(parse_relation, text.split("|")))
     return DependencyGroup(kind=kind, alternatives=alternatives, text=" ".join(text.split()))
 
 
 @record
 class Record:
-    """All that the text says of one package."""
+    """One package of the text."""
 
     package: Package
     requirements: tuple[DependencyGroup, ...] = ()
@@ -104,7 +104,7 @@ def _record(head: str, lines: Sequence[str]) -> Record:
 
 
 def parse_records(text: str) -> dict[str, Record]:
-    """The records of a database's text by their packages' keys, sorted."""
+    """Return the records of a database's text by key, sorted."""
     blocks: list[tuple[str, list[str]]] = []
     for line in dedent(text).splitlines():
         if not line.strip() or line.startswith("#"):
@@ -150,7 +150,7 @@ class MemoryDatabase:
         alternatives: Sequence[AlternativeGroup] = (),
         generated: Sequence[Generated] = (),
     ) -> MemoryDatabase:
-        """Read the module's syntax. Raises `ValueError` where a line is not understood."""
+        """Parse the module's syntax. Raises `ValueError` for any other line."""
         return cls(
             parse_records(text),
             family=family,
@@ -160,16 +160,16 @@ class MemoryDatabase:
         )
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """One whitelist entry: `a | b (>= 1)`."""
+        """Parse one whitelist entry: `a | b (>= 1)`."""
         return (parse_group(text, "whitelist"),)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """Pre-Depends, Depends and, if asked, Recommends."""
+        """Return Pre-Depends, Depends and, on request, Recommends."""
         groups = self._records[package.key].requirements
         return tuple(group for group in groups if recommends or group.kind != "Recommends")
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """Packages of that name, then those that provide it."""
+        """Return packages of that name, then those that provide it."""
         asker = self.architecture if architecture == "all" else architecture
         real = [
             each.package
@@ -187,7 +187,7 @@ class MemoryDatabase:
         return (*real, *virtual)
 
     def unmet_reason(self, relation: Relation, architecture: str) -> str:
-        """Why there is no candidate."""
+        """Say why there is no candidate."""
         found = [package for package in self.packages.values() if package.name == relation.name]
         if not found:
             return f"{relation.name} is not installed; install it"
@@ -197,33 +197,33 @@ class MemoryDatabase:
         return f"{relation.name}{asked} for {wanted} is asked and {have} is installed"
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
-        """The paths in the order of the text, conffiles last."""
+        """Return the paths in the order of the text, conffiles last."""
         return self._records[package.key].owned
 
     def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
-        """The first package, by key, that owns each path."""
+        """Return the first package, by key, that owns each path."""
         pairs = [(path, key) for key, each in self._records.items() for path in each.owned if path in paths]
         return dict(reversed(pairs))
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
-        """The paths marked `conffile`."""
+        """Return the paths marked `conffile`."""
         return self._records[package.key].conffiles
 
     def digests(self, package: Package) -> dict[bytes, str]:
-        """None."""
+        """Return none."""
         del package
         return {}
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
-        """What the constructor was given."""
+        """Return the argument of the constructor."""
         return self._alternatives
 
     def generated(self) -> tuple[Generated, ...]:
-        """What the constructor was given."""
+        """Return the argument of the constructor."""
         return self._generated
 
     def _reaches(self, relation: Relation, asker: str, each: Record) -> bool:
-        """Whether the package may answer for the architecture that is asked (Debian's multi-arch rules)."""
+        """Return whether the package suits the required architecture (Debian's multi-arch rules)."""
         if relation.architecture == "any":
             return each.multi_arch == "allowed" or self._native(each) == asker
         if relation.architecture:

@@ -1,4 +1,4 @@
-"""A database with what the tests of policies need installed, and files from text."""
+"""A database with the packages that tests of policies need, and files from text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASES = "bash dash coreutils findutils diffutils grep sed debianutils base-files
 
 
 def database(names: str = "", *, family: str = "debian") -> MemoryDatabase:
-    """A database of `INSTALLED` and of packages with these names."""
+    """Return a database of `INSTALLED` and of packages with these names."""
     more = "\n".join(f"{name} 1 amd64" for name in names.split())
     return MemoryDatabase.from_text(f"{dedent(INSTALLED)}\n{more}", family=family)
 
@@ -40,5 +40,5 @@ def write(folder: Path, text: str) -> None:
 
 
 def text(value: str) -> str:
-    """A block of a table without its indentation."""
+    """Return a block of a table without its indentation."""
     return dedent(value).strip("\n")

@@ -1,4 +1,4 @@
-"""The library's front: what `resolve` refuses, accepts and records, and the names that it offers."""
+"""The public API: what `resolve` refuses, accepts and records, and the exported names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNMET = "a:amd64: Depends: gone (>= 2): 'gone' is not installed"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A Debian root whose only package lists a file and requires what is not there."""
+    """Return a Debian root whose only package lists a file and has an unmet requirement."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "a.toml").write_text('packages.debian = ["a"]\n')
     monkeypatch.chdir(tmp_path)
@@ -43,7 +43,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 def test_what_nothing_satisfies_is_refused_with_who_asked(root: bytes) -> None:
-    """Protects a build from a jail that lacks what its packages require."""
+    """Protects a build from a jail without its packages' requirements."""
     with pytest.raises(ClosureError) as caught:
         resolve(["./a.toml"], root=root)
     first, last = map(str, caught.value.problems)
@@ -54,7 +54,7 @@ def test_what_nothing_satisfies_is_refused_with_who_asked(root: bytes) -> None:
 @pytest.mark.parametrize("backend", USABLE)
 @pytest.mark.parametrize("hashed", [True, False])
 def test_what_nothing_satisfies_can_be_accepted(root: bytes, backend: str, hashed: bool) -> None:  # noqa: FBT001
-    """It is warned of and recorded; and digests stand in the manifest as asked for."""
+    """Unmet requirements are warned of and recorded, and digests are in the manifest on request."""
     reporter = Remembering()
     manifest = resolve(
         ["./a.toml"], root=root, backend=backend, hashed=hashed, allow_unmet=True, reporter=reporter

@@ -55,7 +55,7 @@ def plan(  # noqa: PLR0913 - the first two say what
     recommends: bool = False,
     contents: bool = False,
 ) -> PackagePlan:
-    """The plan of a whitelist of `entries`."""
+    """Return the plan of a whitelist of `entries`."""
     whitelist = tmp_path / "case.toml"
     whitelist.write_text(f"[packages]\n{SOURCES[family]} = {list(entries)}\n")
     return plan_packages(
@@ -69,7 +69,7 @@ def plan(  # noqa: PLR0913 - the first two say what
 
 
 def names(planned: PackagePlan) -> str:
-    """The names of a plan's packages."""
+    """Return the names of a plan's packages."""
     return " ".join(sorted(one.package.name for one in planned.packages))
 
 
@@ -107,7 +107,7 @@ def test_the_plan_is_the_closure(family: str, case: Case, tmp_path: Path) -> Non
 
 @every_family
 def test_base_set(family: str, tmp_path: Path) -> None:
-    """Protects the base set: what no system is without comes unasked, and with it what it requires."""
+    """Protects the base set: it is included by default, with its requirements."""
     planned = plan(family, ["empty"], tmp_path, essential=True)
     assert names(planned) == {"pacman": "base bash empty filesystem"}.get(family, "bash empty filesystem")
     marked = {one.package.name for one in planned.packages if one.package.essential}
@@ -117,7 +117,7 @@ def test_base_set(family: str, tmp_path: Path) -> None:
 
 @every_family
 def test_recommends(family: str, tmp_path: Path) -> None:
-    """Protects `recommends`, where the family has such a thing."""
+    """Protects `recommends` in families that have it."""
     planned = plan(family, ["recommending"], tmp_path, recommends=True)
     assert names(planned) == ("recommending" if family == "pacman" else "empty recommending")
     assert set(planned.reasons) == {one.package.key for one in planned.packages}
@@ -172,7 +172,7 @@ def test_contents_of_debian(tmp_path: Path) -> None:
 
 
 def test_blacklists_take_names_away(tmp_path: Path) -> None:
-    """Protects the names of a plan from holding what the jail would not."""
+    """Protects the file names of a plan from paths that a jail would not have."""
     (tmp_path / "my.ignore").write_text("/usr/share/app/\n")
     whitelist = tmp_path / "w.toml"
     whitelist.write_text('packages.arch = ["app"]\noptions.blacklists = ["my.ignore"]\n')
@@ -206,7 +206,7 @@ def test_random_whitelists(family: str, batch: int, tmp_path: Path) -> None:
 
 
 def refused_by_rpm(chosen: Collection[str], tmp_path: Path) -> str:
-    """What rpm says against installing these packages where nothing is."""
+    """Return rpm's objections to installing these packages on an empty system."""
     files = [repository("rpm") / f"{name}.rpm" for name in chosen]
     command = [*AS_ROOT, *RPM, "--dbpath", tmp_path / "none", "--nosignature", "-U", "--test", *files]
     done = subprocess.run(command, env=QUIET, capture_output=True, text=True, check=False)
@@ -214,7 +214,7 @@ def refused_by_rpm(chosen: Collection[str], tmp_path: Path) -> str:
 
 
 def refused_by_pacman(chosen: Collection[str], tmp_path: Path) -> str:
-    """How pacman's own choice differs from these packages, asked for by name: it adds what it misses."""
+    """Return the difference between pacman's choice and these packages, if it is given their names."""
     place = tmp_path / "pacman"
     (place / "root/var/lib/pacman").mkdir(parents=True, exist_ok=True)
     (place / "pacman.conf").write_text(
@@ -226,7 +226,7 @@ def refused_by_pacman(chosen: Collection[str], tmp_path: Path) -> str:
 
 
 def refused_by_apt(chosen: Collection[str], tmp_path: Path) -> str:
-    """How apt's own choice differs from these packages, asked for by name: it adds what it misses."""
+    """Return the difference between apt's choice and these packages, if it is given their names."""
     lists = [f"deb [trusted=yes] file:{repository('deb')} ./"]
     said = apt(tmp_path / "apt", "--no-install-recommends", "install", *chosen, lists=lists)
     return " ".join(
@@ -235,7 +235,7 @@ def refused_by_apt(chosen: Collection[str], tmp_path: Path) -> str:
 
 
 def test_the_oracles_can_say_no(tmp_path: Path) -> None:
-    """Protects the test above from programs that are content with anything."""
+    """Protects the test above from programs that accept anything."""
     assert "tool is needed by app" in refused_by_rpm(["app", "lib", "vim"], tmp_path)
     assert refused_by_pacman(["app", "lib", "vim"], tmp_path) == "tool"
     assert refused_by_apt(["app", "lib", "vim"], tmp_path) == "tool"
@@ -286,7 +286,7 @@ READERS = [
 
 @pytest.fixture
 def plan_file(tmp_path: Path) -> Path:
-    """A plan that the command wrote."""
+    """Return a plan that the command wrote."""
     (tmp_path / "w.toml").write_text('packages.arch = ["app"]\n')
     path = tmp_path / "plan.jsonl"
     words = ["resolve", str(tmp_path / "w.toml"), "--available", source("pacman"), "--arch", "x86_64"]
@@ -298,7 +298,7 @@ def plan_file(tmp_path: Path) -> Path:
 def test_a_plan_is_no_manifest(
     words: list[str], plan_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Protects everybody who reads manifests from what is not installed."""
+    """Protects readers of manifests from packages that are not installed."""
     monkeypatch.chdir(plan_file.parent)
     status = main([str(plan_file) if word == "P" else word for word in words])
     assert status == (125 if words[0] in {"run", "shell"} else 2)
@@ -307,7 +307,7 @@ def test_a_plan_is_no_manifest(
 
 
 def test_every_reader_is_tried() -> None:
-    """Protects the test above from a verb that comes later and reads manifests."""
+    """Protects the test above from new verbs that read manifests."""
     others = {"resolve", "enter", "remove", "backends", "cache", "completion", "man"}
     assert {words[0] for words in READERS} == set(VERBS) - others
 
@@ -348,7 +348,7 @@ def test_the_command(plan_file: Path, capfd: pytest.CaptureFixture[str]) -> None
     ids=str,
 )
 def test_half_a_plan(words: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Protects from an option that would mean nothing."""
+    """Protects from options without effect."""
     assert main(["resolve", "base", *words]) == 2
     assert said in capfd.readouterr().err
 
@@ -371,7 +371,7 @@ STANZA = "Package: {}\nVersion: 1\nArchitecture: amd64\n{}\n"
 def test_a_name_of_a_list_is_no_markup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor does it act on the terminal."""
+    """Protects the terminal from control characters."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "[red]\x1b.toml").write_text("[packages]\narch = []\n")
     words = ["--available", source("pacman"), "--arch", "x86_64"]
@@ -383,7 +383,7 @@ def test_a_name_of_a_list_is_no_markup(
 
 
 def test_conflicts_are_told_with_their_lines(tmp_path: Path) -> None:
-    """Protects that every problem is told, each with the lines that are concerned."""
+    """Protects that every conflict is reported with the lines that lead to it."""
     stanzas = [("a", "Conflicts: b\n"), ("b", ""), ("c", "Depends: gone (>= 2)\n"), ("d", "Depends: c\n")]
     write(tmp_path, "Packages", "".join(STANZA.format(*one) for one in stanzas))
     write(tmp_path, "w.toml", '[packages]\ndebian = ["a",\n"b",\n"d"]\n')
@@ -473,7 +473,7 @@ def test_packed_metadata(packed: str, tmp_path: Path) -> None:
 
 
 def pack_by(program: str, data: bytes) -> bytes:
-    """`data` packed by a program."""
+    """Return `data` packed by a program."""
     return subprocess.run([program, "-c"], input=data, capture_output=True, check=True).stdout
 
 
@@ -488,7 +488,7 @@ def pack_by(program: str, data: bytes) -> bytes:
     ],
 )  # fmt: skip
 def test_damaged_debian(name: str, text: str, said: str, tmp_path: Path) -> None:
-    """Protects from a plan of half of what there is: what is wrong is told, by line where there is one."""
+    """Protects from incomplete plans: damage is reported, with its line if there is one."""
     write(tmp_path, name, text)
     with pytest.raises(DatabaseError, match=said):
         plan("deb", ["a"], tmp_path, place=tmp_path)
@@ -525,7 +525,7 @@ def test_damaged_rpm(tmp_path: Path) -> None:
 
 
 def test_damaged_pacman(tmp_path: Path) -> None:
-    """Protects pacman's databases: each is whole."""
+    """Protects pacman's databases: each must be complete."""
     whole = gzip.decompress((repository("pacman") / "made.db.tar.gz").read_bytes())
     path = write(tmp_path, "made.db", whole[: len(whole) // 2 + 100])
     with pytest.raises(DatabaseError, match=r"made\.db: "):
@@ -553,13 +553,13 @@ def test_damaged_pacman(tmp_path: Path) -> None:
     ids=str,
 )
 def test_sources_that_are_none(sources: list[str], said: str) -> None:
-    """Protects from a kind that is not known, and from a mixture."""
+    """Protects from an unknown family, and from several at once."""
     with pytest.raises(DatabaseError, match=said):
         plan_packages(["base"], sources=sources)
 
 
 def test_without_libsolv(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """Protects hosts without the binding: a refusal that says what to install, and nothing else is lost."""
+    """Protects hosts without the binding: the error says what to install, and nothing else is affected."""
     monkeypatch.setitem(sys.modules, "solv", None)
     assert main(["resolve", "base", "--available", source("deb")]) == 3
     assert "libsolv's binding cannot be imported" in (said := capfd.readouterr().err)

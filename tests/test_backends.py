@@ -1,4 +1,4 @@
-"""Choosing a backend, and what is said where none serves."""
+"""The choice of a backend, and the messages if none fits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def test_auto_falls_back_to_dpkg(without: Callable[[str], None], tmp_path: Path) -> None:
-    """Protects hosts whose Python has no python-apt: the dpkg backend serves unasked."""
+    """Protects hosts whose Python has no python-apt: the dpkg backend is used by default."""
     without("apt_pkg")
     root = make_root(tmp_path)
     assert open_database(root).backend == "dpkg"
@@ -89,7 +89,7 @@ def test_unknown_backend() -> None:
 
 @every_backend
 def test_unreadable(backend: str, tmp_path: Path) -> None:
-    """Protects the message where the status file is no file."""
+    """Protects the message if the status file is not a file."""
     root = make_root(tmp_path)
     (tmp_path / "var/lib/dpkg/status").unlink()
     (tmp_path / "var/lib/dpkg/status").mkdir()
@@ -128,7 +128,7 @@ class Forgetful(DpkgReader):
     """A reader that loses the last stanza."""
 
     def stanzas(self, data: bytes) -> Iterator[dict[str, str]]:
-        """Give all but the last."""
+        """Return all but the last stanza."""
         yield from list(super().stanzas(data))[:-1]
 
 
@@ -140,7 +140,7 @@ def test_a_reader_that_loses_a_stanza(tmp_path: Path) -> None:
 
 @every_backend
 def test_dangling_status(backend: str, tmp_path: Path) -> None:
-    """Protects the message where the status file is a link to nothing in the root."""
+    """Protects the message if the status file is a link to nothing in the root."""
     root = make_root(tmp_path)
     (tmp_path / "var/lib/dpkg/status").unlink()
     (tmp_path / "var/lib/dpkg/status").symlink_to("/etc/hostname")
@@ -167,14 +167,14 @@ def test_of_several_databases_the_distributions_own(tmp_path: Path) -> None:
 
 
 class _Apk:
-    """What somebody's entry point names."""
+    """The object of an entry point."""
 
     SERVES = "Alpine Linux"
     MARKERS = (b"/lib/apk/db/installed",)
 
     @staticmethod
     def open_database(root: bytes) -> object:
-        """Give something that can be told."""
+        """Return something that can be recognized."""
         return ("apk", root)
 
 
@@ -196,7 +196,7 @@ class _Points(list[_Point]):
     """What `entry_points()` returns from Python 3.10 on."""
 
     def select(self, *, group: str) -> _Points:
-        """All are of one group here."""
+        """Return all: here they are of one group."""
         assert group == ENTRY_POINTS
         return self
 
@@ -210,7 +210,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("others")
 def test_a_backend_of_others(tmp_path: Path) -> None:
-    """Protects the way in for other package managers, and ours from what comes by it."""
+    """Protects entry points for other package managers, and our backends from them."""
     (tmp_path / "lib/apk/db").mkdir(parents=True)
     (tmp_path / "lib/apk/db/installed").touch()
     root = os.fsencode(tmp_path)

@@ -1,4 +1,4 @@
-"""The closure: what comes in, why, and that the order of a whitelist's lines changes nothing."""
+"""The closure: its packages and reasons, whatever the order of a whitelist's lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def policy(
 
 
 def edges(closure: Closure) -> str:
-    """The dependencies and the unmet requirements as text, a line each."""
+    """Return the dependencies and the unmet requirements as text, a line each."""
     lines = [f"{edge.source} -> {edge.target} [{edge.kind}] {edge.text}" for edge in closure.dependencies]
     lines += [f"{one.source} -> ? [{one.kind}] {one.text}: {one.reason}" for one in closure.unmet]
     return "\n".join(lines)
@@ -235,7 +235,7 @@ nobody is not installed; install it
 
 @pytest.mark.parametrize(("summary", "installed", "asked", "expected"), CASES, ids=[row[0] for row in CASES])
 def test_closure(summary: str, installed: str, asked: list[str], expected: str) -> None:
-    """The rules of DESIGN.md section 4, one a row."""
+    """Each row is one rule of the search."""
     database = MemoryDatabase.from_text(installed)
     closure = resolve_closure(database, policy(database, *asked))
     assert edges(closure) == dedent(expected).strip(), summary
@@ -251,7 +251,7 @@ b 1 amd64
 
 
 def test_recommends_are_followed_only_on_request_and_never_unmet() -> None:
-    """Nobody gets more than asked for, and an absent recommendation is nothing to report."""
+    """Recommends are followed only on request, and an absent one is not reported."""
     database = MemoryDatabase.from_text(RECOMMENDS)
     assert edges(resolve_closure(database, policy(database, "a"))) == "w.toml:1 -> a:amd64 [whitelist] a"
     assert (
@@ -287,19 +287,19 @@ CHAINS = [
     ("a rule's own package has the rule as its reason", ["gcc"], "gcc:amd64", "w.toml:1 gcc:amd64"),
     ("the chain is the shortest", ["gcc"], "libc6:amd64", "essential bash:amd64 libc6:amd64"),
     (
-        "of two equally long chains the whitelist's is told",
+        "of two equally long chains the whitelist's is reported",
         ["cpp"],
         "libc6:amd64",
         "w.toml:1 cpp:amd64 libc6:amd64",
     ),
-    ("a rule speaks before essential", ["bash"], "bash:amd64", "w.toml:1 bash:amd64"),
-    ("of two rules the first is told", ["cpp", "cpp (>= 1)"], "cpp:amd64", "w.toml:1 cpp:amd64"),
+    ("a rule comes before essential", ["bash"], "bash:amd64", "w.toml:1 bash:amd64"),
+    ("of two rules the first is reported", ["cpp", "cpp (>= 1)"], "cpp:amd64", "w.toml:1 cpp:amd64"),
 ]
 
 
 @pytest.mark.parametrize(("summary", "asked", "key", "expected"), CHAINS, ids=[row[0] for row in CHAINS])
 def test_why(summary: str, asked: list[str], key: str, expected: str) -> None:
-    """`why` tells the shortest chain, and the same one every time."""
+    """`why` returns the shortest chain, and always the same one."""
     database = MemoryDatabase.from_text(ESSENTIAL)
     closure = resolve_closure(database, policy(database, *asked, essential=True))
     chain = closure.why(key)
@@ -312,7 +312,7 @@ ALTERNATIVES = st.lists(NAMES, min_size=1, max_size=3).map(" | ".join)
 
 @st.composite
 def databases(draw: st.DrawFn) -> str:
-    """The text of a database of a few packages that require and provide at random."""
+    """Draw the text of a database of a few packages with random requirements and provisions."""
     blocks = []
     for number in range(draw(st.integers(1, 8))):
         depends = draw(st.lists(ALTERNATIVES, max_size=3))
@@ -327,7 +327,7 @@ def databases(draw: st.DrawFn) -> str:
 
 @given(databases(), st.lists(ALTERNATIVES, max_size=6), st.randoms(use_true_random=False))
 def test_the_order_of_rules_changes_nothing(text: str, asked: list[str], random: Random) -> None:
-    """Equal closures from shuffled rules, and equal packages where the lines themselves move."""
+    """Shuffled rules give an equal closure, and moved lines equal packages."""
     database = MemoryDatabase.from_text(text)
     rules = policy(database, *asked, essential=True)
     shuffled = list(rules.packages)
@@ -341,7 +341,7 @@ def test_the_order_of_rules_changes_nothing(text: str, asked: list[str], random:
 
 @given(databases(), st.lists(ALTERNATIVES, max_size=4))
 def test_the_closure_is_closed_and_minimal(text: str, asked: list[str]) -> None:
-    """Every requirement is answered inside or unmet, and every package has been asked for."""
+    """Every requirement is satisfied inside or unmet, and every package is required."""
     database = MemoryDatabase.from_text(text)
     closure = resolve_closure(database, policy(database, *asked, essential=True))
     keys = {package.key for package in closure.packages}
@@ -360,7 +360,7 @@ def test_the_closure_is_closed_and_minimal(text: str, asked: list[str]) -> None:
 
 @given(databases(), st.lists(ALTERNATIVES, max_size=4))
 def test_reasons_are_as_short_as_networkx_finds(text: str, asked: list[str]) -> None:
-    """An independent search of the graph knows no shorter chain; each chain starts at a root."""
+    """An independent search finds no shorter chain; each chain starts at a root."""
     database = MemoryDatabase.from_text(text)
     closure = resolve_closure(database, policy(database, *asked, essential=True))
     graph = closure_graph(closure)
@@ -373,7 +373,7 @@ def test_reasons_are_as_short_as_networkx_finds(text: str, asked: list[str]) -> 
 
 
 def test_graph_has_kinds_and_texts() -> None:
-    """The graph names its nodes' kinds, and tells the first of several requirements on one edge."""
+    """Nodes have kinds, and an edge has the first of several requirements."""
     database = MemoryDatabase.from_text("a 1 amd64\n Depends: b, b (>= 1)\nb 1 amd64 essential")
     graph = closure_graph(resolve_closure(database, policy(database, "a", essential=True)))
     assert {node: graph.nodes[node]["kind"] for node in graph} == {
@@ -393,7 +393,7 @@ class Conditional(MemoryDatabase):
     """A database in which `asker` asks for `wanted` where `one` and `other` are in (rpm's `(a if b)`)."""
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
-        """Its own requirements besides."""
+        """Return the conditional requirements too."""
         own = super().requirements(package, recommends=recommends)
         if package.name != "asker":
             return own
@@ -409,7 +409,7 @@ class Conditional(MemoryDatabase):
      ("asker one choice", True), ("one other", False)],
 )  # fmt: skip
 def test_a_requirement_with_conditions(names: str, *, is_in: bool) -> None:
-    """Protects that it is asked when all its conditions hold, whatever brings them, and not before."""
+    """Protects that a requirement applies exactly once all its conditions are met."""
     text = """
         asker 1 amd64
         choice 1 amd64

@@ -1,4 +1,4 @@
-"""Who satisfies a requirement, and what is said where nobody does."""
+"""The packages that satisfy a requirement, and the explanation if none does."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ CANDIDATES = [
 def test_candidates(  # noqa: PLR0913, PLR0917
     backend: str, packages: list[str], text: str, asker: str, expected: str, tmp_path: Path
 ) -> None:
-    """Protects dpkg's own answer to who satisfies a relation (depcon.c, Policy 7.5)."""
+    """Protects dpkg's rules for the packages that satisfy a relation (depcon.c, Policy 7.5)."""
     database = open_database(make_root(tmp_path, *packages), backend)
     assert keys(database.candidates(relation(text), asker)) == expected
 
@@ -191,7 +191,7 @@ SHORTCOMINGS = [
 @every_backend
 @pytest.mark.parametrize(("packages", "text", "expected"), [row[1:] for row in SHORTCOMINGS],
                          ids=[row[0] for row in SHORTCOMINGS])  # fmt: skip
-def test_shortcoming(backend: str, packages: list[str], text: str, expected: str, tmp_path: Path) -> None:
+def test_unmet_reason(backend: str, packages: list[str], text: str, expected: str, tmp_path: Path) -> None:
     """Protects that a user reads why a requirement fails, and what to do."""
     root = make_root(tmp_path, *packages)
     database = open_database(root, backend)

@@ -1,4 +1,4 @@
-"""The status file: what is read from it, and damage that no reader may pass over."""
+"""The status file: its content, and damage that no reader may ignore."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ EDITS = st.tuples(st.integers(0, len(SEED)), st.integers(0, 5), st.sampled_from(
 
 
 def account(root: bytes, backend: str) -> object:
-    """All that a database says of its stanzas, or the error that it ends with."""
+    """Return everything that a database reads from its stanzas, or its error."""
     try:
         database = open_database(root, backend)
         return [
@@ -137,7 +137,7 @@ def account(root: bytes, backend: str) -> object:
 def test_damage_is_read_alike(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int, bytes]]
 ) -> None:
-    """Protects against damage that one reader passes over and another takes: equal, to the message."""
+    """Protects from damage that only one reader notices: both give the same message."""
     status = SEED
     for place, gone, put in edits:
         status = status[:place] + put + status[place + gone :]
@@ -158,7 +158,7 @@ def test_names_of_any_bytes(backend: str, tmp_path: Path) -> None:
 @every_backend
 @pytest.mark.parametrize("name", ["updates", "alternatives"])
 def test_a_file_for_a_directory(backend: str, name: str, tmp_path: Path) -> None:
-    """Protects the message where a directory of dpkg's is none."""
+    """Protects the message if a directory of dpkg is not a directory."""
     root = make_root(tmp_path, files={f"var/lib/dpkg/{name}": ""})
     with pytest.raises(DatabaseError, match=rf"var/lib/dpkg/{name}: Not a directory; repair it"):
         open_database(root, backend).alternatives()
@@ -238,7 +238,7 @@ def test_architecture(backend: str, line: str, file: str, expected: str, tmp_pat
 
 @every_backend
 def test_architecture_unknown(backend: str, tmp_path: Path) -> None:
-    """Protects against guessing where nothing says what is native."""
+    """Protects from guessing the native architecture if nothing says it."""
     database = open_database(make_root(tmp_path, files={"var/lib/dpkg/status": stanza("a 1 i386")}), backend)
     with pytest.raises(DatabaseError, match=r"the native architecture is unknown"):
         assert database.architecture

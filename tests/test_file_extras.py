@@ -1,4 +1,4 @@
-"""What no package lists: alternatives, generated files, byte code, and the policy's own paths."""
+"""Unowned files: alternatives, generated files, byte code, and the policy's own paths."""
 
 from __future__ import annotations
 
@@ -329,6 +329,6 @@ INCLUDES = [
 @pytest.mark.parametrize("case", ALTERNATIVES + GENERATED + INCLUDES, ids=lambda case: case.summary)
 @pytest.mark.parametrize("uid", sorted({os.geteuid(), os.geteuid() or NOBODY}))
 def test_extras(case: Case, uid: int) -> None:
-    """Each row, for root and for an ordinary user."""
+    """Run each row as root and as an ordinary user."""
     with tree(parse_tree(case.disk)) as root:
         assert in_child(lambda: collected(case, root), uid) == dedent(case.expected).strip()

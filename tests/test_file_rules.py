@@ -1,4 +1,4 @@
-"""What holds of every file set: each listed path is accounted for, and the set is closed upwards."""
+"""Properties of every file set: each listed path is accounted for, and all parents are in the set."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _collect(root: bytes, owned: Sequence[Sequence[bytes]], patterns: Sequence[s
 
 
 def _kernels_real(root: bytes, path: bytes) -> bytes | None:
-    """Where the kernel says that `path` is, were `root` the root; None where its directory is not."""
+    """Return where the kernel finds `path` below `root` as root directory; None without its directory."""
     resolve_in_root = 0x10
     directory, _, name = path.rpartition(b"/")
     top = os.open(root, os.O_PATH)
@@ -71,7 +71,7 @@ def _kernels_real(root: bytes, path: bytes) -> bytes | None:
 def test_every_listed_path_is_kept_dropped_or_missing_and_only_one_of_them(
     listing: tuple[list[Node], list[list[bytes]], list[str]],
 ) -> None:
-    """And every kept name stands in kept directories, where the kernel finds it too."""
+    """Every kept name is in kept directories, at the path where the kernel finds it."""
     nodes, owned, patterns = listing
     with tree(nodes) as root:
         files = _collect(root, owned, patterns)
@@ -92,7 +92,7 @@ def test_every_listed_path_is_kept_dropped_or_missing_and_only_one_of_them(
 
 @pytest.mark.parametrize("whitelist", ["base", "spack"])
 def test_every_path_of_this_hosts_packages_is_accounted_for(whitelist: str) -> None:
-    """Against realpath(3), which shares no code with the package."""
+    """Compare with realpath(3), which shares no code with the package."""
     database = open_database()
     policy = load_policy([whitelist], ["docs"], database=database)
     closure = resolve_closure(database, policy)

@@ -1,4 +1,4 @@
-"""Rules of a blacklist that did nothing: who wrote them hears of it, and of the link that is why."""
+"""Rules of a blacklist without effect: their author is warned, and told of a link that is the cause."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ write /data/doc/**/a
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.summary)
 def test_rules_that_match_nothing(case: Case) -> None:
-    """Protects from a misspelt rule that silently lets through what it should drop."""
+    """Protects from a misspelt rule that silently drops nothing."""
     with tree(parse_tree(case.disk)) as root:
         assert collected(case, root) == dedent(case.expected).strip()
 
 
 def test_the_shipped_lists_are_for_every_host(tmp_path: Path) -> None:
-    """Nobody hears of rules that are not his; a copy of a shipped list, by path, is the user's own."""
+    """Shipped rules give no warnings; a copy of a shipped list, named by path, is the user's own."""
     mine = tmp_path / "docs.ignore"
     mine.write_text("/usr/share/doc/\n/usr/share/no-such/\n")
     database = open_database()

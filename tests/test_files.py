@@ -1,4 +1,4 @@
-"""The file set of packages: real paths, links that never lead out, what is missing, the blacklist."""
+"""The file set of packages: real paths, links that stay inside, missing paths, and the blacklist."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.summary)
 @pytest.mark.parametrize("uid", sorted({os.geteuid(), os.geteuid() or NOBODY}))
 def test_file_set(case: Case, uid: int) -> None:
-    """Each row, for root and for an ordinary user: the same, whatever only root may see."""
+    """Each row gives the same for root and an ordinary user, although root can see more."""
     with tree(parse_tree(case.disk)) as root:
         assert in_child(lambda: collected(case, root), uid) == dedent(case.expected).strip()
 
@@ -305,7 +305,7 @@ def test_the_directories_that_hold_a_name_come_with_their_own_modes() -> None:
 
 
 def test_only_files_that_all_may_read_are_hashed() -> None:
-    """Else root would record digests that an ordinary user could not."""
+    """Otherwise root would record digests that an ordinary user could not."""
     disk = "/public\n/group 0640\n/d/\n/link -> public\n/closed/ 0700\n/closed/public"
     lines = "p 1 amd64\n /public\n /group\n /d\n /link\n /closed/public"
     asked: list[Sequence[bytes]] = []

@@ -1,4 +1,4 @@
-"""The manifest: one canonical form, and nothing else is read."""
+"""The manifest has one canonical form, and nothing else is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_form_is_what_reviewers_were_promised() -> None:
 
 
 def test_lines_are_json_s_own_canonical_form() -> None:
-    """The lines that are put together by hand are those that json makes of the same records."""
+    """The codec's lines are those that json makes of the same records."""
     for line in SAMPLE.decode().splitlines():
         assert line == json.dumps(json.loads(line), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -47,7 +47,7 @@ def test_a_rolling_distribution_has_no_version() -> None:
 
 @pytest.mark.parametrize(("summary", "old", "new", "problem"), REFUSED, ids=[row[0] for row in REFUSED])
 def test_refused(summary: str, old: str, new: str, problem: str) -> None:
-    """A manifest that pkgjail would not have written is refused with its line, though its end fits."""
+    """A manifest that pkgjail would not have written is refused with a line, even if its end record fits."""
     assert old in SAMPLE_BODY, summary
     with pytest.raises(ManifestError) as caught:
         parse_manifest(sealed(SAMPLE_BODY.replace(old, new)), "m")
@@ -88,8 +88,8 @@ def test_broken(summary: str, data: bytes, problem: str) -> None:
     assert str(caught.value).startswith(problem), summary
 
 
-def test_all_problems_are_told_at_once_and_their_number_is_bounded() -> None:
-    """Several faults give several lines in order; a file of nonsense does not give thousands."""
+def test_all_problems_are_reported_at_once_up_to_a_limit() -> None:
+    """Several faults are reported in the order of lines; a file of nonsense does not give thousands."""
     faulty = SAMPLE_BODY.replace('"size":255', '"size":"255"').replace(
         '"reason":"absent"', '"cause":"absent"'
     )

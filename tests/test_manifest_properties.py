@@ -1,4 +1,4 @@
-"""Rules that hold for any manifest: what is written is read, and no change goes unseen."""
+"""Properties of any manifest: reading gives what was written, and every change is detected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @given(manifests())
 def test_what_is_dumped_is_what_is_parsed(manifest: Manifest) -> None:
-    """Paths of any bytes and texts of any characters come back as they went; the bytes are json's own."""
+    """Paths of any bytes and texts of any characters are read as they were written; lines are json's own."""
     data = dump_manifest(manifest)
     assert parse_manifest(data, "m") == manifest
     for line in data.decode().split("\n")[:-1]:
@@ -31,7 +31,7 @@ def test_what_is_dumped_is_what_is_parsed(manifest: Manifest) -> None:
 
 @given(manifests(), st.randoms(use_true_random=False))
 def test_the_order_of_records_does_not_reach_the_bytes(manifest: Manifest, random: Random) -> None:
-    """Whatever order the stages hand things over in, the same manifest has the same bytes."""
+    """A manifest has the same bytes regardless of the order of its records."""
 
     def shuffled(records: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(random.sample(records, len(records)))
@@ -50,7 +50,7 @@ def test_the_order_of_records_does_not_reach_the_bytes(manifest: Manifest, rando
 
 @given(manifests(), st.data())
 def test_no_change_of_bytes_or_lines_goes_unseen(manifest: Manifest, data: st.DataObject) -> None:
-    """A changed byte, a lost, doubled or moved line, a cut: refused, and with a line to look at."""
+    """A changed byte, a lost, doubled or moved line, and a cut are refused with a line number."""
     written = dump_manifest(manifest)
     lines = written.splitlines(keepends=True)
     at = data.draw(st.integers(0, len(written) - 1), label="at")
@@ -75,7 +75,7 @@ def test_no_change_of_bytes_or_lines_goes_unseen(manifest: Manifest, data: st.Da
 
 @given(manifests(), st.data())
 def test_a_careful_forger_gets_a_different_manifest_or_none(manifest: Manifest, data: st.DataObject) -> None:
-    """No two byte strings read as the same manifest, the end record made to fit or not."""
+    """No two byte strings are read as the same manifest, even if the end record is made to fit."""
     body = dump_manifest(manifest).splitlines(keepends=True)[:-1]
     text = b"".join(body)
     at = data.draw(st.integers(0, len(text) - 1), label="at")

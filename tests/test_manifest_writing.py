@@ -1,4 +1,4 @@
-"""Manifests on the disk: written at one stroke, or not at all."""
+"""Manifests on the disk are written atomically."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def names(directory: Path) -> list[str]:
-    """What is in a directory, temporary files included."""
+    """Return the names in a directory, including temporary files."""
     return sorted(path.name for path in directory.iterdir())
 
 
@@ -61,7 +61,7 @@ def test_a_relative_path_is_below_the_current_directory(
 def test_a_failed_write_leaves_the_old_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, error: type[BaseException]
 ) -> None:
-    """A full disk or a Ctrl-C at any step changes nothing and leaves no rubbish."""
+    """A full disk or a Ctrl-C at any step changes nothing and leaves no temporary files."""
     path = tmp_path / "m.jsonl"
     path.write_text("old")
 
@@ -104,7 +104,7 @@ while True:
 
 
 def test_a_writer_that_is_killed_leaves_a_whole_manifest(tmp_path: Path) -> None:
-    """Wherever the kill falls, who reads finds a manifest that is sound."""
+    """Readers find a sound manifest, whenever the writer is killed."""
     path = tmp_path / "m.jsonl"
     write_manifest(sample(), path)
     with subprocess.Popen(
@@ -123,7 +123,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_manifest(tmp_path: Path) -> None
 def test_a_filesystem_that_syncs_no_directories_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some network filesystems answer EINVAL; the rename has happened, and other errors count."""
+    """Some network file systems return EINVAL, which is ignored after the rename; other errors are not."""
     real, code = os.fsync, errno.EINVAL
 
     def fsync(descriptor: int) -> None:
@@ -140,7 +140,7 @@ def test_a_filesystem_that_syncs_no_directories_is_no_failure(
 
 @pytest.mark.parametrize("what", ["symlink", "fifo", "directory"])
 def test_what_is_no_regular_file_is_not_written_over(tmp_path: Path, what: str) -> None:
-    """`-o /dev/null` as root must not replace the device, nor a link be followed or replaced."""
+    """`-o /dev/null` as root must not replace the device, and a link is neither followed nor replaced."""
     path = tmp_path / "m.jsonl"
     precious = tmp_path / "precious"
     precious.write_text("kept")
@@ -159,7 +159,7 @@ def test_what_is_no_regular_file_is_not_written_over(tmp_path: Path, what: str) 
 
 
 def test_a_failure_names_what_was_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has heard of the temporary name, whose creation is what fails in a read-only directory."""
+    """In a read-only directory, creating a temporary file fails, but the message has the target's name."""
     real = os.open
 
     def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:

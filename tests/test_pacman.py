@@ -1,4 +1,4 @@
-"""The pacman backend's own rules, each against pacman's programs where they can say."""
+"""The pacman backend's own rules, compared with pacman's programs where possible."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VERSIONS = [
 
 
 def rows() -> list[tuple[str, str, str]]:
-    """Each pair of neighbours, and the sign between them."""
+    """Return each pair of neighbours, and the sign between them."""
     found = []
     for line in VERSIONS:
         words = line.split(" ")

@@ -1,4 +1,4 @@
-"""A blacklist means what pathspec and git make of it, for any name that a file can have."""
+"""A blacklist means the same as for pathspec and git, for any file name."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _PATHS = st.lists(
 
 
 def rules(patterns: Sequence[str]) -> tuple[Rule, ...]:
-    """Rules whose origins count their lines."""
+    """Return rules with numbered lines as origins."""
     return tuple(Rule(pattern=text, origin=f"list:{line}") for line, text in enumerate(patterns, start=1))
 
 
 @given(_PATTERNS, _PATHS)
 def test_same_answer_as_pathspec(patterns: list[str], paths: list[tuple[str, bool]]) -> None:
-    """The short cuts change no answer: neither the verdict nor the rule that is named for it."""
+    """Optimizations change neither the result nor the rule that is named for it."""
     judge = matcher(rules(patterns))
     spec = GitIgnoreSpec.from_lines(patterns, backend="simple")
     for text, is_directory in paths:
@@ -57,7 +57,7 @@ def test_same_answer_as_pathspec(patterns: list[str], paths: list[tuple[str, boo
 
 @given(_PATTERNS, _PATHS)
 def test_unmatched_rules(patterns: list[str], paths: list[tuple[str, bool]]) -> None:
-    """A rule is reported as idle exactly where it alone would have matched none of the paths."""
+    """A rule is reported as unmatched exactly if it would match none of the paths by itself."""
     judge = matcher(rules(patterns))
     for text, is_directory in paths:
         judge(b"/" + text.encode("utf-8", "surrogateescape"), is_directory=is_directory)
@@ -99,7 +99,7 @@ _GIT_PATHS = st.lists(
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty git repository."""
+    """Return an empty git repository."""
     path = tmp_path_factory.mktemp("repository")
     subprocess.run([GIT, "init", "--quiet", str(path)], check=True)
     return path
@@ -107,7 +107,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(patterns=_GIT_PATTERNS, paths=_GIT_PATHS)
 def test_same_answer_as_git(repository: Path, patterns: list[str], paths: list[str]) -> None:
-    """Patterns without `!` drop what git ignores, names with newlines too."""
+    """Patterns without `!` drop what git ignores, including names with newlines."""
     (repository / ".git/info/exclude").write_text("\n".join(patterns), encoding="utf-8")
     answer = subprocess.run(
         [GIT, "-C", str(repository), "check-ignore", "--no-index", "-z", "--stdin"],
@@ -140,7 +140,7 @@ def test_same_answer_as_git(repository: Path, patterns: list[str], paths: list[s
     ],
 )
 def test_verdict(patterns: str, path: bytes, is_directory: bool, expected: str | None) -> None:  # noqa: FBT001
-    """The cases that docs/policy.md promises."""
+    """Check the cases that docs/policy.md promises."""
     rule = matcher(rules(patterns.split()))(path, is_directory=is_directory)
     assert (rule and rule.origin) == expected
 
@@ -159,13 +159,13 @@ def test_verdict(patterns: str, path: bytes, is_directory: bool, expected: str |
     ],
 )
 def test_rule_text(line: str, expected: str) -> None:
-    """Comments and blanks are no rules, and trailing white space is no part of one."""
+    """Comments and blank lines are not rules, and trailing white space is not part of one."""
     assert rule_text(line) == expected
 
 
 @pytest.mark.parametrize("pattern", ["!", "a\\", "[b-a]", "/", "a\0"])
 def test_bad_pattern(pattern: str) -> None:
-    """What can match nothing is said to be wrong, and is no crash where it was not asked about."""
+    """A pattern that can match nothing is reported, and is no crash if it was not checked."""
     assert check_pattern(pattern)
     with pytest.raises(ValueError, match=r"^list:1: "):
         Matcher(rules([pattern]))
@@ -175,13 +175,13 @@ def test_bad_pattern(pattern: str) -> None:
     ("pattern", "name"), [("[[a]", b"["), ("[+--b]", b","), ("[a&&b]", b"&"), ("[|~~]", b"~")]
 )
 def test_brackets_that_python_warns_of(pattern: str, name: bytes) -> None:
-    """Protects from words of Python's on the terminal, about what it may take for operators one day."""
+    """Protects the terminal from Python's warnings about possible future operators."""
     judge = matcher(rules([pattern]))
     assert judge(b"/" + name)
 
 
 def test_text_of_any_path_fits_one_rule() -> None:
-    """Escaped, a path's own text drops it and nothing else of its length."""
+    """A path's escaped text drops that path, and no other of its length."""
     path = bytes(range(1, 0x2F)) + bytes(range(0x30, 0x100))
     text = "".join(f"\\{each}" if each in "\\[]*?!# " else each for each in text_path(path)).replace(
         "\n", "?"
@@ -196,7 +196,7 @@ def test_text_of_any_path_fits_one_rule() -> None:
     ["*?" * 16, "a*" * 16 + "b", "**/a/" * 16 + "b", "*[ab]" * 9 + "c", "a/**/*a*a*a*a*b/**/" + "c" * 9],
 )
 def test_no_pattern_takes_long(pattern: str) -> None:
-    """Protects from a line of a list that takes minutes for names that it was made for."""
+    """Protects from a pattern that takes minutes for names made for it."""
     judge = matcher(rules([pattern]))
     started = time.process_time()
     for path in (b"/" + b"a" * 255, b"/a" * 2000, (b"/" + b"a" * 255) * 16, b"/ab" * 1300):
@@ -214,5 +214,5 @@ def test_no_pattern_takes_long(pattern: str) -> None:
     ],
 )
 def test_patterns_that_could_take_long_are_refused(pattern: str, said: str) -> None:
-    """Protects from cost without bound and from another meaning than git has, and says what to change."""
+    """Protects from unbounded cost and from a meaning other than git's; the message says what to change."""
     assert said in check_pattern(pattern)

@@ -1,4 +1,4 @@
-"""Policies: what lists give when merged, and everything that is said of faulty ones."""
+"""Policies: the result of merging lists, and the messages about faulty ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def required(text: str, origin: str) -> Requirement:
 
 
 def shown(policy: Policy) -> str:
-    """A policy as text, a line for each thing in it."""
+    """Return a policy as text, one line for each part."""
 
     def rules(word: str, values: tuple[Rule, ...]) -> list[str]:
         return [f"{word} {rule.pattern} @ {rule.origin}" for rule in values]
@@ -150,7 +150,7 @@ def test_merged(  # noqa: PLR0913 - a table's columns
     blacklists: str,
     expected: str,
 ) -> None:
-    """Lists come together in the documented order, each rule with its place."""
+    """Lists are merged in the documented order, each rule with file and line."""
     write(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     policy = load_policy(whitelists.split(), blacklists.split(), database=database())
@@ -302,7 +302,7 @@ BAD = [
 def test_problems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str, whitelists: str, expected: str
 ) -> None:
-    """All problems of all lists come at once, each with its place and a way out."""
+    """All problems of all lists are reported at once, each with file and line and a remedy."""
     write(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PolicyError) as caught:
@@ -312,7 +312,7 @@ def test_problems(
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
-    """A whitelist is UTF-8; a blacklist may hold any bytes, since paths may."""
+    """A whitelist is UTF-8; a blacklist may have any bytes, because paths may."""
     (tmp_path / "w.toml").write_bytes(b"packages.debian = []\n# \xe9\n")
     (tmp_path / "b.ignore").write_bytes(b"\xef\xbb\xbf/x\xff\r\n!\n[b-a]\nx\\\n/\n# \xff\n")
     with pytest.raises(PolicyError) as caught:
@@ -333,14 +333,14 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_nesting_that_exhausts_the_parser(tmp_path: Path) -> None:
-    """A hostile list is a problem like others, not a crash."""
+    """A hostile list is a problem like any other, not a crash."""
     (tmp_path / "w.toml").write_text("x = " + "[" * 100_000 + "]" * 100_000, encoding="utf-8")
     with pytest.raises(PolicyError, match=r"^w\.toml:1: not "):
         load_policy([f"{tmp_path}/w.toml"], database=database())
 
 
 def test_a_link_is_the_list_that_it_leads_to(tmp_path: Path) -> None:
-    """One list is merged once, by whichever name it comes."""
+    """A list is merged once, whatever names it is included by."""
     (tmp_path / "w.toml").write_text('packages.debian = ["gcc"]', encoding="utf-8")
     (tmp_path / "x.toml").symlink_to("w.toml")
     policy = load_policy([f"{tmp_path}/w.toml", f"{tmp_path}/x.toml"], database=database())
@@ -358,7 +358,7 @@ def test_a_link_is_the_list_that_it_leads_to(tmp_path: Path) -> None:
     ],
 )
 def test_options(tmp_path: Path, own: str, included: str, beside: str, expected: tuple[bool, bool]) -> None:
-    """A list's own word comes before its includes', and of lists side by side the wider one counts."""
+    """A list's own option overrides its includes; of lists side by side, the wider option counts."""
     write(
         tmp_path,
         f'-- own.toml\ninclude = ["in.toml"]\npackages.debian = []\n[options]\n{own}\n'
@@ -381,13 +381,13 @@ def test_options(tmp_path: Path, own: str, included: str, beside: str, expected:
     ],
 )
 def test_a_shipped_list_names_no_file(name: str, message: str) -> None:
-    """What a shipped list means cannot depend on the user's files."""
+    """The meaning of a shipped list cannot depend on the user's files."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find(WHITELIST, name, None)
 
 
 def test_the_nearest_packages_are_named(tmp_path: Path) -> None:
-    """Several likely names are given, the likeliest first."""
+    """Several similar names are suggested, the most similar first."""
     (tmp_path / "w.toml").write_text('packages.debian = ["gfortra"]', encoding="utf-8")
     with pytest.raises(PolicyError, match=r"; did you mean 'gfortran' or 'gfortran-1'\?$"):
         load_policy([f"{tmp_path}/w.toml"], database=database("gfortran-1"))
@@ -408,7 +408,7 @@ def test_the_nearest_packages_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_digest(change: dict[str, object], same: bool) -> None:  # noqa: FBT001
-    """The digest follows what the jail depends on, and nothing else."""
+    """The digest changes with everything that the jail depends on, and with nothing else."""
     fields: dict[str, object] = {
         "whitelists": ("w",),
         "blacklists": (),

@@ -15,14 +15,14 @@ from tests.policy_cases import BASES, database, write
 
 
 def test_shipped_names() -> None:
-    """The lists that the documentation names are there."""
+    """The lists that the documentation names are shipped."""
     assert shipped_whitelists() == ("base", "build", "spack")
     assert shipped_blacklists() == ("docs", "locales", "python-bytecode", "static-libs")
 
 
 @pytest.mark.parametrize("family", ["debian", "rhel", "suse", "arch"])
 def test_shipped_lists_load(family: str) -> None:
-    """Shipped lists are sound for each family: what is installed is all that they can miss."""
+    """Shipped lists are sound for each family: only packages that are not installed can be missing."""
     with pytest.raises(PolicyError) as caught:
         load_policy(
             shipped_whitelists(), shipped_blacklists(), database=MemoryDatabase.from_text("", family=family)
@@ -39,7 +39,7 @@ def test_shipped_lists_load(family: str) -> None:
 
 
 def test_spack_asks_for_what_its_documentation_does() -> None:
-    """No documented prerequisite of Spack's gets lost from the list."""
+    """The list has every documented prerequisite of Spack."""
     documented = (
         "bzip2 ca-certificates file g++ gcc gfortran git gzip lsb-release patch python3 tar unzip"
         " xz-utils zstd gnupg make curl perl"
@@ -50,7 +50,7 @@ def test_spack_asks_for_what_its_documentation_does() -> None:
 
 
 def test_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The examples of docs/policy.md work, and the messages there are those that come."""
+    """The examples of docs/policy.md work, and the messages there are real."""
     page = (Path(__file__).parent.parent / "docs/policy.md").read_text(encoding="utf-8")
     good, rules, faulty, said = re.findall(r"^```\w+\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     write(

@@ -1,4 +1,4 @@
-"""The rpm backend's own rules, each against rpm's programs where they can say."""
+"""The rpm backend's own rules, compared with rpm's programs where possible."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_version_without_release_fits_any() -> None:
 
 
 def shown(groups: tuple[DependencyGroup, ...]) -> list[str]:
-    """Each group as `wanted [<- conditions]`."""
+    """Return each group as `alternatives [<- conditions]`."""
     return [
         boolean.show(group.alternatives[0])
         + (f" <- {', '.join(map(boolean.show, group.conditions))}" if group.conditions else "")
@@ -169,7 +169,7 @@ def shown(groups: tuple[DependencyGroup, ...]) -> list[str]:
     ],
 )
 def test_rich_requirements(text: str, expected: list[str]) -> None:
-    """Protects what a rich requirement asks, and when."""
+    """Protects the meaning of rich requirements, and of their conditions."""
     assert sorted(shown(boolean.groups(text, "Requires"))) == sorted(expected)
 
 
@@ -216,7 +216,7 @@ NODES = st.recursive(
 
 
 def holds(node: boolean.Node, inside: set[str]) -> bool:
-    """Whether `inside` satisfies a requirement, by rpm's manual word for word."""
+    """Return whether `inside` satisfies a requirement, exactly as rpm's manual defines it."""
     if isinstance(node, Relation):
         return node.name in inside
     values = [holds(operand, inside) for operand in node.operands]
@@ -232,7 +232,7 @@ def holds(node: boolean.Node, inside: set[str]) -> bool:
 @settings(deadline=None)
 @given(node=NODES)
 def test_the_clauses_say_the_same(node: boolean.Node) -> None:
-    """For any rich requirement and any set of packages the clauses hold where the requirement does."""
+    """For any set of packages, the clauses are satisfied exactly if the rich requirement is."""
     try:
         groups = boolean.groups(boolean.show(node), "Requires")
     except ValueError as error:
@@ -252,7 +252,7 @@ def test_the_clauses_say_the_same(node: boolean.Node) -> None:
 @settings(deadline=None)
 @given(node=NODES)
 def test_what_is_shown_is_read_again(node: boolean.Node) -> None:
-    """A requirement that is written out reads as the same."""
+    """A requirement that is shown is parsed as the same one."""
     assert boolean.parse(boolean.show(node)) == node
 
 
@@ -262,7 +262,7 @@ STRINGS = st.binary(max_size=12).map(lambda data: data.replace(b"\0", b"'"))
 
 
 def shescape(text: bytes) -> bytes:
-    """What rpm's `:shescape` makes of a string."""
+    """Return a string as rpm's `:shescape` writes it."""
     return b"'" + text.replace(b"'", b"'\\''") + b"'"
 
 
@@ -341,13 +341,13 @@ def _special(place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def special() -> Path:
-    """A root with what the world of all backends cannot have."""
+    """Return a root with cases that other backends do not have."""
     return kept("special", _special, SPEC, repr(SPECIAL), Path(__file__).read_text()) / "root"
 
 
 @pytest.mark.gate
 def test_several_architectures(special: Path) -> None:
-    """Protects multilib: an asker is answered from its own architecture, a noarch one from the native."""
+    """Protects multilib: a package is preferred for requirements of its own architecture, noarch included."""
     database = open_database(os.fsencode(special))
     assert database.architecture == "x86_64"
     answers: Mapping[str, list[str]] = {
@@ -383,7 +383,7 @@ def test_installed_more_than_once(special: Path) -> None:
 
 @pytest.mark.gate
 def test_files_that_were_not_installed(special: Path) -> None:
-    """Protects against documentation that rpm was told to leave out being called missing."""
+    """Protects from reporting documentation as missing that rpm was told to leave out."""
     database = open_database(os.fsencode(special))
     assert database.owned_paths(database.packages["independent:noarch"]) == (b"/usr/share/independent/1",)
     assert "not installed" in run(*RPM, "--root", special, "-q", "--state", "independent")
@@ -483,7 +483,7 @@ def test_what_a_package_does_not_have() -> None:
     ],
 )
 def test_why_nothing_answers(relation: Relation, said: str) -> None:
-    """Protects the words for the nearest miss."""
+    """Protects the explanation of the nearest miss."""
     database = open_database(os.fsencode(the_root("rpm")))
     assert database.candidates(relation, "x86_64") == ()
     assert said in database.unmet_reason(relation, "x86_64")
@@ -589,7 +589,7 @@ IMPOSTORS = {
 
 @pytest.mark.parametrize("summary", IMPOSTORS)
 def test_what_rpm_may_take_is_bounded(summary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects from a database that has rpm run, print or write without end; nothing is left of its copy."""
+    """Protects from a database that makes rpm run, print or write forever; its copy is removed."""
     script, said = IMPOSTORS[summary]
     program = tmp_path / "bin/rpm"
     program.parent.mkdir()
@@ -610,7 +610,7 @@ def test_what_rpm_may_take_is_bounded(summary: str, tmp_path: Path, monkeypatch:
 
 
 def test_a_copy_has_the_holes_of_its_database(tmp_path: Path) -> None:
-    """Protects TMPDIR, which may be memory: what is a hole is one in the copy, and data is data."""
+    """Protects TMPDIR, which may be memory: holes stay holes in the copy, and data stays data."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     with original.open("wb") as file:
         for start in (0, 50 << 20, 100 << 20):

@@ -1,4 +1,4 @@
-"""The locator finds every key and element where a document's writer put it."""
+"""The line of every key and element is found where the document has it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Writer:
             self.lines.setdefault(place[:length], self.text.count("\n") + 1)
 
     def blank(self) -> None:
-        """What may stand at the end of a line or between an array's elements."""
+        """Return text for the end of a line, or for between an array's elements."""
         self.put(self.draw(st.sampled_from(["\n", " \n\n", ' # "[x = {\n', "\t# ''' \"\"\"\n"])))
 
     def string(self, text: str) -> str:
@@ -151,7 +151,7 @@ def _fits_header(value: Any) -> bool:
 
 @st.composite
 def documents(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[Table, str, dict[Key, int]]:
-    """A table, a text that means it, and the line of each of its places."""
+    """Draw a table, its TOML text, and the line of each place."""
     table = draw(_TABLES)
     writer = _Writer(draw)
     writer.table((), (), table)
@@ -161,7 +161,7 @@ def documents(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[Table, str
 
 @given(documents())
 def test_every_place_is_found(document: tuple[Table, str, dict[Key, int]]) -> None:
-    """Problems point at the right line, however the author writes TOML."""
+    """Problems have the right line, in any style of TOML."""
     table, text, lines = document
     assert tomllib.loads(text) == table, "the writer of this test is wrong"
     assert locate(text) == lines
@@ -198,6 +198,6 @@ def test_every_place_is_found(document: tuple[Table, str, dict[Key, int]]) -> No
     ],
 )
 def test_place_by_hand(text: str, expected: dict[Key, int]) -> None:
-    """What the writer above never writes."""
+    """Check forms that the writer above never writes."""
     tomllib.loads(text)
     assert locate(text) == expected
