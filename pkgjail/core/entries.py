@@ -195,7 +195,7 @@ def compare(  # noqa: PLR0913 - what, and by name how
     if kind != recorded.kind:
         return (Mismatch("kind", NOUNS[recorded.kind], noun_of(st_mode)),)
     if inode and found.st_ino != inode:
-        return (Mismatch("replaced", NOUNS[kind]),)
+        return (Mismatch("replaced", NOUNS[recorded.kind]),)
     if kind == "symlink":
         target = os.readlink(path, dir_fd=dir_fd)
         if target == recorded.target:

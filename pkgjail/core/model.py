@@ -19,7 +19,7 @@ from pkgjail.core.text import is_visible
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from typing_extensions import dataclass_transform
+    from typing_extensions import TypeAlias, dataclass_transform
 else:
 
     def dataclass_transform(**_: Any) -> Any:
@@ -46,7 +46,7 @@ StrategyName = Literal["tree", "mask", "whole", "binds"]
 PlanOption = Literal["auto", "tree", "mask", "whole", "binds"]
 """A strategy by name, or the first one that this host can use."""
 
-Verify = Literal["", "all", "hash"]
+Verify: TypeAlias = Literal["", "all", "hash"]
 """How closely the host is compared with a manifest: see `JailOptions`."""
 
 # Keyword-only and slotted dataclasses came with Python 3.10; on 3.9 they are frozen alone.

@@ -91,7 +91,7 @@ def _topmost(entries: list[FileEntry], root: bytes) -> Iterable[FileEntry]:
 
 def _complete_directories(entries: list[FileEntry], root: bytes) -> set[bytes]:
     """Return the directories whose names on the host are all in `entries`, at any depth."""
-    kinds = {entry.path: entry.kind for entry in entries}
+    kinds: dict[bytes, FileKind] = {entry.path: entry.kind for entry in entries}
     complete: set[bytes] = set()
     # Entries are sorted by path: in reverse, the contents of a directory come before it.
     for entry in reversed(entries):

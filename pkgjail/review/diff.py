@@ -105,7 +105,9 @@ def diff_manifests(old: Manifest, new: Manifest, *, compare: Compare | None = No
     downgrades can be distinguished, or raises `ValueError`; see `pkgjail.backends.version_order`.
     """
     packages = _package_changes(old, new, compare)
-    moved = {one.package: one.change for one in packages if one.old_version != one.new_version}
+    moved: dict[str, PackageChangeKind] = {
+        one.package: one.change for one in packages if one.old_version != one.new_version
+    }
     before, after = set(old.dependencies), set(new.dependencies)
     return Difference(
         old=_totals(old),

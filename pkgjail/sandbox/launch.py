@@ -69,7 +69,7 @@ class StageError(Exception):
 
     def __init__(self, doing: Doing, number: int, name: bytes, changes: list[Change]) -> None:
         super().__init__(doing, number, name, changes)
-        self.doing = doing
+        self.doing: Doing = doing
         self.errno = number
         self.name = name
         self.changes = changes

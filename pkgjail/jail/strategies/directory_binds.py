@@ -65,7 +65,7 @@ def _matches_host(directory: FileEntry, members: Sequence[FileEntry], prefix: by
         if compare(directory, path, os.lstat(path), mode=directory.mode):
             return False
         with os.scandir(path) as names:
-            kinds = {each.name: kind_of_item(each) for each in names}
+            kinds: dict[bytes, FileKind | None] = {each.name: kind_of_item(each) for each in names}
         return len(kinds) == len(members) and all(_is_same(entry, kinds, prefix) for entry in members)
     except OSError:
         return False
