@@ -92,6 +92,7 @@ def open_ld_search(manifest: Manifest, *, root: bytes = b"/", reporter: Reporter
 
 def _ld_search(names: Names, scan: Scan, root: bytes) -> LdSearch:
     def read(path: bytes) -> bytes:
+        """Return the text of a file of the set, empty if it cannot be read."""
         found = names.find(path)
         # `_unknown` reports a file that cannot be read.
         if found.entry is None or found.entry.kind != "regular" or found.place in scan.unreadable:
