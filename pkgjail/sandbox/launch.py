@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     # The fields of `pkgjail.sandbox.steps.Command`: argv, working directory, environment, terminal.
     Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
 
-# The exit statuses of env(1), timeout(1) and container runtimes when the command cannot be started.
-CANNOT_EXECUTE = 126
-NOT_FOUND = 127
 _SETUP_FAILED = 125
 _KILLED = 128 + 9
 _REPORT_SIZE = 16 << 20  # bytes: some 100,000 changed files; memory is used only as far as it is written to
