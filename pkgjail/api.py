@@ -104,7 +104,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         hashed: record the SHA-256 of regular files.
         allow_unmet: record requirements that nothing installed satisfies, instead of refusing.
         baseline: record one (`pkgjail.storage.baseline`); otherwise the caller does, or the first entry.
-        reporter: is told of progress and of what was left out.
+        reporter: receives progress, and warnings about what was left out.
 
     Raises:
         PolicyError: the lists cannot be used; all their problems at once.
@@ -172,7 +172,7 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
         recommends: include recommended packages; None leaves it to the whitelists.
         essential: include the base set; None leaves it to the whitelists.
         contents: name the packages' files, if there are file lists.
-        reporter: is told of what was left out.
+        reporter: receives warnings about what was left out.
 
     Raises:
         PolicyError: the lists cannot be used, or name unavailable packages; all their problems at once.

@@ -64,7 +64,7 @@ def parse_group(text: str, kind: str, *, lenient: bool = False) -> DependencyGro
 
 
 def _faults_of_alternative(text: str) -> Iterator[str]:
-    """What is wrong with a text that is not an alternative with a valid version, the plainest fault first."""
+    """Find faults in a text that is not an alternative with a valid version, the plainest first."""
     head, bracket, rest = text.partition("(")
     name, colon, architecture = head.rstrip().partition(":")
     if not text:

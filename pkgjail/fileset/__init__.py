@@ -47,7 +47,7 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
         policy: its `includes` add paths, its `drops` remove paths.
         root: the directory that stands for `/`.
         hasher: returns the SHA-256 (hex) of paths; None leaves digests out.
-        reporter: is told of what was left out, and of the user's drops that match nothing.
+        reporter: receives warnings about what was left out, and the user's drops that match nothing.
 
     Returns:
         Entries, dropped and missing paths, each sorted by path. Paths are real: what a package lists as

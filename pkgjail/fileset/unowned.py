@@ -162,7 +162,7 @@ def add_includes(
 ) -> None:
     """Add paths that match the policy's file patterns (gitignore syntax) and that no package owns.
 
-    A path of a package outside the set is not added; the reporter is told of that package.
+    A path of a package outside the set is not added; a warning names that package.
     """
     found = [(rule, _included(builder, rule)) for rule in rules]
     owners = owners_of({place for _, places in found for place in places})
