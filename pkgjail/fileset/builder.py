@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.entries import LINK_MODE, kind_and_mode, kind_of
+from pkgjail.core.entries import LINK_MODE, kind_and_mode
 from pkgjail.core.model import Dropped, FileEntry, FileSet, Missing
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class FileSetBuilder:
             if path in kept or path in self._dropped:
                 continue
             found = states.get(path)
-            kind = None if found is None else kind_of(found.st_mode)
+            kind = None if found is None else kind_and_mode(found.st_mode)[0]
             rule = blacklist(path, is_directory=kind == "directory") if blacklist is not None else None
             if rule is not None:
                 self._dropped[path] = (self._labels[rule], name)
