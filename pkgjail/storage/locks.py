@@ -13,10 +13,10 @@ import errno
 import fcntl
 import os
 import signal
-import threading
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
@@ -88,6 +88,8 @@ class LayerMonitor:
 
     def start(self) -> None:
         """Start. The thread receives no signals: those are for the one that waits for the jail."""
+        import threading  # takes a millisecond, while the jail is being set up
+
         self._before = {path: _state(descriptor) for path, descriptor in self._layers.items()}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pkgjail-watch", daemon=True)

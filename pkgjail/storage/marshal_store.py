@@ -14,15 +14,15 @@ TYPE_CHECKING = False  # as type checkers understand it, without importing typin
 if TYPE_CHECKING:
     from typing import Any
 
-# The same value has the same bytes on all versions of Python: version 2 has no references, which newer
-# versions place by how often an object happens to be used.
-_VERSION = 2
+# For digests. The same value has the same bytes on all versions of Python: version 2 has no references,
+# which newer versions place by how often an object happens to be used. They make records load faster.
+_STABLE_VERSION = 2
 _CHECKSUM = 4  # bytes
 
 
 def pack(format_number: int, fields: tuple[Any, ...]) -> bytes:
     """Return a record of `fields`, which hold plain values: numbers, text, bytes, tuples, lists, dicts."""
-    data = marshal.dumps((format_number, fields), _VERSION)
+    data = marshal.dumps((format_number, fields))
     return crc32(data).to_bytes(_CHECKSUM, "little") + data
 
 
@@ -42,4 +42,4 @@ def digest(value: Any) -> str:
     """Return the SHA-256, in hex, of a plain value."""
     import hashlib  # takes long to import, and entering a jail needs no digest
 
-    return hashlib.sha256(marshal.dumps(value, _VERSION)).hexdigest()
+    return hashlib.sha256(marshal.dumps(value, _STABLE_VERSION)).hexdigest()
