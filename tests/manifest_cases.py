@@ -104,7 +104,7 @@ SAMPLE_BODY = r"""
 """.lstrip("\n").replace("SHA", SHA)  # fmt: skip  # noqa: E501 - lines as they are written
 
 
-def sealed(body: str) -> bytes:
+def with_digest_line(body: str) -> bytes:
     """Return `body` with a fitting end record, as a careful forger would make it."""
     data = body.encode("utf-8", "surrogateescape")
     digest = hashlib.sha256(data).hexdigest()

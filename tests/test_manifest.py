@@ -15,13 +15,13 @@ from tests.manifest_cases import (
     REFUSED,
     SAMPLE,
     SAMPLE_BODY,
-    sealed,
+    with_digest_line,
 )
 
 
 def test_the_form_is_what_reviewers_were_promised() -> None:
     """Every kind of record, sorted by the bytes of paths, absent values left out, nothing of the host."""
-    assert SAMPLE.decode() == sealed(SAMPLE_BODY).decode()
+    assert SAMPLE.decode() == with_digest_line(SAMPLE_BODY).decode()
 
 
 def test_lines_are_json_s_own_canonical_form() -> None:
@@ -50,7 +50,7 @@ def test_refused(summary: str, old: str, new: str, problem: str) -> None:
     """A manifest that pkgjail would not have written is refused with a line, even if its end record fits."""
     assert old in SAMPLE_BODY, summary
     with pytest.raises(ManifestError) as caught:
-        parse_manifest(sealed(SAMPLE_BODY.replace(old, new)), "m")
+        parse_manifest(with_digest_line(SAMPLE_BODY.replace(old, new)), "m")
     assert problem in str(caught.value), summary
 
 
@@ -94,7 +94,7 @@ def test_all_problems_are_reported_at_once_up_to_a_limit() -> None:
         '"reason":"absent"', '"cause":"absent"'
     )
     with pytest.raises(ManifestError) as caught:
-        parse_manifest(sealed(faulty), "m")
+        parse_manifest(with_digest_line(faulty), "m")
     assert [problem.origin for problem in caught.value.problems] == ["m:3", "m:17"]
     with pytest.raises(ManifestError) as caught:
         parse_manifest((f"{HEADER}\n" + "x\n" * 50).encode(), "m")

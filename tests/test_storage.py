@@ -1,6 +1,6 @@
-"""What is kept between runs: nobody else's is believed, and nothing that is not the user's is removed.
+"""Storage between runs: files of other users are not trusted, and only the user's own are removed.
 
-The other user is a real one where the tests run as root.
+If the tests run as root, the other user is a real one.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def test_another_user_s_runtime_directory(user: Caller, usual: Path, treasure: P
 
 @_ROOT
 @pytest.mark.parametrize(
-    "level", [".cache", ".cache/pkgjail", ".cache/pkgjail/seals", ".cache/pkgjail/ld.so.cache"]
+    "level", [".cache", ".cache/pkgjail", ".cache/pkgjail/baselines", ".cache/pkgjail/ld.so.cache"]
 )
 def test_root_with_another_user_s_home(caller: Caller, user: Caller, treasure: Path, level: str) -> None:
     """As by `su` without `-`, or a sudo that keeps HOME: that user's links lead root anywhere."""
@@ -398,7 +398,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache and a runtime directory of this test's own, with a record in each."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    write_own_file(str(tmp_path / "pkgjail/seals/record"), b"ours")
+    write_own_file(str(tmp_path / "pkgjail/baselines/record"), b"ours")
     return tmp_path / "pkgjail"
 
 
@@ -425,27 +425,27 @@ def _directory(path: Path) -> None:
     ("level", "change"),
     [
         ("", _link),
-        ("seals", _link),
-        ("seals/record", _link),
-        ("seals/record", _hard_link),
-        ("seals/record", _pipe),
-        ("seals/record", _directory),
+        ("baselines", _link),
+        ("baselines/record", _link),
+        ("baselines/record", _hard_link),
+        ("baselines/record", _pipe),
+        ("baselines/record", _directory),
         ("", lambda path: path.chmod(0o777)),
-        ("seals", lambda path: path.chmod(0o770)),
-        ("seals/record", lambda path: path.chmod(0o620)),
+        ("baselines", lambda path: path.chmod(0o770)),
+        ("baselines/record", lambda path: path.chmod(0o620)),
     ],
 )
 def test_each_level_must_be_what_pkgjail_made(
     own: Path, level: str, change: Callable[[Path], object]
 ) -> None:
     """No link is followed, none of it may be anybody else's doing, and a pipe is not waited for."""
-    assert read_own_file(str(own / "seals/record")) == b"ours"
+    assert read_own_file(str(own / "baselines/record")) == b"ours"
     change(own / level)
     with pytest.raises(OSError, match=r"alone|symbolic|directory"):
-        read_own_file(str(own / "seals/record"))
+        read_own_file(str(own / "baselines/record"))
 
 
-@pytest.mark.parametrize("level", ["", "seals", "seals/record"])
+@pytest.mark.parametrize("level", ["", "baselines", "baselines/record"])
 def test_pruning_follows_no_link(own: Path, tmp_path: Path, level: str) -> None:
     target = tmp_path / "target"
     (own / level).rename(target)
@@ -459,7 +459,7 @@ def test_pruning_follows_no_link(own: Path, tmp_path: Path, level: str) -> None:
 @pytest.mark.parametrize("change", [_pipe, _directory, _hard_link, lambda path: path.chmod(0)])
 def test_what_stands_in_a_writer_s_way_is_replaced(own: Path, change: Callable[[Path], object]) -> None:
     """What is half written is of no worth to anybody, whatever it is."""
-    record, new = own / "seals/record", own / "seals/.new-record"
+    record, new = own / "baselines/record", own / "baselines/.new-record"
     new.touch(mode=0o600)
     change(new)
     if new.is_dir():
@@ -548,18 +548,18 @@ def test_what_an_earlier_version_left_open(own: Path) -> None:
     (own / "prepared").symlink_to("/etc")
     own.chmod(0o777)
     with pytest.raises(PermissionError):
-        read_own_file(str(own / "seals/record"))
-    write_own_file(str(own / "seals/another"), b"new")
+        read_own_file(str(own / "baselines/record"))
+    write_own_file(str(own / "baselines/another"), b"new")
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
-    assert read_own_file(str(own / "seals/record")) == b"ours"
+    assert read_own_file(str(own / "baselines/record")) == b"ours"
     assert not os.path.lexists(own / "record")
     assert not os.path.lexists(own / "planted")
     write_own_file(str(own / "prepared/one"), b"new")
-    (own / "seals").chmod(0o733)
-    write_own_file(str(own / "seals/third"), b"new")
-    assert [name for name in os.listdir(own / "seals") if not name.startswith(".")] == ["third"]
+    (own / "baselines").chmod(0o733)
+    write_own_file(str(own / "baselines/third"), b"new")
+    assert [name for name in os.listdir(own / "baselines") if not name.startswith(".")] == ["third"]
     assert prune_cache(older_than=0)
-    assert sorted(os.listdir(own)) == ["prepared", "seals"]
+    assert sorted(os.listdir(own)) == ["baselines", "prepared"]
 
 
 # --- what is removed --------------------------------------------------------------------------------
@@ -568,10 +568,10 @@ def test_what_an_earlier_version_left_open(own: Path) -> None:
 def test_names_that_act_on_a_terminal(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are listed as they are, and do nothing: in words and as JSON."""
     for name in ("\x1b]0;owned\x07", "two\nlines", "\udcff", "\u202ereversed"):
-        write_own_file(str(own / "seals" / name), b"")
+        write_own_file(str(own / "baselines" / name), b"")
     assert main(["cache", "ls"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {line.rpartition("/")[2] for line in lines if "/seals/" in line} == {
+    assert {line.rpartition("/")[2] for line in lines if "/baselines/" in line} == {
         "record", r"\x1b]0;owned\x07", r"two\nlines", r"\u202ereversed", r"\xff",
     }  # fmt: skip
     assert main(["cache", "ls", "--json"]) == 0
@@ -588,8 +588,8 @@ def test_what_killed_writers_left_is_pruned(own: Path) -> None:
             os.mkdir(name, dir_fd=shelf)
             os.mkdir(f"{name}/layer", dir_fd=shelf)
         os.mkdir(".probe", dir_fd=top)
-    (own / "seals/.new-three").touch(mode=0o600)
-    (own / "seals/.new-unreadable").touch(mode=0)
+    (own / "baselines/.new-three").touch(mode=0o600)
+    (own / "baselines/.new-unreadable").touch(mode=0)
     assert sum(each.left_over for each in list_cache()) == 6
     removed = {each.path.name for each in prune_cache(older_than=0)}
     assert removed == {".new-one", ".going-two", ".probe", ".new-three", ".new-unreadable"}

@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 SETTINGS = MIB
-"""The most bytes of a file of settings: os-release(5), pacman.conf(5), a record of alternatives."""
+"""The most bytes of a settings file: os-release(5), pacman.conf(5), a record of alternatives."""
 LIST = MIB
-"""The same of a whitelist or a blacklist."""
+"""The most bytes of a whitelist or a blacklist."""
 DATABASE = 64 * MIB
-"""The same of one text file of a package database: dpkg's status file, a package's list of files."""
+"""The most bytes of one text file of a package database: dpkg's status file, a package's file list."""
 RPM_DATABASE = 2048 * MIB
-"""The same of rpm's database, which is copied and not read."""
+"""The most bytes of rpm's database, which is copied and not read."""
 METADATA = 256 * MIB
-"""The same of a repository's file, as it is and unpacked."""
+"""The most bytes of a repository's file, compressed and decompressed."""
 FILE_LISTS = 1024 * MIB
-"""The same, unpacked, of a repository's file lists."""
+"""The most bytes of a repository's file lists, decompressed."""
 MANIFEST = 512 * MIB
-"""The same of a manifest."""
+"""The most bytes of a manifest."""
 
-# Without waiting, and without taking a terminal: for what is exchanged between a look and the opening.
+# Do not wait, and do not take a terminal: the file may be exchanged between the check and the opening.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# The names of descriptors that this process was started with: `<(…)` of a shell is one.
+# Names of descriptors that this process was started with, such as `<(…)` of a shell.
 _DESCRIPTOR = re.compile(r"/dev/(?:stdin|fd/([0-9]{1,9}))|/proc/self/fd/([0-9]{1,9})")
 _NULL_DEVICE = os.makedev(1, 3)
 _PIECE = 1 << 16  # bytes
@@ -222,7 +222,7 @@ def refuse_irregular(found: os.stat_result, name: str | bytes) -> None:
 
 def _open_below(root: bytes, path: bytes, flags: int) -> int:
     """Open `path`, with links followed within `root`. Raises `OSError` with the name `path`."""
-    if root == b"/":  # out of which no link leads
+    if root == b"/":  # no link leads out of it
         return os.open(path, flags)
     relative = path[len(root) :].lstrip(b"/")
     directory = os.open(root, _LOOK | os.O_DIRECTORY)
@@ -241,7 +241,7 @@ def _open_in(root: int, path: bytes, flags: int) -> int:
     try:
         return openat2(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     except OSError as error:
-        # Older than Linux 5.6, behind a filter that does not know the call, or changed meanwhile.
+        # Linux before 5.6, a filter that does not know the call, or a path that changed meanwhile.
         if error.errno not in {errno.ENOSYS, errno.EPERM, errno.EAGAIN}:
             raise
     return walk_in(root, path, flags)
@@ -250,7 +250,7 @@ def _open_in(root: int, path: bytes, flags: int) -> int:
 def walk_in(root: int, path: bytes, flags: int) -> int:
     """Open `path` below the directory `root` name by name, as openat2(2) does with RESOLVE_IN_ROOT."""
     pending, links = [name for name in path.split(b"/") if name not in {b"", b"."}][::-1], 0
-    above: list[int] = []  # the directories on the way, so that `..` leads to where we came from
+    above: list[int] = []  # the directories on the way, which `..` leads back to
     try:
         while pending:
             name, here = pending.pop(), above[-1] if above else root

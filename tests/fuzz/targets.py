@@ -137,7 +137,7 @@ def _blacklist(data: bytes) -> None:
 # --- what pkgjail writes itself --------------------------------------------------------------
 
 
-def _sealed(data: bytes) -> bytes:
+def _with_digest_line(data: bytes) -> bytes:
     """With its last line made right, since nothing else of a changed one is looked at."""
     body = data[: data.rfind(b"\n", 0, -1) + 1]
     end = {"kind": "end", "records": body.count(b"\n"), "sha256": hashlib.sha256(body).hexdigest()}
@@ -145,7 +145,7 @@ def _sealed(data: bytes) -> bytes:
 
 
 def _manifest(data: bytes) -> None:
-    for text in (data, _sealed(data)):
+    for text in (data, _with_digest_line(data)):
         with refusing(PkgjailError):
             manifest = parse_manifest(text, "fuzzed.jsonl")
             assert dump_manifest(manifest) == text
@@ -168,7 +168,7 @@ def _uses_of(manifest: Manifest) -> None:
 
 
 def _record(data: bytes) -> None:
-    for parse, text in ((parse_record, data), (parse_record, _sealed(data)), (parse_journal, data)):
+    for parse, text in ((parse_record, data), (parse_record, _with_digest_line(data)), (parse_journal, data)):
         with refusing(PkgjailError):
             parse(text, "fuzzed.jsonl")
 

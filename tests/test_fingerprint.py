@@ -1,4 +1,4 @@
-"""The state of directories: every change of their names shows, and nothing else is taken for one."""
+"""Fingerprints of directories show every change of their names, and nothing else."""
 
 from __future__ import annotations
 
