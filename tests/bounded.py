@@ -121,7 +121,7 @@ PERHAPS: dict[str, Callable[[Path], None]] = {
 
 
 def _answer(root: bytes) -> str:
-    """What reading all of the database of `root` ends in."""
+    """Return the result of reading the whole database of `root`."""
     from pkgjail.backends import open_database
     from pkgjail.core.errors import DatabaseError
 

@@ -140,7 +140,7 @@ class Caller:
         return self.run([SYSTEM_PYTHON, "-m", "pkgjail", *arguments], environment=environment, **options)
 
     def options(self, environment: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
-        """What `subprocess` needs to run something as this user."""
+        """Return the arguments with which `subprocess` runs a program as this user."""
         if self.uid != os.geteuid():
             options.update(user=self.uid, group=self.uid, extra_groups=[])
         given = {"cwd": self.home, "capture_output": True, "text": True, "errors": "surrogateescape"}

@@ -156,6 +156,6 @@ def state_of(root: Path) -> list[str]:
 
 
 def mounts_below(directory: Path) -> list[str]:
-    """What is mounted below a directory, in this mount namespace."""
+    """Return the mounts below a directory, in this mount namespace."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         return [line for line in table if f" {directory}/" in line]

@@ -78,7 +78,7 @@ def sh(script: str, **limits: float) -> tuple[int, str]:
 
 
 def refusal(script: str = "true", **limits: float) -> str:
-    """What is said where the script may not run, or not to its end."""
+    """Return the message if the script may not run, or not to its end."""
     try:
         status, _ = sh(script, **limits)
     except JailError as error:

@@ -87,7 +87,7 @@ def _make_world(family: str, place: Path) -> None:
 
 
 def _alternatives(root: Path, records: str, end: str) -> None:
-    """What `alternatives --install` would write: Debian has no such program of Red Hat's."""
+    """Write what Red Hat's `alternatives --install` would write; Debian has no such program."""
     record = root / records / "prog"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(

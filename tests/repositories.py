@@ -45,7 +45,7 @@ def index(family: str, place: Path) -> None:
 
 
 def apt(place: Path, *arguments: str, lists: Sequence[str] = ()) -> str:
-    """What apt-get says where nothing is installed; `lists` are its sources, none for those of the host."""
+    """Return apt-get's plan for an empty system; `lists` are its sources, or the host's if there are none."""
     for name in ("cache/archives/partial", "lists/partial"):
         (place / name).mkdir(parents=True, exist_ok=True)
     (place / "status").touch()

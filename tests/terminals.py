@@ -38,7 +38,7 @@ class Shell:
         self.wait_for(re.escape(line))
 
     def wait_for(self, pattern: str) -> re.Match[bytes]:
-        """What is shown up to `pattern`, which must come."""
+        """Return the output up to `pattern`, which must appear."""
         deadline = time.monotonic() + _SECONDS
         while (found := re.search(pattern.encode(), self._shown, re.DOTALL)) is None:
             assert time.monotonic() < deadline, (pattern, self._shown)

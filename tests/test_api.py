@@ -74,7 +74,7 @@ def test_garbage_collection_is_as_the_caller_has_it(root: bytes) -> None:
             """Nothing."""
 
         def warn(self, message: str) -> None:
-            """See how it is while resolving."""
+            """Observe the state during resolution."""
             del message
             states.append(gc.isenabled())
 

@@ -101,7 +101,7 @@ def _is_installed(version: Any) -> bool:
 
 
 def _requirements(version: Any, *, recommends: bool) -> Iterator[Requirement]:
-    """What an installed version requires and what answers: of an or-group, its first that is satisfied."""
+    """Yield an installed version's requirements and what satisfies them, of an or-group the first."""
     for kind in ("PreDepends", "Depends", *(["Recommends"] if recommends else [])):
         for group in version.depends_list.get(kind, ()):
             text = " | ".join(map(_text, group))
@@ -118,7 +118,7 @@ def _text(dependency: Any) -> str:
 
 
 def _answers(dependency: Any) -> tuple[str, ...]:
-    """Who satisfies it: the package of that name, then those that provide it, by key."""
+    """Return what satisfies it: the package of that name, then those that provide it, by key."""
     name = dependency.target_pkg.name.partition(":")[0]
     found = {_key(version) for version in dependency.all_targets() if _is_installed(version)}
     return tuple(sorted(found, key=lambda key: (key.partition(":")[0] != name, key)))

@@ -223,7 +223,7 @@ def test_the_manifest_goes_to_standard_output_by_default(capfdbinary: pytest.Cap
 
 
 def test_summaries_as_json(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`resolve --json` and `show --json` tell the same of the same manifest."""
+    """`resolve --json` and `show --json` agree on the same manifest."""
     assert (
         main(["resolve", "base", "--blacklist", "docs", "--no-hash", "--json", "-o", str(tmp_path / "m")])
         == 0
@@ -240,7 +240,7 @@ def test_summaries_as_json(manifest: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_every_verb_speaks_json() -> None:
-    """For programs; where standard output is a command's, what pkgjail itself has to say."""
+    """Programs get JSON; if standard output belongs to a command, only pkgjail's own messages are JSON."""
     _, verbs = make_parsers()
     without = [verb for verb, parser in verbs.items() if "--json" not in parser.format_help()]
     assert without == []
@@ -279,7 +279,7 @@ def test_every_verb_speaks_json() -> None:
 def test_failures_as_json(
     arguments: list[str], told: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An object a line on standard error, the last of them why the command ended; nothing else there."""
+    """Standard error has one object a line and nothing else; the last says why the command ended."""
     assert main(arguments) == told["exit_status"]
     captured = capsys.readouterr()
     lines = [json.loads(line) for line in captured.err.splitlines()]
@@ -310,7 +310,7 @@ def test_what_is_made_as_json(manifest: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_check_by_its_command(manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """0 where the set is closed, 1 where it is not, and the text says what the JSON says."""
+    """The status is 0 if the manifest is closed, otherwise 1, and text and JSON agree."""
     assert main(["check", str(manifest)]) == 0
     assert "closed: " in capfd.readouterr().out
     whole = read_manifest(manifest)
@@ -329,7 +329,7 @@ def test_check_by_its_command(manifest: Path, tmp_path: Path, capfd: pytest.Capt
 def test_verify_by_its_command(
     manifest: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A manifest by name or from standard input; 1 where something differs, and JSON says the same."""
+    """A manifest comes by name or from standard input; the status is 1 if something differs; JSON agrees."""
     assert main(["verify", "--quick", str(manifest)]) == 0
     assert "as the manifest says: " in capfd.readouterr().out
     with manifest.open() as source:
@@ -375,7 +375,7 @@ def test_completion_code(shell: str, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_completion_completes() -> None:
-    """As bash asks argcomplete: the verbs that begin with what was typed."""
+    """As bash calls argcomplete: the verbs that begin with the typed letters."""
     asked = {
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_IFS": "\n",
@@ -463,7 +463,7 @@ def test_binds_and_cwd(
     ],
 )
 def test_what_a_bind_says(option: str, text: str, bound: tuple[str, str, bool] | str) -> None:
-    """What stands behind the second colon is understood or refused: never a part of a path."""
+    """Text after the second colon is understood or refused, and never becomes a part of a path."""
     if isinstance(bound, str):
         with pytest.raises(UsageError, match=bound):
             parse_bind(text, writable=option == "--bind")
@@ -553,7 +553,7 @@ def test_a_kill_leaves_the_old_manifest_or_the_new(tmp_path: Path, delay: float)
 
 
 def test_the_status_tells_where_nothing_can_be_printed() -> None:
-    """Protects callers who tell a failure of pkgjail's by its status."""
+    """Protects callers who recognize a failure of pkgjail by its status."""
     with open("/dev/full", "w", encoding="ascii") as full:
         command = [sys.executable, "-m", "pkgjail", "run", "/no/such.jsonl", "--", "true"]
         assert subprocess.run(command, stderr=full, check=False).returncode == 125

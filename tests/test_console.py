@@ -1,4 +1,4 @@
-"""What people see on a terminal while pkgjail works, and what a file or a pipe gets instead."""
+"""Progress on a terminal, and the output to a file or a pipe instead."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _work() -> None:
 
 
 def test_a_terminal_is_drawn_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task and how far it is, and warnings between."""
+    """The task, its progress, and warnings in between."""
     monkeypatch.setenv("TERM", "xterm")
     reading, writing = os.openpty()
     with os.fdopen(writing, "w") as terminal:

@@ -1,4 +1,4 @@
-"""What differs between two manifests, by its cause; and that its markdown fits a comment."""
+"""Differences between two manifests, by cause; the markdown fits a comment."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def _policy(manifest: Manifest, digit: str) -> Manifest:
 
 
 def _files(old: Manifest, new: Manifest, *, parents: bool = False) -> list[str]:
-    """What differs of files as text; not directories for whose sake nobody asks."""
+    """Return the differences of files as text, without directories that only lead to others."""
     signs = {"added": "+", "removed": "-", "changed": "!"}
     return [
         f"{signs[one.change]} {one.path.decode()}{' (' + ', '.join(one.what) + ')' if one.what else ''}: "
@@ -274,7 +274,7 @@ def test_versions_without_an_order_are_only_changed() -> None:
 @settings(deadline=None)
 @given(manifests(), manifests())
 def test_rules_for_any_two(old: Manifest, new: Manifest) -> None:
-    """Same or not as the records are; every path that differs is told once; the way back is the mirror."""
+    """Manifests with equal records are the same; each differing path is listed once; swapping mirrors."""
     there, back = diff_manifests(old, new), diff_manifests(new, old)
     assert there.same == (old == new) == back.same
     before, after = ({entry.path: entry for entry in m.files} for m in (old, new))
@@ -310,7 +310,7 @@ def test_markdown_fits_a_comment(names: int, rules: int, longest: int) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As diff(1): nothing and 0 for the same, 1 where they differ, 2 for trouble."""
+    """As diff(1): no output and 0 for equal manifests, 1 if they differ, 2 for trouble."""
     old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
     write_manifest(manifest_of(WHOLE[0][1]), old)
     gap = Unmet(source="b:amd64", kind="Depends", text="gone", reason="not installed")

@@ -165,7 +165,7 @@ def launch(form: str, user: Caller, *command: str) -> bytes:
 
 
 def seen(archive: bytes) -> dict[bytes, str]:
-    """What a tar file holds, as `told` has it."""
+    """Return the contents of a tar file, in the form of `described`."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(archive), encoding="utf-8", errors="surrogateescape") as tar:
         for item in tar:
@@ -181,8 +181,8 @@ def seen(archive: bytes) -> dict[bytes, str]:
     return found
 
 
-def told(entries: Sequence[FileEntry], at_entry: bytes) -> dict[bytes, str]:
-    """What a manifest says of its names, with the digest of the files made at entry."""
+def described(entries: Sequence[FileEntry], at_entry: bytes) -> dict[bytes, str]:
+    """Return what a manifest says of its names, with the digests of files made at entry."""
     made = hashlib.sha256(at_entry).hexdigest()
     return {
         entry.path: f"link {entry.target!r}"
@@ -217,7 +217,7 @@ def test_a_launcher_shows_exactly_the_manifest(form: str, who: str, request: pyt
     walked = sorted({os.fsdecode(path[1:]) for path in tops - {b"/proc", b"/run"}})
     archive = launch(form, user, "/usr/bin/busybox", "tar", "-c", "-C", "/", "-f", "-", *walked)
     hosts = b"127.0.0.1\tlocalhost pkgjail\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    assert seen(archive) == told(compared, hosts)
+    assert seen(archive) == described(compared, hosts)
 
 
 def without_sys(export: Path) -> None:
@@ -256,7 +256,7 @@ def test_bubblewrap_takes_as_many_arguments_as_we_say(arguments: int, status: in
 
 
 def test_bubblewrap_runs_a_small_whitelist_of_this_host(tmp_path: Path) -> None:
-    """What fits into its arguments on every host: a shell and a few tools, and what they need."""
+    """A whitelist that fits into bubblewrap's arguments on every host: a shell and a few tools."""
     (tmp_path / "small.toml").write_text('[packages]\ndebian = ["dash", "coreutils", "findutils", "mawk"]\n')
     lists = ([str(tmp_path / "small.toml")], ["docs", "locales"])
     base = resolve(*lists, essential=False, hashed=False)
@@ -313,7 +313,7 @@ def test_any_manifest_comes_back_from_mtree(manifest: Manifest) -> None:
 @given(manifests())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_manifest_comes_back_from_fstab_and_bwrap(manifest: Manifest) -> None:
-    """Every file of the host is mounted once, at its own place, and nothing else is taken from it."""
+    """Every file of the host is mounted once, at its own path, and nothing else of the host is."""
     wanted = [
         (b"/r o\\ot" + entry.path, entry.path)
         for entry in manifest.files
@@ -332,7 +332,7 @@ def test_any_manifest_comes_back_from_fstab_and_bwrap(manifest: Manifest) -> Non
 @given(manifests())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_manifest_comes_back_from_nspawn(manifest: Manifest) -> None:
-    """Every file of the host is bound once at its own place, or the names that can't be are told."""
+    """Every file of the host is bound once at its own path, or the names that cannot be are listed."""
     wanted = [
         entry.path
         for entry in manifest.files
@@ -406,7 +406,7 @@ def test_bsdtar_archives_what_the_mtree_names(odd: Manifest, tmp_path: Path) -> 
     environment = {**os.environ, "LC_ALL": "C"}
     done = subprocess.run(command, cwd=tmp_path / "root", env=environment, capture_output=True, check=True)
     found = {re.sub(rb"^/\.(?=/|$)", b"", path) or b"/": line for path, line in seen(done.stdout).items()}
-    assert found == told(odd.files, b"the host's own")
+    assert found == described(odd.files, b"the host's own")
 
 
 def test_mtree_finds_what_changed(odd: Manifest, tmp_path: Path) -> None:
@@ -525,7 +525,7 @@ def test_landlock_names_no_directory_that_may_fill(tmp_path: Path) -> None:
 
 
 def test_landlock_leaves_unreadable_directories_to_their_files(tmp_path: Path) -> None:
-    """What can't be looked at can't be vouched for: here a directory that isn't one on this host."""
+    """An unreadable directory is not listed as a whole; here it is no directory on this host."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real/file").touch()
     (tmp_path / "moved").symlink_to("real")
@@ -602,7 +602,7 @@ def test_a_launcher_mounts_nothing_by_a_link(form: str, tmp_path: Path) -> None:
 
 
 def test_every_name_is_told(tmp_path: Path) -> None:
-    """Who must mend a list of names gets all of it."""
+    """An error lists every name, for whoever must mend them."""
     manifest = odd_tree(tmp_path, (*FIT, *LINE_ENDS, *NOT_UTF8))
     with pytest.raises(InputError) as refused:
         export_manifest(manifest, "nspawn")
@@ -656,7 +656,7 @@ def test_files_made_at_entry_are_not_left_out_in_silence(
 
 
 def test_a_skeleton_fills_an_empty_directory_and_has_all_mount_points(tmp_path: Path) -> None:
-    """A manifest without /tmp, /proc, /sys and /dev gets them, and what a launcher asks for besides."""
+    """A manifest without /tmp, /proc, /sys and /dev gets them, and the directories that a launcher needs."""
     manifest = manifest_of(directory(b"/", 0o711), regular(b"/f", b"x"), symlink(b"/l", b"f"))
     at = tmp_path / "at"
     at.mkdir()

@@ -54,7 +54,7 @@ class Scene:
         return self.worker.run((words, self.environment))
 
     def half_written(self) -> list[str]:
-        """What was made under a name for the time being."""
+        """Return what was made under a temporary name."""
         walks = (os.walk(self.environment[top]) for top in _PLACES)
         names = (name for walk in walks for _, inner, files in walk for name in (*inner, *files))
         return [name for name in names if name.startswith((".new-", ".probe", ".going-"))]

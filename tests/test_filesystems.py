@@ -37,7 +37,7 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def facts(place: Path) -> Sequence[tuple[int, ...]]:
-    """What a record of times has of all that is at `place`, but for the number of the device.
+    """Return the recorded times of everything at `place`, without the device number.
 
     That is the same where the device is free again, which other tests may use meanwhile.
     """

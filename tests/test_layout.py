@@ -70,14 +70,14 @@ HEAVY = ("networkx", "rich", "pathspec", "sqlite3", "multiprocessing", "pkgjail.
 
 
 def unmeasured() -> dict[str, str]:
-    """The environment without coverage, which would load itself into each subprocess: not pkgjail's doing."""
+    """Return the environment without coverage, which would load itself into each subprocess."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "COV_CORE"))
     }
 
 
 def source_files() -> list[Path]:
-    """Every module of the package, those behind the link `backends` too."""
+    """Return every module of the package, including those behind the link `backends`."""
     return sorted(Path(folder, name) for folder, _, names in os.walk(PACKAGE, followlinks=True)
                   for name in names if name.endswith(".py"))  # fmt: skip
 
@@ -131,7 +131,7 @@ def outsiders(name: str) -> set[str]:
 
 
 def is_standard(module: str) -> bool:
-    """Whether a top-level module belongs to Python itself."""
+    """Return whether a top-level module belongs to Python itself."""
     spec = importlib.util.find_spec(module)
     origin = "" if spec is None else spec.origin or ""
     home = sysconfig.get_paths()["stdlib"]

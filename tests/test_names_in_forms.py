@@ -48,7 +48,7 @@ def unescape(text: str) -> str:
 
 
 def _shape(names: list[str]) -> GraphView:
-    """A chain of rules of these names, each asking for the next one by the words of its name."""
+    """Return a chain of rules with these names; each requires the next by its name."""
     nodes = tuple(
         Node(name=name, kind="rule", version="", members=(name, "x"), bytes=0, cost=0) for name in names
     )
@@ -127,7 +127,7 @@ def test_mermaid_and_json(names: list[str]) -> None:
 
 
 def test_graphviz_draws_what_was_named() -> None:
-    """SVG is XML whatever a name holds; a title is the node's name as DOT has it."""
+    """SVG is XML for any name; a title is the node's name as in DOT."""
     drawn = subprocess.run(
         ["dot", "-Tsvg"], input=dot(_shape(list(HOSTILE))).encode(), capture_output=True, check=True
     )

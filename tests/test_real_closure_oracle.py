@@ -71,7 +71,7 @@ class Requirement(NamedTuple):
 
 
 def closure(asked: Collection[Requirement], requirements: dict[str, list[Requirement]]) -> set[str]:
-    """What `asked` brings: one choice at a time, the first by its text, none before all plain ones."""
+    """Return the closure of `asked`: plain requirements first, then one choice at a time, by its text."""
     inside: set[str] = set()
     decided: dict[Requirement, str] = {}
     while True:
@@ -146,7 +146,7 @@ def our_closure(database: PackageDatabase, key: str, names: list[str], tmp_path:
 
 
 def rpm_test(names: Collection[str], tmp_path: Path) -> str:
-    """What rpm says against installing these packages where nothing is."""
+    """Return rpm's objections to installing these packages on an empty system."""
     files = [packages("rpm") / "packages" / f"{name}.rpm" for name in sorted(names)]
     command = [*AS_ROOT, *RPM, "--dbpath", tmp_path / "none", "--nosignature", "-U", "--test", *files]
     done = subprocess.run(command, env=QUIET, capture_output=True, text=True, check=False)
@@ -229,7 +229,7 @@ def vercmp(left: str, right: str) -> int:
 
 
 def pacman_answers(text: str, installed: dict[str, Information]) -> tuple[str, ...]:
-    """Who satisfies `name>=version`, by the manual page of PKGBUILD(5) and `vercmp`."""
+    """Return what satisfies `name>=version`, by PKGBUILD(5) and `vercmp`."""
     name, sign, version = re.fullmatch(r"([^<>=]+)([<>=]*)(.*)", text).groups()  # type: ignore[union-attr]
 
     def fits(have: str) -> bool:
@@ -270,7 +270,7 @@ def test_pacman(batch: int, pacman_copy: Path, tmp_path: Path) -> None:
 
 
 def unsatisfied(root: Path, names: set[str], installed: dict[str, Information], tmp_path: Path) -> str:
-    """What `pacman -T` misses where `names` alone are installed."""
+    """Return what `pacman -T` misses if only `names` are installed."""
     local = tmp_path / "database" / "local"
     run("rm", "-rf", local)
     local.mkdir(parents=True)

@@ -46,7 +46,7 @@ def state(root: Path) -> dict[str, tuple[int, ...]]:
 
 
 def refusal(root: Path) -> str:
-    """What is said of `root`: reading it must end in one error, and leave it as it was."""
+    """Return the error of reading `root`, which must be one and leave the root unchanged."""
     before = state(root)
     with pytest.raises(DatabaseError) as caught:
         open_database(os.fsencode(root))

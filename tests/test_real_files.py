@@ -38,7 +38,7 @@ def whole_set(root: Path, key: str, family: str, tmp_path: Path) -> dict[bytes, 
 
 
 def paths_of(database_root: Path, name: str) -> set[bytes]:
-    """What our backend says that a package owns."""
+    """Return the paths that a package owns, by our backend."""
     database = open_database(os.fsencode(database_root))
     (package,) = (one for one in database.packages.values() if one.name == name)
     return set(database.owned_paths(package))

@@ -38,7 +38,7 @@ def repository(place: Path) -> Path:
 
 
 def closure_of(root: Path, *names: str) -> set[str]:
-    """What these names bring, nothing unmet."""
+    """Return the closure of these names, which must have nothing unmet."""
     database = open_database(os.fsencode(root))
     packages = tuple(Requirement(text=name, origin="test", groups=database.parse(name)) for name in names)
     policy = Policy(whitelists=(), blacklists=(), packages=packages, essential=False)

@@ -191,7 +191,7 @@ def test_every_package_is_there(backend: str) -> None:
 
 
 def made_paths(backend: str, name: str) -> set[str]:
-    """What the world says that a package brings, less what a jail makes of its own."""
+    """Return the paths of a package in the made-up world, without those that a jail makes itself."""
     made = {one.name: one for one in world(FAMILY_OF[backend])}[name]
     ghosts = {"/var/log/absent.log", "/usr/bin/prog"}
     return {file.path for file in made.files} - ghosts - {"/etc/passwd"}

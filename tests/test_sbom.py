@@ -35,7 +35,7 @@ _FORMS = ("cyclonedx", "spdx")
 
 @pytest.fixture
 def small(tmp_path: Path) -> tuple[Manifest, bytes]:
-    """Two packages, files of one, of both and of none, and what no bill can tell; and its root."""
+    """Two packages; files of one, of both and of none; names that no bill of materials lists; the root."""
     content = {b"/usr/bin/g++": b"1", b"/usr/share/both": b"2", b"/etc/a file": b"", "/etc/ä".encode(): b"4"}
     owners = {b"/usr/bin/g++": ("g++:amd64",), b"/usr/share/both": ("g++:amd64", "lib.x:all")}
     directories = (b"/", b"/etc", b"/usr", b"/usr/bin", b"/usr/share")

@@ -95,7 +95,7 @@ def usual() -> Iterator[Path]:
 
 @pytest.fixture
 def treasure(user: Caller) -> Path:
-    """What the user would miss: files of long ago, and their directory."""
+    """Make files that the user would miss: old ones, and their directory."""
     place = user.home / "thesis"
     (place / "chapters").mkdir(parents=True)
     for path in (place / "chapters" / "one.tex", place / "notes"):

@@ -1,4 +1,4 @@
-"""Why something is in a manifest, or is not: chains that hold, for all that can be asked."""
+"""Answers of `why`: valid chains for everything that can be asked."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_without_a_database_nothing_is_claimed_of_the_host() -> None:
 
 
 def test_every_minimal_chain() -> None:
-    """The shortest first; the chain by cpp is none, for gcc asks for libc6 itself."""
+    """The shortest comes first; there is no chain through cpp, because gcc requires libc6 itself."""
     (answer,) = why(MANIFEST, ["libc6"], every=True)
     (reason,) = answer.reasons
     assert [[edge.source for edge in chain] for chain in reason.chains] == [
@@ -293,7 +293,7 @@ def test_too_many_chains_are_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch)
 
 
 def _dependencies(pairs: Sequence[tuple[int, int]]) -> tuple[Dependency, ...]:
-    """Edges between packages 1 to 6, and from rules 0 and -1, which nobody asks for."""
+    """Edges between packages 1 to 6, and from rules 0 and -1, which nothing requires."""
     return tuple(
         Dependency(source=f"n{source}", target=f"n{target}", kind="Depends", text="x")
         for source, target in pairs
@@ -305,7 +305,7 @@ def _dependencies(pairs: Sequence[tuple[int, int]]) -> tuple[Dependency, ...]:
     st.lists(st.tuples(st.integers(-1, 6), st.integers(1, 6)), max_size=24, unique=True), st.integers(1, 6)
 )
 def test_minimal_chains_are_those_of_the_definition(pairs: list[tuple[int, int]], target: int) -> None:
-    """Every simple way from a root in which no node asks for a later one but the next, and no other."""
+    """Every simple path from a root in which no node requires a later one but the next, and no other path."""
     edges = _dependencies(pairs)
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_edges_from((edge.source, edge.target) for edge in edges)
@@ -345,7 +345,7 @@ def written(tmp_path: Path) -> str:
 
 
 def test_the_command(written: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """0 where all are in, 1 where one is not; and JSON says the same."""
+    """The status is 0 if all are in the manifest, otherwise 1; JSON agrees."""
     assert main(["why", written, "gcc", "/bin/awk"]) == 0
     assert "whitelist gcc (>= 10) -> gcc:amd64" in capsys.readouterr().out
     assert main(["why", written, "--json", "gcc", "/no/such", "/usr/bin/awk"]) == 1
@@ -384,7 +384,7 @@ def _dpkg(*arguments: str) -> str:
 
 
 def _known() -> dict[str, dict[str, str]]:
-    """What dpkg says of each installed package, by name:architecture."""
+    """Return dpkg's record of each installed package, by name:architecture."""
     fields = ("Pre-Depends", "Depends", "Provides", "Essential")
     form = "${Package}:${Architecture}" + "".join(f"\\x1f${{{field}}}" for field in fields) + "\\n"
     rows = [line.split("\x1f") for line in _dpkg("-W", "-f", form.replace("\\x1f", "\x1f")).splitlines()]
@@ -397,7 +397,7 @@ def _names(text: str) -> set[str]:
 
 
 def _holds(edge: Mapping[str, Any], known: Mapping[str, Mapping[str, str]], rules: set[str]) -> bool:
-    """Whether dpkg's record of the source asks by these words, and that of the target answers them."""
+    """Return whether dpkg's record of the source has this requirement, and the target satisfies it."""
     target = known[edge["target"]]
     answers = _names(edge["text"]) & (_names(target["Provides"]) | {edge["target"].split(":")[0]})
     if edge["source"] == "essential":

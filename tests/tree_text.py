@@ -212,7 +212,7 @@ def name_line(top: bytes, path: bytes, found: os.stat_result) -> str:
 
 
 def in_child(work: Callable[[], str], uid: int) -> str:
-    """What `work` returns in a process of the user `uid`, or its failure as text."""
+    """Return the result of `work` in a process of the user `uid`, or its failure as text."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -33,7 +33,7 @@ class Tree:
         self._real: dict[bytes, tuple[bytes, tuple[bytes, ...]]] = {b"": (b"", ())}
 
     def lstat(self, path: bytes) -> os.stat_result | None:
-        """What is at the real path `path`, a symbolic link itself included; None for nothing.
+        """Return the state of the real path `path`, not following a last link; None if there is nothing.
 
         Below a symbolic link there is nothing: its target may be outside of the root.
         """
@@ -114,7 +114,7 @@ class Tree:
             raise
 
     def _state(self, directory: bytes) -> str:
-        """What is at a directory's path ("" is the root), looked at from above."""
+        """Return the state of a directory's path ("" is the root), as its parent lists it."""
         unknown = []
         while directory not in self._states:
             unknown.append(directory)

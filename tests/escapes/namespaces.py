@@ -266,7 +266,7 @@ def nested_disk() -> str:
 
 @attempt("nested: overlay to write", "write a read-only bind through an overlay", "the host's file")
 def nested_overlay() -> str:
-    """That the overlay works is no escape: the write must stay in the upper layer."""
+    """A working overlay is no escape: the write must stay in the upper layer."""
 
     def then() -> str:
         mount("none", "/tmp", "tmpfs")

@@ -122,7 +122,7 @@ class Outside:
         return listener.getsockname()
 
     def state(self) -> dict[str, str]:
-        """What the attempts are after, to be compared before and after."""
+        """Return the state that the attempts try to change, to compare before and after."""
         shown = os.stat(SHOWN)
         null = os.stat("/dev/null")
         state = {
@@ -151,7 +151,7 @@ class Outside:
         return state
 
     def _pushed(self) -> bytes:
-        """What the terminals have as input that nobody typed."""
+        """Return input of the terminals that nobody typed."""
         pushed = b""
         for terminal in (self.terminal, self.stray):
             count = bytearray(4)
@@ -173,7 +173,7 @@ class Outside:
 
 
 def _names_of_attempts(directory: str) -> str:
-    """What the attempts would make has `pkgjail` in its name; others come and go with packages."""
+    """Return names with `pkgjail`, as the attempts would make them; other names come and go with packages."""
     return repr(sorted(name for name in os.listdir(directory) if "pkgjail" in name))
 
 

@@ -207,7 +207,7 @@ def nice_outside() -> str:
 
 @attempt("setpriority of the user", "make every process of this user nice 19", "the victim's nice value")
 def nice_user() -> str:
-    """What is outside is judged there: the victim's nice value stays."""
+    """The outside is checked outside: the victim's nice value must stay."""
     os.setpriority(os.PRIO_USER, os.getuid(), 19)
     raise Refused("the jail's own alone")
 

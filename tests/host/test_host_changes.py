@@ -84,7 +84,7 @@ def test_entries_of_the_manifest_stop_a_jail_and_nothing_else_does(host: Path) -
 
 
 def _wrong(row: dict[str, object]) -> str:
-    """What is wrong with the outcome of one entry; "" where nothing is."""
+    """Describe what is wrong with the outcome of one entry; "" if nothing is."""
     change = CHANGES[int(str(row["number"]))]
     stops = change.stops and row["state"] == "done"
     right = change.why in str(row["message"]) and row["status"] != 0 if stops else (row["status"] == 0)

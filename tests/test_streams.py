@@ -1,4 +1,4 @@
-"""Exit statuses and words where standard input, output or error is closed, full, or read by nobody."""
+"""Exit statuses and messages if standard input, output or error is closed, full, or has no reader."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Work(NamedTuple):
-    """A command line, how it ends, and how where its standard output cannot be written.
+    """A command line, its end, and its end if standard output cannot be written.
 
     `prints` is whether pkgjail itself writes to standard output.
     """
@@ -145,19 +145,19 @@ def test_all_verbs_are_worked_with() -> None:
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_statuses_are_those_of_the_table(work: Work, places: dict[str, str]) -> None:
-    """Whatever is closed or full: the documented status, a word where one can be read, no traceback."""
+    """Any stream closed or full: the documented status, a message if it can be read, no traceback."""
     assert _wrong(work, places, QUICK) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_statuses_in_each_state(work: Work, places: dict[str, str]) -> None:
-    """The same with each of the three closed or open, and all else that may be wrong with them."""
+    """The same with each of the three streams closed or open, and with all their other faults."""
     assert _wrong(work, places, [state for state in STATES if state not in QUICK]) == []
 
 
 def _wrong(work: Work, places: dict[str, str], states: Iterable[str]) -> list[tuple[object, ...]]:
-    """The states in which the command ends otherwise, or tells otherwise of it."""
+    """Return the states in which the command ends differently, or reports differently."""
     words = shlex.join(places.get(word, word) for word in shlex.split(work.words))
     # What `build` makes goes before and after, and `remove` finds one.
     before = f"rm -rf {places['D']}; "
@@ -176,7 +176,7 @@ def _wrong(work: Work, places: dict[str, str], states: Iterable[str]) -> list[tu
 
 
 def test_the_command_has_closed_what_its_caller_has(places: dict[str, str], tmp_path: Path) -> None:
-    """A placeholder of pkgjail's is no descriptor of the command's."""
+    """The command does not inherit pkgjail's placeholders."""
     listing = "for n in 0 1 2; do test -e /proc/self/fd/$n && printf $n; done >F; true"
     for verb, place in (("run", "M"), ("enter", "E")):
         for closed in CLOSED:
