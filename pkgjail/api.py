@@ -118,6 +118,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     policy = load_policy(
         whitelists, blacklists, database=database, recommends=recommends, essential=essential
     )
+    digest = policy_digest(policy)
     closure = resolve_closure(database, policy)
     _refuse_unmet(closure, reporter, allow=allow_unmet)
     hasher = _hasher(root, reporter) if hashed else None
@@ -126,7 +127,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         with contextlib.suppress(OSError):  # then the first entry compares every file
             record_baseline(file_set.entries, root, since=began)
     return build_manifest(
-        policy, policy_digest(policy), database.distribution, database.architecture, closure, file_set
+        policy, digest, database.distribution, database.architecture, closure, file_set
     )
 
 
