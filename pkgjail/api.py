@@ -126,9 +126,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     if baseline:
         with contextlib.suppress(OSError):  # then the first entry compares every file
             record_baseline(file_set.entries, root, since=began)
-    return build_manifest(
-        policy, digest, database.distribution, database.architecture, closure, file_set
-    )
+    return build_manifest(policy, digest, database.distribution, database.architecture, closure, file_set)
 
 
 def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:
