@@ -1,4 +1,4 @@
-"""The exit statuses of the command line, by the errors of the library; see the table in README.md."""
+"""The exit statuses of the command line, by the errors of the library (docs/exit-status.md)."""
 
 from __future__ import annotations
 

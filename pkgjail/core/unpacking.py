@@ -89,6 +89,7 @@ def _program(name: str) -> Callable[[bytes, int], bytes]:
     """Return a function that decompresses with the program `name`, for formats that Python lacks."""
 
     def by_program(data: bytes, bound: int) -> bytes:
+        """Return `data` decompressed by the program, at most `bound` bytes."""
         found = shutil.which(name)
         if found is None:
             raise MissingProgramError(name)

@@ -1,7 +1,7 @@
-"""A root's file tree, read without following a symbolic link out of it, and never changed.
+"""The file tree of a root, read without following a symbolic link out of it, and never changed.
 
-What an ordinary user may not see is not seen by root either: a path below a directory that others
-may not search counts as absent, so that all users resolve to the same bytes.
+Root sees no more than an ordinary user: a path below a directory that others may not search counts as
+absent, so that all users get the same manifest.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pkgjail.core.paths import follow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What lstat(2) answers where no name can be seen: a list may hold names longer than the disk's.
+# Errors of lstat(2) if there is no name to be seen. A package may list names that are too long for the disk.
 _UNSEEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
-# What a directory's path leads to: a directory that all may search, one that some may not, or none.
+# States of a directory: all may search it, some may not search it, or there is none.
 _OPEN, _PRIVATE, _NONE = "open", "private", "none"
 
 
 class Tree:
-    """Looks at paths of one root and remembers what it saw; paths are absolute and normal."""
+    """The paths of one root, each examined once. Paths are absolute and normal."""
 
     def __init__(self, root: bytes) -> None:
-        """`root` is `/` or the directory that stands in its place."""
+        """`root` is `/`, or the directory that stands for it."""
         self._root = root.rstrip(b"/")
         self._stats: dict[bytes, os.stat_result | None] = {}
         self._states: dict[bytes, str] = {b"": _OPEN}
@@ -43,7 +43,7 @@ class Tree:
         return found
 
     def lstat_all(self, paths: Iterable[bytes]) -> dict[bytes, os.stat_result | None]:
-        """The same of many real paths at once: in a fraction of the time."""
+        """Return the states of many real paths, in a fraction of the time that `lstat` takes for each."""
         seen, states, root, lstat = self._stats, self._states, self._root, os.lstat
         found: dict[bytes, os.stat_result | None] = {}
         for path in paths:
@@ -59,15 +59,15 @@ class Tree:
         return found
 
     def is_private(self, path: bytes) -> bool:
-        """Whether a directory above `path` may not be searched by others (mode o-x)."""
+        """Return whether others may not search a directory above `path` (mode o-x)."""
         return self._state(path.rpartition(b"/")[0]) == _PRIVATE
 
     def readlink(self, path: bytes) -> bytes:
-        """The text of the symbolic link at `path`. Raises `OSError`."""
+        """Return the text of the symbolic link at `path`. Raises `OSError`."""
         return os.readlink(self._root + path)
 
     def names(self, directory: bytes) -> list[bytes]:
-        """The names in `directory`, sorted; none where it is not there or may not be read by others."""
+        """Return the names in `directory`, sorted; none if it does not exist or others may not read it."""
         found = self.lstat(directory)
         if found is None or not stat.S_ISDIR(found.st_mode) or not found.st_mode & stat.S_IROTH:
             return []
@@ -77,9 +77,9 @@ class Tree:
             return []
 
     def real(self, path: bytes) -> bytes:
-        """`path` with every directory above it resolved; its own last name is not followed.
+        """Return `path` with every directory above it resolved; a link that is its last name is not followed.
 
-        A link that leads in a circle, or through more than 40 others, stands for itself.
+        A link that leads in a circle, or through more than 40 others, is not resolved.
         """
         slash = path.rfind(b"/")
         directory = path[:slash]
@@ -87,15 +87,15 @@ class Tree:
         return path if real == directory else real + path[slash:]
 
     def real_directory(self, directory: bytes) -> bytes:
-        """The path of a directory ("" is the root) with every link in it followed, as `real` does."""
+        """Return the path of a directory ("" is the root) with every link in it followed, as by `real`."""
         return (self._real.get(directory) or self._resolve(directory))[0]
 
     def links_above(self, path: bytes) -> tuple[bytes, ...]:
-        """The symbolic links (their real paths) that `real` went through for `path`."""
+        """Return the symbolic links, by their real paths, that `real` follows for `path`."""
         return self._resolve(path.rpartition(b"/")[0])[1]
 
     def top_links(self) -> list[tuple[bytes, bytes]]:
-        """The symbolic links in the root directory, each with the real path that it leads to."""
+        """Return the symbolic links in the root directory, each with the real path that it leads to."""
         return [
             (path, self._resolve(path)[0])
             for path in (b"/" + name for name in self.names(b"/"))
@@ -131,7 +131,7 @@ class Tree:
         return state
 
     def _resolve(self, directory: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-        """The real path of a directory ("" is the root) and the links on the way to it."""
+        """Return the real path of a directory ("" is the root), and the links on the way to it."""
         unknown = []
         while directory not in self._real:
             directory, _, name = directory.rpartition(b"/")
@@ -143,7 +143,7 @@ class Tree:
         return known
 
     def _follow(self, path: bytes, before: tuple[bytes, ...]) -> tuple[bytes, tuple[bytes, ...]]:
-        """Where `path` leads, its parent being real, after the links `before`."""
+        """Return where `path` leads, and `before` with the links on the way. Its parent is real."""
         directory, _, name = path.rpartition(b"/")
         links = list(before)
         try:

@@ -92,10 +92,12 @@ class _TopDirectory:
 
     @property
     def path(self) -> bytes:
+        """Return the path of the directory in the jail."""
         return self.entries[0].path
 
     @property
     def on_host(self) -> bytes:
+        """Return the path of the directory on the host."""
         return self.root.rstrip(b"/") + self.path
 
 

@@ -90,6 +90,7 @@ class _Walk:
         self.lengths: dict[Key, int] = {}  # of the arrays of tables
 
     def document(self) -> dict[Key, int]:
+        """Consume all tokens, and return the lines."""
         table: Key = ()
         while self.peek() != "end":
             if self.peek() == "\n":
@@ -101,10 +102,12 @@ class _Walk:
         return self.lines
 
     def peek(self) -> str:
+        """Return the next token, not consumed: a sign or line feed by its text, others by their kind."""
         kind, text, _ = self.tokens[self.at]
         return text if kind in {"sign", "newline"} else kind
 
     def skip_newlines(self) -> None:
+        """Consume line feeds."""
         while self.peek() == "\n":
             self.at += 1
 
@@ -138,6 +141,7 @@ class _Walk:
             self.at += 1
 
     def pair(self, table: Key) -> None:
+        """Consume `a.b = value`."""
         line = self.tokens[self.at][2]
         place = table
         for name in self.names():
@@ -147,6 +151,7 @@ class _Walk:
         self.value(place)
 
     def value(self, place: Key) -> None:
+        """Consume a value of any type."""
         sign = self.peek()
         if sign == "[":
             self.array(place)
@@ -158,6 +163,7 @@ class _Walk:
                 self.at += 1
 
     def array(self, place: Key) -> None:
+        """Consume `[value, value]`, which may extend over several lines."""
         self.at += 1
         index = 0
         self.skip_newlines()
@@ -172,6 +178,7 @@ class _Walk:
         self.at += 1
 
     def inline_table(self, place: Key) -> None:
+        """Consume `{a = value, b = value}`."""
         self.at += 1
         self.skip_newlines()
         while self.peek() != "}":

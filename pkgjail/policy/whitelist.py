@@ -86,6 +86,7 @@ class _Reader:
         self.families = families
 
     def whitelist(self, top: Mapping[str, Any]) -> Whitelist:
+        """Return the whitelist of a whole document."""
         self.check_keys((), top, {"include", "packages", "files", "options"})
         packages = self.table(top, "packages")
         self.check_keys(("packages",), packages, self.families)
@@ -106,6 +107,7 @@ class _Reader:
         )
 
     def check_keys(self, place: Key, table: Mapping[str, Any], known: set[str]) -> None:
+        """Report the keys of a table that are not among the `known` ones."""
         noun = "family" if place == ("packages",) else "key"
         inside = f" in [{place[0]}]" if place else ""
         for key in table:
@@ -114,6 +116,7 @@ class _Reader:
                 self.problems.add(self.lines[(*place, key)], message)
 
     def table(self, top: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """Return the table of a key; an empty one if the key is missing or has another type."""
         value = top.get(key, {})
         if isinstance(value, dict):
             return value
@@ -121,6 +124,7 @@ class _Reader:
         return {}
 
     def boolean(self, place: Key, table: Mapping[str, Any]) -> bool | None:
+        """Return a boolean value; None if it is missing or has another type."""
         value = table.get(str(place[-1]))
         if value is None or isinstance(value, bool):
             return value
@@ -128,6 +132,7 @@ class _Reader:
         return None
 
     def strings(self, place: Key, table: Mapping[str, Any]) -> tuple[Entry, ...]:
+        """Return the strings of an array with their lines, without those that cannot be used."""
         value = table.get(str(place[-1]), [])
         if not isinstance(value, list):
             self.wrong(place, f"{place[-1]!r} must be an array of strings", value)
@@ -147,13 +152,16 @@ class _Reader:
         return tuple(entries)
 
     def wrong(self, place: Key, message: str, value: object) -> None:
+        """Report that a value has the wrong type."""
         self.problems.add(self.lines[place], f"{message}, not {_TYPES.get(type(value), 'a date or time')}")
 
     def requirements(self, family: str, packages: Mapping[str, Any]) -> tuple[Entry, ...]:
+        """Return a family's requirements, with white space folded."""
         entries = self.strings(("packages", family), packages)
         return tuple(Entry(text=" ".join(each.text.split()), line=each.line) for each in entries)
 
     def paths(self, files: Mapping[str, Any]) -> Iterator[Entry]:
+        """Yield the patterns of [files] that can name paths of the host."""
         for entry in self.strings(("files", "include"), files):
             if fault := _path_fault(entry.text):
                 self.problems.add(entry.line, f"the pattern {entry.text!r} {fault}")
