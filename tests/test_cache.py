@@ -130,7 +130,7 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     """Without privilege, and without entering."""
     assert main(["plan", "--steps", "base"]) == 0
     text = capsys.readouterr().out
-    assert "/usr: tree: one overlay" in text
+    assert "/usr: tree: one data overlay, over a tree of metadata\n" in text
     assert "\nDevices /dev\n" in text
     assert main(["plan", "--json", "--plan", "binds", "--no-network", "base"]) == 0
     facts = json.loads(capsys.readouterr().out)

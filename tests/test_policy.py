@@ -179,7 +179,7 @@ BAD = [
         "my.toml",
         """
         my.toml:1: unknown key 'pakages'; did you mean 'packages'?
-        my.toml:2: unknown key 'zzz'; known are files, include, options, packages
+        my.toml:2: unknown key 'zzz'; use one of files, include, options, packages
         my.toml:3: 'include' must be an array of strings, not a string
         my.toml:4: 'files' must be a table, not an integer
         my.toml:6: cannot satisfy 'gfortan': gfortan is not installed; install it; did you mean 'gfortran'?
@@ -195,7 +195,7 @@ BAD = [
         my.toml:12: 'essential' must be true or false, not a string
         my.toml:13: 'recommends' must be true or false, not an integer
         my.toml:14: 'blacklists' must have only strings, not a table
-        my.toml:14: unknown blacklist 'x'; known are docs, locales, python-bytecode, static-libs
+        my.toml:14: unknown blacklist 'x'; use one of docs, locales, python-bytecode, static-libs
         """,
         id="every fault of a list, by line",
     ),
@@ -226,7 +226,7 @@ BAD = [
         "mine nix spak base.toml ./x.toml",
         """
         unknown whitelist 'mine'; write './mine' for the file
-        unknown whitelist 'nix'; known are base, build, spack
+        unknown whitelist 'nix'; use one of base, build, spack
         unknown whitelist 'spak'; did you mean 'spack'?
         cannot read the whitelist 'base.toml': No such file or directory; the shipped one is called 'base'
         cannot read the whitelist 'x.toml': No such file or directory
@@ -377,7 +377,7 @@ def test_options(tmp_path: Path, own: str, included: str, beside: str, expected:
     ("name", "message"),
     [
         ("./x.toml", "'./x.toml' is a path, and a shipped list may name only shipped lists"),
-        ("mine", "unknown whitelist 'mine'; known are base, build, spack"),
+        ("mine", "unknown whitelist 'mine'; use one of base, build, spack"),
     ],
 )
 def test_a_shipped_list_names_no_file(name: str, message: str) -> None:

@@ -54,7 +54,8 @@ exit status:
        read or written); check: findings; verify: differences
   2    bad usage or bad input (whitelist, blacklist, manifest); every problem
        is printed, up to 200
-  3    this host has no package database
+  3    this host has no package database, has changed since the manifest was
+       made, or cannot make a jail
   130  interrupted
 'run', 'shell' and 'enter' exit with the status of the command in the jail
 (128 + n after signal n), or with

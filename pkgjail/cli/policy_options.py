@@ -22,7 +22,12 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="drop paths: docs, locales, static-libs, python-bytecode, or a file (may be repeated)",
     )
-    parser.add_argument("--root", default="/", metavar="DIR", help="read the packages and files of this root")
+    parser.add_argument(
+        "--root",
+        default="/",
+        metavar="DIR",
+        help="read the packages and files of the system below DIR, not of the host",
+    )
     parser.add_argument(
         "--backend",
         default="auto",

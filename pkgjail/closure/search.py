@@ -38,7 +38,7 @@ class _Choice(NamedTuple):
 def resolve_closure(database: PackageDatabase, policy: Policy) -> Closure:
     """Return the packages that `policy` requires, and everything that they require, of those installed.
 
-    Of several alternatives, the first counts that any installed package satisfies (Debian Policy 7.1).
+    Of the members of an or-group, the first counts that any installed package satisfies (Debian Policy 7.1).
     Of several packages that satisfy it, one that is in the closure for another reason is taken (one of
     that very name before its providers), otherwise the one of that name, otherwise the first provider by
     key. A package that satisfies its own requirement needs no other. The result does not depend on the

@@ -131,7 +131,7 @@ class Distribution:
 
 @record
 class Relation:
-    """One alternative of a requirement: `name[:architecture] [(operator version)]`.
+    """One member of a requirement's or-group, or its only one: `name[:architecture] [(operator version)]`.
 
     `architecture` is "" if none is given. `operator` is "" or one of `<< <= = >= >>`; each backend
     converts the operators of its package manager.
@@ -145,7 +145,7 @@ class Relation:
 
 @record
 class DependencyGroup:
-    """One requirement, which any of its `alternatives` satisfies; the preferred one comes first.
+    """One requirement, which any of its `alternatives` satisfies (an or-group). The preferred one is first.
 
     `kind` is the field of the package's record in the distribution's own word ("Depends", "Recommends").
     `text` is the requirement as written there, with white space folded. It applies only if a package of

@@ -176,7 +176,8 @@ class ListProblems:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest the one of the few `known` that is like `name`, or list them, for the end of a message."""
     names = sorted(known)
-    return did_you_mean(name, names, count=1, likeness=0.7) or f"; known are {', '.join(names)}"
+    choices = f"; use {'one of ' if len(names) > 1 else ''}{', '.join(names)}"
+    return did_you_mean(name, names, count=1, likeness=0.7) or choices
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3, likeness: float = 0.8) -> str:

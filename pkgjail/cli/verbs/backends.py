@@ -25,7 +25,9 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "backends", help="show the package databases of this host", description=_DESCRIPTION
     )
-    parser.add_argument("--root", default="/", metavar="DIR", help="examine this root")
+    parser.add_argument(
+        "--root", default="/", metavar="DIR", help="examine the system below DIR, not the host"
+    )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
 

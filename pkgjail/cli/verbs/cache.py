@@ -66,4 +66,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _line(each: CacheItem) -> str:
     used = time.strftime("%Y-%m-%d", time.localtime(each.used))
-    return f"{used}  {each.names:7,} names  {human_size(each.bytes):>9}  {printable(str(each.path))}"
+    noun = "name " if each.names == 1 else "names"
+    return f"{used}  {each.names:7,} {noun}  {human_size(each.bytes):>9}  {printable(str(each.path))}"

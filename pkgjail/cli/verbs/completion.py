@@ -13,14 +13,20 @@ if TYPE_CHECKING:
     from pkgjail.cli.parser import Verbs
 
 _DESCRIPTION = """\
-Print the code with which a shell completes 'pkgjail' command lines. For bash and zsh:
-eval "$(pkgjail completion bash)"; for fish: pkgjail completion fish | source.
+Print the code with which a shell completes 'pkgjail' command lines.
+"""
+_EPILOG = """\
+examples:
+  eval "$(pkgjail completion bash)"     in ~/.bashrc; zsh likewise, in ~/.zshrc
+  pkgjail completion fish | source      in fish
 """
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
-    parser = verbs.add_parser("completion", help="print shell completion code", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "completion", help="print shell completion code", description=_DESCRIPTION, epilog=_EPILOG
+    )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     parser.add_argument("--json", action="store_true", help="print the code in a JSON object")
     parser.set_defaults(run=run, failure=0, result_is_output=always)

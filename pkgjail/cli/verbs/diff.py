@@ -30,6 +30,7 @@ examples:
   pkgjail diff --format markdown old.manifest.jsonl new.manifest.jsonl     for a pull request's comment
 
 The markdown has at most 65,536 characters and says what was left out.
+
 exit status, as diff(1): 0 the same, 1 they differ, 2 trouble
 """
 FORMATS = ("text", "markdown", "json")

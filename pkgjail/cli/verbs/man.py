@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from pkgjail.cli.parser import Verbs
 
 _DESCRIPTION = """\
-Print pkgjail's manual page, made from the texts of --help. To read it: pkgjail man | man -l -; to
-install it: pkgjail man > /usr/local/share/man/man1/pkgjail.1
+Print pkgjail's manual page, made from the texts of --help.
+"""
+_EPILOG = """\
+examples:
+  pkgjail man | man -l -                                    read it
+  pkgjail man > /usr/local/share/man/man1/pkgjail.1         install it
 """
 _WIDTH = 78
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
-    parser = verbs.add_parser("man", help="print the manual page", description=_DESCRIPTION)
+    parser = verbs.add_parser("man", help="print the manual page", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--json", action="store_true", help="print the page in a JSON object")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Run a command in a jail that shows exactly the files of a manifest, read-only, and nothing else of
-the host: no root, no daemon. /tmp is private, /dev is minimal, the environment is clean, and every
-capability is dropped. A name that is not in the manifest does not exist (ENOENT).
+the host: no root, no daemon. /tmp is private, /dev is minimal, only TERM of the caller's
+environment variables is passed on, and every capability is dropped. A name that is not in the manifest
+does not exist (ENOENT).
 """
 _EPILOG = """\
 examples:

@@ -62,7 +62,7 @@ def add_parser(verbs: Verbs) -> None:
     extra.add_argument(
         "--strict",
         action="store_true",
-        help="count every extra name, even on a host without a baseline to tell new ones",
+        help="count every extra name, even on a host without a baseline, which shows the new ones",
     )
     parser.add_argument(
         "--all", action="store_true", help=f"print every line, not only the first {_SHOWN} of each kind"
