@@ -37,7 +37,7 @@ settings.load_profile("untimed")
 # A real Spack for the tests of `pkgjail.integrations.spack`; they run against a stand-in where there is none.
 SPACK_ROOT = os.environ.get("PKGJAIL_SPACK_ROOT", "")
 _MADE, _FAILED = pytest.StashKey[str](), pytest.StashKey[bool]()
-# Set where the tests see a copy of the host's package database.
+# Set if the tests see a copy of the host's package database.
 _FROZEN = "PKGJAIL_TEST_FROZEN"
 _IMPORTED = (
     "networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete", "elftools",
@@ -45,7 +45,7 @@ _IMPORTED = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle what is around the tests (tests/surroundings.py); workers inherit it."""
+    """Set up the environment of the tests (tests/surroundings.py). Workers inherit it."""
     if hasattr(config, "workerinput"):
         return
     surroundings.open_standard_descriptors()
@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the session's directory, unless a test failed, whose files may be wanted."""
+    """Remove the session's directory, unless a test failed: its files may be needed."""
     made = config.stash.get(_MADE, "")
     if made and not config.stash.get(_FAILED, False):
         shutil.rmtree(made, ignore_errors=True)
@@ -74,10 +74,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Run a test; again, three times at most, where it failed while packages came or went on the host.
+    """Run a test. Run it again, up to three times, if it failed while packages came or went on the host.
 
-    The second entry is no short one then, say, for directories have changed since the first. What it needs
-    is a host that is still for as long as it takes.
+    For example, a second entry is not the short one if directories changed since the first. Such a test
+    needs a host that does not change for as long as the test takes.
     """
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for is_last in (False, False, False, True):
@@ -94,7 +94,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.fixture(autouse=True)
 def _dpkg_at_rest() -> None:
-    """Where the host's own package database is read: not while dpkg is at work."""
+    """If the host's own package database is read: wait until dpkg has finished."""
     if _FROZEN not in os.environ:
         surroundings.wait_for_rest()
 

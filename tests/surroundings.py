@@ -1,8 +1,8 @@
-"""What a session of tests finds around it, the same wherever and beside whatever else it runs.
+"""A fixed environment for a session of tests: the same in any clone, and next to any other process.
 
-The environment, the umask, the standard descriptors and the temporary directory are set once. Where the
-tests may mount (as root), they see a copy of dpkg's database and of apt's lists, which no installation
-changes meanwhile; elsewhere each test waits until dpkg is at rest. Workers of pytest-xdist inherit all of it.
+Variables, umask, standard descriptors and the temporary directory are set once per session. If the tests may
+mount (as root), they see a copy of dpkg's database and of apt's lists, so installations by other processes
+do not affect them. Otherwise each test waits until dpkg is at rest. Workers of pytest-xdist inherit all this.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 DPKG = Path("/var/lib/dpkg")
 LISTS = Path("/var/lib/apt/lists")
 
-# Variables that tell pkgjail, Python or the programs which the tests compare with to do otherwise.
+# Variables that change what pkgjail, Python or the programs that the tests compare with do.
 _ODD = re.compile(
     r"PKGJAIL_.*|XDG_.*|PYTHON.*|GIT_.*|LC_.*|LANGUAGE|APT_CONFIG|DPKG_.*|RPM_.*|GREP_.*|TAR_OPTIONS|GZIP|XZ_.*"
     r"|POSIXLY_CORRECT|SOURCE_DATE_EPOCH|MAKEFLAGS|MFLAGS|MAKELEVEL|CDPATH|ENV|BASH_ENV|TZ"
     r"|COLUMNS|LINES|NO_COLOR|(CLI|FORCE_|PY_)?COLOR.*|_ARGCOMPLETE.*|COMP_.*|MANPAGER|PAGER|SPACK_.*"
 )
-# What the tests themselves are told by.
+# Settings of the tests themselves.
 _KNOBS = re.compile(r"PKGJAIL_(EXAMPLES|SPACK_ROOT|TEST_.*)|PYTHONDONTWRITEBYTECODE|PYTHONPYCACHEPREFIX")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -43,7 +43,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE, _MS_SHARED, _MS_MOVE = 0x4000, 1 << 18, 1 << 20, 0x2000
 
-# What moves when packages come and go, even where the tests see a copy of the database.
+# What changes when packages come and go, even if the tests see a copy of the database.
 _MOVING = ("/var/log/dpkg.log", "/etc", "/etc/alternatives", "/usr/bin", "/usr/lib", "/usr/share")
 # States of a package that dpkg leaves again (dpkg(1)), and how long they may last while nobody is at work.
 _PASSING = re.compile(rb"^Status: \S+ \S+ (unpacked|half-.*|triggers-.*)$", re.MULTILINE)
@@ -54,7 +54,7 @@ _LONGEST_TMPDIR = 40
 
 
 def own_environment(given: Mapping[str, str], home: str) -> dict[str, str]:
-    """Return the variables for the tests: those of the caller that do no harm, and the usual ones."""
+    """Return the variables for the tests: the caller's without the odd ones, and the usual values."""
     kept = {
         name: value for name, value in given.items() if _KNOBS.fullmatch(name) or not _ODD.fullmatch(name)
     }
@@ -63,7 +63,7 @@ def own_environment(given: Mapping[str, str], home: str) -> dict[str, str]:
 
 
 def open_standard_descriptors() -> None:
-    """Open /dev/null where the caller closed one: else some file of the tests would take its number."""
+    """Open /dev/null for those that the caller closed; otherwise a test's file would take the number."""
     opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     while opened <= 2:
         opened = os.open(os.devnull, os.O_RDWR)
@@ -71,7 +71,7 @@ def open_standard_descriptors() -> None:
 
 
 def temporary_directory() -> str:
-    """Make a directory of this session's, which all users can reach: a TMPDIR may be its owner's alone."""
+    """Make a directory for this session that all users can reach; TMPDIR may be private or too long."""
     usual = os.path.realpath(tempfile.gettempdir())
     places = [usual] if len(usual) <= _LONGEST_TMPDIR else []
     place = next(each for each in (*places, "/tmp", "/var/tmp") if _is_reached_by_all(each))
@@ -85,9 +85,9 @@ def _is_reached_by_all(place: str) -> bool:
 
 
 def binds_of_coverage() -> tuple[UserBind, ...]:
-    """Return the bind of where coverage writes what it measured in a jail; nothing where it measures nothing.
+    """Return a bind of the directory in which coverage writes its data; nothing if coverage is not running.
 
-    The clone may lie where a test has something of its own in the jail.
+    The bind is left out if possible, as the clone may lie where a test binds something else.
     """
     coverage = sys.modules.get("coverage")
     if coverage is None or coverage.Coverage.current() is None:
@@ -97,9 +97,9 @@ def binds_of_coverage() -> tuple[UserBind, ...]:
 
 
 def own_user_id() -> int:
-    """Return the id of a user whom no other process of tests on this host takes, until this process ends.
+    """Return a user id that no other test process on this host uses, reserved until this process ends.
 
-    Names in /dev/shm are by user id, and so are limits of processes.
+    Runtime directories in /dev/shm are named after user ids.
     """
     for uid in range(61184, 65520):  # no login's and no service's, as systemd has it
         claim = socket.socket(socket.AF_UNIX)
@@ -113,16 +113,16 @@ def own_user_id() -> int:
 
 
 class State(NamedTuple):
-    """What shows that a package database changed: the identities of its files, and what dpkg is about."""
+    """The state of a package database: the identities of its files, and whether dpkg has finished."""
 
     files: tuple[tuple[int, int, int], ...]
     is_settled: bool
 
 
 def state_of(database: Path) -> State:
-    """Look at a database of dpkg's. It is settled where dpkg has nothing left to do.
+    """Return the state of a database of dpkg's. It is settled if dpkg has nothing left to do.
 
-    The files come last: work that ends between the looks has changed them by then.
+    Files are looked at last: if dpkg finishes in between, the files show that it changed something.
     """
     updates, status = database / "updates", database / "status"
     pending = updates.is_dir() and any(name.isdigit() for name in os.listdir(updates))
@@ -135,7 +135,7 @@ def state_of(database: Path) -> State:
 
 
 def _is_at_work(database: Path) -> bool:
-    """Whether some process holds dpkg's lock, by proc_locks(5)."""
+    """Return whether a process holds dpkg's lock, according to proc_locks(5)."""
     inodes = {
         str(path.stat().st_ino) for path in (database / "lock", database / "lock-frontend") if path.exists()
     }
@@ -144,7 +144,7 @@ def _is_at_work(database: Path) -> bool:
 
 
 def wait_for_rest(database: Path = DPKG) -> State:
-    """Wait until dpkg is at rest; one that was interrupted, with nobody at work, is left as it is."""
+    """Wait until dpkg has finished. Do not wait for an interrupted dpkg whose lock nobody holds."""
     began = last_work = time.monotonic()
     while True:
         state, now = state_of(database), time.monotonic()
@@ -156,9 +156,9 @@ def wait_for_rest(database: Path = DPKG) -> State:
 
 
 def copy_at_rest(database: Path, copy: Path) -> None:
-    """Copy a database of dpkg's as it is at one time at which dpkg is at rest.
+    """Copy a database of dpkg's in one consistent state, at a time when dpkg is not at work.
 
-    What was copied while dpkg was at work is corrected then, which takes a moment only.
+    All of it is copied first, and only the differences once dpkg has finished, so a short pause is enough.
     """
     deadline = time.monotonic() + _AT_MOST_SECONDS
     with contextlib.suppress(FileNotFoundError):  # something went in this moment
@@ -172,7 +172,7 @@ def copy_at_rest(database: Path, copy: Path) -> None:
 
 
 def copy_changes(source: Path, copy: Path) -> None:
-    """Make `copy` the same as a directory; files of the same size and time are there already."""
+    """Make `copy` equal to a directory. Files with the same mode, size and time are not copied again."""
     copy.mkdir(exist_ok=True)
     with os.scandir(source) as found:
         entries = {entry.name: entry for entry in found}
@@ -190,7 +190,7 @@ def copy_changes(source: Path, copy: Path) -> None:
 
 
 def _give(source: str | Path, copy: Path) -> None:
-    """Let a copy belong to whom its source belongs to; nobody but root can."""
+    """Give a copy the owner and group of its source, if this process is root."""
     found = os.lstat(source)
     if os.geteuid() == 0:
         os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
@@ -216,12 +216,12 @@ def _remove(path: Path) -> None:
 
 
 def host_state() -> tuple[int, ...]:
-    """Return what is another one when packages came or went: files of the host cannot be kept from that."""
+    """Return a value that changes when packages are installed or removed: the host's files are not a copy."""
     return tuple(os.stat(path).st_mtime_ns for path in filter(os.path.exists, _MOVING))
 
 
 def wait_for_host(seconds: float) -> None:
-    """Wait until nothing has come or gone for so long; in all tests together no longer than ten minutes."""
+    """Wait until no package came or went for so long; at most ten minutes in the whole session."""
     began = since = time.monotonic()
     state = host_state()
     while time.monotonic() - since < seconds and _waited[0] + time.monotonic() - began < _AT_MOST_SECONDS:
@@ -232,10 +232,9 @@ def wait_for_host(seconds: float) -> None:
 
 
 def freeze(*directories: Path) -> bool:
-    """Show this process, and those that it starts, copies of these directories of the host's, in memory.
+    """Show this process and its children copies of these directories, in memory, in a mount namespace.
 
-    The mounts of other processes are not seen from then on, either. Return whether that could be done:
-    it needs root's rights.
+    Mounts of other processes are not seen from then on. Return whether this worked: it needs root.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     was_shared = any(
@@ -261,6 +260,6 @@ def freeze(*directories: Path) -> bool:
 
 
 def _mount(libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int) -> bool:
-    """mount(2); whether it succeeded."""
+    """Call mount(2) and return whether it succeeded."""
     words = (os.fsencode(word) or None for word in (source, target, kind))
     return bool(libc.mount(*words, ctypes.c_ulong(flags), None) == 0)

@@ -1,4 +1,4 @@
-"""What the other tests rely on: surroundings that are the same wherever they run (tests/surroundings.py)."""
+"""The fixed environment of all other tests (tests/surroundings.py)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ print(file.read_text(), file.parent.name in Path("/proc/self/mountinfo").read_te
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root; CI is root")
 def test_what_others_write_does_not_reach_the_tests(tmp_path: Path) -> None:
-    """As an installation does; and the mount by which that is done is nobody else's."""
+    """Protects from installations by other processes; the mount is seen by no other process."""
     place = tmp_path / "frozen-directory"
     place.mkdir()
     (place / "file").write_text("old")
@@ -72,7 +72,7 @@ def test_what_others_write_does_not_reach_the_tests(tmp_path: Path) -> None:
 
 
 def test_the_caller_s_variables() -> None:
-    """Knobs of the tests and what programs need stay; what leads them elsewhere goes."""
+    """Protects from variables that lead pkgjail or other programs elsewhere; settings of the tests stay."""
     given = {
         "HOME": "relative", "XDG_CACHE_HOME": "/gone", "PKGJAIL_SHARED_DIR": "/gone", "PYTHONPATH": "/gone",
         "PYTHONSAFEPATH": "1", "GIT_DIR": "/gone", "LC_ALL": "tr_TR", "TZ": "Asia/Kathmandu", "NO_COLOR": "1",
@@ -86,7 +86,7 @@ def test_the_caller_s_variables() -> None:
 
 @pytest.mark.parametrize("closed", ["0", "1", "0 1 2"])
 def test_closed_descriptors_are_opened(tmp_path: Path, closed: str) -> None:
-    """Else the first files that a test opens are some program's standard input and output."""
+    """Protects from a test's file that becomes the standard input or output of a program."""
     code = f"""
 import os
 from tests import surroundings
@@ -106,7 +106,7 @@ os._exit(opened <= 2)
 def test_a_temporary_directory_that_does_not_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, name: str
 ) -> None:
-    """Other users' programs are run from there, and sockets are made."""
+    """Protects programs that other users run from there, and sockets, whose names are short."""
     place = tmp_path / name
     place.mkdir(mode=mode)
     monkeypatch.setattr(tempfile, "tempdir", str(place))
@@ -143,7 +143,7 @@ def test_when_dpkg_is_at_rest(database: Path, change: Callable[[Path], object], 
 
 
 def test_an_interrupted_dpkg_is_waited_for_in_vain(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody holds its lock, so nobody will end its work: the tests run, and say what they find."""
+    """Nobody holds its lock, so nobody will finish its work: the tests run and report what they find."""
     monkeypatch.setattr(surroundings, "_BROKEN_SECONDS", 0.2)
     (database / "updates/0001").touch()
     began = time.monotonic()
@@ -153,7 +153,7 @@ def test_an_interrupted_dpkg_is_waited_for_in_vain(database: Path, monkeypatch: 
 
 @pytest.mark.parametrize("at_rest", [0.1, 0.4])
 def test_a_copy_is_of_one_state(database: Path, tmp_path: Path, at_rest: float) -> None:
-    """However dpkg works meanwhile: each version of the package has files of its own."""
+    """Protects from a status of one time and lists of another: each version has files of its own."""
     done = threading.Event()
 
     def work() -> None:
@@ -183,7 +183,7 @@ def test_a_copy_is_of_one_state(database: Path, tmp_path: Path, at_rest: float) 
 
 
 def test_a_copy_is_brought_up_to_date(database: Path, tmp_path: Path) -> None:
-    """Names that went are gone, and modes, times and links are the same."""
+    """Removed names are gone, and modes, times and links are the same."""
     copy = tmp_path / "copy"
     surroundings.copy_changes(database, copy)
     (database / "info/one.list").unlink()
@@ -200,7 +200,7 @@ def test_a_copy_is_brought_up_to_date(database: Path, tmp_path: Path) -> None:
 
 
 def test_every_process_of_tests_has_users_of_its_own() -> None:
-    """Names in /dev/shm are by user id: two sessions at once would remove each other's."""
+    """Protects two sessions at once from removing each other's directories in /dev/shm."""
     code = "from tests.surroundings import own_user_id; print(own_user_id())"
     users = [surroundings.own_user_id(), surroundings.own_user_id()]
     other = subprocess.run(
