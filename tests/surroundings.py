@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,6 +50,7 @@ _MOVING = ("/var/log/dpkg.log", "/etc", "/etc/alternatives", "/usr/bin", "/usr/l
 _PASSING = re.compile(rb"^Status: \S+ \S+ (unpacked|half-.*|triggers-.*)$", re.MULTILINE)
 _AT_MOST_SECONDS, _BROKEN_SECONDS = 600.0, 5.0
 _waited = [0.0]
+_PREFIX, _DAY_SECONDS = "pj-tests-", 86400
 # Names of sockets have at most 107 bytes (unix(7)), and those of the tests lie some way below.
 _LONGEST_TMPDIR = 40
 
@@ -75,9 +77,19 @@ def temporary_directory() -> str:
     usual = os.path.realpath(tempfile.gettempdir())
     places = [usual] if len(usual) <= _LONGEST_TMPDIR else []
     place = next(each for each in (*places, "/tmp", "/var/tmp") if _is_reached_by_all(each))
-    made = tempfile.mkdtemp(prefix="pj-tests-", dir=place)
+    _remove_old(place)
+    made = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
     os.chmod(made, 0o1777)  # noqa: S103 - as /tmp
     return made
+
+
+def _remove_old(place: str) -> None:
+    """Remove the directories of sessions that failed or were killed more than a day ago."""
+    for old in glob.glob(f"{glob.escape(place)}/{_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(old)
+            if found.st_uid == os.geteuid() and found.st_mtime < time.time() - _DAY_SECONDS:
+                subprocess.run(["rm", "-rf", "--one-file-system", old], check=False)
 
 
 def _is_reached_by_all(place: str) -> bool:

@@ -115,6 +115,21 @@ def test_a_temporary_directory_that_does_not_serve(
     os.rmdir(made)
 
 
+def test_what_killed_sessions_left_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directories of sessions that run, or failed today, stay."""
+    monkeypatch.setattr(surroundings, "_LONGEST_TMPDIR", 200)
+    for path in (tmp_path, tmp_path.parent):
+        path.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, new, other = (tmp_path / name for name in ("pj-tests-old", "pj-tests-new", "other"))
+    for place in (old, new, other):
+        (place / "inner").mkdir(parents=True)
+        if place is not new:
+            os.utime(place, (0, 0))
+    made = surroundings.temporary_directory()
+    assert {path.name for path in tmp_path.iterdir()} == {"pj-tests-new", "other", os.path.basename(made)}
+
+
 def _status(text: str) -> Callable[[Path], object]:
     def change(database: Path) -> None:
         status = database / "status"
