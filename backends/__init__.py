@@ -46,7 +46,7 @@ bytes: a root with any of them has such a database.
 
 @record
 class BackendStatus:
-    """Whether a backend can read one root: `reason` says what was found or is missing.
+    """The status of a backend for one root. `reason` says what was found or is missing.
 
     `serves` names the systems that the backend is for, `aliases` are its other names.
     """

@@ -24,7 +24,7 @@ class Root:
         self.path = path
 
     def inside(self, path: bytes) -> bytes:
-        """Where the absolute `path` of that system is on this one."""
+        """Return where the absolute `path` of that system is on this one."""
         try:
             return resolve_inside(self.path, path)
         except OSError as error:

@@ -60,7 +60,7 @@ class Installation:
 
     @property
     def complete(self) -> bool:
-        """Whether the package is fully installed; only then it counts."""
+        """Return whether the package is fully installed; only then it counts."""
         return (self.flag, self.state) == ("ok", "installed")
 
 

@@ -1,4 +1,4 @@
-"""What several verbs do with a root: open its package database, and warn if the manifest is of another."""
+"""Open a root's package database, and warn if the manifest was made for another system."""
 
 from __future__ import annotations
 

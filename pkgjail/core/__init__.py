@@ -1,1 +1,1 @@
-"""What all packages of pkgjail share: types, errors, text, bounded reads. Standard library only."""
+"""Modules that all packages of pkgjail share: types, errors, text, bounded reads. Standard library only."""

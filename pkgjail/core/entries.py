@@ -21,7 +21,7 @@ KINDS: dict[int, FileKind] = {
     stat.S_IFDIR: "directory",
     stat.S_IFLNK: "symlink",
 }
-"""What can be in a jail, by the format bits of `st_mode` (inode(7))."""
+"""The kinds of files that can be in a jail, by the format bits of `st_mode` (inode(7))."""
 
 NOUNS: dict[FileKind, str] = {
     "regular": "regular file",
@@ -136,7 +136,7 @@ def describe(mismatch: Mismatch) -> str:
 
 
 class Recorded(Protocol):
-    """What a manifest or an environment's record has of a name."""
+    """A name as a manifest or an environment's record has it."""
 
     @property
     def kind(self) -> FileKind:

@@ -30,10 +30,10 @@ else:
 T = TypeVar("T")
 
 FileKind = Literal["regular", "directory", "symlink"]
-"""What a name in a jail can be."""
+"""The kind of a name in a jail."""
 
 Origin = Literal["package", "conffile", "alternative", "generated", "entry", "include", "parent"]
-"""How a name came into a file set: the list of a package, a configuration file, a link of
+"""The reason why a name is in a file set: the list of a package, a configuration file, a link of
 update-alternatives(1), a file that the host generated, a file made at entry, a whitelist's line, or a
 directory that holds such names."""
 
@@ -41,13 +41,13 @@ MissingReason = Literal["absent", "private", "special"]
 """Why a listed path cannot be in a jail: see `Missing`."""
 
 StrategyName = Literal["tree", "mask", "whole", "binds"]
-"""How a top directory is shown: data overlay, whiteout overlay, directory binds, file binds."""
+"""The way to show a top directory: data overlay, whiteout overlay, directory binds, file binds."""
 
 PlanOption = Literal["auto", "tree", "mask", "whole", "binds"]
 """A strategy by name, or the first one that this host can use."""
 
 Verify: TypeAlias = Literal["", "all", "hash"]
-"""How closely the host is compared with a manifest: see `JailOptions`."""
+"""The extent of the comparison of the host with a manifest: see `JailOptions`."""
 
 # Keyword-only and slotted dataclasses came with Python 3.10; on 3.9 they are frozen alone.
 _OPTIONS: dict[str, bool] = {"kw_only": True, "slots": True} if sys.version_info >= (3, 10) else {}
@@ -103,7 +103,7 @@ class Requirement:
 
 @record
 class Policy:
-    """Which packages and files may be in a jail, for one family of distributions.
+    """The packages and files that may be in a jail, for one family of distributions.
 
     `packages` are the whitelists' requirements; `includes` are patterns of unowned files; `drops` are the
     blacklists' patterns in order, of which the last that matches a path decides.
@@ -502,7 +502,7 @@ class UserBind:
 
 @record
 class Limits:
-    """What a jail may use at most; None is no limit.
+    """The most that a jail may use; None is no limit.
 
     `memory` is in bytes, without swap. `cpus` is in processors: 0.5 is half of the time of one. `pids` is
     the number of processes and threads at once.

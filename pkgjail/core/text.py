@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_SHOWN = 20
-"""How many things of one kind a message names one by one."""
+"""The number of things of one kind that a message names one by one."""
 
 _PLAIN = frozenset("%+,-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz ")
 # Characters that Unicode calls printable although they are invisible, so that two names look alike:

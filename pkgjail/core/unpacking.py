@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_TIMES = 200
-"""How many times its size a file may have when decompressed, beyond the first `ALWAYS` bytes."""
+"""The most that a file may grow by decompression, as a factor, beyond the first `ALWAYS` bytes."""
 ALWAYS = 16 * MIB
 
 GZIP = b"\x1f\x8b"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pkgjail.environments.record import Header, Phase, Record
 
 Verb = Literal["build", "enter", "remove"]
-"""What is being done with an environment, for messages."""
+"""The name of what is being done with an environment, for messages."""
 
 _BENEATH = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW

@@ -26,12 +26,12 @@ SCHEMA = 1
 """The version of the format that is written, and the newest one that can be read."""
 
 Form = Literal["host", "copy", "fstab"]
-"""Where the files are: on the host at each entry, copied into the tree, or mounted there by fstab(5)."""
+"""The place of the files: on the host at each entry, copied into the tree, or mounted there by fstab(5)."""
 
 FORMS: tuple[Form, ...] = get_args(Form)
 
 Phase = Literal["building", "removing", "built"]
-"""What an environment is going through; "building" and "removing" may also have been interrupted."""
+"""The phase of an environment; "building" and "removing" may also have been interrupted."""
 
 JOURNAL, RECORD, REMOVING = b"building.jsonl", b"environment.jsonl", b"removing.jsonl"
 PHASE_FILES: dict[Phase, bytes] = {"building": JOURNAL, "removing": REMOVING, "built": RECORD}
@@ -77,7 +77,9 @@ class RecordEntry(NamedTuple):
 
 @record
 class Header:
-    """What an environment is: `inode` is that of its directory, `root` is where the host's files are.
+    """The first line of a record: the environment itself.
+
+    `inode` is that of its directory, and `root` is the directory of the host's files.
 
     `manifest` is the manifest's digest. The other fields are the options that each entry starts with;
     `variables` are set in addition to the jail's own.

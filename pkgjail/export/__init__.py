@@ -37,7 +37,7 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
     """Return `manifest` in the format of another program.
 
     Args:
-        manifest: what the jail holds.
+        manifest: what the jail has.
         form: one of `FORMS`.
         root: the directory with the manifest's files, absolute and normal. "mtree" and "sha256sums" have
             names relative to it, and do not use it.

@@ -46,7 +46,7 @@ def write_skeleton(
     """Make `directory`, which must not exist or be empty, into a jail's skeleton.
 
     Args:
-        manifest: what the jail holds.
+        manifest: what the jail has.
         directory: absolute and normal; its parent must exist.
         content: the content of files made at entry, by path; a file without content is empty.
         mount_points: make all directories with their modes, all links, an empty file for each file of

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Name(NamedTuple):
-    """How a name comes into the jail. `owners` are sorted.
+    """The owners and origin of a name in the jail. `owners` are sorted.
 
     With `made_by_jail`, the jail makes it regardless of the disk: a symbolic link to `target`, or without
     a target, a file that is made at entry.

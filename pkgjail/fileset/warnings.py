@@ -43,7 +43,7 @@ def warn_unmatched(rules: Iterable[Rule], tree: Tree, reporter: Reporter) -> Non
 
 
 def _remedy(pattern: str, tree: Tree) -> str:
-    """How to write a pattern that goes through a link, because patterns match real paths; otherwise ""."""
+    """Return how to write a pattern that goes through a link, as patterns match real paths; otherwise ""."""
     sign = "!" if pattern.startswith("!") else ""
     text = pattern[len(sign) :]
     if "/" not in text.rstrip("/"):

@@ -59,7 +59,7 @@ NOT_OF_THE_HOST: tuple[Origin, ...] = ("alternative", "entry", "parent")
 
 @record
 class DriftCheck:
-    """How to compare a host with a manifest.
+    """The options of a comparison of a host with a manifest.
 
     `verify` is as for `find_drift`; with `allow_drift`, differences are accepted. `publisher` is the user
     whose baselines count besides the caller's own and root's. With `recorded`, the caller has compared the

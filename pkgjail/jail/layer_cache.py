@@ -45,7 +45,7 @@ _RECENT_SECONDS = 60
 
 
 class Recipe(NamedTuple):
-    """How to make a layer: `make` fills an empty directory from entries and a root (a real path).
+    """A way to make a layer: `make` fills an empty directory from entries and a root (a real path).
 
     The first of `entries` is the top directory. `make` raises `OSError` if it fails. `fits` checks whether
     `make` would now make the same layer as one that was made of the same entries and root when the host's

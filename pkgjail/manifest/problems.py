@@ -130,7 +130,7 @@ def _is_distribution(value: object) -> bool:
 
 
 def _is_path(value: object) -> bool:
-    """Whether it is a string that is UTF-8, or the base64 form of bytes that are not."""
+    """Return whether it is a string that is UTF-8, or the base64 form of bytes that are not."""
     try:
         if isinstance(value, str):
             return bool(value.encode()) or not value

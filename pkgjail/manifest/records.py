@@ -46,7 +46,7 @@ REQUIRED: Any = object()
 """The default of a field that every record of its kind has."""
 
 Type = Literal["text", "texts", "keys", "path", "flag", "number", "mode", "distribution"]
-"""How a value is written, each as JSON of its own form (codec.py). Keys are texts that are sorted."""
+"""The type of a value, each written as JSON of its own form (codec.py). Keys are texts that are sorted."""
 
 
 class Field(NamedTuple):

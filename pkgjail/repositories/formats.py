@@ -60,7 +60,7 @@ class RepositoryFormat(Protocol):
 
     @property
     def multilib(self) -> bool:
-        """Whether packages of one name and two architectures can be installed together."""
+        """Return whether packages of one name and two architectures can be installed together."""
         ...
 
     @property

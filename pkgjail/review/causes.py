@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from pkgjail.core.model import FileEntry, Manifest
 
 PackageChangeKind = Literal["added", "removed", "upgraded", "downgraded", "changed"]
-"""How a package changed from one manifest to the other."""
+"""The change of a package from one manifest to the other."""
 
 Aspect = Literal["type", "content", "digest", "size", "mode", "target", "owners", "origin"]
-"""What may differ about a path that both manifests have."""
+"""The properties of a path in both manifests that may differ."""
 
 # The most informative change first, if several owners changed.
 _ORDER: tuple[PackageChangeKind, ...] = ("upgraded", "downgraded", "changed", "added", "removed")

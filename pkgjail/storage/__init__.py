@@ -1,1 +1,1 @@
-"""What pkgjail stores between runs: locations, writing, locks, fingerprints, baselines and pruning."""
+"""Data that pkgjail stores between runs: locations, writing, locks, fingerprints, baselines and pruning."""

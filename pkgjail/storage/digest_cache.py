@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Identity(NamedTuple):
-    """What stat(2) reports of a file, some of which changes with its content; times in nanoseconds."""
+    """The state of a file from stat(2), some of which changes with its content; times in nanoseconds."""
 
     device: int
     inode: int

@@ -8,7 +8,7 @@ import os
 from pkgjail.core.untrusted import refuse_irregular
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""How a file is opened that may have been replaced: no link is followed, and nothing is waited for."""
+"""The flags to open a file that may have been replaced: no link is followed, and nothing is waited for."""
 
 _BLOCK = 1 << 18
 

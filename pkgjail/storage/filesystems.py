@@ -1,4 +1,4 @@
-"""Whether a file's change time tells that its content is the same: not on every file system.
+"""Check whether an unchanged change time proves unchanged content: not on every file system.
 
 A file is taken for unchanged if its device, inode and change time (inode(7)) are as recorded. This is right
 if the kernel sets the time at each change. An image may store any time: two images made with fixed times,

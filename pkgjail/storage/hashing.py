@@ -91,6 +91,7 @@ def hash_files(
     total = len(files)
 
     def note(share: list[_Hashed]) -> None:
+        """Add digests to the result, and report the progress."""
         for hashed in share:
             digests[hashed.requested] = hashed.sha256
             if hashed.stored is not None:

@@ -1,4 +1,4 @@
-"""Where pkgjail stores files between runs: the cache, runtime, shared and temporary directories.
+"""The places of files that pkgjail stores between runs: the cache, runtime, shared and temporary directories.
 
 A directory is used only if no other user can put another one in its place (`replaceable_part`), and, for
 the runtime directory, only if it belongs to this user alone. `pkgjail.storage.own_files` opens what is in

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NEW_PREFIX, REMOVED_PREFIX = ".new-", ".going-"
-"""What the name of something begins with while it is being written, and while it is being removed."""
+"""The beginning of the name of something that is being written, and of something that is being removed."""
 PRIVATE_MODE = 0o600
 """The mode of files that only this user reads."""
 

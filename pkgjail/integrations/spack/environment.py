@@ -41,7 +41,7 @@ _INSTEAD = (
 
 @record
 class BuildOptions:
-    """How an environment is built: see `build_environment`; with `replace` it replaces the active one."""
+    """Options of `build_environment`; with `replace` the new environment replaces the active one."""
 
     manifest: Manifest
     form: Form = "host"

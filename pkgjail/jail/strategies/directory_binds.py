@@ -27,7 +27,7 @@ def directory_bind_steps(
     """Return steps for the outermost directories in which the host has what the manifest has, and no more.
 
     Args:
-        entries: a top directory and what it holds, by path.
+        entries: a top directory and what is in it, by path.
         root: the directory of the host's files, a real path.
         excluded: paths that no directory bind may contain: other mounts, and mount points that are still to
             be made.

@@ -70,7 +70,7 @@ def make_whiteout_layer(layer: bytes, entries: Sequence[FileEntry], root: bytes)
 
 
 class _Directory(NamedTuple):
-    """How the layer shows one directory.
+    """One directory in a layer.
 
     `names` are the host's (None if it may not be read), and `hidden` those of them that must not be seen.
     `links` are made in the layer. The directory `is_needed` in the layer unless it is seen exactly as the

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Responsible(NamedTuple):
-    """Who is responsible for a gap, and the candidate that shows it.
+    """The party that is responsible for a gap, and the candidate that shows it.
 
     - "rule": the blacklist's rule `name` dropped the path;
     - "package", "other package": the package `name` has it on the host, and is or is not in the set;

@@ -1,4 +1,4 @@
-"""What `check` finds: gaps of a file set, and findings, which add who is responsible."""
+"""The results of `check`: gaps of a file set, and findings, which add who is responsible."""
 
 from __future__ import annotations
 
