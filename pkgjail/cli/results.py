@@ -1,6 +1,7 @@
 """Conditions under which a verb's output is its result.
 
-Then the verb has failed if the output cannot be written. Otherwise the result is a file or an exit status, and the output only reports it.
+Then the verb has failed if the output cannot be written. Otherwise the result is a file or an exit status,
+and the output only reports it.
 """
 
 from __future__ import annotations

@@ -80,7 +80,6 @@ class Header:
     """The first line of a record: the environment itself.
 
     `inode` is that of its directory, and `root` is the directory of the host's files.
-
     `manifest` is the manifest's digest. The other fields are the options that each entry starts with;
     `variables` are set in addition to the jail's own.
     """
