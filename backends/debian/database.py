@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.alternatives import read_alternatives
+from pkgjail.backends.debian.file_lists import FileLists
 from pkgjail.backends.debian.generated import GENERATED
 from pkgjail.backends.debian.matching import Installed
-from pkgjail.backends.debian.paths import Paths
 from pkgjail.backends.debian.relations import parse_group
 from pkgjail.backends.debian.root import Root
 from pkgjail.backends.debian.status import read_status, refuse_interrupted
@@ -42,7 +42,7 @@ class DebianDatabase:
         refuse_interrupted(self._root)
         self._installed = Installed(self._root, tuple(read_status(self._root, reader)), reader.compare)
         self._packages = MappingProxyType({key: one.package for key, one in self._installed.complete.items()})
-        self._paths = Paths(self._root, self._installed.complete)
+        self._file_lists = FileLists(self._root, self._installed.complete)
         self._unmet_reasons = UnmetReasons(self._root, self._installed)
 
     @property
@@ -87,19 +87,19 @@ class DebianDatabase:
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """Return the paths in the package's list file, as moved by dpkg-divert(1)."""
-        return self._paths.owned(package)
+        return self._file_lists.owned(package)
 
     def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
         """Return the package whose file list has each of `paths`, after diversions."""
-        return self._paths.owners(paths, self.packages.values())
+        return self._file_lists.owners(paths, self.packages.values())
 
     def conffiles(self, package: Package) -> frozenset[bytes]:
         """Return the Conffiles in the status file that the package still ships, as diversions moved them."""
-        return self._paths.conffiles(package)
+        return self._file_lists.conffiles(package)
 
     def digests(self, package: Package) -> dict[bytes, str]:
         """Return the digests in the package's md5sums file, with paths as diversions moved them."""
-        return self._paths.digests(package)
+        return self._file_lists.digests(package)
 
     def alternatives(self) -> tuple[AlternativeGroup, ...]:
         """Return every group of update-alternatives(1)."""

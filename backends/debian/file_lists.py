@@ -1,4 +1,4 @@
-"""Read the paths of packages: dpkg's file lists, the diversions of dpkg-divert(1), and conffiles."""
+"""Read the paths of packages: dpkg's file lists and conffiles, where diversions put them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pkgjail.backends.debian.diversions import Diversions
 from pkgjail.core.model import text_path
 from pkgjail.core.untrusted import DATABASE
 
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 # Parts of paths that are not normal. No file list that dpkg wrote has them.
 _UNUSUAL_PARTS = (b"//", b"/\n", b"/./", b"/.\n", b"/../", b"/..\n", b"\0")
 _CONFFILE_FLAGS = ("obsolete", "remove-on-upgrade")
-_RESTORE_DIVERSIONS = "restore the file from diversions-old or a backup"
 
 
-class Paths:
+class FileLists:
     """The file lists of `installations` (by package key), each read when needed."""
 
     def __init__(self, root: Root, installations: Mapping[str, Installation]) -> None:
         """Read nothing yet."""
         self._root = root
         self._installations = installations
+        self._diversions = Diversions(root)
         self._owned: dict[str, tuple[bytes, ...]] = {}
 
     def owned(self, package: Package) -> tuple[bytes, ...]:
@@ -49,14 +50,14 @@ class Paths:
         relative = data.count(b"\n/") + data.startswith(b"/") != len(lines)
         if relative or any(part in data for part in _UNUSUAL_PARTS):
             lines = self._root.normal_paths(path, lines, first=1 + len(root))
-        if not self._diversions.keys().isdisjoint(lines):
-            lines = [self._diverted(line, package) for line in lines]
+        if not self._diversions.targets.keys().isdisjoint(lines):
+            lines = [self._diversions.moved(line, package) for line in lines]
         return tuple(dict.fromkeys(root + lines))
 
     def owners(self, paths: Collection[bytes], packages: Collection[Package]) -> dict[bytes, str]:
         """Return the key of the package that owns each of `paths`, in one pass over all lists."""
         found: dict[bytes, str] = {}
-        recorded = {path for path, (target, _) in self._diversions.items() if target in paths}
+        recorded = {path for path, (target, _) in self._diversions.targets.items() if target in paths}
         recorded.update(paths)
         unique = frozenset(paths)
         directories = _outermost({path[: path.rfind(b"/") + 1] for path in recorded})
@@ -93,7 +94,7 @@ class Paths:
                 )
             if words[-1] not in _CONFFILE_FLAGS and line:
                 name = line.strip(" ").rpartition(" ")[0]
-                found.add(self._diverted(name.encode("utf-8", "surrogateescape"), package))
+                found.add(self._diversions.moved(name.encode("utf-8", "surrogateescape"), package))
         return frozenset(found) & frozenset(self.owned(package)) if found else frozenset()
 
     def digests(self, package: Package) -> dict[bytes, str]:
@@ -104,7 +105,7 @@ class Paths:
             digest, _, name = line.partition(b"  ")
             if name:
                 recorded = b"/" + name.removeprefix(b"./").lstrip(b"/")
-                found[self._diverted(recorded, package)] = f"md5:{digest.decode('ascii', 'replace')}"
+                found[self._diversions.moved(recorded, package)] = f"md5:{digest.decode('ascii', 'replace')}"
         return found
 
     def _list_file(self, package: Package) -> bytes:
@@ -119,23 +120,6 @@ class Paths:
     @cached_property
     def _lists_name_architecture(self) -> bool:
         return self._root.read(self._root.admin(b"info", b"format"), missing=b"0").strip() == b"1"
-
-    def _diverted(self, path: bytes, package: Package) -> bytes:
-        """Return where `path` of `package` is: a package's diversion moves the files of all others."""
-        target, owner = self._diversions.get(path, (path, package.name))
-        return path if owner == package.name else target
-
-    @cached_property
-    def _diversions(self) -> Mapping[bytes, tuple[bytes, str]]:
-        """Diverted path -> (its new path, the package that diverts; ":" is the administrator)."""
-        path = self._root.admin(b"diversions")
-        data = self._root.read(path, missing=b"", limit=DATABASE)
-        lines = data.split(b"\n")[:-1]
-        if len(lines) % 3 or (data and not data.endswith(b"\n")):
-            raise self._root.error(f"{text_path(path)}: a diversion has three lines", _RESTORE_DIVERSIONS)
-        diverted = self._root.normal_paths(path, lines[0::3], first=1, step=3)
-        targets = self._root.normal_paths(path, lines[1::3], first=2, step=3)
-        return dict(zip(diverted, zip(targets, map(text_path, lines[2::3]))))
 
 
 def _outermost(directories: Collection[bytes]) -> list[bytes]:
