@@ -65,6 +65,12 @@ linkcheck_retries = 1
 linkcheck_timeout = 10
 
 
+def _pages_from_code(*event: Any) -> list[str]:
+    """Return the pages to read again although their own files are unchanged: the code may have changed."""
+    del event
+    return ["api", "commands"]
+
+
 def _insert_from_code(app: Sphinx, name: str, source: list[str]) -> None:
     """Replace the marks in a page by what the code says."""
     del app, name
@@ -92,6 +98,7 @@ def setup(app: Sphinx) -> None:
 
     os.environ["COLUMNS"] = "80"  # the width of usages
     app.add_lexer("gitignore", TextLexer)
+    app.connect("env-get-outdated", _pages_from_code)
     app.connect("source-read", _insert_from_code)
     app.connect("autodoc-process-docstring", _prepare_docstring, priority=100)
     app.connect("doctree-read", _name_types)

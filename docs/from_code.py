@@ -52,7 +52,7 @@ def _command_line(_: list[str]) -> Iterator[str]:
     for verb, parser in _parsers().items():
         yield from (f"## {verb}", "", f"```{{program}} pkgjail {verb}", "```", "")
         yield from (*_prose(parser.description), "")
-        usage = parser.format_usage().removeprefix("usage: ").rstrip()
+        usage = parser.format_usage().replace("usage: ", " " * len("usage: "), 1).rstrip()
         yield from ("```text", textwrap.dedent(usage), "```", "")
         for group in parser._action_groups:  # noqa: SLF001 - argparse has no public name for it
             yield from _group(group)

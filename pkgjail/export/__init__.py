@@ -38,10 +38,10 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
 
     Args:
         manifest: what the jail has.
-        form: one of `FORMS`.
+        form: one of `pkgjail.export.FORMS`.
         root: the directory with the manifest's files, absolute and normal. "mtree" and "sha256sums" have
             names relative to it, and do not use it.
-        at: the directory of the skeleton (see `skeleton.write_skeleton`), absolute and normal.
+        at: the directory of the skeleton (`pkgjail.export.skeleton.write_skeleton`), absolute and normal.
             "fstab" needs it; "bwrap" takes the files made at entry from it, or leaves them out if it is
             None; the other formats ignore it.
 

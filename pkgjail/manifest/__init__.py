@@ -88,7 +88,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read the manifest at `path`. Raises as `parse_manifest` and `untrusted.read_named` do."""
+    """Read the manifest at `path`. Raises `ManifestError` as `parse_manifest` does, and `OSError`."""
     return parse_manifest(read_named(path, MANIFEST), os.fspath(path))
 
 
@@ -101,7 +101,7 @@ def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> str:
     """Write the manifest to `path` atomically, and return its digest.
 
     Raises `InputError` if something other than a regular file is at `path`, and `OSError` for other
-    failures; `atomic.replace_file` says what is left on the disk then.
+    failures; then the old file stays as it was.
     """
     data = dump_manifest(manifest)
     replace_file(path, data)

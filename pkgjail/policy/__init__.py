@@ -49,9 +49,9 @@ def load_policy(
 ) -> Policy:
     """Read the named lists and everything that they include, for the family of `database`.
 
-    Each name is that of a shipped list, or a path (see lists.py). `recommends` and `essential` override
-    the options of the whitelists; None leaves it to them. An option of a list overrides those of the lists
-    that it includes; of lists named side by side, one with true is enough.
+    Each name is that of a shipped list, or a path: one with a slash, or that ends in `.toml` or `.ignore`.
+    `recommends` and `essential` override the options of the whitelists; None leaves it to them. An option of
+    a list overrides those of the lists that it includes; of lists named side by side, one true is enough.
 
     Entries of included lists come before those of the including one. Each list counts once, and so does
     each entry. Blacklists apply in the order of the whitelists' options, then of `blacklists`; one that is

@@ -27,7 +27,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "completion", help="print shell completion code", description=_DESCRIPTION, epilog=_EPILOG
     )
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     parser.add_argument("--json", action="store_true", help="print the code in a JSON object")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
 

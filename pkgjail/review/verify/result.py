@@ -17,7 +17,7 @@ class Difference:
     `what` is "package" for a file that matches the manifest but not its package's record. `detail` describes
     what was found, for people. `owners` are packages by key: the manifest's, or for an extra name the host's.
     `package_note` is what the package manager's record says about the file and its package, or "". An extra
-    name that may be older than the manifest is `uncounted`: see `extras.find_extras`.
+    name that may be older than the manifest is `uncounted`.
     """
 
     path: bytes
