@@ -25,6 +25,13 @@ _EXAMPLES = 10  # of a rule for all inputs, unless its test says how many it nee
 _is_testing = False
 
 
+def pytest_sessionstart() -> None:
+    """Use few examples: set before the tests are imported. Watch for jails, which are no audit event."""
+    settings.register_profile("quick", settings(), max_examples=_EXAMPLES)
+    settings.load_profile("quick")
+    pytest.MonkeyPatch().setattr("pkgjail.sandbox.syscalls.clone", _refuse_clone)
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Do not import a module of gates, to save the time."""
     is_test = collection_path.match("test_*.py")
@@ -32,9 +39,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked, and use few examples."""
-    settings.register_profile("quick", settings(), max_examples=_EXAMPLES)
-    settings.load_profile("quick")
+    """Leave out what is marked."""
     marked = [item for item in items if any(map(item.get_closest_marker, _LEFT_OUT))]
     config.hook.pytest_deselected(items=marked)
     items[:] = [item for item in items if item not in marked]
@@ -52,6 +57,10 @@ def pytest_runtest_protocol() -> Iterator[None]:
 def _refuse_impurity(event: str, arguments: tuple[Any, ...]) -> None:
     if _is_testing and (event in _PROCESSES or (event == "open" and _is_record(arguments[0]))):
         pytest.skip("impure")
+
+
+def _refuse_clone(_flags: int) -> int:
+    pytest.skip("impure")
 
 
 def _is_record(path: object) -> bool:

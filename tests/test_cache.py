@@ -53,6 +53,7 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a layer, one of its directories closed to writing, a loader cache, and half a layer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("PKGJAIL_SHARED_DIR", str(tmp_path / "shared"))  # where other tests leave baselines
     top, layers = tmp_path / "pkgjail", tmp_path / "run" / "pkgjail" / "layers"
     for directory in (top, top / "ld.so.cache", layers.parent.parent, layers.parent, layers):
         directory.mkdir(mode=0o700)

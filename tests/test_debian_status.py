@@ -132,6 +132,7 @@ def account(root: bytes, backend: str) -> object:
         return str(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(EDITS, max_size=3))
 def test_damage_is_read_alike(

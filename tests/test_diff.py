@@ -271,6 +271,7 @@ def test_versions_without_an_order_are_only_changed() -> None:
     assert diff_manifests(old, manifest_of("a !\nw:1 -> a"), compare=COMPARE).packages[0].change == "changed"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(manifests(), manifests())
 def test_rules_for_any_two(old: Manifest, new: Manifest) -> None:

@@ -65,6 +65,7 @@ def _kernels_real(root: bytes, path: bytes) -> bytes | None:
     return real[len(root) :] + b"/" + name
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(listings())
 @example((_DEEP, [[_DEEP[0].path]], []))

@@ -140,6 +140,7 @@ def test_graphviz_draws_what_was_named() -> None:
     )
 
 
+@pytest.mark.slow
 @given(manifests())
 @SETTINGS
 def test_sha256sums(manifest: Manifest) -> None:

@@ -609,6 +609,7 @@ def test_what_rpm_may_take_is_bounded(summary: str, tmp_path: Path, monkeypatch:
     assert os.listdir(place) == []
 
 
+@pytest.mark.slow
 def test_a_copy_has_the_holes_of_its_database(tmp_path: Path) -> None:
     """Protects TMPDIR, which may be memory: holes stay holes in the copy, and data stays data."""
     original, copy = tmp_path / "original", tmp_path / "copy"
