@@ -64,7 +64,7 @@ def _faults(data: bytes) -> Iterable[tuple[int, str]]:
     if isinstance(first, dict) and first.get("kind") == "plan":
         return [(1, _A_PLAN)]
     if not isinstance(first, dict) or first.get("kind") != "header":
-        return [(1, "this is not a manifest: its first line is not a header; make one with 'pkgjail resolve'")]
+        return [(1, "this is not a manifest: the first line is no header; make one with 'pkgjail resolve'")]
     schema = first.get("schema")
     if type(schema) is int and schema > SCHEMA:
         return [(1, f"made by a newer pkgjail (schema {schema}, this one reads {SCHEMA}); upgrade pkgjail")]
