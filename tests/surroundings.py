@@ -124,6 +124,10 @@ def own_user_id() -> int:
     raise AssertionError("more tests run at once than there are user ids for them")
 
 
+# The inode, size, time of change and time of status change of a file.
+Identity = tuple[int, int, int, int]
+
+
 class State(NamedTuple):
     """The state of a package database: the identities of its files, and whether dpkg has finished."""
 
@@ -173,30 +177,39 @@ def copy_at_rest(database: Path, copy: Path) -> None:
     All of it is copied first, and only the differences once dpkg has finished, so a short pause is enough.
     """
     deadline = time.monotonic() + _AT_MOST_SECONDS
+    copied: dict[Path, Identity] = {}
     with contextlib.suppress(FileNotFoundError):  # something went in this moment
-        copy_changes(database, copy)
+        copy_changes(database, copy, copied)
     is_same = False
     while not is_same and time.monotonic() < deadline:
         before = wait_for_rest(database)
         with contextlib.suppress(FileNotFoundError):
-            copy_changes(database, copy)
+            copy_changes(database, copy, copied)
             is_same = state_of(database) == before
 
 
-def copy_changes(source: Path, copy: Path) -> None:
-    """Make `copy` equal to a directory. Files with the same mode, size and time are not copied again."""
+def copy_changes(source: Path, copy: Path, copied: dict[Path, Identity]) -> None:
+    """Make `copy` equal to a directory. Skip the files in `copied`, and add to it those that are copied.
+
+    Not the size and the time decide: a file that replaces another within a tick of the clock has its time.
+    """
     copy.mkdir(exist_ok=True)
     with os.scandir(source) as found:
         entries = {entry.name: entry for entry in found}
     for name in set(os.listdir(copy)) - set(entries):
         _remove(copy / name)
+        copied.pop(source / name, None)
     for name, entry in entries.items():
         if entry.is_dir(follow_symlinks=False):
-            copy_changes(source / name, copy / name)
-        elif not _is_copied(entry, copy / name):
+            copy_changes(source / name, copy / name, copied)
+            continue
+        before = entry.stat(follow_symlinks=False)
+        identity = before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns
+        if copied.get(source / name) != identity:
             _remove(copy / name)
             shutil.copy2(entry.path, copy / name, follow_symlinks=False)
             _give(entry.path, copy / name)
+            copied[source / name] = identity
     shutil.copystat(source, copy)
     _give(source, copy)
 
@@ -206,18 +219,6 @@ def _give(source: str | Path, copy: Path) -> None:
     found = os.lstat(source)
     if os.geteuid() == 0:
         os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
-
-
-def _is_copied(entry: os.DirEntry[str], copy: Path) -> bool:
-    try:
-        ours, theirs = os.lstat(copy), entry.stat(follow_symlinks=False)
-    except OSError:
-        return False
-    return (ours.st_mode, ours.st_size, ours.st_mtime_ns) == (
-        theirs.st_mode,
-        theirs.st_size,
-        theirs.st_mtime_ns,
-    )
 
 
 def _remove(path: Path) -> None:
