@@ -217,6 +217,19 @@ def test_a_copy_is_brought_up_to_date(database: Path, tmp_path: Path) -> None:
     assert (ours.st_mode, ours.st_mtime_ns) == (theirs.st_mode, theirs.st_mtime_ns)
 
 
+def test_a_file_of_the_same_size_and_time_is_copied(tmp_path: Path) -> None:
+    """Protects from an old status beside new lists: within a tick of the clock both have the same time."""
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.mkdir()
+    copied: dict[Path, surroundings.Identity] = {}
+    for text in ("one", "two"):
+        (source / "new").write_text(text)
+        os.utime(source / "new", (1, 1))
+        os.replace(source / "new", source / "status")
+        surroundings.copy_changes(source, copy, copied)
+        assert (copy / "status").read_text() == text
+
+
 def test_every_process_of_tests_has_users_of_its_own() -> None:
     """Protects two sessions at once from removing each other's directories in /dev/shm."""
     code = "from tests.surroundings import own_user_id; print(own_user_id())"
