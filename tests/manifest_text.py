@@ -28,6 +28,8 @@ from pkgjail.core.model import (
     Dropped,
     FileEntry,
     FileSet,
+    Header,
+    Manifest,
     Missing,
     MissingReason,
     Origin,
@@ -40,7 +42,6 @@ from pkgjail.manifest import build_manifest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.core.model import Manifest
 
 _ORIGINS: dict[str, Origin] = {origin: origin for origin in get_args(Origin)}
 _REASONS: dict[str, MissingReason] = {reason: reason for reason in get_args(MissingReason)}
@@ -83,6 +84,21 @@ def manifest_of(text: str, *, whitelists: Sequence[str] = ("w",), blacklists: Se
         Closure(packages=tuple(packages), dependencies=tuple(edges), reasons={}),
         FileSet(entries=tuple(files.values()), dropped=tuple(dropped), missing=tuple(missing)),
     )
+
+
+def files_alone(files: tuple[FileEntry, ...], *, whitelists: Sequence[str] = ()) -> Manifest:
+    """Return a manifest of these files, sorted by path, without packages."""
+    header = Header(
+        schema=1,
+        distribution=Distribution(id="debian", version="12"),
+        architecture="amd64",
+        policy="sha256:0",
+        whitelists=tuple(whitelists),
+        blacklists=(),
+        recommends=False,
+        essential=False,
+    )
+    return Manifest(header=header, packages=(), dependencies=(), files=files)
 
 
 def _keys(names: str | None) -> tuple[str, ...]:

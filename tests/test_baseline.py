@@ -33,7 +33,7 @@ from pkgjail.storage.baseline import (
 )
 from pkgjail.storage.cache import prune_cache
 from tests.conftest import TOP
-from tests.test_drift import manifest_of
+from tests.manifest_text import files_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,7 +252,7 @@ def test_another_users_baseline_serves_that_users_manifest_alone(
             origin="package",
         ),
     )
-    manifest, root = manifest_of(entries), bytes(host)
+    manifest, root = files_alone(entries), bytes(host)
     key = baseline_key(entries, root)
     forged = take_baseline(entries, root)._replace(at=1 << 62)
     publish_baseline(key, forged)

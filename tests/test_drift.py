@@ -20,7 +20,6 @@ from pkgjail.core.errors import DriftError, ExitDriftError, JailError, describe_
 from pkgjail.core.model import (
     Distribution,
     FileEntry,
-    Header,
     JailOptions,
     Manifest,
     Origin,
@@ -38,6 +37,7 @@ from pkgjail.storage.baseline import (
     take_baseline,
 )
 from tests.debian_roots import make_root
+from tests.manifest_text import files_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,20 +77,6 @@ def entries_of(root: Path, *, hashed: bool = True) -> tuple[FileEntry, ...]:
         )
     entries.append(FileEntry(path=b"/usr/lib/link", kind="symlink", mode=0o777, target=b"library"))
     return tuple(sorted(entries, key=lambda entry: entry.path))
-
-
-def manifest_of(entries: tuple[FileEntry, ...]) -> Manifest:
-    header = Header(
-        schema=1,
-        distribution=Distribution(id="debian", version="12"),
-        architecture="amd64",
-        policy="",
-        whitelists=(),
-        blacklists=(),
-        recommends=False,
-        essential=False,
-    )
-    return Manifest(header=header, packages=(), dependencies=(), files=entries)
 
 
 @pytest.fixture(autouse=True)
@@ -271,7 +257,7 @@ def test_a_file_without_a_digest_is_first_compared_without_content(host: Path, v
     )
     check = DriftCheck(verify=verify)
     for _ in range(2):
-        assert compare_host(manifest_of(entries), bytes(host), check).accepted == ()
+        assert compare_host(files_alone(entries), bytes(host), check).accepted == ()
 
 
 @pytest.mark.parametrize("origin", ["alternative", "entry", "parent"])
@@ -358,7 +344,7 @@ def test_a_changed_host_is_not_entered(
     host: Path, options: JailOptions, change: Callable[[Path], object], found: str
 ) -> None:
     """Protects every plan, for the host as `resolve` saw it and as the first entry did."""
-    manifest = manifest_of(entries_of(host))
+    manifest = files_alone(entries_of(host))
     record_baseline(manifest.files, bytes(host))
     jail = prepare_jail(manifest, options, root=bytes(host))
     change(host)
@@ -378,7 +364,7 @@ def test_allowed_drift_is_a_warning_at_each_entry(
     host: Path, options: JailOptions, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """New names stay hidden, missing ones are missing, replaced files are as they are."""
-    manifest = manifest_of(entries_of(host))
+    manifest = files_alone(entries_of(host))
     record_baseline(manifest.files, bytes(host))
     (host / "usr/lib/new").touch()
     (host / "usr/lib/link").unlink()
@@ -399,7 +385,7 @@ def test_allowed_drift_is_a_warning_at_each_entry(
 
 def test_a_reinstalled_package_gets_a_new_baseline(host: Path) -> None:
     """Protects later entries from reading its directories each time."""
-    manifest = manifest_of(entries_of(host))
+    manifest = files_alone(entries_of(host))
     record_baseline(manifest.files, bytes(host))
     key = baseline_key(manifest.files, bytes(host))
     before = load_baseline(key)
@@ -448,7 +434,7 @@ def test_changes_while_resolving_are_found_at_the_first_entry(
 
 def test_a_manifest_from_elsewhere_is_compared_by_content(host: Path) -> None:
     """Protects the first entry: an upgraded file may have the size, mode and times of the old one."""
-    manifest = manifest_of(entries_of(host))
+    manifest = files_alone(entries_of(host))
     replaced(host, "usr/lib/library", b"xyz")
     with pytest.raises(DriftError, match="/usr/lib/library has other content"):
         listing(host, manifest, JailOptions(plan="binds"))
@@ -481,7 +467,7 @@ def test_an_unreadable_file_is_no_drift(host: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_verification_is_requested_by_name(host: Path) -> None:
-    manifest = manifest_of(entries_of(host))
+    manifest = files_alone(entries_of(host))
     record_baseline(manifest.files, bytes(host))
     rewritten(host, "usr/lib/library", b"xyz")
     assert listing(host, manifest, JailOptions(plan="binds")) == 0
@@ -499,7 +485,7 @@ CHANGING = "while [ ! -e {0}/started ]; do sleep 0.02; done; {1}; touch {0}/chan
 
 def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions, heard: Heard) -> int:
     """Run a command in the jail of the host's manifest during `change`, and return its exit status."""
-    manifest = manifest_of(entries_of(host))
+    manifest = files_alone(entries_of(host))
     sync.mkdir()
     bind = UserBind(source=bytes(sync), destination=b"/sync", writable=True)
     environment = {"PATH": "/bin"}

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import DriftError, describe_changes
-from pkgjail.core.model import Closure, Distribution, Header, JailOptions, Manifest, Policy, Rule
+from pkgjail.core.model import Closure, JailOptions, Manifest, Policy, Rule
 from pkgjail.fileset import collect_files
 from pkgjail.jail import strategy
 from pkgjail.jail.drift import refuse_drift
@@ -30,6 +30,7 @@ from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
 from pkgjail.sandbox.steps import assemble
 from tests.conftest import EXAMPLES
+from tests.manifest_text import files_alone
 from tests.memory import MemoryDatabase
 from tests.tree_text import (
     DIRECTORY_MODES,
@@ -65,17 +66,7 @@ def manifest_of(root: bytes) -> Manifest:
     )
     closure = Closure(packages=(), dependencies=(), reasons={})
     files = collect_files(MemoryDatabase({}), closure, policy, root=root)
-    header = Header(
-        schema=1,
-        distribution=Distribution(id="debian", version="12"),
-        architecture="amd64",
-        policy="sha256:0",
-        whitelists=(),
-        blacklists=(),
-        recommends=False,
-        essential=False,
-    )
-    return Manifest(header=header, packages=(), dependencies=(), files=files.entries)
+    return files_alone(files.entries)
 
 
 def without(manifest: Manifest, paths: set[bytes]) -> Manifest:

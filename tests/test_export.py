@@ -23,7 +23,7 @@ from pkgjail.api import resolve
 from pkgjail.cli.main import main
 from pkgjail.cli.verbs.export import FORMATS
 from pkgjail.core.errors import InputError, NamesError
-from pkgjail.core.model import Distribution, FileEntry, Header, Manifest, raw_path, text_path
+from pkgjail.core.model import FileEntry, Manifest, raw_path, text_path
 from pkgjail.export import FORMS, export_manifest
 from pkgjail.export.bwrap import MOST
 from pkgjail.export.skeleton import write_skeleton
@@ -31,6 +31,7 @@ from pkgjail.jail.run import content_at_entry
 from pkgjail.manifest import write_manifest
 from tests.conftest import NOBODY, SYSTEM_PYTHON
 from tests.manifest_strategies import manifests
+from tests.manifest_text import files_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,17 +51,6 @@ NOT_UTF8 = (b"\xff\xfe not", b"\xed\xb3\xbf")
 
 KERNEL_AND_SCRATCH = {b"/dev", b"/proc", b"/sys", b"/tmp"}
 
-HEADER = Header(
-    schema=1,
-    distribution=Distribution(id="debian", version="12"),
-    architecture="amd64",
-    policy="sha256:none",
-    whitelists=("odd",),
-    blacklists=(),
-    recommends=False,
-    essential=False,
-)
-
 
 def directory(path: bytes, mode: int = 0o755) -> FileEntry:
     return FileEntry(path=path, kind="directory", mode=mode)
@@ -77,7 +67,7 @@ def symlink(path: bytes, target: bytes) -> FileEntry:
 
 def manifest_of(*entries: FileEntry) -> Manifest:
     files = tuple(sorted(entries, key=lambda entry: entry.path))
-    return Manifest(header=HEADER, packages=(), dependencies=(), files=files)
+    return files_alone(files, whitelists=["odd"])
 
 
 def odd_tree(root: Path, names: Sequence[bytes]) -> Manifest:

@@ -16,7 +16,8 @@ from pkgjail.manifest import write_manifest
 from tests.debian_roots import make_root
 from tests.faults import Done, Fault, Worker, faults, mounts_below, state_of
 from tests.forking import BROKEN
-from tests.test_drift import entries_of, make_host, manifest_of
+from tests.manifest_text import files_alone
+from tests.test_drift import entries_of, make_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +133,7 @@ def test_resolve(scene: Scene, what: str, *, every: bool) -> None:
 )
 def test_run(scene: Scene, plan: str, what: str, *, kept: bool, every: bool) -> None:
     """The command runs whole or not at all, and the next entry is right, by whatever is kept."""
-    write_manifest(manifest_of(entries_of(scene.host)), scene.out)
+    write_manifest(files_alone(entries_of(scene.host)), scene.out)
     command = ["/bin/busybox", "cat", "/usr/lib/library"]
     words = ["run", "--plan", plan, "--root", str(scene.host), str(scene.out), "--", *command]
     scene.fresh()

@@ -19,7 +19,8 @@ from pkgjail.storage.filesystems import identity
 from pkgjail.storage.fingerprint import changed_directories, take_settled_fingerprint, unverifiable_paths
 from pkgjail.storage.hashing import HashCache, hash_files
 from tests.images import KINDS, shown
-from tests.test_drift import entries_of, make_host, manifest_of
+from tests.manifest_text import files_alone
+from tests.test_drift import entries_of, make_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +129,7 @@ def test_another_image_is_not_entered_by_the_manifest_of_the_first(
     options = JailOptions(network=False, verify=verify)
     command = ["busybox", "grep", "-q", "abc", "/usr/lib/library"]
     with shown(kind, hosts[0], place):
-        manifest = manifest_of(entries_of(place))
+        manifest = files_alone(entries_of(place))
         record_baseline(manifest.files, bytes(place))
         before = take_baseline(manifest.files, bytes(place))
         assert run_in_jail(manifest, command, options, root=bytes(place)) == 0

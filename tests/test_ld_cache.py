@@ -22,7 +22,8 @@ from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.baseline import record_baseline
 from pkgjail.storage.locations import cache_directory, runtime_directory
-from tests.test_drift import entries_of, make_host, manifest_of
+from tests.manifest_text import files_alone
+from tests.test_drift import entries_of, make_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ def set_of(root: Path) -> Manifest:
         FileEntry(path=b"/usr/lib/libx.so", kind="symlink", mode=0o777, target=target),
         FileEntry(path=LD_CACHE, kind="regular", mode=0o644, origin="entry"),
     ]
-    return manifest_of(tuple(sorted((*entries_of(root), *more), key=lambda entry: entry.path)))
+    return files_alone(tuple(sorted((*entries_of(root), *more), key=lambda entry: entry.path)))
 
 
 def writing(text: str) -> str:

@@ -10,23 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Manifest, UserBind
+from pkgjail.core.model import FileEntry, JailOptions, Manifest, UserBind
 from pkgjail.jail.plan import plan_jail
+from tests.manifest_text import files_alone
 from tests.tree_text import parse_tree, plan_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_HEADER = Header(
-    schema=1,
-    distribution=Distribution(id="debian", version="12"),
-    architecture="amd64",
-    policy="sha256:0",
-    whitelists=(),
-    blacklists=(),
-    recommends=False,
-    essential=False,
-)
 
 # The sources: `dir` and `file` are there, `gone` is not, `to-dir` is a link.
 _SOURCES = ("dir", "file", "gone", "to-dir")
@@ -56,7 +46,7 @@ def manifest(tree: str, *, at_entry: str = "") -> Manifest:
     if at_entry:
         entries.append(FileEntry(path=at_entry.encode(), kind="regular", mode=0o644, origin="entry"))
     files = tuple(sorted(entries, key=lambda entry: entry.path))
-    return Manifest(header=_HEADER, packages=(), dependencies=(), files=files)
+    return files_alone(files)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from pkgjail.jail import replay, strategy
 from pkgjail.jail.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from tests.conftest import SYSTEM_PYTHON
-from tests.test_drift import CHANGING, WAITING, entries_of, make_host, manifest_of
+from tests.manifest_text import files_alone
+from tests.test_drift import CHANGING, WAITING, entries_of, make_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -365,7 +366,7 @@ def test_replay_warns_of_changes_during_the_run(user: Caller, option: tuple[str,
     for directory in (host, sync):
         directory.mkdir()
     make_host(host)
-    write_manifest(manifest_of(entries_of(host)), user.home / "m.jsonl")
+    write_manifest(files_alone(entries_of(host)), user.home / "m.jsonl")
     subprocess.run(["chown", "-R", "-h", f"{user.uid}:{user.uid}", user.home], check=True)
     words = ["run", *option, "--root", str(host), "--bind", f"{sync}:/sync", "m.jsonl", "--"]
     assert user.pkgjail(*words, "/bin/busybox", "true").returncode == 0
