@@ -132,19 +132,20 @@ def _empty_directory() -> bytes:
 def hidden(path: bytes) -> None:
     """Carry out a `Hidden`."""
     mount = sc.open_tree(sc.AT_FDCWD, _empty_directory(), sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
-    _attach(mount, path, SAFE | sc.MOUNT_ATTR_RDONLY)
+    attach(mount, path, SAFE | sc.MOUNT_ATTR_RDONLY)
 
 
 def _bind(source: bytes, path: bytes, attributes: int) -> None:
     """Bind `source` of the host at `path` of the jail, which must exist. A symbolic link is an error."""
     flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_RECURSIVE | sc.AT_EMPTY_PATH
-    _attach(sc.open_tree(open_old(source), b"", flags), path, attributes)
+    attach(sc.open_tree(open_old(source), b"", flags), path, attributes)
 
 
-def _attach(mount: int, path: bytes, attributes: int) -> None:
+def attach(mount: int, path: bytes, attributes: int = 0) -> None:
     """Attach the mount at `path` of the jail, which must exist, and close it. A symbolic link is an error."""
     new_root = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    sc.mount_setattr(mount, b"", attributes)
+    if attributes:
+        sc.mount_setattr(mount, b"", attributes)
     try:
         target = sc.openat2(new_root, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
     except OSError as error:

@@ -18,6 +18,7 @@ from pkgjail.sandbox.pseudo_filesystems import (
     NO_SYMLINKS,
     OLD,
     SAFE,
+    attach,
     bind_step,
     devices,
     hidden,
@@ -202,15 +203,7 @@ class _Builder:
             write_new(source, mode, content)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
-        mount = sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC)
-        new_root = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            target = sc.openat2(new_root, path[1:], os.O_PATH, NO_SYMLINKS | sc.RESOLVE_BENEATH)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from None
-        sc.move_mount(mount, target, b"")
-        for descriptor in (target, new_root, mount):
-            os.close(descriptor)
+        attach(sc.open_tree(sc.AT_FDCWD, source, sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC), path)
 
     def _attach_overlay(self, path: bytes, layer: bytes, make: Callable[[int, int], int]) -> None:
         """Attach at `path` the overlay that `make` makes of a layer and the host's directory of that path."""
