@@ -174,6 +174,7 @@ def test_an_unreadable_program_is_checked_by_name(tmp_path: Path, monkeypatch: p
 
 
 def test_the_kernel_reports_a_missing_interpreter(tmp_path: Path) -> None:
+    """Protects the kernel's own error (ENOENT, ENOEXEC): such a script is not refused here."""
     (tmp_path / "script").write_text("#!/no/such/interpreter\n")
     (tmp_path / "empty").write_text("#!\n")
     for name in ("script", "empty"):

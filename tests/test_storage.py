@@ -458,7 +458,7 @@ def test_pruning_follows_no_link(own: Path, tmp_path: Path, level: str) -> None:
 
 @pytest.mark.parametrize("change", [_pipe, _directory, _hard_link, lambda path: path.chmod(0)])
 def test_what_stands_in_a_writer_s_way_is_replaced(own: Path, change: Callable[[Path], object]) -> None:
-    """What is half written is of no worth to anybody, whatever it is."""
+    """Half-written files are worthless, of any kind."""
     record, new = own / "baselines/record", own / "baselines/.new-record"
     new.touch(mode=0o600)
     change(new)
