@@ -48,9 +48,9 @@ class Shell:
         self._shown = self._shown[found.end() :]
         return found
 
-    def wait_for_prompt(self) -> None:
-        """Until the shell has the terminal again."""
-        self.wait_for(_PROMPT)
+    def wait_for_prompt(self) -> bytes:
+        """Return the output until the shell has the terminal again."""
+        return self.wait_for(f"(?P<output>.*?){_PROMPT}")["output"]
 
     def status(self) -> int:
         """The exit status of the last command."""

@@ -91,7 +91,11 @@ def test_a_key_ends_a_whole_build(  # noqa: PLR0913, PLR0917 - fixtures and para
     key: bytes,
     statuses: set[int],
 ) -> None:
-    """`make` and its children: none of them goes on to write files. At QUIT, make exits."""
+    """`make` and its children: none of them goes on to write files. At QUIT, make exits.
+
+    GNU make 4.3 has a race: if it has just reaped a child when the signal comes, its handler waits for that
+    child again and ends with status 2 (reap_children in its job.c).
+    """
     rules = "".join(
         f"{name}:\n\tsleep {marked.seconds}; echo {name} > /srv/{name}\n" for name in ("one", "two")
     )
@@ -100,9 +104,10 @@ def test_a_key_ends_a_whole_build(  # noqa: PLR0913, PLR0917 - fixtures and para
     keyboard.run(jail("make -j2 -f /srv/Makefile", terminal))
     marked.wait_for("S", "S")
     keyboard.type(key)
-    keyboard.wait_for_prompt()
+    shown = keyboard.wait_for_prompt()
     marked.wait_for()
-    assert keyboard.status() in statuses
+    in_race = b"make: *** wait: No child processes." in shown
+    assert keyboard.status() in (statuses | {2} if in_race else statuses), shown
     assert sorted(os.listdir(tmp_path)) == ["Makefile", "m.jsonl"]
 
 
