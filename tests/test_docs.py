@@ -114,6 +114,7 @@ def test_python_in_pages_imports_what_exists(page: Path) -> None:
 def test_the_pictures_are_as_their_script_draws_them() -> None:
     """A change of the script, or of a picture by hand, needs the other."""
     command = [sys.executable, str(TOP / "docs/pictures/pipeline.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_each_term_is_explained_once() -> None:
