@@ -371,7 +371,7 @@ def _init(job: _Job) -> int:
     os.setsid()  # the terminal then sends signals only to the caller, which relays them
     _hide_command_line()
     reset_handlers()
-    os.umask(0o022)
+    callers_umask = os.umask(0o022)  # for what the jail itself makes
     sc.sethostname(job.program[3].encode())
     if not job.network:
         _bring_loopback_up()
@@ -381,6 +381,7 @@ def _init(job: _Job) -> int:
     seccomp.install(network=job.network)
     if not job.wait_for_start():
         return _SETUP_FAILED
+    os.umask(callers_umask)
     child = _start_command(job)
     job.move_stops_pipe()
     _close_descriptors()

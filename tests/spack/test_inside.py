@@ -83,6 +83,14 @@ def test_without_an_active_environment_commands_run_outside(spack: Spack) -> Non
         assert (done.returncode, done.stdout, done.stderr) == (0, HOST + "\n", "")
 
 
+def test_a_command_inside_has_the_umask_of_its_caller(spack: Spack) -> None:
+    """Spack sets modes for its prefixes, but a stage and a build have the umask of who started it."""
+    spack.build()
+    code = "import os; print(oct(os.umask(0)), os.uname().nodename)"
+    for umask in (0o077, 0o002):
+        assert spack("python", "-c", code, umask=umask).stdout == f"{oct(umask)} pkgjail\n"
+
+
 def test_spacks_directories_are_writable_and_the_host_is_hidden(spack: Spack) -> None:
     """Spack's directories come from its configuration; the one that says what is active is read-only."""
     elsewhere = spack.user.home / "elsewhere"
