@@ -51,7 +51,7 @@ def test_a_command_has_the_umask_of_its_caller(
 ) -> None:
     """In the first entry and in a replay; what the jail itself makes has the same modes with each umask."""
     script = f"umask; : > /srv/file && mkdir /srv/directory; stat -c %n=%a {_MADE}"
-    words = ["run", *way, "--bind", f"{work}:/srv", manifest_file, "--", "sh", "-c", script]
+    words: list[str | Path] = ["run", *way, "--bind", f"{work}:/srv", manifest_file, "--", "sh", "-c", script]
     shown = []
     for mask in (0o022, umask, umask):
         ran = anyone.pkgjail(*words, umask=mask)
