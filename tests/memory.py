@@ -104,7 +104,7 @@ def _record(head: str, lines: Sequence[str]) -> Record:
 
 
 def parse_records(text: str) -> dict[str, Record]:
-    """Return the records of a database's text by key, sorted."""
+    """Return the records of a database's text by key, sorted by name."""
     blocks: list[tuple[str, list[str]]] = []
     for line in dedent(text).splitlines():
         if not line.strip() or line.startswith("#"):
@@ -114,7 +114,7 @@ def parse_records(text: str) -> dict[str, Record]:
         else:
             blocks.append((line, []))
     records = [_record(head, lines) for head, lines in blocks]
-    return {each.package.key: each for each in sorted(records, key=lambda each: each.package.key)}
+    return {each.package.key: each for each in sorted(records, key=lambda each: each.package.order)}
 
 
 class MemoryDatabase:
@@ -201,7 +201,7 @@ class MemoryDatabase:
         return self._records[package.key].owned
 
     def owners(self, paths: Collection[bytes]) -> dict[bytes, str]:
-        """Return the first package, by key, that owns each path."""
+        """Return the first package, by name, that owns each path."""
         pairs = [(path, key) for key, each in self._records.items() for path in each.owned if path in paths]
         return dict(reversed(pairs))
 

@@ -179,6 +179,37 @@ rich-else 1-1
  pacman requires: filesystem
  deb requires: filesystem
 
+namesake 1-1
+ provides: name-of-three
+ /usr/share/namesake 0644
+
+namesake-more 1-1
+ provides: name-of-three
+
+namesake1 1-1
+ provides: name-of-three
+
+soname 1-1
+ provides: libsoname.so = 0-64
+ pacman provides: libsoname.so
+ /usr/share/soname 0644
+
+wants-soname 1-1
+ requires: libsoname.so = 0-64
+
+authorities 1-1
+ requires: authorities-list
+ /usr/share/authorities 0644
+
+authorities-list 1-1
+ requires: authorities-tools >= 1
+
+authorities-tools 1-1
+ provides: authorities = 1
+
+wants-authorities 1-1
+ requires: authorities
+
 ghostly 1-1
  rpm /var/log/ghostly.log ghost
  rpm /var/log/absent.log ghost

@@ -87,12 +87,17 @@ class Oracle:
         package = self._cache[name]
         named = [package.current_ver] if package.current_ver else []
         provided = [version for _, _, version in package.provides_list if _is_installed(version)]
-        answers = (*map(_key, named), *sorted(map(_key, provided)))
+        answers = (*map(_key, named), *sorted(map(_key, provided), key=_by_name))
         return Requirement(name, self._native, "whitelist", "whitelist", tuple(dict.fromkeys(answers)))
 
 
 def _key(version: Any) -> str:
     return f"{version.parent_pkg.name}:{version.arch}"
+
+
+def _by_name(key: str) -> list[str]:
+    """Name and architecture: of two keys, the one that begins with the other's name comes second."""
+    return key.split(":")
 
 
 def _is_installed(version: Any) -> bool:
@@ -118,10 +123,10 @@ def _text(dependency: Any) -> str:
 
 
 def _answers(dependency: Any) -> tuple[str, ...]:
-    """Return what satisfies it: the package of that name, then those that provide it, by key."""
+    """Return what satisfies it: the package of that name, then those that provide it, by name."""
     name = dependency.target_pkg.name.partition(":")[0]
     found = {_key(version) for version in dependency.all_targets() if _is_installed(version)}
-    return tuple(sorted(found, key=lambda key: (key.partition(":")[0] != name, key)))
+    return tuple(sorted(found, key=lambda key: (key.partition(":")[0] != name, _by_name(key))))
 
 
 def _essential(status: Path) -> Iterator[str]:

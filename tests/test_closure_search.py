@@ -93,9 +93,11 @@ CASES = [
         """,
     ),
     (
-        "of several providers the first by key is taken",
+        "of several providers the first by name is taken",
         """
         mawk 1 amd64
+         Provides: awk
+        gawk-mpfr 1 amd64
          Provides: awk
         gawk 1 amd64
          Provides: awk

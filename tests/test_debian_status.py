@@ -176,7 +176,7 @@ def test_an_installed_version_that_is_none(backend: str, tmp_path: Path) -> None
 
 @every_backend
 def test_packages(backend: str, tmp_path: Path) -> None:
-    """Protects what a package is: order by key, bytes from KiB, Essential and Protected, states."""
+    """Protects what a package is: order by name, bytes from KiB, Essential and Protected, states."""
     database = open_database(
         make_root(
             tmp_path,

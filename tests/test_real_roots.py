@@ -47,6 +47,12 @@ CASES = [
     Case("its own requirement", "lib-devel", "lib lib-devel"),
     Case("virtual: what is in already answers", "app, vim", "app lib tool vim"),
     Case("virtual: the first by name", "app", "app lib nano tool"),
+    Case("virtual: the first by name, not by name and architecture", "name-of-three", "namesake"),
+    Case("virtual: with a version and without one", "wants-soname", "soname wants-soname"),
+    Case("virtual: a package of that very name, though what it requires provides it", "wants-authorities",
+         "authorities authorities-list authorities-tools wants-authorities"),
+    Case("virtual: whoever is in, though not of that name", "wants-authorities, authorities-tools",
+         "authorities-tools wants-authorities"),
     Case("virtual: whoever is in, in whatever order", "vim, app", "app lib tool vim"),
     Case("a provide's version is too old", "wants-new-editor", "vim wants-new-editor"),
     Case("a provide's version is too new", "wants-old-editor", "nano wants-old-editor"),
@@ -186,7 +192,7 @@ def test_every_package_is_there(backend: str) -> None:
     assert database.architecture == {"rpm": "x86_64", "pacman": "x86_64"}.get(backend, "amd64")
     assert database.family == KEYS[backend]
     assert database.backend == backend
-    assert list(database.packages) == sorted(database.packages)
+    assert list(database.packages) == sorted(database.packages, key=lambda key: key.split(":"))
     assert {package.key for package in database.packages.values()} == set(database.packages)
 
 

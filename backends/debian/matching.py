@@ -43,7 +43,7 @@ class Installed:
             self.by_name.setdefault(one.package.name, []).append(one)
             if one.complete:
                 complete[one.package.key] = one
-        self.complete = dict(sorted(complete.items()))
+        self.complete = dict(sorted(complete.items(), key=lambda item: item[1].package.order))
         self.providers: dict[str, list[Provision]] = {}
         for one in self.complete.values():
             for name, provision in self._provides(one):

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from pkgjail.backends.pacman.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.pacman.local import read_digests, read_files, read_local
-from pkgjail.backends.pacman.relations import group_of, group_of_name, parse_relation
-from pkgjail.backends.pacman.versions import satisfies
+from pkgjail.backends.pacman.relations import fits, group_of, group_of_name, offer_fits, parse_relation
 from pkgjail.backends.release import read_distribution
 from pkgjail.backends.root import Root
-from pkgjail.core.model import Package, text_path
+from pkgjail.core.model import Package, in_order, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -52,7 +51,7 @@ class PacmanDatabase:
             )
             self._entries[package.key] = entry
             found[package.key] = package
-        self._packages = MappingProxyType(dict(sorted(found.items())))
+        self._packages = MappingProxyType(in_order(found))
         self._providers: dict[str, list[tuple[str, Relation]]] = {}
         self._members: dict[str, list[str]] = {}
         self._keys: dict[str, list[str]] = {}
@@ -118,11 +117,11 @@ class PacmanDatabase:
         del architecture  # pacman has only one
         if relation.architecture:
             return ()
-        found = [one for one in self._named(relation.name) if _fits(one.version, relation)]
+        found = [one for one in self._named(relation.name) if fits(one.version, relation)]
         found += [
             self._packages[key]
             for key, offer in self._providers.get(relation.name, ())
-            if not relation.operator or (offer.operator == "=" and _fits(offer.version, relation))
+            if offer_fits(offer, relation)
         ]
         return tuple(dict.fromkeys(found))
 
@@ -188,7 +187,3 @@ class PacmanDatabase:
     def _bad_field(self, entry: Entry, field: str, error: ValueError) -> Exception:
         why = f"{text_path(entry.directory)}/desc: %{field}%: {error}"
         return self._root.error(why, "install another version of the package")
-
-
-def _fits(version: str, relation: Relation) -> bool:
-    return not relation.operator or satisfies(version, relation.operator, relation.version)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
+from pkgjail.backends.pacman.versions import satisfies
 from pkgjail.core.model import DependencyGroup, Relation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _RELATION = re.compile(r"(?P<name>[^<>=\s]+)\s*(?:(?P<operator><=|>=|=|<|>)\s*(?P<version>[^<>=\s]+))?")
 _OPERATORS = {"<": "<<", ">": ">>"}
@@ -30,3 +35,24 @@ def group_of_name(name: str, kind: str) -> DependencyGroup:
     """Return the requirement of a package by its name, which may have any characters."""
     relation = Relation(name=name, operator="", version="")
     return DependencyGroup(kind=kind, alternatives=(relation,), text=name)
+
+
+def fits(version: str, required: Relation) -> bool:
+    """Return whether a package of the required name has a version that satisfies the requirement."""
+    return not required.operator or satisfies(version, required.operator, required.version)
+
+
+def offer_fits(offer: Relation, required: Relation) -> bool:
+    """Return whether a provision of the required name satisfies the requirement.
+
+    One without a version does not satisfy a requirement with one (libalpm's lib/libalpm/deps.c,
+    `_alpm_depcmp_provides`).
+    """
+    return not required.operator or (offer.operator == "=" and fits(offer.version, required))
+
+
+def is_satisfied(required: Relation, name: str, version: str, offers: Iterable[Relation]) -> bool:
+    """Return whether a package, or any of its provisions, satisfies a requirement (`_alpm_depcmp`)."""
+    return (name == required.name and fits(version, required)) or any(
+        offer.name == required.name and offer_fits(offer, required) for offer in offers
+    )

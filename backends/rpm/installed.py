@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.query import capabilities, files, quoted, requirements
 from pkgjail.backends.rpm.versions import EQUAL, OPERATORS, compare, overlaps
-from pkgjail.core.model import Package, Relation, raw_path
+from pkgjail.core.model import Package, Relation, in_order, raw_path
 from pkgjail.core.untrusted import parsing
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class Installed:
         counts = Counter(header.architecture for header in self.headers.values())
         del counts["noarch"]
         self.architecture = min(counts, key=lambda name: (-counts[name], name), default="noarch")
-        self.packages: Mapping[str, Package] = {
-            key: self._package(header, protected) for key, header in sorted(self.headers.items())
-        }
+        self.packages: Mapping[str, Package] = in_order(
+            {key: self._package(header, protected) for key, header in self.headers.items()}
+        )
         self.providers: dict[str, list[Provision]] = {}
         for key, package in self.packages.items():
             self._provide(package, self.headers[key])
@@ -140,9 +140,9 @@ class Installed:
         asker = self.native(architecture)
         name = relation.name
 
-        def rank(package: Package) -> tuple[bool, bool, str]:
+        def rank(package: Package) -> tuple[bool, bool, tuple[str, str]]:
             other = self.native(package.architecture) != asker
-            return package.name != name, other, package.key
+            return package.name != name, other, package.order
 
         required = relation.architecture
         suiting = [

@@ -10,19 +10,52 @@ that the order of a whitelist's lines does not matter.
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pkgjail.closure.reasons import ESSENTIAL, shortest_reasons
 from pkgjail.core.model import Closure, Dependency, Unmet
 
 if TYPE_CHECKING:
-    from pkgjail.core.model import DependencyGroup, Package, PackageDatabase, Policy
+    from collections.abc import Mapping
+
+    from pkgjail.core.model import DependencyGroup, Package, Policy, Relation
 
 # The text of edges to essential packages: Debian marks them by a field, other families have a list.
 _ESSENTIAL_TEXTS = {"debian": "Essential: yes"}
 
 # Fields whose requirements are optional: one that no installed package satisfies is left out silently.
 _WEAK = frozenset({"Recommends"})
+
+
+class Searched(Protocol):
+    """The part of `model.PackageDatabase` that a search uses, where each method is described."""
+
+    @property
+    def family(self) -> str:
+        """The key of `[packages]` in a whitelist."""
+        ...
+
+    @property
+    def architecture(self) -> str:
+        """The native architecture."""
+        ...
+
+    @property
+    def packages(self) -> Mapping[str, Package]:
+        """Every package by its `key`; at least each that `candidates` returned."""
+        ...
+
+    def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
+        """Return the requirements of `package`."""
+        ...
+
+    def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
+        """Return the packages that satisfy `relation` for a package of `architecture`."""
+        ...
+
+    def unmet_reason(self, relation: Relation, architecture: str) -> str:
+        """Say why `candidates` is empty, and what to do."""
+        ...
 
 
 class _Choice(NamedTuple):
@@ -35,13 +68,13 @@ class _Choice(NamedTuple):
     candidates: tuple[str, ...]
 
 
-def resolve_closure(database: PackageDatabase, policy: Policy) -> Closure:
+def resolve_closure(database: Searched, policy: Policy) -> Closure:
     """Return the packages that `policy` requires, and everything that they require, of those installed.
 
     Of the members of an or-group, the first counts that any installed package satisfies (Debian Policy 7.1).
     Of several packages that satisfy it, one that is in the closure for another reason is taken (one of
     that very name before its providers), otherwise the one of that name, otherwise the first provider by
-    key. A package that satisfies its own requirement needs no other. The result does not depend on the
+    name. A package that satisfies its own requirement needs no other. The result does not depend on the
     order of the policy's rules.
 
     Requirements that nothing satisfies are no error: they are the closure's `unmet`.
@@ -62,7 +95,7 @@ def resolve_closure(database: PackageDatabase, policy: Policy) -> Closure:
 class _Search:
     """The state of one resolution."""
 
-    def __init__(self, database: PackageDatabase, *, recommends: bool) -> None:
+    def __init__(self, database: Searched, *, recommends: bool) -> None:
         self._database = database
         self._recommends = recommends
         self._chosen: dict[str, Package] = {}

@@ -177,6 +177,19 @@ class Package:
         """Return `name:architecture`, the name of this package in graphs and manifests."""
         return f"{self.name}:{self.architecture}"
 
+    @property
+    def order(self) -> tuple[str, str]:
+        """Return name and architecture, by which packages are ordered if the first of several counts.
+
+        The order of the keys is another one: `a-b:x` is before `a:x`, and so is `a1:x`.
+        """
+        return (self.name, self.architecture)
+
+
+def in_order(packages: Mapping[str, Package]) -> dict[str, Package]:
+    """Return `packages`, which have any keys, in the order of `Package.order`."""
+    return dict(sorted(packages.items(), key=lambda item: item[1].order))
+
 
 @record
 class AlternativeChoice:
@@ -233,7 +246,7 @@ class PackageNames(Protocol):
 
     @property
     def packages(self) -> Mapping[str, Package]:
-        """Every available package by its `key`, in the order of the keys."""
+        """Every available package by its `key`, in the order of names and architectures (`Package.order`)."""
         ...
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
@@ -247,7 +260,7 @@ class PackageNames(Protocol):
         """Return the packages that satisfy `relation` for a package of `architecture`.
 
         Packages of that very name come first (those of the same architecture, then by architecture),
-        followed by those that provide it, by key. If names include no architecture (rpm), providers of
+        followed by those that provide it, by name. If names include no architecture (rpm), providers of
         the same architecture also come before the others.
         """
         ...

@@ -16,8 +16,8 @@ from pkgjail.repositories.metadata import Metadata, as_file, fault, first_packed
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pkgjail.core.model import DependencyGroup, Package, Relation
-    from pkgjail.repositories.formats import PoolIndex
+    from pkgjail.core.model import DependencyGroup, Package
+    from pkgjail.repositories.formats import Offer, PoolIndex
 
 _ARCHITECTURES = {
     "x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686": "i386", "ppc64le": "ppc64el",
@@ -82,14 +82,14 @@ class DebianFormat:
         """Return the names between `|`."""
         return tuple(part.split()[0].partition(":")[0] for part in text.split(" | "))
 
-    def clauses(self, text: str) -> tuple[Relation, ...]:
+    def groups(self, text: str, kind: str) -> tuple[DependencyGroup, ...]:
         """Return none: Debian's requirements are plain."""
-        del text
+        del text, kind
         return ()
 
-    def is_satisfied(self, text: str, provides: Collection[str]) -> bool:
+    def is_satisfied(self, text: str, offer: Offer) -> bool:
         """Return true: libsolv has the same rules."""
-        del text, provides
+        del text, offer
         return True
 
     def native(self, text: str) -> str:

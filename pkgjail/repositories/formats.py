@@ -90,19 +90,38 @@ class RepositoryFormat(Protocol):
         """Return the names in a requirement that libsolv printed, the preferred one first."""
         ...
 
-    def clauses(self, text: str) -> tuple[Relation, ...]:
+    def groups(self, text: str, kind: str) -> tuple[DependencyGroup, ...]:
         """Return the parts of a requirement that are satisfied separately; none for a plain one."""
         ...
 
-    def is_satisfied(self, text: str, provides: Collection[str]) -> bool:
+    def is_satisfied(self, text: str, offer: Offer) -> bool:
         """Return whether a package that satisfies a requirement for libsolv does so for the package manager.
 
-        `provides` are those of the package, which has another name than the requirement.
+        `text` is the requirement as libsolv printed it.
         """
         ...
 
     def native(self, text: str) -> str:
         """Return a requirement that libsolv printed as the package manager writes it."""
+        ...
+
+
+class Offer(Protocol):
+    """A package of a repository: what a requirement is compared with."""
+
+    @property
+    def name(self) -> str:
+        """The name of the package."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The version of the package."""
+        ...
+
+    @property
+    def provides(self) -> Collection[str]:
+        """The provisions as libsolv prints them; its own name may be among them."""
         ...
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.backends.pacman.database import BASE
-from pkgjail.backends.pacman.relations import group_of, group_of_name
+from pkgjail.backends.pacman.relations import group_of, group_of_name, is_satisfied, parse_relation
 from pkgjail.core import untrusted
 from pkgjail.core.model import is_word, text_path
 from pkgjail.repositories.formats import LoadedRepository
@@ -19,8 +19,8 @@ from pkgjail.repositories.metadata import Metadata, as_file, fault, first_packed
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from pkgjail.core.model import DependencyGroup, Package, Relation
-    from pkgjail.repositories.formats import PoolIndex
+    from pkgjail.core.model import DependencyGroup, Package
+    from pkgjail.repositories.formats import Offer, PoolIndex
 
 _MAX_MEMBERS = 100_000  # several times those of Arch's largest repository; each costs memory
 _NEEDED = ("NAME", "VERSION", "ARCH")
@@ -66,18 +66,22 @@ class PacmanFormat:
         return ((BASE,),) if any(one.essential for one in loaded) else ()
 
     def alternatives(self, text: str) -> tuple[str, ...]:
-        """Return the name of the requirement."""
-        return (text.split(" ", maxsplit=1)[0],)
+        """Return the name of each alternative."""
+        return tuple(part.split(" ", maxsplit=1)[0] for part in text.split(" | "))
 
-    def clauses(self, text: str) -> tuple[Relation, ...]:
+    def groups(self, text: str, kind: str) -> tuple[DependencyGroup, ...]:
         """Return none: pacman's requirements are plain."""
-        del text
+        del text, kind
         return ()
 
-    def is_satisfied(self, text: str, provides: Collection[str]) -> bool:
-        """Refuse a provision without a version for a requirement with one, which libsolv accepts."""
-        name, _, rest = text.partition(" ")
-        return not rest or name not in provides
+    def is_satisfied(self, text: str, offer: Offer) -> bool:
+        """Apply pacman's rules to each alternative: libsolv accepts provisions without a version for all."""
+        if " " not in text:
+            return True
+        offers = [parse_relation(one) for one in offer.provides]
+        return any(
+            is_satisfied(parse_relation(one), offer.name, offer.version, offers) for one in text.split(" | ")
+        )
 
     def native(self, text: str) -> str:
         """Return the text without spaces."""

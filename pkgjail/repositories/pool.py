@@ -7,16 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.backends.rpm import boolean
 from pkgjail.core.errors import DatabaseError
-from pkgjail.core.model import Package, Repository
+from pkgjail.core.model import Package, Repository, in_order
 from pkgjail.core.parameters import parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from pkgjail.core.model import DependencyGroup, Relation
     from pkgjail.repositories.formats import LoadedRepository, RepositoryFormat
 
 _ANY = "any"  # Debian's `name:any`
+
+
+class _Solvable:
+    """A package of libsolv's as `formats.Offer`."""
+
+    def __init__(self, solv: Any, solvable: Any) -> None:
+        self._solv, self._solvable = solv, solvable
+
+    @property
+    def name(self) -> str:
+        return str(self._solvable.name)
+
+    @property
+    def version(self) -> str:
+        return str(self._solvable.evr)
+
+    @property
+    def provides(self) -> list[str]:
+        return [str(one) for one in self._solvable.lookup_deparray(self._solv.SOLVABLE_PROVIDES)]
 
 
 class Pool:
@@ -97,7 +116,7 @@ class Pool:
                 before = newest.get(key)
                 if solvable.installable() and (before is None or before.evrcmp(solvable) < 0):
                     newest[key] = solvable
-        return {key: self.package(newest[key]) for key in sorted(newest)}
+        return in_order({key: self.package(one) for key, one in newest.items()})
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
@@ -137,19 +156,59 @@ class Pool:
 
     def provides(self, relation: Relation) -> bool:
         """Return whether any package satisfies `relation`."""
-        return bool(self._satisfying(relation))
+        return bool(self.satisfying(self.requirement(relation)))
 
     def candidates(self, relation: Relation, architecture: str) -> tuple[Package, ...]:
-        """Return the packages that satisfy `relation` by libsolv's rules, those of that very name first."""
+        """Return the packages that satisfy `relation`, those of that very name first."""
         del architecture  # a pool has only one
-        found = {one.key: one for one in map(self.package, self._satisfying(relation))}
-        return tuple(
-            found[key] for key in sorted(found, key=lambda key: (found[key].name != relation.name, key))
-        )
+        found = {one.key: one for one in map(self.package, self.satisfying(self.requirement(relation)))}
+        return tuple(sorted(found.values(), key=lambda one: (one.name != relation.name, one.order)))
 
-    def _satisfying(self, relation: Relation) -> list[Any]:
-        found = self.solv_pool.whatprovides(self.requirement(relation))
-        return [one for one in found if one.installable()]
+    def satisfying(self, part: Any) -> list[Any]:
+        """Return libsolv's packages that satisfy its requirement `part` for the package manager too."""
+        text = str(part)
+        return [
+            one
+            for one in self.solv_pool.whatprovides(part)
+            if one.installable() and self.format.is_satisfied(text, _Solvable(self.solv, one))
+        ]
+
+    def ranked(self, text: str, candidates: Collection[Any]) -> list[Any]:
+        """Return `candidates`, which all satisfy the requirement with the text `text`, preferred ones first.
+
+        Those come first that satisfy the first alternative: packages of that very name, then providers.
+        Of several, one for the pool's own architecture is preferred, then one that every system has by its
+        priority (Debian), then the first by name.
+        """
+        if len(candidates) < 2:  # noqa: PLR2004 - nothing to choose
+            return list(candidates)
+        first, own = self.preferred, (self.architecture, self.format.everywhere)
+        rest = sorted(
+            candidates, key=lambda one: (one.arch not in own, one.name not in first, one.name, one.arch)
+        )
+        found: list[Any] = []
+        for name in self.format.alternatives(text):
+            providers = {one.id for one in self.solv_pool.whatprovides(self.solv_pool.Dep(name))}
+            found += [one for one in rest if one.name == name]
+            found += [one for one in rest if one.name != name and one.id in providers]
+            rest = [one for one in rest if one not in found]
+        return found + rest
+
+    def named_like(self, solvable: Any) -> Iterator[Any]:
+        """Yield the packages with the name and the architecture of another one, in all versions."""
+        for one in self.solv_pool.whatprovides(self.solv_pool.Dep(solvable.name)):
+            if (one.name, one.arch) == (solvable.name, solvable.arch) and one.installable():
+                yield one
+
+    def requirements(self, solvable: Any, *, recommends: bool) -> Iterator[tuple[str, Any]]:
+        """Yield the field and libsolv's requirement, for each requirement of a package."""
+        plain, before = self.format.fields
+        for field, marker in ((plain, -1), (before, 1)):
+            for each in solvable.lookup_deparray(self.solv.SOLVABLE_REQUIRES, marker):
+                yield field, each
+        if recommends:
+            for each in solvable.lookup_deparray(self.solv.SOLVABLE_RECOMMENDS):
+                yield "Recommends", each
 
     def _having(self, path: str) -> list[Any]:
         """Packages whose file list has `path`: libsolv indexes only paths that packages require."""
@@ -219,12 +278,16 @@ class Pool:
 
     def group(self, group: DependencyGroup) -> Any:
         """Return alternatives and conditions as one requirement of libsolv."""
-        found = self.joined(map(self.requirement, group.alternatives), self.solv.REL_OR)
+        found = self.either(map(self.requirement, group.alternatives))
         if not group.conditions:
             return found
         return found.Rel(
             self.solv.REL_COND, self.joined(map(self.requirement, group.conditions), self.solv.REL_AND)
         )
+
+    def either(self, parts: Iterable[Any]) -> Any:
+        """Join libsolv's requirements as alternatives."""
+        return self.joined(parts, self.solv.REL_OR)
 
     def joined(self, parts: Iterable[Any], operator: int) -> Any:
         """Join libsolv's requirements, of which there is at least one, by one of its REL_ constants."""

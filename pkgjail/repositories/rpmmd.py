@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     _Parts = Mapping[str, "_Part"]
 
-    from pkgjail.core.model import DependencyGroup, Package, Relation
-    from pkgjail.repositories.formats import PoolIndex
+    from pkgjail.core.model import DependencyGroup, Package
+    from pkgjail.repositories.formats import Offer, PoolIndex
 
 _NAMESPACE = "{http://linux.duke.edu/metadata/repo}"
 _COUNT = re.compile(rb"<metadata [^<>]*packages=\"([0-9]{1,9})\"")
@@ -91,18 +91,18 @@ class RpmMdFormat:
         except ValueError:  # rpm accepts names that are no requirement in a spec file
             return (text.split(" ", maxsplit=1)[0],)
 
-    def clauses(self, text: str) -> tuple[Relation, ...]:
-        """Return the parts of a rich requirement, without conditions."""
+    def groups(self, text: str, kind: str) -> tuple[DependencyGroup, ...]:
+        """Return the parts of a rich requirement."""
         if not boolean.is_rich(text):
             return ()
         try:
-            return tuple(one for group in boolean.groups(text, "") for one in group.alternatives)
+            return boolean.groups(text, kind)
         except ValueError:  # libsolv accepts more than we do
             return ()
 
-    def is_satisfied(self, text: str, provides: Collection[str]) -> bool:
+    def is_satisfied(self, text: str, offer: Offer) -> bool:
         """Return true: libsolv has the same rules."""
-        del text, provides
+        del text, offer
         return True
 
     def native(self, text: str) -> str:

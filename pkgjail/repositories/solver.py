@@ -4,20 +4,22 @@ Each line of a whitelist becomes a stand-in: a package of our own that requires 
 libsolv applies its rules for packages to all of them, conditions included, and its problems lead back to
 lines.
 
-If several packages satisfy a requirement, libsolv takes the first by name. Our order is that of the
-closure (`pkgjail.closure.search`): the first alternative, the package of that very name, a provider that
-every system has by its priority (Debian), then the first by key. So we look at each choice that libsolv
-made, favour the packages that we prefer, and solve again. A package that cannot be installed with the rest
-is not taken, even if favoured; nor is one that another choice makes unnecessary.
+If several packages satisfy a requirement, libsolv takes one by rules of its own, and leaves out what its
+other choices make unnecessary. Our rules are those of the closure (`pkgjail.closure.search`), so that search
+makes all choices here too, among the packages of the repositories. libsolv says which of the packages that
+it found cannot be installed together with the rest. Those are excluded, and the search begins again.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.closure.reasons import ESSENTIAL
+from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import ClosureError, Problem
-from pkgjail.core.model import Dependency, record
+from pkgjail.core.model import Dependency, Requirement, record
+from pkgjail.repositories.choices import Choices
 from pkgjail.repositories.problems import STAND_IN, problems_in_words
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class _Resolution:
         self._lines: list[_Line] = []
 
     def solve(self, policy: Policy, base: Sequence[tuple[str, ...]]) -> Solution:
-        """Solve until no package is preferred to one that was chosen. Raises `ClosureError`."""
+        """Search for the closure until all its packages can be installed. Raises `ClosureError`."""
         roots = list(self._roots(policy, base))  # before the pool grows, which drops its index of providers
         own = self._solv_pool.add_repo("pkgjail")
         try:
@@ -79,7 +81,7 @@ class _Resolution:
                 solvable = self._stand_in(own, number, requirements)
                 self._lines.append(_Line(origin=origin, kind=kind, text=text, solvable=solvable))
             self._index()
-            return self._settle(recommends=policy.recommends)
+            return self._settle(policy, base)
         finally:
             own.free(True)
             self._index()
@@ -109,54 +111,40 @@ class _Resolution:
             solvable.add_requires(each)
         return solvable
 
-    def _settle(self, *, recommends: bool) -> Solution:
-        favoured: list[Any] = []
-        settled: set[tuple[str, ...]] = set()
-        solver = self._run(favoured, recommends=recommends)
-        while better := list(self._better(solver, settled)):
-            # The last one has the most weight in libsolv: the one settled first, as in the closure.
-            favoured = [*reversed(better), *favoured]
-            solver = self._run(favoured, recommends=recommends)
-        return self._solution(solver, recommends=recommends)
+    def _settle(self, policy: Policy, base: Sequence[tuple[str, ...]]) -> Solution:
+        self._run((), recommends=False)  # refuses what cannot be installed at all
+        excluded: set[int] = set()
+        while True:
+            choices = Choices(self._pool, excluded)
+            resolve_closure(choices, self._asked(choices, policy, base))
+            solver = self._run(choices.read, recommends=policy.recommends)
+            installed = {one.id for one in solver.transaction().newsolvables()}
+            left_out = {one.id for one in choices.read} - installed
+            if not left_out:
+                return self._solution(solver, recommends=policy.recommends)
+            excluded |= left_out
 
-    def _run(self, favoured: Sequence[Any], *, recommends: bool) -> Any:
+    def _asked(self, choices: Choices, policy: Policy, base: Sequence[tuple[str, ...]]) -> Policy:
+        """Return `policy` with the requirements of `choices`, and with the base set as entries."""
+        packages = [replace(rule, groups=tuple(map(choices.group, rule.groups))) for rule in policy.packages]
+        for names in base:
+            text = " or ".join(names)
+            group = choices.requirement(ESSENTIAL, text, map(self._pool.named, names))
+            packages.append(Requirement(text=text, origin=ESSENTIAL, groups=(group,)))
+        return replace(policy, packages=tuple(packages), essential=False)
+
+    def _run(self, wanted: Sequence[Any], *, recommends: bool) -> Any:
+        """Solve the lines with as many of `wanted` as can be installed with them, the first ones first."""
         job = self._solv.Job
-        install, favour = (one | job.SOLVER_SOLVABLE for one in (job.SOLVER_INSTALL, job.SOLVER_FAVOR))
+        install = job.SOLVER_INSTALL | job.SOLVER_SOLVABLE
         jobs = [self._solv_pool.Job(install, line.solvable.id) for line in self._lines]
-        jobs += [self._solv_pool.Job(favour, one.id) for one in favoured]
+        jobs += [self._solv_pool.Job(install | job.SOLVER_WEAK, one.id) for one in wanted]
         solver = self._solv_pool.Solver()
         solver.set_flag(self._solv.Solver.SOLVER_FLAG_IGNORE_RECOMMENDED, not recommends)
         problems = solver.solve(jobs)
         if problems:
             raise ClosureError(problems_in_words(problems, [line.origin for line in self._lines]))
         return solver
-
-    def _better(self, solver: Any, settled: set[tuple[str, ...]]) -> Iterator[Any]:
-        """Packages that we prefer to those that libsolv chose; each choice is examined once."""
-        for choice in solver.alternatives():
-            requirement = choice.dep or (choice.rule.info().dep if choice.rule else None)
-            candidates = list(choice.choices())
-            identity = (str(requirement), *sorted(str(one) for one in candidates))
-            if requirement is None or identity in settled:
-                continue
-            settled.add(identity)
-            preferred = self._preferred(str(requirement), candidates)
-            if preferred.id != choice.chosen.id:
-                yield preferred
-
-    def _preferred(self, requirement: str, candidates: Sequence[Any]) -> Any:
-        """The first in our order of `candidates`, which all satisfy `requirement`."""
-        first, own = self._pool.preferred, (self._pool.architecture, self._format.everywhere)
-        ranked = sorted(
-            candidates, key=lambda one: (one.arch not in own, one.name not in first, f"{one.name}:{one.arch}")
-        )
-        for name in self._format.alternatives(requirement):
-            named = [one for one in ranked if one.name == name]
-            providers = {one.id for one in self._solv_pool.whatprovides(self._solv_pool.Dep(name))}
-            found = named or [one for one in ranked if one.id in providers]
-            if found:
-                return found[0]
-        return ranked[0]
 
     def _solution(self, solver: Any, *, recommends: bool) -> Solution:
         own = {line.solvable.id: line for line in self._lines}
@@ -166,8 +154,9 @@ class _Resolution:
         for number, solvable in installed.items():
             line = own.get(number)
             source = line.origin if line else f"{solvable.name}:{solvable.arch}"
-            for field, required in self._requirements(solvable, recommends=recommends):
-                parts = () if line else self._format.clauses(str(required))
+            for field, required in self._pool.requirements(solvable, recommends=recommends):
+                groups = () if line else self._format.groups(str(required), field)
+                parts = [one for group in groups for one in group.alternatives]
                 kind, text = (line.kind, line.text) if line else (field, self._format.native(str(required)))
                 for target in self._targets(solvable, required, parts, real):
                     edges.add((source, f"{target.name}:{target.arch}", kind, text))
@@ -188,43 +177,27 @@ class _Resolution:
             providers = {one.id for one in self._solv_pool.whatprovides(part)}
             found = [one for one in installed if one.id in providers]
             if found and source.id not in providers:
-                yield self._preferred(str(part), found)
+                yield self._pool.ranked(str(part), found)[0]
 
     def _refuse_unsatisfied(self, installed: Iterable[Any], own: Mapping[int, _Line]) -> None:
         """Refuse a solution that only libsolv accepts, with laxer rules than the package manager's."""
         solvables = list(installed)
         problems = []
         for source in solvables:
-            for _, required in self._requirements(source, recommends=False):
-                text = str(required)
+            for _, required in self._pool.requirements(source, recommends=False):
                 providers = {one.id for one in self._solv_pool.whatprovides(required)}
                 found = [one for one in solvables if one.id in providers]
-                if found and not any(self._satisfies(one, text) for one in found):
+                if found and not providers.intersection(one.id for one in self._pool.satisfying(required)):
                     line = own.get(source.id)
                     names = ", ".join(sorted({one.name for one in found}))
                     requires = "" if line else f"{source.name} requires "
                     why = (
-                        f"{requires}{text}: {names} provides it without a version, which does not satisfy it"
+                        f"{requires}{required}: {names} provides it without a version, which does not "
+                        "satisfy it"
                     )
                     problems.append(Problem(line.origin if line else "", f"cannot be installed: {why}"))
         if problems:
             raise ClosureError(sorted(problems))
-
-    def _satisfies(self, solvable: Any, text: str) -> bool:
-        if solvable.name in self._format.alternatives(text):
-            return True
-        provides = [str(one) for one in solvable.lookup_deparray(self._solv.SOLVABLE_PROVIDES)]
-        return self._format.is_satisfied(text, provides)
-
-    def _requirements(self, solvable: Any, *, recommends: bool) -> Iterator[tuple[str, Any]]:
-        """Field and requirement, for each requirement of a package."""
-        plain, before = self._format.fields
-        for field, marker in ((plain, -1), (before, 1)):
-            for each in solvable.lookup_deparray(self._solv.SOLVABLE_REQUIRES, marker):
-                yield field, each
-        if recommends:
-            for each in solvable.lookup_deparray(self._solv.SOLVABLE_RECOMMENDS):
-                yield "Recommends", each
 
     def _chosen(self, solvables: Sequence[Any]) -> list[Chosen]:
         by_repository: dict[str, list[tuple[Package, int]]] = {}
