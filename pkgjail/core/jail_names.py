@@ -23,6 +23,12 @@ RESOLV_CONF = b"/etc/resolv.conf"
 ENTRY_FILES = (b"/etc/group", b"/etc/hosts", b"/etc/nsswitch.conf", b"/etc/passwd", RESOLV_CONF)
 """The files that pkgjail writes when a jail is entered. `LD_CACHE` is made at entry too, by ldconfig(8)."""
 
+DOCUMENTATION = tuple(
+    b"/usr/share/" + name + b"/"
+    for name in (b"devhelp", b"doc", b"doc-base", b"gtk-doc", b"help", b"info", b"javadoc", b"man", b"ri")
+)
+"""The directories of documentation, which no program needs to run; FHS 3.0, section 4.11."""
+
 DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")
 """The devices in `/dev`, the same in every jail."""
 

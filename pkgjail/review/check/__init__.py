@@ -60,7 +60,7 @@ def check_manifest(
     names = Names(manifest.files)
     scan = scan_files(manifest.files, root, reporter)
     gaps = [
-        *library_gaps(names, scan.objects, _ld_search(names, scan, root)),
+        *library_gaps(names, scan.objects, _ld_search(names, scan, root), manifest.dependencies),
         *script_gaps(names, scan.scripts),
         *link_gaps(names),
         *_unknown(scan),

@@ -53,8 +53,16 @@ class Attribution:
         return not gap.only_if_attributed or self._responsible(gap).name != ""
 
     def is_note(self, gap: Gap) -> bool:
-        """Return whether the gap is a note: it is optional, or only a package outside the set fills it."""
-        return gap.optional or (gap.only_if_attributed and self._responsible(gap).kind == "other package")
+        """Return whether the gap is a note: it is optional, or only a package outside the set fills it.
+
+        Nothing on the host may fill it either: packages have links, plugins and examples for others that they
+        only suggest.
+        """
+        if gap.optional:
+            return True
+        if gap.optional_if_outside and not self._packages.isdisjoint(self._owners.get(gap.path, ())):
+            return self._responsible(gap).kind in ("other package", "absent")
+        return gap.only_if_attributed and self._responsible(gap).kind == "other package"
 
     def finding(self, gap: Gap) -> Finding:
         """Return the gap with its owners, who is responsible, and the fix."""

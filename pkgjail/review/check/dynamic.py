@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pkgjail.core.errors import JailError
+from pkgjail.core.paths import Names
 from pkgjail.core.programs import UnansweredError
 from pkgjail.core.untrusted import parsing
+from pkgjail.review.check.comparison import whole_host
 from pkgjail.review.check.compiler import compiler_gaps
 from pkgjail.review.check.findings import Gap
 from pkgjail.review.check.modules import perl_gaps, python_gaps
 from pkgjail.review.check.runner import JailRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pkgjail.core.model import Manifest
-    from pkgjail.core.paths import Names
     from pkgjail.core.reporter import Reporter
     from pkgjail.review.check.findings import FindingKind
     from pkgjail.review.check.runner import Runner
 
-_CHECKS: tuple[tuple[FindingKind, Callable[[Names, Runner], Iterator[Gap]]], ...] = (
+    _Search = Callable[[Names, Runner], Iterator[Gap]]
+
+_CHECKS: tuple[tuple[FindingKind, _Search], ...] = (
     ("compiler", compiler_gaps),
     ("module", python_gaps),
     ("module", perl_gaps),
@@ -38,9 +43,38 @@ def dynamic_gaps(manifest: Manifest, names: Names, root: bytes, reporter: Report
     gaps: list[Gap] = []
     for done, (kind, check) in enumerate(_CHECKS):
         reporter.progress("running programs", done, len(_CHECKS))
-        gaps += catch_unanswered(kind, check(names, runner), runner)
+        found = list(catch_unanswered(kind, check(names, runner), runner))
+        if any(_is_of_a_module(gap) for gap in found):
+            found = _excuse(found, _gaps_of_the_host(kind, check, manifest, root))
+        gaps += found
     reporter.progress("running programs", len(_CHECKS), len(_CHECKS))
     return gaps
+
+
+def _is_of_a_module(gap: Gap) -> bool:
+    """Return whether a module fails, and not because another one that is named is lacking."""
+    return gap.kind == "module" and not gap.candidates
+
+
+def _gaps_of_the_host(kind: FindingKind, check: _Search, manifest: Manifest, root: bytes) -> list[Gap]:
+    """Return what the same programs lack in a jail with all files of the host."""
+    try:
+        whole = whole_host(manifest, root)
+        runner = JailRunner(whole, root)
+        return list(catch_unanswered(kind, check(Names(whole.files), runner), runner))
+    except (JailError, OSError):
+        return []  # such as a host that changes meanwhile; then nothing is excused
+
+
+def _excuse(gaps: Sequence[Gap], gaps_of_the_host: Sequence[Gap]) -> list[Gap]:
+    """Return `gaps`; a module that fails in the same way with all of the host's files makes a note."""
+    same = {(gap.path, gap.wanted, gap.cause) for gap in gaps_of_the_host if _is_of_a_module(gap)}
+    return [
+        replace(gap, optional=True, cause=f"{gap.cause}, with all files of the host too")
+        if (gap.path, gap.wanted, gap.cause) in same
+        else gap
+        for gap in gaps
+    ]
 
 
 def catch_unanswered(kind: FindingKind, gaps: Iterator[Gap], runner: Runner) -> Iterator[Gap]:

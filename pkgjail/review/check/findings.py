@@ -18,7 +18,8 @@ class Gap:
     `candidates` are the paths at which it would be found; any one of them is enough. An `optional` gap makes
     a note instead of a finding. One that is `only_if_attributed` makes a finding if a package of the set has
     what is wanted or a rule dropped it, a note if another package of the host has it, and is otherwise
-    ignored.
+    ignored. One that is `optional_if_outside` makes a note if a package of the set has the file, and another
+    package or none has what is wanted: the relations of the file's package do not require it.
     """
 
     path: bytes
@@ -28,6 +29,7 @@ class Gap:
     candidates: tuple[bytes, ...]
     optional: bool = False
     only_if_attributed: bool = False
+    optional_if_outside: bool = False
 
 
 @record

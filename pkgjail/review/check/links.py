@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
-from pkgjail.core.jail_names import KERNEL_DIRECTORIES, RUN, TMP
+from pkgjail.core.jail_names import DOCUMENTATION, KERNEL_DIRECTORIES, RUN, TMP
 from pkgjail.review.check.findings import Gap
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 def link_gaps(names: Names) -> Iterator[Gap]:
     """Yield each link of the set whose target is not in it, with the first missing name on the way.
 
-    A link into /run is optional: the files there come and go with a system's services.
+    A link into /run is optional: the files there come and go with a system's services. So is one in or into
+    documentation, which no program needs. A link to what the packages of the set do not require is a note.
     """
     for entry in names.entries.values():
         if entry.kind != "symlink":
@@ -35,6 +37,17 @@ def link_gaps(names: Names) -> Iterator[Gap]:
                     kind="link",
                     wanted=wanted,
                     cause=f"this link leads to {shown}, which is not in the set",
-                    candidates=(found.place,),
-                    optional=top == RUN,
+                    candidates=tuple(dict.fromkeys((_end(entry.path, wanted), found.place))),
+                    optional=top == RUN or is_documentation(entry.path) or is_documentation(found.place),
+                    optional_if_outside=True,
                 )
+
+
+def _end(path: bytes, target: bytes) -> bytes:
+    """Return where a link leads, by its text alone."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+
+def is_documentation(path: bytes) -> bool:
+    """Return whether the path is documentation, or below it."""
+    return (path + b"/").startswith(DOCUMENTATION)

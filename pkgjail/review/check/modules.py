@@ -33,10 +33,13 @@ for name in sorted(getattr(sys, "stdlib_module_names", ())):
         continue
     try:
         __import__(name)
-    except ModuleNotFoundError as error:
-        print("none", name, error.name or name, ascii(str(error)), sep="\\t", flush=True)
     except BaseException as error:
-        print("fail", name, "", ascii(str(error)), sep="\\t", flush=True)
+        # turtle raises another ImportError when it finds no tkinter.
+        cause = error
+        while type(cause) is ImportError and cause.__context__ is not None:
+            cause = cause.__context__
+        missing = (cause.name or name) if isinstance(cause, ModuleNotFoundError) else ""
+        print("none" if missing else "fail", name, missing, ascii(str(error)), sep="\\t", flush=True)
 """
 
 _PERL_CODE = """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import SEARCH_PATH
 from pkgjail.review.check.findings import Gap
+from pkgjail.review.check.links import is_documentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,12 +23,19 @@ def script_gaps(names: Names, scripts: Mapping[bytes, bytes]) -> Iterator[Gap]:
     """Yield the interpreters that `scripts` (path to first line, without `#!`) need and the set lacks.
 
     A file that is not executable is ignored: a program that was started otherwise reads it. An executable
-    module of Python or Perl makes a note, because it is loaded by name.
+    module of Python or Perl makes a note, because it is loaded by name. So does an example in documentation.
+    A script that is not a command, such as a test's input, makes a note if the packages of the set do not
+    require its interpreter.
     """
     for path, line in scripts.items():
         if names.entries[path].mode & _EXECUTABLE:
             for gap in _gaps(names, path, line):
-                yield replace(gap, optional=path.endswith(_MODULES) and path.startswith(b"/usr/lib/"))
+                module = path.endswith(_MODULES) and path.startswith(b"/usr/lib/")
+                yield replace(
+                    gap,
+                    optional=module or is_documentation(path),
+                    optional_if_outside=path.rpartition(b"/")[0] not in _DIRECTORIES,
+                )
 
 
 def _gaps(names: Names, path: bytes, line: bytes) -> Iterator[Gap]:
