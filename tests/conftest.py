@@ -120,6 +120,7 @@ class Caller:
 
     def __init__(self, uid: int, home: Path, library: Path, cache: Path) -> None:
         self.uid = uid
+        self.groups: tuple[int, ...] = ()  # supplementary ones, if it is another user
         self.home = home
         self._environment = {
             "HOME": str(home),
@@ -146,7 +147,7 @@ class Caller:
     def options(self, environment: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
         """Return the arguments with which `subprocess` runs a program as this user."""
         if self.uid != os.geteuid():
-            options.update(user=self.uid, group=self.uid, extra_groups=[])
+            options.update(user=self.uid, group=self.uid, extra_groups=self.groups)
         given = {"cwd": self.home, "capture_output": True, "text": True, "errors": "surrogateescape"}
         return {**given, "env": {**self._environment, **(environment or {})}, **options}
 
@@ -214,6 +215,12 @@ def caller(library: Path) -> Iterator[Caller]:
 def anyone(request: pytest.FixtureRequest, library: Path) -> Iterator[Caller]:
     """Root (where the tests may) and an ordinary user in turn."""
     yield from _caller(0 if request.param == "as root" else os.geteuid() or NOBODY, library)
+
+
+@pytest.fixture
+def member(library: Path) -> Iterator[Caller]:
+    """An ordinary user who is not "nobody", whose id the kernel shows for all that it cannot map."""
+    yield from _caller(os.geteuid() or NOBODY - 1, library)
 
 
 def pytest_report_header() -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,25 +14,43 @@ from pkgjail.sandbox import seccomp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pkgjail.sandbox.id_calls import Ids
+
 _WORDS = {seccomp._NUMBER: 0, seccomp._ARCHITECTURE: 1}
 
 
-def _evaluate(machine: str, call: Sequence[int], *, network: bool) -> str:
-    """Return the filter's answer to a call: its number, architecture and two arguments."""
-    program = seccomp._program(seccomp._ABIS[machine], network=network)
+@functools.cache
+def _program(machine: str, *, network: bool, ids: Ids | None, answer: int) -> list[seccomp._Instruction]:
+    return seccomp._program(seccomp._ABIS[machine], network=network, ids=ids, answer=answer)
+
+
+def _evaluate(
+    machine: str, call: Sequence[int], *, network: bool, ids: Ids | None = None, answer: int = seccomp._ASK
+) -> str:
+    """Return the filter's answer to a call: its number, architecture and arguments."""
+    program = _program(machine, network=network, ids=ids, answer=answer)
     position = loaded = 0
     while True:
         code, true, false, value = program[position]
         position += 1
         if code == seccomp._RETURN:
-            return "allowed" if value == seccomp._ALLOW else errno.errorcode[value & 0xFFFF]
+            if value in {seccomp._ALLOW, seccomp._ASK}:
+                return "allowed" if value == seccomp._ALLOW else "asked"
+            return errno.errorcode[value & 0xFFFF]
         if code == seccomp._LOAD:
-            loaded = call[_WORDS[value] if value in _WORDS else 2 + (value - seccomp._ARGUMENTS) // 8]
-        elif code == seccomp._EQUAL:
-            position += true if loaded == value else false
+            number = call[_WORDS[value] if value in _WORDS else 2 + (value - seccomp._ARGUMENTS) // 8]
+            loaded = number & 0xFFFFFFFF
+        elif code == seccomp._JUMP:
+            position += value
+        elif code == seccomp._AND:
+            loaded &= value
         else:
-            assert code == seccomp._AT_LEAST
-            position += true if loaded >= value else false
+            holds = {
+                seccomp._EQUAL: loaded == value,
+                seccomp._AT_LEAST: loaded >= value,
+                seccomp._ABOVE: loaded > value,
+            }[code]
+            position += true if holds else false
 
 
 @pytest.mark.parametrize("machine", sorted(seccomp._ABIS))
@@ -68,6 +88,81 @@ def test_refused_calls_on_each_machine(machine: str) -> None:
 def test_the_numbers_of_x32_are_refused() -> None:
     """They are those of x86_64 with one bit set, so each refused call would have a second number."""
     assert _evaluate("x86_64", (0x40000000 | 250, 0xC000003E, 0, 0), network=True) == "ENOSYS"
+
+
+# The calls with ids by their names in libseccomp, and the positions of user and group ids in each.
+_SET_IDS = {
+    f"{prefix}{kind}id": (range(count), ()) if kind == "u" else ((), range(count))
+    for count, prefix in enumerate(("set", "setre", "setres"), 1)
+    for kind in "ug"
+}
+_OWNERS = {**dict.fromkeys(("chown", "lchown", "fchown"), ((1,), (2,))), **_SET_IDS}
+_ONE_USER: Ids = (((1000, 1000),), ((100, 100),))
+_RANGES: Ids = (((0, 0), (10, 20)), ((5, 5), (30, 40)))
+
+
+def _cases(ids: Ids) -> list[tuple[tuple[int, int], tuple[str, str]]]:
+    """Return pairs of a user id and a group id, and for each whether it is mapped."""
+    users = {-1: "allowed", 0xFFFE: "asked"}
+    groups = dict(users)
+    for into, ranges in ((users, ids[0]), (groups, ids[1])):
+        for first, last in ranges:
+            into.update({first - 1: into.get(first - 1, "asked"), first: "allowed", last: "allowed"})
+            into.setdefault(last + 1, "asked")
+    return [((u, g), (users[u], groups[g])) for u in users for g in groups if min(u, g) >= -1]
+
+
+def _libseccomp(audit: int, name: str) -> int:
+    """Return a call's number, as libseccomp has it; negative if there is none."""
+    resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name_arch
+    return int(resolve(ctypes.c_uint32(audit), name.encode()))
+
+
+@pytest.mark.parametrize("ids", [_ONE_USER, _RANGES])
+@pytest.mark.parametrize("machine", sorted(seccomp._ABIS))
+def test_calls_with_ids_that_are_not_mapped_are_answered(machine: str, ids: Ids) -> None:
+    """By the numbers that libseccomp has for each ABI; -1 stands for an id that stays as it is."""
+    for audit, *_ in seccomp._ABIS[machine]:
+        if _libseccomp(audit, "chown") == -1:  # it knows no such ABI: 32-bit RISC-V, LoongArch
+            continue
+        old = _libseccomp(audit, "chown32") > 0
+        table = {name + suffix: where for name, where in _OWNERS.items() for suffix in ("", "32")}
+        table["fchownat"] = ((2,), (3,))
+        for name, (of_users, of_groups) in table.items():
+            if (number := _libseccomp(audit, name)) < 0:
+                continue
+            mask = 0xFFFF if old and not name.endswith("32") and name != "fchownat" else 0xFFFFFFFF
+            for (user, group), (user_answer, group_answer) in _cases(ids):
+                call = [number, audit, 7, 7, 7, 7, 7, 7]
+                for where, value in (*[(n, user) for n in of_users], *[(n, group) for n in of_groups]):
+                    call[2 + where] = (value & mask) | (0xABCD << 48)  # the kernel ignores the upper half
+                expected = "allowed"
+                if (of_users and user_answer == "asked") or (of_groups and group_answer == "asked"):
+                    expected = "asked"
+                found = _evaluate(machine, call, network=True, ids=ids)
+                assert found == expected, (hex(audit), name, user, group)
+
+
+def test_without_a_process_that_answers_calls_are_refused() -> None:
+    call = (92, 0xC000003E, 0, 7, 0)
+    refused = seccomp._ERRNO | errno.EPERM
+    assert _evaluate("x86_64", call, network=True, ids=_ONE_USER, answer=refused) == "EPERM"
+    assert _evaluate("x86_64", call, network=True) == "allowed"
+
+
+def test_an_outer_filter_that_answers_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel allows one such filter in a process. A jail in a jail answers without one."""
+    installed = []
+
+    def install(instructions: list[seccomp._Instruction], *, listener: bool) -> int:
+        if listener:
+            raise OSError(errno.EBUSY, "busy")
+        installed.append({value for code, _, _, value in instructions if code == seccomp._RETURN})
+        return -1
+
+    monkeypatch.setattr(seccomp, "_install", install)
+    assert seccomp.install(network=True, ids=_ONE_USER) == -1
+    assert [seccomp._ASK in values for values in installed] == [False]
 
 
 def test_an_unknown_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

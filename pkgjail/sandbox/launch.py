@@ -17,6 +17,7 @@ See user_namespaces(7), pid_namespaces(7), capabilities(7).
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import marshal
@@ -27,6 +28,7 @@ import stat
 
 from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.sandbox.id_calls import answer_calls
 from pkgjail.sandbox.proc_links import refuse_links_of_proc
 from pkgjail.sandbox.pseudo_filesystems import write_setting
 from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
@@ -148,6 +150,7 @@ class _Job:
     - `start`: a pipe. Init reads a byte before it starts the command. The caller has the other end open as
       long as it lives.
     - `stops`: a pipe on which init reports the signals that stopped the command.
+    - `listener`: a descriptor of init's, on which it answers calls with ids that the jail does not have.
     - `channel`: a socket on which init sends its terminal, if the command gets one.
     """
 
@@ -156,6 +159,9 @@ class _Job:
         self.argv, self.cwd, self.environment, self.terminal = command
         self.limits = limits
         self.network = program[2]
+        user, group = os.geteuid(), os.getegid()
+        self.ids = (((user, user),), ((group, group),))
+        self.listener = -1
         self.channel: socket.socket | None = None
 
     def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
@@ -216,6 +222,16 @@ class _Job:
         os.dup2(self.stops_write, 0)
         os.set_blocking(0, False)  # a stopped caller does not read
 
+    def answer_calls(self) -> None:
+        """In init: answer calls with ids that the jail does not have, from another thread.
+
+        The signals that have handlers are blocked, so that the main thread gets them. The descriptor becomes
+        descriptor 1, which init no longer needs.
+        """
+        if self.listener >= 0:
+            os.dup2(self.listener, 1)
+            _thread.start_new_thread(answer_calls, (1, {os.stat("/proc/self/ns/user").st_ino}))
+
     def report_stop(self, number: int) -> None:
         """In init: report that this signal stopped the command."""
         with _ignore_closed_pipe():
@@ -245,15 +261,18 @@ class _ignore_closed_pipe:  # noqa: N801 - used as contextlib.suppress is
 def _pipe() -> tuple[int, int]:
     """Make a pipe that does not have descriptors 0 to 2, which the command gets, even if they were closed."""
     reading, writing = os.pipe()
-    if reading >= _FIRST_UNINHERITED and writing >= _FIRST_UNINHERITED:
-        return reading, writing
+    return _moved_up(reading), _moved_up(writing)
+
+
+def _moved_up(descriptor: int) -> int:
+    """Return a descriptor of the same file that is not 0 to 2, and close the given one if it is."""
+    if not 0 <= descriptor < _FIRST_UNINHERITED:
+        return descriptor
     import fcntl
 
-    ends = (reading, writing)
-    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_UNINHERITED) for end in ends]
-    for end in ends:
-        os.close(end)
-    return moved[0], moved[1]
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_UNINHERITED)
+    os.close(descriptor)
+    return moved
 
 
 def _refuse_directory_descriptors() -> None:
@@ -378,12 +397,13 @@ def _init(job: _Job) -> int:
     enter_new_root(job.program)
     sc.join_new_session_keyring()
     _give_up_privileges()
-    seccomp.install(network=job.network)
+    job.listener = _moved_up(seccomp.install(network=job.network, ids=job.ids))
     if not job.wait_for_start():
         return _SETUP_FAILED
     os.umask(callers_umask)
     child = _start_command(job)
     job.move_stops_pipe()
+    job.answer_calls()
     _close_descriptors()
     with relaying(child, job.mask, to_group=True):
         return wait(child, reap_all=True, stopped=job.report_stop)
@@ -434,7 +454,7 @@ def _start_command(job: _Job) -> int:
         _change_directory(job.cwd)
         if job.channel is not None:
             return _start_on_terminal(job, job.open_terminal(job.channel))
-        _close_descriptors(job.stops_write)
+        _close_descriptors(job.stops_write, job.listener)
         return _search_path(job, lambda path: _spawn(job, path))
     except OSError as error:
         raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
@@ -523,14 +543,17 @@ def _write_report(report: mmap.mmap, doing: Doing, number: int, name: bytes, cha
     report[: len(data)] = data
 
 
-def _close_descriptors(spared: int = 2) -> None:
+def _close_descriptors(*spared: int) -> None:
     """Close all descriptors except 0 to 2 and `spared`.
 
     RLIMIT_NOFILE is no bound: descriptors opened before the limit was lowered can be above it.
     """
-    if spared > _FIRST_UNINHERITED:
-        sc.close_range(_FIRST_UNINHERITED, spared - 1)
-    sc.close_range(max(spared + 1, _FIRST_UNINHERITED))
+    first = _FIRST_UNINHERITED
+    for number in sorted(spared):
+        if number > first:
+            sc.close_range(first, number - 1)
+        first = max(number + 1, first)
+    sc.close_range(first)
 
 
 def _bring_loopback_up() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Mechanism = Literal["cgroup", "rlimit", ""]
 
 CONTROLLERS = ("memory", "cpu", "pids")  # in the order of `Limits`
-_OWN_PROCESSES = 2  # the monitor and init are in the group too
+_OWN_PROCESSES = 3  # the monitor, and init with its second thread, are in the group too
 _PERIOD = 100_000  # microseconds over which processor time is allotted
 
 

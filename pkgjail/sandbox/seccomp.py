@@ -9,6 +9,7 @@
 - clone3(2): with CLONE_INTO_CGROUP it can start a process in any control group that its user may write to,
   even through a read-only mount, and so outside of the jail's limits. Its flags are in memory, where no
   filter sees them. It returns ENOSYS, and programs use clone(2).
+- Calls with user or group ids that the jail does not have. They return EPERM, as outside; see `id_calls`.
 - Without network, sockets of all families except those that network namespaces separate, and the kernel's
   ciphers. This concerns above all vsock(7), but also qrtr, IUCV and future ones. They return EAFNOSUPPORT.
 
@@ -24,16 +25,20 @@ import struct
 import sys
 
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.sandbox.id_calls import SHAPES
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
+    from pkgjail.sandbox.id_calls import Ids, Ranges, Shape
+
     _Abi = tuple[int, tuple[int, ...], int, int, int]
     # struct sock_filter: code, jump if true, jump if false, value.
     _Instruction = tuple[int, int, int, int]
 
 # From linux/bpf_common.h and linux/seccomp.h; the offsets are those of struct seccomp_data.
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_LOAD, _EQUAL, _ABOVE, _AT_LEAST, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
+_JUMP, _AND = 0x05, 0x54
+_ALLOW, _ERRNO, _ASK = 0x7FFF0000, 0x00050000, 0x7FC00000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_ALG. The last reaches no network; see socket(2).
@@ -65,8 +70,17 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def install(*, network: bool) -> None:
+def install(*, network: bool, ids: Ids | None = None) -> int:
     """Install the filter for this process and all its descendants. It cannot be removed.
+
+    Args:
+        network: whether the jail shares the host's network.
+        ids: the user ids and the group ids that the jail has; None for all.
+
+    Returns:
+        A descriptor for `id_calls.answer_calls`, or -1 if no call is to be answered by a process: if all ids
+        are mapped, or if an outer filter has such a process already. (Then these calls get EPERM even in user
+        namespaces that the command makes.)
 
     Raises:
         OSError: the kernel has no filters (EINVAL), or the call numbers of this machine are unknown (ENOSYS).
@@ -75,20 +89,34 @@ def install(*, network: bool) -> None:
     machine = os.uname().machine
     if machine not in _ABIS:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"seccomp on {machine}")
-    instructions = _program(_ABIS[machine], network=network)
+    if ids is not None:
+        try:
+            return _install(_program(_ABIS[machine], network=network, ids=ids, answer=_ASK), listener=True)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+    _install(_program(_ABIS[machine], network=network, ids=ids, answer=_ERRNO | errno.EPERM), listener=False)
+    return -1
+
+
+def _install(instructions: list[_Instruction], *, listener: bool) -> int:
     packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
     program = _Program(len(instructions), packed)
-    sc.prctl(sc.PR_SET_SECCOMP, sc.SECCOMP_MODE_FILTER, ctypes.addressof(program))
+    return sc.seccomp_filter(ctypes.addressof(program), listener=listener)
 
 
-def _program(abis: tuple[_Abi, ...], *, network: bool) -> list[_Instruction]:
+def _program(
+    abis: tuple[_Abi, ...], *, network: bool, ids: Ids | None = None, answer: int = _ASK
+) -> list[_Instruction]:
+    """Return the filter. `answer` is what calls with ids that are not mapped get."""
     instructions: list[_Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE)]
     for abi in abis:
-        instructions += _when(abi[0], _calls(abi, network=network))
+        calls = _calls(abi, network=network, owners=[] if ids is None else _owners(abi, ids, answer))
+        instructions += [(_EQUAL, 1, 0, abi[0]), (_JUMP, 0, 0, len(calls)), *calls]
     return [*instructions, _refuse(errno.ENOSYS)]  # no ABI of this machine
 
 
-def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
+def _calls(abi: _Abi, *, network: bool, owners: list[_Instruction]) -> list[_Instruction]:
     _, keys, ioctl, socket, socketcall = abi
     calls: list[_Instruction] = [(_LOAD, 0, 0, _NUMBER)]
     if abi is _X86_64:
@@ -103,7 +131,45 @@ def _calls(abi: _Abi, *, network: bool) -> list[_Instruction]:
         if socketcall:
             sockets = _when(_SOCKETCALL_SOCKET, [_refuse(errno.EAFNOSUPPORT)])
             calls += _when(socketcall, [_argument(0), *sockets, _allow()])
-    return [*calls, _allow()]
+    return [*calls, *owners, _allow()]
+
+
+def _owners(abi: _Abi, ids: Ids, answer: int) -> list[_Instruction]:
+    """Return instructions for calls with ids, which skip all other calls."""
+    wide, narrow = SHAPES[abi[0]]
+    made: list[_Instruction] = []
+    for shapes, bits in ((wide, 32), (narrow, 16)):
+        for shape in shapes:
+            made += _when_any(shape[0], [*_mapped(shape, ids, bits, answer), _allow()])
+    return made
+
+
+def _mapped(shape: Shape, ids: Ids, bits: int, answer: int) -> list[_Instruction]:
+    """Return instructions that give `answer` if an argument is an id that is not mapped."""
+    made: list[_Instruction] = []
+    unchanged = (1 << bits) - 1  # -1 leaves an id as it is
+    for positions, ranges in zip(shape[1:], ids):
+        for position in positions:
+            made += [_argument(position), *([(_AND, 0, 0, unchanged)] if bits < 32 else [])]  # noqa: PLR2004
+            made += _unless_in(((unchanged, unchanged), *ranges), (_RETURN, 0, 0, answer))
+    return made
+
+
+def _unless_in(ranges: Ranges, then: _Instruction) -> list[_Instruction]:
+    """Return instructions that run `then` if the loaded value is in none of these ranges."""
+    made = [then]
+    for first, last in reversed(ranges):
+        if first == last:
+            made.insert(0, (_EQUAL, len(made), 0, first))
+        else:
+            made[:0] = [(_AT_LEAST, 0, 1, first), (_ABOVE, 0, len(made), last)]
+    return made
+
+
+def _when_any(values: tuple[int, ...], then: list[_Instruction]) -> list[_Instruction]:
+    """Return instructions that run `then` if the loaded value is one of `values`, and otherwise skip it."""
+    others = [(_EQUAL, len(values) - 1 - position, 0, value) for position, value in enumerate(values[:-1])]
+    return [*others, *_when(values[-1], then)]
 
 
 def _when(value: int, then: list[_Instruction]) -> list[_Instruction]:

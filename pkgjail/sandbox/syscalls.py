@@ -49,13 +49,11 @@ RESOLVE_IN_ROOT = 0x10
 # From prctl(2):
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
-SECCOMP_MODE_FILTER = 2
 # capabilities(7): NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each with its lock.
 SECUREBITS_LOCKED_DOWN = 0x03 | 0x0C | 0xC0
 
@@ -71,8 +69,17 @@ _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
 _NR_KEYCTL = {
     "x86_64": 250, "i386": 288, "i686": 288, "aarch64": 219, "riscv64": 219, "loongarch64": 219,
-    "armv7l": 311, "ppc64le": 271, "ppc64": 271, "s390x": 280,
+    "armv7l": 311, "armv8l": 311, "ppc64le": 271, "ppc64": 271, "s390x": 280,
 }  # fmt: skip
+_NR_SECCOMP = {
+    "x86_64": 317, "i386": 354, "i686": 354, "aarch64": 277, "riscv64": 277, "loongarch64": 277,
+    "armv7l": 383, "armv8l": 383, "ppc64le": 358, "ppc64": 358, "s390x": 348,
+}  # fmt: skip
+_SECCOMP_SET_MODE_FILTER = 1
+_SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
+_SECCOMP_USER_NOTIF_FLAG_CONTINUE = 0x1
+_SECCOMP_IOCTL_NOTIF_RECV = 0xC0502100
+_SECCOMP_IOCTL_NOTIF_SEND = 0xC0182101
 _FSOPEN_CLOEXEC = 0x1
 _FSMOUNT_CLOEXEC = 0x1
 _FSCONFIG_SET_FLAG = 0
@@ -97,6 +104,31 @@ _libc.mount.argtypes = (
     ctypes.c_char_p,
 )
 _libc.prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
+
+
+_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+
+
+class _Notice(ctypes.Structure):
+    """struct seccomp_notif of linux/seccomp.h, with its struct seccomp_data."""
+
+    _fields_ = (
+        ("id", ctypes.c_uint64),
+        ("pid", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("data", ctypes.c_byte * 64),
+    )
+
+
+class _Answer(ctypes.Structure):
+    """struct seccomp_notif_resp."""
+
+    _fields_ = (
+        ("id", ctypes.c_uint64),
+        ("value", ctypes.c_int64),
+        ("error", ctypes.c_int32),
+        ("flags", ctypes.c_uint32),
+    )
 
 
 class _CloneArgs(ctypes.Structure):
@@ -272,6 +304,35 @@ def capset_none() -> None:
     """Empty the effective, permitted and inheritable capability sets; see capset(2)."""
     header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
+
+
+def seccomp_filter(program: int, *, listener: bool = False) -> int:
+    """Install a filter, the struct sock_fprog at the address `program`, for this process; see seccomp(2).
+
+    With `listener`, return a descriptor of the calls that the filter leaves to another process to answer.
+    """
+    number = ctypes.c_long(_NR_SECCOMP[os.uname().machine])
+    flags = ctypes.c_uint(_SECCOMP_FILTER_FLAG_NEW_LISTENER if listener else 0)
+    operation = ctypes.c_uint(_SECCOMP_SET_MODE_FILTER)
+    return _check(_libc.syscall(number, operation, flags, ctypes.c_void_p(program)), "seccomp")
+
+
+def receive_notice(listener: int) -> tuple[int, int]:
+    """Wait for a call to be answered, and return its number and the process; see seccomp_unotify(2)."""
+    while True:
+        notice = _Notice()  # must be zero
+        if _libc.ioctl(listener, _SECCOMP_IOCTL_NOTIF_RECV, ctypes.byref(notice)) == 0:
+            return notice.id, notice.pid
+        code = ctypes.get_errno()
+        if code not in (errno.EINTR, errno.ENOENT):  # ENOENT: the process was killed before
+            raise OSError(code, os.strerror(code), "seccomp_unotify")
+
+
+def answer_notice(listener: int, notice: int, error: int) -> None:
+    """Let a call end with `error`, or with 0 let the kernel go on with it. Its process may be gone."""
+    flags = 0 if error else _SECCOMP_USER_NOTIF_FLAG_CONTINUE
+    answer = _Answer(id=notice, error=-error, flags=flags)
+    _libc.ioctl(listener, _SECCOMP_IOCTL_NOTIF_SEND, ctypes.byref(answer))
 
 
 def overwrite(address: int, data: bytes) -> None:

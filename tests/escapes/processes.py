@@ -121,7 +121,13 @@ def _numbers() -> list[int]:
 
 
 def _shown() -> set[int]:
-    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+    """Return the processes of the jail and their threads, each of which has a number too."""
+    return {
+        int(thread)
+        for name in os.listdir("/proc")
+        if name.isdigit()
+        for thread in os.listdir(f"/proc/{name}/task")
+    }
 
 
 @attempt("kill a group outside", "signal the caller's process group", "a host process", control=True)
