@@ -25,6 +25,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.errors import DatabaseError
+from pkgjail.core.families import ARCH, DEBIAN, RHEL, SUSE, family_of
 from pkgjail.core.model import record, text_path
 from pkgjail.core.paths import resolve_inside
 
@@ -62,7 +63,7 @@ class BackendStatus:
 class _Backend:
     """A backend, the module or program that it needs, and the files that show its database.
 
-    `ids` are the words in ID and ID_LIKE of os-release(5) of systems with this database.
+    `families` are those of systems with this database.
     """
 
     name: str
@@ -72,15 +73,12 @@ class _Backend:
     module: str = ""
     program: str = ""
     aliases: tuple[str, ...] = ()
-    ids: frozenset[str] = frozenset()
+    families: frozenset[str] = frozenset()
     load: Callable[[], Any] | None = None
 
 
 _STATUS = (b"/var/lib/dpkg/status",)
 _RPM_DIRECTORIES = (b"/usr/lib/sysimage/rpm/", b"/var/lib/rpm/", b"/usr/share/rpm/")
-_DEBIAN = frozenset({"debian", "ubuntu"})
-# The ID in os-release of systems that order versions by deb-version(7).
-_DEB_VERSIONS = _DEBIAN | {"devuan", "kali", "linuxmint", "pop", "raspbian"}
 
 # In the order of preference: of two for one database, the faster one is first.
 _BACKENDS = (
@@ -90,7 +88,7 @@ _BACKENDS = (
         module="apt_pkg",
         remedy="install python3-apt and use the distribution's own python3, or use the backend 'dpkg'",
         markers=_STATUS,
-        ids=_DEBIAN,
+        families=frozenset({DEBIAN}),
     ),
     _Backend(
         name="dpkg",
@@ -98,7 +96,7 @@ _BACKENDS = (
         module="debian.deb822",
         remedy="install python-debian (python3-debian in Debian)",
         markers=_STATUS,
-        ids=_DEBIAN,
+        families=frozenset({DEBIAN}),
     ),
     _Backend(
         name="rpm",
@@ -111,14 +109,14 @@ _BACKENDS = (
             for name in (b"rpmdb.sqlite", b"Packages.db", b"Packages")
         ),
         aliases=("dnf", "yum", "zypper"),
-        ids=frozenset({"fedora", "rhel", "centos", "suse", "opensuse", "amzn", "mageia", "openmandriva"}),
+        families=frozenset({RHEL, SUSE}),
     ),
     _Backend(
         name="pacman",
         serves="Arch Linux and its derivatives",
         remedy="",
         markers=(b"/var/lib/pacman/local",),
-        ids=frozenset({"arch", "archarm", "manjaro", "artix"}),
+        families=frozenset({ARCH}),
     ),
 )
 
@@ -154,23 +152,23 @@ def open_database(root: bytes = b"/", backend: str = "auto") -> PackageDatabase:
 
 
 def version_order(distribution: Distribution) -> Callable[[str, str], int] | None:
-    """Return a function that compares two versions as a distribution does: negative, 0 or positive.
+    """Return a function that compares two versions as a distribution's family does: negative, 0 or positive.
 
     The result is None if the order is unknown, or the backend cannot be imported. No database is read. The
     function may raise `ValueError` for a text that is not a version.
     """
-    if distribution.id in _DEB_VERSIONS:
+    family = family_of(distribution)
+    if family == DEBIAN:
         try:
             from pkgjail.backends.dpkg import DpkgReader
         except ImportError:
             return None
         return DpkgReader().compare
-    found = next((one.name for one in _BACKENDS if distribution.id in one.ids), "")
-    if found == "rpm":
+    if family in {RHEL, SUSE}:
         from pkgjail.backends.rpm.versions import compare as of_rpm
 
         return of_rpm
-    if found == "pacman":
+    if family == ARCH:
         from pkgjail.backends.pacman.versions import compare as of_pacman
 
         return of_pacman
@@ -224,20 +222,25 @@ def _ordered(backends: Iterable[_Backend], root: bytes) -> list[_Backend]:
     candidates = tuple(backends)
     present = {one.name: bool(_marker(one, root)) for one in candidates}
     databases = {one.markers for one in candidates if present[one.name]}
-    ids = _ids(root) if len(databases) > 1 else frozenset()
-    return sorted(candidates, key=lambda one: (not present[one.name], not one.ids & ids if ids else False))
+    named = _named_families(root) if len(databases) > 1 else ()
+    return sorted(
+        candidates,
+        key=lambda one: (
+            not present[one.name],
+            next((place for place, each in enumerate(named) if each in one.families), len(named)),
+        ),
+    )
 
 
-def _ids(root: bytes) -> frozenset[str]:
-    """The words in ID and ID_LIKE of os-release(5); none if it cannot be read."""
-    from pkgjail.backends.release import read_release
+def _named_families(root: bytes) -> tuple[str, ...]:
+    """The families that os-release(5) names; none if it cannot be read."""
+    from pkgjail.backends.release import read_release, release_families
     from pkgjail.backends.root import Root
 
     try:
-        fields = read_release(Root(root))
+        return release_families(read_release(Root(root)))
     except DatabaseError:
-        return frozenset()
-    return frozenset(f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace("-", " ").split())
+        return ()
 
 
 def _status(backend: _Backend, root: bytes) -> BackendStatus:

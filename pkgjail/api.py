@@ -20,6 +20,7 @@ from pkgjail.closure.graph import closure_graph
 from pkgjail.closure.reasons import shortest_reasons
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import ClosureError, Problem
+from pkgjail.core.families import with_family
 from pkgjail.core.model import PackagePlan, PlannedPackage
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, warn_each
@@ -126,7 +127,8 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     if baseline:
         with contextlib.suppress(OSError):  # then the first entry compares every file
             record_baseline(file_set.entries, root, since=began)
-    return build_manifest(policy, digest, database.distribution, database.architecture, closure, file_set)
+    distribution = with_family(database.distribution, database.family)
+    return build_manifest(policy, digest, distribution, database.architecture, closure, file_set)
 
 
 def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:

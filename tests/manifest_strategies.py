@@ -7,6 +7,7 @@ from typing import get_args
 from hypothesis import strategies as st
 
 from pkgjail.core import model
+from pkgjail.core.families import with_family
 from pkgjail.core.model import (
     Dependency,
     Distribution,
@@ -91,10 +92,13 @@ def manifests(draw: st.DrawFn) -> Manifest:
     used = {entry.path for entry in files}
     dropped = sorted(set(draw(paths)) - used)
     missing = sorted(set(draw(paths)) - used.union(dropped))
+    distribution = with_family(
+        Distribution(id=draw(TEXTS), version=draw(TEXTS)), draw(st.sampled_from(["debian", "rhel", "x"]))
+    )
     return Manifest(
         header=Header(
-            schema=1,
-            distribution=Distribution(id=draw(TEXTS), version=draw(TEXTS)),
+            schema=2 if distribution.family else 1,
+            distribution=distribution,
             architecture=draw(TEXTS),
             policy=draw(TEXTS),
             whitelists=tuple(draw(st.lists(TEXTS, max_size=2))),

@@ -265,7 +265,7 @@ def test_each_distribution_orders_versions_its_own_way(name: str) -> None:
 
 def test_versions_without_an_order_are_only_changed() -> None:
     """No upgrade is claimed for a distribution whose order is not known, or for what is no version."""
-    assert version_order(Distribution(id="void", version="")) is None
+    assert version_order(Distribution(id="void", version="", family="xbps")) is None
     old, new = manifest_of("a 1\nw:1 -> a"), manifest_of("a 2\nw:1 -> a")
     assert diff_manifests(old, new).packages[0].change == "changed"
     assert diff_manifests(old, manifest_of("a !\nw:1 -> a"), compare=COMPARE).packages[0].change == "changed"

@@ -42,7 +42,11 @@ TYPES: dict[str, Any] = {
     "mode": {"type": "string", "pattern": "^[0-7]{4}$"},
     "distribution": {
         "type": "object",
-        "properties": {"id": {"type": "string"}, "version": {"type": "string", "minLength": 1}},
+        "properties": {
+            "family": {"type": "string", "minLength": 1},
+            "id": {"type": "string"},
+            "version": {"type": "string", "minLength": 1},
+        },
         "required": ["id"],
         "additionalProperties": False,
     },
@@ -52,7 +56,7 @@ WORD = {"pattern": "^[^\\s\\u0000-\\u0020\\u007f]+$"}
 SHA256 = {"pattern": "^[0-9a-f]{64}$"}
 FILLED = {"minLength": 1}
 CONTENT: dict[tuple[str, str], dict[str, Any]] = {
-    ("header", "schema"): {"const": MANIFEST_SCHEMA},
+    ("header", "schema"): {"enum": list(range(1, MANIFEST_SCHEMA + 1))},
     ("package", "architecture"): WORD,
     ("package", "key"): {"pattern": "^[^:]+:[^:]+$"},
     ("package", "name"): WORD,
@@ -135,7 +139,8 @@ BEYOND_A_SCHEMA = {
     "base64 with loose bits", "base64 without padding", "an unknown owner", "owners out of order",
     "an unknown target", "an unknown source", "essential by another name", "unmet by nobody",
     "not JSON", "an empty line", "deeper than any parser follows", "two records in a line",
-    "a file that is said to be dropped",
+    "a file that is said to be dropped", "a schema that nothing needs", "a family of schema 2",
+    "a family that the id implies",
 }  # fmt: skip
 BAD_LINES = [row for row in REFUSED if row[0] not in BEYOND_A_SCHEMA]
 

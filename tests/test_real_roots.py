@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from pkgjail.api import resolve
-from pkgjail.backends import available, open_database
+from pkgjail.backends import available, open_database, version_order
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import ClosureError, PolicyError
+from pkgjail.core.families import family_of
 from pkgjail.core.model import Policy, text_path
+from pkgjail.manifest import dump_manifest, parse_manifest
 from pkgjail.policy import load_policy
 from tests.real_roots import FAMILY_OF, the_root
 from tests.real_world import world
@@ -327,6 +330,48 @@ def test_auto_goes_by_the_database(backend: str) -> None:
     assert open_database(root).backend == expected
     assert available(root)[0].name == expected
     assert available(root)[0].usable
+
+
+DATABASES = {
+    "rpm": "var/lib/rpm", "pacman": "var/lib/pacman", "apt": "var/lib/dpkg", "dpkg": "var/lib/dpkg",
+}  # fmt: skip
+
+
+# Each row: os-release, the backend, the family of the database, and the family as the manifest has it.
+FAMILIES = [
+    ('ID="sles"', "rpm", "suse", ""),
+    ('ID="rocky"', "rpm", "rhel", ""),
+    ("ID=novel", "rpm", "rhel", "rhel"),
+    ('ID=novel\nID_LIKE="mystery opensuse"', "rpm", "suse", "suse"),
+    ("ID=debian", "rpm", "rhel", "rhel"),
+    ("ID=cachyos\nID_LIKE=arch", "pacman", "arch", ""),
+    ("ID=manjaro-arm", "pacman", "arch", ""),
+    ("ID=novel", "pacman", "arch", "arch"),
+    ("ID=novel", "dpkg", "debian", ""),
+    ("ID=novel", "apt", "debian", ""),
+    ("ID=fedora", "dpkg", "debian", "debian"),
+]
+
+
+@pytest.mark.parametrize(("lines", "backend", "family", "written"), FAMILIES, ids=repr)
+def test_the_family_is_that_of_the_database(
+    lines: str, backend: str, family: str, written: str, tmp_path: Path
+) -> None:
+    """Protects the key of whitelists, the order of versions and URLs from a name that nobody knows."""
+    place = tmp_path / "root"
+    shutil.copytree(the_root(FAMILY_OF[backend]) / DATABASES[backend], place / DATABASES[backend])
+    (place / "etc").mkdir()
+    (place / "etc/os-release").write_text(f"{lines}\n")
+    whitelist = tmp_path / "list.toml"
+    whitelist.write_text(f'[packages]\n{family} = ["empty"]\n')
+    manifest = resolve([str(whitelist)], root=os.fsencode(place), backend=backend, essential=False)
+    assert family_of(manifest.header.distribution) == family
+    assert (manifest.header.distribution.family, manifest.header.schema) == (written, 2 if written else 1)
+    assert parse_manifest(dump_manifest(manifest), "m") == manifest
+    order = version_order(manifest.header.distribution)
+    assert order is not None
+    # A tilde is before the end for deb and rpm, and only separates for pacman.
+    assert (order("1~a-1", "1-1") < 0) == (family != "arch")
 
 
 @pytest.mark.parametrize("alias", ["dnf", "yum", "zypper"])

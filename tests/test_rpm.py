@@ -392,6 +392,35 @@ def test_files_that_were_not_installed(special: Path) -> None:
 
 
 @pytest.mark.gate
+@pytest.mark.parametrize(
+    ("lines", "family", "command"),
+    [
+        ("ID=novel", "suse", "zypper"),
+        ('ID="sles"', "suse", "zypper"),
+        ("ID=novel\nID_LIKE=fedora", "rhel", "dnf"),
+    ],
+)
+def test_the_family_of_an_rpm_database(lines: str, family: str, command: str, tmp_path: Path) -> None:
+    """Protects openSUSE's derivatives whose os-release does not say so: `aaa_base` does."""
+    place = tmp_path / "root"
+    spec = tmp_path / "aaa_base.spec"
+    spec.write_text(SPEC.format(name="aaa_base", version="1", fields=""))
+    macros = {
+        "_topdir": tmp_path, "_rpmdir": tmp_path, "_dbpath": tmp_path / "none",
+        "_build_name_fmt": "made.rpm", "__os_install_post": "%{nil}",
+    }  # fmt: skip
+    definitions = [word for pair in macros.items() for word in ("--define", "{} {}".format(*pair))]
+    run("rpmbuild", "-bb", "--target", "noarch", *definitions, spec)
+    (place / "var/lib/rpm").mkdir(parents=True)
+    (place / "etc").mkdir()
+    (place / "etc/os-release").write_text(f"{lines}\n")
+    run(*AS_ROOT, *RPM, "--root", place, "--nosignature", "--ignorearch", "-i", tmp_path / "made.rpm")
+    database = open_database(os.fsencode(place))
+    assert database.family == family
+    assert f"'{command} install x'" in database.unmet_reason(Relation(name="x"), "x86_64")
+
+
+@pytest.mark.gate
 def test_what_the_root_says_of_itself(special: Path) -> None:
     """Protects openSUSE's key in whitelists, and the names that dnf would not remove."""
     database = open_database(os.fsencode(special))

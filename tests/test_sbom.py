@@ -178,6 +178,12 @@ def test_bytes_are_the_same_in_another_process(
 @pytest.mark.parametrize(
     ("distribution", "package", "url"),
     [
+        ("cachyos ", "a 1:15-1 x86_64", "pkg:alpm/cachyos/a@1:15-1?arch=x86_64&distro=cachyos"),
+        ("photon 5.0", "a 7-3.ph5 x86_64", "pkg:rpm/photon/a@7-3.ph5?arch=x86_64&distro=photon-5.0"),
+        ("novel 1 rhel", "a 2:7-3 x86_64", "pkg:rpm/novel/a@7-3?arch=x86_64&distro=novel-1&epoch=2"),
+        ("novel 1", "a 2:7-3 amd64", "pkg:deb/novel/a@2:7-3?arch=amd64&distro=novel-1"),
+        ("alpine 3.20 alpine", "a 7-r3 x86_64", "pkg:apk/alpine/a@7-r3?arch=x86_64&distro=alpine-3.20"),
+        ("void 1 xbps", "a 7_3 x86_64", "pkg:generic/void/a@7_3?arch=x86_64&distro=void-1"),
         (
             "fedora 42",
             "a 1:15-2.fc42 x86_64",
@@ -194,9 +200,10 @@ def test_bytes_are_the_same_in_another_process(
 )
 def test_package_urls(small: tuple[Manifest, bytes], distribution: str, package: str, url: str) -> None:
     """Protects who looks packages up by URL, in each family: purl-spec's list of types."""
-    identifier, _, number = distribution.partition(" ")
+    identifier, number, family = (*distribution.split(" "), "", "")[:3]
     name, version, architecture = package.split()
-    header = replace(small[0].header, distribution=Distribution(id=identifier, version=number))
+    made_on = Distribution(id=identifier, version=number, family=family)
+    header = replace(small[0].header, distribution=made_on)
     one = Package(name=name, version=version, architecture=architecture)
     made = PackageURL(*package_url(one, replace(small[0], header=header)))
     assert made.to_string() == url

@@ -9,14 +9,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.alternatives import read_alternatives
-from pkgjail.backends.release import read_distribution, read_release
+from pkgjail.backends.release import read_distribution, read_release, release_families
 from pkgjail.backends.root import Root
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.rpm.installed import Installed
 from pkgjail.backends.rpm.query import query, query_digests
 from pkgjail.backends.rpm.store import find_store
-from pkgjail.backends.rpm.unmet import UnmetReasons
+from pkgjail.backends.rpm.unmet import UnmetReasons, installer
+from pkgjail.core.families import RHEL, SUSE
 from pkgjail.core.model import DependencyGroup, Relation, text_path
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RpmDatabase:
         self._store = store
         self._installed = Installed(self._root, query(self._root, store), self._protected())
         self._packages = MappingProxyType(dict(self._installed.packages))
-        self._unmet_reasons = UnmetReasons(self._root, self._installed, self._is_suse)
+        self._unmet_reasons = UnmetReasons(self._root, self._installed, self._installer)
 
     def _protected(self) -> frozenset[str]:
         """The names of packages that dnf and yum refuse to remove (dnf.conf(5), `protected_packages`)."""
@@ -58,12 +59,20 @@ class RpmDatabase:
 
     @property
     def family(self) -> str:
-        """`suse` for openSUSE and SLE, `rhel` for all others."""
-        return "suse" if self._is_suse() else "rhel"
+        """`suse` for openSUSE and SLE, `rhel` for all others.
 
-    def _is_suse(self) -> bool:
-        fields = read_release(self._root)
-        return "suse" in f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}"
+        If os-release(5) names neither, `aaa_base` decides, which is in the base set of `suse` alone.
+        """
+        return self._family
+
+    @cached_property
+    def _family(self) -> str:
+        known = (one for one in release_families(read_release(self._root)) if one in {RHEL, SUSE})
+        has_base = any(package.name == "aaa_base" for package in self._packages.values())
+        return next(known, SUSE if has_base else RHEL)
+
+    def _installer(self) -> str:
+        return installer((package.name for package in self._packages.values()), self.family)
 
     @property
     def packages(self) -> Mapping[str, Package]:

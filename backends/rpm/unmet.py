@@ -12,20 +12,36 @@ from pkgjail.backends.rpm.versions import OPERATORS
 from pkgjail.core.model import Relation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pkgjail.backends.root import Root
     from pkgjail.backends.rpm.installed import Installed
 
 
+# Of several in one root, the first is the one that its users know. An image without packages of its own for
+# images (ostree) refuses the others.
+_INSTALLERS = {
+    "suse": ("zypper", "dnf5", "dnf"),
+    "rhel": ("rpm-ostree", "tdnf", "dnf5", "dnf", "yum", "microdnf", "urpmi", "zypper"),
+}
+
+
+def installer(names: Iterable[str], family: str) -> str:
+    """Return the command that installs packages where packages of these `names` are installed."""
+    installed = set(names)
+    known = _INSTALLERS[family]
+    found = next((name for name in known if name in installed), "zypper" if family == "suse" else "dnf")
+    return found.removesuffix("5")
+
+
 class UnmetReasons:
     """Explains requirements that `installed` does not satisfy."""
 
-    def __init__(self, root: Root, installed: Installed, is_suse: Callable[[], bool]) -> None:
+    def __init__(self, root: Root, installed: Installed, installer: Callable[[], str]) -> None:
         """Do nothing yet."""
         self._root = root
         self._installed = installed
-        self._is_suse = is_suse
+        self._installer = installer
 
     def explain(self, relation: Relation, architecture: str) -> str:
         """Explain the nearest miss: version, architecture, or no such package."""
@@ -65,6 +81,6 @@ class UnmetReasons:
     def _install(self, relation: Relation) -> str:
         suffix = f".{relation.architecture}" if relation.architecture else ""
         name = relation.name + suffix
-        program = "zypper install" if self._is_suse() else "dnf install"
+        program = f"{self._installer()} install"
         quoted = f'"{name}"' if "(" in name else name
         return f"install it with {self._root.command(f'{program} {quoted}')}"

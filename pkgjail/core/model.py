@@ -123,10 +123,14 @@ class Policy:
 
 @record
 class Distribution:
-    """A distribution by the `ID` and `VERSION_ID` of os-release(5); the version is "" for a rolling one."""
+    """A distribution by the `ID` and `VERSION_ID` of os-release(5); the version is "" for a rolling one.
+
+    `family` is that of its package database, or "" if it follows from `id`: see `core.families`.
+    """
 
     id: str
     version: str
+    family: str = ""
 
 
 @record

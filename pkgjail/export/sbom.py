@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.families import ARCH, DEBIAN, RHEL, SUSE, family_of
 from pkgjail.core.parallel import in_processes
 from pkgjail.core.untrusted import real_directories
 from pkgjail.export.common import host_files, refuse
@@ -28,18 +29,15 @@ if TYPE_CHECKING:
 
 # Both formats require a time. A manifest has none, so that its bytes do not change.
 NO_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# The types of package URLs by os-release(5)'s ID; all others derive from Debian.
-_TYPES = {
-    **dict.fromkeys(("arch", "archarm", "artix", "endeavouros", "manjaro"), "alpm"),
-    **dict.fromkeys(("almalinux", "amzn", "centos", "fedora", "ol", "rhel", "rocky", "sles"), "rpm"),
-}
+# The types of package URLs by family; that of any other, which a backend of others has, is not known.
+_TYPES = {ARCH: "alpm", DEBIAN: "deb", RHEL: "rpm", SUSE: "rpm", "alpine": "apk"}
 _SHARES = 16
 
 
 def package_url(package: Package, manifest: Manifest) -> tuple[str, str, str, str, dict[str, str]]:
     """Return type, namespace, name, version and qualifiers of a package URL; purl-spec, list of types."""
     distribution = manifest.header.distribution
-    kind = "rpm" if distribution.id.startswith("opensuse") else _TYPES.get(distribution.id, "deb")
+    kind = _TYPES.get(family_of(distribution), "generic")
     version, qualifiers = package.version, {"arch": package.architecture}
     if kind == "rpm" and ":" in version:
         qualifiers["epoch"], _, version = version.partition(":")

@@ -75,7 +75,7 @@ def _other_distribution(manifest: Manifest, root: bytes, here: str) -> list[str]
     except DatabaseError:
         return []
     made = manifest.header.distribution
-    if found == made:
+    if (found.id, found.version) == (made.id, made.version):
         return []
     return [f"the manifest was made on {_version(made)}, and {here} is {_version(found)}"]
 

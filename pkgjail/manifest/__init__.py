@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import ManifestError
 from pkgjail.core.model import Header, Manifest
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
 from pkgjail.manifest.codec import manifest_bytes
-from pkgjail.manifest.records import DEPENDENCY, DROPPED, FILE, MISSING, PACKAGE, SCHEMA, UNMET
+from pkgjail.manifest.records import DEPENDENCY, DROPPED, FILE, MISSING, PACKAGE, UNMET, schema_of
 from pkgjail.storage.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage before it
     `policy_digest` identifies the policy's content, `architecture` is the database's native one.
     This does not validate, since the results of the stages are tested there.
     """
-    return Manifest(
+    manifest = Manifest(
         header=Header(
-            schema=SCHEMA,
+            schema=1,
             distribution=distribution,
             architecture=architecture,
             policy=policy_digest,
@@ -58,6 +59,7 @@ def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage before it
         missing=MISSING.sort(file_set.missing),
         unmet=UNMET.sort(closure.unmet),
     )
+    return replace(manifest, header=replace(manifest.header, schema=schema_of(manifest)))
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

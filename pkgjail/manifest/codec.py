@@ -106,8 +106,9 @@ def _path(path: bytes) -> str:
 
 
 def _distribution(distribution: Distribution) -> str:
+    family = f'"family":{quoted(distribution.family)},' if distribution.family else ""
     version = f',"version":{quoted(distribution.version)}' if distribution.version else ""
-    return f'{{"id":{quoted(distribution.id)}{version}}}'
+    return f'{{{family}"id":{quoted(distribution.id)}{version}}}'
 
 
 _WRITERS: dict[Type, Callable[[Any], str]] = {

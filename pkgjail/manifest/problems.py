@@ -15,11 +15,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.errors import Problem
+from pkgjail.core.families import implied_family
 from pkgjail.core.parameters import parameter
 from pkgjail.core.untrusted import PARSE_INT, is_nested, shortened
 from pkgjail.manifest.codec import end_line
 from pkgjail.manifest.reader import content_problems, from_records
-from pkgjail.manifest.records import END, HEADER, KINDS, PACKAGE, REQUIRED, SCHEMA
+from pkgjail.manifest.records import END, HEADER, KINDS, PACKAGE, REQUIRED, SCHEMA, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -67,7 +68,9 @@ def _faults(data: bytes) -> Iterable[tuple[int, str]]:
         return [(1, "this is not a manifest: the first line is no header; make one with 'pkgjail resolve'")]
     schema = first.get("schema")
     if type(schema) is int and schema > SCHEMA:
-        return [(1, f"made by a newer pkgjail (schema {schema}, this one reads {SCHEMA}); upgrade pkgjail")]
+        return [
+            (1, f"made by a newer pkgjail (schema {schema}, this one reads 1 to {SCHEMA}); upgrade pkgjail")
+        ]
     return _form_and_content(lines, cut, data)
 
 
@@ -123,9 +126,10 @@ def _is_mode(value: object) -> bool:
 def _is_distribution(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and {"id"} <= value.keys() <= {"id", "version"}
+        and {"id"} <= value.keys() <= {"family", "id", "version"}
         and all(isinstance(each, str) for each in value.values())
         and value.get("version") != ""
+        and value.get("family") not in {"", implied_family(value["id"])}
     )
 
 
@@ -159,7 +163,10 @@ _CHECKS: dict[Type, tuple[Callable[[Any], bool], str]] = {
     "flag": (lambda value: isinstance(value, bool), "true or false"),
     "number": (lambda value: type(value) is int, "a whole number"),
     "mode": (_is_mode, "four octal digits as text"),
-    "distribution": (_is_distribution, "an object of id and, unless empty, version"),
+    "distribution": (
+        _is_distribution,
+        "an object of id and, unless empty, version and a family that the id does not imply",
+    ),
 }
 
 
@@ -173,8 +180,8 @@ def _record_problem(record: Record, line: str) -> str:
         return "; ".join(problems)
     if kind is PACKAGE and record["key"] != f"{record['name']}:{record['architecture']}":
         return "a package's key is its name, a colon and its architecture"
-    if kind is HEADER and record["schema"] != SCHEMA:
-        return f"schema {record['schema']} is unknown; this pkgjail reads {SCHEMA}"
+    if kind is HEADER and not 1 <= record["schema"] <= SCHEMA:
+        return f"schema {record['schema']} is unknown; this pkgjail reads 1 to {SCHEMA}"
     if line != _canonical(record):
         return (
             f"not the canonical form (keys sorted, nothing escaped without need): write {_canonical(record)}"
@@ -241,5 +248,8 @@ def _content(records: list[Record]) -> list[tuple[int, str]]:
         numbers[record["kind"]].append(number)
     if len(numbers[HEADER.name]) > 1:
         return []
-    faults = content_problems(from_records(records))
-    return [(numbers[fault.kind][fault.position], fault.message) for fault in faults]
+    manifest = from_records(records)
+    found = [(numbers[fault.kind][fault.position], fault.message) for fault in content_problems(manifest)]
+    if manifest.header.schema != schema_of(manifest):
+        found.append((1, f"schema must be {schema_of(manifest)}, the first that has all that is in it"))
+    return found

@@ -16,6 +16,7 @@ from operator import itemgetter, lt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.core.entries import LINK_MODE
+from pkgjail.core.families import implied_family, with_family
 from pkgjail.core.model import Distribution, FileEntry, Manifest, is_word, text_path
 from pkgjail.core.untrusted import PARSE_INT, is_nested
 from pkgjail.manifest.codec import manifest_bytes
@@ -26,9 +27,9 @@ from pkgjail.manifest.records import (
     ORIGINS,
     REASONS,
     REQUIRED,
-    SCHEMA,
     SECTIONS,
     TYPES,
+    schema_of,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ def sound_manifest(data: bytes) -> Manifest | None:
             return None
         lines = text[:-1].replace("\n", ",")
         manifest = from_records(json.loads(f"[{lines}]", parse_int=PARSE_INT))
-        return manifest if manifest.header.schema == SCHEMA and manifest_bytes(manifest) == data else None
+        return (
+            manifest
+            if manifest.header.schema == schema_of(manifest) and manifest_bytes(manifest) == data
+            else None
+        )
     except _MALFORMED:
         return None
 
@@ -103,7 +108,8 @@ def _column(field: Field, objects: list[Record]) -> Iterator[Any]:
 
 
 def _distribution(value: dict[str, str]) -> Distribution:
-    return Distribution(id=value["id"], version=value.get("version", ""))
+    found = Distribution(id=value["id"], version=value.get("version", ""))
+    return with_family(found, value.get("family", implied_family(found.id)))
 
 
 def _mode(value: str) -> int:

@@ -25,10 +25,12 @@ from pkgjail.core.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pkgjail.core.model import Manifest
+
 T = TypeVar("T")
 
-SCHEMA = 1
-"""The version of the format that is written, and the newest that is read."""
+SCHEMA = 2
+"""The newest version of the format. A manifest has the first one that has all that is in it: `schema_of`."""
 
 TYPES = get_args(FileKind)
 """The values of a file's `type`."""
@@ -170,6 +172,15 @@ END = RecordKind("end", End, (_field("records", "number"), _field("sha256")))
 
 SECTIONS = (PACKAGE, DEPENDENCY, FILE, DROPPED, MISSING, UNMET)
 """The kinds with any number of records, in the order of a manifest."""
+
+
+def schema_of(manifest: Manifest) -> int:
+    """Return the version of the format that a manifest needs, so that older readers read all they can.
+
+    Schema 2 added the distribution's `family`.
+    """
+    return 2 if manifest.header.distribution.family else 1
+
 
 KINDS = {kind.name: kind for kind in (HEADER, *SECTIONS, END)}
 """Every kind by its name, in the order of a manifest."""
