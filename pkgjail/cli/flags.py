@@ -16,6 +16,7 @@ FLAGS: Mapping[Parameter, str] = {
     "allow_unmet=True": "--allow-unmet",
     "architecture": "--arch",
     "at": "--at",
+    "devices": "--device",
     "focus": "--focus",
     "hashed=False": "--no-hash",
     "plan='auto'": "'--plan auto'",

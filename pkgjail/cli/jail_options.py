@@ -103,6 +103,14 @@ def add_sight_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ro-bind", action="append", default=[], metavar="SRC[:DST]", help="the same, read-only"
     )
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="show a device of the host at its own path below /dev, or the devices in a directory, such as "
+        "/dev/fuse or /dev/dri (may be repeated; PATH may be a pattern)",
+    )
     parser.add_argument("--no-network", action="store_true", help="no network but a loopback of its own")
     parser.add_argument(
         "--env",
@@ -175,6 +183,7 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
     environment = {**default_environment(), **named_variables(arguments)}
     return JailOptions(
         binds=tuple(binds),
+        devices=named_devices(arguments),
         cwd=cwd,
         network=not arguments.no_network,
         environment=environment,
@@ -203,6 +212,11 @@ def named_binds(arguments: argparse.Namespace) -> list[UserBind]:
     """Return the binds of `add_sight_options`."""
     binds = [parse_bind(text, writable=True) for text in arguments.bind]
     return binds + [parse_bind(text, writable=False) for text in arguments.ro_bind]
+
+
+def named_devices(arguments: argparse.Namespace) -> tuple[bytes, ...]:
+    """Return the devices of `add_sight_options`. A shell completes the name of a directory with a slash."""
+    return tuple(os.fsencode(text).rstrip(b"/") for text in arguments.device)
 
 
 def named_variables(arguments: argparse.Namespace) -> dict[str, str]:

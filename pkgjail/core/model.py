@@ -534,6 +534,9 @@ class Limits:
 class JailOptions:
     """The options of a jail. `cwd` is a path inside; `environment` is the whole environment of the command.
 
+    `devices` are names or patterns of devices (`pkgjail.core.devices`) that the jail shows besides those that
+    the manifest allows; each must be there.
+
     `plan` is the strategy for large directories. With `allow_drift`, a host that differs from the manifest is
     accepted as it is. With `strict_exit`, entries that changed while the command ran are an error.
 
@@ -542,6 +545,7 @@ class JailOptions:
     """
 
     binds: tuple[UserBind, ...] = ()
+    devices: tuple[bytes, ...] = ()
     cwd: bytes = b"/"
     network: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ Parameter = Literal[
     "allow_unmet=True",
     "architecture",
     "at",
+    "devices",
     "focus",
     "hashed=False",
     "plan='auto'",

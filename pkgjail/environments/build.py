@@ -50,6 +50,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
     form: Form = "host",
     root: bytes = b"/",
     binds: tuple[UserBind, ...] = (),
+    devices: tuple[bytes, ...] = (),
     network: bool = True,
     variables: Mapping[str, str] | None = None,
     reporter: Reporter = SILENT,
@@ -63,6 +64,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
             "fstab" makes the mount points of `export_manifest(…, "fstab")` there.
         root: the directory that the manifest was resolved from.
         binds: what each entry shows in addition.
+        devices: the devices that each entry shows, as in `JailOptions`; each entry looks for them anew.
         network: whether each entry shares the host's network.
         variables: what the environment of each entry has in addition to `default_environment`.
         reporter: gets progress ("copying"), and warnings of mode bits that a copy does not have and of
@@ -88,6 +90,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         manifest=manifest_digest(data),
         root=root,
         binds=binds,
+        devices=devices,
         network=network,
         variables=dict(variables or {}),
     )

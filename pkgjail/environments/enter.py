@@ -173,6 +173,7 @@ def _merge(header: Header, options: JailOptions) -> JailOptions:
     return replace(
         options,
         binds=(*header.binds, *options.binds),
+        devices=(*header.devices, *options.devices),
         network=header.network and options.network,
         environment={**default_environment(), **header.variables, **options.environment},
     )

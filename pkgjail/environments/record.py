@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import FileKind
 
-SCHEMA = 1
-"""The version of the format that is written, and the newest one that can be read."""
+SCHEMA = 2
+"""The newest version of the format: 2 has devices. Without devices, 1 is written, which is the same."""
 
 Form = Literal["host", "copy", "fstab"]
 """The place of the files: on the host at each entry, copied into the tree, or mounted there by fstab(5)."""
@@ -89,6 +89,7 @@ class Header:
     manifest: str
     root: bytes
     binds: tuple[UserBind, ...] = ()
+    devices: tuple[bytes, ...] = ()
     network: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -115,12 +116,13 @@ def header_line(header: Header) -> bytes:
         {
             "kind": "header",
             "of": "pkgjail environment",
-            "schema": SCHEMA,
+            "schema": SCHEMA if header.devices else 1,
             "form": header.form,
             "inode": header.inode,
             "manifest": header.manifest,
             "root": text_path(header.root),
             "binds": binds,
+            **({"devices": list(map(text_path, header.devices))} if header.devices else {}),
             "network": header.network,
             "variables": dict(sorted(header.variables.items())),
         }
@@ -223,6 +225,7 @@ def _header_from(values: dict[str, Any]) -> Header:
             )
             for bind in values["binds"]
         ),
+        devices=tuple(map(_path_from, values.get("devices", ()))),
         network=bool(values["network"]),
         variables={_variable(key): _variable(value) for key, value in values["variables"].items()},
     )

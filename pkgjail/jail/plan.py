@@ -27,18 +27,20 @@ from pkgjail.sandbox.steps import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from pkgjail.core.devices import Device
     from pkgjail.core.model import JailOptions, Manifest
 
 
-def plan_jail(
+def plan_jail(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
     options: JailOptions,
     *,
     entry_files: Mapping[bytes, bytes],
     root: bytes = b"/",
     directory_steps: Mapping[bytes, Step] | None = None,
+    devices: Sequence[Device] = (),
 ) -> Plan:
     """Write the plan of a jail that shows exactly `manifest`.
 
@@ -51,6 +53,7 @@ def plan_jail(
         root: the directory of the manifest's files: `/`, or the tree it was resolved from.
         directory_steps: directories, and for each the one step that shows it with all that the manifest
             has below it. It is read-only, so no new mount point of a bind may be in it.
+        devices: the host's devices that the jail shows, and links to them (`pkgjail.core.devices`).
 
     Raises:
         JailError: a bind would cover a name of the manifest, or has no source.
@@ -64,7 +67,7 @@ def plan_jail(
         steps.extend(layout.make_directories(path))
     scratch = [path for path in SCRATCH_DIRECTORIES if layout.is_empty_directory(path)]
     before, after = user_bind_steps(layout, options.binds, scratch)
-    kernel: list[Step] = [Proc(b"/proc"), Sys(b"/sys"), Devices(b"/dev")]
+    kernel: list[Step] = [Proc(b"/proc"), Sys(b"/sys"), Devices(b"/dev", tuple(devices))]
     tmpfs: list[Step] = [Tmpfs(path, 0o1777) for path in scratch]
     return Plan(
         root=os.path.realpath(root),

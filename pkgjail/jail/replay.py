@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from pkgjail.core.devices import Device
     from pkgjail.sandbox.limits import Limits
     from pkgjail.sandbox.rootfs import Program
 
 # Raised whenever the fields of a saved jail change.
-_FORMAT = 5
+_FORMAT = 6
 _RESOLV_CONF = "/etc/resolv.conf"
 _PACKAGE = os.path.dirname(os.path.dirname(os.fsencode(__file__)))
 # The folders of pkgjail whose code decides how a jail is made.
@@ -60,13 +61,14 @@ class PreparedJail:
     `watched` one of all else that the plan was made from, `mounts` what `relevant_mounts` returns,
     `sources` what `bind_source_state` returns for each path that the user named, `account` what
     `read_account` returns, and `resolv_conf` the host's resolv.conf(5), or None if the jail does not show it.
+    `devices` are patterns and what `pkgjail.core.devices.find_devices` returns for them.
     `locked` are directories besides the layers', by their real paths, that nobody may remove while the jail
     runs.
     """
 
     __slots__ = (
-        "account", "cwd", "environment", "host", "locked", "mounts", "program", "resolv_conf", "sources",
-        "watched",
+        "account", "cwd", "devices", "environment", "host", "locked", "mounts", "program", "resolv_conf",
+        "sources", "watched",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record, without the imports of a dataclass
@@ -80,6 +82,7 @@ class PreparedJail:
         sources: tuple[tuple[bytes, bytes, bool], ...],
         account: tuple[int, int, str, str],
         resolv_conf: bytes | None,
+        devices: tuple[tuple[bytes, ...], tuple[Device, ...]] = ((), ()),
         locked: tuple[bytes, ...] = (),
     ) -> None:
         self.program = program
@@ -91,6 +94,7 @@ class PreparedJail:
         self.sources = sources
         self.account = account
         self.resolv_conf = resolv_conf
+        self.devices = devices
         self.locked = locked
 
     def run(
@@ -136,12 +140,20 @@ class PreparedJail:
             raise StaleError
         if self.account != read_account():
             raise StaleError
+        if self.devices[0] and self._devices_changed():
+            raise StaleError
         if self.resolv_conf is not None and self.resolv_conf != read_resolv_conf():
             raise StaleError
         writable = [step[2] for step in self.program[1] if step[0] == "Bind" and step[3]]
         mounts = relevant_mounts(self.program[0], writable)
         if self.host_changed() or changed_directories(self.watched) or self.mounts != mounts:
             raise StaleError
+
+    def _devices_changed(self) -> bool:
+        from pkgjail.core.devices import find_devices  # most jails show no device of the host
+
+        patterns, found = self.devices
+        return find_devices(patterns) != found
 
     def host_changed(self) -> bool:
         """Check whether any directory or file that the host shows in the jail has changed."""

@@ -10,11 +10,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pkgjail.core.devices import find_devices
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError
 from pkgjail.core.jail_names import LD_CACHE, SEARCH_PATH
 from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
+from pkgjail.jail.devices import device_patterns, show_devices
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
 from pkgjail.jail.etc_files import current_account, etc_files
@@ -40,6 +42,7 @@ from pkgjail.storage.own_files import ensure_runtime_directory
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pkgjail.core.devices import Device
     from pkgjail.core.errors import Change
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
@@ -204,9 +207,11 @@ class Jail:
         mounts = relevant_mounts(
             self._root, [os.path.realpath(bind.source) for bind in options.binds if bind.writable]
         )
+        patterns = device_patterns(options)
+        devices = find_devices(patterns)
         host = compare_host(self._manifest, self._root, self._check)
         self._accepted = host.accepted
-        plan, choices, protected = _plan(host.manifest, options, self._root)
+        plan, choices, protected = _plan(host.manifest, options, self._root, devices)
         self._warn_of_protected(protected)
         states = {state for choice in choices for state in choice.observed}
         self.lasting = all(choice.lasting for choice in choices)
@@ -220,6 +225,7 @@ class Jail:
             sources=sources,
             account=account,
             resolv_conf=resolv_conf,
+            devices=(patterns, devices),
         )
 
     def _warn_of_protected(self, paths: tuple[bytes, ...]) -> None:
@@ -281,7 +287,7 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     """
     root = os.path.realpath(root)
     host = compare_host(manifest, root, DriftCheck(verify=options.verify, allow_drift=options.allow_drift))
-    return _plan(host.manifest, options, root)[0]
+    return _plan(host.manifest, options, root, show_devices(options))[0]
 
 
 def content_at_entry(
@@ -308,13 +314,15 @@ def content_at_entry(
 
 
 def _plan(
-    manifest: Manifest, options: JailOptions, root: bytes
+    manifest: Manifest, options: JailOptions, root: bytes, devices: Sequence[Device]
 ) -> tuple[Plan, tuple[Choice, ...], tuple[bytes, ...]]:
     """Return the plan, its strategies, and the paths in its writable binds that it shows read-only."""
     choices = choose_strategies(manifest, options, root, thorough=bool(options.verify))
     steps = steps_by_directory(choices)
     content = _entry_files(manifest, options, root, lambda: steps)
-    plan = plan_jail(manifest, options, entry_files=content, root=root, directory_steps=steps)
+    plan = plan_jail(
+        manifest, options, entry_files=content, root=root, directory_steps=steps, devices=devices
+    )
     refuse_too_many_mounts(plan)
     plan, protected = protect(plan, protected_paths(options))
     return plan, choices, protected

@@ -10,6 +10,8 @@ from pkgjail.core.entries import NOUNS
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES
 from pkgjail.core.model import text_path
+from pkgjail.core.parameters import parameter
+from pkgjail.jail.devices import device_advice
 from pkgjail.jail.layout import Layout
 from pkgjail.sandbox.steps import Bind, Content
 
@@ -47,6 +49,7 @@ def user_bind_steps(
     by_destination = {layout.resolve(bind.destination): bind for bind in binds}
     for destination, bind in sorted(by_destination.items()):
         source = os.path.realpath(bind.source)
+        _refuse_device(bind, source)
         _refuse_cover(layout, bind, destination)
         if not any(_is_below(destination, other) for other in by_destination):
             is_scratch = any(_is_below(destination, path) for path in scratch)
@@ -72,10 +75,23 @@ def _mount_point(layout: Layout, bind: UserBind, source: bytes, destination: byt
         raise _refusal(bind, destination, "that is a directory in the jail, and the source is not")
 
 
+def _refuse_device(bind: UserBind, source: bytes) -> None:
+    """Refuse to bind a device: binds are mounted without devices, so it could not be opened."""
+    try:
+        advice = device_advice(source, os.stat(source).st_mode)
+    except OSError:
+        return  # refused later, with the reason
+    if advice:
+        raise JailError(f"cannot bind {text_path(bind.source)}: {advice}")
+
+
 def _refuse_cover(layout: Layout, bind: UserBind, destination: bytes) -> None:
     """Refuse a bind that would hide names of the manifest, or a file system that keeps the jail closed."""
     if any(destination == path or _is_below(destination, path) for path in KERNEL_DIRECTORIES):
-        raise _refusal(bind, destination, "the jail has a filesystem of its own there")
+        why = "the jail has a filesystem of its own there"
+        if (bind.source + b"/").startswith(b"/dev/"):
+            why += f" (to show devices, use {parameter('devices')} instead)"
+        raise _refusal(bind, destination, why)
     if (kind := layout.kind(destination)) not in (None, "directory"):
         raise _refusal(bind, destination, f"the manifest has a {NOUNS[kind]} there")
     if covered := layout.count_below(destination):

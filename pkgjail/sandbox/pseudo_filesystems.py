@@ -59,6 +59,8 @@ _DEVICE_LINKS = (
     (b"stderr", b"/proc/self/fd/2"),
     (b"ptmx", b"pts/ptmx"),
 )
+_DIRECTORY_MODE = 0o755
+_DEVICE_KINDS = {"character": stat.S_IFCHR, "block": stat.S_IFBLK}
 SAFE = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV
 NO_SYMLINKS = sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
 
@@ -227,7 +229,7 @@ def _cover(source: bytes, target: bytes) -> None:
         os.close(mount)
 
 
-def devices(path: bytes) -> None:
+def devices(path: bytes, shown: tuple[tuple[bytes, str, int, bytes], ...]) -> None:
     """Carry out a `Devices`."""
     path = NEW + path
     sc.mount(b"dev", path, b"tmpfs", sc.MS_NOSUID | sc.MS_NOEXEC, b"mode=0755")
@@ -245,8 +247,44 @@ def devices(path: bytes) -> None:
         sc.MS_NOSUID | sc.MS_NOEXEC,
         b"newinstance,ptmxmode=0666,mode=0620",
     )
+    _show_devices(path, shown)
     sc.mount_setattr(sc.AT_FDCWD, path, sc.MOUNT_ATTR_RDONLY, recursive=False)
     sc.mount(b"tmpfs", path + b"/shm", b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=1777")
+
+
+def _show_devices(top: bytes, shown: tuple[tuple[bytes, str, int, bytes], ...]) -> None:
+    """Bind devices of the host below `top`, and make the links to them.
+
+    The links come last, and each directory is a new one, so no link is followed.
+    """
+    directories = {top}
+    for path, kind, number, target in sorted(shown, key=lambda device: device[1] == "link"):
+        _make_parents(NEW + path, directories)
+        if kind == "link":
+            os.symlink(target, NEW + path)
+            continue
+        flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_EMPTY_PATH
+        mount = sc.open_tree(open_old(path), b"", flags)
+        found = os.fstat(mount)
+        if (stat.S_IFMT(found.st_mode), found.st_rdev) != (_DEVICE_KINDS[kind], number):
+            raise OSError(errno.ENODEV, "is another device than before", path)
+        write_new(NEW + path, 0o666, b"")
+        # Not noexec: some devices, such as SGX's, are mapped executable.
+        sc.mount_setattr(mount, b"", sc.MOUNT_ATTR_RDONLY | sc.MOUNT_ATTR_NOSUID)
+        sc.move_mount(mount, sc.AT_FDCWD, NEW + path)
+        os.close(mount)
+
+
+def _make_parents(path: bytes, directories: set[bytes]) -> None:
+    """Make the directories above `path` that are not among `directories`, and add them."""
+    parent, _, name = path.rpartition(b"/")
+    if name in {b"", b".", b".."}:
+        raise OSError(errno.EINVAL, "is not a path below /dev", path.removeprefix(NEW))
+    if parent not in directories:
+        _make_parents(parent, directories)
+        os.mkdir(parent)
+        os.chmod(parent, _DIRECTORY_MODE)  # mkdir(2) applies the umask
+        directories.add(parent)
 
 
 def _bind_device(name: bytes, target: bytes) -> None:

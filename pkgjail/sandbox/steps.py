@@ -104,9 +104,14 @@ class Sys(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """Mount a minimal /dev: null, zero, full, random, urandom, tty, ptmx, pts, shm, fd links."""
+    """Mount a minimal /dev: null, zero, full, random, urandom, tty, ptmx, pts, shm, fd links.
+
+    `shown` are devices of the host besides, bound at the same paths, and links to them: for each its path,
+    "character", "block" or "link", the device's number, and the link's text.
+    """
 
     path: bytes
+    shown: tuple[tuple[bytes, str, int, bytes], ...] = ()
 
 
 class Tmpfs(NamedTuple):

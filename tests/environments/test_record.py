@@ -73,9 +73,14 @@ def record_entries(draw: st.DrawFn) -> tuple[RecordEntry, ...]:
         writable=st.booleans(),
     ),
     st.dictionaries(_TEXTS, _TEXTS),
+    st.lists(_PATHS).map(tuple),
 )
 def test_what_is_written_is_read_back(
-    names: tuple[RecordEntry, ...], form: Form, bind: UserBind, variables: dict[str, str]
+    names: tuple[RecordEntry, ...],
+    form: Form,
+    bind: UserBind,
+    variables: dict[str, str],
+    devices: tuple[bytes, ...],
 ) -> None:
     """Paths may have any bytes that the kernel accepts; and the same record gives the same bytes."""
     header = Header(
@@ -84,12 +89,14 @@ def test_what_is_written_is_read_back(
         manifest="m",
         root=b"/\xff",
         binds=(bind,),
+        devices=devices,
         network=bind.writable,
         variables=variables,
     )
     record = Record(header=header, entries=names)
     data = dump_record(record)
     assert parse_record(data, "r") == record
+    assert (b'"schema":2' in data.partition(b"\n")[0]) == bool(devices)
     assert dump_record(parse_record(data, "r")) == data
     lines = data.splitlines(keepends=True)
     assert parse_journal(b"".join(lines[:-1]), "r") == record
@@ -131,7 +138,7 @@ def edited(number: int, **values: Any) -> bytes:
         pytest.param(b"\n", "it was not written by pkgjail", id="an empty line"),
         pytest.param(b"#!/bin/sh\n", "it was not written by pkgjail", id="something else"),
         pytest.param(
-            edited(0, schema=2), "r:1: .* it has schema 2, and this pkgjail supports up to 1", id="newer"
+            edited(0, schema=3), "r:1: .* it has schema 3, and this pkgjail supports up to 2", id="newer"
         ),
         pytest.param(edited(0, schema="1"), "r:1: .* it has schema 1, ", id="a schema of text"),
         pytest.param(edited(0, schema=None), "r:1: .* it was edited", id="no schema"),

@@ -110,6 +110,8 @@ def _line(step: tuple[Any, ...]) -> str:
             words.append(f"({len(value)} bytes)")
         elif name == "mode":
             words.append(f"{value:04o}")
+        elif name == "shown":
+            words += [os.fsdecode(device[0]) for device in value]
         else:
             words.append(os.fsdecode(value) if isinstance(value, bytes) else str(value))
     return " ".join(words)

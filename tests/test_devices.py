@@ -1,0 +1,347 @@
+"""Devices of the host in a jail: which of them, by which names, and no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pkgjail.cli.verbs.plan import _line
+from pkgjail.core import devices
+from pkgjail.core.devices import absence_reason, find_devices, pattern_fault
+from pkgjail.core.errors import JailError
+from pkgjail.core.globs import expand
+from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.jail.run import default_environment, run_in_jail
+from pkgjail.manifest import write_manifest
+from pkgjail.sandbox.steps import Devices
+from tests.conftest import SYSTEM_PYTHON
+from tests.own_dev import with_own_dev
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pkgjail.core.model import Manifest
+    from tests.conftest import Caller
+
+# A /dev as of a machine with graphics and InfiniBand. The values are devices whose answers differ.
+HOST = {
+    "nvidia0": "/dev/full",
+    "nvidiactl": "/dev/zero",
+    "nvidia-caps/nvidia-cap1": "/dev/full",
+    "nvidia.txt": "",
+    "dri/card0": "/dev/zero",
+    "dri/renderD128": "/dev/full",
+    "dri/by-path/pci-0-card": "-> ../card0",
+    "dri/by-path/pci-0-secret": "-> ../../secret",
+    "infiniband/uverbs0": "/dev/zero",
+    "secret": "/dev/zero",
+    "gpu": "-> graphics/card0",
+    "graphics": "-> dri",
+    "loop": "-> loop",
+    "out": "-> /proc/self/mem",
+    "odd \udcff\n*name": "/dev/zero",
+    "log": "-> /run/systemd/journal/dev-log",
+}
+# Patterns, and the names that they show; links stand with what they lead to.
+SHOWN = {
+    "/dev/nvidia0": "nvidia0",
+    "/dev/nvidia*": "nvidia-caps/nvidia-cap1 nvidia0 nvidiactl",
+    "/dev/nvidia?": "nvidia0",
+    "/dev/nvidia[0-9]": "nvidia0",
+    "/dev/nvidia[!0-9]*": "nvidia-caps/nvidia-cap1 nvidiactl",
+    "/dev/nvidia-caps": "nvidia-caps/nvidia-cap1",
+    "/dev/dri": "dri/by-path/pci-0-card->../card0 dri/card0 dri/renderD128",
+    "/dev/dri/**": "dri/by-path/pci-0-card->../card0 dri/card0 dri/renderD128",
+    "/dev/dri/render*": "dri/renderD128",
+    "/dev/dri/**/pci-*": "",
+    "/dev/dri/by-path": "",
+    "/dev/dri/by-path/pci-0-card": "dri/by-path/pci-0-card->../card0 dri/card0",
+    "/dev/d*/card?": "dri/card0",
+    "/dev/gpu": "dri/card0 gpu->graphics/card0 graphics->dri",
+    "/dev/graphics": "dri/by-path/pci-0-card->../card0 dri/card0 dri/renderD128 graphics->dri",
+    "/dev/graphics/card0": "dri/card0 graphics->dri",
+    "/dev/graphics/card*": "",
+    "/dev/g*": "",
+    "/dev/dri/by-path/pci-0-secret": "dri/by-path/pci-0-secret->../../secret secret",
+    "/dev/odd*": "odd \udcff\n*name",
+    "/dev/odd \udcff\n\\*name": "odd \udcff\n*name",
+    "/dev/nvidia.txt": "",
+    "/dev/absent": "",
+    "/dev/loop": "",
+    "/dev/out": "",
+    "/dev/log": "",
+    "/dev/zero": "",
+    "/dev/pts": "",
+    "/dev/shm": "",
+    "/dev/nvidia0/x": "",
+}
+_FIND = """
+import json, os, sys
+from pkgjail.core.devices import absence_reason, find_devices
+answers = {}
+for pattern in json.loads(sys.argv[1]):
+    raw = os.fsencode(pattern)
+    found = find_devices([raw])
+    answers[pattern] = [[(os.fsdecode(one[0]), one[1], os.fsdecode(one[3])) for one in found]]
+    answers[pattern].append("" if found else absence_reason(raw))
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(
+    tmp_path_factory: pytest.TempPathFactory, library: Path
+) -> dict[str, tuple[list[list[str]], str]]:
+    """What `find_devices` and `absence_reason` answer for each of `SHOWN` on `HOST`, found in one process."""
+    from tests.conftest import _caller
+
+    top = tmp_path_factory.mktemp("dev")
+    for caller in _caller(os.geteuid(), library):
+        done = caller.run(with_own_dev(top, HOST, [SYSTEM_PYTHON, "-c", _FIND, json.dumps(list(SHOWN))]))
+        assert done.returncode == 0, done.stderr
+        found: dict[str, tuple[list[list[str]], str]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("pattern", SHOWN)
+def test_patterns_show_exactly_these(pattern: str, answers: dict[str, tuple[list[list[str]], str]]) -> None:
+    """Protects the rules: directories, links that are named or brought, wildcards, names of any bytes."""
+    found = [name.removeprefix("/dev/") + (f"->{target}" if target else "") for name, _, target in
+             answers[pattern][0]]  # fmt: skip
+    assert found == _words(SHOWN[pattern])
+
+
+def _words(text: str) -> list[str]:
+    return [text] if "odd" in text else text.split()
+
+
+def test_an_absence_has_its_reason(answers: dict[str, tuple[list[list[str]], str]]) -> None:
+    """Protects the words of errors."""
+    assert {pattern: reason for pattern, (_, reason) in answers.items() if reason} == {
+        "/dev/absent": "this host has none",
+        "/dev/dri/**/pci-*": _NO_CHARACTER,
+        "/dev/dri/by-path": "the directory has no character device; name block devices one by one",
+        "/dev/g*": _NO_CHARACTER,
+        "/dev/graphics/card*": _NO_CHARACTER,
+        "/dev/log": "this host has none",
+        "/dev/loop": "this host has none",
+        "/dev/nvidia.txt": "it is no device",
+        "/dev/nvidia0/x": "this host has none",
+        "/dev/out": "it leads out of /dev; name the device itself",
+        "/dev/pts": "the jail has a file system of its own there",
+        "/dev/shm": "the jail has a file system of its own there",
+        "/dev/zero": "it is no device",
+    }
+
+
+_NO_CHARACTER = "this host has no character device of such a name; name a block device without a wildcard"
+
+
+def _made_up(monkeypatch: pytest.MonkeyPatch, kind: int, number: int) -> None:
+    """Make every path look like one device, as the tests can make none."""
+    fields = (kind | 0o660, 1, 1, 1, 0, 0, 0, 0, 0, 0)
+    state = os.stat_result(fields, {"st_rdev": number})
+    monkeypatch.setattr(devices, "_lstat", lambda _: state)
+    monkeypatch.setattr(devices, "expand", lambda pattern: [pattern.replace(b"*", b"a")])
+
+
+def test_a_block_device_is_shown_only_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects disks, which hold whole file systems, from wildcards."""
+    _made_up(monkeypatch, stat.S_IFBLK, os.makedev(8, 0))
+    assert find_devices([b"/dev/sd*"]) == ()
+    assert find_devices([b"/dev/sda"]) == ((b"/dev/sda", "block", os.makedev(8, 0), b""),)
+
+
+@pytest.mark.parametrize("minor", [1, 2, 4])
+def test_the_memory_of_the_machine_is_never_shown(monkeypatch: pytest.MonkeyPatch, minor: int) -> None:
+    """Protects /dev/mem, kmem and port, under whatever name."""
+    _made_up(monkeypatch, stat.S_IFCHR, os.makedev(1, minor))
+    assert find_devices([b"/dev/harmless", b"/dev/harm*"]) == ()
+    assert "memory of the machine" in absence_reason(b"/dev/harmless")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("/etc/passwd", "names nothing below /dev"),
+        ("/dev", "names nothing below /dev"),
+        ("/dev/", "names nothing below /dev"),
+        ("fuse", "names nothing below /dev"),
+        ("/dev/fu\0se", "NUL"),
+        ("/dev/dri/", "ends in '/'"),
+        ("/dev/../etc/x", "not normal"),
+        ("/dev//x", "not normal"),
+        ("/dev/./x", "not normal"),
+        ("/dev/*", "could name every device"),
+        ("/dev/**", "could name every device"),
+        ("/dev/?*", "could name every device"),
+        ("/dev/[a-z]*", "could name every device"),
+        ("/dev/a/**/**", "more than once"),
+        ("/dev/a[", "without a ']'"),
+        ("/dev/a\\", "backslash"),
+        ("/dev/nvidia*", ""),
+        ("/dev/\\*", ""),
+    ],
+)
+def test_patterns_that_name_nothing_or_everything_are_refused(pattern: str, words: str) -> None:
+    fault = pattern_fault(pattern.encode())
+    assert words in fault
+    assert bool(words) == bool(fault)
+
+
+_LETTERS = st.text(alphabet="ab*?[]!-", max_size=7)
+
+
+@given(name=st.text(alphabet="ab*?-]", min_size=1, max_size=6), pattern=_LETTERS)
+def test_wildcards_match_as_in_the_standard_library(name: str, pattern: str) -> None:
+    """Compares with `fnmatch`, where both have the same syntax."""
+    from pkgjail.core.globs import _matches, _tokens
+
+    tokens = _tokens(pattern.encode())
+    if tokens is not None:
+        assert _matches(name.encode(), tokens) == fnmatchcase(name, pattern)
+
+
+def test_a_wildcard_follows_no_link(tmp_path: Path) -> None:
+    """Protects from paths outside: a link is a name, and nothing is below it."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/file").touch()
+    (tmp_path / "link").symlink_to("/etc")
+    start = os.fsencode(tmp_path)
+    assert sorted(expand(start + b"/*")) == [start + b"/" + name for name in (b"in", b"in/file", b"link")]
+    assert list(expand(start + b"/link/*")) == []
+    assert list(expand(start + b"/**/file")) == [start + b"/in/file"]
+
+
+def test_a_plan_names_its_devices() -> None:
+    """Protects `plan --steps`."""
+    step = Devices(
+        b"/dev", ((b"/dev/dri/card0", "character", 1, b""), (b"/dev/gpu", "link", 0, b"dri/card0"))
+    )
+    assert _line(step) == "Devices /dev /dev/dri/card0 /dev/gpu"
+
+
+# --- in a jail ----------------------------------------------------------------------------------
+
+
+class OwnDev:
+    """One caller whose processes have `HOST` as their /dev, and a manifest to enter there."""
+
+    def __init__(self, caller: Caller, manifest: Manifest, top: Path) -> None:
+        self.caller = caller
+        self.top = top
+        top.mkdir()
+        os.chown(top, caller.uid, caller.uid)
+        write_manifest(manifest, caller.home / "m.jsonl")
+        (caller.home / "m.jsonl").chmod(0o644)
+
+    def script(self, script: str, *words: str) -> str:
+        """Return the output of a shell script in which `$@` begins a command of pkgjail's."""
+        shell = ["sh", "-ec", script, "sh", SYSTEM_PYTHON, "-m", "pkgjail", *words]
+        done = self.caller.run(with_own_dev(self.top, HOST, shell))
+        return done.stdout + "".join(
+            line for line in done.stderr.splitlines(keepends=True) if not line.startswith("pkgjail: warning")
+        )
+
+
+@pytest.fixture
+def own_dev(anyone: Caller, base_manifest: Manifest) -> OwnDev:
+    return OwnDev(anyone, base_manifest, anyone.home / "dev")
+
+
+_LIST = "cd /dev; find . -path ./shm -prune -o -path ./pts -prune -o ! -type d -print | sort | tr '\\n' ' '"
+_EVERY_JAIL = "./fd ./full ./null ./ptmx ./random ./stderr ./stdin ./stdout ./tty ./urandom ./zero"
+
+
+def test_a_jail_has_the_named_devices_and_no_others(own_dev: OwnDev) -> None:
+    """Protects exactness in /dev, and that devices can be opened although binds are mounted nodev."""
+    script = (
+        f"{_LIST}; echo; head -c 1 /dev/nvidiactl | od -An -tx1; echo x 2>/dev/null > nvidia0 || echo full"
+    )
+    words = ("run", "--device", "/dev/nvidia*", "--device", "/dev/gpu", "m.jsonl", "--", "sh", "-c", script)
+    names = {*_EVERY_JAIL.split(), "./nvidia0", "./nvidiactl", "./nvidia-caps/nvidia-cap1"}
+    names |= {"./gpu", "./graphics", "./dri/card0"}
+    first, *answers = own_dev.script('"$@"', *words).splitlines()
+    assert first.split() == sorted(names)
+    assert answers == [" 00", "full"]
+
+
+def test_devices_that_come_and_go_prevent_replay(own_dev: OwnDev) -> None:
+    """Protects from a jail with the devices of an earlier time: a link comes, then leads elsewhere."""
+    script = """
+    "$@" 'cat /dev/dri/new' || echo none
+    ln -s card0 /dev/dri/new; "$@" 'readlink /dev/dri/new'
+    ln -sfn renderD128 /dev/dri/new; "$@" 'readlink /dev/dri/new'; "$@" 'readlink /dev/dri/new'
+    """
+    words = ("run", "--device", "/dev/dri", "m.jsonl", "--", "sh", "-c")
+    output = own_dev.script(script, *words)
+    assert output.replace("cat: /dev/dri/new: No such file or directory\n", "") == (
+        "none\ncard0\nrenderD128\nrenderD128\n"
+    )
+
+
+def test_an_environment_remembers_its_devices(own_dev: OwnDev) -> None:
+    """Protects `build --device`, and that `enter` can add more."""
+    script = """
+    "$@" build --device /dev/infiniband m.jsonl env > /dev/null
+    "$@" enter env -- ls -d /dev/infiniband/uverbs0 /dev/nvidia0 || true
+    "$@" enter --device /dev/nvidia0 env -- ls -d /dev/infiniband/uverbs0 /dev/nvidia0
+    """
+    assert own_dev.script(script).splitlines() == [
+        "/dev/infiniband/uverbs0",
+        "/dev/infiniband/uverbs0",
+        "/dev/nvidia0",
+        "ls: cannot access '/dev/nvidia0': No such file or directory",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        (b"/dev/pkgjail-test-absent", "cannot show the device /dev/pkgjail-test-absent: this host has none"),
+        (b"/dev/pkgjail-test*", "this host has no character device of such a name"),
+        (b"/dev/shm", "the jail has a file system of its own there"),
+        (b"/etc/passwd", "it names nothing below /dev"),
+        (b"/dev/*", "it begins with a wildcard"),
+    ],
+)
+def test_a_device_that_cannot_be_shown_is_an_error(
+    base_manifest: Manifest, device: bytes, words: str
+) -> None:
+    """Protects a caller who needs the device, and one who mistypes it."""
+    options = JailOptions(devices=(device,), environment=default_environment())
+    with pytest.raises(JailError) as caught:
+        run_in_jail(base_manifest, ["true"], options)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [b"/dev/zero", b"/dev/ptmx", b"/dev/stdin"])
+def test_what_every_jail_has_may_be_named(base_manifest: Manifest, name: bytes) -> None:
+    options = JailOptions(devices=(name,), environment=default_environment())
+    assert run_in_jail(base_manifest, ["test", "-e", os.fsdecode(name)], options) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "words"),
+    [
+        (b"/dev/zero", b"/dev/zero", "show it at its own path with `devices` /dev/zero"),
+        (b"/dev/zero", b"/opt/zero", "show it at its own path with `devices` /dev/zero"),
+        (b"/dev", b"/dev", "to show devices, use `devices` instead"),
+        (b"/dev/shm", b"/dev/shm", "to show devices, use `devices` instead"),
+    ],
+)
+def test_a_bind_of_a_device_names_the_option_for_it(
+    base_manifest: Manifest, source: bytes, destination: bytes, words: str
+) -> None:
+    """Protects from a bind that is there and cannot be opened: binds are nodev."""
+    bind = UserBind(source=source, destination=destination, writable=True)
+    with pytest.raises(JailError) as caught:
+        run_in_jail(base_manifest, ["true"], JailOptions(binds=(bind,), environment=default_environment()))
+    assert words in str(caught.value)
