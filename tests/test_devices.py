@@ -103,10 +103,11 @@ def answers(
     from tests.conftest import _caller
 
     top = tmp_path_factory.mktemp("dev")
+    found: dict[str, tuple[list[list[str]], str]] = {}
     for caller in _caller(os.geteuid(), library):
         done = caller.run(with_own_dev(top, HOST, [SYSTEM_PYTHON, "-c", _FIND, json.dumps(list(SHOWN))]))
         assert done.returncode == 0, done.stderr
-        found: dict[str, tuple[list[list[str]], str]] = json.loads(done.stdout)
+        found = json.loads(done.stdout)
     return found
 
 

@@ -13,9 +13,10 @@ import stat
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Union
 
     # A literal byte; "*" or "?"; or whether one of these bytes is wanted, or any other.
-    Token = int | str | tuple[bool, bytes]
+    Token = Union[int, str, tuple[bool, bytes]]
 
 _ALL = b"**"
 _ANY, _ONE = "*", "?"
