@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +37,13 @@ def test_the_files_of_an_ordinary_user() -> None:
         "services: files\nprotocols: files\n",
         "/etc/resolv.conf": "nameserver 192.0.2.1\n",
     }
+
+
+def test_the_supplementary_groups_have_names_and_the_user_as_member() -> None:
+    """Programs look them up by name (getgrnam), and look for themselves among the members (Spack)."""
+    user = replace(_USER, groups=((0, "root"), (27, "sudo"), (5000, "pro:ject")))
+    groups = etc_files(user, resolv_conf=b"", network=True)[b"/etc/group"].decode()
+    assert groups == ("root:x:0:ada\nsudo:x:27:ada\nstaff:x:1001:\npro_ject:x:5000:ada\nnogroup:x:65534:\n")
 
 
 def test_root_has_one_line_and_without_network_there_is_no_resolver() -> None:

@@ -88,6 +88,26 @@ def test_a_namespace_of_the_commands_own_answers_by_its_own_rules(member: Caller
     assert "Invalid argument" in inside.stderr
 
 
+_GROUP_NAMES = """
+import contextlib, grp, os
+for number in {os.getgid(), *os.getgroups()}:
+    try:
+        print(grp.getgrgid(number).gr_name)
+    except KeyError:
+        print("user" if number == os.getgid() else "")
+"""
+
+
+def test_all_groups_of_the_caller_have_their_names(member: Caller, tools: str) -> None:
+    """Also if they changed since the last entry, which would otherwise be replayed."""
+    for groups in ((50, 60), (60,), (60, 40404)):  # the last one has no name
+        member.groups = groups
+        outside = member.run([SYSTEM_PYTHON, "-c", _GROUP_NAMES])
+        inside = member.pkgjail("run", tools, "--", "cat", "/etc/group")
+        names = [line.split(":")[0] for line in inside.stdout.splitlines()]
+        assert set(names) == {"root", "nogroup", *outside.stdout.split()}, inside.stderr
+
+
 _FAKEROOT = """
 mkdir -p package/DEBIAN package/usr/bin
 echo hello > package/usr/bin/hello

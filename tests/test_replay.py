@@ -332,6 +332,7 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.pseudo_filesystems",
         "pkgjail.sandbox.proc_links",
         "pkgjail.sandbox.seccomp",
+        "pkgjail.sandbox.id_calls",
         "pkgjail.sandbox.launch",
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.signals",

@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 
 @record
 class Account:
-    """The user in the jail. The ids are the same outside (an identity map)."""
+    """The user in the jail. The ids are the same outside (an identity map).
+
+    `groups` are the ids and names of the supplementary groups.
+    """
 
     name: str
     uid: int
     gid: int
     group: str
     home: str
+    groups: tuple[tuple[int, str], ...] = ()
 
 
 def current_account() -> Account:
     """Return the account of the calling user; see `read_account`."""
-    uid, gid, name, group = read_account()
-    return Account(name=name, uid=uid, gid=gid, group=group, home=text_path(TMP))
+    uid, gid, name, group, groups = read_account()
+    return Account(name=name, uid=uid, gid=gid, group=group, home=text_path(TMP), groups=groups)
 
 
 def etc_files(account: Account, *, resolv_conf: bytes, network: bool) -> dict[bytes, bytes]:
@@ -46,6 +50,7 @@ def etc_files(account: Account, *, resolv_conf: bytes, network: bool) -> dict[by
     users = {0: "root:x:0:0:root:/root:/bin/sh", 65534: "nobody:x:65534:65534:nobody:/nonexistent:/bin/sh"}
     users[account.uid] = f"{name}:x:{account.uid}:{account.gid}:{name}:{home}:/bin/sh"
     groups = {0: "root:x:0:", 65534: "nogroup:x:65534:"}
+    groups.update({gid: f"{_field(other)}:x:{gid}:{name.replace(',', '_')}" for gid, other in account.groups})
     groups[account.gid] = f"{group}:x:{account.gid}:"
     hosts = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     services = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.limits import Limits
     from pkgjail.sandbox.rootfs import Program
 
+    # The user's id and group id, their names, and the ids and names of the supplementary groups.
+    AccountState = tuple[int, int, str, str, tuple[tuple[int, str], ...]]
+
 # Raised whenever the fields of a saved jail change.
 _FORMAT = 6
 _RESOLV_CONF = "/etc/resolv.conf"
@@ -80,7 +83,7 @@ class PreparedJail:
         watched: tuple[tuple[bytes, int, int, int, int], ...],
         mounts: tuple[bytes, ...],
         sources: tuple[tuple[bytes, bytes, bool], ...],
-        account: tuple[int, int, str, str],
+        account: AccountState,
         resolv_conf: bytes | None,
         devices: tuple[tuple[bytes, ...], tuple[Device, ...]] = ((), ()),
         locked: tuple[bytes, ...] = (),
@@ -192,15 +195,22 @@ def mounts_around(sources: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def read_account() -> tuple[int, int, str, str]:
-    """Return the calling user's ids, and the names in passwd(5) and group(5) or "user"."""
+def read_account() -> AccountState:
+    """Return the calling user's ids, the names in passwd(5) and group(5) or "user", and the further groups.
+
+    A supplementary group that has no name is left out.
+    """
     uid, gid = os.geteuid(), os.getegid()
     user = group = "user"
     with contextlib.suppress(KeyError):
         user = pwd.getpwuid(uid).pw_name
     with contextlib.suppress(KeyError):
         group = grp.getgrgid(gid).gr_name
-    return uid, gid, user, group
+    groups = []
+    for number in sorted({*os.getgroups()} - {gid}):
+        with contextlib.suppress(KeyError):
+            groups.append((number, grp.getgrgid(number).gr_name))
+    return uid, gid, user, group, tuple(groups)
 
 
 def read_resolv_conf() -> bytes:
