@@ -28,6 +28,17 @@ _UNRESTRICTED = {"sys/kernel/apparmor_restrict_unprivileged_userns": "0\n"}
 _FILTERED = {"self/status": "Name:\t\udcffodd\nNoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n"}
 _FREE = {"self/status": "Name:\tpython3\nSeccomp:\t0\n"}
 
+_OPT = "--security-opt "
+
+
+def _mountinfo(*names: str) -> str:
+    """Return mounts of a container, with these names of /proc covered."""
+    points = ("/", "/proc", *(f"/proc/{name}" for name in names))
+    return "".join(f"36 35 0:1 / {point} rw,nosuid - proc proc rw\n" for point in points)
+
+
+_DOCKER = {"self/attr/current": "docker-default (enforce)\n", "self/mountinfo": _mountinfo("kcore")}
+
 _UNSHARE = "cannot make a jail: this host does not let ordinary users make user namespaces: "
 _BUILD = "cannot make a jail: "
 
@@ -67,8 +78,18 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         errno.EPERM,
         b"unshare",
         _FILTERED,
-        _UNSHARE + "a seccomp filter (a container's?) forbids unshare(2); start the container with a "
-        "profile that allows it (podman, docker: --security-opt seccomp=unconfined)",
+        _UNSHARE + "a seccomp filter (a container's?) forbids unshare(2); start the container with a profile "
+        "that allows it: podman run --security-opt seccomp=unconfined, "
+        "docker run --security-opt seccomp=unconfined",
+    ),
+    (
+        "unshare",
+        errno.EPERM,
+        b"unshare",
+        {**_FILTERED, **_DOCKER},
+        _UNSHARE + "a seccomp filter (a container's?) forbids unshare(2); start the container with a profile "
+        f"that allows it: podman run {_OPT}seccomp=unconfined {_OPT}unmask=ALL {_OPT}apparmor=unconfined, "
+        f"docker run {_OPT}seccomp=unconfined {_OPT}systempaths=unconfined {_OPT}apparmor=unconfined",
     ),
     (
         "unshare",
@@ -99,9 +120,43 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         "build",
         errno.EPERM,
         b"/new/proc",
-        _UNRESTRICTED,
-        _BUILD + "the kernel refuses a new /proc because parts of this one are covered (a container "
-        "does that); start the container with an unmasked /proc (podman: --security-opt unmask=ALL)",
+        {**_UNRESTRICTED, "self/mountinfo": _mountinfo("acpi", "bus", "sys/fs/binfmt_misc", "fs", "keys")},
+        _BUILD + "the kernel refuses a new /proc because parts of this one are covered "
+        "(/proc/acpi, /proc/bus, /proc/fs, …), as a container's engine does; start the container with an "
+        f"unmasked /proc: podman run {_OPT}unmask=ALL, docker run {_OPT}systempaths=unconfined",
+    ),
+    (
+        "build",
+        errno.EPERM,
+        b"/new/proc",
+        {**_FREE, "self/mountinfo": _mountinfo("sys/fs/binfmt_misc")},
+        _BUILD + "build /new/proc: Operation not permitted",
+    ),
+    (
+        "build",
+        errno.EACCES,
+        b"/",
+        {**_FREE, **_DOCKER},
+        _BUILD + "build /: Permission denied: the security profile docker-default (enforce) (a container's?) "
+        f"may forbid it; start the container with podman run {_OPT}unmask=ALL {_OPT}apparmor=unconfined, "
+        f"docker run {_OPT}systempaths=unconfined {_OPT}apparmor=unconfined",
+    ),
+    (
+        "build",
+        errno.EACCES,
+        b"/new/proc",
+        {**_FREE, "self/attr/current": "system_u:system_r:container_t:s0:c1,c2\0"},
+        _BUILD + "build /new/proc: Permission denied: the security profile "
+        "system_u:system_r:container_t:s0:c1,c2 (a container's?) may forbid it; start the container with "
+        f"podman run {_OPT}label=disable, docker run {_OPT}label=disable",
+    ),
+    (
+        "build",
+        errno.ENOSYS,
+        b"/opt",
+        _FILTERED,
+        _BUILD + "build /opt: Function not implemented: a seccomp filter (a container's?) may forbid it; "
+        f"start the container with podman run {_OPT}seccomp=unconfined, docker run {_OPT}seccomp=unconfined",
     ),
     (
         "build",

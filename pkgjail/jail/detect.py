@@ -10,11 +10,18 @@ from pkgjail.core.jail_names import HOSTNAME
 def is_isolated() -> bool:
     """Check whether this process runs in a jail of pkgjail's.
 
-    A jail has its host name, no_new_privs and an empty capability bounding set (proc_pid_status(5)). An
-    environment variable could be set anywhere.
+    A jail has no_new_privs, an empty capability bounding set (proc_pid_status(5)), and its host name or, in a
+    container that forbids that, a root of its own. An environment variable could be set anywhere.
     """
-    if os.uname().nodename != HOSTNAME:
-        return False
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    return fields.get("NoNewPrivs") == "1" and int(fields.get("CapBnd", "1"), 16) == 0
+    if fields.get("NoNewPrivs") != "1" or int(fields.get("CapBnd", "1"), 16) != 0:
+        return False
+    return os.uname().nodename == HOSTNAME or _has_own_root()
+
+
+def _has_own_root() -> bool:
+    """Check whether the root is the tmpfs of a jail, which has a name; proc_pid_mountinfo(5)."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounts = [line.split() for line in file]
+    return any(fields[4] == b"/" and fields[-3:-1] == [b"tmpfs", b"pkgjail"] for fields in mounts)

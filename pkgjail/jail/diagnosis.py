@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemoryError
 from pkgjail.core.model import raw_path, text_path
+from pkgjail.jail.container import read_confinement
 
 if TYPE_CHECKING:
+    from pkgjail.jail.container import Confinement
     from pkgjail.sandbox.launch import StageError
 
+_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _COUNTS = ("user", "mnt", "pid", "ipc", "uts", "net")
 HOW_TO_DELEGATE = (
     "start pkgjail in a control group of its own: 'systemd-run --user --scope -p Delegate=yes pkgjail …' "
@@ -75,16 +78,18 @@ def _forbidding_setting(failure: StageError, proc: Path) -> str:
         return "kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1"
     if failure.errno == errno.ENOSPC:
         return "a limit under /proc/sys/user is reached; end other jails, or raise the limit as root"
-    if "\nSeccomp:\t2" in (_setting(proc / "self/status") or ""):
+    confinement = read_confinement(proc)
+    if confinement.filtered:
         return (
-            "a seccomp filter (a container's?) forbids unshare(2); start the container with a "
-            "profile that allows it (podman, docker: --security-opt seccomp=unconfined)"
+            "a seccomp filter (a container's?) forbids unshare(2); start the container with a profile that "
+            f"allows it: {confinement.options(filtered=True)}"
         )
     return f"{failure}; as root, check /proc/sys/user, and whether a chroot or a security module forbids it"
 
 
 def _building(failure: StageError, proc: Path) -> str:
-    if failure.errno == errno.ENOSYS:
+    confinement = read_confinement(proc)
+    if failure.errno == errno.ENOSYS and not confinement.filtered:
         return f"{failure}: the kernel is too old; pkgjail needs Linux 5.12 or newer"
     restricted = _setting(proc / "sys/kernel/apparmor_restrict_unprivileged_userns")
     if failure.errno in (errno.EPERM, errno.EACCES) and restricted == "1":
@@ -93,17 +98,28 @@ def _building(failure: StageError, proc: Path) -> str:
             "(kernel.apparmor_restrict_unprivileged_userns is 1); as root, give this program a "
             "profile with the rule 'userns,', or set that sysctl to 0"
         )
-    if failure.errno == errno.EPERM and failure.name.endswith(b"/proc"):
-        return (
-            "the kernel refuses a new /proc because parts of this one are covered (a container "
-            "does that); start the container with an unmasked /proc "
-            "(podman: --security-opt unmask=ALL)"
-        )
+    if why := _container_at_fault(failure, confinement):
+        return why
     if failure.errno == errno.EFBIG:
         return f"{failure}: a limit forbids this process such a large file; raise it (ulimit -f)"
     if failure.errno == errno.ENOSPC:
         return f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000"
     return str(failure)
+
+
+def _container_at_fault(failure: StageError, confinement: Confinement) -> str:
+    """Return what a container forbids, and the options that allow it, or "" if none is at fault."""
+    if failure.errno == errno.EPERM and failure.name.endswith(b"/proc") and confinement.covered:
+        return (
+            f"the kernel refuses a new /proc because parts of this one are covered "
+            f"({confinement.covered_names()}), as a container's engine does; start the container with an "
+            f"unmasked /proc: {confinement.options()}"
+        )
+    if failure.errno in _FORBIDDEN and (confinement.filtered or confinement.profile):
+        what = "a seccomp filter" if confinement.filtered else f"the security profile {confinement.profile}"
+        options = confinement.options(filtered=confinement.filtered)
+        return f"{failure}: {what} (a container's?) may forbid it; start the container with {options}"
+    return ""
 
 
 def _setting(path: Path) -> str | None:

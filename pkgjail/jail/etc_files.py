@@ -6,6 +6,7 @@ nsswitch.conf(5) and resolv.conf(5).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import HOSTNAME, RESOLV_CONF, TMP
@@ -14,6 +15,8 @@ from pkgjail.jail.replay import read_account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @record
@@ -37,13 +40,16 @@ def current_account() -> Account:
     return Account(name=name, uid=uid, gid=gid, group=group, home=text_path(TMP), groups=groups)
 
 
-def etc_files(account: Account, *, resolv_conf: bytes, network: bool) -> dict[bytes, bytes]:
+def etc_files(
+    account: Account, *, resolv_conf: bytes, network: bool, hostname: str = HOSTNAME
+) -> dict[bytes, bytes]:
     """Return the content of the files that are made at entry, by path.
 
     Args:
         account: the user who enters.
         resolv_conf: the content of the host's resolv.conf(5), which is used if the network is on.
         network: whether the jail shares the host's network.
+        hostname: the host name in the jail.
 
     """
     name, group, home = map(_field, (account.name, account.group, account.home))
@@ -52,7 +58,7 @@ def etc_files(account: Account, *, resolv_conf: bytes, network: bool) -> dict[by
     groups = {0: "root:x:0:", 65534: "nogroup:x:65534:"}
     groups.update({gid: f"{_field(other)}:x:{gid}:{name.replace(',', '_')}" for gid, other in account.groups})
     groups[account.gid] = f"{group}:x:{account.gid}:"
-    hosts = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    hosts = f"127.0.0.1\t{_host_names(hostname)}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     services = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"
     return {
         b"/etc/passwd": _table(users),
@@ -61,6 +67,11 @@ def etc_files(account: Account, *, resolv_conf: bytes, network: bool) -> dict[by
         b"/etc/nsswitch.conf": services.encode(),
         RESOLV_CONF: resolv_conf if network else b"",
     }
+
+
+def _host_names(hostname: str) -> str:
+    """Return the names of 127.0.0.1. A name that hosts(5) cannot have is left out."""
+    return f"localhost {hostname}" if _HOST_NAME.fullmatch(hostname) else "localhost"
 
 
 def _field(text: str) -> str:

@@ -83,6 +83,7 @@ def make_ld_cache(
         JailOptions(network=False),
         entry_files=entry_files,
         root=root,
+        hostname=os.uname().nodename,  # nothing there asks for it
         directory_steps=directory_steps(),
     )
     content = _run_ldconfig(plan, text_path(ldconfig))

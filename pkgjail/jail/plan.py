@@ -39,6 +39,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
     *,
     entry_files: Mapping[bytes, bytes],
     root: bytes = b"/",
+    hostname: str = HOSTNAME,
     directory_steps: Mapping[bytes, Step] | None = None,
     devices: Sequence[Device] = (),
 ) -> Plan:
@@ -51,6 +52,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
         options: the user's binds, network and environment.
         entry_files: the content of the files that are made at entry; a file that is missing is empty.
         root: the directory of the manifest's files: `/`, or the tree it was resolved from.
+        hostname: the host name in the jail.
         directory_steps: directories, and for each the one step that shows it with all that the manifest
             has below it. It is read-only, so no new mount point of a bind may be in it.
         devices: the host's devices that the jail shows, and links to them (`pkgjail.core.devices`).
@@ -73,7 +75,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
         root=os.path.realpath(root),
         steps=(*steps, *before, Seal(), *kernel, *tmpfs, *after),
         network=options.network,
-        hostname=HOSTNAME,
+        hostname=hostname,
     )
 
 

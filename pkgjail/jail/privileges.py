@@ -26,6 +26,11 @@ def current_privileges() -> tuple[bytes, ...]:
     return (*status, *namespaces, *map(_read, _SETTINGS))
 
 
+def has_seccomp_filter() -> bool:
+    """Check whether a seccomp filter, such as a container engine's, applies to this process."""
+    return any(line.split() == [b"Seccomp:", b"2"] for line in _read("/proc/self/status").splitlines())
+
+
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:

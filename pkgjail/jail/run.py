@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.devices import find_devices
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError
-from pkgjail.core.jail_names import LD_CACHE, SEARCH_PATH
+from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH
 from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
@@ -20,6 +20,7 @@ from pkgjail.jail.devices import device_patterns, show_devices
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
 from pkgjail.jail.etc_files import current_account, etc_files
+from pkgjail.jail.host_name import host_name
 from pkgjail.jail.ld_cache import make_ld_cache
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.probe import forget_answers
@@ -34,9 +35,10 @@ from pkgjail.jail.replay import (
     relevant_mounts,
 )
 from pkgjail.jail.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
-from pkgjail.sandbox.launch import StageError
+from pkgjail.sandbox.launch import StageError, try_out
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.locations import runtime_directory
+from pkgjail.storage.locks import layer_directories, lock_shared, unlock
 from pkgjail.storage.own_files import ensure_runtime_directory
 
 if TYPE_CHECKING:
@@ -290,6 +292,36 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     return _plan(host.manifest, options, root, show_devices(options))[0]
 
 
+def prepare_and_try(
+    manifest: Manifest, options: JailOptions, *, root: bytes = b"/"
+) -> tuple[Plan, JailError | None]:
+    """As `prepare`; also set up the jail as an entry does, without a command, and return why that fails."""
+    plan = prepare(manifest, options, root=root)
+    try:
+        _try_out(plan)
+    except StageError as failure:
+        # As in `Jail`: a stored answer of the probe may be wrong.
+        if failure.changes or not forget_answers(Path(runtime_directory())):
+            return plan, diagnose(failure, "")
+    else:
+        return plan, None
+    plan = prepare(manifest, options, root=root)
+    try:
+        _try_out(plan)
+    except StageError as failure:
+        return plan, diagnose(failure, "")
+    return plan, None
+
+
+def _try_out(plan: Plan) -> None:
+    program = assemble(plan)
+    locks = lock_shared(layer_directories(program[1]))
+    try:
+        try_out(program)
+    finally:
+        unlock(locks)
+
+
 def content_at_entry(
     manifest: Manifest, root: bytes, options: JailOptions | None = None
 ) -> dict[bytes, bytes]:
@@ -319,9 +351,16 @@ def _plan(
     """Return the plan, its strategies, and the paths in its writable binds that it shows read-only."""
     choices = choose_strategies(manifest, options, root, thorough=bool(options.verify))
     steps = steps_by_directory(choices)
-    content = _entry_files(manifest, options, root, lambda: steps)
+    hostname = host_name()
+    content = _entry_files(manifest, options, root, lambda: steps, hostname)
     plan = plan_jail(
-        manifest, options, entry_files=content, root=root, directory_steps=steps, devices=devices
+        manifest,
+        options,
+        entry_files=content,
+        root=root,
+        hostname=hostname,
+        directory_steps=steps,
+        devices=devices,
     )
     refuse_too_many_mounts(plan)
     plan, protected = protect(plan, protected_paths(options))
@@ -329,10 +368,16 @@ def _plan(
 
 
 def _entry_files(
-    manifest: Manifest, options: JailOptions, root: bytes, directory_steps: Callable[[], Mapping[bytes, Step]]
+    manifest: Manifest,
+    options: JailOptions,
+    root: bytes,
+    directory_steps: Callable[[], Mapping[bytes, Step]],
+    hostname: str = HOSTNAME,
 ) -> dict[bytes, bytes]:
     """Return the content of the files made at entry. `directory_steps` is called if ldconfig must run."""
-    content = etc_files(current_account(), resolv_conf=read_resolv_conf(), network=options.network)
+    content = etc_files(
+        current_account(), resolv_conf=read_resolv_conf(), network=options.network, hostname=hostname
+    )
     if any(entry.path == LD_CACHE and entry.origin == "entry" for entry in manifest.files):
         content[LD_CACHE] = make_ld_cache(manifest, content, root, directory_steps)
     return content

@@ -119,6 +119,24 @@ def run(
         raise StageError("limit", 0, str(error).encode("utf-8", "surrogateescape"), []) from None
 
 
+def try_out(program: Program) -> None:
+    """Set up the jail that `program` describes, up to the start of a command, and end it.
+
+    Raises:
+        StageError: as `run`.
+
+    """
+    with _Job(program, ((), b"/", (), False)) as job:
+        child = _start_init(job)
+        job.close_init_ends()
+        job.forbid_start()
+        with relaying(child, job.mask, insistent=True) as relay:
+            wait(child)
+        if relay.killed:
+            raise KeyboardInterrupt("interrupted twice: killed the jail")
+        job.raise_failure()
+
+
 def _run(job: _Job, during_setup: Callable[[], None] | None) -> int:
     with job:
         child = _start_init(job)
@@ -391,7 +409,7 @@ def _init(job: _Job) -> int:
     _hide_command_line()
     reset_handlers()
     callers_umask = os.umask(0o022)  # for what the jail itself makes
-    sc.sethostname(job.program[3].encode())
+    _set_host_name(os.fsencode(job.program[3]))
     if not job.network:
         _bring_loopback_up()
     enter_new_root(job.program)
@@ -407,6 +425,15 @@ def _init(job: _Job) -> int:
     _close_descriptors()
     with relaying(child, job.mask, to_group=True):
         return wait(child, reap_all=True, stopped=job.report_stop)
+
+
+def _set_host_name(name: bytes) -> None:
+    """Set the host name, unless it is that already: a container's seccomp filter may forbid the call.
+
+    There, a prepared jail with the container's former name fails here, and is prepared anew.
+    """
+    if name != os.fsencode(os.uname().nodename):
+        sc.sethostname(name)
 
 
 def _hide_command_line() -> None:

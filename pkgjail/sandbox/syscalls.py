@@ -192,7 +192,7 @@ def umount2(target: bytes, flags: int) -> None:
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
     """Make `new_root` the root of this mount namespace; see pivot_root(2)."""
-    _check(_libc.pivot_root(new_root, put_old), new_root)
+    _check(_libc.pivot_root(new_root, put_old), "pivot_root")
 
 
 def open_tree(directory: int, path: bytes, flags: int) -> int:

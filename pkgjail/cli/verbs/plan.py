@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Print how the jail of a manifest would be put together on this host: how each top directory is shown,
-which ways were tried, with what result, and why one was chosen. Needs no privilege and enters nothing.
+which ways were tried, with what result, and why one was chosen. Then set the jail up as an entry does,
+and say whether that works here (otherwise the exit status is 3). Needs no privilege, and runs no command.
 
   tree    a data overlay, over a tree of metadata; names that are added to the
           host later stay hidden
@@ -55,13 +56,14 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
+    from pkgjail.cli.flags import with_flags
     from pkgjail.core.model import Limits
-    from pkgjail.jail.run import prepare
+    from pkgjail.jail.run import prepare_and_try
     from pkgjail.jail.strategy import choose_strategies
 
     manifest, options = load_manifest(arguments), jail_options(arguments)
     root = root_of(arguments)
-    plan = prepare(manifest, options, root=root)
+    plan, obstacle = prepare_and_try(manifest, options, root=root)
     counts = Counter(type(step).__name__ for step in plan.steps)
     facts: dict[str, Any] = {
         "directories": {
@@ -69,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         },
         "steps": dict(sorted(counts.items())),
         "network": plan.network,
+        "hostname": plan.hostname,
+        "entry": with_flags(str(obstacle)) if obstacle else None,
     }
     if options.limits != Limits():
         from pkgjail.jail.limits import describe_limits
@@ -77,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.steps:
         facts["every_step"] = list(map(_line, plan.steps))
     print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
+    if obstacle:
+        raise obstacle
     return 0
 
 
@@ -98,7 +104,9 @@ def _text(facts: dict[str, Any]) -> str:
         lines += [f"    {way}: {why or 'works here (tried)'}" for way, why in choice["tried"].items()]
     lines += [f"{count:7,} {kind}" for kind, count in facts["steps"].items()]
     lines.append("network: the host's" if facts["network"] else "network: a loopback of its own")
+    lines.append(f"host name: {facts['hostname']}")
     lines += [f"{name}: {how}" for name, how in facts.get("limits", {}).items()]
+    lines.append("entry: does not work here" if facts["entry"] else "entry: works here (tried)")
     return "\n".join([*lines, *facts.get("every_step", ())])
 
 
