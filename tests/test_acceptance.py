@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -147,22 +148,24 @@ def test_the_same_packages_give_the_same_bytes(caller: Caller, user: Caller) -> 
     assert results[1:] == results[:1] * 3
 
 
-_OTHER = (
-    "base-files",
-    "dash",
-    "coreutils",
-    "libc6",
-    "libgcc-s1",
-    "gcc-12-base",
-    "libacl1",
-    "libselinux1",
-    "libpcre2-8-0",
-)
+def _installed_closure(*names: str) -> list[str]:
+    """Return the packages and what they depend on, as dpkg says: of each or-group the first."""
+    found: list[str] = []
+    wanted = list(names)
+    while wanted:
+        name = wanted.pop()
+        command = ["dpkg-query", "-W", "-f", "${Pre-Depends},${Depends}", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.append(name)
+        groups = re.findall(r"(?:^|,)\s*([a-z0-9][a-z0-9+.-]*)", done.stdout)
+        wanted += [each for each in groups if each not in found and each not in wanted]
+    return sorted(found)
 
 
 def make_root(root: Path) -> None:
     """A small root of real packages: their files, their dpkg records, nothing else."""
-    listed = subprocess.run(["dpkg", "-L", *_OTHER], capture_output=True, text=True, check=True).stdout
+    packages = ["base-files", "dash", *_installed_closure("coreutils")]
+    listed = subprocess.run(["dpkg", "-L", *packages], capture_output=True, text=True, check=True).stdout
     for link in ("bin", "lib", "lib64", "sbin"):
         (root / "usr" / link).mkdir(parents=True)
         (root / link).symlink_to(f"usr/{link}")
@@ -174,14 +177,14 @@ def make_root(root: Path) -> None:
             shutil.copy2(name, place, follow_symlinks=False)
     records = root / "var/lib/dpkg"
     (records / "info").mkdir(parents=True)
-    status = subprocess.run(["dpkg", "-s", *_OTHER], capture_output=True, check=True).stdout
+    status = subprocess.run(["dpkg", "-s", *packages], capture_output=True, check=True).stdout
     (records / "status").write_bytes(status.rstrip(b"\n") + b"\n\n")
     architecture = subprocess.run(
         ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
     )
     (records / "arch").write_text(architecture.stdout)
     suffixes = (".list", f":{architecture.stdout.strip()}.list")
-    for name in ("format", *(name + suffix for name in _OTHER for suffix in suffixes)):
+    for name in ("format", *(name + suffix for name in packages for suffix in suffixes)):
         if os.path.exists(f"/var/lib/dpkg/info/{name}"):
             shutil.copy(f"/var/lib/dpkg/info/{name}", records / "info")
 

@@ -304,6 +304,7 @@ INCLUDES = [
         packages="p 1 amd64\n /usr/bin\noutside 1 amd64\n /bin/a\n /usr/bin/b",
         includes=["/usr/bin/*", "/bin/none"],
         expected=f"""
+        /bin symlink usr/bin parent
         /usr/bin directory package p:amd64
         /usr/bin/own regular include(w.toml:1)
         warns w.toml:1: 2 paths that /usr/bin/* matches belong to package outside:amd64, {_NOT_IN}

@@ -33,7 +33,7 @@ CASES = [
     Case(
         summary="a link that no kept name is listed through stays away",
         disk="""
-        /bin -> usr/bin
+        /site -> usr/bin
         /lib -> usr/lib
         /usr/bin/a
         /usr/bin/sh
@@ -42,7 +42,7 @@ CASES = [
         packages="""
         a 1 amd64
          /usr/bin/a
-         /bin/sh
+         /site/sh
          /lib/gone
         """,
         drops=["sh"],
@@ -50,6 +50,43 @@ CASES = [
         /usr/bin/a regular package a:amd64
         dropped /usr/bin/sh by b.ignore:1: sh
         missing /usr/lib/gone absent a:amd64
+        """,
+    ),
+    Case(
+        summary="links of a merged /usr are kept where something is, though another package lists them",
+        disk="""
+        /bin -> usr/bin
+        /lib -> usr/lib
+        /lib32 -> usr/lib32
+        /lib64 -> usr/lib
+        /sbin -> usr/sbin
+        /usr/sbin -> bin
+        /usr/bin/sh 0755
+        /usr/lib/ld.so 0755
+        /usr/lib32/
+        /vmlinuz -> usr/lib/ld.so
+        """,
+        packages="""
+        dash 1 amd64
+         /usr/bin/sh
+         /usr/lib/ld.so
+         /usr/lib32
+        outside-base-files 1 amd64
+         /bin
+         /lib
+         /lib64
+         /sbin
+        """,
+        drops=["/sbin"],
+        expected="""
+        /bin symlink usr/bin parent
+        /lib symlink usr/lib parent
+        /lib64 symlink usr/lib parent
+        /usr/bin/sh regular 0755 package dash:amd64
+        /usr/lib/ld.so regular 0755 package dash:amd64
+        /usr/lib32 directory package dash:amd64
+        /usr/sbin symlink bin parent
+        dropped /sbin by b.ignore:1: /sbin
         """,
     ),
     Case(

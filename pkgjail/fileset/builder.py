@@ -101,9 +101,12 @@ class FileSetBuilder:
     def finish(self, hasher: Hasher | None) -> FileSet:
         """Keep the directories above kept names, and return the file set.
 
-        A directory that a rule dropped is kept after all if something below it is.
+        A directory that a rule dropped is kept after all if something below it is. The links of a merged /usr
+        are kept if a name below their targets is: programs name their loader as `/lib64/...` even if packages
+        list `/usr/lib64/...`, as they do from Debian 13 on, and another package has the link.
         """
         links_above = {link for place, links in self._links if place in self.kept for link in links}
+        links_above |= {link for link, target in self.tree.merged_links() if self._has_below(target)}
         self.add({link: Name(origin="parent") for link in links_above if not self.is_decided(link)})
         for directory in {path[: path.rfind(b"/")] or b"/" for path in self.kept}:
             self._keep_directory(directory)
@@ -114,6 +117,10 @@ class FileSetBuilder:
             dropped=tuple(Dropped(path=path, rule=rule) for path, (rule, _) in sorted(self._dropped.items())),
             missing=tuple(self._missing[path] for path in sorted(self._missing)),
         )
+
+    def _has_below(self, directory: bytes) -> bool:
+        below = directory + b"/"
+        return any(path.startswith(below) for path in self.kept)
 
     def _miss(self, path: bytes, name: Name, found: os.stat_result | None) -> None:
         reason: MissingReason

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Errors of lstat(2) if there is no name to be seen. A package may list names that are too long for the disk.
 _UNSEEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
+# Directories of FHS 3.0 whose paths are compiled into programs, or stand in the first lines of scripts.
+_MERGED = re.compile(rb"(/usr)?/(s?bin|lib[0-9a-z]*)")
 # States of a directory: all may search it, some may not search it, or there is none.
 _OPEN, _PRIVATE, _NONE = "open", "private", "none"
 
@@ -100,6 +103,20 @@ class Tree:
             (path, self._resolve(path)[0])
             for path in (b"/" + name for name in self.names(b"/"))
             if (found := self.lstat(path)) is not None and stat.S_ISLNK(found.st_mode)
+        ]
+
+    def merged_links(self) -> list[tuple[bytes, bytes]]:
+        """Return the links that stand for directories of programs or libraries, each with its real target.
+
+        They are those of a merged /usr, as `/lib64` and, where programs are in one directory, `/usr/sbin`.
+        """
+        return [
+            (path, self._resolve(path)[0])
+            for parent in (b"/", b"/usr/")
+            for path in (parent + name for name in self.names(parent.rstrip(b"/") or b"/"))
+            if _MERGED.fullmatch(path) is not None
+            and (found := self.lstat(path)) is not None
+            and stat.S_ISLNK(found.st_mode)
         ]
 
     def _look(self, path: bytes) -> os.stat_result | None:
