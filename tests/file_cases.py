@@ -20,7 +20,7 @@ from tests.memory import MemoryDatabase, parse_records
 from tests.tree_text import file_set_lines, meant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pkgjail.core.model import FileSet
     from pkgjail.fileset.builder import Hasher
@@ -41,6 +41,7 @@ class Case:
     includes: Sequence[str] = ()
     alternatives: Sequence[AlternativeGroup] = ()
     generated: Sequence[Generated] = ()
+    scripts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Remembering:
@@ -89,7 +90,9 @@ def collect(
         key: dataclasses.replace(each, owned=tuple(meant(text_path(path)) for path in each.owned))
         for key, each in parse_records(case.packages).items()
     }
-    database = MemoryDatabase(records, alternatives=case.alternatives, generated=case.generated)
+    database = MemoryDatabase(
+        records, alternatives=case.alternatives, generated=case.generated, scripts=case.scripts
+    )
     packages = tuple(one for one in database.packages.values() if not one.name.startswith("outside"))
     policy = Policy(
         whitelists=(),

@@ -118,7 +118,7 @@ def parse_records(text: str) -> dict[str, Record]:
 
 
 class MemoryDatabase:
-    """A `PackageDatabase` over `Record`s. `alternatives` and `generated` are what the caller gives."""
+    """A `PackageDatabase` over `Record`s. The rest is what the caller gives: `scripts` has words by name."""
 
     backend = "memory"
 
@@ -131,6 +131,7 @@ class MemoryDatabase:
         distribution: Distribution | None = None,
         alternatives: Sequence[AlternativeGroup] = (),
         generated: Sequence[Generated] = (),
+        scripts: Mapping[str, str] | None = None,
     ) -> None:
         self.family = family
         self.architecture = architecture
@@ -139,9 +140,10 @@ class MemoryDatabase:
         self._records = records
         self._alternatives = tuple(alternatives)
         self._generated = tuple(generated)
+        self._scripts = dict(scripts or {})
 
     @classmethod
-    def from_text(
+    def from_text(  # noqa: PLR0913 - all but the first have defaults
         cls,
         text: str,
         *,
@@ -149,6 +151,7 @@ class MemoryDatabase:
         architecture: str = "amd64",
         alternatives: Sequence[AlternativeGroup] = (),
         generated: Sequence[Generated] = (),
+        scripts: Mapping[str, str] | None = None,
     ) -> MemoryDatabase:
         """Parse the module's syntax. Raises `ValueError` for any other line."""
         return cls(
@@ -157,6 +160,7 @@ class MemoryDatabase:
             architecture=architecture,
             alternatives=alternatives,
             generated=generated,
+            scripts=scripts,
         )
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
@@ -221,6 +225,10 @@ class MemoryDatabase:
     def generated(self) -> tuple[Generated, ...]:
         """Return the argument of the constructor."""
         return self._generated
+
+    def script_words(self, package: Package) -> frozenset[bytes]:
+        """As `PackageDatabase.script_words`."""
+        return frozenset(self._scripts.get(package.name, "").encode().split())
 
     def _reaches(self, relation: Relation, asker: str, each: Record) -> bool:
         """Return whether the package suits the required architecture (Debian's multi-arch rules)."""

@@ -225,6 +225,57 @@ def test_damaged_alternatives(backend: str, text: str, message: str, tmp_path: P
 # --- generated files ------------------------------------------------------------------------
 
 
+_UCF = """\
+r-base-core \t /etc/R/Renviron
+odd\t /etc/a[b]*.conf
+secret \t /etc/secret
+other \t /var/lib/state
+gone \t /etc/gone
+above \t /etc/../etc/R/Renviron
+nonsense
+\t /etc/nobody
+"""
+
+
+def test_files_of_ucf(tmp_path: Path) -> None:
+    """Protects R's Renviron and its like: files that ucf installed, if others may read them, and no other."""
+    names = ("etc/R/Renviron", "etc/a[b]*.conf", "etc/secret", "etc/nobody", "var/lib/state")
+    root = make_root(tmp_path, files={"var/lib/ucf/registry": _UCF, **dict.fromkeys(names, "x")})
+    (tmp_path / "etc/secret").chmod(0o640)
+    rows = [row for row in open_database(root, "dpkg").generated() if row.made_by == "ucf"]
+    assert [(row.package, row.pattern) for row in rows] == [
+        ("r-base-core", "/etc/R/Renviron"),
+        ("odd", "/etc/a[[]b][*].conf"),
+    ]
+
+
+def test_packages_of_emacs_lisp(tmp_path: Path) -> None:
+    """Protects packages of Emacs Lisp: the files that Emacs loads are compiled when they are installed."""
+    names = ("dash-2.19.1", "debian-el-37", "archives", "odd[x]-1")
+    root = make_root(tmp_path, files={f"usr/share/emacs/site-lisp/elpa/{name}/x.el": "" for name in names})
+    rows = [row for row in open_database(root, "dpkg").generated() if row.package.startswith("elpa-")]
+    assert [(row.package, row.pattern) for row in rows] == [
+        ("elpa-dash", "/usr/share/emacs/site-lisp/elpa/dash-2.19.1/*.el*"),
+        ("elpa-debian-el", "/usr/share/emacs/site-lisp/elpa/debian-el-37/*.el*"),
+    ]
+
+
+def test_words_of_scripts(tmp_path: Path) -> None:
+    """Protects the files that only a package's scripts name, whichever script does."""
+    info = {
+        "a:amd64.list": "/.\n",
+        "a:amd64.postinst": "dot -c # makes it\n",
+        "a:amd64.postrm": 'rm -f "/usr/lib/graphviz/config6a"\n',
+        "ab:amd64.postrm": "rm other\n",
+    }
+    files = {f"var/lib/dpkg/info/{name}": text for name, text in info.items()}
+    database = open_database(make_root(tmp_path, "a 1 amd64; Multi-Arch: same", files=files), "dpkg")
+    words = database.script_words(database.packages["a:amd64"])
+    assert {b"dot", b"config6a", b"graphviz"} <= words
+    assert b"other" not in words
+    assert database.script_words(database.packages["dpkg:amd64"]) == frozenset()
+
+
 def test_allow_list() -> None:
     """Protects the shape of the allow-list: no line twice, and what is made at entry is always there."""
     lines = open_database().generated()

@@ -226,6 +226,137 @@ GENERATED = [
         """,
     ),
     Case(
+        summary="a link to a file that is not in the set: not, nor a link to that link",
+        disk="""
+        /php/conf.d/in.ini -> ../mods/in.ini
+        /php/conf.d/made.ini -> /php/mods/made.ini
+        /php/conf.d/out.ini -> ../mods/out.ini
+        /php/conf.d/twice.ini -> out.ini
+        /php/mods/in.ini
+        /php/mods/made.ini
+        /php/mods/out.ini
+        """,
+        packages="php 1 amd64\n /php/mods/in.ini\noutside 1 amd64\n /php/mods/out.ini",
+        generated=[made("/php/conf.d/*.ini", "php"), made("/php/mods/made.ini", "php")],
+        expected="""
+        /php/conf.d/in.ini symlink ../mods/in.ini generated(maker) php:amd64
+        /php/conf.d/made.ini symlink /php/mods/made.ini generated(maker) php:amd64
+        /php/mods/in.ini regular package php:amd64
+        /php/mods/made.ini regular generated(maker) php:amd64
+        """,
+    ),
+    Case(
+        summary="files that a script names, in a directory that its package lists",
+        disk="""
+        /usr/share/gviz/config6a
+        /usr/share/gviz/fmt -> config6a
+        /usr/share/gviz/gone -> /usr/none
+        /usr/share/gviz/site.conf
+        /usr/share/gviz/secret 0600
+        /usr/share/gviz/tree/config6a
+        /usr/share/gviz/config6a.dpkg-old
+        /usr/share/gviz/outside.map
+        /usr/share/gviz/dropped
+        /usr/share/both/cache
+        """,
+        packages="""
+        gviz 1 amd64
+         /usr/share/gviz
+         /usr/share/both
+        other 1 amd64
+         /usr/share/both
+         /usr/share/gviz
+        outside 1 amd64
+         /usr/share/gviz/outside.map
+        """,
+        drops=["dropped"],
+        scripts={
+            "gviz": "rm config6a fmt gone secret tree config6a.dpkg-old outside.map dropped cache",
+            "other": "cache",
+        },
+        expected="""
+        /usr/share/both directory package gviz:amd64 other:amd64
+        /usr/share/both/cache regular generated(maintainer script) gviz:amd64 other:amd64
+        /usr/share/gviz directory package gviz:amd64 other:amd64
+        /usr/share/gviz/config6a regular generated(maintainer script) gviz:amd64
+        /usr/share/gviz/fmt symlink config6a generated(maintainer script) gviz:amd64
+        dropped /usr/share/gviz/dropped by b.ignore:1: dropped
+        """,
+    ),
+    Case(
+        summary="in directories that everybody uses, documentation, /etc, /var and /usr/local: not",
+        disk="""
+        /usr/bin/made
+        /usr/lib/made
+        /usr/lib/x86_64-linux-gnu/made
+        /usr/lib/x86_64-linux-gnu/own/made
+        /usr/local/lib/own/made
+        /usr/share/info/made
+        /etc/own/made
+        /var/lib/own/made
+        """,
+        packages="""
+        p 1 amd64
+         /usr/bin
+         /usr/lib
+         /usr/lib/x86_64-linux-gnu
+         /usr/lib/x86_64-linux-gnu/own
+         /usr/local/lib/own
+         /usr/share/info
+         /etc/own
+         /var/lib/own
+        """,
+        scripts={"p": "made"},
+        expected="""
+        /etc/own directory package p:amd64
+        /usr/bin directory package p:amd64
+        /usr/lib directory package p:amd64
+        /usr/lib/x86_64-linux-gnu directory package p:amd64
+        /usr/lib/x86_64-linux-gnu/own directory package p:amd64
+        /usr/lib/x86_64-linux-gnu/own/made regular generated(maintainer script) p:amd64
+        /usr/local/lib/own directory package p:amd64
+        /usr/share/info directory package p:amd64
+        /var/lib/own directory package p:amd64
+        """,
+    ),
+    Case(
+        summary="an alternative may be the link of another group, whose name comes later or earlier",
+        disk="""
+        /bin/editor -> /etc/alternatives/editor
+        /etc/alternatives/editor -> /bin/emacs
+        /bin/emacs -> /etc/alternatives/emacs
+        /etc/alternatives/emacs -> /bin/emacs-nox
+        /bin/emacs-nox
+        """,
+        packages="emacs 1 amd64\n /bin/emacs-nox\noutside 1 amd64\n /bin/zile",
+        alternatives=[
+            group("editor", "/bin/editor", "5 /bin/emacs", "9 /bin/zile"),
+            group("emacs", "/bin/emacs", "5 /bin/emacs-nox"),
+            group("zz", "/bin/zz", "5 /bin/editor"),
+        ],
+        expected=f"""
+        /bin/editor symlink /etc/alternatives/editor alternative(editor) emacs:amd64
+        /bin/emacs symlink /etc/alternatives/emacs alternative(emacs) emacs:amd64
+        /bin/emacs-nox regular package emacs:amd64
+        /bin/zz symlink /etc/alternatives/zz {_CHOSEN_BY_US.replace("awk", "zz")} emacs:amd64
+        /etc/alternatives/editor symlink /bin/emacs alternative(editor) emacs:amd64
+        /etc/alternatives/emacs symlink /bin/emacs-nox alternative(emacs) emacs:amd64
+        /etc/alternatives/zz symlink /bin/editor {_CHOSEN_BY_US.replace("awk", "zz")} emacs:amd64
+        """,
+    ),
+    Case(
+        summary="an alternative may be a generated file",
+        disk="/etc/fpc.cfg -> /etc/alternatives/fpc.cfg\n/etc/alternatives/fpc.cfg -> /etc/fpc-3\n/etc/fpc-3",
+        packages="fp 1 amd64",
+        generated=[made("/etc/fpc-3", "fp")],
+        alternatives=[group("fpc.cfg", "/etc/fpc.cfg", "5 /etc/fpc-3")],
+        expected="""
+        /etc/alternatives/fpc.cfg symlink /etc/fpc-3 alternative(fpc.cfg) fp:amd64
+        /etc/fpc-3 regular generated(maker) fp:amd64
+        /etc/fpc.cfg symlink /etc/alternatives/fpc.cfg alternative(fpc.cfg) fp:amd64
+        """,
+    ),
+    Case(
         summary="byte code of the set's own sources: in; of others, of none, or dropped by pattern: not",
         disk="""
         /lib/a.py

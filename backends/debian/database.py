@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from pkgjail.backends.alternatives import read_alternatives
 from pkgjail.backends.debian.file_lists import FileLists
-from pkgjail.backends.debian.generated import GENERATED
+from pkgjail.backends.debian.generated import GENERATED, emacs_packages
 from pkgjail.backends.debian.matching import Installed
 from pkgjail.backends.debian.relations import parse_group
 from pkgjail.backends.debian.root import Root
 from pkgjail.backends.debian.status import read_status, refuse_interrupted
+from pkgjail.backends.debian.ucf import read_ucf
 from pkgjail.backends.debian.unmet import UnmetReasons
 from pkgjail.backends.release import read_distribution
 
@@ -106,5 +107,13 @@ class DebianDatabase:
         return read_alternatives(self._root, self._root.admin(b"alternatives"))
 
     def generated(self) -> tuple[Generated, ...]:
-        """Return the allow-list, which is the same for every Debian root."""
-        return GENERATED
+        """Return the allow-list, the same for every Debian root, and the files that ucf installed."""
+        return self._generated
+
+    @cached_property
+    def _generated(self) -> tuple[Generated, ...]:
+        return (*GENERATED, *emacs_packages(self._root), *read_ucf(self._root))
+
+    def script_words(self, package: Package) -> frozenset[bytes]:
+        """Return the words in the package's maintainer scripts."""
+        return self._file_lists.script_words(package)

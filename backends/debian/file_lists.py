@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Parts of paths that are not normal. No file list that dpkg wrote has them.
 _UNUSUAL_PARTS = (b"//", b"/\n", b"/./", b"/.\n", b"/../", b"/..\n", b"\0")
+_SCRIPTS = (b".preinst", b".postinst", b".prerm", b".postrm", b".config")
+_WORD = re.compile(rb"[A-Za-z0-9_.+-]+")
 _CONFFILE_FLAGS = ("obsolete", "remove-on-upgrade")
 
 
@@ -107,6 +110,23 @@ class FileLists:
                 recorded = b"/" + name.removeprefix(b"./").lstrip(b"/")
                 found[self._diversions.moved(recorded, package)] = f"md5:{digest.decode('ascii', 'replace')}"
         return found
+
+    def script_words(self, package: Package) -> frozenset[bytes]:
+        """Return the words in the package's maintainer scripts; deb-postinst(5) and its like.
+
+        A script that cannot be read has none: the words only show what a file is for.
+        """
+        stem = self._list_file(package)[: -len(b".list")]
+        found: set[bytes] = set()
+        for script in _SCRIPTS:
+            name = stem + script
+            if name.rpartition(b"/")[2] in self._info:
+                found.update(_WORD.findall(self._root.read(name, missing=b"", limit=DATABASE)))
+        return frozenset(found)
+
+    @cached_property
+    def _info(self) -> frozenset[bytes]:
+        return frozenset(self._root.names(self._root.admin(b"info")))
 
     def _list_file(self, package: Package) -> bytes:
         """The path of a list, named with the architecture if the package may be installed for several.

@@ -323,6 +323,10 @@ class PackageDatabase(PackageNames, Protocol):
         """Return the allow-list of generated files that no package owns."""
         ...
 
+    def script_words(self, package: Package) -> frozenset[bytes]:
+        """Return the words, such as names of files, in the scripts that are run for a package."""
+        ...
+
 
 # --- closure --------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ The files that packages list are not enough to run programs: no package owns `/u
 bundle. So there are five layers, each a function here or in `unowned`.
 
 builder    add names, apply the blacklist, and make the entries
-unowned    alternatives, generated files, byte code, and the policy's own patterns
+unowned    alternatives, files that maintainer scripts made, byte code, and the policy's own patterns
 rootfs     look at the disk below a root
 warnings   warn of paths that are missing, and of rules without effect
 """
@@ -61,12 +61,14 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     blacklist = matcher(policy.drops)
     builder = FileSetBuilder(Tree(root), blacklist)
     _add_owned(builder, database, closure)
-    unowned.add_alternatives(builder, database.alternatives(), reporter)
     owners_of = _Owners(database, builder.tree)
     keys: dict[str, tuple[str, ...]] = {}
     for package in closure.packages:
         keys[package.name] = tuple(sorted((*keys.get(package.name, ()), package.key)))
     unowned.add_generated(builder, database.generated(), keys, owners_of)
+    unowned.add_made_by_scripts(builder, closure.packages, database.script_words, owners_of)
+    # After these, because an alternative may be a generated file (Free Pascal's /etc/fpc.cfg).
+    unowned.add_alternatives(builder, database.alternatives(), reporter)
     unowned.add_byte_code(builder)
     unowned.add_includes(builder, policy.includes, owners_of, reporter)
     file_set = builder.finish(hasher)

@@ -1,7 +1,8 @@
 """Add unowned files: those that belong to a set of packages although no package lists them.
 
-These are alternatives (update-alternatives(1)), the backend's allow-list of generated files, byte code
-that Python compiled when packages were installed, and the policy's own file patterns.
+These are alternatives (update-alternatives(1)), the backend's allow-list of generated files, those that
+maintainer scripts name, byte code that Python compiled when packages were installed, and
+the policy's own file patterns.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import OWN_CHOICE
-from pkgjail.core.jail_names import KERNEL_DIRECTORIES
+from pkgjail.core.jail_names import DOCUMENTATION, KERNEL_DIRECTORIES
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.reporter import warn_each
 from pkgjail.fileset.builder import Name
@@ -23,7 +24,7 @@ from pkgjail.policy.patterns import matcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import AlternativeGroup, Generated, Rule
+    from pkgjail.core.model import AlternativeGroup, Generated, Package, Rule
     from pkgjail.core.reporter import Reporter
     from pkgjail.fileset.builder import FileSetBuilder
     from pkgjail.fileset.rootfs import Tree
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 # The end of a pattern's literal start: a wildcard, or a backslash that quotes one.
 _GLOB = re.compile(r"[*?\[\\]")
+# /usr/share/octave or deeper, but no directory of an architecture: everybody uses it, as they do /usr/share.
+_OWN_DIRECTORY = re.compile(rb"/usr/(?!local/)[^/]+/(?![^/]*-linux-gnu[^/]*$)[^/]+(?:/.+)?", re.DOTALL)
+# What scripts leave beside what they make. A cache of icons names those that no package of the set has.
+_BY_PRODUCT = re.compile(
+    rb".*(?:~|\.(?:bak|lock|log|old|orig|(?:dpkg|ucf)-[a-z]+))|icon-theme\.cache", re.DOTALL
+)
 # PEP 3147 and 488: NAME.cpython-311.opt-1.pyc is the byte code of NAME.py.
 _BYTE_CODE = re.compile(rb"(?P<stem>[^/]+?)\.[^./]+(?:\.opt-[^./]+)?\.pyc")
 
@@ -42,21 +49,37 @@ def add_alternatives(builder: FileSetBuilder, groups: Sequence[AlternativeGroup]
     If the host's choice is in the set, the links are those of the host. Otherwise the jail makes links to
     the best candidate in the set.
     """
+    left = list(groups)
+    # A candidate may be the link of another group: /usr/bin/emacs is one for /usr/bin/editor.
+    for add in (_add_hosts_choice, _add_best):
+        count = -1
+        while len(left) != count:
+            count = len(left)
+            left = [group for group in left if not add(builder, group)]
     without: list[str] = []
-    for group in groups:
-        choice = _hosts_choice(builder, group)
-        if choice is not None and builder.has(choice[0]):
-            _add_links(builder, group, choice, "")
-            continue
-        candidates = [c for c in group.choices if builder.has(c.targets[0])]
-        if candidates:
-            best = min(candidates, key=lambda c: (-c.priority, c.targets))
-            _add_links(builder, group, best.targets, OWN_CHOICE)
-        elif any(builder.was_dropped(c.targets[0]) for c in group.choices):
-            link = group.links[0][0]
-            if not builder.drops(link):
-                without.append(f"alternatives: the blacklist leaves no candidate for {text_path(link)}")
+    for group in left:
+        link = group.links[0][0]
+        if any(builder.was_dropped(c.targets[0]) for c in group.choices) and not builder.drops(link):
+            without.append(f"alternatives: the blacklist leaves no candidate for {text_path(link)}")
     warn_each(reporter, without, "links of alternatives without a candidate")
+
+
+def _add_hosts_choice(builder: FileSetBuilder, group: AlternativeGroup) -> bool:
+    """Add the links of the group as the host has them if they lead into the set; return whether they do."""
+    choice = _hosts_choice(builder, group)
+    if choice is None or not builder.has(choice[0]):
+        return False
+    _add_links(builder, group, choice, "")
+    return True
+
+
+def _add_best(builder: FileSetBuilder, group: AlternativeGroup) -> bool:
+    """Add links to the best candidate of the group that is in the set; return whether there is one."""
+    candidates = [c for c in group.choices if builder.has(c.targets[0])]
+    if candidates:
+        best = min(candidates, key=lambda c: (-c.priority, c.targets))
+        _add_links(builder, group, best.targets, OWN_CHOICE)
+    return bool(candidates)
 
 
 def _hosts_choice(builder: FileSetBuilder, group: AlternativeGroup) -> tuple[bytes, ...] | None:
@@ -115,7 +138,72 @@ def add_generated(
             names.update((path, name) for path in found if not builder.is_decided(path))
     for path in owners_of(names.keys()):
         del names[path]
-    builder.add(names)
+    builder.add(_without_dangling(builder, names))
+
+
+def add_made_by_scripts(
+    builder: FileSetBuilder,
+    packages: Sequence[Package],
+    words_of: Callable[[Package], Collection[bytes]],
+    owners_of: OwnersOf,
+) -> None:
+    """Add the unowned files that packages' maintainer scripts name, in directories that the packages list.
+
+    A script that makes a file names it, or the script that removes it does: libgvc6's postrm removes
+    `config6a`, graphviz' list of plugins. Such a file is the package's. Only directories below /usr count:
+    those in /etc and /var have the system's own state too. Those that everybody uses, such as /usr/bin, do
+    not count either, since a script may name a program that the administrator put there. Whole directories
+    that no package lists are left out, and so are files that others may not read.
+    """
+    keys = {package.key: package for package in packages}
+    words: dict[str, Collection[bytes]] = {}
+    names: dict[bytes, Name] = {}
+    for directory, name in list(builder.kept.items()):
+        if not name.owners or not _OWN_DIRECTORY.fullmatch(directory):
+            continue
+        if (directory + b"/").startswith(DOCUMENTATION):
+            continue  # an index of info(1) names the pages of the whole host
+        for file in builder.tree.names(directory):
+            path = directory + b"/" + file
+            if builder.is_decided(path) or not _is_made(builder.tree, path):
+                continue
+            for owner in name.owners:
+                if owner not in words:
+                    words[owner] = words_of(keys[owner])
+            owners = tuple(owner for owner in name.owners if file in words[owner])
+            if owners:
+                names[path] = Name(owners, "generated", "maintainer script")
+    for path in owners_of(names.keys()) if names else ():
+        del names[path]
+    builder.add(_without_dangling(builder, names))
+
+
+def _is_made(tree: Tree, path: bytes) -> bool:
+    """Return whether programs may need the file: it is no log, backup, lock or cache of icons."""
+    found = tree.lstat(path)
+    if found is None or _BY_PRODUCT.fullmatch(path.rpartition(b"/")[2]):
+        return False
+    return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IROTH))
+
+
+def _without_dangling(builder: FileSetBuilder, names: Mapping[bytes, Name]) -> dict[bytes, Name]:
+    """Return `names` without the host's links that lead out of the set, as to a plugin of another package."""
+    kept = dict(names)
+    while True:
+        outside = [path for path in kept if not _leads_inside(builder, path, kept)]
+        if not outside:
+            return kept
+        for path in outside:
+            del kept[path]
+
+
+def _leads_inside(builder: FileSetBuilder, path: bytes, names: Mapping[bytes, Name]) -> bool:
+    found = None if names[path].made_by_jail else builder.tree.lstat(path)
+    if found is None or not stat.S_ISLNK(found.st_mode):
+        return True
+    end = builder.tree.real(posixpath.join(posixpath.dirname(path), builder.tree.readlink(path)))
+    end = builder.tree.real(posixpath.normpath(end))
+    return end in builder.kept or end in names
 
 
 def _glob(tree: Tree, pattern: bytes) -> Iterator[bytes]:
