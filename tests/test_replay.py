@@ -321,6 +321,8 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.storage",
         "pkgjail.storage.fingerprint",
         "pkgjail.storage.filesystems",
+        "pkgjail.core",
+        "pkgjail.core.working_directory",
         "pkgjail.storage.locks",
         "pkgjail.storage.locations",
         "pkgjail.storage.marshal_store",

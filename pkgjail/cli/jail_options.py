@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.core.errors import UsageError
+from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.storage.baseline import publisher_of
 
 if TYPE_CHECKING:
@@ -178,13 +180,14 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
     binds = named_binds(arguments)
     cwd = b"/"
     if arguments.cwd:
-        cwd = os.getcwdb()
-        binds.append(UserBind(source=cwd, destination=cwd, writable=True))
+        cwd, real = path_of_working_directory(), os.getcwdb()
+        binds.append(UserBind(source=real, destination=real, writable=True))
     environment = {**default_environment(), **named_variables(arguments)}
     return JailOptions(
         binds=tuple(binds),
         devices=named_devices(arguments),
         cwd=cwd,
+        paths=_paths(),
         network=not arguments.no_network,
         environment=environment,
         plan=arguments.plan,
@@ -194,6 +197,13 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
         limits=limits_of(arguments),
         inputs=_inputs(arguments),
     )
+
+
+def _paths() -> tuple[bytes, ...]:
+    """Return the working directory's path, by which a command may name what a bind shows."""
+    with contextlib.suppress(FileNotFoundError):  # it was deleted
+        return (path_of_working_directory(),)
+    return ()
 
 
 def _inputs(arguments: argparse.Namespace) -> tuple[bytes, ...]:

@@ -7,6 +7,7 @@ slow modules inside `run`, so that `pkgjail run` and `pkgjail shell` start quick
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from importlib import import_module
@@ -179,9 +180,19 @@ def _done(status: int, parsed: argparse.Namespace) -> int:
     return status
 
 
+def _is_working_directory_gone() -> bool:
+    try:
+        os.getcwdb()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _failed(error: PkgjailError | OSError, parsed: argparse.Namespace) -> int:
     """Print the error; return the exit status. The command's own status takes precedence over the verb's."""
     status = exit_status(error)
+    if os.strerror(errno.ENOENT) in str(error) and _is_working_directory_gone():
+        error = PkgjailError("cannot find the working directory: it was deleted; change to another one (cd)")
     if not isinstance(error, CommandError):
         status = parsed.failure or status
     with contextlib.suppress(

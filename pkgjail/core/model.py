@@ -541,6 +541,10 @@ class JailOptions:
     `devices` are names or patterns of devices (`pkgjail.core.devices`) that the jail shows besides those that
     the manifest allows; each must be there.
 
+    `paths` are paths of the host, through symbolic links, by which the command may look for what `binds` show
+    at the path that it has on the host. The links are made in the jail. If `cwd` is one of these paths, the
+    variable PWD has it. If its links cannot be made, the command starts at the path without links.
+
     `plan` is the strategy for large directories. With `allow_drift`, a host that differs from the manifest is
     accepted as it is. With `strict_exit`, entries that changed while the command ran are an error.
 
@@ -551,6 +555,7 @@ class JailOptions:
     binds: tuple[UserBind, ...] = ()
     devices: tuple[bytes, ...] = ()
     cwd: bytes = b"/"
+    paths: tuple[bytes, ...] = ()
     network: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
     plan: PlanOption = "auto"

@@ -11,6 +11,7 @@ from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import ModifiedEnvironmentError
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.environments.compare import compare_inputs
 from pkgjail.environments.directory import open_environment, read_file, read_header, read_record
 from pkgjail.environments.file_copy import copied_manifest
@@ -190,17 +191,32 @@ def read_built_manifest(directory: bytes) -> Manifest:
         return _read_manifest(environment, read_record(environment))
 
 
-def working_directory(directory: bytes, cwd: bytes, binds: Iterable[UserBind] = ()) -> bytes:
-    """Return `cwd` if the jail of an environment, with `binds` added, shows it at that path; else `/`.
+def working_directory(directory: bytes, binds: Iterable[UserBind] = ()) -> bytes:
+    """Return the working directory's path if an environment's jail, with `binds` added, shows it; else `/`.
+
+    The path is that by which the caller came.
 
     Raises:
         InputError: there is no environment.
 
     """
-    return cwd if shows((*read_header(directory).binds, *binds), cwd) else b"/"
+    try:
+        path = path_of_working_directory()
+    except FileNotFoundError:  # it was deleted
+        return b"/"
+    return path if shows((*read_header(directory).binds, *binds), path) else b"/"
 
 
 def shows(binds: Iterable[UserBind], path: bytes) -> bool:
-    """Check whether one of these binds shows the host's `path` in the jail at the same path."""
-    directories = (bind.destination for bind in binds if bind.source == bind.destination)
-    return any((path + b"/").startswith(directory.rstrip(b"/") + b"/") for directory in directories)
+    """Check whether one of these binds shows the host's `path` in the jail at the same path.
+
+    Either may be named through symbolic links.
+    """
+    sources = [bind.source for bind in binds if bind.source == bind.destination]
+    return any(
+        (wanted + b"/").startswith(source.rstrip(b"/") + b"/")
+        for wanted, source in (
+            *((path, source) for source in sources),
+            *((os.path.realpath(path), os.path.realpath(source)) for source in sources),
+        )
+    )

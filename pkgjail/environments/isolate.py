@@ -106,7 +106,8 @@ def isolate_environment(
 
     path = os.fsencode(directory)
     if options is None:
-        options = JailOptions(cwd=working_directory(path, os.getcwdb()))
+        cwd = working_directory(path)
+        options = JailOptions(cwd=cwd, paths=(cwd,))
     sys.stdout.flush()
     sys.stderr.flush()
     status = enter_environment(path, process_argv() if argv is None else argv, options)

@@ -58,6 +58,21 @@ class Layout:
             self.add(directory, "directory")
             yield Directory(directory, 0o755)
 
+    def admits(self, path: bytes) -> bool:
+        """Check whether there can be a name: no file or link is on the way to it."""
+        while path not in self._kinds:
+            path = path.rpartition(b"/")[0] or b"/"
+        return self._kinds[path] == "directory"
+
+    def target(self, path: bytes) -> bytes | None:
+        """Return the text of the symbolic link at the path, or None if there is none."""
+        return self._targets.get(path)
+
+    def add_link(self, path: bytes, target: bytes) -> None:
+        """Add a symbolic link."""
+        self.add(path, "symlink")
+        self._targets[path] = target
+
     def add(self, path: bytes, kind: FileKind) -> None:
         """Add a name."""
         self._kinds[path] = kind

@@ -68,7 +68,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
     for path in (*KERNEL_DIRECTORIES, TMP):
         steps.extend(layout.make_directories(path))
     scratch = [path for path in SCRATCH_DIRECTORIES if layout.is_empty_directory(path)]
-    before, after = user_bind_steps(layout, options.binds, scratch)
+    before, after = user_bind_steps(layout, options, scratch)
     kernel: list[Step] = [Proc(b"/proc"), Sys(b"/sys"), Devices(b"/dev", tuple(devices))]
     tmpfs: list[Step] = [Tmpfs(path, 0o1777) for path in scratch]
     return Plan(

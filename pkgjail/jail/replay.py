@@ -16,6 +16,7 @@ import os
 import pwd
 import sys
 
+from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.jail.privileges import current_privileges
 from pkgjail.sandbox.launch import StageError, run
 from pkgjail.storage.fingerprint import changed_directories, is_variable, take_settled_fingerprint
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     AccountState = tuple[int, int, str, str, tuple[tuple[int, str], ...]]
 
 # Raised whenever the fields of a saved jail change.
-_FORMAT = 6
+_FORMAT = 7
 _RESOLV_CONF = "/etc/resolv.conf"
 _PACKAGE = os.path.dirname(os.path.dirname(os.fsencode(__file__)))
 # The folders of pkgjail whose code decides how a jail is made.
@@ -62,7 +63,8 @@ class PreparedJail:
     `program`, `environment` and `cwd` are as `pkgjail.sandbox.launch.run` takes them. The rest is compared
     at entry: `host` is a fingerprint (`pkgjail.storage.fingerprint`) of what the host shows in the jail,
     `watched` one of all else that the plan was made from, `mounts` what `relevant_mounts` returns,
-    `sources` what `bind_source_state` returns for each path that the user named, `account` what
+    `sources` what `bind_source_state` returns for each path that the user named, `links` the symbolic links
+    on the way to them, each with its text, `account` what
     `read_account` returns, and `resolv_conf` the host's resolv.conf(5), or None if the jail does not show it.
     `devices` are patterns and what `pkgjail.core.devices.find_devices` returns for them.
     `locked` are directories besides the layers', by their real paths, that nobody may remove while the jail
@@ -70,8 +72,8 @@ class PreparedJail:
     """
 
     __slots__ = (
-        "account", "cwd", "devices", "environment", "host", "locked", "mounts", "program", "resolv_conf",
-        "sources", "watched",
+        "account", "cwd", "devices", "environment", "host", "links", "locked", "mounts", "program",
+        "resolv_conf", "sources", "watched",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record, without the imports of a dataclass
@@ -83,6 +85,7 @@ class PreparedJail:
         watched: tuple[tuple[bytes, int, int, int, int], ...],
         mounts: tuple[bytes, ...],
         sources: tuple[tuple[bytes, bytes, bool], ...],
+        links: tuple[tuple[bytes, bytes], ...],
         account: AccountState,
         resolv_conf: bytes | None,
         devices: tuple[tuple[bytes, ...], tuple[Device, ...]] = ((), ()),
@@ -95,6 +98,7 @@ class PreparedJail:
         self.watched = watched
         self.mounts = mounts
         self.sources = sources
+        self.links = links
         self.account = account
         self.resolv_conf = resolv_conf
         self.devices = devices
@@ -141,6 +145,8 @@ class PreparedJail:
         """Raise `StaleError` if any state that this jail depends on has changed."""
         if any(bind_source_state(source[0]) != source for source in self.sources):
             raise StaleError
+        if any(_link_text(path) != text for path, text in self.links):
+            raise StaleError
         if self.account != read_account():
             raise StaleError
         if self.devices[0] and self._devices_changed():
@@ -177,6 +183,13 @@ def bind_source_state(path: bytes) -> tuple[bytes, bytes, bool]:
     """Return the state of a bind's source: the path, its real path, and whether that is a directory."""
     real = os.path.realpath(path)
     return path, real, os.path.isdir(real)
+
+
+def _link_text(path: bytes) -> bytes | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
 
 
 def mounts_around(sources: Iterable[bytes]) -> tuple[bytes, ...]:
@@ -271,7 +284,7 @@ def save_prepared_jail(
     # With other privileges, another strategy may work.
     privileges = current_privileges()
     install = (_PACKAGE, _PYTHON)
-    record = (key, os.getcwdb(), environment, install, privileges, _code_states(), terminal, fields)
+    record = (key, _working_directory(), environment, install, privileges, _code_states(), terminal, fields)
     write_own_file(_path(key), pack(_FORMAT, record))
 
 
@@ -283,7 +296,7 @@ def _load(key: tuple[str, ...]) -> tuple[PreparedJail, bool] | None:
             return None
         saved_key, cwd, environment, install, privileges, code, terminal, fields = record
         saved = (saved_key, cwd, install, privileges)
-        same = saved == (key, os.getcwdb(), (_PACKAGE, _PYTHON), current_privileges())
+        same = saved == (key, _working_directory(), (_PACKAGE, _PYTHON), current_privileges())
     except OSError:
         return None
     if not same or any(os.environ.get(name) != value for name, value in environment.items()):
@@ -292,6 +305,14 @@ def _load(key: tuple[str, ...]) -> tuple[PreparedJail, bool] | None:
         return None
     by_name: dict[str, Any] = dict(zip(PreparedJail.__slots__, fields))
     return PreparedJail(**by_name), terminal
+
+
+def _working_directory() -> tuple[bytes, bytes]:
+    """Return the path of the working directory without links, and the one that the caller came by.
+
+    Relative paths of a command line start at the first. Raises `OSError`.
+    """
+    return os.getcwdb(), path_of_working_directory()
 
 
 def _key(arguments: Sequence[str]) -> tuple[str, ...] | None:

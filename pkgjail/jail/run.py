@@ -21,7 +21,9 @@ from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
 from pkgjail.jail.etc_files import current_account, etc_files
 from pkgjail.jail.host_name import host_name
+from pkgjail.jail.layout import Layout
 from pkgjail.jail.ld_cache import make_ld_cache
+from pkgjail.jail.links_on_the_way import add_links, links_of_host, path_inside
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.probe import forget_answers
 from pkgjail.jail.protected_paths import protected_paths
@@ -204,6 +206,7 @@ class Jail:
         account = read_account()
         resolv_conf = read_resolv_conf() if options.network else None
         sources = tuple(bind_source_state(bind.source) for bind in options.binds)
+        links = links_of_host(options)
         if fault := ensure_runtime_directory():
             self._check.reporter.warn(fault)
         mounts = relevant_mounts(
@@ -215,16 +218,21 @@ class Jail:
         self._accepted = host.accepted
         plan, choices, protected = _plan(host.manifest, options, self._root, devices)
         self._warn_of_protected(protected)
+        cwd = _directory_inside(host.manifest, options)
+        environment = dict(options.environment)
+        if options.cwd in options.paths:
+            environment.setdefault("PWD", text_path(cwd))  # as the caller's shell has it
         states = {state for choice in choices for state in choice.observed}
         self.lasting = all(choice.lasting for choice in choices)
         return PreparedJail(
             program=assemble(plan),
-            environment=tuple(sorted(options.environment.items())),
-            cwd=options.cwd,
+            environment=tuple(sorted(environment.items())),
+            cwd=cwd,
             host=host.watched,
             watched=tuple(states - set(host.watched)),
             mounts=mounts,
             sources=sources,
+            links=links,
             account=account,
             resolv_conf=resolv_conf,
             devices=(patterns, devices),
@@ -365,6 +373,15 @@ def _plan(
     refuse_too_many_mounts(plan)
     plan, protected = protect(plan, protected_paths(options))
     return plan, choices, protected
+
+
+def _directory_inside(manifest: Manifest, options: JailOptions) -> bytes:
+    """Return the path in the jail at which the command starts."""
+    if options.cwd not in options.paths or os.path.realpath(options.cwd) == options.cwd:
+        return options.cwd
+    layout = Layout(manifest)
+    add_links(layout, options)
+    return path_inside(layout, options)
 
 
 def _entry_files(

@@ -13,7 +13,8 @@ from pkgjail.core.model import text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.jail.devices import device_advice
 from pkgjail.jail.layout import Layout
-from pkgjail.sandbox.steps import Bind, Content
+from pkgjail.jail.links_on_the_way import add_links
+from pkgjail.sandbox.steps import Bind, Content, Symlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,22 +24,26 @@ if TYPE_CHECKING:
 
 
 def new_mount_points(manifest: Manifest, options: JailOptions) -> tuple[bytes, ...]:
-    """Return the destinations of the user's binds that are not in the manifest."""
+    """Return the names that the user's binds need and that are not in the manifest.
+
+    These are their destinations, and the links on the way (`pkgjail.jail.links_on_the_way`).
+    """
     if not options.binds:
         return ()
     layout = Layout(manifest)
+    links = add_links(layout, options)
     destinations = (layout.resolve(bind.destination) for bind in options.binds)
-    return tuple(path for path in destinations if layout.kind(path) is None)
+    return (*links, *(path for path in destinations if layout.kind(path) is None))
 
 
 def user_bind_steps(
-    layout: Layout, binds: tuple[UserBind, ...], scratch: Sequence[bytes]
+    layout: Layout, options: JailOptions, scratch: Sequence[bytes]
 ) -> tuple[list[Step], list[Step]]:
     """Return the steps for the user's binds: those before the `Seal`, and those after it.
 
     A directory comes before what is below it, whatever the order of `binds`. If two binds have one
-    destination, the later one counts. Mount points below `scratch` directories are made after the
-    `Seal`, which is when these are mounted.
+    destination, the later one counts. The links on the way to binds come first. Links and mount points below
+    `scratch` directories are made after the `Seal`, which is when these are mounted.
 
     Raises:
         JailError: a bind would cover a name of the jail, or its source is missing.
@@ -46,16 +51,27 @@ def user_bind_steps(
     """
     before: list[Step] = []
     after: list[Step] = []
-    by_destination = {layout.resolve(bind.destination): bind for bind in binds}
+    for link in add_links(layout, options):
+        (after if _is_in_scratch(link, scratch) else before).extend(_link(layout, link))
+    by_destination = {layout.resolve(bind.destination): bind for bind in options.binds}
     for destination, bind in sorted(by_destination.items()):
         source = os.path.realpath(bind.source)
         _refuse_device(bind, source)
         _refuse_cover(layout, bind, destination)
         if not any(_is_below(destination, other) for other in by_destination):
-            is_scratch = any(_is_below(destination, path) for path in scratch)
+            is_scratch = _is_in_scratch(destination, scratch)
             (after if is_scratch else before).extend(_mount_point(layout, bind, source, destination))
         after.append(Bind(destination, source, bind.writable))
     return before, after
+
+
+def _is_in_scratch(path: bytes, scratch: Sequence[bytes]) -> bool:
+    return any(_is_below(path, directory) for directory in scratch)
+
+
+def _link(layout: Layout, path: bytes) -> Iterator[Step]:
+    yield from layout.make_directories(path.rpartition(b"/")[0] or b"/")
+    yield Symlink(path, layout.target(path) or b"")
 
 
 def _mount_point(layout: Layout, bind: UserBind, source: bytes, destination: bytes) -> Iterator[Step]:

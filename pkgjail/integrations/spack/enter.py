@@ -58,9 +58,11 @@ def enter(
     make_directories(instance)
     binds = instance_binds(instance)
     directory = os.fsencode(active.environment)
+    cwd = working_directory(directory, binds)
     options = JailOptions(
         binds=binds,
-        cwd=working_directory(directory, os.getcwdb(), binds),
+        cwd=cwd,
+        paths=(cwd,),
         environment=jail_variables(os.environ, active, instance),
         inputs=_inputs(active, instance),
         warn_of_inputs=False,  # the binds are Spack's own, and docs/spack.md says what is read-only in them
