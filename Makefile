@@ -39,7 +39,8 @@ quick: $(VENV)/development ## run the tests that start no process, in half a min
 
 .PHONY: test
 test: lint $(VENV)/docs ## run the gates, and all tests but those that take minutes
-	$(VENV)/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term
+	$(VENV)/bin/python -m pytest -n 2 -m "not long and unmeasured"
+	$(VENV)/bin/python -m pytest -n 2 -m "not long and not unmeasured" --cov --cov-report=term
 
 .PHONY: test-long
 test-long: lint $(VENV)/docs ## run the gates and all tests

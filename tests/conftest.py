@@ -43,6 +43,23 @@ _IMPORTED = (
     "networkx", "pathspec", "debian", "rich", "pygments", "markdown_it", "mdurl", "argcomplete", "elftools",
 )  # fmt: skip
 
+# Tests that add nothing to the coverage: they run programs that coverage does not see, or code that others
+# test line by line. Measuring a test doubles its time.
+UNMEASURED = frozenset(
+    f"tests/{name}.py"
+    for name in (
+        "environments/test_in_namespaces", "environments/test_interruptions", "environments/test_isolation",
+        "spack/test_environment", "spack/test_inside", "test_acceptance", "test_as_outside",
+        "test_bounded_available", "test_bounded_databases", "test_bounded_lists", "test_closure_oracle",
+        "test_docs", "test_docs_examples", "test_escapes", "test_exactness", "test_exactness_host",
+        "test_faults", "test_floods", "test_fuzz_corpus", "test_homeless", "test_hostile", "test_ids",
+        "test_job_control", "test_kernel_files", "test_layout", "test_limits_guest",
+        "test_manifest_properties", "test_names_in_forms", "test_nesting", "test_packaging",
+        "test_proc_links", "test_real_closure_oracle", "test_real_digests", "test_real_files",
+        "test_real_installers", "test_report", "test_shipped_here", "test_streams", "test_surroundings",
+    )
+)  # fmt: skip
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set up the environment of the tests (tests/surroundings.py). Workers inherit it."""
@@ -74,6 +91,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     made = config.stash.get(_MADE, "")
     if made and not config.stash.get(_FAILED, False):
         shutil.rmtree(made, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make test` does not measure."""
+    for item in items:
+        if item.nodeid.partition("::")[0] in UNMEASURED:
+            item.add_marker(pytest.mark.unmeasured)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import surroundings
-from tests.conftest import TOP
+from tests.conftest import TOP, UNMEASURED
 from tests.debian_roots import make_root
 
 if TYPE_CHECKING:
@@ -252,3 +252,8 @@ def test_what_moves_with_packages_is_waited_for(tmp_path: Path, monkeypatch: pyt
     began = time.monotonic()
     surroundings.wait_for_host(0.1)
     assert time.monotonic() - began >= 0.1
+
+
+def test_files_that_are_not_measured_exist() -> None:
+    """Protects a file that was renamed from being measured again, which takes twice the time."""
+    assert [name for name in sorted(UNMEASURED) if not (TOP / name).exists()] == []
