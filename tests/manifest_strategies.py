@@ -10,6 +10,7 @@ from pkgjail.core import model
 from pkgjail.core.families import with_family
 from pkgjail.core.model import (
     Dependency,
+    DevicePattern,
     Distribution,
     Dropped,
     FileEntry,
@@ -95,9 +96,12 @@ def manifests(draw: st.DrawFn) -> Manifest:
     distribution = with_family(
         Distribution(id=draw(TEXTS), version=draw(TEXTS)), draw(st.sampled_from(["debian", "rhel", "x"]))
     )
+    patterns = draw(st.lists(st.sampled_from(["/dev/a*", "/dev/dri", "/dev/é\udcff"]), unique=True))
+    devices = tuple(DevicePattern(pattern=pattern, rule=draw(TEXTS)) for pattern in sorted(patterns))
     return Manifest(
+        devices=devices,
         header=Header(
-            schema=2 if distribution.family else 1,
+            schema=2 if distribution.family or devices else 1,
             distribution=distribution,
             architecture=draw(TEXTS),
             policy=draw(TEXTS),

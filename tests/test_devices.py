@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pkgjail.api import resolve
+from pkgjail.cli.main import main
 from pkgjail.cli.verbs.plan import _line
 from pkgjail.core import devices
 from pkgjail.core.devices import absence_reason, find_devices, pattern_fault
-from pkgjail.core.errors import JailError
+from pkgjail.core.errors import InputError, JailError, ManifestError, PolicyError
 from pkgjail.core.globs import expand
-from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.run import default_environment, run_in_jail
-from pkgjail.manifest import write_manifest
+from pkgjail.core.model import DevicePattern, JailOptions, UserBind
+from pkgjail.export import export_manifest
+from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
+from pkgjail.manifest import dump_manifest, parse_manifest, read_manifest, write_manifest
+from pkgjail.review.diff import diff_manifests
+from pkgjail.review.report.sections import difference_section, summary_section
 from pkgjail.sandbox.steps import Devices
 from tests.conftest import SYSTEM_PYTHON
+from tests.file_cases import Remembering
 from tests.own_dev import with_own_dev
 
 if TYPE_CHECKING:
@@ -346,3 +353,117 @@ def test_a_bind_of_a_device_names_the_option_for_it(
     with pytest.raises(JailError) as caught:
         run_in_jail(base_manifest, ["true"], JailOptions(binds=(bind,), environment=default_environment()))
     assert words in str(caught.value)
+
+
+# --- in lists and manifests ---------------------------------------------------------------------
+
+
+def _resolved(tmp_path: Path, text: str) -> Manifest:
+    (tmp_path / "gpu.toml").write_text(text)
+    return resolve([str(tmp_path / "gpu.toml")], hashed=False, baseline=False)
+
+
+_GPU = 'include = ["base"]\n[devices]\ninclude = [\n"/dev/pkgjail-test*", "/dev/dri/**"]\n'
+
+
+def test_a_manifest_has_the_patterns_and_not_the_devices(tmp_path: Path, base_manifest: Manifest) -> None:
+    """Protects that a login node and a compute node make the same manifest, of schema 2."""
+    manifest = _resolved(tmp_path, _GPU)
+    assert manifest.devices == (
+        DevicePattern(pattern="/dev/dri/**", rule="gpu.toml:4"),
+        DevicePattern(pattern="/dev/pkgjail-test*", rule="gpu.toml:4"),
+    )
+    assert (manifest.header.schema, base_manifest.header.schema) == (2, 1)
+    assert manifest.files == base_manifest.files
+    assert manifest.header.policy != base_manifest.header.policy
+    data = dump_manifest(manifest)
+    assert b'{"kind":"device","pattern":"/dev/dri/**","rule":"gpu.toml:4"}\n' in data
+    assert parse_manifest(data, "m") == manifest
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("/dev/*", "begins with a wildcard"),
+        ("/etc/passwd", "names nothing below /dev"),
+        ("/dev/x\ud800", "is not the text of any bytes"),
+    ],
+)
+def test_a_manifest_with_another_pattern_is_refused(
+    base_manifest: Manifest, pattern: str, words: str
+) -> None:
+    """Protects from a manifest that pkgjail would not have written."""
+    header = replace(base_manifest.header, schema=2)
+    forged = replace(base_manifest, header=header, devices=(DevicePattern(pattern=pattern, rule="x:1"),))
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(dump_manifest(forged), "m")
+    assert words in str(caught.value)
+
+
+def test_a_wrong_pattern_of_a_list_is_an_error_with_its_line(tmp_path: Path) -> None:
+    text = 'include = ["base"]\n[devices]\ninclude = ["/dev/*",\n"/dev/dri/"]\nexclude = []\n'
+    with pytest.raises(PolicyError) as caught:
+        _resolved(tmp_path, text)
+    assert [problem.origin for problem in caught.value.problems] == ["gpu.toml:3", "gpu.toml:4", "gpu.toml:5"]
+
+
+def test_a_list_of_devices_alone_is_for_every_family(tmp_path: Path) -> None:
+    (tmp_path / "fuse.toml").write_text('[devices]\ninclude = ["/dev/fuse"]\n')
+    manifest = _resolved(tmp_path, 'include = ["fuse.toml"]\n[files]\ninclude = ["/etc/hostname"]\n')
+    assert [device.rule for device in manifest.devices] == ["fuse.toml:2"]
+
+
+def test_a_host_without_any_device_of_a_list_is_told_once(tmp_path: Path) -> None:
+    """Protects a user on a node whose driver does not run; it is no drift, and no error."""
+    manifest = _resolved(tmp_path, _GPU.replace("dri", "pkgjail-test-dri"))
+    notes = Remembering()
+    jail = prepare_jail(manifest, reporter=notes)
+    assert [jail.run(["true"]), jail.run(["true"])] == [0, 0]
+    assert notes.warnings == [
+        "this host has none of the devices that gpu.toml allows: /dev/pkgjail-test*, /dev/pkgjail-test-dri/**"
+    ]
+
+
+def test_a_manifest_shows_its_devices(own_dev: OwnDev) -> None:
+    """Protects entry by a manifest alone, and its replay on a host that gains a device."""
+    manifest = replace(read_manifest(own_dev.caller.home / "m.jsonl"), devices=_ALLOWED)
+    header = replace(manifest.header, schema=2)
+    write_manifest(replace(manifest, header=header), own_dev.caller.home / "m.jsonl")
+    script = '"$@" || true; ln -s uverbs0 /dev/infiniband/new; "$@"'
+    output = own_dev.script(script, "run", "m.jsonl", "--", "sh", "-c", "cd /dev; ls -d infini*/* gpu dri/*")
+    assert [line for line in output.splitlines() if "cannot access" not in line] == [
+        "infiniband/uverbs0",
+        "infiniband/new",
+        "infiniband/uverbs0",
+    ]
+
+
+_ALLOWED = (DevicePattern(pattern="/dev/infiniband/**", rule="fabric.toml:1"),)
+
+
+def test_a_difference_of_devices_is_shown(
+    base_manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Protects a reviewer: two manifests that differ in devices alone are not the same."""
+    header = replace(base_manifest.header, schema=2)
+    write_manifest(base_manifest, tmp_path / "old")
+    write_manifest(replace(base_manifest, header=header, devices=_ALLOWED), tmp_path / "new")
+    assert main(["diff", str(tmp_path / "old"), str(tmp_path / "new")]) == 1
+    assert "devices\n  + /dev/infiniband/**\n" in capsys.readouterr().out
+    assert main(["diff", "--json", str(tmp_path / "new"), str(tmp_path / "old")]) == 1
+    assert json.loads(capsys.readouterr().out)["devices"] == {"removed": ["/dev/infiniband/**"], "added": []}
+    assert main(["show", str(tmp_path / "new")]) == 0
+    assert "/dev/infiniband/**  " in capsys.readouterr().out
+    new, old = read_manifest(tmp_path / "new"), read_manifest(tmp_path / "old")
+    assert "/dev/infiniband/**" in difference_section(diff_manifests(old, new))
+    assert "/dev/infiniband/**" in summary_section(new, "")
+
+
+def test_a_format_without_devices_refuses_them(base_manifest: Manifest) -> None:
+    """Protects from a jail of another program that lacks devices without a word."""
+    allowed = (DevicePattern(pattern="/dev/tty", rule="a:1"), DevicePattern(pattern="/dev/zero", rule="a:2"))
+    manifest = replace(base_manifest, devices=allowed, files=())
+    for form in ("fstab", "nspawn"):
+        with pytest.raises(InputError, match=r"allows devices \(/dev/tty, /dev/zero\)"):
+            export_manifest(manifest, form, at=b"/srv/jail")
+    assert b"--dev\0/dev\0--ro-bind" in export_manifest(manifest, "bwrap")

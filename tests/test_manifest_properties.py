@@ -44,6 +44,7 @@ def test_the_order_of_records_does_not_reach_the_bytes(manifest: Manifest, rando
         dropped=shuffled(manifest.dropped),
         missing=shuffled(manifest.missing),
         unmet=shuffled(manifest.unmet),
+        devices=shuffled(manifest.devices),
     )
     assert dump_manifest(other) == dump_manifest(manifest)
 

@@ -68,6 +68,7 @@ CONTENT: dict[tuple[str, str], dict[str, Any]] = {
     ("file", "type"): {"enum": list(FILE_TYPES)},
     ("file", "detail"): FILLED,
     ("file", "sha256"): SHA256,
+    ("device", "pattern"): {"pattern": r"^/dev/[^*?\[/]"},
     ("dropped", "path"): {"$ref": "#/$defs/place"},
     ("missing", "path"): {"$ref": "#/$defs/place"},
     ("missing", "reason"): {"enum": list(REASONS)},

@@ -179,7 +179,7 @@ BAD = [
         "my.toml",
         """
         my.toml:1: unknown key 'pakages'; did you mean 'packages'?
-        my.toml:2: unknown key 'zzz'; use one of files, include, options, packages
+        my.toml:2: unknown key 'zzz'; use one of devices, files, include, options, packages
         my.toml:3: 'include' must be an array of strings, not a string
         my.toml:4: 'files' must be a table, not an integer
         my.toml:6: cannot satisfy 'gfortan': gfortan is not installed; install it; did you mean 'gfortran'?

@@ -68,6 +68,10 @@ def _lists(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
             "settings",
             (f"{name}: {printable(old)!r} -> {printable(new)!r}" for name, old, new in difference.settings),
         )
+    devices = [f"- {printable(pattern)}" for pattern in difference.devices_removed]
+    devices += [f"+ {printable(pattern)}" for pattern in difference.devices_added]
+    if devices:
+        yield "devices", devices
     if difference.packages:
         yield f"packages: {_counts(difference.packages)}", map(_package_line, difference.packages)
     for _, changes in difference.by_cause():

@@ -106,7 +106,8 @@ class Policy:
     """The packages and files that may be in a jail, for one family of distributions.
 
     `packages` are the whitelists' requirements; `includes` are patterns of unowned files; `drops` are the
-    blacklists' patterns in order, of which the last that matches a path decides.
+    blacklists' patterns in order, of which the last that matches a path decides; `devices` are patterns of
+    devices.
     """
 
     whitelists: tuple[str, ...]
@@ -114,6 +115,7 @@ class Policy:
     packages: tuple[Requirement, ...]
     includes: tuple[Rule, ...] = ()
     drops: tuple[Rule, ...] = ()
+    devices: tuple[Rule, ...] = ()
     recommends: bool = False
     essential: bool = True
 
@@ -452,6 +454,14 @@ class Header:
 
 
 @record
+class DevicePattern:
+    """A pattern of devices that the jail shows, and the line of a whitelist that allows it."""
+
+    pattern: str
+    rule: str
+
+
+@record
 class Manifest:
     """The complete description of a jail, for people to review and for `run` to enter."""
 
@@ -462,6 +472,7 @@ class Manifest:
     dropped: tuple[Dropped, ...] = ()
     missing: tuple[Missing, ...] = ()
     unmet: tuple[Unmet, ...] = ()
+    devices: tuple[DevicePattern, ...] = ()
 
 
 # --- package plans ----------------------------------------------------------------------

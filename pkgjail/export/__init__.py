@@ -28,6 +28,7 @@ _WRITERS: dict[str, Callable[[Manifest, bytes, bytes | None], bytes]] = {
 }
 
 _LAUNCHERS = frozenset({"bwrap", "fstab", "nspawn"})
+_WITHOUT_DEVICES = frozenset({"fstab", "nspawn"})
 
 FORMS = tuple(_WRITERS)
 """The names of the formats."""
@@ -58,6 +59,17 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
     writer = _WRITERS.get(form)
     if writer is None:
         raise InputError([Problem("", f"cannot export to {form!r}: the formats are {', '.join(FORMS)}")])
+    if form in _WITHOUT_DEVICES and manifest.devices:
+        patterns = ", ".join(device.pattern for device in manifest.devices)
+        raise InputError(
+            [
+                Problem(
+                    "",
+                    f"cannot export to {form}: the manifest allows devices ({patterns}), which the format "
+                    "cannot look for when the jail starts; use 'pkgjail run' or the format bwrap",
+                )
+            ]
+        )
     if form in _LAUNCHERS:
         refuse_misleading(form, manifest, root)
     return writer(manifest, root, at)

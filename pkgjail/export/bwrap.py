@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pkgjail.core.devices import find_devices
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.jail_names import HOSTNAME, SEARCH_PATH, TMP
+from pkgjail.core.model import raw_path
 from pkgjail.export.common import (
     entry_files,
     missing_directories,
@@ -67,6 +69,8 @@ def _arguments(manifest: Manifest, root: bytes, at: bytes | None) -> Iterator[by
     for path in missing_directories(manifest):
         yield from (b"--dir", path)
     yield from (b"--proc", b"/proc", b"--dev", b"/dev", b"--ro-bind", b"/sys", b"/sys")
+    for path, kind, _, target in find_devices(raw_path(device.pattern) for device in manifest.devices):
+        yield from (b"--symlink", target, path) if kind == "link" else (b"--dev-bind-try", path, path)
     for path in scratch_directories(manifest):
         yield from (b"--perms", b"1777", b"--tmpfs", path)
     # Not recursive: it makes the names made here read-only, and leaves the mounts as they are.

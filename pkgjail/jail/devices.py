@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 from pkgjail.core.devices import absence_reason, find_devices, is_own, pattern_fault
 from pkgjail.core.entries import noun_of
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import text_path
+from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
+from pkgjail.core.text import first_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pkgjail.core.devices import Device
-    from pkgjail.core.model import JailOptions
+    from pkgjail.core.model import JailOptions, Manifest
 
 
-def device_patterns(options: JailOptions) -> tuple[bytes, ...]:
-    """Return the patterns of the devices of a jail.
+def device_patterns(manifest: Manifest, options: JailOptions) -> tuple[bytes, ...]:
+    """Return the patterns of the devices of a jail: those of the manifest, and of the options.
 
     Raises:
         JailError: the options name a device that the host lacks, or that no jail can show.
@@ -29,12 +32,23 @@ def device_patterns(options: JailOptions) -> tuple[bytes, ...]:
             raise JailError(f"cannot show the device {text_path(pattern)}: it {fault}")
         if not is_own(pattern) and not find_devices((pattern,)):
             raise JailError(f"cannot show the device {text_path(pattern)}: {absence_reason(pattern)}")
-    return options.devices
+    allowed = tuple(raw_path(device.pattern) for device in manifest.devices)
+    return (*allowed, *options.devices)
 
 
-def show_devices(options: JailOptions) -> tuple[Device, ...]:
+def show_devices(manifest: Manifest, options: JailOptions) -> tuple[Device, ...]:
     """Return the devices of a jail, and the links to them. Raises as `device_patterns`."""
-    return find_devices(device_patterns(options))
+    return find_devices(device_patterns(manifest, options))
+
+
+def absent_devices(manifest: Manifest) -> Iterator[str]:
+    """Yield a warning for each whitelist that allows devices of which this host has none."""
+    patterns: dict[str, list[str]] = {}
+    for device in manifest.devices:
+        patterns.setdefault(device.rule.rpartition(":")[0], []).append(device.pattern)
+    for name, allowed in patterns.items():
+        if not find_devices(map(raw_path, allowed)):
+            yield f"this host has none of the devices that {name} allows: {', '.join(first_of(allowed))}"
 
 
 def device_advice(source: bytes, mode: int) -> str:

@@ -16,7 +16,7 @@ from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH
 from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
-from pkgjail.jail.devices import device_patterns, show_devices
+from pkgjail.jail.devices import absent_devices, device_patterns, show_devices
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
 from pkgjail.jail.etc_files import current_account, etc_files
@@ -162,6 +162,8 @@ class Jail:
         self._probed_again = False
         _limits(options)  # refuses a wrong limit before any work
         self.prepared = self._prepare()
+        for warning in absent_devices(manifest):
+            check.reporter.warn(warning)
 
     def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
         """Run `argv` in the jail and return its exit status, as `run_in_jail` does."""
@@ -212,7 +214,7 @@ class Jail:
         mounts = relevant_mounts(
             self._root, [os.path.realpath(bind.source) for bind in options.binds if bind.writable]
         )
-        patterns = device_patterns(options)
+        patterns = device_patterns(self._manifest, options)
         devices = find_devices(patterns)
         host = compare_host(self._manifest, self._root, self._check)
         self._accepted = host.accepted
@@ -297,7 +299,7 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     """
     root = os.path.realpath(root)
     host = compare_host(manifest, root, DriftCheck(verify=options.verify, allow_drift=options.allow_drift))
-    return _plan(host.manifest, options, root, show_devices(options))[0]
+    return _plan(host.manifest, options, root, show_devices(manifest, options))[0]
 
 
 def prepare_and_try(

@@ -18,10 +18,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import ManifestError
-from pkgjail.core.model import Header, Manifest
+from pkgjail.core.model import DevicePattern, Header, Manifest
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
 from pkgjail.manifest.codec import manifest_bytes
-from pkgjail.manifest.records import DEPENDENCY, DROPPED, FILE, MISSING, PACKAGE, UNMET, schema_of
+from pkgjail.manifest.records import DEPENDENCY, DEVICE, DROPPED, FILE, MISSING, PACKAGE, UNMET, schema_of
 from pkgjail.storage.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage before it
         dropped=DROPPED.sort(file_set.dropped),
         missing=MISSING.sort(file_set.missing),
         unmet=UNMET.sort(closure.unmet),
+        devices=DEVICE.sort(DevicePattern(pattern=rule.pattern, rule=rule.origin) for rule in policy.devices),
     )
     return replace(manifest, header=replace(manifest.header, schema=schema_of(manifest)))
 

@@ -15,9 +15,10 @@ from base64 import b64decode
 from operator import itemgetter, lt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pkgjail.core.devices import pattern_fault
 from pkgjail.core.entries import LINK_MODE
 from pkgjail.core.families import implied_family, with_family
-from pkgjail.core.model import Distribution, FileEntry, Manifest, is_word, text_path
+from pkgjail.core.model import Distribution, FileEntry, Manifest, is_word, raw_path, text_path
 from pkgjail.core.untrusted import PARSE_INT, is_nested
 from pkgjail.manifest.codec import manifest_bytes
 from pkgjail.manifest.records import (
@@ -144,6 +145,9 @@ def content_problems(manifest: Manifest) -> Iterator[Fault]:
     for index, unmet in enumerate(manifest.unmet):
         yield from _unknown_source("unmet", index, unmet, keys)
     yield from _bad_files(manifest.files, keys)
+    for index, device in enumerate(manifest.devices):
+        if fault := _pattern_problem(device.pattern):
+            yield Fault("device", index, f"the pattern {device.pattern!r} {fault}")
     files = frozenset(entry.path for entry in manifest.files)
     decided = files.union(dropped.path for dropped in manifest.dropped)
     for index, dropped in enumerate(manifest.dropped):
@@ -282,6 +286,13 @@ def _owner_problem(owners: tuple[str, ...], keys: frozenset[str]) -> str:
         return "owners are out of order or stand twice"
     unknown = [owner for owner in owners if owner not in keys]
     return f"owner {unknown[0]} is no package of this manifest" if unknown else ""
+
+
+def _pattern_problem(pattern: str) -> str:
+    try:
+        return pattern_fault(raw_path(pattern))
+    except UnicodeEncodeError:
+        return "is not the text of any bytes"
 
 
 def _missing_problem(missing: Missing, keys: frozenset[str]) -> str:

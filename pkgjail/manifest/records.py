@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pkgjail.core.model import (
     Dependency,
+    DevicePattern,
     Dropped,
     FileEntry,
     FileKind,
@@ -157,6 +158,13 @@ FILE = RecordKind(
     "files",
     ("path",),
 )
+DEVICE = RecordKind(
+    "device",
+    DevicePattern,
+    (_field("pattern"), _field("rule", repeats=True)),
+    "devices",
+    ("pattern",),
+)
 DROPPED = RecordKind("dropped", Dropped, (_PATH, _field("rule", repeats=True)), "dropped", ("path",))
 MISSING = RecordKind(
     "missing", Missing, (_OWNERS, _PATH, _field("reason", repeats=True)), "missing", ("path",)
@@ -170,16 +178,16 @@ UNMET = RecordKind(
 )
 END = RecordKind("end", End, (_field("records", "number"), _field("sha256")))
 
-SECTIONS = (PACKAGE, DEPENDENCY, FILE, DROPPED, MISSING, UNMET)
+SECTIONS = (PACKAGE, DEPENDENCY, FILE, DEVICE, DROPPED, MISSING, UNMET)
 """The kinds with any number of records, in the order of a manifest."""
 
 
 def schema_of(manifest: Manifest) -> int:
     """Return the version of the format that a manifest needs, so that older readers read all they can.
 
-    Schema 2 added the distribution's `family`.
+    Schema 2 added the distribution's `family`, and devices.
     """
-    return 2 if manifest.header.distribution.family else 1
+    return 2 if manifest.header.distribution.family or manifest.devices else 1
 
 
 KINDS = {kind.name: kind for kind in (HEADER, *SECTIONS, END)}

@@ -73,17 +73,21 @@ def load_policy(
     read = [each for each in named if each]
     packages: dict[str, Requirement] = {}
     includes: dict[str, Rule] = {}
+    devices: dict[str, Rule] = {}
     for each in lists:
         for requirement in each.requirements:
             packages.setdefault(requirement.text, requirement)
         for entry in each.own.files:
             includes.setdefault(entry.text, each.problems.rule(entry))
+        for entry in each.own.devices:
+            devices.setdefault(entry.text, each.problems.rule(entry))
     return Policy(
         whitelists=tuple(each.source.name for each in lists),
         blacklists=tuple(source.name for source in reader.blacklists),
         packages=tuple(packages.values()),
         includes=tuple(includes.values()),
         drops=tuple(reader.drops),
+        devices=tuple(devices.values()),
         recommends=first_stated(recommends, any_stated(each.recommends for each in read)) is True,
         essential=first_stated(essential, any_stated(each.essential for each in read)) is not False,
     )
@@ -117,7 +121,8 @@ def list_files(whitelists: Sequence[str], blacklists: Sequence[str] = ()) -> tup
 def policy_digest(policy: Policy) -> str:
     """Return `sha256:` and a digest in hex of the content of `policy`.
 
-    It covers requirements, include patterns and drop patterns, each in their order, and the two options.
+    It covers requirements, include patterns and drop patterns, each in their order, the patterns of devices,
+    and the two options.
     So equal digests mean equal jails on equal hosts. Names and origins are left out: a comment, a moved
     line or a renamed file does not change what is in a jail. The order counts for all three, because the
     last drop decides, and the first requirement or include for a name is recorded as its reason.
@@ -129,6 +134,8 @@ def policy_digest(policy: Policy) -> str:
         "recommends": policy.recommends,
         "essential": policy.essential,
     }
+    if policy.devices:  # left out otherwise, as in versions without devices
+        content["devices"] = sorted(rule.pattern for rule in policy.devices)
     # ASCII, because a pattern may have bytes that are not UTF-8.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"

@@ -125,9 +125,9 @@ class PolicyReader:
         return loaded
 
     def _check_family(self, loaded: LoadedWhitelist, problems: ListProblems) -> None:
-        """A list with packages must have some for the host's family; one with only files serves them all."""
+        """A list with packages must have some for the host's family; one without any serves them all."""
         family = self.database.family
-        only_files = loaded.own.files and not loaded.families
+        only_files = (loaded.own.files or loaded.own.devices) and not loaded.families
         if loaded.complete and family not in loaded.families and not only_files:
             has = f"has {', '.join(sorted(loaded.families))}" if loaded.families else "is empty"
             message = f"no packages for this host's family: [packages] {has}; add {family} = [...]"

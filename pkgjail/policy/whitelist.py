@@ -7,7 +7,8 @@ import sys
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.core.model import record
+from pkgjail.core.devices import pattern_fault
+from pkgjail.core.model import raw_path, record
 from pkgjail.policy.lists import Entry, nearest
 from pkgjail.policy.patterns import MAX_CHARACTERS
 from pkgjail.policy.toml_lines import Key, excess, locate
@@ -44,6 +45,7 @@ class Whitelist:
     packages: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     packages_line: int = 1
     files: tuple[Entry, ...] = ()
+    devices: tuple[Entry, ...] = ()
     recommends: bool | None = None
     essential: bool | None = None
     blacklists: tuple[Entry, ...] = ()
@@ -87,11 +89,13 @@ class _Reader:
 
     def whitelist(self, top: Mapping[str, Any]) -> Whitelist:
         """Return the whitelist of a whole document."""
-        self.check_keys((), top, {"include", "packages", "files", "options"})
+        self.check_keys((), top, {"include", "packages", "files", "devices", "options"})
         packages = self.table(top, "packages")
         self.check_keys(("packages",), packages, self.families)
         files = self.table(top, "files")
         self.check_keys(("files",), files, {"include"})
+        devices = self.table(top, "devices")
+        self.check_keys(("devices",), devices, {"include"})
         options = self.table(top, "options")
         self.check_keys(("options",), options, {"recommends", "essential", "blacklists"})
         return Whitelist(
@@ -101,6 +105,7 @@ class _Reader:
             },
             packages_line=self.lines.get(("packages",), 1),
             files=tuple(self.paths(files)),
+            devices=tuple(self.devices(devices)),
             recommends=self.boolean(("options", "recommends"), options),
             essential=self.boolean(("options", "essential"), options),
             blacklists=self.strings(("options", "blacklists"), options),
@@ -164,6 +169,14 @@ class _Reader:
         """Yield the patterns of [files] that can name paths of the host."""
         for entry in self.strings(("files", "include"), files):
             if fault := _path_fault(entry.text):
+                self.problems.add(entry.line, f"the pattern {entry.text!r} {fault}")
+            else:
+                yield entry
+
+    def devices(self, devices: Mapping[str, Any]) -> Iterator[Entry]:
+        """Yield the patterns of [devices] that can name devices."""
+        for entry in self.strings(("devices", "include"), devices):
+            if fault := pattern_fault(raw_path(entry.text)):
                 self.problems.add(entry.line, f"the pattern {entry.text!r} {fault}")
             else:
                 yield entry

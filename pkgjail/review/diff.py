@@ -72,7 +72,7 @@ class Difference:
 
     `settings` are header fields with their old and new values as text. `rules` are blacklist rules with the
     numbers of names that each dropped in the old and the new manifest, if the numbers differ. `dropped` and
-    `missing` count the records of these kinds that only one manifest has.
+    `missing` count the records of these kinds that only one manifest has. Devices are their patterns.
     """
 
     old: Totals
@@ -85,6 +85,8 @@ class Difference:
     edges_added: tuple[Dependency, ...] = ()
     unmet_removed: tuple[Unmet, ...] = ()
     unmet_added: tuple[Unmet, ...] = ()
+    devices_removed: tuple[str, ...] = ()
+    devices_added: tuple[str, ...] = ()
     dropped: int = 0
     missing: int = 0
     same: bool = False
@@ -120,10 +122,18 @@ def diff_manifests(old: Manifest, new: Manifest, *, compare: Compare | None = No
         edges_added=tuple(edge for edge in new.dependencies if edge not in before),
         unmet_removed=tuple(unmet for unmet in old.unmet if unmet not in new.unmet),
         unmet_added=tuple(unmet for unmet in new.unmet if unmet not in old.unmet),
+        devices_removed=_only_in(old, new),
+        devices_added=_only_in(new, old),
         dropped=len(set(old.dropped) ^ set(new.dropped)),
         missing=len(set(old.missing) ^ set(new.missing)),
         same=old == new,
     )
+
+
+def _only_in(one: Manifest, other: Manifest) -> tuple[str, ...]:
+    """The patterns of devices that the other manifest does not have."""
+    known = {device.pattern for device in other.devices}
+    return tuple(device.pattern for device in one.devices if device.pattern not in known)
 
 
 def _totals(manifest: Manifest) -> Totals:

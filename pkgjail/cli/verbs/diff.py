@@ -89,6 +89,10 @@ def facts(difference: Difference) -> dict[str, Any]:
             "added": list(map(edge_facts, difference.edges_added)),
         },
         "unmet": {"removed": _unmet(difference.unmet_removed), "added": _unmet(difference.unmet_added)},
+        "devices": {
+            "removed": list(difference.devices_removed),
+            "added": list(difference.devices_added),
+        },
         "dropped": difference.dropped,
         "missing": difference.missing,
     }

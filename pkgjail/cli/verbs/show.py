@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         "by_origin": dict(sorted(Counter(entry.origin for entry in manifest.files).items())),
         "dropped": dict(sorted(Counter(dropped.rule for dropped in manifest.dropped).items())),
         "missing": dict(sorted(Counter(missing.reason for missing in manifest.missing).items())),
+        "devices": {device.pattern: device.rule for device in manifest.devices},
         "unmet": [f"{unmet.source}: {unmet.kind}: {unmet.text}" for unmet in manifest.unmet],
     }
     if arguments.json:
@@ -117,6 +118,9 @@ def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
         if pairs:
             rows = [(name, f"{count:,}") for name, count in pairs]
             console.print(_table(title, ("why" if key != "by_origin" else "origin", "names"), rows, most))
+    if facts["devices"]:
+        rows = sorted(facts["devices"].items())
+        console.print(_table("Devices, if the host has them", ("pattern", "allowed by"), rows, most))
     for line in facts["unmet"]:
         console.print("unmet:", printable(line), markup=False)
 

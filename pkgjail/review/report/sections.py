@@ -55,6 +55,15 @@ def summary_section(manifest: Manifest, digest: str) -> str:
         + table("Names by origin", ("origin", "names"), ((o, f"{n:,}") for o, n in sorted(origins.items())))
         + (
             table(
+                "Devices that the jail shows if the host has them",
+                ("pattern", "allowed by"),
+                ((device.pattern, device.rule) for device in manifest.devices),
+            )
+            if manifest.devices
+            else ""
+        )
+        + (
+            table(
                 "Requirements that nothing installed satisfies",
                 ("required by", "requirement", "why not"),
                 ((unmet.source, f"{unmet.kind}: {unmet.text}", unmet.reason) for unmet in manifest.unmet),
@@ -98,6 +107,10 @@ def difference_section(difference: Difference | None) -> str:
     parts = []
     if difference.settings:
         parts.append(table("Settings", ("setting", "old", "new"), difference.settings))
+    devices = [("removed", pattern) for pattern in difference.devices_removed]
+    devices += [("added", pattern) for pattern in difference.devices_added]
+    if devices:
+        parts.append(table("Devices", ("change", "pattern"), devices))
     if difference.packages:
         rows = (
             (
