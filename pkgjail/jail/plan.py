@@ -42,6 +42,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
     hostname: str = HOSTNAME,
     directory_steps: Mapping[bytes, Step] | None = None,
     devices: Sequence[Device] = (),
+    copies: Mapping[bytes, bytes] | None = None,
 ) -> Plan:
     """Write the plan of a jail that shows exactly `manifest`.
 
@@ -55,6 +56,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
         hostname: the host name in the jail.
         directory_steps: directories, and for each the one step that shows it with all that the manifest
             has below it. It is read-only, so no new mount point of a bind may be in it.
+        copies: the content of other files that are made at entry too, instead of showing the host's.
         devices: the host's devices that the jail shows, and links to them (`pkgjail.core.devices`).
 
     Raises:
@@ -62,7 +64,10 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
 
     """
     layout = Layout(manifest)
-    steps = _manifest_steps(manifest, entry_files, directory_steps or {})
+    content = {
+        entry.path: entry_files.get(entry.path, b"") for entry in manifest.files if entry.origin == "entry"
+    }
+    steps = _manifest_steps(manifest, {**content, **(copies or {})}, directory_steps or {})
     if not manifest.files or manifest.files[0].path != b"/":
         steps.insert(0, Directory(b"/", 0o755))
     for path in (*KERNEL_DIRECTORIES, TMP):
@@ -80,18 +85,20 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
 
 
 def _manifest_steps(
-    manifest: Manifest, entry_files: Mapping[bytes, bytes], directory_steps: Mapping[bytes, Step]
+    manifest: Manifest, made: Mapping[bytes, bytes], directory_steps: Mapping[bytes, Step]
 ) -> list[Step]:
+    """Return the steps for the manifest's entries. `made` has the content of files made at entry."""
     steps: list[Step] = []
     shown = set()  # directories that one step shows with all that is in them
     for entry in manifest.files:  # by path: a directory comes before what is in it
+        content = made.get(entry.path)
         if entry.path.rpartition(b"/")[0] in shown:
             shown.add(entry.path)
-            if entry.origin == "entry":
-                steps.append(Cover(entry.path, entry.mode, entry_files.get(entry.path, b"")))
+            if content is not None:
+                steps.append(Cover(entry.path, entry.mode, content))
         elif (step := directory_steps.get(entry.path)) is not None:
             shown.add(entry.path)
-            steps += [step] if isinstance(step, WholeDirectory) else [file_step(entry, entry_files), step]
+            steps += [step] if isinstance(step, WholeDirectory) else [file_step(entry, None), step]
         else:
-            steps.append(file_step(entry, entry_files))
+            steps.append(file_step(entry, content))
     return steps

@@ -24,6 +24,7 @@ from pkgjail.jail.host_name import host_name
 from pkgjail.jail.layout import Layout
 from pkgjail.jail.ld_cache import make_ld_cache
 from pkgjail.jail.links_on_the_way import add_links, links_of_host, path_inside
+from pkgjail.jail.owned_copies import owned_copies
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.probe import forget_answers
 from pkgjail.jail.protected_paths import protected_paths
@@ -218,13 +219,14 @@ class Jail:
         devices = find_devices(patterns)
         host = compare_host(self._manifest, self._root, self._check)
         self._accepted = host.accepted
-        plan, choices, protected = _plan(host.manifest, options, self._root, devices)
+        copies, copied = owned_copies(host.manifest.files, self._root, allow_drift=options.allow_drift)
+        plan, choices, protected = _plan(host.manifest, options, self._root, devices, copies)
         self._warn_of_protected(protected)
         cwd = _directory_inside(host.manifest, options)
         environment = dict(options.environment)
         if options.cwd in options.paths:
             environment.setdefault("PWD", text_path(cwd))  # as the caller's shell has it
-        states = {state for choice in choices for state in choice.observed}
+        states = {*copied, *(state for choice in choices for state in choice.observed)}
         self.lasting = all(choice.lasting for choice in choices)
         return PreparedJail(
             program=assemble(plan),
@@ -299,7 +301,8 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
     """
     root = os.path.realpath(root)
     host = compare_host(manifest, root, DriftCheck(verify=options.verify, allow_drift=options.allow_drift))
-    return _plan(host.manifest, options, root, show_devices(manifest, options))[0]
+    copies, _ = owned_copies(host.manifest.files, root, allow_drift=options.allow_drift)
+    return _plan(host.manifest, options, root, show_devices(manifest, options), copies)[0]
 
 
 def prepare_and_try(
@@ -356,7 +359,11 @@ def content_at_entry(
 
 
 def _plan(
-    manifest: Manifest, options: JailOptions, root: bytes, devices: Sequence[Device]
+    manifest: Manifest,
+    options: JailOptions,
+    root: bytes,
+    devices: Sequence[Device],
+    copies: Mapping[bytes, bytes],
 ) -> tuple[Plan, tuple[Choice, ...], tuple[bytes, ...]]:
     """Return the plan, its strategies, and the paths in its writable binds that it shows read-only."""
     choices = choose_strategies(manifest, options, root, thorough=bool(options.verify))
@@ -371,6 +378,7 @@ def _plan(
         hostname=hostname,
         directory_steps=steps,
         devices=devices,
+        copies=copies,
     )
     refuse_too_many_mounts(plan)
     plan, protected = protect(plan, protected_paths(options))

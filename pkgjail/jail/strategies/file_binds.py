@@ -7,24 +7,22 @@ from typing import TYPE_CHECKING
 from pkgjail.sandbox.steps import Content, Directory, HostFile, Symlink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pkgjail.core.model import FileEntry
     from pkgjail.sandbox.steps import Step
 
 
-def file_step(entry: FileEntry, entry_files: Mapping[bytes, bytes]) -> Step:
+def file_step(entry: FileEntry, content: bytes | None) -> Step:
     """Return the step that shows one entry.
 
     Args:
         entry: the manifest's.
-        entry_files: the content of the files that are made at entry; a file that is missing is empty.
+        content: the content of a file that is made at entry; None binds the host's.
 
     """
     if entry.kind == "directory":
         return Directory(entry.path, entry.mode)
     if entry.kind == "symlink":
         return Symlink(entry.path, entry.target or b"")
-    if entry.origin == "entry":
-        return Content(entry.path, entry.mode, entry_files.get(entry.path, b""))
+    if content is not None:
+        return Content(entry.path, entry.mode, content)
     return HostFile(entry.path, entry.mode, entry.size)
