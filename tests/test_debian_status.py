@@ -106,6 +106,22 @@ def test_damaged_status(backend: str, status: str, message: str, tmp_path: Path)
     assert "; " in str(caught.value)
 
 
+DESCRIBED = GOOD + stanza("a 1 amd64; Depends: b; Description: two lines\n of text; Homepage: x")
+
+
+@every_backend
+@pytest.mark.parametrize(
+    "status",
+    [DESCRIBED, DESCRIBED[:-1], DESCRIBED[:-2], DESCRIBED[:-20], DESCRIBED.partition("\n of")[0]],
+    ids=["whole", "no empty line", "no line feed", "cut after all that counts", "a line of description"],
+)
+def test_without_the_last_empty_line(backend: str, status: str, tmp_path: Path) -> None:
+    """Protects a status file that dpkg reads, too, though it would end it with an empty line."""
+    database = open_database(make_root(tmp_path, files={"var/lib/dpkg/status": status}), backend)
+    package = database.packages["a:amd64"]
+    assert [one.text for one in database.requirements(package, recommends=False)] == ["b"]
+
+
 SEED = (
     stanza("dpkg 1 amd64; Essential: yes; Installed-Size: 3")
     + stanza("a 1:2.0-3 all; Multi-Arch: foreign; Provides: v (= 2), w; Depends: b (>> 1) | c:any, d; X: y")

@@ -101,7 +101,7 @@ def refuse_interrupted(root: Root) -> None:
 def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
     """Yield the stanzas of the status file, checked. It is read once, so that they are of one state."""
     path = root.status_file()
-    data = root.read(path, limit=DATABASE)
+    data = _ended(root.read(path, limit=DATABASE))
     _check_lines(root, path, data)
     with root.parsing(path, _RESTORE):
         stanzas = list(reader.stanzas(data))
@@ -118,6 +118,18 @@ def read_status(root: Root, reader: Reader) -> Iterator[Installation]:
             raise _status_error(root, path, line, fault or f"a second stanza for {key}")
         seen.add(key)
         yield _installation(fields)
+
+
+def _ended(data: bytes) -> bytes:
+    """Return the file with the empty line at its end, which dpkg writes and does not need.
+
+    Nothing of what we read may be cut off: dpkg writes all `FIELDS` before Description, so the last stanza
+    must have that.
+    """
+    start = data.rfind(b"\n\n") + 1
+    if data.endswith(b"\n\n") or data.find(b"\nDescription:", max(0, start - 1)) < 0:
+        return data
+    return data + (b"\n" if data.endswith(b"\n") else b"\n\n")
 
 
 def _check_lines(root: Root, path: bytes, data: bytes) -> None:
@@ -140,7 +152,7 @@ def _check_lines(root: Root, path: bytes, data: bytes) -> None:
         line = next((line for line, found in _stanzas(data) if found != 1), 1)
         raise _status_error(root, path, line, "this stanza has no field 'Package'")
     if data and not data.endswith(b"\n\n"):
-        # dpkg ends every stanza with an empty line, including the last.
+        # dpkg ends every stanza with an empty line, including the last; see `_ended`.
         raise _status_error(root, path, data.count(b"\n") + 1, "the file ends within a stanza")
 
 
