@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.backends.pacman.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.pacman.local import read_digests, read_files, read_local
-from pkgjail.backends.pacman.relations import fits, group_of, group_of_name, offer_fits, parse_relation
+from pkgjail.backends.pacman.relations import entry_groups, fits, group_of, offer_fits, parse_relation
 from pkgjail.backends.release import read_distribution
 from pkgjail.backends.root import Root
 from pkgjail.core.model import Package, in_order, text_path
@@ -71,7 +71,7 @@ class PacmanDatabase:
             relation = self._relation(entry, "PROVIDES", text)
             self._providers.setdefault(relation.name, []).append((key, relation))
         for name in entry.fields.get("GROUPS", ()):
-            self._members.setdefault(name, []).append(key)
+            self._members.setdefault(name, []).append(entry.name)
 
     @property
     def packages(self) -> Mapping[str, Package]:
@@ -91,13 +91,11 @@ class PacmanDatabase:
         return read_distribution(self._root)
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Parse one requirement in the syntax of PKGBUILD(5), or the name of a group for all its packages."""
-        group = group_of(text, "whitelist")
-        relation = group.alternatives[0]
-        members = self._members.get(relation.name, ())
-        if relation.operator or not members or self.candidates(relation, self.architecture):
-            return (group,)
-        return tuple(group_of_name(self._packages[key].name, "whitelist") for key in members)
+        """Parse one requirement in the syntax of PKGBUILD(5), or the name of a group for all its packages.
+
+        Alternatives, the preferred first, stand between `|`.
+        """
+        return entry_groups(text, self._members, lambda one: bool(self.candidates(one, self.architecture)))
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Return %DEPENDS% in the order of `desc`. Optional dependencies are only suggestions."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from pkgjail.backends.pacman.versions import satisfies
 from pkgjail.core.model import DependencyGroup, Relation
+from pkgjail.core.text import split_alternatives
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _RELATION = re.compile(r"(?P<name>[^<>=\s]+)\s*(?:(?P<operator><=|>=|=|<|>)\s*(?P<version>[^<>=\s]+))?")
 _OPERATORS = {"<": "<<", ">": ">>"}
@@ -29,6 +30,25 @@ def parse_relation(text: str) -> Relation:
 def group_of(text: str, kind: str) -> DependencyGroup:
     """Return the requirement `text` of the field `kind`. Raises `ValueError`."""
     return DependencyGroup(kind=kind, alternatives=(parse_relation(text),), text=" ".join(text.split()))
+
+
+def entry_groups(
+    text: str, members: Mapping[str, Sequence[str]], is_provided: Callable[[Relation], bool]
+) -> tuple[DependencyGroup, ...]:
+    """Parse an entry of a whitelist: a requirement, several between `|`, the preferred first, or a group.
+
+    `members` are the names of the packages of each group, which counts if nothing of its name `is_provided`.
+    Raises `ValueError`.
+    """
+    parts = split_alternatives(text)
+    relations = tuple(map(parse_relation, parts))
+    groups = [one for one in relations if not one.operator and members.get(one.name) and not is_provided(one)]
+    if groups and len(parts) > 1:
+        raise ValueError(f"{groups[0].name!r} is a group, which cannot stand beside '|'; name packages")
+    if groups:
+        return tuple(group_of_name(name, "whitelist") for name in members[groups[0].name])
+    shown = " | ".join(" ".join(part.split()) for part in parts)
+    return (DependencyGroup(kind="whitelist", alternatives=relations, text=shown),)
 
 
 def group_of_name(name: str, kind: str) -> DependencyGroup:

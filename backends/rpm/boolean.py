@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple, Union
 
 from pkgjail.core.model import DependencyGroup, Relation
+from pkgjail.core.text import split_alternatives
 
 _COMPARISONS = {
     "<": "<<", "<=": "<=", "=<": "<=", "=": "=", "==": "=", ">=": ">=", "=>": ">=", ">": ">>",
@@ -94,6 +95,22 @@ def groups(text: str, kind: str) -> tuple[DependencyGroup, ...]:
         )
         for clause in _clauses(node, negated=False)
     )
+
+
+def entry_groups(text: str) -> tuple[DependencyGroup, ...]:
+    """Parse an entry of a whitelist: a requirement, or several plain ones between `|`, the preferred first.
+
+    Raises `ValueError`.
+    """
+    parts = split_alternatives(text)
+    if len(parts) == 1:
+        return groups(text, "whitelist")
+    rich = next(filter(is_rich, parts), "")
+    if rich:
+        raise ValueError(f"{rich!r} is a rich requirement, which cannot stand beside '|'; write (a or b)")
+    found = tuple(one for one in map(parse, parts) if isinstance(one, Relation))  # all
+    shown = " | ".join(map(show, found))
+    return (DependencyGroup(kind="whitelist", alternatives=found, text=shown),)
 
 
 def _any_of(relations: tuple[Relation, ...]) -> Relation:

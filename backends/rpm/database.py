@@ -90,20 +90,25 @@ class RpmDatabase:
         return read_distribution(self._root)
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Parse one requirement in the syntax of spec files, rich ones included, or dnf's `name.arch`."""
+        """Parse a requirement in the syntax of spec files, rich ones included, or dnf's `name.arch`.
+
+        Alternatives, the preferred first, stand between `|`.
+        """
         if text.startswith("@"):
             raise ValueError(
                 f"{text!r} is a group of a repository's, not of what is installed; name packages"
             )
-        return tuple(map(self._with_architecture, boolean.groups(text, "whitelist")))
+        return tuple(
+            replace(group, alternatives=tuple(map(self._with_architecture, group.alternatives)))
+            for group in boolean.entry_groups(text)
+        )
 
-    def _with_architecture(self, group: DependencyGroup) -> DependencyGroup:
+    def _with_architecture(self, relation: Relation) -> Relation:
         """Split `name.arch`, unless it is a name itself."""
-        relation = group.alternatives[0]
         name, architecture = self._installed.whitelisted(relation.name)
         if boolean.is_rich(name) or not architecture:
-            return group
-        return replace(group, alternatives=(replace(relation, name=name, architecture=architecture),))
+            return relation
+        return replace(relation, name=name, architecture=architecture)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Return Requires, and with `recommends` Recommends, in the order of the package's header."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 MOST_SHOWN = 20
 """The number of things of one kind that a message names one by one."""
 
+_MAX_ALTERNATIVES = 256  # of one entry; libsolv recurses for each
+
 _PLAIN = frozenset("%+,-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz ")
 # Characters that Unicode calls printable although they are invisible, so that two names look alike:
 # fillers, joiners, variation selectors (Default_Ignorable_Code_Point), and blank symbols.
@@ -25,6 +27,16 @@ _SURROGATE, _FIRST_BYTE, _LAST_BYTE = 0xDC00, 0x80, 0xFF
 def counted(number: int, noun: str) -> str:
     """Return a number with a noun whose plural ends in s: `1 file`, `2,000 files`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def split_alternatives(text: str) -> list[str]:
+    """Split a whitelist's entry at each `|`. Raises `ValueError` if there is nothing beside one."""
+    parts = [part.strip() for part in text.split("|")]
+    if len(parts) > 1 and not all(parts):
+        raise ValueError(f"a package name is missing beside a '|' in {text!r}")
+    if len(parts) > _MAX_ALTERNATIVES:
+        raise ValueError(f"{text[:80]!r}… has more than {_MAX_ALTERNATIVES} alternatives")
+    return parts
 
 
 def first_of(rows: Sequence[str], most: int = MOST_SHOWN) -> list[str]:

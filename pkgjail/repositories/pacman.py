@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.backends.pacman.database import BASE
-from pkgjail.backends.pacman.relations import group_of, group_of_name, is_satisfied, parse_relation
+from pkgjail.backends.pacman.relations import entry_groups, is_satisfied, parse_relation
 from pkgjail.core import untrusted
 from pkgjail.core.model import is_word, text_path
 from pkgjail.repositories.formats import LoadedRepository
@@ -53,13 +53,8 @@ class PacmanFormat:
         return tuple(_load(solv, solv_pool, one, contents=contents) for one in paths)
 
     def parse(self, text: str, index: PoolIndex) -> tuple[DependencyGroup, ...]:
-        """Parse one requirement in the syntax of PKGBUILD(5), or the name of a group for all its packages."""
-        group = group_of(text, "whitelist")
-        relation = group.alternatives[0]
-        members = index.groups.get(relation.name, ())
-        if relation.operator or not members or index.provides(relation):
-            return (group,)
-        return tuple(group_of_name(name, "whitelist") for name in members)
+        """Parse an entry as the pacman backend does."""
+        return entry_groups(text, index.groups, index.provides)
 
     def base(self, loaded: Collection[LoadedRepository]) -> tuple[tuple[str, ...], ...]:
         """Return the package `base`."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     _Parts = Mapping[str, "_Part"]
 
-    from pkgjail.core.model import DependencyGroup, Package
+    from pkgjail.core.model import DependencyGroup, Package, Relation
     from pkgjail.repositories.formats import Offer, PoolIndex
 
 _NAMESPACE = "{http://linux.duke.edu/metadata/repo}"
@@ -71,10 +71,13 @@ class RpmMdFormat:
         return (_load(solv, solv_pool, found, contents=contents),)
 
     def parse(self, text: str, index: PoolIndex) -> tuple[DependencyGroup, ...]:
-        """Parse one requirement in the syntax of spec files, rich ones included, or dnf's `name.arch`."""
+        """Parse an entry as the rpm backend does."""
         if text.startswith("@"):
             raise ValueError(f"{text!r} is a group of a repository's; name packages")
-        return tuple(_with_architecture(group, index) for group in boolean.groups(text, "whitelist"))
+        return tuple(
+            replace(group, alternatives=tuple(_with_architecture(one, index) for one in group.alternatives))
+            for group in boolean.entry_groups(text)
+        )
 
     def base(self, loaded: Collection[LoadedRepository]) -> tuple[tuple[str, ...], ...]:
         """Return the packages of the rpm backend's base set that a repository has."""
@@ -116,9 +119,8 @@ def _names(node: boolean.Node) -> list[str]:
     return [node.name]
 
 
-def _with_architecture(group: DependencyGroup, index: PoolIndex) -> DependencyGroup:
+def _with_architecture(relation: Relation, index: PoolIndex) -> Relation:
     """Split `name.arch`, unless a package has or provides that whole name."""
-    relation = group.alternatives[0]
     name, dot, architecture = relation.name.rpartition(".")
     if (
         boolean.is_rich(relation.name)
@@ -126,8 +128,8 @@ def _with_architecture(group: DependencyGroup, index: PoolIndex) -> DependencyGr
         or architecture not in ARCHITECTURES
         or index.provides(relation)
     ):
-        return group
-    return replace(group, alternatives=(replace(relation, name=name, architecture=architecture),))
+        return relation
+    return replace(relation, name=name, architecture=architecture)
 
 
 @record
