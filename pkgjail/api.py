@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pkgjail.backends import available, open_database
 from pkgjail.closure.graph import closure_graph
 from pkgjail.closure.reasons import shortest_reasons
-from pkgjail.closure.search import resolve_closure
+from pkgjail.closure.search import may_be_gone, resolve_closure
 from pkgjail.core.errors import ClosureError, Problem
 from pkgjail.core.families import with_family
 from pkgjail.core.model import PackagePlan, PlannedPackage
@@ -103,7 +103,8 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         recommends: follow Recommends too; None leaves it to the whitelists.
         essential: include essential packages; None leaves it to the whitelists.
         hashed: record the SHA-256 of regular files.
-        allow_unmet: record requirements that nothing installed satisfies, instead of refusing.
+        allow_unmet: record requirements that nothing installed satisfies, instead of refusing. Those that
+            only scripts of rpm packages have are always recorded.
         baseline: record one (`pkgjail.storage.baseline`); otherwise the caller does, or the first entry.
         reporter: receives progress, and warnings about what was left out.
 
@@ -139,7 +140,9 @@ def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapp
 
 def _refuse_unmet(closure: Closure, reporter: Reporter, *, allow: bool) -> None:
     problems = [
-        Problem(unmet.source, f"{unmet.kind}: {unmet.text}: {unmet.reason}") for unmet in closure.unmet
+        Problem(unmet.source, f"{unmet.kind}: {unmet.text}: {unmet.reason}")
+        for unmet in closure.unmet
+        if not may_be_gone(unmet)
     ]
     if problems and not allow:
         problems.append(

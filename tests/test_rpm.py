@@ -21,10 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pkgjail.api import resolve
 from pkgjail.backends import open_database
 from pkgjail.backends.rpm import boolean, query, store
 from pkgjail.backends.rpm.versions import LESS, compare, compare_parts, overlaps
-from pkgjail.core.errors import DatabaseError
+from pkgjail.core.errors import ClosureError, DatabaseError
 from pkgjail.core.model import Relation
 from tests.real_roots import AS_ROOT, RPM, copy_of, kept, run, the_root
 
@@ -402,9 +403,18 @@ def test_files_that_were_not_installed(special: Path) -> None:
 )
 def test_the_family_of_an_rpm_database(lines: str, family: str, command: str, tmp_path: Path) -> None:
     """Protects openSUSE's derivatives whose os-release does not say so: `aaa_base` does."""
+    place = root_with(tmp_path, "aaa_base", "", lines)
+    database = open_database(os.fsencode(place))
+    assert database.family == family
+    assert f"'{command} install x'" in database.unmet_reason(Relation(name="x"), "x86_64")
+
+
+def root_with(tmp_path: Path, name: str, fields: str, lines: str) -> Path:
+    """Return a root with one package, which may lack what it requires, and with an os-release."""
+    tmp_path.mkdir(exist_ok=True)
     place = tmp_path / "root"
-    spec = tmp_path / "aaa_base.spec"
-    spec.write_text(SPEC.format(name="aaa_base", version="1", fields=""))
+    spec = tmp_path / "made.spec"
+    spec.write_text(SPEC.format(name=name, version="1", fields=fields))
     macros = {
         "_topdir": tmp_path, "_rpmdir": tmp_path, "_dbpath": tmp_path / "none",
         "_build_name_fmt": "made.rpm", "__os_install_post": "%{nil}",
@@ -414,10 +424,28 @@ def test_the_family_of_an_rpm_database(lines: str, family: str, command: str, tm
     (place / "var/lib/rpm").mkdir(parents=True)
     (place / "etc").mkdir()
     (place / "etc/os-release").write_text(f"{lines}\n")
-    run(*AS_ROOT, *RPM, "--root", place, "--nosignature", "--ignorearch", "-i", tmp_path / "made.rpm")
-    database = open_database(os.fsencode(place))
-    assert database.family == family
-    assert f"'{command} install x'" in database.unmet_reason(Relation(name="x"), "x86_64")
+    options = ("--root", place, "--nosignature", "--ignorearch", "--nodeps", "--noscripts")
+    run(*AS_ROOT, *RPM, *options, "-i", tmp_path / "made.rpm")
+    return place
+
+
+@pytest.mark.gate
+def test_what_only_scripts_require_may_be_gone(tmp_path: Path) -> None:
+    """Protects images from which the programs for scripts were removed: recorded, and no error."""
+    fields = "Requires(post): fillup\nRequires(pre): shadow\nRequires(postun): grep >= 2\n{}"
+    place = root_with(tmp_path / "sound", "made", fields.format(""), "ID=sles")
+    whitelist = tmp_path / "list.toml"
+    whitelist.write_text('[packages]\nsuse = ["made"]\n')
+    manifest = resolve([str(whitelist)], root=os.fsencode(place))
+    assert [f"{one.kind}: {one.text}: {one.reason}" for one in manifest.unmet] == [
+        f"Requires({when}): {text}: only scripts of the package need it, and none runs in a jail"
+        for when, text in (("post", "fillup"), ("postun", "grep >= 2"), ("pre", "shadow"))
+    ]
+    place = root_with(tmp_path / "broken", "made", fields.format("Requires: grep >= 2\n"), "ID=sles")
+    with pytest.raises(ClosureError) as caught:
+        resolve([str(whitelist)], root=os.fsencode(place))
+    first, _how = caught.value.problems
+    assert first.message.startswith("Requires: grep >= 2: 'grep' is not installed")
 
 
 @pytest.mark.gate
@@ -451,6 +479,21 @@ def test_the_old_format(tmp_path: Path) -> None:
     after = open_database(os.fsencode(root))
     assert dict(after.packages) == dict(before.packages)
     assert os.listdir(directory) == ["Packages"]
+    # What another rpm leaves beside it, or a copy that was cut off at once.
+    empty = directory / "rpmdb.sqlite"
+    empty.touch()
+    assert dict(open_database(os.fsencode(root)).packages) == dict(before.packages)
+    made = tmp_path / "made"
+    run("rpm", "--dbpath", made, "--define", "_db_backend sqlite", "--initdb")
+    shutil.copy(made / "rpmdb.sqlite", empty)
+    assert empty.stat().st_size > 0
+    found = open_database(os.fsencode(root))
+    assert dict(found.packages) == dict(before.packages)
+    assert b"/usr/bin/app" in found.digests(found.packages["app:x86_64"])
+    for file in (empty, directory / "Packages"):
+        file.write_bytes(b"")
+    with pytest.raises(DatabaseError, match=r"rpmdb\.sqlite: it is empty; restore it"):
+        open_database(os.fsencode(root))
 
 
 @pytest.mark.gate

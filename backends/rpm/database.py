@@ -14,8 +14,8 @@ from pkgjail.backends.root import Root
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.rpm.installed import Installed
-from pkgjail.backends.rpm.query import query, query_digests
-from pkgjail.backends.rpm.store import find_store
+from pkgjail.backends.rpm.query import query_digests, query_first
+from pkgjail.backends.rpm.store import find_stores
 from pkgjail.backends.rpm.unmet import UnmetReasons, installer
 from pkgjail.core.families import RHEL, SUSE
 from pkgjail.core.model import DependencyGroup, Relation, text_path
@@ -38,11 +38,8 @@ class RpmDatabase:
     def __init__(self, root: bytes) -> None:
         """Read the database below `root` (an absolute path) with rpm. Raises `DatabaseError`."""
         self._root = Root(root)
-        store = find_store(self._root)
-        if store is None:
-            raise self._root.error("it has no rpm database", "name the root directory of a system with one")
-        self._store = store
-        self._installed = Installed(self._root, query(self._root, store), self._protected())
+        self._store, headers = query_first(self._root, find_stores(self._root))
+        self._installed = Installed(self._root, headers, self._protected())
         self._packages = MappingProxyType(dict(self._installed.packages))
         self._unmet_reasons = UnmetReasons(self._root, self._installed, self._installer)
 

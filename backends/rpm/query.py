@@ -24,7 +24,7 @@ from pkgjail.core.untrusted import MIB, RPM_DATABASE, parsing, read_descriptor
 from pkgjail.storage.scratch import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from pkgjail.backends.root import Root
@@ -61,6 +61,8 @@ _LIMITS = (
     (resource.RLIMIT_AS, 1024 * MIB),
     (resource.RLIMIT_FSIZE, RPM_DATABASE),
 )
+# Parts of what rpm prints, besides errors, if it cannot read a format.
+_UNKNOWN_FORMAT = ("invalid %_db_backend", "using dummy database")
 _EXCEEDED: dict[int, str] = {
     signal.SIGXCPU: f"rpm took more than {_MAX_PROCESSOR_SECONDS} seconds of a processor",
     signal.SIGXFSZ: f"rpm wrote more than {RPM_DATABASE // MIB} MiB",
@@ -90,6 +92,18 @@ class Header:
         )
 
 
+def query_first(root: Root, stores: Sequence[Store]) -> tuple[Store, list[Header]]:
+    """Return the first of `stores` that has packages, and these. Raises `DatabaseError`."""
+    for store in stores:
+        headers = query(root, store)
+        if headers:
+            return store, headers
+    if not stores:
+        raise root.error("it has no rpm database", "name the root directory of a system with one")
+    why = f"{text_path(stores[0].file)}: it has no packages, or rpm cannot read it"
+    raise root.error(why, _remedy(stores[0]))
+
+
 def query(root: Root, store: Store) -> list[Header]:
     """Return all installed packages, from one call of rpm on a copy. Raises `DatabaseError`."""
     return _cut(root, store, FORMAT, _header)
@@ -112,10 +126,8 @@ def _cut(root: Root, store: Store, form: str, cut: Callable[[bytes], _T]) -> lis
             os_error_text(error), "give TMPDIR a directory with room for a copy of the database"
         ) from error
     *blocks, rest = answer.replace(b"'\\''", b"\0").split(_PACKAGE.encode())
-    if rest or not blocks:
-        why = (
-            "what rpm printed ends within a package" if rest else "it has no packages, or rpm cannot read it"
-        )
+    if rest:
+        why = "what rpm printed ends within a package"
         raise root.error(f"{text_path(store.file)}: {why}", _remedy(store))
     with _printed(root, store):
         return [cut(block) for block in blocks]
@@ -180,7 +192,7 @@ def _refuse_failure(root: Root, store: Store, status: int, printed: bytes) -> No
     It ends with 0 even if it skipped a package that it could not read.
     """
     lines = [line for line in text_path(printed).splitlines() if line.strip()]
-    faults = [line for line in lines if line.startswith("error:") or "invalid %_db_backend" in line]
+    faults = [line for line in lines if line.startswith("error:") or any(map(line.count, _UNKNOWN_FORMAT))]
     if not status and not faults:
         return
     exceeded = _EXCEEDED.get(-status, "")
@@ -190,6 +202,11 @@ def _refuse_failure(root: Root, store: Store, status: int, printed: bytes) -> No
 
 
 def _remedy(store: Store) -> str:
+    if store.format.name == "ndb":
+        return (
+            "many programs rpm are built without this format (ndb, of openSUSE), as Debian's is: use one of "
+            "openSUSE's; otherwise restore the database from a backup, or try 'rpmdb --rebuilddb' there"
+        )
     return (
         f"if the database (format {store.format.name}) is newer than this rpm, use a newer rpm; "
         "otherwise restore it from a backup, or try 'rpmdb --rebuilddb' there"

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.core.model import record, text_path
 from pkgjail.core.untrusted import RPM_DATABASE, opened_below, too_large
@@ -18,6 +18,7 @@ from pkgjail.core.untrusted import RPM_DATABASE, opened_below, too_large
 if TYPE_CHECKING:
     from pkgjail.backends.root import Root
 
+_T = TypeVar("_T")
 DIRECTORIES = (b"/usr/lib/sysimage/rpm", b"/var/lib/rpm", b"/usr/share/rpm")
 """`%_dbpath` of Fedora since 36 and openSUSE, of all others, and of systems made by ostree."""
 
@@ -58,14 +59,19 @@ class Store:
         return tuple((self.file + end, self.format.file + end) for end in (b"", *self.format.beside))
 
 
-def find_store(root: Root) -> Store | None:
-    """Return the first database of `DIRECTORIES`; of several formats, the newest."""
+def find_stores(root: Root) -> list[Store]:
+    """Return the databases in `DIRECTORIES`, the first of which that has packages is the root's.
+
+    An rpm that looks for another format leaves an empty database of its own beside the full one. Of several
+    formats, the newest comes first, and files of 0 bytes come last.
+    """
+    found: dict[bytes, Store] = {}
     for candidate in DIRECTORIES:
         for form in FORMATS:
             file = root.inside(candidate + b"/" + form.file)
             if os.path.lexists(file):
-                return Store(directory=root.inside(candidate), file=file, format=form)
-    return None
+                found.setdefault(file, Store(directory=root.inside(candidate), file=file, format=form))
+    return sorted(found.values(), key=lambda store: _state_of(root, store.file, (0, 0))[1] == 0)
 
 
 def copy_store(root: Root, store: Store, place: bytes) -> None:
@@ -133,15 +139,15 @@ def _busy(root: Root, store: Store, why: str) -> Exception:
 
 
 def _fingerprint(root: Root, store: Store) -> tuple[tuple[int, ...] | None, ...]:
-    return tuple(_state_of(root, source) for source, _ in store.parts)
+    return tuple(_state_of(root, source, None) for source, _ in store.parts)
 
 
-def _state_of(root: Root, path: bytes) -> tuple[int, ...] | None:
-    """Return values that change when the file does; None if it does not exist."""
+def _state_of(root: Root, path: bytes, missing: _T) -> tuple[int, ...] | _T:
+    """Return values that change when the file does, the second of which is its size."""
     try:
         state = os.stat(path)
     except FileNotFoundError:
-        return None
+        return missing
     except OSError as error:
         raise root.unreadable(error) from error
     return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)

@@ -26,6 +26,10 @@ _ESSENTIAL_TEXTS = {"debian": "Essential: yes"}
 # Fields whose requirements are optional: one that no installed package satisfies is left out silently.
 _WEAK = frozenset({"Recommends"})
 
+# rpm's requirements of a package's scripts alone: `Requires(post)`, `Requires(pre,postun)`.
+_OF_SCRIPTS = "Requires("
+_ONLY_SCRIPTS = "only scripts of the package need it, and none runs in a jail"
+
 
 class Searched(Protocol):
     """The part of `model.PackageDatabase` that a search uses, where each method is described."""
@@ -92,6 +96,14 @@ def resolve_closure(database: Searched, policy: Policy) -> Closure:
     return search.result()
 
 
+def may_be_gone(unmet: Unmet) -> bool:
+    """Return whether a sound system may lack what satisfies a requirement: only rpm's scripts need it.
+
+    Images are made so: rpm itself verifies such requirements when it runs the scripts, and not later.
+    """
+    return unmet.kind.startswith(_OF_SCRIPTS)
+
+
 class _Search:
     """The state of one resolution."""
 
@@ -156,6 +168,8 @@ class _Search:
             reasons = dict.fromkeys(
                 self._database.unmet_reason(each, architecture) for each in group.alternatives
             )
+            if group.kind.startswith(_OF_SCRIPTS):
+                reasons = {_ONLY_SCRIPTS: None}
             self._unmet.add((source, group.kind, group.text, "; ".join(reasons)))
 
     def _settle(self, choice: _Choice) -> None:
