@@ -22,6 +22,7 @@ from dataclasses import field
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+from pkgjail.backends.rpm import boolean
 from pkgjail.core.model import (
     AlternativeGroup,
     DependencyGroup,
@@ -164,7 +165,9 @@ class MemoryDatabase:
         )
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
-        """Parse one whitelist entry: `a | b (>= 1)`."""
+        """Parse one whitelist entry in the family's syntax: `a | b (>= 1)`, or `a | b >= 1` of rpm's."""
+        if self.family in {"rhel", "suse"}:
+            return boolean.entry_groups(text)
         return (parse_group(text, "whitelist"),)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:

@@ -25,8 +25,9 @@ from pkgjail.api import resolve
 from pkgjail.backends import open_database
 from pkgjail.backends.rpm import boolean, query, store
 from pkgjail.backends.rpm.versions import LESS, compare, compare_parts, overlaps
-from pkgjail.core.errors import ClosureError, DatabaseError
+from pkgjail.core.errors import ClosureError, DatabaseError, PolicyError
 from pkgjail.core.model import Relation
+from pkgjail.policy import load_policy
 from tests.real_roots import AS_ROOT, RPM, copy_of, kept, run, the_root
 
 if TYPE_CHECKING:
@@ -407,6 +408,124 @@ def test_the_family_of_an_rpm_database(lines: str, family: str, command: str, tm
     database = open_database(os.fsencode(place))
     assert database.family == family
     assert f"'{command} install x'" in database.unmet_reason(Relation(name="x"), "x86_64")
+
+
+# What the shipped lists name in every release of a family.
+_RHEL = [
+    "bash",
+    "coreutils",
+    "findutils",
+    "diffutils",
+    "grep",
+    "sed",
+    "gawk",
+    "which",
+    "gcc",
+    "gcc-c++",
+    "glibc-devel",
+    "make",
+    "patch",
+    "m4",
+    "autoconf",
+    "automake",
+    "libtool",
+    "bison",
+    "flex",
+    "gettext",
+    "gcc-gfortran",
+    "perl",
+    "tar",
+    "gzip",
+    "unzip",
+    "bzip2",
+    "xz",
+    "file",
+    "gnupg2",
+    "git",
+    "curl",
+    "ca-certificates",
+]
+_SUSE = [
+    "bash",
+    "coreutils",
+    "findutils",
+    "diffutils",
+    "grep",
+    "sed",
+    "gawk",
+    "which",
+    "gcc",
+    "gcc-c++",
+    "glibc-devel",
+    "make",
+    "patch",
+    "m4",
+    "autoconf",
+    "automake",
+    "libtool",
+    "bison",
+    "flex",
+    "gettext-tools",
+    "gcc-fortran",
+    "perl",
+    "tar",
+    "gzip",
+    "unzip",
+    "bzip2",
+    "xz",
+    "file",
+    "gpg2",
+    "git",
+    "curl",
+    "pkg-config",
+    "terminfo-base",
+    "python3",
+    "zstd",
+    "lsb-release",
+]
+# Each row: os-release, what the release has besides, and the entries that nothing satisfies. The names are
+# those of the distributions' own databases.
+RELEASES = [
+    ("ID=centos", [*_RHEL, "redhat-release", "system-release", "ncurses-base", "pkgconfig", "python34"], []),
+    (
+        "ID=centos\nVERSION_ID=7",
+        [*_RHEL, "redhat-release = 7.5-8", "system-release = 7.5-8", "ncurses-base", "pkgconfig", "python3"],
+        [],
+    ),
+    (
+        "ID=rocky\nVERSION_ID=8",
+        [*_RHEL, "redhat-release = 8.2-0", "system-release = 8.2-0", "ncurses-base", "pkgconfig", "python3"],
+        ["zstd | system-release < 8"],
+    ),
+    (
+        "ID=fedora\nVERSION_ID=40",
+        [*_RHEL, "redhat-release", "system-release = 40", "ncurses-base", "pkgconfig", "python3", "zstd"],
+        [],
+    ),
+    ("ID=mariner", [*_RHEL, "/etc/os-release", "ncurses", "pkgconfig", "python3", "zstd"], []),
+    ("ID=photon", [*_RHEL, "/etc/os-release", "ncurses", "pkg-config", "python3", "zstd"], []),
+    ('ID="sles"', [*_SUSE, "distribution-release", "ca-certificates-mozilla-prebuilt"], []),
+    ("ID=opensuse-leap", [*_SUSE, "distribution-release", "ca-certificates-mozilla"], []),
+    (
+        "ID=opensuse-leap",
+        [*_SUSE, "/etc/os-release"],
+        ["ca-certificates-mozilla | ca-certificates-mozilla-prebuilt"],
+    ),
+]
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize(("lines", "names", "problems"), RELEASES, ids=[row[0] for row in RELEASES])
+def test_shipped_lists_of_all_ages(lines: str, names: list[str], problems: list[str], tmp_path: Path) -> None:
+    """Protects the shipped lists in releases whose packages have other names."""
+    place = root_with(tmp_path, "everything", f"Provides: {', '.join(names)}", lines)
+    database = open_database(os.fsencode(place))
+    if not problems:
+        assert load_policy(["base", "build", "spack"], database=database).packages
+        return
+    with pytest.raises(PolicyError) as caught:
+        load_policy(["base", "build", "spack"], database=database)
+    assert [one.message.partition("'")[2].partition("'")[0] for one in caught.value.problems] == problems
 
 
 def root_with(tmp_path: Path, name: str, fields: str, lines: str) -> Path:
