@@ -75,6 +75,9 @@ def test_help_teaches(
             ["run", "--ro-bind", "/:/usr", "base", "--", "true"], 125, "would cover", id="covering bind"
         ),
         pytest.param(["run", "--env", "=x", "base", "--", "true"], 125, "NAME=VALUE", id="bad variable"),
+        pytest.param(
+            ["run", "--env", "A*=x", "base", "--", "true"], 125, "takes no value", id="a pattern's value"
+        ),
         pytest.param(["run", "base", "--", "nope"], 127, "no such command in the jail", id="no such command"),
         pytest.param(["backends", "--root", "/no/such"], 3, "", id="no backend"),
         pytest.param(
@@ -418,11 +421,15 @@ def test_the_manual_page_is_the_help(
 def test_environment_variables(manifest: Path, capfd: pytest.CaptureFixture[str]) -> None:
     os.environ["PKGJAIL_TEST_PASSED"] = "on"
     try:
-        arguments = ["--env", "A=b=c", "--env", "PKGJAIL_TEST_PASSED", "--env", "PKGJAIL_TEST_ABSENT"]
+        arguments = ["--env", "A=b=c", "--env", "PKGJAIL_TEST_P*", "--env", "PKGJAIL_TEST_ABSENT"]
         assert main(["run", *arguments, str(manifest), "--", "env"]) == 0
     finally:
         del os.environ["PKGJAIL_TEST_PASSED"]
-    shown = capfd.readouterr().out.splitlines()
+    out, err = capfd.readouterr()
+    assert err == (
+        "pkgjail: warning: '--env PKGJAIL_TEST_ABSENT' passes nothing on: no such variable is set\n"
+    )
+    shown = out.splitlines()
     assert {"A=b=c", "PKGJAIL_TEST_PASSED=on"} <= set(shown)
     assert not [line for line in shown if line.startswith("PKGJAIL_TEST_ABSENT")]
 

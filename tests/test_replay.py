@@ -115,7 +115,6 @@ def _rewrite_manifest(entering: Entering) -> None:
 @pytest.mark.parametrize(
     ("change", "output"),
     [
-        pytest.param(lambda e: e.environment.update(WANTED="2"), "2\n", id="another value of a variable"),
         pytest.param(lambda e: e.environment.update(TERM="vt100"), "1\n", id="another terminal"),
         pytest.param(lambda e: e.words.insert(0, "--no-network"), "1\n", id="other words"),
         pytest.param(_elsewhere, "1\nm.jsonl\n", id="another working directory"),
@@ -138,6 +137,31 @@ def test_a_changed_state_prevents_replay(
     assert entering.run()[1] is False
     change(entering)
     assert entering.run() == (output, True)
+
+
+def test_a_replay_chooses_variables_anew(entering: Entering) -> None:
+    """No plan depends on them, and each process of an MPI program has other values."""
+    entering.words[2:4] = ["--env=WANTED", "--env=RANK_*", "--env=RANK_X"]
+    entering.environment.update(RANK_X="", RANK_1="a")
+    script = "echo $WANTED; env | grep RANK_ | sort"
+    assert entering.run(script) == ("1\nRANK_1=a\nRANK_X=\n", True)
+    del entering.environment["RANK_1"]
+    entering.environment.update(WANTED="2", RANK_2="b", RANK_3="c")
+    assert entering.run(script) == ("2\nRANK_2=b\nRANK_3=c\nRANK_X=\n", False)
+
+
+def test_a_variable_that_is_not_passed_on_is_reported_each_time(entering: Entering) -> None:
+    """A replay has no words for it, so the jail is prepared anew; nothing of the former value is left."""
+    entering.run()
+    assert entering.run() == ("1\n", False)
+    del entering.environment["WANTED"]
+    for _ in range(2):
+        words = ["run", *entering.words, "--", "sh", "-c", "echo $WANTED"]
+        ran = entering.caller.pkgjail(*words, environment=entering.environment, cwd=entering.cwd)
+        assert (ran.stdout, ran.stderr) == (
+            "\n",
+            "pkgjail: warning: '--env WANTED' passes nothing on: no such variable is set\n",
+        )
 
 
 def test_a_changed_link_on_the_way_to_the_manifest_prevents_replay(
@@ -339,6 +363,7 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.signals",
         "pkgjail.jail.privileges",
+        "pkgjail.jail.variables",  # as there is --env
         "pkgjail.cli.streams",
     }
 

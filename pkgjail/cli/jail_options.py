@@ -8,13 +8,15 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of
-from pkgjail.cli.output import JSON_ERRORS, argv_wants_json
+from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.core.errors import UsageError
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.storage.baseline import publisher_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pkgjail.cli.parser import Parser
     from pkgjail.core.model import JailOptions, Manifest, UserBind
     from pkgjail.jail.run import Jail
@@ -119,7 +121,8 @@ def add_sight_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="set a variable, or pass the caller's on (may be repeated)",
+        help="set a variable, or pass the caller's on (may be repeated); a NAME with * or ? passes on all "
+        "that match, except those that lead programs to files, such as LD_PRELOAD and PYTHONPATH",
     )
 
 
@@ -140,11 +143,6 @@ def can_replay(arguments: argparse.Namespace) -> bool:
     A jail with limits may fail after its command has started, and must not be entered a second time then.
     """
     return not (arguments.verify or arguments.allow_drift or has_limits(arguments))
-
-
-def passed_variables(arguments: argparse.Namespace) -> list[str]:
-    """Return the names of the caller's variables that are passed on."""
-    return [text for text in arguments.env if "=" not in text]
 
 
 def load_manifest(arguments: argparse.Namespace) -> Manifest:
@@ -172,8 +170,11 @@ def is_whitelist(name: str) -> bool:
     return is_list and not name.endswith(".jsonl")
 
 
-def jail_options(arguments: argparse.Namespace) -> JailOptions:
-    """Return the options of `add_jail_options` as the library takes them."""
+def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | None = None) -> JailOptions:
+    """Return the options of `add_jail_options` as the library takes them.
+
+    `defaults` are variables that those of the options are added to; None for `default_environment`.
+    """
     from pkgjail.core.model import JailOptions, UserBind
     from pkgjail.jail.run import default_environment
 
@@ -182,7 +183,8 @@ def jail_options(arguments: argparse.Namespace) -> JailOptions:
     if arguments.cwd:
         cwd, real = path_of_working_directory(), os.getcwdb()
         binds.append(UserBind(source=real, destination=real, writable=True))
-    environment = {**default_environment(), **named_variables(arguments)}
+    defaults = default_environment() if defaults is None else defaults
+    environment = {**defaults, **named_variables(arguments)}
     return JailOptions(
         binds=tuple(binds),
         devices=named_devices(arguments),
@@ -230,8 +232,32 @@ def named_devices(arguments: argparse.Namespace) -> tuple[bytes, ...]:
 
 
 def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the variables of `add_sight_options`."""
-    return dict(filter(None, map(_variable, arguments.env)))
+    """Return the variables of `add_sight_options`; warn of those that are not passed on.
+
+    Raises:
+        UsageError: a variable has no name, or a pattern has a value.
+
+    """
+    from pkgjail.jail.variables import choose_variables, is_pattern
+
+    for text in arguments.env:
+        name, equals, _ = text.partition("=")
+        if not name:
+            raise UsageError(f"cannot set {text!r}: write NAME or NAME=VALUE")
+        if equals and is_pattern(name):
+            raise UsageError(f"cannot set {text!r}: a name with * or ? takes no value; name one variable")
+    chosen = choose_variables(arguments.env, os.environ)
+    warnings = [
+        *(f"'--env {name}' passes nothing on: no such variable is set" for name in chosen.unset),
+        *(
+            f"'--env {pattern}' does not pass on {', '.join(names)}, which lead programs to files of the "
+            "host; to pass one on, name it"
+            for pattern, names in chosen.withheld.items()
+        ),
+    ]
+    for warning in warnings:
+        print_warning(warning, as_json=wants_json(arguments))
+    return chosen.values
 
 
 def parse_bind(text: str, *, writable: bool) -> UserBind:
@@ -282,16 +308,6 @@ def _parts(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return parts
-
-
-def _variable(text: str) -> tuple[str, str] | None:
-    """Parse `NAME=VALUE`, or `NAME` for the caller's own value (None if it is not set)."""
-    name, equals, value = text.partition("=")
-    if not name:
-        raise UsageError(f"cannot set {text!r}: write NAME or NAME=VALUE")
-    if equals:
-        return name, value
-    return (name, os.environ[name]) if name in os.environ else None
 
 
 def publisher_of_manifest(arguments: argparse.Namespace) -> Publisher | None:

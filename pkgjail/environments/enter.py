@@ -106,12 +106,15 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         paths = [environment.path + b"/" + name for name in (MANIFEST, RECORD)]
         states = take_settled_fingerprint(filter(os.path.lexists, paths))  # before they are read
         jail, form = _prepare(environment, options, reporter)
+        defaults = {**default_environment(), **read_record(environment).header.variables}
         if form == "host" and jail.lasting:
             jail.prepared.watched += states + watched
             jail.prepared.sources += (source,)
             jail.prepared.locked = (lock,)
             with contextlib.suppress(OSError):  # the next entry prepares its jail itself
-                save_prepared_jail(invocation, jail.prepared, terminal=terminal, variables=variables)
+                save_prepared_jail(
+                    invocation, jail.prepared, terminal=terminal, variables=variables, defaults=defaults
+                )
         return jail.run(argv, terminal=terminal)
 
 

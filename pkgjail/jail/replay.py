@@ -28,7 +28,7 @@ from pkgjail.storage.own_files import read_own_file
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from pkgjail.core.devices import Device
@@ -267,24 +267,32 @@ def replay(
 
 
 def save_prepared_jail(
-    arguments: Sequence[str], prepared: PreparedJail, *, terminal: bool, variables: Sequence[str] = ()
+    arguments: Sequence[str],
+    prepared: PreparedJail,
+    *,
+    terminal: bool,
+    variables: Sequence[str] = (),
+    defaults: Mapping[str, str] | None = None,
 ) -> None:
     """Save a jail for `replay`, by its command line.
 
-    `variables` are the names of variables whose values are in the jail's environment. Does nothing for a
-    command line that `replay` would not look up. Raises `OSError`.
+    `variables` are the words by which the caller's variables were chosen
+    (`pkgjail.jail.variables.choose_variables`), and `defaults` the environment without those: a replay
+    chooses again. Does nothing for a command line that `replay` would not look up. Raises `OSError`.
     """
     from pkgjail.storage.atomic import write_own_file  # not needed to enter
 
     key = _key(arguments)
     if key is None:
         return
-    environment = {name: os.environ.get(name) for name in (*_VARIABLES, *variables)}
+    environment = {name: os.environ.get(name) for name in _VARIABLES}
+    chosen = (tuple(variables), _without_chosen(prepared, variables, defaults or {}) if variables else {})
     fields = tuple(getattr(prepared, name) for name in PreparedJail.__slots__)
     # With other privileges, another strategy may work.
     privileges = current_privileges()
     install = (_PACKAGE, _PYTHON)
-    record = (key, _working_directory(), environment, install, privileges, _code_states(), terminal, fields)
+    cwd, code = _working_directory(), _code_states()
+    record = (key, cwd, environment, install, privileges, code, terminal, chosen, fields)
     write_own_file(_path(key), pack(_FORMAT, record))
 
 
@@ -294,7 +302,7 @@ def _load(key: tuple[str, ...]) -> tuple[PreparedJail, bool] | None:
         record = unpack(_FORMAT, read_own_file(_path(key)))
         if record is None:
             return None
-        saved_key, cwd, environment, install, privileges, code, terminal, fields = record
+        saved_key, cwd, environment, install, privileges, code, terminal, chosen, fields = record
         saved = (saved_key, cwd, install, privileges)
         same = saved == (key, _working_directory(), (_PACKAGE, _PYTHON), current_privileges())
     except OSError:
@@ -304,7 +312,29 @@ def _load(key: tuple[str, ...]) -> tuple[PreparedJail, bool] | None:
     if changed_directories(code):
         return None
     by_name: dict[str, Any] = dict(zip(PreparedJail.__slots__, fields))
-    return PreparedJail(**by_name), terminal
+    prepared = PreparedJail(**by_name)
+    if chosen[0] and not _choose_again(prepared, *chosen):
+        return None
+    return prepared, terminal
+
+
+def _without_chosen(
+    prepared: PreparedJail, variables: Sequence[str], defaults: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of a jail without the caller's variables, such as PWD and `defaults`."""
+    from pkgjail.jail.variables import choose_variables
+
+    chosen = choose_variables(variables, os.environ).values
+    return {**defaults, **{name: value for name, value in prepared.environment if name not in chosen}}
+
+
+def _choose_again(prepared: PreparedJail, variables: Sequence[str], defaults: Mapping[str, str]) -> bool:
+    """Choose the caller's variables anew, as no plan depends on them. Return whether no warning is due."""
+    from pkgjail.jail.variables import choose_variables
+
+    chosen = choose_variables(variables, os.environ)
+    prepared.environment = tuple(sorted({**defaults, **chosen.values}.items()))
+    return not (chosen.unset or chosen.withheld)
 
 
 def _working_directory() -> tuple[bytes, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
@@ -13,8 +12,6 @@ from pkgjail.cli.jail_options import (
     can_replay,
     command_of,
     jail_options,
-    named_variables,
-    passed_variables,
 )
 from pkgjail.cli.parser import Parser
 from pkgjail.cli.results import never
@@ -79,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pkgjail.environments.enter import enter_and_save, enter_environment
 
     command = _command(arguments)
-    options = replace(jail_options(arguments), environment=named_variables(arguments))
+    options = jail_options(arguments, defaults={})
     directory = os.fsencode(arguments.directory)
     with ConsoleReporter(as_json=arguments.json) as reporter:
         if not can_replay(arguments):
@@ -89,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             command,
             options,
             arguments.words,
-            variables=passed_variables(arguments),
+            variables=arguments.env,
             terminal=arguments.tty,
             reporter=reporter,
         )

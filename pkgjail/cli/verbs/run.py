@@ -15,7 +15,6 @@ from pkgjail.cli.jail_options import (
     is_whitelist,
     load_manifest,
     open_jail,
-    passed_variables,
     publisher_of_manifest,
 )
 from pkgjail.cli.parser import Parser
@@ -106,5 +105,12 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
 
 def _remember(arguments: argparse.Namespace, jail: Jail) -> None:
     """Save the jail, for the same command line to replay."""
-    variables = passed_variables(arguments)
-    save_prepared_jail(arguments.words, jail.prepared, terminal=arguments.tty, variables=variables)
+    from pkgjail.jail.run import default_environment
+
+    save_prepared_jail(
+        arguments.words,
+        jail.prepared,
+        terminal=arguments.tty,
+        variables=arguments.env,
+        defaults=default_environment(),
+    )

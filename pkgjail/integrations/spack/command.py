@@ -93,7 +93,8 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="set a variable for commands inside, or pass yours on (can be repeated)",
+        help="set a variable for commands inside, or pass yours on (can be repeated); a NAME with * or ? "
+        "passes on all that match, except those that lead programs to files",
     )
     group.add_argument(
         "--copy", action="store_true", help="copy the files, so that upgrades of the host do not affect them"
