@@ -174,6 +174,22 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         _BUILD + "build /etc/ld.so.cache: File too large: a limit forbids this process such a large file; "
         "raise it (ulimit -f)",
     ),
+    (
+        "build",
+        errno.EMFILE,
+        b"overlay",
+        {},
+        _BUILD + "build overlay: Too many open files: a limit on open files is reached; raise it (ulimit -n)",
+    ),
+    (
+        "unshare",
+        errno.EAGAIN,
+        b"clone3",
+        {},
+        _BUILD
+        + "unshare clone3: Resource temporarily unavailable: a limit on processes is reached; end some, or "
+        "raise it (ulimit -u, or a control group's)",
+    ),
     ("build", errno.EIO, b"/\xff\n", {}, _BUILD + "build /\\xff\n: Input/output error"),
     ("build", 0, b"MemoryError()", {}, _BUILD + "build MemoryError(): failed"),
     ("limit", 0, b"memory: /\xff", {}, f"cannot limit the jail: memory: /\\xff; {HOW_TO_DELEGATE}"),

@@ -14,7 +14,7 @@ import pytest
 from pkgjail.core.errors import CommandError
 from pkgjail.core.model import UserBind
 from pkgjail.jail.run import run_in_jail
-from pkgjail.sandbox.proc_links import _interpreter, refuse_links_of_proc
+from pkgjail.sandbox.proc_links import interpreter_of, refuse_links_of_proc
 from tests.test_sandbox import jail_options
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _SCRIPTS = {
 _LINKS = {"link": "/proc/self/exe", "link-of-link": "link", "circle": "circle"}
 
 
-def _program(interpreter: bytes, *, bits: int, order: str) -> bytes:
+def program(interpreter: bytes, *, bits: int, order: str) -> bytes:
     """Return an ELF file that has only a header and the entry for its interpreter."""
     start = b"\x7fELF" + bytes([bits // 32, 1 if order == "<" else 2, 1]) + bytes(9)
     length = len(interpreter) + 1
@@ -54,9 +54,12 @@ def options(tmp_path: Path) -> JailOptions:
         (tmp_path / name).write_text(text)
     for name, target in _LINKS.items():
         (tmp_path / name).symlink_to(target)
-    (tmp_path / "program").write_bytes(_program(b"/proc/self/exe", bits=64, order="<"))
+    (tmp_path / "program").write_bytes(program(b"/proc/self/exe", bits=64, order="<"))
     for name in (*_SCRIPTS, "program"):
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "link\r").symlink_to("/proc/self/exe")
+    (tmp_path / "by-return").write_bytes(b"#!/srv/link\r\n")
+    (tmp_path / "by-return").chmod(0o755)
     (tmp_path / "passed").write_bytes(b"#!/bin/sh\nexit 6\n")
     (tmp_path / "passed").chmod(0o755)
     return jail_options(UserBind(source=os.fsencode(tmp_path), destination=b"/srv", writable=True))
@@ -85,6 +88,7 @@ def options(tmp_path: Path) -> JailOptions:
         "/srv/by-descriptor",
         "/srv/link",
         "/srv/link-of-link",
+        "/srv/by-return",
         "/srv/circle",
         "/srv/program",
     ],
@@ -136,22 +140,22 @@ def test_commands_in_the_jail_are_executed(
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_the_interpreter_of_a_program(tmp_path: Path, bits: int, order: str) -> None:
     """For both classes and byte orders; an incomplete file has none, without an error."""
-    whole = _program(b"/lib/ld.so", bits=bits, order=order)
+    whole = program(b"/lib/ld.so", bits=bits, order=order)
     path = tmp_path / "program"
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        found = _interpreter(os.fsencode(path))
+        found = interpreter_of(os.fsencode(path))
         assert found == b"/lib/ld.so" or length < len(whole)
     path.write_bytes(b"\x7fELF\x09" + whole[5:])  # of no class that there is
-    assert _interpreter(os.fsencode(path)) == b""
+    assert interpreter_of(os.fsencode(path)) == b""
 
 
 def test_the_interpreter_of_a_real_program() -> None:
     """The same as readelf(1) shows."""
     shown = subprocess.run(["readelf", "-l", "/bin/true"], capture_output=True, text=True, check=True).stdout
     named = shown.partition("program interpreter: ")[2].partition("]")[0]
-    assert _interpreter(b"/bin/true") == named.encode()
-    assert _interpreter(b"/bin") == b""
+    assert interpreter_of(b"/bin/true") == named.encode()
+    assert interpreter_of(b"/bin") == b""
     refuse_links_of_proc("/bin/true")
 
 

@@ -356,6 +356,7 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox",
         "pkgjail.sandbox.rootfs",
         "pkgjail.sandbox.pseudo_filesystems",
+        "pkgjail.sandbox.executables",
         "pkgjail.sandbox.proc_links",
         "pkgjail.sandbox.seccomp",
         "pkgjail.sandbox.id_calls",

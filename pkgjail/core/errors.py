@@ -7,6 +7,7 @@ act on them; text is made only in `__str__`. Advice names the library's paramete
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     Change = tuple[bytes, Mismatch]
 
 
+# Errors that mean that a limit of the process is reached; setrlimit(2).
+_LIMITS = {
+    errno.EAGAIN: "a limit on processes is reached; end some, or raise it (ulimit -u, or a control group's)",
+    errno.EFBIG: "a limit forbids this process such a large file; raise it (ulimit -f)",
+    errno.EMFILE: "a limit on open files is reached; raise it (ulimit -n)",
+}
+
+
+def limit_at_fault(number: int) -> str:
+    """Return which limit of the process an error of fork(2), open(2) or write(2) means, or ""."""
+    return _LIMITS.get(number, "")
+
+
 def os_error_text(error: OSError, otherwise: object = "") -> str:
     """Return an error of the system as "FILE: WHY".
 
@@ -29,7 +43,8 @@ def os_error_text(error: OSError, otherwise: object = "") -> str:
     """
     named = isinstance(error.filename, (str, bytes, os.PathLike))
     name = os.fsdecode(error.filename) if named else str(otherwise)
-    return f"{name}: {error.strerror or error}" if name else error.strerror or str(error)
+    limit = "" if named and error.errno == errno.EAGAIN else limit_at_fault(error.errno or 0)
+    return ": ".join(filter(None, (name, error.strerror or str(error), limit)))
 
 
 class Problem(NamedTuple):

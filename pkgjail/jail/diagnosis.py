@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import Mismatch
-from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemoryError
+from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemoryError, limit_at_fault
 from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import printable
 from pkgjail.jail.container import read_confinement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pkgjail.jail.container import Confinement
     from pkgjail.sandbox.launch import StageError
 
@@ -29,35 +32,82 @@ HOW_TO_DELEGATE = (
 )
 # The exit statuses of a shell for a command that is not found or not executable (POSIX.1-2017, XCU 2.8.2).
 _NOT_FOUND, _CANNOT_EXECUTE = 127, 126
+# What is wrong with the file of a command, by `pkgjail.sandbox.executables.Fault`.
+_FAULTS: dict[str, str] = {
+    "link": "{path} is a symbolic link to {other}, which the jail does not have",
+    "directory": "{path} is a directory",
+    "special": "{path} is no regular file",
+    "search": "{path}: Permission denied, to search a directory on the way",
+    "mode": "{path}: Permission denied, by its mode; use chmod +x, or name its interpreter",
+    "noexec": "{path}: Permission denied, because its file system is mounted noexec",
+    "line end": "the first line of {path} ends with a carriage return, so the jail has no such interpreter; "
+    "give the file the line ends of Unix (sed -i 's/\\r$//')",
+    "interpreter": "{path} needs the interpreter {other}, which the jail does not have",
+    "loader": "{path} needs the dynamic loader {other}, which the jail does not have: it is for another C "
+    "library or architecture",
+    "interpreter link": "{path} needs the interpreter {other}, a link to what the jail does not have",
+    "interpreter mode": "{path} needs the interpreter {other}, which you may not execute",
+    "empty": "{path} is empty",
+    "script": "{path} is a script without an interpreter; begin it with '#!/bin/sh', or run 'sh {path}'",
+    "machine": "{path} is a program for another kind of machine",
+    "format": "{path} is no program that this kernel can execute",
+}
+_LACKING = ("link", "interpreter", "loader", "interpreter link")
 
 
-def diagnose(failure: StageError, command: str, *, proc: Path = Path("/proc")) -> JailError:
-    """Return the error to raise for a `failure` to run `command`."""
+def diagnose(
+    failure: StageError,
+    command: str,
+    *,
+    proc: Path = Path("/proc"),
+    package_of: Callable[[bytes], str] = lambda _: "",
+) -> JailError:
+    """Return the error to raise for a `failure` to run `command`.
+
+    `package_of` returns words on which package has a missing path, with a blank before them, or "". It gets
+    b"" for the command itself.
+    """
     if failure.changes:
         changes = ((path, Mismatch(what, expected, found)) for path, what, expected, found in failure.changes)
         return DriftError(tuple(changes))
     if failure.doing == "execute":
-        return _cannot_execute(failure, command)
-    if failure.doing == "limit":
-        why = failure.name.decode("utf-8", "backslashreplace")
-        return JailError(f"cannot limit the jail: {why}; {HOW_TO_DELEGATE}")
+        return _cannot_execute(failure, command, package_of)
     if failure.doing == "memory":
         return OutOfMemoryError()
+    return JailError(_why_not_made(failure, proc))
+
+
+def _why_not_made(failure: StageError, proc: Path) -> str:
+    if failure.doing == "limit":
+        why = failure.name.decode("utf-8", "backslashreplace")
+        return f"cannot limit the jail: {why}; {HOW_TO_DELEGATE}"
+    if failure.doing in {"unshare", "build"} and (limit := limit_at_fault(failure.errno)):
+        return f"cannot make a jail: {failure}: {limit}"
     if failure.doing == "unshare":
-        return JailError(
+        return (
             "cannot make a jail: this host does not let ordinary users make user namespaces: "
             f"{_forbidding_setting(failure, proc)}"
         )
-    return JailError(f"cannot make a jail: {_building(failure, proc)}")
+    return f"cannot make a jail: {_building(failure, proc)}"
 
 
-def _cannot_execute(failure: StageError, command: str) -> CommandError:
+def _cannot_execute(failure: StageError, command: str, package_of: Callable[[bytes], str]) -> CommandError:
     # A missing command is named by the last path that was tried; another name is the working directory.
-    if failure.errno == errno.ENOENT and (b"/" + failure.name).endswith(
-        b"/" + raw_path(command).lstrip(b"/")
+    if (
+        failure.errno == errno.ENOENT
+        and failure.fault[0] in {"", "absent"}
+        and (b"/" + failure.name).endswith(b"/" + raw_path(command).lstrip(b"/"))
     ):
-        why = "there is no such command in the jail; name its package in the whitelist"
+        why = f"there is no such command in the jail; name its package in the whitelist{package_of(b'')}"
         return CommandError(f"cannot run {command}: {why}", _NOT_FOUND)
+    if words := _FAULTS.get(failure.fault[0], ""):
+        path, other = text_path(failure.name), printable(failure.fault[1])
+        hint = package_of(failure.fault[1]) if failure.fault[0] in _LACKING else ""
+        return CommandError(
+            f"cannot run {command}: {words.format(path=path, other=other)}{hint}", _CANNOT_EXECUTE
+        )
+    if failure.errno == errno.EAGAIN:
+        return CommandError(f"cannot run {command}: {limit_at_fault(failure.errno)}", _CANNOT_EXECUTE)
     why = f": {os.strerror(failure.errno)}" if failure.errno else ""
     if failure.errno == errno.ELOOP:
         why = (
@@ -100,8 +150,6 @@ def _building(failure: StageError, proc: Path) -> str:
         )
     if why := _container_at_fault(failure, confinement):
         return why
-    if failure.errno == errno.EFBIG:
-        return f"{failure}: a limit forbids this process such a large file; raise it (ulimit -f)"
     if failure.errno == errno.ENOSPC:
         return f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000"
     return str(failure)

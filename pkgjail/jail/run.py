@@ -7,6 +7,7 @@ imports loads networkx, rich or a backend.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ from pkgjail.jail.host_name import host_name
 from pkgjail.jail.layout import Layout
 from pkgjail.jail.ld_cache import make_ld_cache
 from pkgjail.jail.links_on_the_way import add_links, links_of_host, path_inside
+from pkgjail.jail.missing import advice_on_missing, candidates
 from pkgjail.jail.owned_copies import owned_copies
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.probe import forget_answers
@@ -193,13 +195,18 @@ class Jail:
                 self._probed_again = True
                 self.prepared = self._prepare()
                 return None
-            raise diagnose(failure, argv[0]) from failure
+            raise diagnose(failure, argv[0], package_of=partial(self._package_of, argv[0])) from failure
         if self.prepared.host_changed():
             strict = self._options.strict_exit
             report_changes(
                 self._manifest, self._root, self._check, accepted=self._accepted, strict=strict, status=status
             )
         return status
+
+    def _package_of(self, command: str, path: bytes) -> str:
+        """Return words on who could bring a missing path into the jail; for b"", that of the command."""
+        names = [path] if path else candidates(command, self._options.environment)
+        return advice_on_missing(names, self._manifest, self._root)
 
     def _may_probe_again(self, failure: StageError) -> bool:
         return failure.doing == "build" and not failure.changes and not self._probed_again

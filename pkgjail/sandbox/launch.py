@@ -28,6 +28,7 @@ import stat
 
 from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
+from pkgjail.sandbox.executables import find_fault
 from pkgjail.sandbox.id_calls import answer_calls
 from pkgjail.sandbox.proc_links import refuse_links_of_proc
 from pkgjail.sandbox.pseudo_filesystems import write_setting
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal, NoReturn
 
+    from pkgjail.sandbox.executables import Fault
     from pkgjail.sandbox.limits import EnforcedLimits, Limits
     from pkgjail.sandbox.rootfs import Change, Program
     from pkgjail.sandbox.signals import Relay
@@ -54,6 +56,8 @@ _KILLED = 128 + 9
 _REPORT_SIZE = 16 << 20  # bytes: some 100,000 changed files; memory is used only as far as it is written to
 _FIRST_UNINHERITED = 3  # the command inherits the descriptors below
 _NOT_FOUND_ERRORS = (errno.ENOENT, errno.ENOTDIR)
+# A file is missing, or cannot be executed.
+_FAULTS_OF_FILES = (*_NOT_FOUND_ERRORS, errno.EACCES, errno.ENOEXEC, errno.ELIBBAD, errno.EISDIR)
 # Python ignores these signals; the command must not.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -63,15 +67,23 @@ class StageError(Exception):
 
     `doing` is what failed, or "memory" if the jail reached its limit and was killed. `errno` is 0 if no
     system call failed; `name` is the path or call at fault, for "limit" the reason; `changes` are those of
-    `HostChangedError`.
+    `HostChangedError`; `fault` is what `find_fault` returns for a command.
     """
 
-    def __init__(self, doing: Doing, number: int, name: bytes, changes: list[Change]) -> None:
-        super().__init__(doing, number, name, changes)
+    def __init__(
+        self,
+        doing: Doing,
+        number: int,
+        name: bytes,
+        changes: list[Change],
+        fault: tuple[Fault, bytes] = ("", b""),
+    ) -> None:
+        super().__init__(doing, number, name, changes, fault)
         self.doing: Doing = doing
         self.errno = number
         self.name = name
         self.changes = changes
+        self.fault: tuple[Fault, bytes] = fault
 
     def __str__(self) -> str:
         name = self.name.decode("utf-8", "backslashreplace")
@@ -306,7 +318,10 @@ def _refuse_directory_descriptors() -> None:
 
 def _fork(job: _Job, doing: Doing, duty: Callable[[], int]) -> int:
     """Fork a child that calls `duty` and exits with its result. A failure is written to the report."""
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:  # EAGAIN: RLIMIT_NPROC
+        raise StageError(doing, error.errno or 0, b"fork", []) from None
     if child == 0:
         _run_child(job.report, doing, duty)
     return child
@@ -503,20 +518,24 @@ def _search_path(job: _Job, start: Callable[[str], int]) -> int:
         What `start` returned.
 
     Raises:
-        OSError: none could be executed; it has the path.
+        StageError: none could be executed; it has the path, and what is wrong with the file.
 
     """
     name = job.argv[0]
     path = [""] if "/" in name else dict(job.environment).get("PATH", os.defpath).split(":")
     error: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    for directory in path:
+    is_there = False  # ENOENT may be for an interpreter
+    for file in (os.path.join(directory, name) for directory in path):
         try:
-            refuse_links_of_proc(os.path.join(directory, name))  # before making a process, which costs more
-            return start(os.path.join(directory, name))
+            refuse_links_of_proc(file)  # before making a process, which costs more
+            return start(file)
         except OSError as failure:  # noqa: PERF203 - few directories
-            if error.errno in _NOT_FOUND_ERRORS:
+            if not is_there:
                 error = failure
-    raise error
+            is_there = is_there or failure.errno not in _NOT_FOUND_ERRORS or os.path.lexists(file)
+    found = os.fsencode(error.filename or b"")
+    fault = find_fault(found, error.errno) if error.errno in _FAULTS_OF_FILES else ("", b"")
+    raise StageError("execute", error.errno or 0, found, [], fault)
 
 
 def _spawn(job: _Job, path: str) -> int:
@@ -550,7 +569,7 @@ def _run_child(report: mmap.mmap, doing: Doing, duty: Callable[[], int]) -> NoRe
     try:
         status = duty()
     except StageError as failure:
-        _write_report(report, failure.doing, failure.errno, failure.name, failure.changes)
+        _write_report(report, failure.doing, failure.errno, failure.name, failure.changes, failure.fault)
     except HostChangedError as changed:
         _write_report(report, doing, 0, b"", changed.changes)
     except OSError as error:
@@ -562,11 +581,18 @@ def _run_child(report: mmap.mmap, doing: Doing, duty: Callable[[], int]) -> NoRe
         os._exit(status)
 
 
-def _write_report(report: mmap.mmap, doing: Doing, number: int, name: bytes, changes: list[Change]) -> None:
-    data = marshal.dumps((doing, number, name, changes))
+def _write_report(  # noqa: PLR0913, PLR0917 - the fields of `StageError`
+    report: mmap.mmap,
+    doing: Doing,
+    number: int,
+    name: bytes,
+    changes: list[Change],
+    fault: tuple[Fault, bytes] = ("", b""),
+) -> None:
+    data = marshal.dumps((doing, number, name, changes, fault))
     while len(data) > len(report):
         changes = changes[: len(changes) // 2]
-        data = marshal.dumps((doing, number, name, changes))
+        data = marshal.dumps((doing, number, name, changes, fault))
     report[: len(data)] = data
 
 

@@ -35,7 +35,7 @@ def refuse_links_of_proc(path: str | bytes) -> None:
     name = os.fsencode(path)
     for depth in range(_MOST_INTERPRETERS):
         try:
-            name = _interpreter(name)
+            name = interpreter_of(name)
         except OSError as error:
             # execve(2) reports all other problems with an interpreter.
             if depth == 0 or error.errno == errno.ELOOP:
@@ -45,7 +45,7 @@ def refuse_links_of_proc(path: str | bytes) -> None:
             return
 
 
-def _interpreter(path: bytes) -> bytes:
+def interpreter_of(path: bytes) -> bytes:
     """Return the interpreter of the file at `path`, or nothing if it has none or cannot be read."""
     try:
         opened = sc.openat2(sc.AT_FDCWD, path, _READ_FLAGS, sc.RESOLVE_NO_MAGICLINKS)
@@ -57,8 +57,9 @@ def _interpreter(path: bytes) -> bytes:
             return b""
         start = os.pread(opened, _FIRST_LINE, 0)
         if start.startswith(b"#!"):
-            argv = start[2:].partition(b"\n")[0].split(b"\0")[0].split()
-            return argv[0] if argv else b""
+            line = start[2:].partition(b"\n")[0].split(b"\0")[0].replace(b"\t", b" ")
+            # Only blanks and tabs separate words (fs/binfmt_script.c): a name may end with a carriage return.
+            return line.lstrip(b" ").partition(b" ")[0]
         return _elf_interpreter(opened, start) if start.startswith(b"\x7fELF") else b""
     except (struct.error, IndexError, OverflowError):  # the header is incomplete
         return b""
