@@ -24,6 +24,7 @@ from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import ClosureError, DatabaseError, PolicyError
 from pkgjail.policy import load_policy
 from pkgjail.repositories.plan_file import dump_plan
+from tests.conftest import SYSTEM_PYTHON, TOP
 from tests.real_roots import AS_ROOT, QUIET, RPM, make_only, pacman_command, run, the_root
 from tests.real_world import File, Made, world
 from tests.repositories import SOURCES, apt, index, repository, source
@@ -562,3 +563,9 @@ def test_without_libsolv(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     assert main(["resolve", "base", "--available", source("deb")]) == 3
     assert "libsolv's binding cannot be imported" in (said := capfd.readouterr().err)
     assert "install python3-solv" in said
+
+
+def test_warnings_of_libsolv_are_no_errors() -> None:
+    """Protects the process: in Python 3.12 and newer the binding warns at import and at exit, and crashed."""
+    script = "from pkgjail.repositories.libsolv import load_solv; load_solv().Pool(); print('made')"
+    assert run(SYSTEM_PYTHON, "-W", "error", "-c", script, cwd=TOP) == "made\n"
