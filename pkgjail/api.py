@@ -25,6 +25,7 @@ from pkgjail.core.model import PackagePlan, PlannedPackage
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, warn_each
 from pkgjail.fileset import collect_files
+from pkgjail.fileset.owned import required_owners
 from pkgjail.manifest import (
     build_manifest,
     dump_manifest,
@@ -121,7 +122,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         whitelists, blacklists, database=database, recommends=recommends, essential=essential
     )
     digest = policy_digest(policy)
-    closure = resolve_closure(database, policy)
+    closure = resolve_closure(database, policy, required_owners(database, policy.owners, root, reporter))
     _refuse_unmet(closure, reporter, allow=allow_unmet)
     hasher = _hasher(root, reporter) if hashed else None
     file_set = collect_files(database, closure, policy, root=root, hasher=hasher, reporter=reporter)

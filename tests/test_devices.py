@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -14,20 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgjail.api import resolve
+from pkgjail.cli.jail_options import named_sets
 from pkgjail.cli.main import main
 from pkgjail.cli.verbs.plan import _line
 from pkgjail.core import devices
 from pkgjail.core.devices import absence_reason, find_devices, pattern_fault
 from pkgjail.core.errors import InputError, JailError, ManifestError, PolicyError
 from pkgjail.core.globs import expand
-from pkgjail.core.model import DevicePattern, JailOptions, UserBind
+from pkgjail.core.model import DevicePattern, FileEntry, JailOptions, UserBind, text_path
 from pkgjail.export import export_manifest
+from pkgjail.jail import device_sets
 from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, read_manifest, write_manifest
 from pkgjail.review.diff import diff_manifests
 from pkgjail.review.report.sections import difference_section, summary_section
 from pkgjail.sandbox.steps import Devices
 from tests.conftest import SYSTEM_PYTHON
+from tests.debian_roots import make_root
 from tests.file_cases import Remembering
 from tests.own_dev import with_own_dev
 
@@ -467,3 +472,118 @@ def test_a_format_without_devices_refuses_them(base_manifest: Manifest) -> None:
         with pytest.raises(InputError, match=r"allows devices \(/dev/tty, /dev/zero\)"):
             export_manifest(manifest, form, at=b"/srv/jail")
     assert b"--dev\0/dev\0--ro-bind" in export_manifest(manifest, "bwrap")
+
+
+# --- libraries of drivers -----------------------------------------------------------------------
+
+_TRIPLET = "usr/lib/x86_64-linux-gnu"
+
+
+def _driver_root(tmp_path: Path) -> bytes:
+    """Return a root where a package has one library of a driver, and a vendor's installer left another."""
+    for directory in ("etc", "usr/bin", "opt/other"):
+        (tmp_path / directory).mkdir(parents=True)
+    return make_root(
+        tmp_path,
+        "libcuda1 550 amd64; Depends: libgcc",
+        "libgcc 12 amd64",
+        "unrelated 1 amd64",
+        files={
+            "etc/os-release": "ID=debian\nVERSION_ID=12\n",
+            f"{_TRIPLET}/libcuda.so.1": "owned",
+            f"{_TRIPLET}/libgcc_s.so.1": "owned too",
+            f"{_TRIPLET}/libnvidia-ml.so.1": "unowned",
+            f"{_TRIPLET}/unrelated.so": "",
+            "var/lib/dpkg/info/dpkg.list": "",
+            "var/lib/dpkg/info/libcuda1.list": f"/{_TRIPLET}/libcuda.so.1\n",
+            "var/lib/dpkg/info/libgcc.list": f"/{_TRIPLET}/libgcc_s.so.1\n",
+            "var/lib/dpkg/info/unrelated.list": f"/{_TRIPLET}/unrelated.so\n",
+        },
+    )
+
+
+def _files(manifest: Manifest) -> dict[str, str]:
+    kept = [entry for entry in manifest.files if entry.kind == "regular" and entry.origin != "entry"]
+    return {os.path.basename(text_path(entry.path)): entry.origin for entry in kept}
+
+
+def test_libraries_come_by_their_owners(tmp_path: Path) -> None:
+    """Protects drivers of any package's name, with what it requires, and those of a vendor's installer."""
+    manifest = resolve(["gpu-nvidia"], root=_driver_root(tmp_path), essential=False, baseline=False)
+    assert [package.name for package in manifest.packages] == ["libcuda1", "libgcc"]
+    assert _files(manifest) == {
+        "libcuda.so.1": "package",
+        "libgcc_s.so.1": "package",
+        "libnvidia-ml.so.1": "include",
+    }
+    (edge,) = [edge for edge in manifest.dependencies if edge.target == "libcuda1:amd64"]
+    assert (edge.kind, edge.text) == ("whitelist", "/usr/lib/*/libcuda.so*")
+    assert edge.source.startswith("gpu-nvidia.toml:")
+    assert [device.pattern for device in manifest.devices] == ["/dev/dri/**", "/dev/nvidia*"]
+    assert parse_manifest(dump_manifest(manifest), "m") == manifest
+
+
+def test_a_system_without_the_driver_is_told(tmp_path: Path) -> None:
+    """Protects a user who resolves on a node without the driver: the manifest would have no library."""
+    notes = Remembering()
+    manifest = resolve(
+        ["gpu-amd"], root=_driver_root(tmp_path), essential=False, baseline=False, reporter=notes
+    )
+    assert manifest.packages == ()
+    assert [text for text in notes.warnings if "gpu-amd.toml: the system has none of the files" in text]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [("usr/lib/x", "is relative"), ("/usr/**/a/**", "more than once"), ("/usr/lib/[", "without a ']'")],
+)
+def test_a_wrong_pattern_of_owners_is_an_error(tmp_path: Path, pattern: str, words: str) -> None:
+    with pytest.raises(PolicyError, match="gpu.toml:3: .*" + re.escape(words)):
+        _resolved(tmp_path, f'include = ["base"]\n[files]\nowners = ["{pattern}"]\n')
+
+
+def test_a_set_needs_its_libraries_and_its_devices(own_dev: OwnDev, base_manifest: Manifest) -> None:
+    """Protects from a jail with a card and no driver, or with a driver and no card."""
+    driver = (
+        FileEntry(b"/usr/lib/x", "directory", 0o755, origin="include"),
+        FileEntry(b"/usr/lib/x/libcuda.so.1", "symlink", 0o777, target=b"libcuda.so.550", origin="include"),
+    )
+    files = sorted([*base_manifest.files, *driver])
+    write_manifest(replace(base_manifest, files=tuple(files)), own_dev.caller.home / "driver.jsonl")
+    script = """
+    "$@" --gpus nvidia m.jsonl -- true || true
+    "$@" --gpus intel m.jsonl -- true || true
+    "$@" --fabric m.jsonl -- true || true
+    "$@" --gpus amd m.jsonl -- true || true
+    "$@" --allow-drift --gpus nvidia driver.jsonl -- ls /dev/nvidia0 /dev/dri/card0 || true
+    """
+    output = own_dev.script(script, "run")
+    lacks = "the manifest has none of the files by which their libraries are found"
+    assert [line.partition(" (")[0] for line in output.splitlines() if "cannot" in line] == [
+        f"pkgjail: cannot show the devices of gpu-nvidia: {lacks}",
+        f"pkgjail: cannot show the devices of gpu-intel: {lacks}",
+        f"pkgjail: cannot show the devices of fabric: {lacks}",
+        f"pkgjail: cannot show the devices of gpu-amd: {lacks}",
+    ]
+    assert "or show the devices alone with --device /dev/nvidia*" in output
+    assert output.startswith("/dev/dri/card0\n/dev/nvidia0\n")
+
+
+def test_a_set_of_which_the_host_has_nothing_is_an_error(
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_sets, "find_devices", lambda _: ())
+    with pytest.raises(JailError, match=r"this host has none \(/dev/infiniband/\*\*, "):
+        run_in_jail(base_manifest, ["true"], JailOptions(device_sets=("fabric",)))
+
+
+@pytest.mark.parametrize("name", ["no-such-list", "base"])
+def test_a_set_is_a_shipped_list_with_devices(base_manifest: Manifest, name: str) -> None:
+    with pytest.raises(JailError, match=f"cannot show the devices of {name}: "):
+        run_in_jail(base_manifest, ["true"], JailOptions(device_sets=(name,)))
+
+
+def test_a_list_is_resolved_with_the_sets_of_the_command_line() -> None:
+    """Protects `run --gpus nvidia spack`: what resolves the list resolves the driver's libraries too."""
+    arguments = argparse.Namespace(gpus=["nvidia", "amd", "nvidia"], fabric=True)
+    assert named_sets(arguments) == ("gpu-nvidia", "gpu-amd", "fabric")

@@ -226,7 +226,7 @@ BAD = [
         "mine nix spak base.toml ./x.toml",
         """
         unknown whitelist 'mine'; write './mine' for the file
-        unknown whitelist 'nix'; use one of base, build, spack
+        unknown whitelist 'nix'; use one of base, build, fabric, gpu-amd, gpu-intel, gpu-nvidia, spack
         unknown whitelist 'spak'; did you mean 'spack'?
         cannot read the whitelist 'base.toml': No such file or directory; the shipped one is called 'base'
         cannot read the whitelist 'x.toml': No such file or directory
@@ -377,7 +377,10 @@ def test_options(tmp_path: Path, own: str, included: str, beside: str, expected:
     ("name", "message"),
     [
         ("./x.toml", "'./x.toml' is a path, and a shipped list may name only shipped lists"),
-        ("mine", "unknown whitelist 'mine'; use one of base, build, spack"),
+        (
+            "mine",
+            "unknown whitelist 'mine'; use one of base, build, fabric, gpu-amd, gpu-intel, gpu-nvidia, spack",
+        ),
     ],
 )
 def test_a_shipped_list_names_no_file(name: str, message: str) -> None:

@@ -16,7 +16,7 @@ from tests.policy_cases import BASES, database, write
 
 def test_shipped_names() -> None:
     """The lists that the documentation names are shipped."""
-    assert shipped_whitelists() == ("base", "build", "spack")
+    assert shipped_whitelists() == ("base", "build", "fabric", "gpu-amd", "gpu-intel", "gpu-nvidia", "spack")
     assert shipped_blacklists() == ("docs", "locales", "python-bytecode", "static-libs")
 
 
@@ -34,7 +34,7 @@ def test_shipped_lists_load(family: str) -> None:
     names = " ".join(requirement.split(" ")[0] for requirement in wanted)
     policy = load_policy(shipped_whitelists(), shipped_blacklists(), database=database(names, family=family))
     assert [requirement.text for requirement in policy.packages] == list(dict.fromkeys(wanted))
-    assert policy.whitelists == ("base", "build", "spack")
+    assert policy.whitelists == shipped_whitelists()
     assert [check_pattern(rule.pattern) for rule in policy.drops] == [""] * len(policy.drops)
 
 

@@ -115,6 +115,20 @@ def add_sight_options(parser: argparse.ArgumentParser) -> None:
         help="show a device of the host at its own path below /dev, or the devices in a directory, such as "
         "/dev/fuse or /dev/dri (may be repeated; PATH may be a pattern)",
     )
+    parser.add_argument(
+        "--gpus",
+        action="append",
+        default=[],
+        choices=("nvidia", "amd", "intel"),
+        help="show the graphics cards of a vendor; the manifest must have the driver's libraries, which the "
+        "whitelists gpu-nvidia, gpu-amd and gpu-intel bring (may be repeated)",
+    )
+    parser.add_argument(
+        "--fabric",
+        action="store_true",
+        help="show the devices of InfiniBand and other networks of clusters; the manifest must have the "
+        "libraries, which the whitelist fabric brings",
+    )
     parser.add_argument("--no-network", action="store_true", help="no network but a loopback of its own")
     parser.add_argument(
         "--env",
@@ -146,10 +160,13 @@ def can_replay(arguments: argparse.Namespace) -> bool:
 
 
 def load_manifest(arguments: argparse.Namespace) -> Manifest:
-    """Read the manifest, or resolve the whitelist given in its place (without digests)."""
+    """Read the manifest, or resolve the whitelist given in its place (without digests).
+
+    The whitelists of demanded devices are resolved with it.
+    """
     name: str = arguments.manifest
     if is_whitelist(name):
-        return resolve_arguments(arguments, [name], hashed=False)
+        return resolve_arguments(arguments, [name, *named_sets(arguments)], hashed=False)
     if arguments.blacklist or arguments.recommends or arguments.essential is not None:
         raise UsageError(
             f"{name} is a manifest, which is complete: --blacklist, --recommends and --no-essential "
@@ -188,6 +205,7 @@ def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | No
     return JailOptions(
         binds=tuple(binds),
         devices=named_devices(arguments),
+        device_sets=named_sets(arguments),
         cwd=cwd,
         paths=_paths(),
         network=not arguments.no_network,
@@ -229,6 +247,12 @@ def named_binds(arguments: argparse.Namespace) -> list[UserBind]:
 def named_devices(arguments: argparse.Namespace) -> tuple[bytes, ...]:
     """Return the devices of `add_sight_options`. A shell completes the name of a directory with a slash."""
     return tuple(os.fsencode(text).rstrip(b"/") for text in arguments.device)
+
+
+def named_sets(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the whitelists whose devices `add_sight_options` demand."""
+    vendors = tuple(f"gpu-{vendor}" for vendor in dict.fromkeys(arguments.gpus))
+    return (*vendors, "fabric") if arguments.fabric else vendors
 
 
 def named_variables(arguments: argparse.Namespace) -> dict[str, str]:

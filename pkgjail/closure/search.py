@@ -16,9 +16,9 @@ from pkgjail.closure.reasons import ESSENTIAL, shortest_reasons
 from pkgjail.core.model import Closure, Dependency, Unmet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from pkgjail.core.model import DependencyGroup, Package, Policy, Relation
+    from pkgjail.core.model import DependencyGroup, Package, Policy, Relation, Rule
 
 # The text of edges to essential packages: Debian marks them by a field, other families have a list.
 _ESSENTIAL_TEXTS = {"debian": "Essential: yes"}
@@ -72,14 +72,14 @@ class _Choice(NamedTuple):
     candidates: tuple[str, ...]
 
 
-def resolve_closure(database: Searched, policy: Policy) -> Closure:
+def resolve_closure(database: Searched, policy: Policy, owners: Iterable[tuple[Rule, str]] = ()) -> Closure:
     """Return the packages that `policy` requires, and everything that they require, of those installed.
 
     Of the members of an or-group, the first counts that any installed package satisfies (Debian Policy 7.1).
     Of several packages that satisfy it, one that is in the closure for another reason is taken (one of
     that very name before its providers), otherwise the one of that name, otherwise the first provider by
     name. A package that satisfies its own requirement needs no other. The result does not depend on the
-    order of the policy's rules.
+    order of the policy's rules. `owners` are packages that a rule requires by their keys.
 
     Requirements that nothing satisfies are no error: they are the closure's `unmet`.
     """
@@ -87,6 +87,8 @@ def resolve_closure(database: Searched, policy: Policy) -> Closure:
     for requirement in policy.packages:
         for group in requirement.groups:
             search.require(requirement.origin, database.architecture, group)
+    for rule, key in owners:
+        search.add(rule.origin, key, "whitelist", rule.pattern)
     if policy.essential:
         text = _ESSENTIAL_TEXTS.get(database.family, "base set")
         for package in database.packages.values():

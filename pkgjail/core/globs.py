@@ -12,8 +12,10 @@ import stat
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Union
+
+    PathsIn = Callable[[bytes], list[bytes]]
 
     # A literal byte; "*" or "?"; or whether one of these bytes is wanted, or any other.
     Token = Union[int, str, tuple[bool, bytes]]
@@ -43,40 +45,42 @@ def literal(pattern: bytes) -> bytes:
     return b"/".join(bytes(token for token in part if isinstance(token, int)) for part in parts)
 
 
-def expand(pattern: bytes) -> Iterator[bytes]:
-    """Yield each path that an absolute pattern with a wildcard matches, and everything below it.
+def expand(pattern: bytes, paths_in: PathsIn | None = None) -> Iterator[bytes]:
+    """Yield each path that an absolute pattern matches, and everything below it.
 
-    A path may come more than once.
+    A path may come more than once. `paths_in` returns the paths in a directory (b"" is the root); None lists
+    those of the host.
     """
-    parts = pattern.split(b"/")
-    start = next(index for index, part in enumerate(parts) if not is_literal(part))
-    yield from _expand(literal(b"/".join(parts[:start])), parts[start:])
+    *parts, last = pattern.split(b"/")
+    start = next((index for index, part in enumerate(parts) if not is_literal(part)), len(parts))
+    directory = literal(b"/".join(parts[:start]))
+    yield from _expand(directory, [*parts[start:], last], paths_in or _paths_in)
 
 
-def everything_below(directory: bytes) -> Iterator[bytes]:
+def everything_below(directory: bytes, paths_in: PathsIn | None = None) -> Iterator[bytes]:
     """Yield each path below a directory; none if it is a link, or cannot be read."""
-    for path in _paths_in(directory):
+    for path in (paths_in or _paths_in)(directory):
         yield path
-        yield from everything_below(path)
+        yield from everything_below(path, paths_in)
 
 
-def _expand(directory: bytes, parts: list[bytes]) -> Iterator[bytes]:
+def _expand(directory: bytes, parts: list[bytes], paths_in: PathsIn) -> Iterator[bytes]:
     first, rest = parts[0], parts[1:]
     if first == _ALL and not rest:
-        yield from everything_below(directory)
+        yield from everything_below(directory, paths_in)
         return
     if first == _ALL:
-        yield from _expand(directory, rest)
-    for path in _paths_in(directory):
+        yield from _expand(directory, rest, paths_in)
+    for path in paths_in(directory):
         if first == _ALL:
-            yield from _expand(path, parts)
+            yield from _expand(path, parts, paths_in)
         elif not _matches(path[len(directory) + 1 :], _tokens(first) or []):
             continue
         elif rest:
-            yield from _expand(path, rest)
+            yield from _expand(path, rest, paths_in)
         else:
             yield path
-            yield from everything_below(path)
+            yield from everything_below(path, paths_in)
 
 
 def _paths_in(directory: bytes) -> list[bytes]:

@@ -107,7 +107,7 @@ class Policy:
 
     `packages` are the whitelists' requirements; `includes` are patterns of unowned files; `drops` are the
     blacklists' patterns in order, of which the last that matches a path decides; `devices` are patterns of
-    devices.
+    devices; `owners` are patterns of files (`pkgjail.core.globs`) whose packages are required.
     """
 
     whitelists: tuple[str, ...]
@@ -116,6 +116,7 @@ class Policy:
     includes: tuple[Rule, ...] = ()
     drops: tuple[Rule, ...] = ()
     devices: tuple[Rule, ...] = ()
+    owners: tuple[Rule, ...] = ()
     recommends: bool = False
     essential: bool = True
 
@@ -550,7 +551,8 @@ class JailOptions:
     """The options of a jail. `cwd` is a path inside; `environment` is the whole environment of the command.
 
     `devices` are names or patterns of devices (`pkgjail.core.devices`) that the jail shows besides those that
-    the manifest allows; each must be there.
+    the manifest allows; each must be there. `device_sets` are shipped whitelists whose devices are shown
+    likewise; the manifest must have the libraries for them.
 
     `paths` are paths of the host, through symbolic links, by which the command may look for what `binds` show
     at the path that it has on the host. The links are made in the jail. If `cwd` is one of these paths, the
@@ -565,6 +567,7 @@ class JailOptions:
 
     binds: tuple[UserBind, ...] = ()
     devices: tuple[bytes, ...] = ()
+    device_sets: tuple[str, ...] = ()
     cwd: bytes = b"/"
     paths: tuple[bytes, ...] = ()
     network: bool = True

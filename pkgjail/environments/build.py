@@ -51,6 +51,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
     root: bytes = b"/",
     binds: tuple[UserBind, ...] = (),
     devices: tuple[bytes, ...] = (),
+    device_sets: tuple[str, ...] = (),
     network: bool = True,
     variables: Mapping[str, str] | None = None,
     reporter: Reporter = SILENT,
@@ -65,6 +66,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         root: the directory that the manifest was resolved from.
         binds: what each entry shows in addition.
         devices: the devices that each entry shows, as in `JailOptions`; each entry looks for them anew.
+        device_sets: likewise.
         network: whether each entry shares the host's network.
         variables: what the environment of each entry has in addition to `default_environment`.
         reporter: gets progress ("copying"), and warnings of mode bits that a copy does not have and of
@@ -91,6 +93,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         root=root,
         binds=binds,
         devices=devices,
+        device_sets=device_sets,
         network=network,
         variables=dict(variables or {}),
     )

@@ -178,6 +178,7 @@ def _merge(header: Header, options: JailOptions) -> JailOptions:
         options,
         binds=(*header.binds, *options.binds),
         devices=(*header.devices, *options.devices),
+        device_sets=(*header.device_sets, *options.device_sets),
         network=header.network and options.network,
         environment={**default_environment(), **header.variables, **options.environment},
     )

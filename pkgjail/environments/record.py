@@ -90,6 +90,7 @@ class Header:
     root: bytes
     binds: tuple[UserBind, ...] = ()
     devices: tuple[bytes, ...] = ()
+    device_sets: tuple[str, ...] = ()
     network: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -116,13 +117,14 @@ def header_line(header: Header) -> bytes:
         {
             "kind": "header",
             "of": "pkgjail environment",
-            "schema": SCHEMA if header.devices else 1,
+            "schema": SCHEMA if header.devices or header.device_sets else 1,
             "form": header.form,
             "inode": header.inode,
             "manifest": header.manifest,
             "root": text_path(header.root),
             "binds": binds,
             **({"devices": list(map(text_path, header.devices))} if header.devices else {}),
+            **({"device_sets": list(header.device_sets)} if header.device_sets else {}),
             "network": header.network,
             "variables": dict(sorted(header.variables.items())),
         }
@@ -226,6 +228,7 @@ def _header_from(values: dict[str, Any]) -> Header:
             for bind in values["binds"]
         ),
         devices=tuple(map(_path_from, values.get("devices", ()))),
+        device_sets=tuple(map(_variable, values.get("device_sets", ()))),
         network=bool(values["network"]),
         variables={_variable(key): _variable(value) for key, value in values["variables"].items()},
     )

@@ -5,6 +5,7 @@ bundle. So there are five layers, each a function here or in `unowned`.
 
 builder    add names, apply the blacklist, and make the entries
 unowned    alternatives, files that maintainer scripts made, byte code, and the policy's own patterns
+owned      packages that own what a pattern matches
 rootfs     look at the disk below a root
 warnings   warn of paths that are missing, and of rules without effect
 """
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING
 from pkgjail.core.reporter import SILENT
 from pkgjail.fileset import unowned
 from pkgjail.fileset.builder import FileSetBuilder, Name
+from pkgjail.fileset.owned import Owners
 from pkgjail.fileset.rootfs import Tree
 from pkgjail.fileset.warnings import warn_missing, warn_unmatched
 from pkgjail.policy.patterns import matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from pkgjail.core.model import Closure, FileSet, Origin, PackageDatabase, Policy
     from pkgjail.core.reporter import Reporter
@@ -61,7 +63,7 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     blacklist = matcher(policy.drops)
     builder = FileSetBuilder(Tree(root), blacklist)
     _add_owned(builder, database, closure)
-    owners_of = _Owners(database, builder.tree)
+    owners_of = Owners(database, builder.tree)
     keys: dict[str, tuple[str, ...]] = {}
     for package in closure.packages:
         keys[package.name] = tuple(sorted((*keys.get(package.name, ()), package.key)))
@@ -71,6 +73,7 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     unowned.add_alternatives(builder, database.alternatives(), reporter)
     unowned.add_byte_code(builder)
     unowned.add_includes(builder, policy.includes, owners_of, reporter)
+    unowned.add_unowned_matches(builder, policy.owners, owners_of)
     file_set = builder.finish(hasher)
     warn_missing(file_set, reporter)
     warn_unmatched(blacklist.unmatched(), builder.tree, reporter)
@@ -99,22 +102,3 @@ def _shared(names: Sequence[Name]) -> Name:
     """Return a name that several packages list; it is a conffile if any of them says so."""
     origin: Origin = "conffile" if any(name.origin == "conffile" for name in names) else "package"
     return Name(owners=tuple(sorted(owner for name in names for owner in name.owners)), origin=origin)
-
-
-class _Owners:
-    """Finds owners of paths among all packages of the database."""
-
-    def __init__(self, database: PackageDatabase, tree: Tree) -> None:
-        self._database = database
-        self._tree = tree
-
-    def __call__(self, paths: Collection[bytes]) -> dict[bytes, str]:
-        """Return the key of the owner of each real path that has one.
-
-        A package may record `/usr/lib/x` as `/lib/x` if `/lib` is a link to `usr/lib`.
-        """
-        spelled = {path: path for path in paths}
-        for link, target in self._tree.top_links():
-            below = target + b"/"
-            spelled.update((link + p[len(target) :], p) for p in paths if p.startswith(below))
-        return {spelled[path]: key for path, key in self._database.owners(spelled.keys()).items()}

@@ -19,6 +19,7 @@ from pkgjail.core.jail_names import DOCUMENTATION, KERNEL_DIRECTORIES
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.reporter import warn_each
 from pkgjail.fileset.builder import Name
+from pkgjail.fileset.owned import matches
 from pkgjail.policy.patterns import matcher
 
 if TYPE_CHECKING:
@@ -266,6 +267,15 @@ def add_includes(
         name = Name(origin="include", detail=rule.origin)
         builder.add({builder.real_path(path): name for place, path in places.items() if place not in owners})
     warn_each(reporter, warnings, "warnings of rules that bring files")
+
+
+def add_unowned_matches(builder: FileSetBuilder, rules: Sequence[Rule], owners_of: OwnersOf) -> None:
+    """Add what the policy's `owners` match and no package owns: a vendor's installer put it there."""
+    for rule in rules:
+        paths = [path for path in matches(builder.tree, rule) if not builder.is_decided(path)]
+        owned = owners_of(paths)
+        name = Name(origin="include", detail=rule.origin)
+        builder.add({path: name for path in paths if path not in owned})
 
 
 def _included(builder: FileSetBuilder, rule: Rule) -> dict[bytes, bytes]:

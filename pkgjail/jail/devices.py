@@ -23,7 +23,8 @@ def device_patterns(manifest: Manifest, options: JailOptions) -> tuple[bytes, ..
     """Return the patterns of the devices of a jail: those of the manifest, and of the options.
 
     Raises:
-        JailError: the options name a device that the host lacks, or that no jail can show.
+        JailError: the options name a device that the host lacks, or that no jail can show; or a set
+            (`pkgjail.jail.device_sets`) that the host or the manifest lacks.
 
     """
     for pattern in options.devices:
@@ -33,7 +34,11 @@ def device_patterns(manifest: Manifest, options: JailOptions) -> tuple[bytes, ..
         if not is_own(pattern) and not find_devices((pattern,)):
             raise JailError(f"cannot show the device {text_path(pattern)}: {absence_reason(pattern)}")
     allowed = tuple(raw_path(device.pattern) for device in manifest.devices)
-    return (*allowed, *options.devices)
+    if not options.device_sets:
+        return (*allowed, *options.devices)
+    from pkgjail.jail.device_sets import set_patterns  # reads whitelists
+
+    return (*allowed, *options.devices, *set_patterns(manifest, options.device_sets))
 
 
 def show_devices(manifest: Manifest, options: JailOptions) -> tuple[Device, ...]:

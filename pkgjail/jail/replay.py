@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 _FORMAT = 7
 _RESOLV_CONF = "/etc/resolv.conf"
 _PACKAGE = os.path.dirname(os.path.dirname(os.fsencode(__file__)))
-# The folders of pkgjail whose code decides how a jail is made.
-_FOLDERS = (b"core", b"storage", b"jail", b"jail/strategies", b"sandbox")
+# The folders of pkgjail whose code and lists decide how a jail is made.
+_FOLDERS = (b"core", b"storage", b"jail", b"jail/strategies", b"sandbox", b"whitelists")
 # Identifies this Python, whose files are protected.
 _PYTHON = (sys.executable, sys.prefix, sys.base_prefix)
 # Environment variables that decide where files are, and what a command gets by default.
@@ -370,5 +370,5 @@ def _code_states() -> tuple[tuple[bytes, int, int, int, int], ...]:
     paths = []
     for directory in (os.path.join(_PACKAGE, folder) for folder in _FOLDERS):
         with os.scandir(directory) as entries:
-            paths += [entry.path for entry in entries if entry.name.endswith(b".py")]
+            paths += [entry.path for entry in entries if entry.name.endswith((b".py", b".toml"))]
     return take_settled_fingerprint(sorted(paths))

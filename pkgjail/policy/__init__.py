@@ -74,6 +74,7 @@ def load_policy(
     packages: dict[str, Requirement] = {}
     includes: dict[str, Rule] = {}
     devices: dict[str, Rule] = {}
+    owners: dict[str, Rule] = {}
     for each in lists:
         for requirement in each.requirements:
             packages.setdefault(requirement.text, requirement)
@@ -81,6 +82,8 @@ def load_policy(
             includes.setdefault(entry.text, each.problems.rule(entry))
         for entry in each.own.devices:
             devices.setdefault(entry.text, each.problems.rule(entry))
+        for entry in each.own.owners:
+            owners.setdefault(entry.text, each.problems.rule(entry))
     return Policy(
         whitelists=tuple(each.source.name for each in lists),
         blacklists=tuple(source.name for source in reader.blacklists),
@@ -88,6 +91,7 @@ def load_policy(
         includes=tuple(includes.values()),
         drops=tuple(reader.drops),
         devices=tuple(devices.values()),
+        owners=tuple(owners.values()),
         recommends=first_stated(recommends, any_stated(each.recommends for each in read)) is True,
         essential=first_stated(essential, any_stated(each.essential for each in read)) is not False,
     )
@@ -122,7 +126,7 @@ def policy_digest(policy: Policy) -> str:
     """Return `sha256:` and a digest in hex of the content of `policy`.
 
     It covers requirements, include patterns and drop patterns, each in their order, the patterns of devices,
-    and the two options.
+    those of files whose owners are required, and the two options.
     So equal digests mean equal jails on equal hosts. Names and origins are left out: a comment, a moved
     line or a renamed file does not change what is in a jail. The order counts for all three, because the
     last drop decides, and the first requirement or include for a name is recorded as its reason.
@@ -134,8 +138,11 @@ def policy_digest(policy: Policy) -> str:
         "recommends": policy.recommends,
         "essential": policy.essential,
     }
-    if policy.devices:  # left out otherwise, as in versions without devices
+    # Left out if empty, as in versions without them.
+    if policy.devices:
         content["devices"] = sorted(rule.pattern for rule in policy.devices)
+    if policy.owners:
+        content["owners"] = [rule.pattern for rule in policy.owners]
     # ASCII, because a pattern may have bytes that are not UTF-8.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"

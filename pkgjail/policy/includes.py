@@ -127,7 +127,7 @@ class PolicyReader:
     def _check_family(self, loaded: LoadedWhitelist, problems: ListProblems) -> None:
         """A list with packages must have some for the host's family; one without any serves them all."""
         family = self.database.family
-        only_files = (loaded.own.files or loaded.own.devices) and not loaded.families
+        only_files = (loaded.own.files or loaded.own.owners or loaded.own.devices) and not loaded.families
         if loaded.complete and family not in loaded.families and not only_files:
             has = f"has {', '.join(sorted(loaded.families))}" if loaded.families else "is empty"
             message = f"no packages for this host's family: [packages] {has}; add {family} = [...]"

@@ -8,6 +8,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.devices import pattern_fault
+from pkgjail.core.globs import glob_fault
 from pkgjail.core.model import raw_path, record
 from pkgjail.policy.lists import Entry, nearest
 from pkgjail.policy.patterns import MAX_CHARACTERS
@@ -45,6 +46,7 @@ class Whitelist:
     packages: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     packages_line: int = 1
     files: tuple[Entry, ...] = ()
+    owners: tuple[Entry, ...] = ()
     devices: tuple[Entry, ...] = ()
     recommends: bool | None = None
     essential: bool | None = None
@@ -93,7 +95,7 @@ class _Reader:
         packages = self.table(top, "packages")
         self.check_keys(("packages",), packages, self.families)
         files = self.table(top, "files")
-        self.check_keys(("files",), files, {"include"})
+        self.check_keys(("files",), files, {"include", "owners"})
         devices = self.table(top, "devices")
         self.check_keys(("devices",), devices, {"include"})
         options = self.table(top, "options")
@@ -104,7 +106,8 @@ class _Reader:
                 family: self.requirements(family, packages) for family in packages if family in self.families
             },
             packages_line=self.lines.get(("packages",), 1),
-            files=tuple(self.paths(files)),
+            files=tuple(self.paths(files, "include")),
+            owners=tuple(self.paths(files, "owners")),
             devices=tuple(self.devices(devices)),
             recommends=self.boolean(("options", "recommends"), options),
             essential=self.boolean(("options", "essential"), options),
@@ -165,10 +168,11 @@ class _Reader:
         entries = self.strings(("packages", family), packages)
         return tuple(Entry(text=" ".join(each.text.split()), line=each.line) for each in entries)
 
-    def paths(self, files: Mapping[str, Any]) -> Iterator[Entry]:
-        """Yield the patterns of [files] that can name paths of the host."""
-        for entry in self.strings(("files", "include"), files):
-            if fault := _path_fault(entry.text):
+    def paths(self, files: Mapping[str, Any], key: str) -> Iterator[Entry]:
+        """Yield the patterns of a key of [files] that can name paths of the host."""
+        for entry in self.strings(("files", key), files):
+            fault = _path_fault(entry.text) or (glob_fault(raw_path(entry.text)) if key == "owners" else "")
+            if fault:
                 self.problems.add(entry.line, f"the pattern {entry.text!r} {fault}")
             else:
                 yield entry

@@ -8,7 +8,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter, human_size
-from pkgjail.cli.jail_options import add_sight_options, named_binds, named_devices, named_variables
+from pkgjail.cli.jail_options import (
+    add_sight_options,
+    named_binds,
+    named_devices,
+    named_sets,
+    named_variables,
+)
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import root_of
 from pkgjail.core.text import counted, printable, shell_quote
@@ -95,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             root=root,
             binds=tuple(named_binds(arguments)),
             devices=named_devices(arguments),
+            device_sets=named_sets(arguments),
             network=not arguments.no_network,
             variables=named_variables(arguments),
             reporter=reporter,

@@ -48,7 +48,12 @@ def add_parser(verbs: Verbs) -> None:
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
-    parser.add_argument("whitelists", nargs="+", metavar="WHITELIST", help="base, build, spack, or a path")
+    parser.add_argument(
+        "whitelists",
+        nargs="+",
+        metavar="WHITELIST",
+        help="a list by its name (such as build, spack or gpu-nvidia), or a path",
+    )
     parser.add_argument(
         "-o", "--output", default="-", metavar="FILE", help="write the manifest here, not to standard output"
     )
