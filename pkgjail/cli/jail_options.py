@@ -64,6 +64,12 @@ def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True)
     )
     add_sight_options(parser)
     parser.add_argument(
+        "--share-ipc",
+        action="store_true",
+        help="share System V IPC and /dev/shm with your processes outside and in other jails that do so, as "
+        "processes of an MPI program need, each in a jail of its own; this weakens the jail",
+    )
+    parser.add_argument(
         "--plan",
         choices=("auto", "tree", "mask", "whole", "binds"),
         default="auto",
@@ -214,6 +220,7 @@ def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | No
         verify=arguments.verify,
         allow_drift=arguments.allow_drift,
         strict_exit=arguments.strict_exit,
+        share_ipc=arguments.share_ipc,
         limits=limits_of(arguments),
         inputs=_inputs(arguments),
     )

@@ -29,6 +29,9 @@ DOCUMENTATION = tuple(
 )
 """The directories of documentation, which no program needs to run; FHS 3.0, section 4.11."""
 
+SHARED_MEMORY = b"/dev/shm"
+"""POSIX shared memory: shm_overview(7)."""
+
 DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")
 """The devices in `/dev`, the same in every jail."""
 

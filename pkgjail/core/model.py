@@ -561,6 +561,9 @@ class JailOptions:
     `plan` is the strategy for large directories. With `allow_drift`, a host that differs from the manifest is
     accepted as it is. With `strict_exit`, entries that changed while the command ran are an error.
 
+    With `share_ipc`, the jail has the caller's IPC namespace and the host's /dev/shm: processes outside, and
+    in other such jails, can share memory with the command.
+
     `inputs` are files and directories that later runs read again, such as the manifest. Writable binds show
     them read-only (see `pkgjail.jail.protected_paths`), with a warning unless `warn_of_inputs` is off.
     """
@@ -576,6 +579,7 @@ class JailOptions:
     verify: Verify = ""
     allow_drift: bool = False
     strict_exit: bool = False
+    share_ipc: bool = False
     limits: Limits = Limits()
     inputs: tuple[bytes, ...] = ()
     warn_of_inputs: bool = True

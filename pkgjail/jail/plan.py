@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.core.jail_names import HOSTNAME, KERNEL_DIRECTORIES, SCRATCH_DIRECTORIES, TMP
+from pkgjail.core.jail_names import HOSTNAME, KERNEL_DIRECTORIES, SCRATCH_DIRECTORIES, SHARED_MEMORY, TMP
 from pkgjail.jail.layout import Layout
 from pkgjail.jail.strategies.file_binds import file_step
 from pkgjail.jail.user_binds import user_bind_steps
 from pkgjail.sandbox.steps import (
+    Bind,
     Cover,
     Devices,
     Directory,
@@ -78,10 +79,22 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
     tmpfs: list[Step] = [Tmpfs(path, 0o1777) for path in scratch]
     return Plan(
         root=os.path.realpath(root),
-        steps=(*steps, *before, Seal(), *kernel, *tmpfs, *after),
+        steps=(*steps, *before, Seal(), *kernel, *tmpfs, *_with_shared_memory(after, options)),
         network=options.network,
         hostname=hostname,
+        share_ipc=options.share_ipc,
     )
+
+
+def _with_shared_memory(binds: list[Step], options: JailOptions) -> list[Step]:
+    """Return the steps of binds, which are in the order of their paths, with one for the host's /dev/shm."""
+    if not options.share_ipc:
+        return binds
+    shared = Bind(SHARED_MEMORY, os.path.realpath(SHARED_MEMORY), writable=True)
+    place = next(
+        (i for i, step in enumerate(binds) if isinstance(step, Bind) and step.path > shared.path), len(binds)
+    )
+    return [*binds[:place], shared, *binds[place:]]
 
 
 def _manifest_steps(

@@ -34,7 +34,8 @@ class ProtectedPath(NamedTuple):
     `noun` ("the environment"), `later` ("later runs") and `advice` are parts of messages. With `read_only`, a
     writable bind shows it read-only; otherwise such a bind is refused. With `complete`, no directory below it
     may be bound writable either. With `single_name`, a file must not have other names (hard links). With
-    `made`, a missing directory is made if a bind would show it, because a missing one cannot be mounted.
+    `made`, a missing directory is made if a bind would show it, because a missing one cannot be mounted. With
+    `cache`, it is hidden where the jail shows the host's /dev/shm (`JailOptions.share_ipc`).
     """
 
     path: bytes
@@ -45,6 +46,7 @@ class ProtectedPath(NamedTuple):
     complete: bool = True
     single_name: bool = False
     made: bool = False
+    cache: bool = False
 
 
 def protected_paths(options: JailOptions) -> Iterator[ProtectedPath]:
@@ -65,9 +67,9 @@ def cache_paths() -> Iterator[ProtectedPath]:
     advice = "bind a directory further down, or set XDG_CACHE_HOME or XDG_RUNTIME_DIR to another directory"
     for directory in (cache_directory(), runtime_directory()):
         path = os.path.abspath(os.fsencode(directory))
-        yield ProtectedPath(path, "pkgjail's cache", "later jails", advice, read_only=False)
+        yield ProtectedPath(path, "pkgjail's cache", "later jails", advice, read_only=False, cache=True)
     for directory in usual_directories():
-        yield ProtectedPath(os.fsencode(directory), "pkgjail's cache", "later jails", made=True)
+        yield ProtectedPath(os.fsencode(directory), "pkgjail's cache", "later jails", made=True, cache=True)
 
 
 def directories_of_python(prefix: str) -> tuple[str, ...]:

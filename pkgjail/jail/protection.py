@@ -18,6 +18,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import JailError
+from pkgjail.core.jail_names import SHARED_MEMORY
 from pkgjail.core.model import text_path
 from pkgjail.core.paths import follow, links_below
 from pkgjail.jail.protected_paths import cache_paths
@@ -73,6 +74,7 @@ class _Exposure(NamedTuple):
 
     The name is the path itself or a symbolic link on the way. `refusal` is why it cannot be shown read-only,
     or "". `covered_by` is the path of another bind that covers the name or a directory on the way, or b"".
+    With `hidden`, it is hidden and not shown read-only.
     """
 
     inside: bytes
@@ -81,11 +83,14 @@ class _Exposure(NamedTuple):
     is_link: bool
     refusal: str
     covered_by: bytes = b""
+    hidden: bool = False
 
-    def step(self) -> Bind | KeptLink:
-        """Return the step that shows it read-only."""
+    def step(self) -> Bind | KeptLink | Hidden:
+        """Return the step that shows it read-only, or hides it."""
         if self.is_link:
             return KeptLink(self.inside, self.outside)
+        if self.hidden:
+            return Hidden(self.inside)
         return Bind(self.inside, self.outside, writable=False)
 
 
@@ -124,7 +129,7 @@ def protect(plan: Plan, paths: Iterable[ProtectedPath]) -> tuple[Plan, tuple[byt
     steps = _insert_binds(plan.steps, {**added, **hidden})
     # In a mount namespace of its own, the command could undo these mounts.
     return plan._replace(steps=(*steps, OneMountNamespace())), tuple(
-        sorted({each.outside for each in outermost.values()})
+        sorted({each.outside for each in outermost.values() if not each.hidden})
     )
 
 
@@ -189,12 +194,13 @@ def _compare(
         if not _is_same(outside, name):
             return None  # another file system is mounted over it there
         inside = source.bind.path.rstrip(b"/") + outside[len(source.bind.source.rstrip(b"/")) :]
-        if protected.made and not is_link:
+        hidden = protected.cache and source.bind.path == SHARED_MEMORY and not is_link
+        if (protected.made or hidden) and not is_link:
             with contextlib.suppress(OSError):  # then the bind is refused
                 os.makedirs(name, mode=0o700, exist_ok=True)
-        can_protect = protected.read_only and inside != source.bind.path and os.path.lexists(name)
+        can_protect = (protected.read_only or hidden) and inside != source.bind.path and os.path.lexists(name)
         refusal = "" if is_link or can_protect else _refusal(protected, source.bind)
-        return _Exposure(inside, outside, source.bind, is_link, refusal)
+        return _Exposure(inside, outside, source.bind, is_link, refusal, hidden=hidden)
     if is_link or not location.path_to(source.location):
         return None
     if not protected.complete and not _is_in_package(protected, location.path_to(source.location) or b""):

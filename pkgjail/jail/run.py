@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.devices import find_devices
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError
-from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH
+from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH, SHARED_MEMORY
 from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
@@ -219,9 +219,10 @@ class Jail:
         links = links_of_host(options)
         if fault := ensure_runtime_directory():
             self._check.reporter.warn(fault)
-        mounts = relevant_mounts(
-            self._root, [os.path.realpath(bind.source) for bind in options.binds if bind.writable]
-        )
+        writable = [os.path.realpath(bind.source) for bind in options.binds if bind.writable]
+        if options.share_ipc:
+            writable.append(os.path.realpath(SHARED_MEMORY))
+        mounts = relevant_mounts(self._root, writable)
         patterns = device_patterns(self._manifest, options)
         devices = find_devices(patterns)
         host = compare_host(self._manifest, self._root, self._check)

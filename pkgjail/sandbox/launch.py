@@ -349,8 +349,9 @@ def _start_init(job: _Job) -> int:
 
 
 def _namespaces(job: _Job) -> int:
-    flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
-    return flags | (0 if job.network else sc.CLONE_NEWNET)
+    flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWUTS
+    share_ipc = job.program[4]
+    return flags | (0 if share_ipc else sc.CLONE_NEWIPC) | (0 if job.network else sc.CLONE_NEWNET)
 
 
 def _become_init(job: _Job, user: int, group: int) -> NoReturn:
@@ -427,6 +428,8 @@ def _init(job: _Job) -> int:
     _set_host_name(os.fsencode(job.program[3]))
     if not job.network:
         _bring_loopback_up()
+    if job.program[4]:
+        _give_own_process_id()
     enter_new_root(job.program)
     sc.join_new_session_keyring()
     _give_up_privileges()
@@ -449,6 +452,18 @@ def _set_host_name(name: bytes) -> None:
     """
     if name != os.fsencode(os.uname().nodename):
         sc.sethostname(name)
+
+
+def _give_own_process_id() -> None:
+    """Give the next process, which is the command, the process id that this one has outside of the jail.
+
+    Programs that share memory tell each other apart by their process ids (Open MPI's opal_shmem). In PID
+    namespaces of their own, all commands would have the same one. See ns_last_pid in proc_sys_kernel(5); a
+    kernel without it (CONFIG_CHECKPOINT_RESTORE) chooses as always.
+    """
+    last = int(os.readlink("/proc/self")) - 1  # this /proc is still the host's
+    with contextlib.suppress(OSError):
+        write_setting(b"/proc/sys/kernel/ns_last_pid", b"%d" % last)
 
 
 def _hide_command_line() -> None:

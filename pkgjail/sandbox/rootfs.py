@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
 
-    # The result of `pkgjail.sandbox.steps.assemble`: root, steps, whether there is a network, host name.
-    Program = tuple[bytes, tuple[tuple[Any, ...], ...], bool, str]
+    # The result of `pkgjail.sandbox.steps.assemble`: root, steps, whether there is a network, host name,
+    # whether the IPC namespace is the caller's.
+    Program = tuple[bytes, tuple[tuple[Any, ...], ...], bool, str, bool]
 
     # A path, in what it differs from the plan, what was expected, and what was found.
     Change = tuple[bytes, Literal["missing", "kind", "mode", "size"], str, str]
@@ -86,7 +87,7 @@ class _Builder:
     """
 
     def __init__(self, program: Program) -> None:
-        root, self._steps, _, _ = program
+        root, self._steps, _, _, _ = program
         self._changes: list[Change] = []
         self._content_count = 0
         self._parent: bytes | None = None

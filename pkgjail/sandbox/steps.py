@@ -156,18 +156,22 @@ Step = Union[
 
 
 class Plan(NamedTuple):
-    """A mount plan. `root` is the directory of the host's files (`/`, or a tree)."""
+    """A mount plan. `root` is the directory of the host's files (`/`, or a tree).
+
+    With `share_ipc`, the jail has the caller's IPC namespace, not one of its own.
+    """
 
     root: bytes
     steps: tuple[Step, ...]
     network: bool
     hostname: str
+    share_ipc: bool = False
 
 
 def assemble(plan: Plan) -> Program:
     """Return the plan as plain tuples: each step's name, then its fields."""
     steps = tuple((type(step).__name__, *step) for step in plan.steps)
-    return plan.root, steps, plan.network, plan.hostname
+    return plan.root, steps, plan.network, plan.hostname, plan.share_ipc
 
 
 class Command(NamedTuple):

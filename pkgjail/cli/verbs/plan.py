@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         "steps": dict(sorted(counts.items())),
         "network": plan.network,
         "hostname": plan.hostname,
+        "share_ipc": plan.share_ipc,
         "entry": with_flags(str(obstacle)) if obstacle else None,
     }
     if options.limits != Limits():
@@ -105,6 +106,8 @@ def _text(facts: dict[str, Any]) -> str:
     lines += [f"{count:7,} {kind}" for kind, count in facts["steps"].items()]
     lines.append("network: the host's" if facts["network"] else "network: a loopback of its own")
     lines.append(f"host name: {facts['hostname']}")
+    if facts["share_ipc"]:
+        lines.append("System V IPC and /dev/shm: the host's")
     lines += [f"{name}: {how}" for name, how in facts.get("limits", {}).items()]
     lines.append("entry: does not work here" if facts["entry"] else "entry: works here (tried)")
     return "\n".join([*lines, *facts.get("every_step", ())])
