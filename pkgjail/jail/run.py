@@ -17,6 +17,7 @@ from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH, SHARED_MEMO
 from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
+from pkgjail.jail.automounts import automount_warnings
 from pkgjail.jail.devices import absent_devices, device_patterns, show_devices
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
@@ -161,6 +162,7 @@ class Jail:
         self._check = check
         self._accepted: tuple[Change, ...] = ()
         self._warned_of: set[bytes] = set()
+        self._warnings: set[str] = set()
         self.lasting = True
         self._probed_again = False
         _limits(options)  # refuses a wrong limit before any work
@@ -216,6 +218,7 @@ class Jail:
         account = read_account()
         resolv_conf = read_resolv_conf() if options.network else None
         sources = tuple(bind_source_state(bind.source) for bind in options.binds)
+        self._warn_of_automounts()
         links = links_of_host(options)
         if fault := ensure_runtime_directory():
             self._check.reporter.warn(fault)
@@ -249,6 +252,13 @@ class Jail:
             resolv_conf=resolv_conf,
             devices=(patterns, devices),
         )
+
+    def _warn_of_automounts(self) -> None:
+        """Warn once of each bind that will not show what an automounter mounts."""
+        for message in automount_warnings(self._options.binds):
+            if message not in self._warnings:
+                self._warnings.add(message)
+                self._check.reporter.warn(message)
 
     def _warn_of_protected(self, paths: tuple[bytes, ...]) -> None:
         """Warn once of each path in a writable bind that is read-only nevertheless."""

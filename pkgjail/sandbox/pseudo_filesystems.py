@@ -14,6 +14,8 @@ from pkgjail.sandbox import syscalls as sc
 
 # The mount points of the host's root and the new root while a root is built.
 OLD = b"/old"
+# Another copy of the host's mounts, which receives those that the host makes later (MS_SLAVE).
+LIVE = b"/live"
 NEW = b"/new"
 
 # A process of the host's real root may write to these without any capability
@@ -65,15 +67,23 @@ SAFE = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV
 NO_SYMLINKS = sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
 
 
-def open_old(path: bytes) -> int:
+def open_old(path: bytes, top: bytes = OLD, flags: int = 0) -> int:
     """Open a real path of the old root. A symbolic link in it is an error."""
-    old = os.open(OLD, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    old = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return sc.openat2(old, path[1:] or b".", os.O_PATH, NO_SYMLINKS)
+        return sc.openat2(old, path[1:] or b".", os.O_PATH | flags, NO_SYMLINKS)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(old)
+
+
+def _open_live(path: bytes) -> int:
+    """Open a real path of the host, with what an automounter mounts there; open(2), O_PATH."""
+    try:
+        return open_old(path, LIVE, os.O_DIRECTORY)
+    except NotADirectoryError:
+        return open_old(path, LIVE)
 
 
 def write_new(path: bytes, mode: int, content: bytes) -> None:
@@ -106,8 +116,16 @@ def tmpfs(path: bytes, mode: int) -> None:
 
 
 def bind_step(path: bytes, source: bytes, writable: bool) -> None:  # noqa: FBT001 - as the step has it
-    """Carry out a `Bind`."""
-    _bind(source, path, SAFE | (0 if writable else sc.MOUNT_ATTR_RDONLY))
+    """Carry out a `Bind`.
+
+    A mount that the host makes later below the source appears in the jail too, with its own attributes. So a
+    read-only bind is made private (mount_namespaces(7)): there it would be writable.
+    """
+    flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_RECURSIVE | sc.AT_EMPTY_PATH
+    mount = sc.open_tree(_open_live(source), b"", flags)
+    if not writable:
+        sc.mount_setattr(mount, b"", 0, propagation=sc.MS_PRIVATE)
+    attach(mount, path, SAFE | (0 if writable else sc.MOUNT_ATTR_RDONLY))
 
 
 def sysfs(path: bytes) -> None:
@@ -161,7 +179,7 @@ def kept_link(path: bytes, source: bytes) -> None:
     """Carry out a `KeptLink`. Only a descriptor can refer to the link itself."""
     new_root = os.open(NEW, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     directory, _, name = source.rpartition(b"/")
-    parent = open_old(directory or b"/")
+    parent = open_old(directory or b"/", LIVE)
     flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_SYMLINK_NOFOLLOW
     try:
         mount = sc.open_tree(parent, name, flags)

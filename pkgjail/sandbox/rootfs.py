@@ -14,6 +14,7 @@ import stat
 
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.pseudo_filesystems import (
+    LIVE,
     NEW,
     NO_SYMLINKS,
     OLD,
@@ -63,16 +64,24 @@ def enter_new_root(program: Program) -> None:
         OSError: a system call failed; `filename` is the path.
 
     """
+    # In a user namespace, the mounts are slaves of the host's, if those are shared; mount_namespaces(7).
+    flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_RECURSIVE
+    has_binds = any(step[0] == "Bind" for step in program[1])
+    live = sc.open_tree(sc.AT_FDCWD, b"/", flags) if has_binds else -1
     sc.mount(None, b"/", None, sc.MS_REC | sc.MS_PRIVATE)
     sc.mount(b"pkgjail", _BASE, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
     os.chdir(_BASE)
-    for name in (OLD, NEW):
+    for name in (OLD, LIVE, NEW):
         os.mkdir(name[1:])
     sc.pivot_root(b".", OLD[1:])
     os.chdir("/")
+    if has_binds:
+        sc.move_mount(live, sc.AT_FDCWD, LIVE)
+        os.close(live)
     sc.mount(b"pkgjail", NEW, b"tmpfs", sc.MS_NOSUID | sc.MS_NODEV, b"mode=0755")
     _Builder(program).build()
-    sc.umount2(OLD, sc.MNT_DETACH)
+    for top in (OLD, LIVE) if has_binds else (OLD,):
+        sc.umount2(top, sc.MNT_DETACH)
     # The base is below the new root only between these calls; pivot_root(2), NOTES.
     os.chdir(NEW)
     sc.pivot_root(b".", b".")

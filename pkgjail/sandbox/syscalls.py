@@ -209,9 +209,14 @@ def move_mount(mount_fd: int, directory: int, path: bytes) -> None:
     _check(_libc.syscall(ctypes.c_long(_NR_MOVE_MOUNT), *source, *target), path)
 
 
-def mount_setattr(directory: int, path: bytes, attributes: int, *, recursive: bool = True) -> None:
-    """Set attributes on the mount at `path` and, by default, on all mounts below it; see mount_setattr(2)."""
-    attr = _MountAttr(attr_set=attributes)
+def mount_setattr(
+    directory: int, path: bytes, attributes: int, *, propagation: int = 0, recursive: bool = True
+) -> None:
+    """Set attributes on the mount at `path` and, by default, on all mounts below it; see mount_setattr(2).
+
+    `propagation` is MS_PRIVATE, for example; 0 leaves it as it is.
+    """
+    attr = _MountAttr(attr_set=attributes, propagation=propagation)
     flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | (AT_RECURSIVE if recursive else 0)
     location = (ctypes.c_int(directory), ctypes.c_char_p(path), ctypes.c_uint(flags))
     size = ctypes.c_size_t(ctypes.sizeof(attr))

@@ -33,6 +33,28 @@ def mounts_below(directory: bytes, table: str = TABLE) -> list[bytes]:
     return [point for point in points if point.startswith(prefix) and point != prefix]
 
 
+def automounts_below(directory: bytes, table: str = TABLE) -> tuple[list[bytes], bool]:
+    """Return the mount points of autofs(5) at which, or below which, mounts appear below a real path.
+
+    The second value tells whether a mount namespace that was copied from this one receives these mounts:
+    each of the mount points is shared or a slave, mount_namespaces(7).
+    """
+    prefix = directory.rstrip(b"/") + b"/"
+    points, is_received = [], True
+    with open(table, "rb") as lines:
+        for line in lines:
+            fields, _, kind = line.partition(b" - ")
+            if not kind.startswith(b"autofs "):
+                continue
+            _, _, _, _, point, *rest = fields.split(b" ")
+            point = _unescaped(point)
+            is_indirect = b"indirect" in kind.rstrip().rpartition(b" ")[2].split(b",")
+            if point.startswith(prefix) or (point + b"/" == prefix and is_indirect):
+                points.append(point)
+                is_received &= any(field.startswith((b"shared:", b"master:")) for field in rest)
+    return points, is_received
+
+
 def _unescaped(field: bytes) -> bytes:
     """Decode a path: the kernel writes white space and backslashes as octal numbers."""
     first, *rest = field.split(b"\\")
