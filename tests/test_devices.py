@@ -286,6 +286,35 @@ def test_a_jail_has_the_named_devices_and_no_others(own_dev: OwnDev) -> None:
     assert answers == [" 00", "full"]
 
 
+def test_a_shown_device_leads_to_no_other(own_dev: OwnDev) -> None:
+    """Protects the devices that were not named, from a command that has one: each line must fail."""
+    script = """
+    cat /dev/secret
+    cat /dev/dri/../secret
+    cat /proc/1/root/dev/secret
+    mknod /dev/dri/made c 1 5
+    mknod /tmp/made c 1 5
+    chmod 666 /dev/nvidia0
+    rm /dev/nvidia0
+    mv /dev/nvidia0 /dev/nvidia1
+    ln -s /dev/nvidia0 /dev/dri/made
+    ln /dev/nvidia0 /tmp/made
+    touch /dev/made
+    mkdir /dev/dri/made
+    """
+    lines = [line.strip() for line in script.strip().splitlines()]
+    attempts = "; ".join(f"{line} 2>&1 && echo GOT {line}" for line in lines)
+    output = own_dev.script('"$@" || true', "run", "--device", "/dev/nvidia0", "--device", "/dev/dri/card0",
+                            "m.jsonl", "--", "sh", "-c", attempts)  # fmt: skip
+    assert "GOT" not in output
+    said = [line.rpartition(": ")[2] for line in output.splitlines()]
+    assert len(said) == len(lines)
+    assert set(said) <= {
+        "No such file or directory", "Read-only file system", "Operation not permitted", "Permission denied",
+        "Invalid cross-device link", "Device or resource busy",
+    }  # fmt: skip
+
+
 def test_devices_that_come_and_go_prevent_replay(own_dev: OwnDev) -> None:
     """Protects from a jail with the devices of an earlier time: a link comes, then leads elsewhere."""
     script = """

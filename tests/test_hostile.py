@@ -29,6 +29,7 @@ from pkgjail.sandbox.launch import StageError, run
 from pkgjail.sandbox.steps import (
     Command,
     Content,
+    Devices,
     Directory,
     HostFile,
     MaskedOverlay,
@@ -73,7 +74,11 @@ def victim(tmp_path: Path) -> Iterator[Path]:
     assert [(name.name, name.read_text()) for name in place.iterdir()] == [("file", "kept")]
 
 
-_Made = Union[Content, Directory, HostFile, MaskedOverlay, Overlay, Symlink, WholeDirectory]
+_Made = Union[Content, Devices, Directory, HostFile, MaskedOverlay, Overlay, Symlink, WholeDirectory]
+
+
+def _devices(*paths: bytes, kind: str = "character", number: int = os.makedev(1, 3)) -> Devices:
+    return Devices(b"/dir", tuple((path, kind, number, b"") for path in paths))
 
 
 # While the builder works the host is at /old: what a link may be aimed at.
@@ -96,6 +101,14 @@ _Made = Union[Content, Directory, HostFile, MaskedOverlay, Overlay, Symlink, Who
         pytest.param((WholeDirectory(b"/link", 0o755),), id="a whole directory in the place of a link"),
         pytest.param((Directory(b"/dir", 0o755),), id="a directory twice"),
         pytest.param((Content(b"/link", 0o644, b"x"),), id="content in the place of a link"),
+        pytest.param((_devices(b"/dir/a/../../link/new"),), id="a device by '..'"),
+        pytest.param((_devices(b"/link/new"),), id="a device through a link"),
+        pytest.param((_devices(b"/dir/fd/new"),), id="a device through a link of /dev"),
+        pytest.param((_devices(b"/dir/null"),), id="a device in the place of another"),
+        pytest.param((_devices(b"/dir/link", b"/dir/link/x"),), id="a device below another"),
+        pytest.param((_devices(b"/dev/null", number=1),), id="another device than planned"),
+        pytest.param((_devices(b"/dev/null", kind="block"),), id="a device of another kind"),
+        pytest.param((_devices(b"/dev/stdin"),), id="a link in the place of a device"),
     ],
 )
 def test_a_plan_makes_nothing_outside_of_its_root(victim: Path, steps: tuple[_Made, ...]) -> None:

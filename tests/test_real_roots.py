@@ -257,6 +257,22 @@ def test_owners(backend: str) -> None:
     assert database.owners([]) == {}
 
 
+@every_backend
+def test_owners_of_a_pattern(backend: str, tmp_path: Path) -> None:
+    """Protects `[files] owners`: the package is found by its file, whatever it is called, with its reason."""
+    (tmp_path / "list.toml").write_text('[files]\nowners = ["/usr/lib/lib.so*", "/usr/bin/no-such*"]\n')
+    manifest = resolve(
+        [str(tmp_path / "list.toml")],
+        root=os.fsencode(the_root(FAMILY_OF[backend])),
+        backend=backend,
+        essential=False,
+    )
+    edges = [(edge.source, edge.text) for edge in manifest.dependencies if edge.target.startswith("lib:")]
+    assert edges == [("list.toml:2", "/usr/lib/lib.so*")]
+    owned = {entry.path: entry.owners for entry in manifest.files}
+    assert [key.partition(":")[0] for key in owned[b"/usr/lib/lib.so.1"]] == ["lib"]
+
+
 def manifest_of(backend: str, tmp_path: Path, *names: str) -> Manifest:
     """The manifest of a whitelist with these names, and the base set."""
     whitelist = tmp_path / "list.toml"

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 from collections import deque
+from dataclasses import replace
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from pkgjail.cli.verbs.why import text
 from pkgjail.closure import reasons as chains_module
 from pkgjail.closure.reasons import Chains
 from pkgjail.core.errors import QuestionError
-from pkgjail.core.model import Dependency
+from pkgjail.core.model import Dependency, DevicePattern
 from pkgjail.manifest import write_manifest
 from pkgjail.review import why as why_module
 from tests.manifest_text import manifest_of
@@ -246,6 +247,22 @@ CASES = [
 def test_answers(asked: str, expected: str) -> None:
     (answer,) = why(MANIFEST, [asked], database=DATABASE, exists=ON_HOST.__contains__)
     assert list(text(answer)) == dedent(expected).strip().splitlines()
+
+
+def test_a_device_is_named_by_its_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from the advice to include a device as a file, which no jail can have."""
+    monkeypatch.setattr(why_module, "find_devices", lambda _: ((b"/dev/dri/card0", "character", 1, b""),))
+    manifest = replace(MANIFEST, devices=(DevicePattern(pattern="/dev/dri/**", rule="gpu.toml:3"),))
+    asked = ["/dev/dri/card0", "/dev/null", "/dev/fuse", "/dev/absent"]
+    answers = why(manifest, asked, database=DATABASE, exists=lambda path: path == b"/dev/fuse")
+    assert [line for answer in answers for line in text(answer)] == [
+        "/dev/dri/card0: a device, allowed by gpu.toml:3",
+        "/dev/null: every jail has it",
+        "/dev/fuse: not in the manifest; no package of the host has it",
+        '  to add it, write in a whitelist: [devices] include = ["/dev/fuse"]',
+        "/dev/absent: not in the manifest; no package of the host has it",
+    ]
+    assert [answer.is_in for answer in answers] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("asked", ["", "usr/bin/awk", "./x"])

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from pkgjail.closure.reasons import Chains
+from pkgjail.core.devices import find_devices, is_own, pattern_fault
 from pkgjail.core.errors import QuestionError
 from pkgjail.core.model import raw_path, record, text_path
 from pkgjail.core.paths import follow
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 MOST_CHAINS = 1000
 """The most chains that `every` returns for a package."""
 
-Verdict = Literal["package", "file", "dropped", "missing", "absent"]
+_DEV = b"/dev/"
+Verdict = Literal["package", "file", "device", "dropped", "missing", "absent"]
 """The kinds of answers: see `Answer`."""
 
 # Characters of a name that have a meaning in gitignore(5).
@@ -50,6 +52,8 @@ class Answer:
     - "file": it is a path of the manifest, `entry`. `reasons` has its owners, the nearest to a whitelist
       first (only that one, unless `every` chain was requested). For a directory without an owner, `below`
       is a path that needs it;
+    - "device": this host has the device, and `rule`, a line of a whitelist, allows it; without a rule, every
+      jail has it;
     - "dropped": the policy includes it, but `rule`, a line of a blacklist, dropped it;
     - "missing": packages list it, but the host lacks it; see `missing`;
     - "absent": nothing in the policy includes it.
@@ -74,7 +78,7 @@ class Answer:
     @property
     def is_in(self) -> bool:
         """Return whether it is in the manifest."""
-        return self.verdict in {"package", "file"}
+        return self.verdict in {"package", "file", "device"}
 
 
 def why(
@@ -121,6 +125,7 @@ class _Index:
         self._missing = {missing.path: missing for missing in manifest.missing}
         self._packages = {package.key: package for package in manifest.packages}
         self._top_links = tuple(_top_links(manifest.files))
+        self._devices = manifest.devices
         self._database = database
         self._exists = exists
         self._every = every
@@ -144,12 +149,20 @@ class _Index:
         path = self._real(spelled)
         entry = self._files.get(path)
         if entry is None:
-            return self._absent_path(asked, spelled, path)
+            return self._for_device(asked, spelled) or self._absent_path(asked, spelled, path)
         below = b""
         if not entry.owners and entry.kind == "directory":
             below = self._first_below(path)
         reasons = self._reasons(entry.owners, every=self._every)
         return Answer(asked=asked, verdict="file", path=path, entry=entry, reasons=reasons, below=below)
+
+    def _for_device(self, asked: str, path: bytes) -> Answer | None:
+        if is_own(path):
+            return Answer(asked=asked, verdict="device", path=path)
+        for device in self._devices if path.startswith(_DEV) else ():
+            if path in {found[0] for found in find_devices((raw_path(device.pattern),))}:
+                return Answer(asked=asked, verdict="device", path=path, rule=device.rule)
+        return None
 
     def _absent_path(self, asked: str, spelled: bytes, path: bytes) -> Answer:
         owner = self._owner_on_host((path, spelled))
@@ -195,7 +208,9 @@ class _Index:
         if not owner:
             there = self._exists is not None and self._exists(path)
             pattern = _PATTERN.sub(r"\\\g<0>", text_path(path))
-            return f"[files] include = [{_toml(pattern)}]" if there and _is_utf8(path) else ""
+            is_device = path.startswith(_DEV) and not pattern_fault(raw_path(pattern))
+            table = "devices" if is_device else "files"
+            return f"[{table}] include = [{_toml(pattern)}]" if there and _is_utf8(path) else ""
         package = self._database.packages[owner]
         native = package.architecture in {self._database.architecture, "all"}
         return f"[packages] {self._database.family} = [{_toml(package.name if native else owner)}]"

@@ -166,7 +166,9 @@ def _presence(answer: Answer, entry: FileEntry) -> str:
 
 
 def _absence(answer: Answer) -> str:
-    """Describe what keeps something out."""
+    """Describe what keeps something out, or a device, which no manifest has as a name."""
+    if answer.verdict == "device":
+        return f"a device, allowed by {printable(answer.rule)}" if answer.rule else "every jail has it"
     if answer.missing is not None:
         owners = ", ".join(answer.missing.owners) or "no package"
         return f"not in the jail, because it is {answer.missing.reason} on the host; listed by {owners}"
