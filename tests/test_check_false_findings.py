@@ -247,7 +247,14 @@ class _Python:
 
 
 def _host(tmp_path: Path) -> bytes:
-    for name in ("etc/secret", "usr/lib/data", "usr/bin/python3", "home/me"):
+    for name in (
+        "etc/secret",
+        "usr/lib/data",
+        "usr/bin/python3",
+        "home/me",
+        "var/lib/ghc/a",
+        "var/lib/docker/b",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "usr/lib/link").symlink_to("data")
@@ -276,8 +283,8 @@ def _unreadable(manifest: Manifest, root: bytes) -> Manifest:
 
 
 def test_the_whole_host(tmp_path: Path) -> None:
-    """Protects the comparison: the manifest's entries as they are, and all others in /etc and /usr."""
-    manifest = _with()
+    """Protects the comparison: the manifest's entries as they are, and others in its system directories."""
+    manifest = _with(FileEntry(path=b"/var/lib/ghc", kind="directory", mode=0o755))
     kept = {entry.path: entry for entry in manifest.files}
     whole = {entry.path: entry for entry in whole_host(manifest, _host(tmp_path)).files}
     assert {path: whole[path] for path in kept} == kept
@@ -286,4 +293,5 @@ def test_the_whole_host(tmp_path: Path) -> None:
         b"/usr/bin/python3": "regular",
         b"/usr/lib/data": "regular",
         b"/usr/lib/link": "symlink",
+        b"/var/lib/ghc/a": "regular",
     }

@@ -91,6 +91,7 @@ GENERATED = (
     *generated(
         "dictionaries-common", "emacs-package-install", f"{_LISP}/dictionaries-common/debian-ispell.el*"
     ),
+    *generated("dictionaries-common", "update-dictcommon", "/var/cache/dictionaries-common/emacsen-*.el"),
     # The word list and dictionary that the administrator chose, and the size of paper.
     *generated("dictionaries-common", "select-default-wordlist", "/etc/dictionaries-common/words"),
     *generated("dictionaries-common", "select-default-ispell", "/etc/dictionaries-common/ispell-default"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Prove that a manifest is closed: it has every library, interpreter and link target that its files need,
 found as the jail would find them; its compilers have everything that they start, include and link; and
-the standard modules of its Python and Perl can be loaded. Each finding names the file, the cause, the
+its languages can load their standard libraries. Each finding names the file, the cause, the
 blacklist rule or package that is responsible, and the fix.
 """
 _EPILOG = """\
@@ -49,7 +49,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--static",
         action="store_true",
-        help="only read files; do not run the manifest's compilers, Python and Perl in a jail",
+        help="only read files; do not run the manifest's compilers and languages in a jail",
     )
     parser.add_argument(
         "--all", action="store_true", help=f"print every line, not only the first {_SHOWN} of each kind"

@@ -2,8 +2,8 @@
 
 Names are resolved in the manifest, by its own links (`pkgjail.core.paths`); contents are read from the host,
 at the manifest's paths (`scan`). One module finds one kind of gap: `libraries` (by `ld_search`; `elf` reads
-the files), `scripts`, `links`, and, by running programs of the set (`dynamic`), `compiler` and `modules`.
-`attribution` says who is responsible.
+the files), `scripts`, `links`, and, by running programs of the set (`dynamic`), `compiler`, `modules` and
+`languages`. `attribution` says who is responsible.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_manifest(
         root: the directory that the manifest was resolved from.
         database: the package database of that root, which says who has on the host what the set lacks;
             None if there is none.
-        run: also run the compilers, Python and Perl of the set, in a jail of it.
+        run: also run the compilers, Python, Perl and other languages of the set, in a jail of it.
         reporter: receives progress ("reading", in shares of the files).
 
     Raises:

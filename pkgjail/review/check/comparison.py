@@ -19,17 +19,21 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
 
 _SYSTEM = (b"/etc", b"/usr")
+_STATE = b"/var/lib"
 
 
 def whole_host(manifest: Manifest, root: bytes) -> Manifest:
-    """Return `manifest` with all other files below the real path `root` in /etc and /usr, without digests.
+    """Return `manifest` with all other files of `root`, a real path, in /etc and /usr, without digests.
+
+    Of /var/lib it has the directories that the manifest has: others may be whole systems.
 
     Raises:
         OSError: a directory disappears meanwhile.
 
     """
     entries = {entry.path: entry for entry in manifest.files}
-    for top in _SYSTEM:
+    state = [e.path for e in manifest.files if e.kind == "directory" and e.path.rpartition(b"/")[0] == _STATE]
+    for top in (*_SYSTEM, *state):
         for entry in _entries(root.rstrip(b"/"), top):
             entries.setdefault(entry.path, entry)
     return replace(manifest, files=tuple(entries[path] for path in sorted(entries)), dropped=(), missing=())

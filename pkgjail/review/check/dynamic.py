@@ -1,4 +1,4 @@
-"""The dynamic part of a check: run the compilers, Python and Perl of the set in a jail."""
+"""The dynamic part of a check: run the compilers and other languages of the set in a jail."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pkgjail.core.untrusted import parsing
 from pkgjail.review.check.comparison import whole_host
 from pkgjail.review.check.compiler import compiler_gaps
 from pkgjail.review.check.findings import Gap
+from pkgjail.review.check.languages import language_gaps
 from pkgjail.review.check.modules import perl_gaps, python_gaps
 from pkgjail.review.check.runner import JailRunner
 
@@ -29,11 +30,12 @@ _CHECKS: tuple[tuple[FindingKind, _Search], ...] = (
     ("compiler", compiler_gaps),
     ("module", python_gaps),
     ("module", perl_gaps),
+    ("module", language_gaps),
 )
 
 
 def dynamic_gaps(manifest: Manifest, names: Names, root: bytes, reporter: Reporter) -> list[Gap]:
-    """Return what compilers, Python and Perl of the set need and the set lacks.
+    """Return what compilers and other languages of the set need and the set lacks.
 
     Raises:
         JailError: the jail cannot be set up here, or the host has changed.
@@ -53,7 +55,7 @@ def dynamic_gaps(manifest: Manifest, names: Names, root: bytes, reporter: Report
 
 def _is_of_a_module(gap: Gap) -> bool:
     """Return whether a module fails, and not because another one that is named is lacking."""
-    return gap.kind == "module" and not gap.candidates
+    return gap.kind == "module" and not gap.only_if_attributed
 
 
 def _gaps_of_the_host(kind: FindingKind, check: _Search, manifest: Manifest, root: bytes) -> list[Gap]:
