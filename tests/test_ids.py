@@ -77,6 +77,19 @@ def test_root_is_refused_like_others(caller: Caller, tools: str) -> None:
     assert inside.stdout.count("Operation not permitted") == 14
 
 
+def test_root_sees_who_owns_a_file(caller: Caller, tools: str) -> None:
+    """Root can map all ids; anybody else sees 65534 ("nobody") for the host's root."""
+    place = _place(caller, "place")
+    (place / "file").write_text("")
+    if caller.uid == 0:
+        os.chown(place / "file", 1234, 5678)
+    words = ("stat", "-c", "%u:%g", "/usr/bin/env", "file")
+    ran = caller.pkgjail("run", "--plan", "binds", "--cwd", tools, "--", *words, cwd=place)
+    own = f"{caller.uid}:{os.getegid()}"
+    expected = ["0:0", "1234:5678"] if caller.uid == 0 else ["65534:65534", own]
+    assert ran.stdout.split() == expected, ran.stderr
+
+
 def test_a_namespace_of_the_commands_own_answers_by_its_own_rules(member: Caller, tools: str) -> None:
     """There the jail's filter lets the kernel answer: its user 0 may change the owner to 0."""
     script = "touch f; chown 0:0 f && stat -c %u:%g f; chown 7:8 f"

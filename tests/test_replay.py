@@ -360,6 +360,7 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.proc_links",
         "pkgjail.sandbox.seccomp",
         "pkgjail.sandbox.id_calls",
+        "pkgjail.sandbox.id_maps",
         "pkgjail.sandbox.launch",
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.signals",

@@ -30,8 +30,8 @@ from pkgjail.sandbox import seccomp
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.executables import find_fault
 from pkgjail.sandbox.id_calls import answer_calls
+from pkgjail.sandbox.id_maps import IdMaps
 from pkgjail.sandbox.proc_links import refuse_links_of_proc
-from pkgjail.sandbox.pseudo_filesystems import write_setting
 from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
 from pkgjail.sandbox.signals import RELAYED, follow_stops, relaying, reset_handlers, wait
 
@@ -121,9 +121,12 @@ def run(
         return _run(_Job(program, command), during_setup)
     from pkgjail.sandbox.limits import LimitError, enforced  # imported only if needed: it takes 3 ms
 
+    job = _Job(program, command)
     try:
-        with enforced(limits) as enforcement:
-            status = _run(_Job(program, command, enforcement), during_setup)
+        # Init has a second thread if it answers calls with ids.
+        with enforced(limits, own_processes=2 if job.maps.ids is None else 3) as job.limits:
+            enforcement = job.limits
+            status = _run(job, during_setup)
             if status == _KILLED and enforcement.ran_out_of_memory():
                 raise StageError("memory", 0, b"", [])
             return status
@@ -184,14 +187,15 @@ class _Job:
     - `channel`: a socket on which init sends its terminal, if the command gets one.
     """
 
-    def __init__(self, program: Program, command: Command, limits: EnforcedLimits | None = None) -> None:
+    def __init__(self, program: Program, command: Command) -> None:
         self.program = program
         self.argv, self.cwd, self.environment, self.terminal = command
-        self.limits = limits
+        self.limits: EnforcedLimits | None = None
         self.network = program[2]
-        user, group = os.geteuid(), os.getegid()
-        self.ids = (((user, user),), ((group, group),))
+        self.as_root = program[1][:1] == (("MapRoot",),)
+        self.maps = IdMaps(as_root=self.as_root)
         self.listener = -1
+        self.namespaces: tuple[int, ...] = ()
         self.channel: socket.socket | None = None
 
     def __enter__(self) -> _Job:  # noqa: PYI034 - typing is slow to import
@@ -252,6 +256,11 @@ class _Job:
         os.dup2(self.stops_write, 0)
         os.set_blocking(0, False)  # a stopped caller does not read
 
+    def install_filter(self) -> None:
+        """In init: install the filter of system calls."""
+        self.listener = _moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
+        self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
+
     def answer_calls(self) -> None:
         """In init: answer calls with ids that the jail does not have, from another thread.
 
@@ -260,7 +269,7 @@ class _Job:
         """
         if self.listener >= 0:
             os.dup2(self.listener, 1)
-            _thread.start_new_thread(answer_calls, (1, {os.stat("/proc/self/ns/user").st_ino}))
+            _thread.start_new_thread(answer_calls, (1, self.namespaces))
 
     def report_stop(self, number: int) -> None:
         """In init: report that this signal stopped the command."""
@@ -334,18 +343,73 @@ def _start_init(job: _Job) -> int:
     NOTES). os.fork() takes care of this, clone(2) does not. Some containers also forbid clone3(2). Limits
     need a monitor, because they must be in force before init starts.
     """
+    mapping = _Mapping(job.maps) if job.maps.outside else None
+    child = _start_namespaces(job, mapping)
+    if mapping is not None:
+        try:
+            mapping.write(child)
+        except OSError as error:
+            wait(child)
+            name = os.fsencode(error.filename or b"")
+            raise StageError("unshare", error.errno or 0, name, []) from None
+    return child
+
+
+def _start_namespaces(job: _Job, mapping: _Mapping | None) -> int:
     if job.limits is not None or len(os.listdir("/proc/self/task")) > 1:
-        return _fork(job, "unshare", lambda: _monitor(job))
-    user, group = os.geteuid(), os.getegid()
+        return _fork(job, "unshare", lambda: _monitor(job, mapping))
     try:
         child = sc.clone(_namespaces(job))
     except OSError as error:
         if error.errno == errno.ENOSYS:
-            return _fork(job, "unshare", lambda: _monitor(job))
+            return _fork(job, "unshare", lambda: _monitor(job, mapping))
         raise StageError("unshare", error.errno or 0, b"clone3", []) from None
     if child == 0:
-        _run_child(job.report, "unshare", lambda: _become_init(job, user, group))
+        _run_child(job.report, "unshare", lambda: _become_init(job, mapping))
     return child
+
+
+class _Mapping:
+    """Two pipes for maps that a process outside writes: the child asks when it is in its new namespace."""
+
+    def __init__(self, maps: IdMaps) -> None:
+        self._maps = maps
+        self._request, self._answer = _pipe(), _pipe()
+
+    def write(self, child: int) -> None:
+        """Outside: write the maps of `child` when it asks. Raises `OSError`; then the child ends."""
+        os.close(self._request[1])
+        os.close(self._answer[0])
+        try:
+            if os.read(self._request[0], 1):
+                answer = self._write_maps(child)
+                with _ignore_closed_pipe():
+                    os.write(self._answer[1], answer)
+        finally:
+            os.close(self._request[0])
+            os.close(self._answer[1])
+
+    def _write_maps(self, child: int) -> bytes:
+        try:
+            self._maps.write_outside(child)
+        except OSError:
+            if self._maps.as_root or self._maps.all:
+                raise
+            return b"-"
+        return b"+"
+
+    def wait(self) -> None:
+        """In the child: ask for the maps, and wait until they are written."""
+        os.close(self._request[0])
+        os.close(self._answer[1])
+        os.write(self._request[1], b"?")
+        answer = os.read(self._answer[0], 1)
+        if not answer:
+            os._exit(_SETUP_FAILED)
+        if answer == b"-":
+            self._maps.give_up_groups()
+        os.close(self._request[1])
+        os.close(self._answer[0])
 
 
 def _namespaces(job: _Job) -> int:
@@ -354,25 +418,25 @@ def _namespaces(job: _Job) -> int:
     return flags | (0 if share_ipc else sc.CLONE_NEWIPC) | (0 if job.network else sc.CLONE_NEWNET)
 
 
-def _become_init(job: _Job, user: int, group: int) -> NoReturn:
+def _become_init(job: _Job, mapping: _Mapping | None) -> NoReturn:
     """In the cloned child, which is in new namespaces: become init.
 
     `wait_for_start` notices if the caller died before PR_SET_PDEATHSIG was set.
     """
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
-    _map_ids(user, group)
+    _map_ids(job, mapping)
     _run_child(job.report, "build", lambda: _init(job))
 
 
-def _map_ids(user: int, group: int) -> None:
-    """Map one user and one group into this user namespace, with the same ids; user_namespaces(7)."""
-    write_setting(b"/proc/self/setgroups", b"deny")
-    write_setting(b"/proc/self/uid_map", b"%d %d 1" % (user, user))
-    write_setting(b"/proc/self/gid_map", b"%d %d 1" % (group, group))
+def _map_ids(job: _Job, mapping: _Mapping | None) -> None:
+    """Map ids into this new user namespace (`pkgjail.sandbox.id_maps`)."""
+    if mapping is not None:
+        mapping.wait()
+    job.maps.write_inside()
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
-def _monitor(job: _Job) -> int:
+def _monitor(job: _Job, mapping: _Mapping | None) -> int:
     """In the monitor: enter new namespaces and the limits, start init, and return its exit status."""
     parent = os.getppid()
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -380,9 +444,8 @@ def _monitor(job: _Job) -> int:
         return _SETUP_FAILED
     job.forbid_start()
     os.setsid()  # as in _init
-    user, group = os.geteuid(), os.getegid()
     sc.unshare(_namespaces(job))
-    _map_ids(user, group)
+    _map_ids(job, mapping)
     if job.limits is not None:
         _enter_limits(job.limits)
     alive_read, alive_write = _pipe()
@@ -433,7 +496,7 @@ def _init(job: _Job) -> int:
     enter_new_root(job.program)
     sc.join_new_session_keyring()
     _give_up_privileges()
-    job.listener = _moved_up(seccomp.install(network=job.network, ids=job.ids))
+    job.install_filter()
     if not job.wait_for_start():
         return _SETUP_FAILED
     os.umask(callers_umask)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Mechanism = Literal["cgroup", "rlimit", ""]
 
 CONTROLLERS = ("memory", "cpu", "pids")  # in the order of `Limits`
-_OWN_PROCESSES = 3  # the monitor, and init with its second thread, are in the group too
 _PERIOD = 100_000  # microseconds over which processor time is allotted
 
 
@@ -76,8 +75,10 @@ def mechanisms(limits: Limits) -> dict[str, tuple[Mechanism, str]]:
 
 
 @contextlib.contextmanager
-def enforced(limits: Limits) -> Iterator[EnforcedLimits]:
+def enforced(limits: Limits, *, own_processes: int) -> Iterator[EnforcedLimits]:
     """Set up these limits for a jail, and remove its control group at the end.
+
+    The limit of processes is raised by `own_processes`: the monitor's, and init's with its threads.
 
     Raises:
         LimitError: one of them cannot be enforced here.
@@ -87,12 +88,13 @@ def enforced(limits: Limits) -> Iterator[EnforcedLimits]:
     refused = {name: why for name, (mechanism, why) in found.items() if not mechanism}
     if refused:
         raise LimitError("; ".join(f"{name}: {why}" for name, why in refused.items()))
-    processes = None if limits[2] is None else limits[2] + _OWN_PROCESSES
+    memory, cpus, pids = limits
+    limits = (memory, cpus, None if pids is None else pids + own_processes)
     grouped = [name for name, (mechanism, _) in found.items() if mechanism == "cgroup"]
     with contextlib.ExitStack() as stack:
         group = _limited_group(stack, grouped, limits) if grouped else None
         yield EnforcedLimits(
-            group, None if "pids" in grouped else processes, limits_memory="memory" in grouped
+            group, None if "pids" in grouped else limits[2], limits_memory="memory" in grouped
         )
 
 
@@ -141,7 +143,7 @@ def _settings(controller: str, limits: Limits) -> list[tuple[str, bytes]]:
         return [("memory.max", b"%d" % (memory or 0)), ("memory.oom.group", b"1")]
     if controller == "cpu":
         return [("cpu.max", b"%d %d" % (round((cpus or 0) * _PERIOD), _PERIOD))]
-    return [("pids.max", b"%d" % ((pids or 0) + _OWN_PROCESSES))]
+    return [("pids.max", b"%d" % (pids or 0))]
 
 
 def _rlimit_counts_per_namespace() -> bool:
