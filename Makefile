@@ -14,7 +14,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex ge
 	chromium chromium-driver graphviz groff-base lz4 \
 	bubblewrap busybox-static createrepo-c db5.3-util dnf e2fsprogs erofs-utils fakeroot fuse3 libarchive-tools makepkg \
 	mtree-netbsd openssh-client pacman-package-manager procps python3-solv rpm squashfs-tools squashfuse strace systemd-container \
-	util-linux zlib1g-dev zypper
+	uidmap util-linux zlib1g-dev zypper
 LONG_TEST_PACKAGES = mmdebstrap qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail

@@ -142,6 +142,16 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         f"docker run {_OPT}systempaths=unconfined {_OPT}apparmor=unconfined",
     ),
     (
+        "unshare",
+        errno.EPERM,
+        b"/usr/bin/newuidmap",
+        _FREE,
+        (
+            "cannot map subordinate ids: /usr/bin/newuidmap refuses; check its set-user-ID bit and your "
+            "lines in /etc/subuid and /etc/subgid, or leave out `map_root=True`"
+        ),
+    ),
+    (
         "build",
         errno.EACCES,
         b"/new/proc",

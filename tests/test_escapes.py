@@ -36,6 +36,18 @@ _NETWORK = {
 }
 
 
+# What root in a jail may do with ids, with `--map-root`; docs/security.md says so, too.
+_ROOT_MAY = {
+    "bounding set",
+    "root by exec",
+    "setuid",
+    "setresuid to root",
+    "setgid",
+    "setgroups",
+    "setfsuid",
+}
+
+
 @pytest.fixture
 def site() -> Iterator[Path]:
     """A directory of the manifest that every user may write to; not in /tmp, which the jail mounts itself."""
@@ -115,14 +127,16 @@ def _row(name: str, tries: str, success: str, got: str) -> str:
         pytest.param("tree", False, id="an overlay a directory, no network"),
         pytest.param("mask", False, id="an overlay that hides names, no network"),
         pytest.param("binds", True, id="a bind a file, the host's network"),
+        pytest.param("root", False, id="root in the jail"),
     ],
 )
 def test_no_attempt_succeeds(anyone: Caller, site: Path, plan: str, *, network: bool) -> None:
     """Each attempt is refused as expected, and its target is unchanged."""
-    options = ("--plan", plan, *(() if network else ("--no-network",)))
+    plans = ("--map-root",) if plan == "root" else ("--plan", plan)
+    options = (*plans, *(() if network else ("--no-network",)))
     report = _run_attempts(anyone, site, *options)
     expected = _expected()
-    shared = _NETWORK if network else set()
+    shared = (_NETWORK if network else set()) | (_ROOT_MAY if plan == "root" else set())
     wrong = [
         _row(name, tries, success, f"{outcome}: {detail}")
         for name, tries, success, outcome, detail in report["inside"]

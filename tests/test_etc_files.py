@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.core.jail_names import DEVICES, ENTRY_FILES
+from pkgjail.core.jail_names import DEVICES, ENTRY_FILES, ROOT_CAPABILITIES
 from pkgjail.core.model import text_path
 from pkgjail.jail.etc_files import Account, etc_files
-from pkgjail.sandbox import pseudo_filesystems
+from pkgjail.sandbox import launch, pseudo_filesystems
 
 _USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
 
@@ -18,6 +18,11 @@ _USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
 def test_the_sandbox_has_the_same_devices() -> None:
     """Protects the sandbox's own list, which exists because the sandbox imports nothing of pkgjail."""
     assert sorted(pseudo_filesystems._DEVICES) == sorted(DEVICES)
+
+
+def test_the_sandbox_gives_the_capabilities_by_which_a_jail_is_detected() -> None:
+    """As above."""
+    assert launch._ROOT_CAPABILITIES == ROOT_CAPABILITIES
 
 
 def test_each_entry_file_has_content() -> None:

@@ -131,7 +131,7 @@ def seen(manifest: Manifest, root: bytes, uid: int, way: str = "binds") -> str:
         except HostChangedError as changed:
             changes = [(path, Mismatch(what, old, new)) for path, what, old, new in changed.changes]
             return "\n".join(f"{shown(path)} {found}" for path, found in describe_changes(changes))
-        sc.capset_none()  # as the command will have it
+        sc.capset()  # as the command will have it
         return "\n".join(walk(b"", skipped=_OWN))
 
     try:

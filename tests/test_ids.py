@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import SYSTEM_PYTHON
+from pkgjail.core.jail_names import ROOT_CAPABILITIES
+from tests.conftest import SYSTEM_PYTHON, Caller
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.conftest import Caller
+    import subprocess
 
 _PACKAGES = ("dpkg", "fakeroot", "python3", "tar", "util-linux")
 
@@ -119,6 +119,83 @@ def test_all_groups_of_the_caller_have_their_names(member: Caller, tools: str) -
         inside = member.pkgjail("run", tools, "--", "cat", "/etc/group")
         names = [line.split(":")[0] for line in inside.stdout.splitlines()]
         assert set(names) == {"root", "nogroup", *outside.stdout.split()}, inside.stderr
+
+
+_ENTER = """
+for name in passwd group subuid subgid; do mount --bind "$1/$name" /etc/$name; done
+user=$2 groups=$3; shift 3
+exec setpriv --reuid $user --regid $user --groups $user,$groups -- "$@"
+"""
+
+
+def _granted(member: Caller, grants: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `pkgjail` as a member of two groups, on a host with these lines in /etc/subuid and /etc/subgid."""
+    etc = member.home / "etc"
+    etc.mkdir(exist_ok=True)
+    own = {
+        "passwd": f"member:x:{member.uid}:{member.uid}::/:/bin/sh\n",
+        "group": f"member:x:{member.uid}:\nproject:x:7001:member\nother:x:7002:member\n",
+        "subuid": grants,
+        "subgid": grants,
+    }
+    for name, lines in own.items():
+        (etc / name).write_text(("" if name.startswith("sub") else Path("/etc", name).read_text()) + lines)
+    around = ("unshare", "--mount", "sh", "-ec", _ENTER, "sh", etc, str(member.uid), "7001,7002")
+    ran = Caller(os.geteuid(), member.home, member.home, member.home)
+    ran._environment = member._environment
+    return ran.run([*around, SYSTEM_PYTHON, "-m", "pkgjail", *words], cwd="/")
+
+
+def test_groups_that_newgidmap_may_map_can_be_given_to_files(member: Caller, tools: str) -> None:
+    """A site grants them in /etc/subgid. Any other group answers EPERM."""
+    if os.geteuid() != 0:  # who cannot grant ids
+        ran = member.pkgjail("run", tools, "--", "sh", "-c", "cd /tmp; touch f; chgrp 1 f")
+        assert "Operation not permitted" in ran.stderr
+        return
+    script = "cd /tmp; touch f; chgrp project f && stat -c %g f; chgrp other f; cat /proc/self/gid_map"
+    ran = _granted(member, "member:7001:1\n", "run", tools, "--", "sh", "-c", script)
+    assert ran.stdout.split() == ["7001", *[str(member.uid)] * 2, "1", "7001", "7001", "1"], ran.stderr
+    assert ran.stderr.count("Operation not permitted") == 1
+
+
+_AS_ROOT = """
+id -u; id -un; grep CapEff /proc/self/status; grep CapEff /proc/1/status
+cd /tmp; touch f; chown 5:7 f && stat -c %u:%g f; chown 100000:0 f
+mkdir -m 700 g; chown 9:9 g; touch g/h && echo reached
+setpriv --reuid 5 --regid 7 --groups 4 sh -c 'id -u; id -G; grep CapEff /proc/self/status'
+umount /usr || mount -t tmpfs none /tmp || echo refused
+tar -c f | tar -x --to-stdout >/dev/null && tar -c f g | tar -x --one-top-level=x && stat -c %u:%g x/f x/g
+"""
+
+
+@pytest.mark.slow
+def test_root_in_a_jail_changes_owners_among_subordinate_ids(member: Caller, tools: str) -> None:
+    """The command has few capabilities, in a namespace of its own; init, which has the mounts, has none."""
+    if os.geteuid() != 0:  # who cannot grant ids
+        ran = member.pkgjail("run", "--map-root", tools, "--", "sh", "-c", _AS_ROOT)
+        assert ran.stdout.splitlines()[:3] == ["0", "root", f"CapEff:\t{ROOT_CAPABILITIES:016x}"]
+        return
+    ran = _granted(
+        member, f"{member.uid}:100000:65536\n", "run", "--map-root", tools, "--", "sh", "-c", _AS_ROOT
+    )
+    lines = ran.stdout.splitlines()
+    kept, none = f"CapEff:\t{ROOT_CAPABILITIES:016x}", f"CapEff:\t{0:016x}"
+    assert lines == ["0", "root", kept, none, "5:7", "reached", "5", "7 4", none, "refused", "5:7", "9:9"], (
+        ran.stderr
+    )
+    assert "changing ownership of 'f': Operation not permitted" in ran.stderr
+
+
+def test_root_in_a_jail_without_subordinate_ids(member: Caller, tools: str) -> None:
+    """It is user 0 and nobody else, and the caller outside."""
+    place = _place(member, "place")
+    script = "id -u; touch f; stat -c %u:%g f; chown 0:0 f && chown 5:7 f"
+    words = ("run", "--map-root", "--cwd", tools, "--", "sh", "-c", script)
+    for _ in range(2):  # the second one is replayed
+        ran = member.pkgjail(*words, cwd=place)
+        assert ran.stdout.split() == ["0", "0:0"], ran.stderr
+        assert ran.stderr == "chown: changing ownership of 'f': Operation not permitted\n"
+    assert (place / "f").stat().st_uid == member.uid
 
 
 _FAKEROOT = """

@@ -156,9 +156,8 @@ def test_a_group_that_cannot_be_entered_is_reported(
     with open(tmp_path / "cgroup.procs", "wb") as entrance, monkeypatch.context() as patch:
         os.dup2(os.open("/dev/full", os.O_WRONLY), entrance.fileno())
         group = cgroups.JailGroup(os.fsencode(tmp_path), entrance.fileno())
-        patch.setattr(
-            limits, "enforced", lambda _: nullcontext(limits.EnforcedLimits(group, None, limits_memory=False))
-        )
+        enforcement = limits.EnforcedLimits(group, None, limits_memory=False)
+        patch.setattr(limits, "enforced", lambda _, own_processes: nullcontext(enforcement))  # noqa: ARG005
         with pytest.raises(JailError, match=f"cannot limit the jail: {tmp_path}/cgroup.procs: No space left"):
             run_in_jail(base_manifest, ["true"], JailOptions(limits=Limits(pids=9)))
 

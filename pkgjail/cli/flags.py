@@ -19,6 +19,7 @@ FLAGS: Mapping[Parameter, str] = {
     "devices": "--device",
     "focus": "--focus",
     "hashed=False": "--no-hash",
+    "map_root=True": "--map-root",
     "plan='auto'": "'--plan auto'",
     "plan='binds'": "'--plan binds'",
     "plan_packages": "'pkgjail resolve --available'",

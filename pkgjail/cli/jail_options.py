@@ -95,6 +95,12 @@ def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True)
         action="store_true",
         help="if the host's files changed while the command ran, fail with 125 instead of a warning",
     )
+    parser.add_argument(
+        "--map-root",
+        action="store_true",
+        help="run the command as user 0, with your subordinate ids as the other ids, among which it may "
+        "change owners and users",
+    )
     add_limit_options(parser)
     if resolving:
         add_policy_arguments(parser)
@@ -206,7 +212,7 @@ def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | No
     if arguments.cwd:
         cwd, real = path_of_working_directory(), os.getcwdb()
         binds.append(UserBind(source=real, destination=real, writable=True))
-    defaults = default_environment() if defaults is None else defaults
+    defaults = default_environment(map_root=arguments.map_root) if defaults is None else defaults
     environment = {**defaults, **named_variables(arguments)}
     return JailOptions(
         binds=tuple(binds),
@@ -221,6 +227,7 @@ def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | No
         allow_drift=arguments.allow_drift,
         strict_exit=arguments.strict_exit,
         share_ipc=arguments.share_ipc,
+        map_root=arguments.map_root,
         limits=limits_of(arguments),
         inputs=_inputs(arguments),
     )

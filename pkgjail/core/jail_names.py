@@ -38,5 +38,8 @@ DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")
 HOSTNAME = "pkgjail"
 """The host name in a jail."""
 
+ROOT_CAPABILITIES = 0xFB
+"""The capabilities of a command that is root in its jail (`JailOptions.map_root`), as bits."""
+
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The `PATH` of a command in a jail."""

@@ -564,6 +564,9 @@ class JailOptions:
     With `share_ipc`, the jail has the caller's IPC namespace and the host's /dev/shm: processes outside, and
     in other such jails, can share memory with the command.
 
+    With `map_root`, the command is user 0 and group 0, and has the ids from 1 on that the caller has as
+    subordinate ids (subuid(5)). It may change owners and users among these, and has no other privilege.
+
     `inputs` are files and directories that later runs read again, such as the manifest. Writable binds show
     them read-only (see `pkgjail.jail.protected_paths`), with a warning unless `warn_of_inputs` is off.
     """
@@ -580,6 +583,7 @@ class JailOptions:
     allow_drift: bool = False
     strict_exit: bool = False
     share_ipc: bool = False
+    map_root: bool = False
     limits: Limits = Limits()
     inputs: tuple[bytes, ...] = ()
     warn_of_inputs: bool = True

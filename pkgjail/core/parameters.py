@@ -17,6 +17,7 @@ Parameter = Literal[
     "devices",
     "focus",
     "hashed=False",
+    "map_root=True",
     "plan='auto'",
     "plan='binds'",
     "plan_packages",

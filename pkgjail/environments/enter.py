@@ -180,7 +180,11 @@ def _merge(header: Header, options: JailOptions) -> JailOptions:
         devices=(*header.devices, *options.devices),
         device_sets=(*header.device_sets, *options.device_sets),
         network=header.network and options.network,
-        environment={**default_environment(), **header.variables, **options.environment},
+        environment={
+            **default_environment(map_root=options.map_root),
+            **header.variables,
+            **options.environment,
+        },
     )
 
 

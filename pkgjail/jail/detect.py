@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 
-from pkgjail.core.jail_names import HOSTNAME
+from pkgjail.core.jail_names import HOSTNAME, ROOT_CAPABILITIES
 
 
 def is_isolated() -> bool:
     """Check whether this process runs in a jail of pkgjail's.
 
-    A jail has no_new_privs, an empty capability bounding set (proc_pid_status(5)), and its host name or, in a
-    container that forbids that, a root of its own. An environment variable could be set anywhere.
+    A jail has no_new_privs, a capability bounding set that is empty or that of root in a jail
+    (proc_pid_status(5)), and its host name or, in a container that forbids that, a root of its own. An
+    environment variable could be set anywhere.
     """
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    if fields.get("NoNewPrivs") != "1" or int(fields.get("CapBnd", "1"), 16) != 0:
+    if fields.get("NoNewPrivs") != "1" or int(fields.get("CapBnd", "-1"), 16) & ~ROOT_CAPABILITIES:
         return False
     return os.uname().nodename == HOSTNAME or _has_own_root()
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemoryError, limit_at_fault
 from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.core.text import printable
 from pkgjail.jail.container import read_confinement
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.launch import StageError
 
 _FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_MAP_ROOT: Final = "map_root=True"
 _COUNTS = ("user", "mnt", "pid", "ipc", "uts", "net")
 HOW_TO_DELEGATE = (
     "start pkgjail in a control group of its own: 'systemd-run --user --scope -p Delegate=yes pkgjail …' "
@@ -84,10 +86,7 @@ def _why_not_made(failure: StageError, proc: Path) -> str:
     if failure.doing in {"unshare", "build"} and (limit := limit_at_fault(failure.errno)):
         return f"cannot make a jail: {failure}: {limit}"
     if failure.doing == "unshare":
-        return (
-            "cannot make a jail: this host does not let ordinary users make user namespaces: "
-            f"{_forbidding_setting(failure, proc)}"
-        )
+        return _cannot_unshare(failure, proc)
     return f"cannot make a jail: {_building(failure, proc)}"
 
 
@@ -117,6 +116,18 @@ def _cannot_execute(failure: StageError, command: str, package_of: Callable[[byt
     return CommandError(
         f"cannot run {command} in the jail: {text_path(failure.name)}{why}",
         _CANNOT_EXECUTE,
+    )
+
+
+def _cannot_unshare(failure: StageError, proc: Path) -> str:
+    if failure.name.endswith(b"idmap"):  # newuidmap(1) or newgidmap(1)
+        return (
+            f"cannot map subordinate ids: {text_path(failure.name)} refuses; check its set-user-ID bit and "
+            f"your lines in /etc/subuid and /etc/subgid, or leave out {parameter(_MAP_ROOT)}"
+        )
+    return (
+        "cannot make a jail: this host does not let ordinary users make user namespaces: "
+        f"{_forbidding_setting(failure, proc)}"
     )
 
 

@@ -34,8 +34,10 @@ class Account:
     groups: tuple[tuple[int, str], ...] = ()
 
 
-def current_account() -> Account:
-    """Return the account of the calling user; see `read_account`."""
+def current_account(*, map_root: bool = False) -> Account:
+    """Return the account of the calling user, or root's, in the jail; see `read_account`."""
+    if map_root:
+        return Account(name="root", uid=0, gid=0, group="root", home=text_path(TMP))
     uid, gid, name, group, groups = read_account()
     return Account(name=name, uid=uid, gid=gid, group=group, home=text_path(TMP), groups=groups)
 

@@ -62,13 +62,13 @@ _ATTEMPTS = 10
 _BINDS: Final = "plan='binds'"
 
 
-def default_environment() -> dict[str, str]:
+def default_environment(*, map_root: bool = False) -> dict[str, str]:
     """Return the default environment of a command in a jail. Of the caller's, it has only TERM.
 
     LD_*, LIBRARY_PATH, CPATH, PKG_CONFIG_PATH and similar variables would lead a build to the host's files,
     so name each variable that the command needs in `JailOptions.environment`.
     """
-    account = current_account()
+    account = current_account(map_root=map_root)
     environment = {
         "HOME": account.home,
         "LANG": "C.UTF-8",
@@ -421,7 +421,10 @@ def _entry_files(
 ) -> dict[bytes, bytes]:
     """Return the content of the files made at entry. `directory_steps` is called if ldconfig must run."""
     content = etc_files(
-        current_account(), resolv_conf=read_resolv_conf(), network=options.network, hostname=hostname
+        current_account(map_root=options.map_root),
+        resolv_conf=read_resolv_conf(),
+        network=options.network,
+        hostname=hostname,
     )
     if any(entry.path == LD_CACHE and entry.origin == "entry" for entry in manifest.files):
         content[LD_CACHE] = make_ld_cache(manifest, content, root, directory_steps)

@@ -42,6 +42,7 @@ class IdMaps:
         user, group = os.geteuid(), os.getegid()
         self.users: Map = ((0 if as_root else user, user, 1),)
         self.groups: Map = ((0 if as_root else group, group, 1),)
+        self._simple = (self.users, self.groups)
         self.as_root = as_root
         self.all = user == 0 and _may_map_all()
         self.helped: tuple[Kind, ...] = ()
@@ -87,9 +88,10 @@ class IdMaps:
             same = tuple([(inside, inside, count) for inside, _, count in self._lines(kind)])
             write_setting(b"/proc/%d/%s_map" % (process, kind.encode()), _text(same))
 
-    def give_up_groups(self) -> None:
-        """Map no supplementary groups: newgidmap refuses, for example in a shell of sg(1)."""
-        self.groups, self.helped = self.groups[:1], ()
+    def fall_back(self) -> None:
+        """Map one user and one group: newgidmap refuses (as in a shell of sg(1)), or the kernel does."""
+        self.users, self.groups = self._simple
+        self.all, self.helped = False, ()
 
     def _write(self, kind: Kind, process: bytes, lines: Map) -> None:
         if kind == "gid" and not self.all:

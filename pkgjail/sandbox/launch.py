@@ -32,6 +32,7 @@ from pkgjail.sandbox.executables import find_fault
 from pkgjail.sandbox.id_calls import answer_calls
 from pkgjail.sandbox.id_maps import IdMaps
 from pkgjail.sandbox.proc_links import refuse_links_of_proc
+from pkgjail.sandbox.pseudo_filesystems import write_setting
 from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
 from pkgjail.sandbox.signals import RELAYED, follow_stops, relaying, reset_handlers, wait
 
@@ -55,6 +56,9 @@ _SETUP_FAILED = 125
 _KILLED = 128 + 9
 _REPORT_SIZE = 16 << 20  # bytes: some 100,000 changed files; memory is used only as far as it is written to
 _FIRST_UNINHERITED = 3  # the command inherits the descriptors below
+# What root in a jail may do in its own user namespace: CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID,
+# CAP_KILL, CAP_SETGID and CAP_SETUID; see capabilities(7). None of them reaches a mount.
+_ROOT_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7
 _NOT_FOUND_ERRORS = (errno.ENOENT, errno.ENOTDIR)
 # A file is missing, or cannot be executed.
 _FAULTS_OF_FILES = (*_NOT_FOUND_ERRORS, errno.EACCES, errno.ENOEXEC, errno.ELIBBAD, errno.EISDIR)
@@ -393,7 +397,7 @@ class _Mapping:
         try:
             self._maps.write_outside(child)
         except OSError:
-            if self._maps.as_root or self._maps.all:
+            if self._maps.as_root:
                 raise
             return b"-"
         return b"+"
@@ -407,7 +411,7 @@ class _Mapping:
         if not answer:
             os._exit(_SETUP_FAILED)
         if answer == b"-":
-            self._maps.give_up_groups()
+            self._maps.fall_back()
         os.close(self._request[1])
         os.close(self._answer[0])
 
@@ -495,12 +499,19 @@ def _init(job: _Job) -> int:
         _give_own_process_id()
     enter_new_root(job.program)
     sc.join_new_session_keyring()
-    _give_up_privileges()
-    job.install_filter()
-    if not job.wait_for_start():
-        return _SETUP_FAILED
-    os.umask(callers_umask)
-    child = _start_command(job)
+    if job.as_root:
+        from_root = _RootCommand(job, callers_umask)
+        _give_up_privileges()
+        if not job.wait_for_start():
+            return _SETUP_FAILED
+        child = from_root.start()
+    else:
+        _give_up_privileges()
+        job.install_filter()
+        if not job.wait_for_start():
+            return _SETUP_FAILED
+        os.umask(callers_umask)
+        child = _start_command(job)
     job.move_stops_pipe()
     job.answer_calls()
     _close_descriptors()
@@ -547,17 +558,23 @@ def _give_up_privileges() -> None:
     """Give up all capabilities: with one, a process could unmount a layer and see what is below."""
     sc.prctl(sc.PR_SET_SECUREBITS, sc.SECUREBITS_LOCKED_DOWN)
     sc.prctl(sc.PR_CAP_AMBIENT, sc.PR_CAP_AMBIENT_CLEAR_ALL)
+    _drop_from_bounding_set()
+    sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+    sc.capset()
+    sc.prctl(sc.PR_SET_DUMPABLE, 0)
+
+
+def _drop_from_bounding_set(spared: int = 0) -> None:
+    """Drop all capabilities, except those whose bits are set, from what executed programs can get."""
     capability = 0
     try:
         while True:
-            sc.prctl(sc.PR_CAPBSET_DROP, capability)
+            if not spared >> capability & 1:
+                sc.prctl(sc.PR_CAPBSET_DROP, capability)
             capability += 1
     except OSError as error:
         if error.errno != errno.EINVAL or capability == 0:  # EINVAL: past the last capability
             raise
-    sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
-    sc.capset_none()
-    sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 
 def _start_command(job: _Job) -> int:
@@ -580,6 +597,63 @@ def _start_command(job: _Job) -> int:
         raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
     except ValueError as error:  # for example, an argument contains NUL
         raise StageError("execute", 0, repr(error).encode(), []) from None
+
+
+class _RootCommand:
+    """The process of a command that is root in the jail, which has a user namespace of its own in init's.
+
+    There it has the capabilities that it takes to change owners and users. It has none in init's namespace,
+    to which the mounts, processes and names of the jail belong. Init must map the ids before it gives up its
+    privileges, so the process is started before, and waits.
+    """
+
+    def __init__(self, job: _Job, umask: int) -> None:
+        sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+        job.install_filter()
+        terminal = -1 if job.channel is None else job.open_terminal(job.channel)
+        sc.close_range(_FIRST_UNINHERITED, cloexec=True)
+        ready, ready_write = _pipe()
+        go, self._go = _pipe()
+        self._child = _fork(job, "build", lambda: self._wait(job, umask, terminal, ready_write, go))
+        os.close(ready_write)
+        os.close(go)
+        if not os.read(ready, 1):  # it has reported why
+            os._exit(_SETUP_FAILED)
+        os.close(ready)
+        job.namespaces += (os.stat(f"/proc/{self._child}/ns/user").st_ino,)
+        job.maps.write_nested(self._child)
+
+    def start(self) -> int:
+        """In init: let the process become the command, and return it."""
+        with contextlib.suppress(PermissionError):  # EACCES: it has executed the command
+            os.setpgid(self._child, self._child)
+        os.write(self._go, b".")
+        return self._child
+
+    def _wait(self, job: _Job, umask: int, terminal: int, ready: int, go: int) -> NoReturn:
+        """In the process: enter the namespace, wait for init, keep few capabilities, become the command."""
+        os.close(self._go)
+        sc.unshare(sc.CLONE_NEWUSER)
+        sc.prctl(sc.PR_SET_DUMPABLE, 1)  # so that init, and not only the host's root, may write the maps
+        os.write(ready, b".")
+        if not os.read(go, 1):
+            os._exit(_SETUP_FAILED)
+        sc.prctl(sc.PR_SET_DUMPABLE, 0)
+        _keep_capabilities()
+        os.umask(umask)
+        try:
+            _change_directory(job.cwd)
+            _execute(job, terminal)
+        except OSError as error:
+            raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
+        except ValueError as error:  # for example, an argument contains NUL
+            raise StageError("execute", 0, repr(error).encode(), []) from None
+
+
+def _keep_capabilities() -> None:
+    """Give up all capabilities but those of `_ROOT_CAPABILITIES`, also for programs that it executes."""
+    _drop_from_bounding_set(_ROOT_CAPABILITIES)
+    sc.capset(_ROOT_CAPABILITIES)
 
 
 def _change_directory(path: bytes) -> None:
@@ -624,15 +698,18 @@ def _spawn(job: _Job, path: str) -> int:
 
 def _start_on_terminal(job: _Job, terminal: int) -> int:
     sc.close_range(_FIRST_UNINHERITED, cloexec=True)
-    child = _fork(job, "execute", lambda: _execute_on_terminal(job, terminal))
+    child = _fork(job, "execute", lambda: _execute(job, terminal))
     with contextlib.suppress(PermissionError):  # EACCES: the child did it, and has executed the command
         os.setpgid(child, child)
     return child
 
 
-def _execute_on_terminal(job: _Job, terminal: int) -> NoReturn:
-    """In the forked child: become the command, in the foreground of a terminal of the jail's own."""
-    job.enter_foreground(terminal)
+def _execute(job: _Job, terminal: int) -> NoReturn:
+    """In the forked child: become the command, in the foreground of a terminal of the jail's own if any."""
+    if terminal < 0:
+        os.setpgid(0, 0)
+    else:
+        job.enter_foreground(terminal)
     for ignored in _IGNORED_BY_PYTHON:
         signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, job.mask)

@@ -122,6 +122,7 @@ class _Builder:
             "KeptLink": kept_link,
             "Hidden": hidden,
             "OneMountNamespace": one_mount_namespace,
+            "MapRoot": lambda: None,
         }
 
     def build(self) -> None:

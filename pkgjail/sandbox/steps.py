@@ -142,6 +142,13 @@ class Hidden(NamedTuple):
     path: bytes
 
 
+class MapRoot(NamedTuple):
+    """Let the command be user 0, with subordinate ids. This is the first step, if it is one.
+
+    `pkgjail.sandbox.launch` carries it out.
+    """
+
+
 class OneMountNamespace(NamedTuple):
     """Forbid the command to make mount namespaces. This is the last step: no mount can be made after it.
 
@@ -151,7 +158,7 @@ class OneMountNamespace(NamedTuple):
 
 Step = Union[
     Directory, Symlink, Content, HostFile, Overlay, Cover, MaskedOverlay, WholeDirectory, Seal, Proc, Sys,
-    Devices, Tmpfs, Bind, KeptLink, Hidden, OneMountNamespace,
+    Devices, Tmpfs, Bind, KeptLink, Hidden, MapRoot, OneMountNamespace,
 ]  # fmt: skip
 
 

@@ -305,10 +305,10 @@ def join_new_session_keyring() -> None:
             raise OSError(code, os.strerror(code), "keyctl")
 
 
-def capset_none() -> None:
-    """Empty the effective, permitted and inheritable capability sets; see capset(2)."""
+def capset(kept: int = 0) -> None:
+    """Give up all capabilities but those whose bits are set, all below 32; see capset(2)."""
     header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
+    _check(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)(kept, kept))), "capset")
 
 
 def seccomp_filter(program: int, *, listener: bool = False) -> int:

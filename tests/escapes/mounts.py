@@ -253,6 +253,24 @@ def write_proc() -> str:
     raise refused
 
 
+@attempt(
+    "/proc modes", "chmod(2) the files of /proc, but processes', to what they have", "a change of the host's"
+)
+def chmod_proc() -> str:
+    """The kernel has one mode for all mounts of proc(5)."""
+    refused = OSError(2, "nothing there")
+    for name in os.listdir("/proc"):
+        found = os.lstat(f"/proc/{name}")
+        if stat.S_ISREG(found.st_mode):
+            try:
+                os.chmod(f"/proc/{name}", stat.S_IMODE(found.st_mode))
+            except OSError as error:
+                refused = error
+            else:
+                return f"changed /proc/{name}"
+    raise refused
+
+
 def _reads(name: str, what: str) -> None:
     @attempt(f"/proc/{name}", f"read /proc/{name}", what)
     def reads() -> str:
