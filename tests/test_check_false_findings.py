@@ -162,6 +162,16 @@ def _with(*entries: FileEntry) -> Manifest:
     )
 
 
+def test_a_link_to_a_link_that_leads_nowhere() -> None:
+    """Protects rustc's `gcc-ld/ld`: a link in the set is not what is lacking, but what that leads to."""
+    place = FileEntry(path=b"/usr/lib/mawk", kind="directory", mode=0o755)
+    manifest = _with(place, link(b"/usr/lib/mawk/lld", b"/usr/bin/lld-14"), link(b"/usr/lib/ld", b"mawk/lld"))
+    gaps = [
+        gap for gap in link_gaps(Names(manifest.files)) if gap.path in (b"/usr/lib/ld", b"/usr/lib/mawk/lld")
+    ]
+    assert [judged(manifest, gap) for gap in gaps] == ["note", "note"]
+
+
 @pytest.mark.parametrize(("path", "target", "expected"), _LINKS.values(), ids=_LINKS)
 def test_links_that_lead_nowhere(path: bytes, target: bytes, expected: str) -> None:
     """Protects from findings for documentation and for what packages only suggest, and the others."""

@@ -29,6 +29,8 @@ GENERATED = (
     *generated("ca-certificates", "the administrator", "/usr/local/share/ca-certificates/*.crt"),
     *generated("ca-certificates", "the administrator", "/usr/local/share/ca-certificates/*/*.crt"),
     *generated("ca-certificates-java", "update-ca-certificates", "/etc/ssl/certs/java/cacerts"),
+    # A link of systemd leads to it.
+    *generated("libpam-modules", "libpam-modules' postinst", "/etc/environment"),
     # Local time, and the locales that the administrator chose.
     *generated("tzdata", "tzdata's postinst", "/etc/localtime", "/etc/timezone"),
     *generated("locales", "locale-gen", "/usr/lib/locale/locale-archive"),

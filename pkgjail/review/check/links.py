@@ -37,15 +37,17 @@ def link_gaps(names: Names) -> Iterator[Gap]:
                     kind="link",
                     wanted=wanted,
                     cause=f"this link leads to {shown}, which is not in the set",
-                    candidates=tuple(dict.fromkeys((_end(entry.path, wanted), found.place))),
+                    candidates=tuple(dict.fromkeys((*_missing_end(names, entry.path, wanted), found.place))),
                     optional=top == RUN or is_documentation(entry.path) or is_documentation(found.place),
                     optional_if_outside=True,
                 )
 
 
-def _end(path: bytes, target: bytes) -> bytes:
-    """Return where a link leads, by its text alone."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+def _missing_end(names: Names, path: bytes, target: bytes) -> tuple[bytes, ...]:
+    """Return where a link leads by its text, unless the set has that, which is then another such link."""
+    end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    directory, name = posixpath.split(end)
+    return () if posixpath.join(names.find(directory).place, name) in names.entries else (end,)
 
 
 def is_documentation(path: bytes) -> bool:
