@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.jail_names import ROOT_CAPABILITIES
+from pkgjail.jail.groups import unmapped_groups
 from tests.conftest import SYSTEM_PYTHON, Caller
 
 if TYPE_CHECKING:
@@ -156,6 +157,14 @@ def test_groups_that_newgidmap_may_map_can_be_given_to_files(member: Caller, too
     ran = _granted(member, "member:7001:1\n", "run", tools, "--", "sh", "-c", script)
     assert ran.stdout.split() == ["7001", *[str(member.uid)] * 2, "1", "7001", "7001", "1"], ran.stderr
     assert ran.stderr.count("Operation not permitted") == 1
+
+
+def test_groups_that_a_jail_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spack's `--build-environment` warns of those to which packages are given."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 60)
+    monkeypatch.setattr(os, "getgroups", lambda: [50, 60])
+    assert unmapped_groups(["staff", "games", "tty", "no-such-group", "staff"]) == ["staff"]
 
 
 _AS_ROOT = """

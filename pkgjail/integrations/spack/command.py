@@ -181,12 +181,18 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.integrations.spack import environment
     from pkgjail.integrations.spack.hook import print_warning
+    from pkgjail.jail.groups import unmapped_groups
 
     environment.refuse_inside("build an environment")
     with ConsoleReporter() as reporter:
         built = environment.build(arguments.build_environment, _build_options(arguments), instance, reporter)
     for tool in built.uncovered:
         print_warning(str(tool))
+    for group in unmapped_groups(instance.groups):
+        print_warning(
+            f"Spack gives packages to the group {group} (permissions), which the jail does not have: start "
+            f"Spack with sg {group} -c 'spack …', or have the line USER:GID:1 added to /etc/subgid"
+        )
     if arguments.permanent:
         _print_fstab(built.active)
     path = built.active.environment

@@ -32,6 +32,7 @@ class Tool(NamedTuple):
 class Instance:
     """A Spack: its root, its Python, its directories, and the tools in its configuration.
 
+    `groups` are the names of groups to which it gives what it installs.
     `watched` are the files and directories that this description depends on.
     """
 
@@ -41,6 +42,7 @@ class Instance:
     readable: tuple[str, ...]
     tools: tuple[Tool, ...]
     watched: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
 
 def parse_instance(values: Mapping[str, Any]) -> Instance:
@@ -57,6 +59,7 @@ def parse_instance(values: Mapping[str, Any]) -> Instance:
         readable=tuple(values["readable"]),
         tools=tuple(Tool(tool["name"], tuple(tool["paths"])) for tool in values["tools"]),
         watched=tuple(values["watched"]),
+        groups=tuple(values.get("groups", ())),
     )
 
 

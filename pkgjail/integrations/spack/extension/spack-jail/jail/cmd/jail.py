@@ -73,6 +73,7 @@ def describe() -> dict[str, Any]:
         "writable": list(filter(None, _writable())),
         "readable": list(filter(None, _readable())),
         "tools": list(_compilers()) + list(_externals()),
+        "groups": list(_groups()),
         "watched": list(_watched()),
     }
 
@@ -107,6 +108,15 @@ def _readable() -> Iterator[str | None]:
     yield sys.prefix
     yield sys.base_prefix
     yield from sys.path
+
+
+def _groups() -> Iterator[str]:
+    """Yield the groups to which installed packages are given: `permissions` in packages.yaml."""
+    for settings in _mapping("packages").values():
+        permissions = settings.get("permissions") if isinstance(settings, dict) else None
+        group = permissions.get("group") if isinstance(permissions, dict) else None
+        if isinstance(group, str) and group:
+            yield group
 
 
 def _path(name: str) -> str | None:
