@@ -94,16 +94,16 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("engine", "covered", "why"), REFUSALS)
 def test_what_the_engine_must_allow_is_named(
-    anyone: Caller,
+    user: Caller,
     base_manifest: Manifest,
     engine: str,
     covered: bool,  # noqa: FBT001 - a row
     why: str,
 ) -> None:
     """By each command in the same words: `plan` does not promise what an entry cannot keep."""
-    manifest = written(base_manifest, anyone)
+    manifest = written(base_manifest, user)
     for words in (["plan", manifest], ["run", manifest, "--", "true"]):
-        ran = pkgjail(anyone, engine, *words, covered=covered)
+        ran = pkgjail(user, engine, *words, covered=covered)
         assert (ran.returncode, ran.stderr) == (
             3 if words[0] == "plan" else 125,
             f"pkgjail: cannot make a jail: {why}\n",
