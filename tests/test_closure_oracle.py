@@ -87,7 +87,8 @@ class Oracle:
         package = self._cache[name]
         named = [package.current_ver] if package.current_ver else []
         provided = [version for _, _, version in package.provides_list if _is_installed(version)]
-        answers = (*map(_key, named), *sorted(map(_key, provided), key=_by_name))
+        # An entry that names a package is about that one.
+        answers = tuple(map(_key, named)) or tuple(sorted(map(_key, provided), key=_by_name))
         return Requirement(name, self._native, "whitelist", "whitelist", tuple(dict.fromkeys(answers)))
 
 

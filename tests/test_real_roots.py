@@ -54,6 +54,8 @@ CASES = [
     Case("virtual: with a version and without one", "wants-soname", "soname wants-soname"),
     Case("virtual: a package of that very name, though what it requires provides it", "wants-authorities",
          "authorities authorities-list authorities-tools wants-authorities"),
+    Case("an entry's own package, though another that is in provides it", "authorities-tools, authorities",
+         "authorities authorities-list authorities-tools"),
     Case("virtual: whoever is in, though not of that name", "wants-authorities, authorities-tools",
          "authorities-tools wants-authorities"),
     Case("virtual: whoever is in, in whatever order", "vim, app", "app lib tool vim"),

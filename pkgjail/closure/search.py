@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # The text of edges to essential packages: Debian marks them by a field, other families have a list.
 _ESSENTIAL_TEXTS = {"debian": "Essential: yes"}
 
+# The kind of a whitelist's entry.
+_ENTRY = "whitelist"
+
 # Fields whose requirements are optional: one that no installed package satisfies is left out silently.
 _WEAK = frozenset({"Recommends"})
 
@@ -78,8 +81,9 @@ def resolve_closure(database: Searched, policy: Policy, owners: Iterable[tuple[R
     Of the members of an or-group, the first counts that any installed package satisfies (Debian Policy 7.1).
     Of several packages that satisfy it, one that is in the closure for another reason is taken (one of
     that very name before its providers), otherwise the one of that name, otherwise the first provider by
-    name. A package that satisfies its own requirement needs no other. The result does not depend on the
-    order of the policy's rules. `owners` are packages that a rule requires by their keys.
+    name. An entry of a whitelist that names a package always brings that one. A package that satisfies its
+    own requirement needs no other. The result does not depend on the order of the policy's rules. `owners`
+    are packages that a rule requires by their keys.
 
     Requirements that nothing satisfies are no error: they are the closure's `unmet`.
     """
@@ -161,7 +165,8 @@ class _Search:
                 continue
             if source in keys:
                 return
-            if len(keys) == 1:
+            is_named = group.kind == _ENTRY and self._database.packages[keys[0]].name == relation.name
+            if len(keys) == 1 or is_named:
                 self.add(source, keys[0], group.kind, group.text)
             else:
                 heapq.heappush(self._choices, _Choice(group.text, architecture, source, group.kind, keys))

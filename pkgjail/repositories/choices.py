@@ -1,8 +1,9 @@
 """The packages of a pool as a database for `pkgjail.closure.search`, which then makes all choices.
 
-A requirement of libsolv's is one relation here, whose name is libsolv's text of it, or-groups included: so
-of several packages that satisfy it, one that is in for another reason is taken. The closure of installed
-packages takes the first member of an or-group that is installed. Of a plan's packages, that is the same.
+A package's requirement of libsolv's is one relation here, whose name is libsolv's text of it, or-groups
+included: so of several packages that satisfy it, one that is in for another reason is taken. The closure of
+installed packages takes the first member of an or-group that is installed. Of a plan's packages, that is the
+same.
 """
 
 from __future__ import annotations
@@ -42,16 +43,6 @@ class Choices:
     def _relation(self, part: Any) -> Relation:
         self._parts[str(part)] = part
         return Relation(name=str(part))
-
-    def group(self, group: DependencyGroup) -> DependencyGroup:
-        """Return a requirement of a whitelist with its alternatives as one."""
-        either = self._pool.either(map(self._pool.requirement, group.alternatives))
-        return DependencyGroup(
-            kind=group.kind,
-            alternatives=(self._relation(either),),
-            text=group.text,
-            conditions=group.conditions,
-        )
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Return the requirements of a package that was among `candidates`."""

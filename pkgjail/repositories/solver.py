@@ -125,8 +125,8 @@ class _Resolution:
             excluded |= left_out
 
     def _asked(self, choices: Choices, policy: Policy, base: Sequence[tuple[str, ...]]) -> Policy:
-        """Return `policy` with the requirements of `choices`, and with the base set as entries."""
-        packages = [replace(rule, groups=tuple(map(choices.group, rule.groups))) for rule in policy.packages]
+        """Return `policy` with the base set as entries."""
+        packages = list(policy.packages)
         for names in base:
             text = " or ".join(names)
             group = choices.requirement(ESSENTIAL, text, map(self._pool.named, names))
