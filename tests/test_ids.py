@@ -102,6 +102,24 @@ def test_a_namespace_of_the_commands_own_answers_by_its_own_rules(member: Caller
     assert "Invalid argument" in inside.stderr
 
 
+_ANSWERED = """
+import os, sys
+from pkgjail.sandbox import seccomp, syscalls
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+os.set_inheritable(seccomp._install([(seccomp._RETURN, 0, 0, seccomp._ALLOW)], listener=True), True)
+os.execv(sys.executable, [sys.executable, "-m", "pkgjail", *sys.argv[1:]])
+"""
+
+
+def test_where_another_process_answers_calls(member: Caller, tools: str) -> None:
+    """The kernel allows one filter that does, for example a container's. Calls are refused as without one."""
+    script = "cd /tmp; touch f; chown 7:8 f; id -u"
+    words = (SYSTEM_PYTHON, "-c", _ANSWERED, "run", tools, "--", "sh", "-c", script)
+    ran = member.run(words)
+    assert ran.stdout == f"{member.uid}\n", ran.stderr
+    assert ran.stderr == "chown: changing ownership of 'f': Operation not permitted\n"
+
+
 _GROUP_NAMES = """
 import contextlib, grp, os
 for number in {os.getgid(), *os.getgroups()}:

@@ -151,7 +151,7 @@ def test_without_a_process_that_answers_calls_are_refused() -> None:
 
 
 def test_an_outer_filter_that_answers_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel allows one such filter in a process. A jail in a jail answers without one."""
+    """The kernel allows one such filter in a process, and a container's engine may have it (LXD)."""
     installed = []
 
     def install(instructions: list[seccomp._Instruction], *, listener: bool) -> int:
