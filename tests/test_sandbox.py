@@ -271,7 +271,7 @@ def test_a_changed_host_is_not_entered(base_manifest: Manifest) -> None:
 @either_way
 def test_a_failure_is_reported(further_threads: int) -> None:
     """Whichever process starts the jail."""
-    program = (b"/no-such-root", (), True, "jail")
+    program = (b"/no-such-root", (), True, "jail", False)
     code = f"""
 import threading
 from pkgjail.sandbox import launch

@@ -173,6 +173,8 @@ def _step_line(step: s.Step) -> str:
             words.append("writable" if value else "read-only")
         elif isinstance(value, bytes):
             words.append(repr(value)[1:] if field == "content" else shown(value))
+        elif isinstance(value, tuple):  # of devices
+            words += [shown(device[0]) for device in value]
         else:
             words.append(f"{value!r} bytes")
     return " ".join(filter(None, words))
