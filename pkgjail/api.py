@@ -89,6 +89,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     backend: str = "auto",
     recommends: bool | None = None,
     essential: bool | None = None,
+    package_database: bool | None = None,
     hashed: bool = True,
     allow_unmet: bool = False,
     baseline: bool = True,
@@ -103,6 +104,8 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         backend: "auto", or a backend by name.
         recommends: follow Recommends too; None leaves it to the whitelists.
         essential: include essential packages; None leaves it to the whitelists.
+        package_database: include a package database of exactly the packages, if their package manager is
+            among them; None leaves it to the whitelists.
         hashed: record the SHA-256 of regular files.
         allow_unmet: record requirements that nothing installed satisfies, instead of refusing. Those that
             only scripts of rpm packages have are always recorded.
@@ -119,7 +122,12 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     began = time.time_ns()
     database = open_database(root, backend)
     policy = load_policy(
-        whitelists, blacklists, database=database, recommends=recommends, essential=essential
+        whitelists,
+        blacklists,
+        database=database,
+        recommends=recommends,
+        essential=essential,
+        package_database=package_database,
     )
     digest = policy_digest(policy)
     closure = resolve_closure(database, policy, required_owners(database, policy.owners, root, reporter))

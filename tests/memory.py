@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from pkgjail.backends.rpm import boolean
 from pkgjail.core.model import (
     AlternativeGroup,
+    DatabaseFile,
     DependencyGroup,
     Distribution,
     Generated,
@@ -232,6 +233,11 @@ class MemoryDatabase:
     def script_words(self, package: Package) -> frozenset[bytes]:
         """As `PackageDatabase.script_words`."""
         return frozenset(self._scripts.get(package.name, "").encode().split())
+
+    def database_files(self, packages: Collection[Package]) -> tuple[DatabaseFile, ...]:
+        """Return none."""
+        del packages
+        return ()
 
     def _reaches(self, relation: Relation, asker: str, each: Record) -> bool:
         """Return whether the package suits the required architecture (Debian's multi-arch rules)."""

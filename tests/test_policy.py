@@ -408,6 +408,8 @@ def test_the_nearest_packages_are_named(tmp_path: Path) -> None:
         ),
         pytest.param({"recommends": True}, False, id="recommends"),
         pytest.param({"essential": False}, False, id="essential"),
+        pytest.param({"package_database": True}, True, id="package database, the default"),
+        pytest.param({"package_database": False}, False, id="package database"),
     ],
 )
 def test_digest(change: dict[str, object], same: bool) -> None:  # noqa: FBT001

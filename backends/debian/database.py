@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.alternatives import read_alternatives
+from pkgjail.backends.debian.database_files import list_database_files
 from pkgjail.backends.debian.file_lists import FileLists
 from pkgjail.backends.debian.generated import GENERATED, emacs_packages
 from pkgjail.backends.debian.matching import Installed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pkgjail.backends.debian.status import Reader
     from pkgjail.core.model import (
         AlternativeGroup,
+        DatabaseFile,
         DependencyGroup,
         Distribution,
         Generated,
@@ -117,3 +119,7 @@ class DebianDatabase:
     def script_words(self, package: Package) -> frozenset[bytes]:
         """Return the words in the package's maintainer scripts."""
         return self._file_lists.script_words(package)
+
+    def database_files(self, packages: Collection[Package]) -> tuple[DatabaseFile, ...]:
+        """Return dpkg's files about these packages, and those that are made at entry."""
+        return list_database_files(self._root, self._file_lists, packages)

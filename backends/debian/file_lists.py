@@ -129,13 +129,16 @@ class FileLists:
         return frozenset(self._root.names(self._root.admin(b"info")))
 
     def _list_file(self, package: Package) -> bytes:
-        """The path of a list, named with the architecture if the package may be installed for several.
+        return self._root.admin(b"info", self.info_name(package) + b".list")
 
-        That is format 1 of the directory (as the file `format` says), since dpkg 1.16.
+    def info_name(self, package: Package) -> bytes:
+        """Return the name of the package's files in `info`, before the dot.
+
+        It has the architecture if the package may be installed for several. That is format 1 of the
+        directory (as the file `format` says), since dpkg 1.16.
         """
         same = self._installations[package.key].multi_arch == "same"
-        name = package.key if same and self._lists_name_architecture else package.name
-        return self._root.admin(b"info", os.fsencode(f"{name}.list"))
+        return os.fsencode(package.key if same and self._lists_name_architecture else package.name)
 
     @cached_property
     def _lists_name_architecture(self) -> bool:

@@ -8,6 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pkgjail.backends.pacman.database_files import list_database_files
 from pkgjail.backends.pacman.generated import AT_ENTRY, GENERATED
 from pkgjail.backends.pacman.local import read_digests, read_files, read_local
 from pkgjail.backends.pacman.relations import entry_groups, fits, group_of, offer_fits, parse_relation
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pkgjail.backends.pacman.local import Entry
-    from pkgjail.core.model import AlternativeGroup, DependencyGroup, Distribution, Generated, Relation
+    from pkgjail.core.model import (
+        AlternativeGroup,
+        DatabaseFile,
+        DependencyGroup,
+        Distribution,
+        Generated,
+        Relation,
+    )
 
 BASE = "base"
 """The package whose closure every Arch system has; it corresponds to Debian's Essential."""
@@ -172,6 +180,11 @@ class PacmanDatabase:
         """Return nothing: what scripts make is in the allow-list."""
         del package
         return frozenset()
+
+    def database_files(self, packages: Collection[Package]) -> tuple[DatabaseFile, ...]:
+        """Return pacman's files about these packages; `desc` is made at entry."""
+        entries = {package.key: self._entries[package.key] for package in packages}
+        return tuple(list_database_files(self._root, entries))
 
     def _named(self, name: str) -> list[Package]:
         return [self._packages[key] for key in self._keys.get(name, ())]

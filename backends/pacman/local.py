@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LOCAL = b"/var/lib/pacman/local"
 _LOCK = b"/var/lib/pacman/db.lck"
-_VERSION_FILE = b"ALPM_DB_VERSION"
+VERSION_FILE = b"ALPM_DB_VERSION"
 _VERSION = b"9"
 # In names of mtree(5), white space, backslashes and characters outside ASCII are octal numbers.
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
@@ -45,14 +45,14 @@ def read_local(root: Root) -> Iterator[Entry]:
     """Yield every package of the root, in the order of the directories. Raises `DatabaseError`."""
     _refuse_locked(root)
     local = root.inside(LOCAL)
-    version = root.read(os.path.join(local, _VERSION_FILE), missing=b"").strip()
+    version = root.read(os.path.join(local, VERSION_FILE), missing=b"").strip()
     if version != _VERSION:
-        found = f"version {text_path(version)}" if version else f"no {text_path(_VERSION_FILE)}"
+        found = f"version {text_path(version)}" if version else f"no {text_path(VERSION_FILE)}"
         raise root.error(
             f"{text_path(local)} has {found}, but version {text_path(_VERSION)} is supported",
             "run pacman-db-upgrade for an older one; use a newer pkgjail for a newer one",
         )
-    names = sorted(name for name in root.names(local) if name != _VERSION_FILE and not name.startswith(b"."))
+    names = sorted(name for name in root.names(local) if name != VERSION_FILE and not name.startswith(b"."))
     for name in names:
         yield _entry(root, os.path.join(local, name))
     _refuse_locked(root)

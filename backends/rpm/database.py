@@ -18,7 +18,7 @@ from pkgjail.backends.rpm.query import query_digests, query_first
 from pkgjail.backends.rpm.store import find_stores
 from pkgjail.backends.rpm.unmet import UnmetReasons, installer
 from pkgjail.core.families import RHEL, SUSE
-from pkgjail.core.model import DependencyGroup, Relation, text_path
+from pkgjail.core.model import DatabaseFile, DependencyGroup, Relation, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -106,6 +106,19 @@ class RpmDatabase:
         if boolean.is_rich(name) or not architecture:
             return relation
         return replace(relation, name=name, architecture=architecture)
+
+    def database_files(self, packages: Collection[Package]) -> tuple[DatabaseFile, ...]:
+        """Return rpm's database, which is made at entry.
+
+        None unless it is an SQLite database below /var. Of the older formats nobody but rpm can remove
+        packages. And in /usr, where Fedora and openSUSE have it, a file that is made at entry would make a
+        whiteout overlay of /usr impossible.
+        """
+        rpm = next((package.key for package in packages if package.name == "rpm"), None)
+        path = b"/" + os.path.relpath(self._store.file, self._root.path)
+        if rpm is None or self._store.format.name != "sqlite" or not path.startswith(b"/var/"):
+            return ()
+        return (DatabaseFile(path=path, package=rpm, manager="rpm", at_entry=True),)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Return Requires, and with `recommends` Recommends, in the order of the package's header."""

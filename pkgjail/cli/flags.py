@@ -20,6 +20,7 @@ FLAGS: Mapping[Parameter, str] = {
     "focus": "--focus",
     "hashed=False": "--no-hash",
     "map_root=True": "--map-root",
+    "package_database=False": "--no-package-database",
     "plan='auto'": "'--plan auto'",
     "plan='binds'": "'--plan binds'",
     "plan_packages": "'pkgjail resolve --available'",

@@ -179,10 +179,11 @@ def load_manifest(arguments: argparse.Namespace) -> Manifest:
     name: str = arguments.manifest
     if is_whitelist(name):
         return resolve_arguments(arguments, [name, *named_sets(arguments)], hashed=False)
-    if arguments.blacklist or arguments.recommends or arguments.essential is not None:
+    off = (arguments.essential, arguments.package_database)
+    if arguments.blacklist or arguments.recommends or off != (None, None):
         raise UsageError(
-            f"{name} is a manifest, which is complete: --blacklist, --recommends and --no-essential "
-            "go with a whitelist; give them to 'pkgjail resolve'"
+            f"{name} is a manifest, which is complete: --blacklist, --recommends, --no-essential and "
+            "--no-package-database go with a whitelist; give them to 'pkgjail resolve'"
         )
     from pkgjail.manifest import read_manifest
 

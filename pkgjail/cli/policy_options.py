@@ -44,6 +44,13 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="leave Essential packages out unless something requires them",
     )
+    parser.add_argument(
+        "--no-package-database",
+        dest="package_database",
+        action="store_false",
+        default=None,
+        help="leave out the package database of the jail's packages, for dpkg, rpm or pacman in the jail",
+    )
 
 
 def resolve_arguments(
@@ -65,6 +72,7 @@ def resolve_arguments(
             backend=arguments.backend,
             recommends=arguments.recommends,
             essential=arguments.essential,
+            package_database=arguments.package_database,
             hashed=hashed,
             allow_unmet=allow_unmet,
             baseline=baseline,

@@ -88,6 +88,7 @@ MismatchKind = Literal[
     "undeletable",
     "moved",
     "manifest",
+    "record",
 ]
 
 _WORDS: dict[MismatchKind, str] = {
@@ -107,6 +108,7 @@ _WORDS: dict[MismatchKind, str] = {
     "undeletable": "cannot be deleted: {found}",
     "moved": "was moved away",
     "manifest": "is not the manifest that the environment was built from",
+    "record": "has no record of {expected}: {found}",
 }
 
 

@@ -107,7 +107,8 @@ class Policy:
 
     `packages` are the whitelists' requirements; `includes` are patterns of unowned files; `drops` are the
     blacklists' patterns in order, of which the last that matches a path decides; `devices` are patterns of
-    devices; `owners` are patterns of files (`pkgjail.core.globs`) whose packages are required.
+    devices; `owners` are patterns of files (`pkgjail.core.globs`) whose packages are required. With
+    `package_database`, a package manager in the jail finds a package database of exactly the jail's packages.
     """
 
     whitelists: tuple[str, ...]
@@ -119,6 +120,7 @@ class Policy:
     owners: tuple[Rule, ...] = ()
     recommends: bool = False
     essential: bool = True
+    package_database: bool = True
 
 
 # --- the package database -------------------------------------------------------------------
@@ -238,6 +240,20 @@ class Generated:
     at_entry: bool = False
 
 
+@record
+class DatabaseFile:
+    """One file of a package database that describes only some of the host's packages.
+
+    `package` is the key of the package that it belongs to, and `manager` the program that wrote it. Either
+    it is the host's file about that package, or with `at_entry`, it is made when a jail is entered.
+    """
+
+    path: bytes
+    package: str
+    manager: str
+    at_entry: bool = False
+
+
 class PackageNames(Protocol):
     """The packages that a whitelist can name: those of a system, or of repositories."""
 
@@ -328,6 +344,13 @@ class PackageDatabase(PackageNames, Protocol):
 
     def script_words(self, package: Package) -> frozenset[bytes]:
         """Return the words, such as names of files, in the scripts that are run for a package."""
+        ...
+
+    def database_files(self, packages: Collection[Package]) -> tuple[DatabaseFile, ...]:
+        """Return the files of a package database of exactly these packages.
+
+        Empty if the package manager, which would read them, is not among the packages.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ Parameter = Literal[
     "focus",
     "hashed=False",
     "map_root=True",
+    "package_database=False",
     "plan='auto'",
     "plan='binds'",
     "plan_packages",

@@ -4,7 +4,9 @@ The files that packages list are not enough to run programs: no package owns `/u
 bundle. So there are five layers, each a function here or in `unowned`.
 
 builder    add names, apply the blacklist, and make the entries
-unowned    alternatives, files that maintainer scripts made, byte code, and the policy's own patterns
+unowned    alternatives, files that maintainer scripts made, the package database, byte code, and the policy's
+           own patterns
+owned    alternatives, files that maintainer scripts made, byte code, and the policy's own patterns
 owned      packages that own what a pattern matches
 rootfs     look at the disk below a root
 warnings   warn of paths that are missing, and of rules without effect
@@ -71,6 +73,8 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     unowned.add_made_by_scripts(builder, closure.packages, database.script_words, owners_of)
     # After these, because an alternative may be a generated file (Free Pascal's /etc/fpc.cfg).
     unowned.add_alternatives(builder, database.alternatives(), reporter)
+    if policy.package_database:
+        unowned.add_package_database(builder, database.database_files(closure.packages))
     unowned.add_byte_code(builder)
     unowned.add_includes(builder, policy.includes, owners_of, reporter)
     unowned.add_unowned_matches(builder, policy.owners, owners_of)

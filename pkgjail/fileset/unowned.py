@@ -1,8 +1,8 @@
 """Add unowned files: those that belong to a set of packages although no package lists them.
 
 These are alternatives (update-alternatives(1)), the backend's allow-list of generated files, those that
-maintainer scripts name, byte code that Python compiled when packages were installed, and
-the policy's own file patterns.
+maintainer scripts name, the package database of the set, byte code that Python compiled when packages were
+installed, and the policy's own file patterns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pkgjail.policy.patterns import matcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import AlternativeGroup, Generated, Package, Rule
+    from pkgjail.core.model import AlternativeGroup, DatabaseFile, Generated, Package, Rule
     from pkgjail.core.reporter import Reporter
     from pkgjail.fileset.builder import FileSetBuilder
     from pkgjail.fileset.rootfs import Tree
@@ -205,6 +205,21 @@ def _leads_inside(builder: FileSetBuilder, path: bytes, names: Mapping[bytes, Na
     end = builder.tree.real(posixpath.join(posixpath.dirname(path), builder.tree.readlink(path)))
     end = builder.tree.real(posixpath.normpath(end))
     return end in builder.kept or end in names
+
+
+def add_package_database(builder: FileSetBuilder, files: Sequence[DatabaseFile]) -> None:
+    """Add the files of the package database that describe the packages of the set."""
+    builder.add(
+        {
+            builder.real_path(file.path): Name(
+                owners=(file.package,),
+                origin="entry" if file.at_entry else "generated",
+                detail=file.manager,
+                made_by_jail=file.at_entry,
+            )
+            for file in files
+        }
+    )
 
 
 def _glob(tree: Tree, pattern: bytes) -> Iterator[bytes]:

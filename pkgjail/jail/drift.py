@@ -23,6 +23,7 @@ from pkgjail.core.errors import DriftError, JailError
 from pkgjail.core.model import record
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, ProgressOnly
+from pkgjail.jail.package_database import database_changes
 from pkgjail.storage.baseline import (
     baseline_key,
     is_published,
@@ -105,6 +106,7 @@ def compare_host(manifest: Manifest, root: bytes, check: DriftCheck) -> Comparis
     if baseline is None and not check.recorded and _have_digests(entries):
         verify = "hash"
     changes = find_drift(entries, root, baseline, verify=verify, hasher=_hasher(root, check))
+    changes = tuple(sorted({*changes, *database_changes(manifest, root)}))
     if changes and not check.allow_drift:
         from pkgjail.jail.host_mismatch import describe_mismatch  # loads a backend
 

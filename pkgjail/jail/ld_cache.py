@@ -20,6 +20,7 @@ from pkgjail.core.programs import UnansweredError, capture_output
 from pkgjail.core.text import printable
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.plan import plan_jail
+from pkgjail.jail.scratch import runtime_scratch
 from pkgjail.sandbox.launch import StageError, run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 from pkgjail.storage.atomic import write_own_file
@@ -27,8 +28,7 @@ from pkgjail.storage.fingerprint import is_lasting, take_fingerprint, take_settl
 from pkgjail.storage.locations import cache_directory, runtime_directory
 from pkgjail.storage.locks import layer_directories, lock_shared, unlock
 from pkgjail.storage.marshal_store import digest
-from pkgjail.storage.own_files import NEW_PREFIX, opened_directory, read_own_file
-from pkgjail.storage.removal import make_locked_directory, remove_tree
+from pkgjail.storage.own_files import read_own_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -139,25 +139,13 @@ def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[str]:
-    """Make a new directory in the user's runtime directory, and remove it at the end.
-
-    It is not in TMPDIR, because a command in a jail that shows TMPDIR could write to it.
-
-    Raises:
-        JailError: it cannot be made.
-
-    """
-    parent = runtime_directory()
+    """Make a new directory that no jail can write to, and remove it at the end. Raises `JailError`."""
     with contextlib.ExitStack() as stack:
         try:
-            descriptor = stack.enter_context(opened_directory(parent, make=True))
-            name = f"{NEW_PREFIX}{os.urandom(8).hex()}"
-            in_use = make_locked_directory(descriptor, name)
+            directory = stack.enter_context(runtime_scratch())
         except OSError as error:
             raise _failed(os_error_text(error)) from error
-        stack.callback(remove_tree, descriptor, name)
-        stack.callback(os.close, in_use)
-        yield f"{parent}/{name}"
+        yield directory
 
 
 def _enter(program: Program, ldconfig: str) -> int:

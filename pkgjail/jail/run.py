@@ -28,6 +28,7 @@ from pkgjail.jail.ld_cache import make_ld_cache
 from pkgjail.jail.links_on_the_way import add_links, links_of_host, path_inside
 from pkgjail.jail.missing import advice_on_missing, candidates
 from pkgjail.jail.owned_copies import owned_copies
+from pkgjail.jail.package_database import database_content, database_sources
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.probe import forget_answers
 from pkgjail.jail.protected_paths import protected_paths
@@ -43,6 +44,7 @@ from pkgjail.jail.replay import (
 from pkgjail.jail.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
 from pkgjail.sandbox.launch import StageError, try_out
 from pkgjail.sandbox.steps import assemble
+from pkgjail.storage.fingerprint import take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory
 from pkgjail.storage.locks import layer_directories, lock_shared, unlock
 from pkgjail.storage.own_files import ensure_runtime_directory
@@ -228,6 +230,7 @@ class Jail:
         mounts = relevant_mounts(self._root, writable)
         patterns = device_patterns(self._manifest, options)
         devices = find_devices(patterns)
+        database_states = take_settled_fingerprint(database_sources(self._manifest, self._root))
         host = compare_host(self._manifest, self._root, self._check)
         self._accepted = host.accepted
         copies, copied = owned_copies(host.manifest.files, self._root, allow_drift=options.allow_drift)
@@ -237,7 +240,7 @@ class Jail:
         environment = dict(options.environment)
         if options.cwd in options.paths:
             environment.setdefault("PWD", text_path(cwd))  # as the caller's shell has it
-        states = {*copied, *(state for choice in choices for state in choice.observed)}
+        states = {*copied, *database_states, *(state for choice in choices for state in choice.observed)}
         self.lasting = all(choice.lasting for choice in choices)
         return PreparedJail(
             program=assemble(plan),
@@ -426,6 +429,7 @@ def _entry_files(
         network=options.network,
         hostname=hostname,
     )
+    content.update(database_content(manifest, root))
     if any(entry.path == LD_CACHE and entry.origin == "entry" for entry in manifest.files):
         content[LD_CACHE] = make_ld_cache(manifest, content, root, directory_steps)
     return content

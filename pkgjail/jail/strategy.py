@@ -33,7 +33,7 @@ from pkgjail.jail.strategies.directory_binds import directory_bind_steps
 from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer, whiteout_overlay_obstacle
 from pkgjail.jail.user_binds import new_mount_points
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay, WholeDirectory
-from pkgjail.storage.fingerprint import take_settled_fingerprint
+from pkgjail.storage.fingerprint import PACKAGE_DATABASES, take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory
 from pkgjail.storage.mounts import mounts_below
 
@@ -148,9 +148,21 @@ def refuse_too_many_mounts(plan: Plan) -> None:
 
 
 def _top_directories(manifest: Manifest) -> dict[bytes, tuple[FileEntry, ...]]:
+    """Return the entries of each directory that gets a strategy of its own, itself first.
+
+    If little else is in /var, these are also the directories of package databases. With an overlay of
+    their own they need not be shown by hundreds of file binds, and the rest of /var can be shown by these.
+    """
     tops: dict[bytes, list[FileEntry]] = {}
     for entry in manifest.files:
         tops.setdefault(b"/" + entry.path.split(b"/", 2)[1], []).append(entry)
+    for directory in PACKAGE_DATABASES:
+        top = b"/" + directory.split(b"/", 2)[1]
+        inside = [entry for entry in tops.get(top, ()) if entry.path.startswith(directory)]
+        if inside and len(tops[top]) - len(inside) < _LEAST_NAMES:
+            own = directory.rstrip(b"/")
+            tops[own] = [entry for entry in tops[top] if (entry.path + b"/").startswith(directory)]
+            tops[top] = [entry for entry in tops[top] if not entry.path.startswith(directory)]
     return {
         top: tuple(entries)
         for top, entries in tops.items()

@@ -39,19 +39,21 @@ def shipped_blacklists() -> tuple[str, ...]:
     return BLACKLIST.shipped()
 
 
-def load_policy(
+def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
     whitelists: Sequence[str],
     blacklists: Sequence[str] = (),
     *,
     database: PackageNames,
     recommends: bool | None = None,
     essential: bool | None = None,
+    package_database: bool | None = None,
 ) -> Policy:
     """Read the named lists and everything that they include, for the family of `database`.
 
     Each name is that of a shipped list, or a path: one with a slash, or that ends in `.toml` or `.ignore`.
-    `recommends` and `essential` override the options of the whitelists; None leaves it to them. An option of
-    a list overrides those of the lists that it includes; of lists named side by side, one true is enough.
+    `recommends`, `essential` and `package_database` override the options of the whitelists; None leaves it to
+    them. An option of a list overrides those of the lists that it includes; of lists named side by side, one
+    true is enough.
 
     Entries of included lists come before those of the including one. Each list counts once, and so does
     each entry. Blacklists apply in the order of the whitelists' options, then of `blacklists`; one that is
@@ -94,6 +96,8 @@ def load_policy(
         owners=tuple(owners.values()),
         recommends=first_stated(recommends, any_stated(each.recommends for each in read)) is True,
         essential=first_stated(essential, any_stated(each.essential for each in read)) is not False,
+        package_database=first_stated(package_database, any_stated(each.package_database for each in read))
+        is not False,
     )
 
 
@@ -126,7 +130,7 @@ def policy_digest(policy: Policy) -> str:
     """Return `sha256:` and a digest in hex of the content of `policy`.
 
     It covers requirements, include patterns and drop patterns, each in their order, the patterns of devices,
-    those of files whose owners are required, and the two options.
+    those of files whose owners are required, and the options.
     So equal digests mean equal jails on equal hosts. Names and origins are left out: a comment, a moved
     line or a renamed file does not change what is in a jail. The order counts for all three, because the
     last drop decides, and the first requirement or include for a name is recorded as its reason.
@@ -137,6 +141,7 @@ def policy_digest(policy: Policy) -> str:
         "drops": [rule.pattern for rule in policy.drops],
         "recommends": policy.recommends,
         "essential": policy.essential,
+        **({} if policy.package_database else {"package_database": False}),
     }
     # Left out if empty, as in versions without them.
     if policy.devices:

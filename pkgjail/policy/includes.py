@@ -36,6 +36,7 @@ class LoadedWhitelist:
     families: frozenset[str]
     recommends: bool | None
     essential: bool | None
+    package_database: bool | None
     complete: bool
 
 
@@ -119,6 +120,9 @@ class PolicyReader:
             families=frozenset(own.packages).union(*(each.families for each in included)),
             recommends=first_stated(own.recommends, any_stated(each.recommends for each in included)),
             essential=first_stated(own.essential, any_stated(each.essential for each in included)),
+            package_database=first_stated(
+                own.package_database, any_stated(each.package_database for each in included)
+            ),
             complete=len(included) == len(results) and all(each.complete for each in included),
         )
         self._check_family(loaded, problems)

@@ -50,6 +50,7 @@ class Whitelist:
     devices: tuple[Entry, ...] = ()
     recommends: bool | None = None
     essential: bool | None = None
+    package_database: bool | None = None
     blacklists: tuple[Entry, ...] = ()
 
 
@@ -99,7 +100,7 @@ class _Reader:
         devices = self.table(top, "devices")
         self.check_keys(("devices",), devices, {"include"})
         options = self.table(top, "options")
-        self.check_keys(("options",), options, {"recommends", "essential", "blacklists"})
+        self.check_keys(("options",), options, {"recommends", "essential", "package_database", "blacklists"})
         return Whitelist(
             include=self.strings(("include",), top),
             packages={
@@ -111,6 +112,7 @@ class _Reader:
             devices=tuple(self.devices(devices)),
             recommends=self.boolean(("options", "recommends"), options),
             essential=self.boolean(("options", "essential"), options),
+            package_database=self.boolean(("options", "package_database"), options),
             blacklists=self.strings(("options", "blacklists"), options),
         )
 

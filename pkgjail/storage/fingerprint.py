@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _VARIABLE = frozenset(
     {b"dev", b"home", b"media", b"mnt", b"proc", b"root", b"run", b"srv", b"sys", b"tmp", b"var"}
 )
+# Directories of package databases, with files for each package. They change only with the packages.
+PACKAGE_DATABASES = (b"/var/lib/dpkg/info/", b"/var/lib/pacman/local/")
 # The kernel's clock for files moves 100 to 1,000 times a second (CONFIG_HZ); see time(7).
 TICKS_NS = 20_000_000
 _SECOND_NS = 1_000_000_000
@@ -42,7 +44,12 @@ _THIS_PROCESS = (1 + int.from_bytes(os.urandom(8), "little")) << 256
 
 def is_variable(path: bytes) -> bool:
     """Return whether `path` is in a part of the host where names come and go while it merely runs."""
-    return path.split(b"/", 2)[1] in _VARIABLE
+    return path.split(b"/", 2)[1] in _VARIABLE and not in_package_database(path)
+
+
+def in_package_database(path: bytes) -> bool:
+    """Return whether `path` is one of `PACKAGE_DATABASES`, or is in one."""
+    return (path + b"/").startswith(PACKAGE_DATABASES)
 
 
 def take_fingerprint(directories: Iterable[bytes]) -> Fingerprint:

@@ -9,7 +9,7 @@ from pkgjail.core.paths import Names
 from pkgjail.core.untrusted import real_directories
 from pkgjail.review.verify.result import Difference
 from pkgjail.storage.baseline import baseline_key, is_directory, load_own_baseline, names_in
-from pkgjail.storage.fingerprint import is_variable
+from pkgjail.storage.fingerprint import in_package_database, is_variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,9 +24,10 @@ def find_extras(
     """Yield the names below the real path `root` that the manifest neither has nor has dropped.
 
     As for `pkgjail.storage.baseline`, directories in which names come and go on a running host are not
-    searched. With a baseline of this host, only names that came later are reported. Without one, on a host
-    with packages, it is unknown which names came later: names of other packages and of none are then
-    `uncounted`, unless `strict`. For an extra directory only its own name is reported, not its content.
+    searched, nor are the package database's, which have names for every package. With a baseline of this
+    host, only names that came later are reported. Without one, on a host with packages, it is unknown which
+    names came later: names of other packages and of none are then `uncounted`, unless `strict`. For an extra
+    directory only its own name is reported, not its content.
     """
     baseline = load_own_baseline(baseline_key(manifest.files, root))
     names = {entry.path for entry in manifest.files}
@@ -69,7 +70,9 @@ def _new_names(manifest: Manifest, root: bytes, baseline: Baseline | None) -> It
     directories = real_directories(manifest.files, root)
     for entry in manifest.files:
         place = prefix + entry.path
-        if entry.path not in directories or is_variable(entry.path) or not is_directory(place):
+        if entry.path not in directories or not is_directory(place):
+            continue
+        if is_variable(entry.path) or in_package_database(entry.path):
             continue
         before = {} if baseline is None else baseline.names.get(place, {})
         above = entry.path.rstrip(b"/")
