@@ -14,7 +14,7 @@ import pytest
 
 from pkgjail import __main__
 from pkgjail.cli.main import main
-from pkgjail.core.errors import JailError
+from pkgjail.core.errors import JailError, limit_at_fault
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.jail import replay, strategy
 from pkgjail.jail.run import default_environment, prepare_jail
@@ -284,7 +284,11 @@ def test_a_missing_command_has_the_usual_error(entering: Entering) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (OSError(errno.EAGAIN, "no more processes"), 125, "pkgjail: no more processes\n"),
+        (
+            OSError(errno.EAGAIN, "no more processes"),
+            125,
+            f"pkgjail: no more processes: {limit_at_fault(errno.EAGAIN)}\n",
+        ),
         (KeyboardInterrupt(), 130, "pkgjail: interrupted\n"),
     ],
     ids=["refused", "interrupted"],
