@@ -592,18 +592,32 @@ def test_a_set_needs_its_libraries_and_its_devices(own_dev: OwnDev, base_manifes
         f"pkgjail: cannot show the devices of gpu-nvidia: {lacks}",
         f"pkgjail: cannot show the devices of gpu-intel: {lacks}",
         f"pkgjail: cannot show the devices of fabric: {lacks}",
-        f"pkgjail: cannot show the devices of gpu-amd: {lacks}",
+        "pkgjail: cannot show the devices of gpu-amd: this host has none",
     ]
     assert "or show the devices alone with --device /dev/nvidia*" in output
     assert output.startswith("/dev/dri/card0\n/dev/nvidia0\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [
+        ("fabric", "/dev/infiniband/**, /dev/hfi1*, /dev/cxi*, /dev/knem, /dev/xpmem"),
+        ("gpu-nvidia", "/dev/nvidia*"),
+        ("gpu-amd", "/dev/kfd"),
+        ("gpu-intel", "/dev/dri/**"),
+    ],
+)
 def test_a_set_of_which_the_host_has_nothing_is_an_error(
-    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+    base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, name: str, patterns: str
 ) -> None:
-    monkeypatch.setattr(device_sets, "find_devices", lambda _: ())
-    with pytest.raises(JailError, match=r"this host has none \(/dev/infiniband/\*\*, "):
-        run_in_jail(base_manifest, ["true"], JailOptions(device_sets=("fabric",)))
+    """Protects from another vendor's card in /dev/dri, which proves nothing for NVIDIA and AMD."""
+
+    def only_others(wanted: list[bytes]) -> tuple[object, ...]:
+        return ("a card",) if len(wanted) > 1 and b"/dev/dri/**" in wanted else ()
+
+    monkeypatch.setattr(device_sets, "find_devices", only_others)
+    with pytest.raises(JailError, match=re.escape(f"this host has none ({patterns}); ")):
+        run_in_jail(base_manifest, ["true"], JailOptions(device_sets=(name,)))
 
 
 @pytest.mark.parametrize("name", ["no-such-list", "base"])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pkgjail.core.model import PackageDatabase, Rule
     from pkgjail.core.reporter import Reporter
 
+_MOST_SHOWN = 3  # patterns
+
 
 class Owners:
     """Finds owners of paths among all packages of the database."""
@@ -66,7 +68,7 @@ def required_owners(
         by_list.setdefault(rule.origin.rpartition(":")[0], []).append(rule)
     with_files = {rule.origin.rpartition(":")[0] for rule, paths in found if paths}
     for name in by_list.keys() - with_files:
-        patterns = first_of([rule.pattern for rule in by_list[name]])
+        patterns = first_of([rule.pattern for rule in by_list[name]], _MOST_SHOWN)
         reporter.warn(
             f"{name}: the system has none of the files whose owners it names: {', '.join(patterns)}"
         )
