@@ -21,6 +21,7 @@ from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments import lock
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
+from pkgjail.environments.record import SCHEMA
 from pkgjail.environments.remove import remove_environment
 from pkgjail.manifest import write_manifest
 from tests.environments.cases import put, replace_by_link, replace_file, rewrite_unseen
@@ -218,8 +219,8 @@ TAMPERED: dict[str, tuple[Callable[[bytes], object], str]] = {
         "it was truncated or edited",
     ),
     "the record is of a newer pkgjail": (
-        lambda env: edit(env, b'"schema":1', b'"schema":2'),
-        "it has schema 2, and this pkgjail supports up to 1",
+        lambda env: edit(env, b'"schema":1', f'"schema":{SCHEMA + 1}'.encode()),
+        f"it has schema {SCHEMA + 1}, and this pkgjail supports up to {SCHEMA}",
     ),
     "its build was interrupted": (
         make_half_built,
@@ -321,16 +322,15 @@ def test_an_environment_in_use_is_not_removed(anyone: Caller, env: str, times: i
     assert anyone.pkgjail("remove", env).returncode == 0
 
 
-# Locks a directory and every file in it that it can open, says so, and waits for its input to end.
+# Locks a directory and every file in it that another user can open, says so, and waits for its input to end.
 _STRANGER = """
 import fcntl, os, sys
 descriptor = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
 fcntl.flock(descriptor, getattr(fcntl, sys.argv[2]))
 for name in os.listdir(sys.argv[1]):
-    try:
-        fcntl.flock(os.open(os.path.join(sys.argv[1], name), os.O_RDONLY), fcntl.LOCK_EX)
-    except OSError:
-        continue
+    path = os.path.join(sys.argv[1], name)
+    if os.stat(path).st_mode & 0o004:
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -338,7 +338,10 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def stranger(env: Path, how: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a process of another user that locks everything in the environment that it can open."""
+    """Run a process that locks everything in the environment that another user can open.
+
+    It is of another user if root runs the tests.
+    """
     command = ["/usr/bin/python3", "-c", _STRANGER, str(env), how]
     ids: dict[str, Any] = {"user": 1234, "group": 1234, "extra_groups": []} if os.geteuid() == 0 else {}
     with subprocess.Popen(
