@@ -300,7 +300,7 @@ def test_any_manifest_comes_back_from_mtree(manifest: Manifest) -> None:
 
 
 @pytest.mark.slow
-@given(manifests())
+@given(manifests(with_devices=False))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_manifest_comes_back_from_fstab_and_bwrap(manifest: Manifest) -> None:
     """Every file of the host is mounted once, at its own path, and nothing else of the host is."""
@@ -319,7 +319,7 @@ def test_any_manifest_comes_back_from_fstab_and_bwrap(manifest: Manifest) -> Non
 
 
 @pytest.mark.slow
-@given(manifests())
+@given(manifests(with_devices=False))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_manifest_comes_back_from_nspawn(manifest: Manifest) -> None:
     """Every file of the host is bound once at its own path, or the names that cannot be are listed."""
