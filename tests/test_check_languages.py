@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,9 @@ from pkgjail.core.model import FileEntry
 from pkgjail.core.paths import Names
 from pkgjail.core.programs import ProgramOutput
 from pkgjail.review.check import languages
+from pkgjail.review.check.attribution import Attribution
 from pkgjail.review.check.languages import language_gaps
+from tests.manifest_cases import sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +127,18 @@ def test_a_path_that_the_set_has_is_not_lacking() -> None:
     answer = ProgramOutput(0, b"fail\tx\t/usr/lib/R/there: no /usr/lib/R/lacking\n", b"")
     (gap,) = language_gaps(names, Programs({"Rscript": answer}))
     assert gap.candidates == (b"/usr/lib/R/lacking",)
+
+
+def test_the_fix_of_a_part_that_the_host_has() -> None:
+    """Protects from "the host has no stats either" if the same loads with all files of the host."""
+    (gap,) = language_gaps(
+        file_set("/usr/bin/Rscript"),
+        Programs({"Rscript": ProgramOutput(0, b"fail\tstats\tnot found\n", b"")}),
+    )
+    attribution = Attribution(sample(), b"/nowhere", None, [gap])
+    assert attribution.finding(gap).fix.startswith("take back what a blacklist dropped of it, or add what")
+    note = replace(gap, optional=True)
+    assert attribution.finding(note).fix.startswith("the host has no stats either")
 
 
 def test_each_program_runs_once() -> None:

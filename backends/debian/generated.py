@@ -29,6 +29,9 @@ GENERATED = (
     *generated("ca-certificates", "the administrator", "/usr/local/share/ca-certificates/*.crt"),
     *generated("ca-certificates", "the administrator", "/usr/local/share/ca-certificates/*/*.crt"),
     *generated("ca-certificates-java", "update-ca-certificates", "/etc/ssl/certs/java/cacerts"),
+    # Names of networks for getnetbyname(3), and settings of devscripts that debconf asked for.
+    *generated("netbase", "netbase's postinst", "/etc/networks"),
+    *generated("devscripts", "debconf", "/etc/devscripts.conf"),
     # A link of systemd leads to it.
     *generated("libpam-modules", "libpam-modules' postinst", "/etc/environment"),
     # Local time, and the locales that the administrator chose.

@@ -47,6 +47,9 @@ LEFT_OUT = {
     r".*(?:\.(?:old|bak|lock)|\.dpkg-[a-z]+|\.ucf-[a-z]+|~)": "backups and locks",
     r"/var/cache/.*": "caches, which programs do without",
     r".*/icon-theme\.cache|/usr/share/icons/.*\.cache": "caches of icons, which name those of the whole host",
+    r"/etc/(?:apparmor\.d/local|lighttpd/conf-enabled)/.*": "settings of services",
+    r"/var/lib/man-db/.*|.*/elpa/[^/]+/(?:dir|[^/]+\.info)": "indexes of documentation",
+    r"/usr/share/emacs/site-lisp/dictionaries-common/(?:\.nosearch|done)": "marks of what was compiled",
     r"/usr/share/(?:info/dir|man/.*|doc/.*|doc-base/.*)|/var/lib/doc-base/.*": "indexes of documentation",
     r"/usr/share/mime/[a-z-]+/.*\.xml": "descriptions of types; what programs look up is in mime.cache",
     r"/var/lib/(?:php/modules|libxml-sax-perl|xml-core|emacsen-common|xfonts|binfmts|aspell|ispell|polkit-1)/.*": (

@@ -144,6 +144,11 @@ class Attribution:
         leave_out = f"leave {text_path(gap.path)} out by a blacklist (it comes with {owners})"
         if gap.kind == "damaged":
             return f"install its package again, or {leave_out}"
+        if gap.kind == "module" and not gap.optional and not gap.only_if_attributed:
+            # With all files of the host it does not fail, or it does not answer at all.
+            return (
+                f"take back what a blacklist dropped of it, or add what it needs to [files], or {leave_out}"
+            )
         wanted = text_path(gap.wanted)
         return f"the host has no {wanted} either: install a package that has it, or {leave_out}"
 
