@@ -54,15 +54,16 @@ def jail(spack_manifest: Manifest, tmp_path: Path) -> Callable[..., str]:
 
 
 class Marked:
-    """Processes that are recognized by the odd time for which they sleep."""
+    """Processes that are recognized by the odd time for which they sleep, or by another beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, beginning: str = "") -> None:
         self.seconds = f"1000.{time.time_ns()}"
+        self._beginning = beginning or f"sleep {self.seconds}"
 
     def states(self) -> list[str]:
         """Return the state of each process: S asleep, T stopped; see proc_pid_stat(5)."""
         found = subprocess.run(
-            ["pgrep", "-f", f"^sleep {self.seconds}"], capture_output=True, text=True, check=False
+            ["pgrep", "-f", f"^{self._beginning}"], capture_output=True, text=True, check=False
         )
         stats = [Path(f"/proc/{number}/stat").read_text(encoding="ascii") for number in found.stdout.split()]
         return [text.rpartition(")")[2].split()[0] for text in stats]
@@ -361,10 +362,10 @@ def test_a_jail_in_another_thread_leaves_signals_to_the_main_thread(base_manifes
     )
     try:
         work.start()
-        time.sleep(0.5)
+        Marked("sh -c kill -STOP 0; sleep 1; exit 9").wait_for("T")
         for number in (signal.SIGINT, signal.SIGINT, signal.SIGTSTP):
             os.kill(os.getpid(), number)
-        subprocess.run(["pkill", "-CONT", "-f", "^sh -c kill -STOP 0"], check=False)
+        subprocess.run(["pkill", "-CONT", "-f", "^sh -c kill -STOP 0; sleep 1; exit 9"], check=False)
         work.join(30)
     finally:
         for number, handler in before.items():
