@@ -50,7 +50,7 @@ STATIC = [
     f"{_LIB}/libpcre2-8.so.0",
     f"{_LIB}/libcrypto.so.3",
     f"{_LIB}/libnettle.so.8",
-    f"{_LIB}/libopcodes-*-system.so",
+    f"{_LIB}/libopcodes-*.so",
     f"{_LIB}/gconv/libGB.so",
     "/usr/bin/mawk",
     "/usr/bin/bash",
