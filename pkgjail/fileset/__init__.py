@@ -6,7 +6,6 @@ bundle. So there are five layers, each a function here or in `unowned`.
 builder    add names, apply the blacklist, and make the entries
 unowned    alternatives, files that maintainer scripts made, the package database, byte code, and the policy's
            own patterns
-owned    alternatives, files that maintainer scripts made, byte code, and the policy's own patterns
 owned      packages that own what a pattern matches
 rootfs     look at the disk below a root
 warnings   warn of paths that are missing, and of rules without effect
