@@ -10,13 +10,13 @@ import pytest
 from pkgjail.cli.exit_status import exit_status
 from pkgjail.core.errors import CommandError, DriftError, OutOfMemoryError
 from pkgjail.jail.diagnosis import HOW_TO_DELEGATE, diagnose
-from pkgjail.sandbox.launch import StageError
+from pkgjail.sandbox.job import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pkgjail.sandbox.launch import Doing
+    from pkgjail.sandbox.job import Doing
     from pkgjail.sandbox.rootfs import Change
 
 _SETTINGS = {

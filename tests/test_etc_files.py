@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pkgjail.core.jail_names import DEVICES, ENTRY_FILES, ROOT_CAPABILITIES
 from pkgjail.core.model import text_path
 from pkgjail.jail.etc_files import Account, etc_files
-from pkgjail.sandbox import launch, pseudo_filesystems
+from pkgjail.sandbox import capabilities, pseudo_filesystems
 
 _USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
 
@@ -22,7 +22,7 @@ def test_the_sandbox_has_the_same_devices() -> None:
 
 def test_the_sandbox_gives_the_capabilities_by_which_a_jail_is_detected() -> None:
     """As above."""
-    assert launch._ROOT_CAPABILITIES == ROOT_CAPABILITIES
+    assert capabilities.ROOT_CAPABILITIES == ROOT_CAPABILITIES
 
 
 def test_each_entry_file_has_content() -> None:

@@ -25,7 +25,8 @@ from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.jail import ld_cache
 from pkgjail.jail.run import default_environment, prepare, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, write_manifest
-from pkgjail.sandbox.launch import StageError, run
+from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import (
     Command,
     Content,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pkgjail.jail.container import Confinement
-    from pkgjail.sandbox.launch import StageError
+    from pkgjail.sandbox.job import StageError
 
 _FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _MAP_ROOT: Final = "map_root=True"

@@ -21,7 +21,8 @@ from pkgjail.core.text import printable
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.scratch import runtime_scratch
-from pkgjail.sandbox.launch import StageError, run
+from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 from pkgjail.storage.atomic import write_own_file
 from pkgjail.storage.fingerprint import is_lasting, take_fingerprint, take_settled_fingerprint

@@ -18,7 +18,8 @@ import sys
 
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.jail.privileges import current_privileges
-from pkgjail.sandbox.launch import StageError, run
+from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.launch import run
 from pkgjail.storage.fingerprint import changed_directories, is_variable, take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory
 from pkgjail.storage.locks import LayerMonitor, layer_directories, lock_shared, unlock

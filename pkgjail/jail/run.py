@@ -42,7 +42,8 @@ from pkgjail.jail.replay import (
     relevant_mounts,
 )
 from pkgjail.jail.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
-from pkgjail.sandbox.launch import StageError, try_out
+from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory

@@ -145,7 +145,7 @@ class Hidden(NamedTuple):
 class MapRoot(NamedTuple):
     """Let the command be user 0, with subordinate ids. This is the first step, if it is one.
 
-    `pkgjail.sandbox.launch` carries it out.
+    `pkgjail.sandbox.command` carries it out.
     """
 
 

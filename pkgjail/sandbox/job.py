@@ -1,0 +1,269 @@
+"""What the processes of one run share: the data, the channels between them, and the report of a failure."""
+
+from __future__ import annotations
+
+import _thread
+import marshal
+import mmap
+import os
+import signal
+
+from pkgjail.sandbox import seccomp
+from pkgjail.sandbox import syscalls as sc
+from pkgjail.sandbox.id_calls import answer_calls
+from pkgjail.sandbox.id_maps import IdMaps
+from pkgjail.sandbox.rootfs import HostChangedError
+from pkgjail.sandbox.signals import RELAYED
+
+TYPE_CHECKING = False  # as type checkers understand it, without importing typing
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Literal, NoReturn
+
+    from pkgjail.sandbox.executables import Fault
+    from pkgjail.sandbox.limits import EnforcedLimits
+    from pkgjail.sandbox.rootfs import Change, Program
+    from pkgjail.sandbox.signals import Relay
+
+    # What failed; "memory" is the limit that a jail reached.
+    Doing = Literal["inherit", "unshare", "build", "execute", "limit", "memory"]
+    # The fields of `pkgjail.sandbox.steps.Command`: argv, working directory, environment, terminal.
+    Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
+
+SETUP_FAILED = 125
+FIRST_UNINHERITED = 3  # the command inherits the descriptors below
+_REPORT_SIZE = 16 << 20  # bytes: some 100,000 changed files; memory is used only as far as it is written to
+
+
+class StageError(Exception):
+    """The jail could not be set up, or the command could not be started.
+
+    `doing` is what failed, or "memory" if the jail reached its limit and was killed. `errno` is 0 if no
+    system call failed; `name` is the path or call at fault, for "limit" the reason; `changes` are those of
+    `HostChangedError`; `fault` is what `find_fault` returns for a command.
+    """
+
+    def __init__(
+        self,
+        doing: Doing,
+        number: int,
+        name: bytes,
+        changes: list[Change],
+        fault: tuple[Fault, bytes] = ("", b""),
+    ) -> None:
+        super().__init__(doing, number, name, changes, fault)
+        self.doing: Doing = doing
+        self.errno = number
+        self.name = name
+        self.changes = changes
+        self.fault: tuple[Fault, bytes] = fault
+
+    def __str__(self) -> str:
+        name = self.name.decode("utf-8", "backslashreplace")
+        return f"{self.doing} {name}: {os.strerror(self.errno) if self.errno else 'failed'}"
+
+
+class Job:
+    """The data of one run, shared by the forked processes, and the channels between them.
+
+    - `report`: shared memory, in which a process of the jail writes why it failed. It is no descriptor, which
+      the command could see in init.
+    - `start`: a pipe. Init reads a byte before it starts the command. The caller has the other end open as
+      long as it lives.
+    - `stops`: a pipe on which init reports the signals that stopped the command.
+    - `listener`: a descriptor of init's, on which it answers calls with ids that the jail does not have.
+    - `channel`: a socket on which init sends its terminal, if the command gets one.
+    """
+
+    def __init__(self, program: Program, command: Command) -> None:
+        self.program = program
+        self.argv, self.cwd, self.environment, self.terminal = command
+        self.limits: EnforcedLimits | None = None
+        self.network = program[2]
+        self.as_root = program[1][:1] == (("MapRoot",),)
+        self.maps = IdMaps(as_root=self.as_root)
+        self.listener = -1
+        self.namespaces: tuple[int, ...] = ()
+        self.channel: socket.socket | None = None
+
+    def __enter__(self) -> Job:  # noqa: PYI034 - typing is slow to import
+        self.report = mmap.mmap(-1, _REPORT_SIZE)
+        self.start, self._start_write = make_pipe()
+        self.stops, self.stops_write = make_pipe()
+        self._own_channel: socket.socket | None = None
+        if self.terminal:
+            import socket
+
+            # Import now: the jail's processes have no modules to import later.
+            from pkgjail.sandbox import terminal
+
+            self.relay = terminal.relay
+            self.open_terminal = terminal.open_terminal
+            self.enter_foreground = terminal.enter_foreground
+            self._own_channel, self.channel = socket.socketpair()
+        # Signals wait until `relaying` handles them.
+        self.mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.forbid_start()
+        self.report.close()
+        os.close(self.stops)
+        if self._own_channel is not None:
+            self._own_channel.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def close_init_ends(self) -> None:
+        """In the caller: close the descriptors that belong to the jail."""
+        os.close(self.start)
+        os.close(self.stops_write)
+        if self.channel is not None:
+            self.channel.close()
+
+    def allow_start(self) -> None:
+        """In the caller: let init start the command."""
+        with ignore_closed_pipe():
+            os.write(self._start_write, b".")
+
+    def forbid_start(self) -> None:
+        """Close the writing end of `start`, so that the command does not start if it has not yet."""
+        if self._start_write >= 0:
+            os.close(self._start_write)
+            self._start_write = -1
+
+    def wait_for_start(self) -> bool:
+        """In init: wait for the caller, and return whether the command may start."""
+        self.forbid_start()  # otherwise init itself would have the other end open
+        return bool(os.read(self.start, 1)) and has_other_end(self.start)
+
+    def move_stops_pipe(self) -> None:
+        """In init: move `stops` to descriptor 0, which init no longer needs.
+
+        A command of root's may list init's descriptors, though not use them. It sees no other than 0 to 2.
+        """
+        os.dup2(self.stops_write, 0)
+        os.set_blocking(0, False)  # a stopped caller does not read
+
+    def install_filter(self) -> None:
+        """In init: install the filter of system calls."""
+        self.listener = _moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
+        self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
+
+    def answer_calls(self) -> None:
+        """In init: answer calls with ids that the jail does not have, from another thread.
+
+        The signals that have handlers are blocked, so that the main thread gets them. The descriptor becomes
+        descriptor 1, which init no longer needs.
+        """
+        if self.listener >= 0:
+            os.dup2(self.listener, 1)
+            _thread.start_new_thread(answer_calls, (1, self.namespaces))
+
+    def report_stop(self, number: int) -> None:
+        """In init: report that this signal stopped the command."""
+        with ignore_closed_pipe():
+            os.write(0, bytes([number]))
+
+    def relay_terminal(self, relay: Relay) -> None:
+        """In the caller: copy between its terminal and the jail's until that ends, if it has one."""
+        if self._own_channel is not None:
+            self.relay(self._own_channel, self.stops, relay)
+
+    def raise_failure(self) -> None:
+        """In the caller: raise the failure that a process of the jail reported, if any."""
+        if self.report[0]:
+            raise StageError(*marshal.loads(self.report))  # noqa: S302 - written by `_write_report`
+
+
+class ignore_closed_pipe:  # noqa: N801 - used as contextlib.suppress is
+    """Ignore that a pipe is full or has no reader. A reader that failed reports that itself."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, *_: object) -> bool:
+        return kind in (BrokenPipeError, BlockingIOError)
+
+
+def make_pipe() -> tuple[int, int]:
+    """Make a pipe that does not have descriptors 0 to 2, which the command gets, even if they were closed."""
+    reading, writing = os.pipe()
+    return _moved_up(reading), _moved_up(writing)
+
+
+def _moved_up(descriptor: int) -> int:
+    """Return a descriptor of the same file that is not 0 to 2, and close the given one if it is."""
+    if not 0 <= descriptor < FIRST_UNINHERITED:
+        return descriptor
+    import fcntl
+
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_UNINHERITED)
+    os.close(descriptor)
+    return moved
+
+
+def has_other_end(pipe: int) -> bool:
+    """Check whether any process has the other end of this empty pipe open; see pipe(7)."""
+    os.set_blocking(pipe, False)
+    try:
+        return bool(os.read(pipe, 1))
+    except BlockingIOError:
+        return True
+
+
+def fork(job: Job, doing: Doing, duty: Callable[[], int]) -> int:
+    """Fork a child that calls `duty` and exits with its result. A failure is written to the report."""
+    try:
+        child = os.fork()
+    except OSError as error:  # EAGAIN: RLIMIT_NPROC
+        raise StageError(doing, error.errno or 0, b"fork", []) from None
+    if child == 0:
+        run_child(job.report, doing, duty)
+    return child
+
+
+def run_child(report: mmap.mmap, doing: Doing, duty: Callable[[], int]) -> NoReturn:
+    """In a child: call `duty` and exit with its result. A failure is written to `report`."""
+    status = SETUP_FAILED
+    try:
+        status = duty()
+    except StageError as failure:
+        _write_report(report, failure.doing, failure.errno, failure.name, failure.changes, failure.fault)
+    except HostChangedError as changed:
+        _write_report(report, doing, 0, b"", changed.changes)
+    except OSError as error:
+        name = error.filename if error.filename is not None else b""
+        _write_report(report, doing, error.errno or 0, os.fsencode(name), [])
+    except BaseException as error:  # noqa: BLE001 - the child must never go on in the caller's code
+        _write_report(report, doing, 0, repr(error).encode(), [])
+    finally:
+        os._exit(status)
+
+
+def _write_report(  # noqa: PLR0913, PLR0917 - the fields of `StageError`
+    report: mmap.mmap,
+    doing: Doing,
+    number: int,
+    name: bytes,
+    changes: list[Change],
+    fault: tuple[Fault, bytes] = ("", b""),
+) -> None:
+    data = marshal.dumps((doing, number, name, changes, fault))
+    while len(data) > len(report):
+        changes = changes[: len(changes) // 2]
+        data = marshal.dumps((doing, number, name, changes, fault))
+    report[: len(data)] = data
+
+
+def close_descriptors(*spared: int) -> None:
+    """Close all descriptors except 0 to 2 and `spared`.
+
+    RLIMIT_NOFILE is no bound: descriptors opened before the limit was lowered can be above it.
+    """
+    first = FIRST_UNINHERITED
+    for number in sorted(spared):
+        if number > first:
+            sc.close_range(first, number - 1)
+        first = max(number + 1, first)
+    sc.close_range(first)
