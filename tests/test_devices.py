@@ -111,7 +111,7 @@ print(json.dumps(answers))
 def answers(
     tmp_path_factory: pytest.TempPathFactory, library: Path
 ) -> dict[str, tuple[list[list[str]], str]]:
-    """Return the answers of `find_devices` and `absence_reason` for each of `SHOWN` on `HOST`, found in one process."""
+    """Return what `find_devices` and `absence_reason` answer for `SHOWN` on `HOST`, in one process."""
     from tests.conftest import _caller
 
     top = tmp_path_factory.mktemp("dev")
