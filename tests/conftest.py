@@ -66,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     surroundings.open_standard_descriptors()
+    surroundings.restore_signals()
     os.umask(0o022)
     made = surroundings.temporary_directory()
     config.stash[_MADE] = made

@@ -1,8 +1,9 @@
 """A fixed environment for a session of tests: the same in any clone, and next to any other process.
 
-Variables, umask, standard descriptors and the temporary directory are set once per session. If the tests may
-mount (as root), they see a copy of dpkg's database and of apt's lists, so installations by other processes
-do not affect them. Otherwise each test waits until dpkg is at rest. Workers of pytest-xdist inherit all this.
+Variables, umask, signals, standard descriptors and the temporary directory are set once per session. If the
+tests may mount (as root), they see a copy of dpkg's database and of apt's lists, so installations by other
+processes do not affect them. Otherwise each test waits until dpkg is at rest. Workers of pytest-xdist inherit
+all this.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import glob
 import os
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -70,6 +72,17 @@ def open_standard_descriptors() -> None:
     while opened <= 2:
         opened = os.open(os.devnull, os.O_RDWR)
     os.close(opened)
+
+
+def restore_signals() -> None:
+    """Give the signals that the caller ignores, as nohup(1) and a shell's `&` do, their usual actions.
+
+    Programs inherit ignored signals, so keys would not reach those of the tests.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
 
 
 def temporary_directory() -> str:

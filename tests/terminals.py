@@ -59,12 +59,16 @@ class Shell:
 
     def resize(self, lines: int, columns: int) -> None:
         """Make the window another size."""
-        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        _resize(self._terminal, lines, columns)
 
     def hang_up(self) -> None:
         """Close the window."""
         os.close(self._terminal)
         self._terminal = -1
+
+
+def _resize(terminal: int, lines: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
 @contextlib.contextmanager
@@ -76,10 +80,10 @@ def shell(environment: Mapping[str, str], user: int | None = None) -> Iterator[S
             os.setgroups([])
             os.setgid(user)
             os.setuid(user)
+        _resize(0, 24, 1000)  # before bash looks: it shows only a part of a line that is longer
         variables = {**environment, "PS1": _PROMPT, "TERM": "dumb"}
         os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], variables)
     started = Shell(terminal, pid)
-    started.resize(24, 1000)
     try:
         started.wait_for_prompt()
         yield started

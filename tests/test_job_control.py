@@ -5,6 +5,7 @@ Each case runs in a real terminal with `bash -i`, unless it concerns commands wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -65,8 +66,12 @@ class Marked:
         found = subprocess.run(
             ["pgrep", "-f", f"^{self._beginning}"], capture_output=True, text=True, check=False
         )
-        stats = [Path(f"/proc/{number}/stat").read_text(encoding="ascii") for number in found.stdout.split()]
-        return [text.rpartition(")")[2].split()[0] for text in stats]
+        states = []
+        for number in found.stdout.split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                text = Path(f"/proc/{number}/stat").read_text(encoding="ascii")
+                states.append(text.rpartition(")")[2].split()[0])
+        return states
 
     def wait_for(self, *states: str) -> None:
         """Wait until the processes are in these states."""
@@ -303,8 +308,7 @@ def test_a_signal_reaches_the_whole_group(further_threads: int) -> None:
 def test_a_supervisor_can_stop_and_continue(further_threads: int) -> None:
     """As a shell does with a job."""
     sleeper = start_sleeper("exec sleep MARKER", further_threads, as_job=True)
-    marked = Marked()
-    marked.seconds = sleeper.marker
+    marked = Marked(f"sleep {sleeper.marker}")
     sleeper.process.send_signal(signal.SIGTSTP)
     marked.wait_for("T")
     assert os.waitpid(sleeper.process.pid, os.WUNTRACED)[1] == (signal.SIGTSTP << 8) | 0x7F

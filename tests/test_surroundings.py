@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -98,6 +99,21 @@ os._exit(opened <= 2)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=TOP, check=False, timeout=60)
     assert done.returncode == 0
+
+
+def test_ignored_signals_have_their_usual_actions() -> None:
+    """Protects tests of keys in a session that a script started in the background (`make test &`)."""
+    code = """
+import signal
+from tests import surroundings
+surroundings.restore_signals()
+signal.raise_signal(signal.SIGQUIT)
+"""
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" QUIT; exec "$@"', "sh", sys.executable, "-c", code],
+        cwd=TOP, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGQUIT
 
 
 @pytest.mark.parametrize(
