@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.core.errors import CommandError
 from pkgjail.core.jail_names import ROOT_CAPABILITIES
 from pkgjail.jail.groups import unmapped_groups
+from pkgjail.jail.run import run_in_jail
 from tests.conftest import SYSTEM_PYTHON, Caller
+from tests.test_sandbox import jail_options
 
 if TYPE_CHECKING:
     import subprocess
+
+    from pkgjail.core.model import Manifest
 
 _PACKAGES = ("dpkg", "fakeroot", "python3", "tar", "util-linux")
 
@@ -248,3 +254,12 @@ def test_fakeroot_packs_what_it_packs_outside(member: Caller, tools: str) -> Non
     assert (inside.stdout, inside.stderr) == (outside.stdout, outside.stderr)
     assert inside.stdout.splitlines()[:4] == ["3:4", "50005:50007", "3:4", "50005:50007"]
     assert inside.stdout.endswith("50005/50007 ./usr/bin/hello\n")
+
+
+def test_the_library_maps_root(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:
+    """Protects programs that use the library: this process goes on as it was."""
+    options = replace(jail_options(), map_root=True)
+    assert run_in_jail(base_manifest, ["sh", "-c", "id -u; id -g; chown 0:0 /tmp"], options) == 0
+    assert capfd.readouterr().out == "0\n0\n"
+    with pytest.raises(CommandError, match="no such command"):
+        run_in_jail(base_manifest, ["no-such-command"], options)

@@ -571,7 +571,7 @@ def test_names_that_act_on_a_terminal(own: Path, capsys: pytest.CaptureFixture[s
         write_own_file(str(own / "baselines" / name), b"")
     assert main(["cache", "ls"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {line.rpartition("/")[2] for line in lines if "/baselines/" in line} == {
+    assert {line.rpartition("/")[2] for line in lines if f"{own}/baselines/" in line} == {
         "record", r"\x1b]0;owned\x07", r"two\nlines", r"\u202ereversed", r"\xff",
     }  # fmt: skip
     assert main(["cache", "ls", "--json"]) == 0

@@ -16,6 +16,7 @@ from pkgjail.sandbox.job import (
     StageError,
     close_descriptors,
     fork,
+    ignore_closed_pipe,
     make_pipe,
 )
 from pkgjail.sandbox.proc_links import refuse_links_of_proc
@@ -49,6 +50,7 @@ def start_command(job: Job) -> int:
         if job.channel is not None:
             return _start_on_terminal(job, job.open_terminal(job.channel))
         close_descriptors(job.stops_write, job.listener)
+        job.start_thread()
         return _search_path(job, lambda path: _spawn(job, path))
     except OSError as error:
         raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
@@ -65,6 +67,7 @@ class RootCommand:
     """
 
     def __init__(self, job: Job, umask: int) -> None:
+        self._job = job
         sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
         job.install_filter()
         terminal = -1 if job.channel is None else job.open_terminal(job.channel)
@@ -84,6 +87,7 @@ class RootCommand:
         """In init: let the process become the command, and return it."""
         with contextlib.suppress(PermissionError):  # EACCES: it has executed the command
             os.setpgid(self._child, self._child)
+        self._job.start_thread()
         os.write(self._go, b".")
         return self._child
 
@@ -148,8 +152,20 @@ def _spawn(job: Job, path: str) -> int:
 
 
 def _start_on_terminal(job: Job, terminal: int) -> int:
+    """Fork the command's process before this one has a second thread, and let it wait for that."""
     sc.close_range(FIRST_UNINHERITED, cloexec=True)
-    child = fork(job, "execute", lambda: _execute(job, terminal))
+    go, go_write = make_pipe()
+
+    def execute() -> NoReturn:
+        os.close(go_write)
+        if not os.read(go, 1):
+            os._exit(SETUP_FAILED)
+        _execute(job, terminal)
+
+    child = fork(job, "execute", execute)
+    job.start_thread()
+    with ignore_closed_pipe():
+        os.write(go_write, b".")
     with contextlib.suppress(PermissionError):  # EACCES: the child did it, and has executed the command
         os.setpgid(child, child)
     return child

@@ -150,15 +150,26 @@ class Job:
         self.listener = _moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
         self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
 
-    def answer_calls(self) -> None:
-        """In init: answer calls with ids that the jail does not have, from another thread.
+    def start_thread(self) -> None:
+        """In init: start the thread that answers calls with ids that the jail does not have.
 
-        The signals that have handlers are blocked, so that the main thread gets them. The descriptor becomes
-        descriptor 1, which init no longer needs.
+        The command starts later, so it cannot use up the limit of processes before. The signals that have
+        handlers are blocked, so that the main thread gets them.
         """
         if self.listener >= 0:
+            self._answering = _thread.allocate_lock()
+            self._answering.acquire()
+            _thread.start_new_thread(self._answer_calls, ())
+
+    def _answer_calls(self) -> None:
+        with self._answering:
+            answer_calls(1, self.namespaces)
+
+    def answer_calls(self) -> None:
+        """In init: let the thread answer, on descriptor 1, which init no longer needs."""
+        if self.listener >= 0:
             os.dup2(self.listener, 1)
-            _thread.start_new_thread(answer_calls, (1, self.namespaces))
+            self._answering.release()
 
     def report_stop(self, number: int) -> None:
         """In init: report that this signal stopped the command."""
