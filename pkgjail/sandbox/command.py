@@ -42,15 +42,15 @@ def start_command(job: Job) -> int:
     terminal (TIOCSTI). It does not lead the session, so it cannot make that terminal the controlling one.
     Since init is in the same session, the process group is not orphaned, and keys can stop it (setpgid(2)).
 
-    With a terminal of the jail's own, the command needs a forked child that enters the foreground. Otherwise
-    posix_spawn(3) does everything.
+    With a terminal of the jail's own, the command needs a forked child that enters the foreground. With
+    limits it needs one that waits for init's second thread, since it could use up the processes before.
+    Otherwise posix_spawn(3) does everything.
     """
     try:
         _change_directory(job.cwd)
-        if job.channel is not None:
-            return _start_on_terminal(job, job.open_terminal(job.channel))
+        if job.channel is not None or job.limits is not None:
+            return _fork_command(job, -1 if job.channel is None else job.open_terminal(job.channel))
         close_descriptors(job.stops_write, job.listener)
-        job.start_thread()
         return _search_path(job, lambda path: _spawn(job, path))
     except OSError as error:
         raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
@@ -151,7 +151,7 @@ def _spawn(job: Job, path: str) -> int:
     )
 
 
-def _start_on_terminal(job: Job, terminal: int) -> int:
+def _fork_command(job: Job, terminal: int) -> int:
     """Fork the command's process before this one has a second thread, and let it wait for that."""
     sc.close_range(FIRST_UNINHERITED, cloexec=True)
     go, go_write = make_pipe()

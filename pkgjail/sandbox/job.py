@@ -84,6 +84,9 @@ class Job:
         self.as_root = program[1][:1] == (("MapRoot",),)
         self.maps = IdMaps(as_root=self.as_root)
         self.listener = -1
+        self._has_thread = False
+        self._may_answer = _thread.allocate_lock()
+        self._may_answer.acquire()
         self.namespaces: tuple[int, ...] = ()
         self.channel: socket.socket | None = None
 
@@ -151,25 +154,24 @@ class Job:
         self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
 
     def start_thread(self) -> None:
-        """In init: start the thread that answers calls with ids that the jail does not have.
+        """In init: start the thread that answers calls with ids that the jail does not have, if none runs.
 
-        The command starts later, so it cannot use up the limit of processes before. The signals that have
-        handlers are blocked, so that the main thread gets them.
+        The signals that have handlers are blocked, so that the main thread gets them.
         """
-        if self.listener >= 0:
-            self._answering = _thread.allocate_lock()
-            self._answering.acquire()
+        if self.listener >= 0 and not self._has_thread:
+            self._has_thread = True
             _thread.start_new_thread(self._answer_calls, ())
-
-    def _answer_calls(self) -> None:
-        with self._answering:
-            answer_calls(1, self.namespaces)
 
     def answer_calls(self) -> None:
         """In init: let the thread answer, on descriptor 1, which init no longer needs."""
-        if self.listener >= 0:
+        self.start_thread()
+        if self._has_thread:
             os.dup2(self.listener, 1)
-            self._answering.release()
+            self._may_answer.release()
+
+    def _answer_calls(self) -> None:
+        with self._may_answer:
+            answer_calls(1, self.namespaces)
 
     def report_stop(self, number: int) -> None:
         """In init: report that this signal stopped the command."""
