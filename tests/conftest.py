@@ -48,13 +48,12 @@ _IMPORTED = (
 UNMEASURED = frozenset(
     f"tests/{name}.py"
     for name in (
-        "test_acceptance", "test_bounded_available", "test_bounded_databases", "test_bounded_lists",
-        "test_closure_oracle", "test_docs", "test_docs_examples", "test_escapes", "test_exactness",
-        "test_exactness_host", "test_faults", "test_floods", "test_fuzz_corpus", "test_homeless",
-        "test_kernel_files", "test_layout", "test_limits_guest", "test_manifest_properties",
-        "test_names_in_forms", "test_nesting", "test_packaging", "test_real_closure_oracle",
-        "test_real_digests", "test_real_files", "test_real_installers", "test_shipped_here",
-        "test_surroundings", "environments/test_interruptions",
+        "environments/test_interruptions", "test_acceptance", "test_bounded_available",
+        "test_bounded_databases", "test_bounded_lists", "test_closure_oracle", "test_docs",
+        "test_docs_examples", "test_escapes", "test_exactness_host", "test_faults", "test_floods",
+        "test_fuzz_corpus", "test_homeless", "test_layout", "test_limits_guest", "test_manifest_properties",
+        "test_nesting", "test_packaging", "test_real_closure_oracle", "test_real_digests",
+        "test_real_files", "test_real_installers", "test_shipped_here", "test_surroundings",
     )
 )  # fmt: skip
 
