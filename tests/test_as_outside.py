@@ -176,7 +176,7 @@ _OWN = "gpfs/me/build bind gpfs/me/build"
 
 
 def test_a_link_that_the_jail_cannot_have_is_not_made(tree: Tree) -> None:
-    """What the manifest has comes first, then the destinations of binds. No link leads nowhere."""
+    """The manifest's names come first, then the destinations of binds. No link leads nowhere."""
     top = os.fsdecode(tree.top)
     assert tree.planned(tree.options(), f"{top}/home") == [_OWN]
     for link in ("home -> elsewhere", "home -> gpfs"):  # the manifest's own

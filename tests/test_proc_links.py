@@ -182,4 +182,7 @@ def test_the_kernel_reports_a_missing_interpreter(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("#!/no/such/interpreter\n")
     (tmp_path / "empty").write_text("#!\n")
     for name in ("script", "empty"):
-        refuse_links_of_proc(str(tmp_path / name))
+        refuse_links_of_proc(str(tmp_path / name))  # raises nothing, as the next line shows that it could
+    (tmp_path / "link").write_text("#!/proc/self/exe\n")
+    with pytest.raises(OSError, match="symbolic links"):
+        refuse_links_of_proc(str(tmp_path / "link"))

@@ -28,7 +28,7 @@ _IPC_RMID = 0
 
 @pytest.fixture
 def manifest(anyone: Caller, base_manifest: Manifest) -> Path:
-    """The manifest of `base`, where the user can read it."""
+    """Return the path of the manifest of `base`, which the user may read."""
     path = anyone.home / "m.jsonl"
     write_manifest(base_manifest, path)
     path.chmod(0o644)
