@@ -242,30 +242,26 @@ def run_child(report: mmap.mmap, doing: Doing, duty: Callable[[], int]) -> NoRet
     try:
         status = duty()
     except StageError as failure:
-        _write_report(report, failure.doing, failure.errno, failure.name, failure.changes, failure.fault)
+        _write_report(report, failure)
     except HostChangedError as changed:
-        _write_report(report, doing, 0, b"", changed.changes)
+        _write_report(report, StageError(doing, 0, b"", changed.changes))
     except OSError as error:
         name = error.filename if error.filename is not None else b""
-        _write_report(report, doing, error.errno or 0, os.fsencode(name), [])
+        _write_report(report, StageError(doing, error.errno or 0, os.fsencode(name), []))
     except BaseException as error:  # noqa: BLE001 - the child must never go on in the caller's code
-        _write_report(report, doing, 0, repr(error).encode(), [])
+        _write_report(report, StageError(doing, 0, repr(error).encode(), []))
     finally:
         os._exit(status)
 
 
-def _write_report(  # noqa: PLR0913, PLR0917 - the fields of `StageError`
-    report: mmap.mmap,
-    doing: Doing,
-    number: int,
-    name: bytes,
-    changes: list[Change],
-    fault: tuple[Fault, bytes] = ("", b""),
-) -> None:
-    data = marshal.dumps((doing, number, name, changes, fault))
-    while len(data) > len(report):
+def _write_report(report: mmap.mmap, failure: StageError) -> None:
+    """Write the fields of a failure, with as many of its changes as there is room for."""
+    changes = failure.changes
+    while True:
+        data = marshal.dumps((failure.doing, failure.errno, failure.name, changes, failure.fault))
+        if len(data) <= len(report):
+            break
         changes = changes[: len(changes) // 2]
-        data = marshal.dumps((doing, number, name, changes, fault))
     report[: len(data)] = data
 
 
