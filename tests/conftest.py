@@ -18,6 +18,7 @@ from hypothesis import settings
 
 import pkgjail
 from pkgjail.api import resolve
+from pkgjail.manifest import write_manifest
 from tests import surroundings
 
 if TYPE_CHECKING:
@@ -237,6 +238,15 @@ def caller(library: Path) -> Iterator[Caller]:
 def anyone(request: pytest.FixtureRequest, library: Path) -> Iterator[Caller]:
     """Root (where the tests may) and an ordinary user in turn."""
     yield from _caller(0 if request.param == "as root" else os.geteuid() or NOBODY, library)
+
+
+@pytest.fixture
+def manifest_file(anyone: Caller, base_manifest: Manifest) -> Path:
+    """Return the path of the manifest of `base`, which the user may read."""
+    path = anyone.home / "m.jsonl"
+    write_manifest(base_manifest, path)
+    path.chmod(0o644)
+    return path
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pkgjail.jail.layout import Layout
 from pkgjail.jail.links_on_the_way import add_links, links_of_host, path_inside
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.run import default_environment
-from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.steps import Bind, Symlink
 from tests.conftest import SYSTEM_PYTHON
 from tests.test_plan import manifest as manifest_of_names
@@ -22,17 +21,7 @@ from tests.test_plan import manifest as manifest_of_names
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
-
-
-@pytest.fixture
-def manifest_file(anyone: Caller, base_manifest: Manifest) -> Path:
-    """Return the path of the manifest of `base`, which the user may read."""
-    path = anyone.home / "m.jsonl"
-    write_manifest(base_manifest, path)
-    path.chmod(0o644)
-    return path
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from pkgjail.core.jail_names import SHARED_MEMORY
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.jail.plan import plan_jail
-from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.steps import Bind
 from tests.manifest_text import files_alone
 
@@ -19,20 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _IPC_RMID = 0
-
-
-@pytest.fixture
-def manifest(anyone: Caller, base_manifest: Manifest) -> Path:
-    """Return the path of the manifest of `base`, which the user may read."""
-    path = anyone.home / "m.jsonl"
-    write_manifest(base_manifest, path)
-    path.chmod(0o644)
-    return path
 
 
 @pytest.fixture
@@ -56,28 +45,28 @@ def shared_file() -> Iterator[str]:
 
 
 def test_memory_is_shared_if_asked_for(
-    anyone: Caller, manifest: Path, segment: str, shared_file: str
+    anyone: Caller, manifest_file: Path, segment: str, shared_file: str
 ) -> None:
     """Neither System V's nor /dev/shm otherwise; and each of two entries, of which one is a replay."""
     script = f"cat {shared_file}; awk 'NR > 1 {{print $2}}' /proc/sysvipc/shm"
     for words, expected in (([], []), (["--share-ipc"], ["outside", segment])):
         for _ in range(2):
-            ran = anyone.pkgjail("run", *words, manifest, "--", "sh", "-c", script)
+            ran = anyone.pkgjail("run", *words, manifest_file, "--", "sh", "-c", script)
             shown = ran.stdout.split()
             assert (shown if not words else [line for line in shown if line in expected]) == expected, (
                 ran.stderr
             )
 
 
-def test_commands_that_share_memory_have_ids_of_their_own(anyone: Caller, manifest: Path) -> None:
+def test_commands_that_share_memory_have_ids_of_their_own(anyone: Caller, manifest_file: Path) -> None:
     """Open MPI takes a segment whose maker has its own process id for its own: every command had id 2."""
-    run = ("run", "--share-ipc", manifest, "--", "sh", "-c", "echo $$")
+    run = ("run", "--share-ipc", manifest_file, "--", "sh", "-c", "echo $$")
     ids = [int(anyone.pkgjail(*run).stdout) for _ in range(3)]
     assert len({2, *ids}) == 4
-    assert anyone.pkgjail("run", manifest, "--", "sh", "-c", "echo $$").stdout == "2\n"
+    assert anyone.pkgjail("run", manifest_file, "--", "sh", "-c", "echo $$").stdout == "2\n"
 
 
-def test_the_cache_in_shared_memory_is_hidden(anyone: Caller, manifest: Path) -> None:
+def test_the_cache_in_shared_memory_is_hidden(anyone: Caller, manifest_file: Path) -> None:
     """Layers, from which later jails are made: a command can neither write to them nor move them away."""
     run = anyone.options()["env"]["XDG_RUNTIME_DIR"]
     assert run.startswith("/dev/shm/")
@@ -86,22 +75,22 @@ def test_the_cache_in_shared_memory_is_hidden(anyone: Caller, manifest: Path) ->
     for name in {run}/pkgjail {run} {os.path.dirname(run)}; do mv $name /dev/shm/x || echo stays; done
     """
     for _ in range(2):
-        ran = anyone.pkgjail("run", "--share-ipc", manifest, "--", "sh", "-c", script)
+        ran = anyone.pkgjail("run", "--share-ipc", manifest_file, "--", "sh", "-c", script)
         assert ran.stdout.split() == ["read-only", "stays", "stays", "stays"], ran.stderr
         assert "warning" not in ran.stderr
         assert os.listdir(f"{run}/pkgjail/layers")
 
 
-def test_a_bind_of_the_same_place_is_refused_as_ever(anyone: Caller, manifest: Path) -> None:
+def test_a_bind_of_the_same_place_is_refused_as_ever(anyone: Caller, manifest_file: Path) -> None:
     """A bind of /dev/shm elsewhere shows the caches."""
-    ran = anyone.pkgjail("run", "--share-ipc", "--bind", "/dev/shm:/srv", manifest, "--", "true")
+    ran = anyone.pkgjail("run", "--share-ipc", "--bind", "/dev/shm:/srv", manifest_file, "--", "true")
     assert (ran.returncode, "pkgjail's cache" in ran.stderr) == (125, True)
 
 
-def test_a_plan_says_so(anyone: Caller, manifest: Path) -> None:
-    planned = anyone.pkgjail("plan", "--share-ipc", manifest)
+def test_a_plan_says_so(anyone: Caller, manifest_file: Path) -> None:
+    planned = anyone.pkgjail("plan", "--share-ipc", manifest_file)
     assert "System V IPC and /dev/shm: the host's\nentry: works here (tried)\n" in planned.stdout
-    assert "System V" not in anyone.pkgjail("plan", manifest).stdout
+    assert "System V" not in anyone.pkgjail("plan", manifest_file).stdout
 
 
 def test_the_step_comes_in_the_order_of_paths(tmp_path: Path) -> None:
