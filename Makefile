@@ -38,9 +38,13 @@ quick: $(VENV)/development ## run the tests that start no process, in half a min
 	$(VENV)/bin/python -m pytest -q -n 2 -p tests.pure -rfE
 
 .PHONY: test
-test: lint $(VENV)/docs ## run the gates, and all tests but those that take minutes
+test: lint $(VENV)/docs ## run the gates, and all tests but those that take minutes (COVERAGE=1 measures, as CI does)
+ifdef COVERAGE
 	$(VENV)/bin/python -m pytest -n 2 -m "not long and unmeasured"
 	$(VENV)/bin/python -m pytest -n 2 -m "not long and not unmeasured" --cov --cov-report=term
+else
+	$(VENV)/bin/python -m pytest -n 2 -m "not long"
+endif
 
 .PHONY: test-long
 test-long: lint $(VENV)/docs ## run the gates and all tests

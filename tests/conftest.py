@@ -93,7 +93,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `make test` does not measure."""
+    """Mark the tests that `make test COVERAGE=1` does not measure."""
     for item in items:
         if item.nodeid.partition("::")[0] in UNMEASURED:
             item.add_marker(pytest.mark.unmeasured)
