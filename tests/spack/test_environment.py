@@ -17,7 +17,7 @@ from tests import faults
 from tests.spack.test_inside import HOST, WHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.spack.conftest import Spack
 
@@ -246,11 +246,16 @@ def check_usable(spack: Spack) -> None:
     assert faults.mounts_below(spack.user.home) == []
 
 
-@pytest.mark.gate
-@pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
-@pytest.mark.parametrize("doing", ["build", "remove"])
-def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signal: str) -> None:
-    """At the first, the middle and the last call of each kind that changes a directory."""
+def _middle(number: int) -> list[int]:
+    return [(number + 1) // 2]
+
+
+def _three(number: int) -> list[int]:
+    return sorted({1, *_middle(number), number})
+
+
+def kill_and_check(spack: Spack, doing: str, signal: str, chosen: Callable[[int], Iterable[int]]) -> None:
+    """Kill `doing` at the `chosen` of the calls of each kind that changes a directory; check each time."""
     words = ["jail", "--build-environment", spack.environment, "--whitelist", spack.whitelist]
     if doing == "remove":
         spack.build()
@@ -260,7 +265,7 @@ def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signa
         spack("jail", "--remove-environment")
     assert seen["unlinkat" if doing == "remove" else "fsync"]
     for call, number in seen.items():
-        for when in sorted({1, (number + 1) // 2, number} if number else ()):
+        for when in chosen(number) if number else ():
             if doing == "remove":
                 spack.build()
             run_killed(spack, words, call, signal, when)
@@ -268,18 +273,46 @@ def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signa
 
 
 @pytest.mark.gate
+@pytest.mark.parametrize("doing", ["build", "remove"])
+def test_a_kill_leaves_spack_usable(spack: Spack, doing: str) -> None:
+    """At the middle one of the calls of each kind. Other signals are below, and in tests/environments."""
+    kill_and_check(spack, doing, "KILL", _middle)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
-def test_a_command_that_is_killed_on_its_way_inside_leaves_spack_usable(spack: Spack, signal: str) -> None:
-    """In every process on the way, for a replay and for a new entry."""
+@pytest.mark.parametrize("doing", ["build", "remove"])
+def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signal: str) -> None:
+    """At the first, the middle and the last of the calls of each kind."""
+    kill_and_check(spack, doing, signal, _three)
+
+
+def kill_on_the_way(spack: Spack, signal: str, chosen: Callable[[int], Iterable[int]]) -> None:
+    """Kill each process on the way inside, for a replay and for a new entry; check each time."""
     spack.build()
     assert spack(*_PYTHON).returncode == 0
     seen = count_calls(spack, list(_PYTHON), _ENTERING)
     assert seen["move_mount"]
     assert seen["pivot_root"]
     for call, number in seen.items():
-        for when in sorted({1, (number + 1) // 2, number} if number else ()):
+        for when in chosen(number) if number else ():
             run_killed(spack, list(_PYTHON), call, signal, when)
             run_killed(spack, list(_PYTHON), call, signal, when, SPACK_X=f"{call} {when}")
             ran = spack(*_PYTHON)
             assert (ran.returncode, ran.stdout, ran.stderr) == (0, "pkgjail\n", "")
     check_usable(spack)
+
+
+@pytest.mark.gate
+def test_a_command_that_is_killed_on_its_way_inside_leaves_spack_usable(spack: Spack) -> None:
+    """At the middle one of the calls of each kind."""
+    kill_on_the_way(spack, "KILL", _middle)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
+def test_a_command_that_is_killed_anywhere_on_its_way_inside_leaves_spack_usable(
+    spack: Spack, signal: str
+) -> None:
+    """At the first, the middle and the last of the calls of each kind."""
+    kill_on_the_way(spack, signal, _three)
