@@ -32,7 +32,7 @@ sys.exit(main())
 spack() { command "$SPACK_ROOT_OF_TEST/bin/spack" "$@"; }
 """,
     "etc/spack/config.yaml": '{"config": {"misc_cache": "$spack/var/misc"}}\n',
-    "lib/spack/spack/__init__.py": "",
+    "lib/spack/spack/__init__.py": 'spack_version = "0.23.0.standin"\n',
     "lib/spack/spack/paths.py": """\
 import os
 

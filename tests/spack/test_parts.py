@@ -13,7 +13,7 @@ from pkgjail.core.errors import DriftError, InputError, Problem
 from pkgjail.core.model import UserBind
 from pkgjail.environments import isolate
 from pkgjail.environments.enter import shows
-from pkgjail.integrations.spack import active, enter, extensions, hook, instance_cache, wrapper
+from pkgjail.integrations.spack import active, enter, extensions, hook, inside, instance_cache, wrapper
 from pkgjail.integrations.spack.active import ActiveEnvironment
 from pkgjail.integrations.spack.argv import is_jail_command, split_argv
 from pkgjail.integrations.spack.instance import (
@@ -243,7 +243,7 @@ def test_errors_on_the_way_inside_have_spacks_form(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instance_cache, "load_or_describe", lambda *_: cached)
         patch.setattr(enter, "enter", fails)
-        assert hook.run_inside(str(tmp_path), "/python", ["spack", "install", "x"], ["install", "x"]) == 1
+        assert inside.run_inside(str(tmp_path), "/python", ["spack", "install", "x"], ["install", "x"]) == 1
     lines = capsys.readouterr().err.splitlines()
     warning = "==> Warning: a tool is not on this host: /tool does not exist"
     assert (lines[0], lines[1], lines[-1]) == (warning, first, last)
@@ -256,7 +256,7 @@ def test_during_a_removal_commands_run_outside_with_a_warning(
     active.save_active(
         ActiveEnvironment("/env", "/python", 7, removing=True, directory=""), str(tmp_path), {}
     )
-    assert hook.run_inside(str(tmp_path), "/python", ["spack", "find"], ["find"]) is None
+    assert inside.run_inside(str(tmp_path), "/python", ["spack", "find"], ["find"]) is None
     assert "==> Warning: /env is being removed" in capsys.readouterr().err
 
 

@@ -2,8 +2,9 @@
 
 Spack is not patched. `extension/` has the folders from which Spack loads the two commands; `command` and
 `environment` implement them. There are two hooks: `hook` for Spack's entry points, and `wrapper` for
-`SPACK_PYTHON`. Only the extension imports Spack, when Spack loads it; it describes Spack's configuration, as
-an `Instance`. `active` records which environment is active for a Spack. docs/spack.md is the guide.
+`SPACK_PYTHON`; both call `inside`. In Spack's own process, `description` reads Spack's configuration, by one
+of the `adapters`, which alone know Spack's insides; elsewhere it is an `Instance`. `active` records which
+environment is active for a Spack. docs/spack.md is the guide.
 
 The three functions of the 2017 paper are here too, for Spack as a library.
 """

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, PkgjailError, Problem, os_error_text
 
@@ -110,15 +110,14 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
 def run(
     name: str,
     arguments: argparse.Namespace,
-    describe: Callable[[], dict[str, Any]],
     failure: Callable[[str, str | None], Exception],
 ) -> int:
     """Run the command `name` ("spack jail") with these arguments; return the exit status.
 
-    `describe` describes this Spack, and `failure` makes Spack's own error from a message and more lines.
+    `failure` makes Spack's own error from a message and more lines.
     """
     try:
-        status = _run(name, arguments, describe)
+        status = _run(name, arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has ended, as with `| head`; Python must not complain at exit.
@@ -136,8 +135,9 @@ def _split_message(message: str) -> tuple[str, str | None]:
     return first, "    " + rest.replace("\n", "\n    ") if rest else None
 
 
-def _run(name: str, arguments: argparse.Namespace, describe: Callable[[], dict[str, Any]]) -> int:
+def _run(name: str, arguments: argparse.Namespace) -> int:
     from pkgjail.integrations.spack import environment
+    from pkgjail.integrations.spack.description import describe
     from pkgjail.integrations.spack.instance import parse_instance
 
     if arguments.argv and not arguments.run:
@@ -180,7 +180,7 @@ def _require(name: str, active: ActiveEnvironment | None) -> ActiveEnvironment:
 def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.integrations.spack import environment
-    from pkgjail.integrations.spack.hook import print_warning
+    from pkgjail.integrations.spack.messages import print_warning
     from pkgjail.jail.groups import unmapped_groups
 
     environment.refuse_inside("build an environment")

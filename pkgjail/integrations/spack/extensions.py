@@ -1,28 +1,18 @@
-"""The folders from which Spack loads the commands `spack jail` and `spack isolate`.
-
-`extension_paths` is the entry point `spack.extensions`.
-"""
+"""The folders from which Spack loads the commands `spack jail` and `spack isolate`."""
 
 from __future__ import annotations
 
 import os
-import sys
 
 _EXTENSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "extension")
 
 
 def extension_paths(root: str | None = None) -> list[str]:
-    """Return the folders of `spack jail` and, unless Spack has its own, of `spack isolate`."""
+    """Return the folders of `spack jail` and, unless the Spack in `root` has its own, of `spack isolate`."""
     paths = [os.path.join(_EXTENSIONS, "spack-jail")]
-    root = loaded_root() if root is None else root
     if root is None or not has_isolate(root):
         paths.append(os.path.join(_EXTENSIONS, "spack-isolate"))
     return paths
-
-
-def loaded_root() -> str | None:
-    """Return the root of the Spack that runs in this process; None if none does."""
-    return getattr(sys.modules.get("spack.paths"), "prefix", None)
 
 
 def has_isolate(root: str) -> bool:

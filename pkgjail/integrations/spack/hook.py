@@ -1,7 +1,8 @@
-"""The entry point that Spack calls at the start of every command, which then runs in the jail.
+"""The hooks by which Spack's own plug-in mechanism calls pkgjail: the entry points in pyproject.toml.
 
-`go_inside` is the entry point `spack.config`. This module imports little, so that commands start quickly
-when no environment is active.
+Spack calls `go_inside` (`spack.config`) when it makes its configuration, at the start of every command that
+has one. It calls `extension_folders` (`spack.extensions`) to find the command `spack jail`. If Spack changes
+this mechanism, this is the module to change. The hook without Spack's help is in `wrapper`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,11 @@ import os
 import sys
 
 from pkgjail.environments.process import process_argv
-from pkgjail.integrations.spack.active import load_active
-from pkgjail.integrations.spack.argv import is_jail_command, split_argv
-from pkgjail.integrations.spack.extensions import has_isolate, loaded_root
-from pkgjail.integrations.spack.replay import replay_entry, replay_key
-from pkgjail.jail.detect import is_isolated
-
-TYPE_CHECKING = False  # as type checkers understand it, without importing typing
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pkgjail.integrations.spack.active import ActiveEnvironment
+from pkgjail.integrations.spack.extensions import extension_paths
+from pkgjail.integrations.spack.inside import run_inside
 
 # Whether Spack has called `go_inside` in this process.
 _called = False
-# The commands that warn of tools a build cannot see; other commands need none.
-_BUILDING = frozenset({"build-env", "ci", "dev-build", "install", "test-env"})
 
 
 def go_inside() -> None:
@@ -37,7 +27,7 @@ def go_inside() -> None:
     """
     global _called  # noqa: PLW0603 - about Spack in this process
     _called = True
-    root = loaded_root()
+    root = _loaded_root()
     if root is None:
         return
     status = run_inside(root, sys.executable, process_argv()[1:], sys.argv[1:])
@@ -47,82 +37,9 @@ def go_inside() -> None:
         os._exit(status)
 
 
-def run_inside(
-    root: str, python: str, python_arguments: Sequence[str], spack_arguments: Sequence[str]
-) -> int | None:
-    """Run a Spack command in the environment that is active for the Spack in `root`.
-
-    Args:
-        root: Spack's.
-        python: its interpreter.
-        python_arguments: the arguments of the interpreter: Spack's script and `spack_arguments`.
-        spack_arguments: the arguments of Spack.
-
-    Returns:
-        The command's exit status; 1 if the environment cannot be entered, and 130 after Ctrl-C on the way.
-        Both errors are printed on standard error in Spack's form. None if the command is to run here.
-
-    """
-    if is_isolated():
-        return None
-    try:
-        active = load_active(root, os.environ)
-    except ValueError as error:
-        return print_error(str(error))
-    _, command = split_argv(spack_arguments)
-    if active is None or is_jail_command(command, has_isolate=has_isolate(root)):
-        return None
-    if active.removing:
-        print_warning(
-            f"{active.environment} is being removed, or its removal was interrupted: this command runs "
-            "outside; finish the removal with 'spack jail --remove-environment'"
-        )
-        return None
-    sys.stdout.flush()
-    sys.stderr.flush()
-    argv = [python, *python_arguments]
-    key = replay_key(active, python, spack_arguments)
-    try:
-        status = replay_entry(active, key, argv, lambda status: _report_host_changes(active, status))
-        return _enter(active, root, argv, spack_arguments, key) if status is None else status
-    except KeyboardInterrupt as interrupt:
-        print_error(str(interrupt) or "interrupted")
-        return 130
-
-
-def _report_host_changes(active: ActiveEnvironment, status: int) -> int:
-    from pkgjail.integrations.spack.enter import report_host_changes
-
-    return report_host_changes(active, status)
-
-
-def _enter(
-    active: ActiveEnvironment,
-    root: str,
-    argv: Sequence[str],
-    spack_arguments: Sequence[str],
-    key: Sequence[str],
-) -> int:
-    from pkgjail.core.errors import DriftError, PkgjailError
-    from pkgjail.integrations.spack.enter import enter
-    from pkgjail.integrations.spack.instance_cache import load_or_describe
-
-    try:
-        cached = load_or_describe(active, root, argv[0], spack_arguments)
-        if split_argv(spack_arguments)[1] in _BUILDING:
-            for tool in cached.uncovered:
-                print_warning(str(tool))
-        # A replayed jail would not warn of uncovered tools, and could be wrong if files may have changed.
-        if cached.uncovered or not cached.states:
-            return enter(active, cached.instance, argv)
-        return enter(active, cached.instance, argv, key=key, watched=cached.states)
-    except DriftError as error:
-        rebuild = f"'spack jail --build-environment {active.environment} --force'"
-        return print_error(f"{error}\nor build the environment again with {rebuild}")
-    except PkgjailError as error:
-        return print_error(f"{error}\nto run Spack outside again, use 'spack jail --remove-environment'")
-    except OSError as error:
-        return print_error(f"cannot enter {active.environment}: {error}")
+def extension_folders() -> list[str]:
+    """Return the folders of the commands that this Spack gets from pkgjail."""
+    return extension_paths(_loaded_root())
 
 
 def is_called() -> bool:
@@ -130,21 +47,6 @@ def is_called() -> bool:
     return _called
 
 
-def print_error(message: str) -> int:
-    """Print an error in Spack's form; return the exit status."""
-    _print("Error", message)
-    return 1
-
-
-def print_warning(message: str) -> None:
-    """Print a warning in Spack's form."""
-    _print("Warning", message)
-
-
-def _print(kind: str, message: str) -> None:
-    from pkgjail.cli.flags import with_flags
-    from pkgjail.core.text import printable
-
-    lines = map(printable, with_flags(message).split("\n"))
-    sys.stderr.write(f"==> {kind}: " + "\n    ".join(lines) + "\n")
-    sys.stderr.flush()
+def _loaded_root() -> str | None:
+    """Return the root of the Spack that runs in this process; None if none does."""
+    return getattr(sys.modules.get("spack.paths"), "prefix", None)

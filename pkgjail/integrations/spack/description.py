@@ -1,0 +1,207 @@
+"""What this Spack needs in the jail, as its own configuration says. This runs in Spack's own process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from pkgjail.core.errors import PkgjailError
+from pkgjail.integrations.spack.adapters import adapter, spack_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pkgjail.integrations.spack.adapters.current import Adapter
+
+# The settings of directories that Spack writes to.
+_WRITABLE_SETTINGS = (
+    "config:source_cache",
+    "config:misc_cache",
+    "config:binary_index_root",
+    "config:test_stage",
+    "config:license_dir",
+    "config:environments_root",
+    "concretizer:concretization_cache:url",
+    "bootstrap:root",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Describe the Spack of this process in the form that `instance.parse_instance` reads.
+
+    Raises:
+        PkgjailError: this Spack is not as its adapter expects.
+
+    """
+    spack = adapter()
+    try:
+        return {
+            "root": spack.path("prefix"),
+            "python": sys.executable,
+            "writable": list(filter(None, _writable(spack))),
+            "readable": list(filter(None, _readable(spack))),
+            "tools": [*_compilers(spack), *_externals(spack)],
+            "groups": list(_groups(spack)),
+            "watched": list(_watched(spack)),
+        }
+    except (AttributeError, ImportError) as error:
+        raise PkgjailError(
+            f"cannot learn from Spack {spack_version()} what it needs in the jail: {error}; use a version of "
+            "Spack that docs/spack.md names, or a newer pkgjail"
+        ) from error
+
+
+def _writable(spack: Adapter) -> Iterator[str | None]:
+    yield spack.path("prefix")
+    if "SPACK_DISABLE_LOCAL_CONFIG" not in os.environ:
+        yield spack.path("user_config_path")
+    yield spack.path("user_cache_path")
+    yield os.environ.get("SPACK_GNUPGHOME") or spack.path("gpg_path")
+    yield tempfile.gettempdir()
+    yield from _scopes(spack)
+    yield str(spack.store().root)
+    yield str(getattr(spack.store(), "unpadded_root", spack.store().root))
+    yield spack.stage()
+    for key in _WRITABLE_SETTINGS:
+        yield _local_path(spack, spack.setting(key))
+    for modules in _mapping(spack, "modules").values():
+        roots = modules.get("roots") if isinstance(modules, dict) else None
+        for root in (roots or {}).values():
+            yield _local_path(spack, root)
+    yield from _repositories(spack)
+    yield from _mirrors(spack)
+    yield from _environment(spack)
+
+
+def _readable(spack: Adapter) -> Iterator[str | None]:
+    for upstream in _mapping(spack, "upstreams").values():
+        yield _local_path(spack, upstream.get("install_tree"))
+    yield from spack.extensions()
+    for directory in spack.setting("config:template_dirs") or ():
+        yield _local_path(spack, directory)
+    yield _local_path(spack, spack.setting("config:ssl_certs"))
+    # Where Spack's own clingo, gnupg and patchelf are described: directories of the user's for offline use.
+    for source in spack.setting("bootstrap:sources") or ():
+        yield _local_path(spack, source.get("metadata"))
+    # Spack's Python: its virtual environment, the Python of that, and the directories of modules.
+    yield sys.prefix
+    yield sys.base_prefix
+    yield from sys.path
+
+
+def _groups(spack: Adapter) -> Iterator[str]:
+    """Yield the groups to which installed packages are given: `permissions` in packages.yaml."""
+    for settings in _mapping(spack, "packages").values():
+        permissions = settings.get("permissions") if isinstance(settings, dict) else None
+        group = permissions.get("group") if isinstance(permissions, dict) else None
+        if isinstance(group, str) and group:
+            yield group
+
+
+def _mapping(spack: Adapter, key: str) -> dict[str, Any]:
+    found = spack.setting(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _local_path(spack: Adapter, path: object) -> str | None:
+    """Return a path of the configuration with its variables expanded; None if it is not a local path.
+
+    A path with an unset variable is not one either, as in Spack's own `ssl_certs: $SSL_CERT_FILE`.
+    """
+    if not isinstance(path, str) or not path:
+        return None
+    path = path.removeprefix("file://")
+    full = spack.canonical_path(path)
+    return full if os.path.isabs(full) and "://" not in path and "$" not in full else None
+
+
+def _scopes(spack: Adapter) -> Iterator[str]:
+    for scope in spack.scopes():
+        path = getattr(scope, "path", None)
+        if isinstance(path, str) and os.path.isabs(path):
+            yield path
+
+
+def _watched(spack: Adapter) -> Iterator[str]:
+    """Yield the files that this description depends on, and the directories where more may appear."""
+    for directory in filter(os.path.isdir, _scopes(spack)):
+        yield directory
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(".yaml"):
+                yield os.path.join(directory, name)
+    environment = spack.environment()
+    if environment is not None:
+        yield os.path.join(str(environment.path), "spack.yaml")
+
+
+def _repositories(spack: Adapter) -> Iterator[str | None]:
+    found = spack.setting("repos")
+    for value in found.values() if isinstance(found, dict) else found or ():
+        # Since 1.0 a repository may be a clone: a table that may have its path.
+        yield _local_path(spack, value.get("destination") if isinstance(value, dict) else value)
+
+
+def _mirrors(spack: Adapter) -> Iterator[str | None]:
+    for value in _mapping(spack, "mirrors").values():
+        found = [value]
+        while found:
+            one = found.pop()
+            if isinstance(one, dict):
+                found += one.values()
+            elif isinstance(one, str) and one.startswith(("file://", "/")):
+                yield _local_path(spack, one)
+
+
+def _environment(spack: Adapter) -> Iterator[str | None]:
+    environment = spack.environment()
+    if environment is None:
+        return
+    yield str(environment.path)
+    for view in getattr(environment, "views", {}).values():
+        yield str(view.root)
+        yield os.path.dirname(str(view.root))
+    for spec in (getattr(environment, "dev_specs", None) or {}).values():
+        yield os.path.join(str(environment.path), spec.get("path", ""))
+
+
+def _compilers(spack: Adapter) -> Iterator[dict[str, Any]]:
+    """Yield the compilers of a section of their own, up to 0.23; since 1.0 they are external packages."""
+    with contextlib.suppress(Exception):  # this Spack does not have the section
+        for entry in spack.setting("compilers") or ():
+            values = entry["compiler"]
+            for path in sorted(filter(None, values["paths"].values())):
+                yield {"name": "compiler " + str(values["spec"]), "paths": [path]}
+
+
+def _externals(spack: Adapter) -> Iterator[dict[str, Any]]:
+    for name, settings in _mapping(spack, "packages").items():
+        for external in (settings or {}).get("externals") or ():
+            what = "external " + str(external.get("spec", name))
+            compilers = (external.get("extra_attributes") or {}).get("compilers") or {}
+            for path in sorted(compilers.values()):
+                yield {"name": what, "paths": [path]}
+            prefix = _local_path(spack, external.get("prefix"))
+            if not compilers and prefix is not None:
+                yield {"name": what, "paths": _detected(spack, name, prefix) or [prefix]}
+
+
+def _detected(spack: Adapter, name: str, prefix: str) -> list[str]:
+    """Return the files below `prefix` by which Spack detects a package."""
+    found: list[str] = []
+    with contextlib.suppress(Exception):  # no repository has the package any more
+        package = spack.package_class(name)
+        for attribute, places in (("executables", ("bin",)), ("libraries", ("lib", "lib64"))):
+            patterns = [re.compile(pattern) for pattern in getattr(package, attribute, ())]
+            for directory in (os.path.join(prefix, place) for place in places if patterns):
+                found += _matching(directory, patterns)
+    return found
+
+
+def _matching(directory: str, patterns: list[re.Pattern[str]]) -> Iterator[str]:
+    for file in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        if any(pattern.search(file) for pattern in patterns):
+            yield os.path.join(directory, file)
