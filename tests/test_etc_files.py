@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgjail.core.jail_names import DEVICES, ENTRY_FILES, ROOT_CAPABILITIES
 from pkgjail.core.model import text_path
-from pkgjail.jail.etc_files import Account, etc_files
+from pkgjail.jail.etc_files import Account, current_account, etc_files
 from pkgjail.sandbox import capabilities, pseudo_filesystems
 
 _USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
@@ -56,6 +57,17 @@ def test_root_has_one_line_and_without_network_there_is_no_resolver() -> None:
     made = etc_files(root, resolv_conf=b"nameserver 192.0.2.1\n", network=False)
     assert made[b"/etc/passwd"].startswith(b"root:x:0:0:root:/tmp:/bin/sh\nnobody:")
     assert made[b"/etc/resolv.conf"] == b""
+
+
+@pytest.mark.parametrize("map_root", [False, True])
+@pytest.mark.parametrize(
+    ("home", "expected"), [("", "/tmp"), ("/home/me", "/home/me"), ("home", "/tmp"), ("/a:b", "/a_b")]
+)
+def test_the_home_of_the_account_is_that_of_the_command(home: str, expected: str, map_root: bool) -> None:  # noqa: FBT001
+    """ssh(1) does not read HOME."""
+    account = current_account(map_root=map_root, home=home)
+    lines = etc_files(account, resolv_conf=b"", network=True)[b"/etc/passwd"].decode().splitlines()
+    assert [line.split(":")[5] for line in lines if line.split(":")[2] == str(account.uid)] == [expected]
 
 
 # Names as Python gets them from getpwnam(3): any bytes but NUL, decoded as file names are (PEP 383).

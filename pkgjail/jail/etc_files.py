@@ -34,12 +34,17 @@ class Account:
     groups: tuple[tuple[int, str], ...] = ()
 
 
-def current_account(*, map_root: bool = False) -> Account:
-    """Return the account of the calling user, or root's, in the jail; see `read_account`."""
+def current_account(*, map_root: bool = False, home: str = "") -> Account:
+    """Return the account of the calling user, or root's, in the jail; see `read_account`.
+
+    `home` is the command's variable HOME, and so the account's home, because ssh(1) and others look there for
+    files and not in HOME. Unless it is an absolute path, the home is the default one.
+    """
+    home = home if home.startswith("/") else text_path(TMP)
     if map_root:
-        return Account(name="root", uid=0, gid=0, group="root", home=text_path(TMP))
+        return Account(name="root", uid=0, gid=0, group="root", home=home)
     uid, gid, name, group, groups = read_account()
-    return Account(name=name, uid=uid, gid=gid, group=group, home=text_path(TMP), groups=groups)
+    return Account(name=name, uid=uid, gid=gid, group=group, home=home, groups=groups)
 
 
 def etc_files(

@@ -330,7 +330,10 @@ def _without_chosen(
 
 
 def _choose_again(prepared: PreparedJail, variables: Sequence[str], defaults: Mapping[str, str]) -> bool:
-    """Choose the caller's variables anew, as no plan depends on them. Return whether no warning is due."""
+    """Choose the caller's variables anew. Return whether no warning is due.
+
+    No plan depends on them, except on HOME, whose value is compared (`_VARIABLES`).
+    """
     from pkgjail.jail.variables import choose_variables
 
     chosen = choose_variables(variables, os.environ)

@@ -425,7 +425,7 @@ def _entry_files(
 ) -> dict[bytes, bytes]:
     """Return the content of the files made at entry. `directory_steps` is called if ldconfig must run."""
     content = etc_files(
-        current_account(map_root=options.map_root),
+        current_account(map_root=options.map_root, home=options.environment.get("HOME", "")),
         resolv_conf=read_resolv_conf(),
         network=options.network,
         hostname=hostname,
