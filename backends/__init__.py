@@ -22,6 +22,7 @@ if __name__ != "pkgjail.backends":
 import importlib
 import os
 import shutil
+import stat
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.errors import DatabaseError
@@ -125,7 +126,8 @@ def available(root: bytes = b"/") -> tuple[BackendStatus, ...]:
     """Return the status of every backend for the database of `root`, in the order of preference.
 
     A backend whose database the root has is preferred, and of several such, the one that fits its
-    os-release(5). A damaged database counts as usable: `open_database` says what is wrong with it.
+    os-release(5). A damaged database counts as usable: `open_database` says what is wrong with it. One that
+    has no packages does not.
     """
     return tuple(_status(backend, root) for backend in _ordered((*_BACKENDS, *_others()), root))
 
@@ -220,13 +222,15 @@ def _other(name: str, load: Callable[[], Any]) -> _Backend:
 def _ordered(backends: Iterable[_Backend], root: bytes) -> list[_Backend]:
     """Sort backends with a database first; of several such, the one that fits the root's os-release."""
     candidates = tuple(backends)
-    present = {one.name: bool(_marker(one, root)) for one in candidates}
-    databases = {one.markers for one in candidates if present[one.name]}
-    named = _named_families(root) if len(databases) > 1 else ()
+    markers = {one.name: _marker(one, root) for one in candidates}
+    databases = {one.markers for one in candidates if markers[one.name]}
+    are_several = len(databases) > 1
+    named = _named_families(root) if are_several else ()
     return sorted(
         candidates,
         key=lambda one: (
-            not present[one.name],
+            not markers[one.name],
+            are_several and _is_empty(one, root, markers[one.name]),
             next((place for place, each in enumerate(named) if each in one.families), len(named)),
         ),
     )
@@ -246,7 +250,10 @@ def _named_families(root: bytes) -> tuple[str, ...]:
 def _status(backend: _Backend, root: bytes) -> BackendStatus:
     """Return the status of a backend. A missing database says more than a missing library."""
     marker, lack = _marker(backend, root), ""
-    if not marker:
+    is_empty = bool(marker) and _is_empty(backend, root, marker)
+    if is_empty:
+        reason = f"{text_path(os.path.join(root, marker[1:]))} is there, but has no packages"
+    elif not marker:
         reason = _nothing((backend,))[0].replace("it has", f"{text_path(root)} has", 1)
     elif lack := _lack(backend):
         reason = f"{text_path(os.path.join(root, marker[1:]))} is there, but '{backend.name}' {lack}"
@@ -257,7 +264,7 @@ def _status(backend: _Backend, root: bytes) -> BackendStatus:
     return BackendStatus(
         name=backend.name,
         serves=backend.serves,
-        usable=bool(marker) and not lack,
+        usable=bool(marker) and not is_empty and not lack,
         reason=reason,
         aliases=backend.aliases,
     )
@@ -275,8 +282,11 @@ def _nothing(backends: Iterable[_Backend]) -> tuple[str, str]:
 
 
 def _marker(backend: _Backend, root: bytes) -> bytes:
-    """The first of the backend's files that exists; b"" if none does."""
-    return next((marker for marker in backend.markers if _is_there(root, marker)), b"")
+    """The first of the backend's files that exists, if possible one with packages; b"" if none does."""
+    found = [marker for marker in backend.markers if _is_there(root, marker)]
+    if len(found) > 1:
+        found = [*(marker for marker in found if not _is_empty(backend, root, marker)), *found]
+    return found[0] if found else b""
 
 
 def _is_there(root: bytes, marker: bytes) -> bool:
@@ -284,6 +294,29 @@ def _is_there(root: bytes, marker: bytes) -> bool:
         return os.path.lexists(resolve_inside(root, marker))
     except OSError:  # A loop of links, which the backend reports.
         return True
+
+
+def _is_empty(backend: _Backend, root: bytes, marker: bytes) -> bool:
+    """Check whether a database has no packages, as a package manager leaves one that is not the root's own.
+
+    What cannot be read is not empty: the backend reports it. Of other people's markers nothing is known.
+    """
+    if backend.load is not None or not marker:
+        return False
+    try:
+        place = resolve_inside(root, marker)
+        state = os.stat(place)
+        if stat.S_ISDIR(state.st_mode):
+            return not os.listdir(place)
+    except OSError:
+        return False
+    if not stat.S_ISREG(state.st_mode) or state.st_size == 0:
+        return state.st_size == 0
+    if not marker.endswith(b".sqlite"):
+        return False
+    from pkgjail.backends.rpm.store import has_no_packages
+
+    return has_no_packages(place)
 
 
 def _lack(backend: _Backend) -> str:

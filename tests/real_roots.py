@@ -10,7 +10,9 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sqlite3
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -303,3 +305,17 @@ def copy_of(family: str, place: Path) -> Path:
     target.parent.mkdir(parents=True)
     run("cp", "-a", the_root(family), target)
     return target
+
+
+def berkeley_database(directory: Path) -> None:
+    """Replace rpm's SQLite database in a directory by one of Berkeley DB with the same packages."""
+    with sqlite3.connect(directory / "rpmdb.sqlite") as connection:
+        rows = connection.execute("SELECT hnum, blob FROM Packages").fetchall()
+    connection.close()
+    shutil.rmtree(directory)
+    directory.mkdir()
+    # Record 0 has the highest number; a record's key is its number in the machine's own order.
+    rows = [(0, max(number for number, _ in rows).to_bytes(4, sys.byteorder)), *rows]
+    lines = [f" {word.hex()}" for number, blob in rows for word in (number.to_bytes(4, sys.byteorder), blob)]
+    text = "\n".join(["VERSION=3", "format=bytevalue", "type=hash", "HEADER=END", *lines, "DATA=END"]) + "\n"
+    subprocess.run(["db5.3_load", directory / "Packages"], input=text, text=True, check=True)

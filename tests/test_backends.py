@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,8 +157,8 @@ def test_of_several_databases_the_distributions_own(tmp_path: Path) -> None:
     """Protects a Fedora on which somebody has used dpkg, and the other way round."""
     root = make_root(tmp_path, files={"etc/os-release": 'ID=nobara\nID_LIKE="fedora"\n'})
     (tmp_path / "usr/lib/sysimage/rpm").mkdir(parents=True)
-    (tmp_path / "usr/lib/sysimage/rpm/rpmdb.sqlite").touch()
-    (tmp_path / "var/lib/pacman/local").mkdir(parents=True)
+    (tmp_path / "usr/lib/sysimage/rpm/rpmdb.sqlite").write_text("packages")
+    (tmp_path / "var/lib/pacman/local/a-1").mkdir(parents=True)
     assert [status.name for status in available(root)] == ["rpm", "apt", "dpkg", "pacman"]
     (tmp_path / "etc/os-release").write_text("ID=arch\n")
     assert available(root)[0].name == "pacman"
@@ -164,6 +166,66 @@ def test_of_several_databases_the_distributions_own(tmp_path: Path) -> None:
     assert available(root)[0].name == "apt"
     (tmp_path / "etc/os-release").unlink()
     assert open_database(root).backend == USABLE[0]
+
+
+def _rpm_database(path: Path, *statements: str) -> None:
+    """Make an SQLite database with rpm's table of packages, and run statements on it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for statement in ("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB)", *statements):
+            connection.execute(statement)
+
+
+_ONE = "INSERT INTO Packages VALUES (1, x'00')"
+_ENDLESS = (
+    "CREATE VIEW Packages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+    "SELECT i FROM n WHERE i < 0"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.touch(), "is there, but has no packages"),
+        (_rpm_database, "is there, but has no packages"),
+        (lambda path: _rpm_database(path, _ONE), "is read with rpm"),
+        (lambda path: _rpm_database(path, "DROP TABLE Packages"), "is read with rpm"),
+        (lambda path: _rpm_database(path, "DROP TABLE Packages", _ENDLESS), "is read with rpm"),
+        (lambda path: path.write_text("damaged"), "is read with rpm"),
+        (lambda path: path.symlink_to("rpmdb.sqlite"), "is read with rpm"),
+    ],
+    ids=["no bytes", "no packages", "a package", "no table", "an endless table", "damaged", "a loop"],
+)
+def test_an_empty_database_is_none(make: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
+    """Protects from the file that rpm leaves on a system of others. The backend reports a damaged one."""
+    path = tmp_path / "var/lib/rpm/rpmdb.sqlite"
+    path.parent.mkdir(parents=True)
+    make(path)
+    (rpm,) = (status for status in available(os.fsencode(tmp_path)) if status.name == "rpm")
+    assert rpm.reason == f"{path} {reason}"
+    assert rpm.usable == ("no packages" not in reason)
+
+
+def test_an_empty_database_comes_after_a_full_one(tmp_path: Path) -> None:
+    """Protects the file that is named, and the backend that is chosen, in any format and of any manager."""
+    rpm = tmp_path / "var/lib/rpm"
+    _rpm_database(rpm / "rpmdb.sqlite")
+    (rpm / "Packages.db").touch()
+    (rpm / "Packages").write_text("full")
+    first = available(os.fsencode(tmp_path))[0]
+    assert (first.name, first.reason) == ("rpm", f"{rpm}/Packages is read with rpm")
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/status").touch()
+    (tmp_path / "var/lib/pacman/local").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text("ID=debian\n")
+    found = available(os.fsencode(tmp_path))
+    assert [(status.name, status.usable) for status in found] == [
+        ("rpm", True),
+        ("apt", False),
+        ("dpkg", False),
+        ("pacman", False),
+    ]
 
 
 class _Apk:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
@@ -15,14 +16,20 @@ from pkgjail import load_policy, open_database, read_manifest
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.entries import MISSING
 from pkgjail.core.errors import DriftError, JailError
-from pkgjail.core.model import DatabaseFile, JailOptions, Package
+from pkgjail.core.model import DatabaseFile, JailOptions, Package, PlanOption
 from pkgjail.fileset import collect_files
+from pkgjail.fileset.builder import FileSetBuilder
+from pkgjail.fileset.rootfs import Tree
+from pkgjail.fileset.unowned import add_package_database
 from pkgjail.jail.package_database import database_changes, database_content
 from pkgjail.jail.rpm_database import filtered_database
-from pkgjail.jail.run import prepare_jail
+from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.manifest import build_manifest
+from pkgjail.policy.patterns import matcher
 from tests.debian_roots import every_backend, make_root, stanza
-from tests.real_roots import run, the_root
+from tests.file_cases import Remembering
+from tests.real_roots import berkeley_database, copy_of, make, run, the_root
+from tests.real_world import File, Made
 from tests.test_drift import BUSYBOX
 
 if TYPE_CHECKING:
@@ -291,6 +298,99 @@ def test_a_set_with_rpm_has_its_database() -> None:
     assert database.database_files(others) == ()
     (file,) = database.database_files([*others, rpm])
     assert file == DatabaseFile(path=_RPMDB, package="rpm:x86_64", manager="rpm", at_entry=True)
+
+
+# Where the package rpm of some system has its database: `%_dbpath` in its macros, and the directory itself.
+_PLACES = {
+    "Fedora": ("%{_usr}/lib/sysimage/rpm", "usr/lib/sysimage/rpm"),
+    "ostree": ("%{_prefix}/lib/sysimage/rpm", "usr/share/rpm"),
+    "RHEL": ("%{_var}/lib/rpm", "var/lib/rpm"),
+}
+
+
+def rpm_root(top: Path, dbpath: str, directory: str) -> Path:
+    """Return a root with the packages `rpm`, `app` and `other`, this machine's rpm, and 500 names in /usr."""
+    names = ("rpm", "app", "other")
+    make("rpm", [Made(one, "4-1", (File(f"/usr/share/{one}.txt", "file", 0o644),)) for one in names], top)
+    root = top / "root"
+    shown = subprocess.run(["ldd", "/usr/bin/rpm"], capture_output=True, text=True, check=True).stdout
+    libraries = re.findall(r"/\S+\.so\S*", shown)
+    for path in ("/usr/bin/rpm", *("/usr" + path.removeprefix("/usr") for path in libraries)):
+        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / path[1:])
+    shutil.copytree("/usr/lib/rpm", root / "usr/lib/rpm")
+    with (root / "usr/lib/rpm/macros").open("a") as macros:
+        macros.write(f"%_dbpath\t\t{dbpath}\n")
+    (root / "usr/share/many").mkdir()
+    for number in range(500):
+        (root / f"usr/share/many/{number}").touch()
+    for name in ("lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    if directory != "var/lib/rpm":
+        (root / directory).parent.mkdir(exist_ok=True)
+        (root / "var/lib/rpm").rename(root / directory)
+    if directory == "usr/share/rpm":
+        (root / "usr/lib/sysimage").mkdir()
+        (root / "usr/lib/sysimage/rpm").symlink_to("../../share/rpm")
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc/os-release").write_text("ID=fedora\n")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dbpath", "directory"), _PLACES.values(), ids=_PLACES)
+def test_the_rpm_of_a_jail_finds_its_packages(
+    dbpath: str, directory: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Protects the place of the database: where the set's own rpm looks, by each strategy."""
+    root = rpm_root(tmp_path, dbpath, directory)
+    # A database that was left where rpm does not look.
+    (root / "usr/lib/sysimage/rpm").mkdir(parents=True, exist_ok=True)
+    option = '[files]\ninclude = ["/usr/bin/rpm", "/usr/lib*/**", "/usr/share/many/*", "/lib", "/lib64"]'
+    manifest = set_of(root, "rpm", "app", backend="rpm", family="rhel", option=option)
+    (made,) = (entry for entry in manifest.files if entry.origin == "entry" and entry.detail == "rpm")
+    assert made.path == f"/{directory}/rpmdb.sqlite".encode()
+    ask = ["/usr/bin/rpm", "-qa", "--qf", "%{NAME} %{EVR}\\n"]
+    for plan in get_args(PlanOption):
+        options = JailOptions(network=False, plan=plan, environment=default_environment())
+        assert run_in_jail(manifest, ask, options, root=os.fsencode(root)) == 0, plan
+        shown = capfd.readouterr()
+        assert (sorted(shown.out.splitlines()), shown.err) == (["app 4-1", "rpm 4-1"], ""), plan
+
+
+def test_of_two_databases_rpm_has_that_of_its_macros(tmp_path: Path) -> None:
+    """Protects a system whose database was moved, and the old one left; an unknown macro says nothing."""
+    root = copy_of("rpm", tmp_path)
+    shutil.copytree(root / "var/lib/rpm", root / "usr/lib/sysimage/rpm")
+    (root / "etc/rpm").mkdir()
+    for value, directory in (
+        ("", "/usr/lib/sysimage/rpm"),
+        ("%{_var}/lib/rpm", "/var/lib/rpm"),
+        ("/srv/none", "/usr/lib/sysimage/rpm"),
+        ("%(echo ~)/rpm", "/usr/lib/sysimage/rpm"),
+        ("relative", "/usr/lib/sysimage/rpm"),
+    ):
+        (root / "etc/rpm/macros.site").write_text(f"%_dbpath {value}\n" if value else "")
+        rpm = Package(name="rpm", version="4-1", architecture="x86_64")
+        (file,) = open_database(os.fsencode(root), "rpm").database_files([rpm])
+        assert file.path == f"{directory}/rpmdb.sqlite".encode(), value
+
+
+def test_a_database_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    """Protects from a jail whose rpm finds nothing, without a word: only rpm writes its older formats."""
+    root = copy_of("rpm", tmp_path)
+    berkeley_database(root / "var/lib/rpm")
+    database = open_database(os.fsencode(root), "rpm")
+    rpm = Package(name="rpm", version="4-1", architecture="x86_64")
+    (file,) = database.database_files([rpm])
+    builder, reporter = FileSetBuilder(Tree(os.fsencode(root)), matcher([])), Remembering()
+    add_package_database(builder, [file], reporter)
+    assert builder.kept == {}
+    (warning,) = reporter.warnings
+    assert warning == (
+        f"rpm will find no packages in the jail: {file.obstacle}; leave rpm:x86_64 out, or accept that with "
+        "`package_database=False`"
+    )
 
 
 @pytest.mark.parametrize(

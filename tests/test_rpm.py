@@ -9,9 +9,7 @@ import random
 import resource
 import shutil
 import signal
-import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,7 +26,7 @@ from pkgjail.backends.rpm.versions import LESS, compare, compare_parts, overlaps
 from pkgjail.core.errors import ClosureError, DatabaseError, PolicyError
 from pkgjail.core.model import Relation
 from pkgjail.policy import load_policy
-from tests.real_roots import AS_ROOT, RPM, copy_of, kept, run, the_root
+from tests.real_roots import AS_ROOT, RPM, berkeley_database, copy_of, kept, run, the_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -585,16 +583,7 @@ def test_the_old_format(tmp_path: Path) -> None:
     root = copy_of("rpm", tmp_path)
     before = open_database(os.fsencode(root))
     directory = root / "var/lib/rpm"
-    with sqlite3.connect(directory / "rpmdb.sqlite") as connection:
-        rows = connection.execute("SELECT hnum, blob FROM Packages").fetchall()
-    connection.close()
-    shutil.rmtree(directory)
-    directory.mkdir()
-    # Record 0 has the highest number; a record's key is its number in the machine's own order.
-    rows = [(0, max(number for number, _ in rows).to_bytes(4, sys.byteorder)), *rows]
-    lines = [f" {word.hex()}" for number, blob in rows for word in (number.to_bytes(4, sys.byteorder), blob)]
-    text = "\n".join(["VERSION=3", "format=bytevalue", "type=hash", "HEADER=END", *lines, "DATA=END"]) + "\n"
-    subprocess.run(["db5.3_load", directory / "Packages"], input=text, text=True, check=True)
+    berkeley_database(directory)
     after = open_database(os.fsencode(root))
     assert dict(after.packages) == dict(before.packages)
     assert os.listdir(directory) == ["Packages"]

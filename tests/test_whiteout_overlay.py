@@ -34,10 +34,14 @@ _HOST = """
 
 
 def entries_of(text: str, origin: Origin = "package") -> list[FileEntry]:
-    """Return the entries of a tree's text, by path; `!` before one makes its origin "alternative"."""
+    """Return the entries of a tree's text, by path.
+
+    `!` before one makes its origin "alternative", and `+` makes it "entry".
+    """
+    origins: dict[str, Origin] = {"!": "alternative", "+": "entry"}
     entries = []
     for line in filter(None, map(str.strip, text.splitlines())):
-        node = parse_tree(line.removeprefix("!"))[0]
+        node = parse_tree(line.lstrip("!+"))[0]
         entries.append(
             FileEntry(
                 path=node.path,
@@ -45,7 +49,7 @@ def entries_of(text: str, origin: Origin = "package") -> list[FileEntry]:
                 mode=0o777 if node.kind == "symlink" else node.mode,
                 size=len(node.data) if node.kind == "regular" else None,
                 target=node.data if node.kind == "symlink" else None,
-                origin="alternative" if line.startswith("!") else origin,
+                origin=origins.get(line[0], origin),
             )
         )
     return sorted(entries, key=lambda entry: entry.path)
@@ -65,8 +69,9 @@ def layer_lines(mask: bytes) -> list[str]:
             if stat.S_ISLNK(found.st_mode):
                 lines.append(f"{shown(path[len(mask) :])} -> {shown(os.readlink(path))}")
             elif not stat.S_ISDIR(found.st_mode):
-                assert (stat.S_ISCHR(found.st_mode), found.st_rdev) == (True, 0)
-                lines.append(f"{shown(path[len(mask) :])} -")
+                is_whiteout = stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+                assert is_whiteout or (stat.S_ISREG(found.st_mode) and found.st_size == 0)
+                lines.append(f"{shown(path[len(mask) :])}{' -' if is_whiteout else ''}")
     return sorted(lines)
 
 
@@ -162,6 +167,29 @@ _MASKS = [
         /new/ =
         /new/n -> /x
         /same/ 0711
+        """,
+    ),
+    (
+        "files that are made at entry are empty, whether the host has them or not",
+        """
+        /d/
+        +/d/same/one
+        /d/same/
+        /d/same/two
+        /d/new/
+        +/d/new/file
+        """,
+        """
+        /
+        /file -
+        /in -
+        /link -
+        /new/ =
+        /new/file
+        /none -
+        /odd\\x0a\\xff -
+        /same/
+        /same/one
         """,
     ),
 ]

@@ -108,17 +108,17 @@ class RpmDatabase:
         return replace(relation, name=name, architecture=architecture)
 
     def database_files(self, packages: Collection[Package]) -> tuple[DatabaseFile, ...]:
-        """Return rpm's database, which is made at entry.
+        """Return rpm's database, which is made at entry, where the root's rpm looks for it.
 
-        None unless it is an SQLite database below /var. Of the older formats nobody but rpm can remove
-        packages. And in /usr, where Fedora and openSUSE have it, a file that is made at entry would make a
-        whiteout overlay of /usr impossible.
+        Of formats other than SQLite nobody but rpm can remove packages.
         """
         rpm = next((package.key for package in packages if package.name == "rpm"), None)
-        path = b"/" + os.path.relpath(self._store.file, self._root.path)
-        if rpm is None or self._store.format.name != "sqlite" or not path.startswith(b"/var/"):
+        if rpm is None:
             return ()
-        return (DatabaseFile(path=path, package=rpm, manager="rpm", at_entry=True),)
+        store, obstacle = self._store, ""
+        if store.format.name != "sqlite":
+            obstacle = f"{text_path(store.path)} has the format {store.format.name}, which only rpm can write"
+        return (DatabaseFile(path=store.path, package=rpm, manager="rpm", at_entry=True, obstacle=obstacle),)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Return Requires, and with `recommends` Recommends, in the order of the package's header."""

@@ -6,12 +6,16 @@ knows. So it reads a copy. A copy also stays the same while it is read, and need
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import re
 import struct
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
+from pkgjail.backends.root import normal_path
 from pkgjail.core.model import record, text_path
 from pkgjail.core.untrusted import RPM_DATABASE, opened_below, too_large
 
@@ -22,11 +26,25 @@ _T = TypeVar("_T")
 DIRECTORIES = (b"/usr/lib/sysimage/rpm", b"/var/lib/rpm", b"/usr/share/rpm")
 """`%_dbpath` of Fedora since 36 and openSUSE, of all others, and of systems made by ostree."""
 
+# Files with macros, of which a later one takes precedence: the path in rpm's lib/rpmrc.c, without what is
+# for one architecture or one user. Each pattern is a directory and a name in it.
+_MACRO_FILES = (
+    (b"/usr/lib/rpm", re.compile(rb"macros")),
+    (b"/usr/lib/rpm/macros.d", re.compile(rb"macros\..*")),
+    (b"/usr/lib/rpm/redhat", re.compile(rb"macros")),
+    (b"/usr/lib/rpm/suse", re.compile(rb"macros")),
+    (b"/etc/rpm", re.compile(rb"macros\..*")),
+    (b"/etc/rpm", re.compile(rb"macros")),
+)
+_DBPATH = re.compile(rb"^%_dbpath[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+_MACROS = {b"%{_var}": b"/var", b"%{_usr}": b"/usr", b"%{_prefix}": b"/usr", b"%{_localstatedir}": b"/var"}
 _LOCK = b".rpm.lock"
 # `struct flock` of fcntl(2): l_type, l_whence, l_start, l_len, l_pid; padded at its end.
 _FLOCK = "hhqqi0q"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_HEADER = 100  # bytes
+# Of SQLite's virtual machine, before a statement is given up; a table's first row needs a few dozen.
+_MOST_STEPS = 100_000
 
 
 @record
@@ -47,10 +65,14 @@ FORMATS = (
 
 @record
 class Store:
-    """The database of a root: its directory, and the file with the packages, links followed."""
+    """The database of a root: its directory, and the file with the packages, links followed.
+
+    `path` is that of the file inside the root as rpm opens it, links not followed.
+    """
 
     directory: bytes
     file: bytes
+    path: bytes
     format: Format
 
     @property
@@ -60,18 +82,60 @@ class Store:
 
 
 def find_stores(root: Root) -> list[Store]:
-    """Return the databases in `DIRECTORIES`, the first of which that has packages is the root's.
+    """Return the databases of a root, the first of which that has packages is the root's.
 
-    An rpm that looks for another format leaves an empty database of its own beside the full one. Of several
-    formats, the newest comes first, and files of 0 bytes come last.
+    They are in rpm's `%_dbpath`, if that is known, or in `DIRECTORIES`. An rpm that looks for another format
+    leaves an empty database of its own beside the full one. Of several formats, the newest comes first, and
+    files of 0 bytes come last.
     """
     found: dict[bytes, Store] = {}
-    for candidate in DIRECTORIES:
+    for candidate in dict.fromkeys((*database_directories(root), *DIRECTORIES)):
         for form in FORMATS:
-            file = root.inside(candidate + b"/" + form.file)
+            path = candidate + b"/" + form.file
+            file = root.inside(path)
             if os.path.lexists(file):
-                found.setdefault(file, Store(directory=root.inside(candidate), file=file, format=form))
+                store = Store(directory=root.inside(candidate), file=file, path=path, format=form)
+                found.setdefault(file, store)
     return sorted(found.values(), key=lambda store: _state_of(root, store.file, (0, 0))[1] == 0)
+
+
+def database_directories(root: Root) -> tuple[bytes, ...]:
+    """Return the directory that the root's own rpm looks in, `%_dbpath`; none if that is not known.
+
+    A value that only rpm can expand is not known, such as that of Debian's rpm, which is in the user's home.
+    """
+    value = b""
+    for directory, pattern in _MACRO_FILES:
+        place = root.inside(directory)
+        for name in sorted(filter(pattern.fullmatch, root.names(place))):
+            value = (_DBPATH.findall(root.read(os.path.join(place, name), b"")) or [value])[-1]
+    for macro, expanded in _MACROS.items():
+        value = value.replace(macro, expanded)
+    try:
+        return () if b"%" in value else (normal_path(value),)
+    except ValueError:
+        return ()
+
+
+def has_no_packages(file: bytes) -> bool:
+    """Check whether a regular file is an SQLite database of rpm's that has no packages.
+
+    One that cannot be read is none, and neither is one with a write-ahead log, which may have packages.
+    """
+    import sqlite3  # slow to import, and needed on few hosts
+
+    log = file + b"-wal"
+    if os.path.lexists(log) and os.stat(log).st_size:
+        return False
+    address = f"file:{quote(file)}?mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            connection.set_progress_handler(lambda: True, _MOST_STEPS)
+            connection.execute("PRAGMA trusted_schema = OFF")
+            ((found,),) = connection.execute("SELECT EXISTS (SELECT 1 FROM Packages)")
+    except sqlite3.Error:
+        return False
+    return not found
 
 
 def copy_store(root: Root, store: Store, place: bytes) -> None:

@@ -245,13 +245,15 @@ class DatabaseFile:
     """One file of a package database that describes only some of the host's packages.
 
     `package` is the key of the package that it belongs to, and `manager` the program that wrote it. Either
-    it is the host's file about that package, or with `at_entry`, it is made when a jail is entered.
+    it is the host's file about that package, or with `at_entry`, it is made when a jail is entered. With an
+    `obstacle`, the reason, it cannot be made.
     """
 
     path: bytes
     package: str
     manager: str
     at_entry: bool = False
+    obstacle: str = ""
 
 
 class PackageNames(Protocol):

@@ -73,7 +73,7 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     # After these, because an alternative may be a generated file (Free Pascal's /etc/fpc.cfg).
     unowned.add_alternatives(builder, database.alternatives(), reporter)
     if policy.package_database:
-        unowned.add_package_database(builder, database.database_files(closure.packages))
+        unowned.add_package_database(builder, database.database_files(closure.packages), reporter)
     unowned.add_byte_code(builder)
     unowned.add_includes(builder, policy.includes, owners_of, reporter)
     unowned.add_unowned_matches(builder, policy.owners, owners_of)

@@ -12,11 +12,12 @@ import re
 import stat
 from collections import Counter
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.entries import OWN_CHOICE
 from pkgjail.core.jail_names import DOCUMENTATION, KERNEL_DIRECTORIES
 from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import warn_each
 from pkgjail.fileset.builder import Name
 from pkgjail.fileset.owned import matches
@@ -40,6 +41,7 @@ _OWN_DIRECTORY = re.compile(rb"/usr/(?!local/)[^/]+/(?![^/]*-linux-gnu[^/]*$)[^/
 _BY_PRODUCT = re.compile(
     rb".*(?:~|\.(?:bak|lock|log|old|orig|(?:dpkg|ucf)-[a-z]+))|icon-theme\.cache", re.DOTALL
 )
+_WITHOUT: Final = "package_database=False"
 # PEP 3147 and 488: NAME.cpython-311.opt-1.pyc is the byte code of NAME.py.
 _BYTE_CODE = re.compile(rb"(?P<stem>[^/]+?)\.[^./]+(?:\.opt-[^./]+)?\.pyc")
 
@@ -207,8 +209,14 @@ def _leads_inside(builder: FileSetBuilder, path: bytes, names: Mapping[bytes, Na
     return end in builder.kept or end in names
 
 
-def add_package_database(builder: FileSetBuilder, files: Sequence[DatabaseFile]) -> None:
-    """Add the files of the package database that describe the packages of the set."""
+def add_package_database(builder: FileSetBuilder, files: Sequence[DatabaseFile], reporter: Reporter) -> None:
+    """Add the files of the package database that describe the packages of the set. Warn of obstacles."""
+    for file in files:
+        if file.obstacle:
+            reporter.warn(
+                f"{file.manager} will find no packages in the jail: {file.obstacle}; "
+                f"leave {file.package} out, or accept that with {parameter(_WITHOUT)}"
+            )
     builder.add(
         {
             builder.real_path(file.path): Name(
@@ -218,6 +226,7 @@ def add_package_database(builder: FileSetBuilder, files: Sequence[DatabaseFile])
                 made_by_jail=file.at_entry,
             )
             for file in files
+            if not file.obstacle
         }
     )
 

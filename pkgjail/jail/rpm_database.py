@@ -57,7 +57,7 @@ def filtered_database(
     from pkgjail.backends.rpm.store import copy_store, find_stores
 
     try:
-        place_on_host = root.rstrip(b"/") + path
+        place_on_host = Root(root).inside(path)
         store = next((one for one in find_stores(Root(root)) if one.file == place_on_host), None)
         if store is None:
             raise _failed(path, "the host has its packages in another database")

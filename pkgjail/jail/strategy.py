@@ -11,8 +11,9 @@ In order of preference, the first that works on this host, directory by director
 
 A directory with few names is shown by `binds`, which is as quick and closed, unless `whole` is requested by
 name. A directory with a few hundred names (`/etc`) falls back to `binds` if it cannot have the requested
-strategy: a whiteout overlay, the same at every entry, cannot show files made at entry, and no overlay can
-show another mount. For a larger directory that is an error.
+strategy: no overlay can show another mount. For a larger directory that is an error. With files that are
+made at entry, such a directory has no whiteout overlay: `binds` is closed, and people change files there, so
+that the layer would be made again and again.
 """
 
 from __future__ import annotations
@@ -257,10 +258,17 @@ def _attempt_directory_binds(top: _TopDirectory) -> Outcome:
     return "", steps, observed
 
 
+def _whiteout_overlay_obstacle(entries: Sequence[FileEntry]) -> str:
+    made = next((entry for entry in entries if entry.origin == "entry"), None)
+    if made is not None and len(entries) < _MANY_NAMES:
+        return f"{text_path(made.path)} is made at entry, and a bind per file is closed to later names"
+    return whiteout_overlay_obstacle(entries)
+
+
 _STRATEGIES: dict[StrategyName, Callable[[_TopDirectory], Outcome]] = {
     "tree": _OverlayStrategy(
         "tree", data_overlay_obstacle, make_data_layer, Overlay, data_layer_fits
     ).attempt,
-    "mask": _OverlayStrategy("mask", whiteout_overlay_obstacle, make_whiteout_layer, MaskedOverlay).attempt,
+    "mask": _OverlayStrategy("mask", _whiteout_overlay_obstacle, make_whiteout_layer, MaskedOverlay).attempt,
     "whole": _attempt_directory_binds,
 }

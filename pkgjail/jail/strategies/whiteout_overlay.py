@@ -37,8 +37,6 @@ def whiteout_overlay_obstacle(entries: Sequence[FileEntry]) -> str:
     As with data overlays, but only directories and what the jail makes itself come from the layer.
     """
     for entry in entries:
-        if entry.origin == "entry":
-            return f"{text_path(entry.path)} is made at entry"
         if entry.kind == "directory" and entry.mode & 0o007 & ~(entry.mode >> 6):
             return f"the mode {entry.mode:04o} of {text_path(entry.path)} gives its owner less than others"
     return ""
@@ -62,24 +60,32 @@ def make_whiteout_layer(layer: bytes, entries: Sequence[FileEntry], root: bytes)
         # In an opaque directory a whiteout would be listed as a name.
         for name in directory.hidden if directory.is_open or not _set_opaque(path, directory) else ():
             whiteouts.make(path + b"/" + name)
-        for link in directory.links:
-            os.symlink(link.target or b"", layer + link.path[len(top) :])
+        for own in directory.own:
+            _make_own(layer + own.path[len(top) :], own)
     whiteouts.finish()
     for entry in reversed(needed):  # inner ones first: some are not writable afterwards
         os.chmod(layer + entry.path[len(top) :], entry.mode)
+
+
+def _make_own(path: bytes, entry: FileEntry) -> None:
+    """Make a link, or an empty file over which each jail mounts one of its own."""
+    if entry.kind == "symlink":
+        os.symlink(entry.target or b"", path)
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 class _Directory(NamedTuple):
     """One directory in a layer.
 
     `names` are the host's (None if it may not be read), and `hidden` those of them that must not be seen.
-    `links` are made in the layer. The directory `is_needed` in the layer unless it is seen exactly as the
-    host has it, and `is_open` if something of the host's shows through it.
+    `own` are the links and files that are made in the layer. The directory `is_needed` in the layer unless
+    it is seen exactly as the host has it, and `is_open` if something of the host's shows through it.
     """
 
     names: Sequence[bytes] | None
     hidden: Sequence[bytes]
-    links: Sequence[FileEntry]
+    own: Sequence[FileEntry]
     is_needed: bool
     is_open: bool
 
@@ -107,16 +113,21 @@ def _inspect_one(
 ) -> _Directory:
     path = prefix + entry.path
     names, mode = _list_on_host(path)
-    links = [each for each in members if each.kind == "symlink" and each.origin in _GENERATED_ORIGINS]
+    own = [each for each in members if _is_own(each)]
     inner = [directories[each.path] for each in members if each.kind == "directory"]
-    is_open = len(links) + len(inner) < len(members) or any(one.is_open or not one.is_needed for one in inner)
+    is_open = len(own) + len(inner) < len(members) or any(one.is_open or not one.is_needed for one in inner)
     if names is None and is_open:
         raise OSError(errno.EACCES, "may not be read, and something in it is to be seen", path)
     allowed = {each.path.rpartition(b"/")[2] for each in members}
     hidden = [name for name in names or () if name not in allowed]
     is_same = names is not None and mode == entry.mode
-    is_needed = bool(not is_same or hidden or links or any(one.is_needed for one in inner))
-    return _Directory(names, hidden, links, is_needed, is_open)
+    is_needed = bool(not is_same or hidden or own or any(one.is_needed for one in inner))
+    return _Directory(names, hidden, own, is_needed, is_open)
+
+
+def _is_own(entry: FileEntry) -> bool:
+    """Return whether the layer has a link or file itself, whatever the host has in its place."""
+    return entry.origin == "entry" or (entry.kind == "symlink" and entry.origin in _GENERATED_ORIGINS)
 
 
 def _list_on_host(directory: bytes) -> tuple[list[bytes] | None, int | None]:
