@@ -57,6 +57,27 @@ def test_a_command_goes_inside_exactly_once(spack: Spack, hook: str, way: str) -
     assert done.stdout.split() == (["pkgjail"] if way == "nested" else [])
 
 
+FINDER = """
+import sys
+from importlib.machinery import PathFinder
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [{path!r}]) if path is None else None
+sys.meta_path.append(Finder)
+"""
+
+
+def test_commands_go_inside_by_an_editable_installation(spack: Spack, library: Path) -> None:
+    """`pip install --editable` adds a finder, no directory to sys.path; Spack calls the hook inside too."""
+    (path,) = (spack.python.parent.parent / "lib").glob("python3*/site-packages/pkgjail.pth")
+    spack.user_writes(path.parent / "editable_finder.py", FINDER.format(path=str(library)))
+    spack.user_writes(path, "import editable_finder\n")
+    spack.build()
+    done = spack("python", "-c", WHERE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "pkgjail\n", "")
+
+
 @pytest.mark.parametrize("hook", ["entry point", "SPACK_PYTHON"])
 @pytest.mark.parametrize(
     ("code", "status"),

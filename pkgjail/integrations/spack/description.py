@@ -9,6 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import pkgjail
 from pkgjail.core.errors import PkgjailError
 from pkgjail.integrations.spack.adapters import adapter, spack_version
 
@@ -87,10 +88,12 @@ def _readable(spack: Adapter) -> Iterator[str | None]:
     # Where Spack's own clingo, gnupg and patchelf are described: directories of the user's for offline use.
     for source in spack.setting("bootstrap:sources") or ():
         yield _local_path(spack, source.get("metadata"))
-    # Spack's Python: its virtual environment, the Python of that, and the directories of modules.
+    # Spack's Python: its virtual environment, the Python of that, and the directories of modules. An editable
+    # installation of pkgjail is in none of these, and Spack calls the entry points inside too.
     yield sys.prefix
     yield sys.base_prefix
     yield from sys.path
+    yield os.path.dirname(os.path.dirname(os.path.abspath(pkgjail.__file__)))
 
 
 def _groups(spack: Adapter) -> Iterator[str]:
