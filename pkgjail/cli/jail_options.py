@@ -15,7 +15,7 @@ from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.storage.baseline import publisher_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pkgjail.cli.parser import Parser
     from pkgjail.core.model import JailOptions, Manifest, UserBind
@@ -274,17 +274,12 @@ def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the variables of `add_sight_options`; warn of those that are not passed on.
 
     Raises:
-        UsageError: a variable has no name, or a pattern has a value.
+        UsageError: as `check_variables`.
 
     """
-    from pkgjail.jail.variables import choose_variables, is_pattern
+    from pkgjail.jail.variables import choose_variables
 
-    for text in arguments.env:
-        name, equals, _ = text.partition("=")
-        if not name:
-            raise UsageError(f"cannot set {text!r}: write NAME or NAME=VALUE")
-        if equals and is_pattern(name):
-            raise UsageError(f"cannot set {text!r}: a name with * or ? takes no value; name one variable")
+    check_variables(arguments.env)
     chosen = choose_variables(arguments.env, os.environ)
     warnings = [
         *(f"'--env {name}' passes nothing on: no such variable is set" for name in chosen.unset),
@@ -297,6 +292,23 @@ def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
     for warning in warnings:
         print_warning(warning, as_json=wants_json(arguments))
     return chosen.values
+
+
+def check_variables(words: Sequence[str]) -> None:
+    """Check the values of `--env`.
+
+    Raises:
+        UsageError: a variable has no name, or a pattern has a value.
+
+    """
+    from pkgjail.jail.variables import is_pattern
+
+    for text in words:
+        name, equals, _ = text.partition("=")
+        if not name:
+            raise UsageError(f"cannot set {text!r}: write NAME or NAME=VALUE")
+        if equals and is_pattern(name):
+            raise UsageError(f"cannot set {text!r}: a name with * or ? takes no value; name one variable")
 
 
 def parse_bind(text: str, *, writable: bool) -> UserBind:

@@ -20,14 +20,14 @@ from pkgjail.environments.record import MANIFEST, RECORD, TREE
 from pkgjail.jail.drift import DriftCheck
 from pkgjail.jail.protected_paths import protected_environment
 from pkgjail.jail.protection import refuse_writable_binds
-from pkgjail.jail.replay import bind_source_state, save_prepared_jail
+from pkgjail.jail.replay import GivenVariables, bind_source_state, save_prepared_jail
 from pkgjail.jail.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.storage.baseline import publisher_of
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
@@ -79,6 +79,8 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
     invocation: Sequence[str],
     *,
     variables: Sequence[str] = (),
+    given: Mapping[str, str] | None = None,
+    compared: tuple[str, ...] = (),
     watched: States = (),
     terminal: bool = False,
     reporter: Reporter = SILENT,
@@ -96,6 +98,9 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         invocation: the command line by which the jail is saved, as `save_prepared_jail` takes
             it; it ends in `--` and `argv`.
         variables: likewise.
+        given: variables that this entry has besides, if neither `options` nor the environment set them. A
+            replay takes those that its own caller gives.
+        compared: names of variables; the jail is not replayed if their values differ from the present ones.
         watched: the states of files that `options` depend on.
         terminal: as `run_in_jail` takes it.
         reporter: likewise.
@@ -105,15 +110,25 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter") as lock:
         paths = [environment.path + b"/" + name for name in (MANIFEST, RECORD)]
         states = take_settled_fingerprint(filter(os.path.lexists, paths))  # before they are read
+        defaults, fixed = default_environment(), read_record(environment).header.variables
+        replaceable = None
+        if given is not None:
+            over = {**fixed, **options.environment}
+            replaceable = GivenVariables(given, under=defaults, over=over, compared=compared)
+            options = replace(options, environment={**given, **over})
         jail, form = _prepare(environment, options, reporter)
-        defaults = {**default_environment(), **read_record(environment).header.variables}
         if form == "host" and jail.lasting:
             jail.prepared.watched += states + watched
             jail.prepared.sources += (source,)
             jail.prepared.locked = (lock,)
             with contextlib.suppress(OSError):  # the next entry prepares its jail itself
                 save_prepared_jail(
-                    invocation, jail.prepared, terminal=terminal, variables=variables, defaults=defaults
+                    invocation,
+                    jail.prepared,
+                    terminal=terminal,
+                    variables=variables,
+                    defaults={**defaults, **fixed},
+                    given=replaceable,
                 )
         return jail.run(argv, terminal=terminal)
 
@@ -125,7 +140,8 @@ def _prepare(
     record = read_record(environment)
     manifest = _read_manifest(environment, record)
     merged = _merge(record.header, options)
-    refuse_writable_binds(merged.binds, [protected_environment(environment.path)])
+    if environment.path not in merged.inputs:  # these are shown read-only
+        refuse_writable_binds(merged.binds, [protected_environment(environment.path)])
     if record.header.form == "copy":
         # The tree was just compared with the environment's record, so no digest needs to be compared.
         tree = environment.path + b"/" + TREE

@@ -146,6 +146,17 @@ def refuse_writable_binds(binds: Iterable[UserBind], paths: Iterable[ProtectedPa
             raise JailError(exposure.refusal)
 
 
+def refuse_unprotectable(bind: UserBind, paths: Iterable[ProtectedPath]) -> None:
+    """Refuse a writable bind in which one of `paths` could not be protected, as `protect` would.
+
+    Raises:
+        JailError: that is so.
+
+    """
+    step = Bind(bind.destination, os.path.realpath(bind.source), bind.writable)
+    protect(Plan(b"/", (step,), network=False, hostname=""), paths)
+
+
 # --- which binds show protected paths -----------------------------------------------------------
 
 

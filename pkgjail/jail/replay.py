@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     AccountState = tuple[int, int, str, str, tuple[tuple[int, str], ...]]
 
 # Raised whenever the fields of a saved jail change.
-_FORMAT = 7
+_FORMAT = 8
 _RESOLV_CONF = "/etc/resolv.conf"
 _PACKAGE = os.path.dirname(os.path.dirname(os.fsencode(__file__)))
 # The folders of pkgjail whose code and lists decide how a jail is made.
@@ -56,6 +56,29 @@ _VERBS = ("run", "enter")
 
 class StaleError(Exception):
     """The state that a prepared jail depends on has changed; the command was not started."""
+
+
+class GivenVariables:
+    """Variables that no plan depends on, so that a replay takes those of its own caller.
+
+    `values` are those of this entry. Of the others, `over` take precedence over them, and `under` do not.
+    `compared` are names whose values the jail depends on besides: it is not replayed if they differ.
+    """
+
+    __slots__ = ("compared", "over", "under", "values")
+
+    def __init__(
+        self,
+        values: Mapping[str, str],
+        *,
+        under: Mapping[str, str],
+        over: Mapping[str, str],
+        compared: tuple[str, ...] = (),
+    ) -> None:
+        self.values = values
+        self.under = under
+        self.over = over
+        self.compared = compared
 
 
 class PreparedJail:
@@ -237,7 +260,10 @@ def read_resolv_conf() -> bytes:
 
 
 def replay(
-    arguments: Sequence[str], report: Callable[[int], int], warn: Callable[[str], None] | None = None
+    arguments: Sequence[str],
+    report: Callable[[int], int],
+    warn: Callable[[str], None] | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> int | None:
     """Run the command of `pkgjail run … -- COMMAND …` (or `enter`) in the jail saved for this command line.
 
@@ -246,6 +272,7 @@ def replay(
         report: called with the command's exit status if the host's directories changed while it ran;
             returns the status to end with.
         warn: as `PreparedJail.run` takes it.
+        given: the variables that a jail gets that was saved with others in their place; `GivenVariables`.
 
     Returns:
         The command's exit status, or None if no such jail is saved or its state has changed. Then nothing
@@ -256,7 +283,7 @@ def replay(
 
     """
     key = _key(arguments)
-    saved = None if key is None else _load(key)
+    saved = None if key is None else _load(key, given)
     if key is None or saved is None:
         return None
     prepared, terminal = saved
@@ -267,27 +294,34 @@ def replay(
     return report(status) if prepared.host_changed() else status
 
 
-def save_prepared_jail(
+def save_prepared_jail(  # noqa: PLR0913 - all but two by keyword
     arguments: Sequence[str],
     prepared: PreparedJail,
     *,
     terminal: bool,
     variables: Sequence[str] = (),
     defaults: Mapping[str, str] | None = None,
+    given: GivenVariables | None = None,
 ) -> None:
     """Save a jail for `replay`, by its command line.
 
     `variables` are the words by which the caller's variables were chosen
     (`pkgjail.jail.variables.choose_variables`), and `defaults` the environment without those: a replay
-    chooses again. Does nothing for a command line that `replay` would not look up. Raises `OSError`.
+    chooses again. With `given`, a replay takes the variables that its caller gives. Does nothing for a
+    command line that `replay` would not look up. Raises `OSError`.
     """
     from pkgjail.storage.atomic import write_own_file  # not needed to enter
 
     key = _key(arguments)
     if key is None:
         return
-    environment = {name: os.environ.get(name) for name in _VARIABLES}
-    chosen = (tuple(variables), _without_chosen(prepared, variables, defaults or {}) if variables else {})
+    compared = (*_VARIABLES, *(given.compared if given else ()))
+    environment = {name: os.environ.get(name) for name in compared}
+    chosen: tuple[tuple[str, ...], dict[str, str], dict[str, str]] = ((), {}, {})
+    if variables:
+        chosen = (tuple(variables), _without_chosen(prepared, variables, defaults or {}), {})
+    elif given:
+        chosen = ((), dict(given.under), _over(prepared, given))
     fields = tuple(getattr(prepared, name) for name in PreparedJail.__slots__)
     # With other privileges, another strategy may work.
     privileges = current_privileges()
@@ -297,7 +331,7 @@ def save_prepared_jail(
     write_own_file(_path(key), pack(_FORMAT, record))
 
 
-def _load(key: tuple[str, ...]) -> tuple[PreparedJail, bool] | None:
+def _load(key: tuple[str, ...], given: Mapping[str, str] | None) -> tuple[PreparedJail, bool] | None:
     """Return the jail that is saved under this key, and whether it has a terminal of its own."""
     try:
         record = unpack(_FORMAT, read_own_file(_path(key)))
@@ -314,9 +348,18 @@ def _load(key: tuple[str, ...]) -> tuple[PreparedJail, bool] | None:
         return None
     by_name: dict[str, Any] = dict(zip(PreparedJail.__slots__, fields))
     prepared = PreparedJail(**by_name)
-    if chosen[0] and not _choose_again(prepared, *chosen):
+    words, under, over = chosen
+    if words and not _choose_again(prepared, words, under):
         return None
+    if given is not None:
+        prepared.environment = tuple(sorted({**under, **given, **over}.items()))
     return prepared, terminal
+
+
+def _over(prepared: PreparedJail, given: GivenVariables) -> dict[str, str]:
+    """Return the variables of a jail that take precedence over given ones: the caller's, and PWD."""
+    added = {name: value for name, value in prepared.environment if name not in {*given.under, *given.values}}
+    return {**added, **given.over}
 
 
 def _without_chosen(

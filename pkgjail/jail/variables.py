@@ -24,8 +24,9 @@ _LEADING = (
 )  # fmt: skip
 # What a launcher of MPI, or a batch system, says to the processes that it starts.
 _TOLD = ("OMPI_*", "PMIX_*", "PRTE_*", "PMI_*", "HYDRA_*", "MPIR_*", "SLURM_*", "PBS_*", "LSB_*", "FLUX_*")
-# What a jail sets itself (`pkgjail.jail.run.default_environment`), and what is true outside alone.
-_OWN = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER", "TERM", "PWD", "OLDPWD", "SHLVL", "TMPDIR", "_")
+# `pkgjail.jail.run.default_environment` sets the first ones; the others are true outside alone.
+OWN = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER", "TERM", "PWD", "OLDPWD", "SHLVL", "TMPDIR", "_")
+"""The variables that a jail has of its own; no pattern passes on the caller's."""
 
 
 class Chosen:
@@ -65,7 +66,7 @@ def choose_variables(words: Sequence[str], variables: Mapping[str, str]) -> Chos
             else:
                 chosen.unset.append(name)
         else:
-            matching = sorted(each for each in variables if _matches(name, each) and each not in _OWN)
+            matching = sorted(each for each in variables if _matches(name, each) and each not in OWN)
             withheld = [each for each in matching if _leads_to_files(each)]
             chosen.values.update((each, variables[each]) for each in matching if each not in withheld)
             if withheld:

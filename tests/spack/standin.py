@@ -231,7 +231,7 @@ import spack.paths
 
 
 def canonicalize_path(path):
-    return os.path.abspath(os.path.expanduser(path.replace("$spack", spack.paths.prefix)))
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(path.replace("$spack", spack.paths.prefix))))
 """,
     "lib/spack/spack/main.py": """\
 import argparse

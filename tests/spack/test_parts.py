@@ -309,9 +309,7 @@ def test_the_wrapper_recognizes_spacks_script(tmp_path: Path) -> None:
     assert {line: wrapper.spack_root(line.split()) for line in expected} == expected
 
 
-@pytest.mark.parametrize(
-    "name", ["SPACK_ROOT", "HOME", "TMPDIR", "USER", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "https_proxy"]
-)
+@pytest.mark.parametrize("name", ["SPACK_ROOT", "HOME", "TMPDIR", "USER", "SSL_CERT_DIR", "CURL_CA_BUNDLE"])
 def test_every_variable_that_spack_reads_is_in_the_cache_key(tmp_path: Path, name: str) -> None:
     """Protects from an answer for other variables: paths in the configuration may contain them."""
     one = ActiveEnvironment(str(tmp_path), "python", 1, removing=False, directory=str(tmp_path))

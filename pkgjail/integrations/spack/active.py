@@ -27,7 +27,8 @@ class ActiveEnvironment(NamedTuple):
     """The active environment of a Spack.
 
     `environment` is its directory, `python` Spack's interpreter, and `built` the time when it was built (ns
-    since 1970). `removing` is true during its removal. `directory` is the one that has the file.
+    since 1970). `removing` is true during its removal. `directory` is the one that has the file. `passed` are
+    names and patterns of variables that each command gets of its caller's, besides the usual ones.
     """
 
     environment: str
@@ -35,6 +36,7 @@ class ActiveEnvironment(NamedTuple):
     built: int
     removing: bool
     directory: str
+    passed: tuple[str, ...] = ()
 
 
 def state_directories(root: str, variables: Mapping[str, str]) -> tuple[str, str]:
@@ -98,10 +100,11 @@ def load_active(root: str, variables: Mapping[str, str]) -> ActiveEnvironment | 
                 int(values["made"]),
                 bool(values["removing"]),
                 directory,
+                tuple(map(str, values.get("passed", ()))),
             )
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = error.strerror if isinstance(error, OSError) else "this pkgjail did not write it"
             raise ValueError(f"cannot read {path}: {why}; look at it, and delete it") from error
     return None
@@ -127,6 +130,7 @@ def _save(active: ActiveEnvironment) -> ActiveEnvironment:
         "python": active.python,
         "made": active.built,
         "removing": active.removing,
+        "passed": active.passed,
     }
     _write(os.path.join(active.directory, _FILE), values)
     return active

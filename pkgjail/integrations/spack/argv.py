@@ -15,6 +15,16 @@ _FLAGS = frozenset({"-E", "--no-env", "--use-env-repo", "-b", "--bootstrap", "-m
 
 def split_argv(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Return the options that affect the configuration, and the command; None if there is no command."""
+    options, rest = _split(argv)
+    return options, rest[0] if rest else None
+
+
+def arguments_of_command(argv: Sequence[str]) -> list[str]:
+    """Return what follows the command's name."""
+    return _split(argv)[1][1:]
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     options: list[str] = []
     rest = list(argv)
     while rest and rest[0].startswith("-"):
@@ -27,7 +37,7 @@ def split_argv(argv: Sequence[str]) -> tuple[list[str], str | None]:
             del rest[:1]
         elif argument in _FLAGS or name in _CONFIGURING or argument[:2] in _CONFIGURING:
             options.append(argument)
-    return options, rest[0] if rest else None
+    return options, rest
 
 
 def is_jail_command(command: str | None, *, has_isolate: bool) -> bool:

@@ -93,8 +93,8 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="set a variable for commands inside, or pass yours on (can be repeated); a NAME with * or ? "
-        "passes on all that match, except those that lead programs to files",
+        help="set a variable for commands inside, or pass on what each command's caller has (can be "
+        "repeated); a NAME with * or ? passes on all that match, except those that lead programs to files",
     )
     group.add_argument(
         "--copy", action="store_true", help="copy the files, so that upgrades of the host do not affect them"
@@ -210,17 +210,20 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
 
 
 def _build_options(arguments: argparse.Namespace) -> BuildOptions:
-    from pkgjail.cli.jail_options import named_binds, named_variables
+    from pkgjail.cli.jail_options import check_variables, named_binds
     from pkgjail.integrations.spack.environment import BuildOptions
 
     if arguments.copy and arguments.permanent:
         raise InputError([Problem("", "--copy and --permanent are two forms of an environment; choose one")])
+    check_variables(arguments.env)
+    fixed = [word.partition("=") for word in arguments.env if "=" in word]
     return BuildOptions(
         manifest=_manifest(arguments),
         form="copy" if arguments.copy else "fstab" if arguments.permanent else "host",
         binds=tuple(named_binds(arguments)),
         network=not arguments.no_network,
-        variables=tuple(named_variables(arguments).items()),
+        variables=tuple((name, value) for name, _, value in fixed),
+        passed=tuple(word for word in arguments.env if "=" not in word),
         replace=arguments.force,
     )
 
@@ -255,13 +258,14 @@ def _print_fstab(active: ActiveEnvironment) -> None:
 def _enter(arguments: argparse.Namespace, active: ActiveEnvironment, instance: Instance) -> int:
     from pkgjail.integrations.spack.enter import enter
     from pkgjail.integrations.spack.environment import refuse_inside
+    from pkgjail.integrations.spack.replay import request_of
 
     refuse_inside("enter the environment")
     argv = ["bash"] if arguments.cli else arguments.argv
     argv = argv[1:] if argv[:1] == ["--"] else argv
     if not argv:
         raise InputError([Problem("", "there is no command to run; write it after '--run --'")])
-    return enter(active, instance, argv)
+    return enter(active, instance, argv, request_of(active, "", []))
 
 
 def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None) -> int:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
     from pkgjail.integrations.spack.adapters.current import Adapter
 
+# How the configuration refers to environment variables (`_variables`).
+_REFERENCES = (
+    re.compile(r"\$\{?([A-Za-z_]\w*)"),
+    re.compile(r"""\benv(?:\.get\(|\[)\s*["'](\w+)["']"""),
+    re.compile(r"""\b(?:id|secret|access_token|username|password)_variable:\s*["']?(\w+)"""),
+)
+
+# The variant of a spec that names a directory of sources.
+_DEV_PATH = re.compile(r"""dev_path=['"]?([^\s'",\]]+)""")
+
 # The settings of directories that Spack writes to.
 _WRITABLE_SETTINGS = (
     "config:source_cache",
@@ -48,6 +58,7 @@ def describe() -> dict[str, Any]:
             "tools": [*_compilers(spack), *_externals(spack)],
             "groups": list(_groups(spack)),
             "watched": list(_watched(spack)),
+            "variables": sorted(set(_variables(spack))),
         }
     except (AttributeError, ImportError) as error:
         raise PkgjailError(
@@ -81,6 +92,10 @@ def _writable(spack: Adapter) -> Iterator[str | None]:
 def _readable(spack: Adapter) -> Iterator[str | None]:
     for upstream in _mapping(spack, "upstreams").values():
         yield _local_path(spack, upstream.get("install_tree"))
+        for root in (upstream.get("modules") or {}).values():
+            yield _local_path(spack, root)
+    yield from _sources(spack)
+    yield from _concrete_environments(spack)
     yield from spack.extensions()
     for directory in spack.setting("config:template_dirs") or ():
         yield _local_path(spack, directory)
@@ -131,6 +146,7 @@ def _scopes(spack: Adapter) -> Iterator[str]:
 
 def _watched(spack: Adapter) -> Iterator[str]:
     """Yield the files that this description depends on, and the directories where more may appear."""
+    yield from filter(os.path.isfile, _scopes(spack))  # those that others include
     for directory in filter(os.path.isdir, _scopes(spack)):
         yield directory
         for name in sorted(os.listdir(directory)):
@@ -139,6 +155,18 @@ def _watched(spack: Adapter) -> Iterator[str]:
     environment = spack.environment()
     if environment is not None:
         yield os.path.join(str(environment.path), "spack.yaml")
+
+
+def _variables(spack: Adapter) -> Iterator[str]:
+    """Yield the names of environment variables that files of the configuration refer to.
+
+    A path may have `$NAME` or `${NAME}`, a condition (`when`) `env["NAME"]` or `env.get("NAME")`, and a
+    mirror the names of variables that have its user and password. Spack's own names (`$spack`) are found too.
+    """
+    for path in filter(os.path.isfile, _watched(spack)):
+        text = _text(path)
+        for pattern in _REFERENCES:
+            yield from pattern.findall(text)
 
 
 def _repositories(spack: Adapter) -> Iterator[str | None]:
@@ -168,7 +196,43 @@ def _environment(spack: Adapter) -> Iterator[str | None]:
         yield str(view.root)
         yield os.path.dirname(str(view.root))
     for spec in (getattr(environment, "dev_specs", None) or {}).values():
-        yield os.path.join(str(environment.path), spec.get("path", ""))
+        yield _path_from(spack, environment, spec.get("path"))
+    for path in _DEV_PATH.findall(_text(os.path.join(str(environment.path), "spack.yaml"))):
+        yield _path_from(spack, environment, path)
+
+
+def _sources(spack: Adapter) -> Iterator[str | None]:
+    """Yield the repositories and directories from which the configuration has packages fetched."""
+    for settings in _mapping(spack, "packages").values():
+        attributes = settings.get("package_attributes") if isinstance(settings, dict) else None
+        for value in (attributes or {}).values() if isinstance(attributes, dict) else ():
+            if isinstance(value, str) and value.startswith(("file://", "/", "~", "$")):
+                yield _local_path(spack, value)
+
+
+def _concrete_environments(spack: Adapter) -> Iterator[str | None]:
+    """Yield the environments whose concrete specs the active environment includes, or reuses."""
+    environment = spack.environment()
+    for name in ("included_concrete_envs", "included_concrete_env_root_dirs"):
+        for path in getattr(environment, name, None) or ():
+            yield _path_from(spack, environment, path)
+    reuse = _mapping(spack, "concretizer").get("reuse")
+    for source in reuse.get("from") or () if isinstance(reuse, dict) else ():
+        yield _local_path(spack, source.get("path"))
+
+
+def _path_from(spack: Adapter, environment: Any, path: object) -> str | None:
+    """Return a path of an environment, which is relative to its directory, as `_local_path` does."""
+    if not isinstance(path, str) or not path:
+        return None
+    is_relative = not path.startswith(("/", "~", "$", "file://"))
+    return _local_path(spack, os.path.join(str(environment.path), path) if is_relative else path)
+
+
+def _text(path: str) -> str:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+    return ""
 
 
 def _compilers(spack: Adapter) -> Iterator[dict[str, Any]]:

@@ -9,33 +9,43 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import ConsoleReporter
-from pkgjail.core.errors import PkgjailError
+from pkgjail.core.errors import InputError, PkgjailError, Problem
 from pkgjail.core.model import JailOptions
-from pkgjail.environments.enter import enter_and_save, report_environment_changes, working_directory
+from pkgjail.environments.directory import read_header
+from pkgjail.environments.enter import enter_and_save, report_environment_changes
 from pkgjail.environments.isolate import VARIABLE
 from pkgjail.integrations.spack.active import protected_directories
 from pkgjail.integrations.spack.instance import (
     has_all_paths,
     instance_binds,
+    is_covered,
     make_directories,
+    never_shown,
     symbolic_links,
 )
-from pkgjail.integrations.spack.replay import has_terminal, invocation, passed_variables, replay_entry
+from pkgjail.integrations.spack.messages import print_warning
+from pkgjail.integrations.spack.place_binds import show_places
+from pkgjail.integrations.spack.places import why_not_whole
+from pkgjail.integrations.spack.replay import Request, has_terminal, invocation, replay_entry
+from pkgjail.integrations.spack.variables import configuring_variables
 from pkgjail.jail.protected_paths import directories_of_python
+from pkgjail.jail.variables import OWN
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from pkgjail.core.model import UserBind
     from pkgjail.environments.enter import States
     from pkgjail.integrations.spack.active import ActiveEnvironment
     from pkgjail.integrations.spack.instance import Instance
 
 
-def enter(
+def enter(  # noqa: PLR0913 - four by position, two that belong together
     active: ActiveEnvironment,
     instance: Instance,
     argv: Sequence[str],
+    request: Request,
     *,
     key: Sequence[str] = (),
     watched: States = (),
@@ -48,34 +58,39 @@ def enter(
         active: the environment.
         instance: the Spack.
         argv: the command.
+        request: what it asks for.
         key: the key by which the jail is saved (`replay_key`); without one, a digest of the jail's options.
         watched: the states of the files that `instance` depends on, as `enter_and_save` takes them.
 
     Raises:
-        PkgjailError, OSError: as `enter_and_save`.
+        PkgjailError, OSError: as `enter_and_save` and `show_places`.
 
     """
     make_directories(instance)
     binds = instance_binds(instance)
     directory = os.fsencode(active.environment)
-    cwd = working_directory(directory, binds)
+    inputs = _inputs(active, instance)
+    _refuse_never_shown(instance, read_header(directory).binds)
+    shown = show_places(request, directory, binds, inputs)
+    for warning in shown.warnings:
+        print_warning(warning)
     options = JailOptions(
-        binds=binds,
-        cwd=cwd,
-        paths=(cwd,),
+        binds=(*(bind for bind in binds if not is_covered(bind, shown.binds)), *shown.binds),
+        cwd=shown.cwd,
+        paths=(shown.cwd, *_paths(request)),
         environment=jail_variables(os.environ, active, instance),
-        inputs=_inputs(active, instance),
+        inputs=inputs,
         warn_of_inputs=False,  # the binds are Spack's own, and docs/spack.md says what is read-only in them
     )
     terminal = has_terminal()
     sys.stdout.flush()
     sys.stderr.flush()
-    if key and has_all_paths(instance, binds):
+    if key and not shown.warnings and has_all_paths(instance, binds):
         watched += take_settled_fingerprint(symbolic_links(instance))
     else:
         everything = repr((options, terminal, sorted(options.environment.items())))
         key = [hashlib.sha256(everything.encode("utf-8", "surrogateescape")).hexdigest()]
-        status = replay_entry(active, key, argv, partial(report_host_changes, active))
+        status = replay_entry(active, key, argv, partial(report_host_changes, active), request.given)
         if status is not None:
             return status
     with ConsoleReporter() as reporter:
@@ -84,28 +99,54 @@ def enter(
             argv,
             options,
             invocation(active, key, argv),
+            given=request.given,
+            compared=instance.variables,
             watched=watched,
             terminal=terminal,
             reporter=reporter,
         )
 
 
-def _inputs(active: ActiveEnvironment, instance: Instance) -> tuple[bytes, ...]:
-    """Return what no command in the jail may change: the files that say what is active, and interpreters.
+def _refuse_never_shown(instance: Instance, binds: Iterable[UserBind]) -> None:
+    """Refuse a Spack that writes to the user's home itself, or the like: all of it would have to be shown."""
+    for path in never_shown(instance, binds):
+        raise InputError(
+            [
+                Problem(
+                    "",
+                    f"cannot show {path} in the jail, to which Spack writes (an environment or a view): "
+                    f"{why_not_whole(path)}; let it write to a directory in it, or use "
+                    f"'spack jail --build-environment' with --bind {path}",
+                )
+            ]
+        )
 
-    Spack runs by these interpreters outside of the jail.
+
+def _inputs(active: ActiveEnvironment, instance: Instance) -> tuple[bytes, ...]:
+    """Return what no command in the jail may change: the environment, its record, and Spack's interpreters.
+
+    These interpreters also run Spack outside of the jail.
     """
     prefixes = {os.path.dirname(os.path.dirname(python)) for python in (active.python, instance.python)}
     pythons = [path for prefix in sorted(prefixes) for path in directories_of_python(prefix)]
     paths = [*protected_directories(instance.root, os.environ), *filter(os.path.isdir, pythons)]
-    return tuple(map(os.fsencode, paths))
+    return tuple(map(os.fsencode, (os.path.realpath(active.environment), *paths)))
+
+
+def _paths(request: Request) -> tuple[bytes, ...]:
+    """Return the paths by which programs find Spack, which may lead through links."""
+    found = (request.script, os.environ.get("SPACK_ROOT", ""))
+    return tuple(os.fsencode(path) for path in found if os.path.isabs(path))
 
 
 def jail_variables(
     variables: Mapping[str, str], active: ActiveEnvironment, instance: Instance
 ) -> dict[str, str]:
-    """Return the variables that the jail gets: the caller's that are passed, and those that locate Spack."""
-    return {**passed_variables(variables), "SPACK_PYTHON": instance.python, VARIABLE: active.environment}
+    """Return the variables that the jail depends on, and those that Spack's configuration refers to."""
+    named = {name: variables[name] for name in instance.variables if name in variables and name not in OWN}
+    passed = configuring_variables(variables)
+    del passed["USER"]  # the jail has its own
+    return {**passed, **named, "SPACK_PYTHON": instance.python, VARIABLE: active.environment}
 
 
 def report_host_changes(active: ActiveEnvironment, status: int) -> int:

@@ -41,13 +41,17 @@ _INSTEAD = (
 
 @record
 class BuildOptions:
-    """Options of `build_environment`; with `replace` the new environment replaces the active one."""
+    """Options of `build_environment`; with `replace` the new environment replaces the active one.
+
+    `passed` are names and patterns of variables that each command gets of its caller's.
+    """
 
     manifest: Manifest
     form: Form = "host"
     binds: tuple[UserBind, ...] = ()
     network: bool = True
     variables: tuple[tuple[str, str], ...] = ()
+    passed: tuple[str, ...] = ()
     replace: bool = False
 
 
@@ -112,7 +116,9 @@ def build(
         variables=dict(options.variables),
         reporter=reporter,
     )
-    active = ActiveEnvironment(path, instance.python, time.time_ns(), removing=False, directory="")
+    active = ActiveEnvironment(
+        path, instance.python, time.time_ns(), removing=False, directory="", passed=options.passed
+    )
     try:
         make_directories(instance)
         _try_python(active, instance)

@@ -12,7 +12,7 @@ from pkgjail.integrations.spack.active import load_active
 from pkgjail.integrations.spack.argv import is_jail_command, split_argv
 from pkgjail.integrations.spack.extensions import has_isolate
 from pkgjail.integrations.spack.messages import print_error, print_warning
-from pkgjail.integrations.spack.replay import replay_entry, replay_key
+from pkgjail.integrations.spack.replay import replay_entry, replay_key, request_of
 from pkgjail.jail.detect import is_isolated
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pkgjail.integrations.spack.active import ActiveEnvironment
+    from pkgjail.integrations.spack.replay import Request
 
 # The commands that warn of tools a build cannot see; other commands need none.
 _BUILDING = frozenset({"build-env", "ci", "dev-build", "install", "test-env"})
@@ -33,7 +34,7 @@ def run_inside(
     Args:
         root: Spack's.
         python: its interpreter.
-        python_arguments: the arguments of the interpreter: Spack's script and `spack_arguments`.
+        python_arguments: the arguments of the interpreter: its options, Spack's script and `spack_arguments`.
         spack_arguments: the arguments of Spack.
 
     Returns:
@@ -58,11 +59,19 @@ def run_inside(
         return None
     sys.stdout.flush()
     sys.stderr.flush()
-    argv = [python, *python_arguments]
-    key = replay_key(active, python, spack_arguments)
+    number = len(python_arguments) - len(spack_arguments) - 1
+    script = python_arguments[number]
+    # The jail need not have the path by which the user came to the script, through links or a directory.
+    argv = [python, *python_arguments[:number], os.path.realpath(script), *spack_arguments]
+    request = request_of(active, script, spack_arguments)
+    key = replay_key(active, python, request)
     try:
-        status = replay_entry(active, key, argv, lambda status: _report_host_changes(active, status))
-        return _enter(active, root, argv, spack_arguments, key) if status is None else status
+        status = None
+        if not request.is_new:
+            status = replay_entry(
+                active, key, argv, lambda status: _report_host_changes(active, status), request.given
+            )
+        return _enter(active, root, argv, request, key) if status is None else status
     except KeyboardInterrupt as interrupt:
         print_error(str(interrupt) or "interrupted")
         return 130
@@ -78,22 +87,28 @@ def _enter(
     active: ActiveEnvironment,
     root: str,
     argv: Sequence[str],
-    spack_arguments: Sequence[str],
+    request: Request,
     key: Sequence[str],
 ) -> int:
     from pkgjail.core.errors import DriftError, PkgjailError
+    from pkgjail.integrations.spack.editor import uncovered_editor
     from pkgjail.integrations.spack.enter import enter
     from pkgjail.integrations.spack.instance_cache import load_or_describe
 
     try:
-        cached = load_or_describe(active, root, argv[0], spack_arguments)
-        if split_argv(spack_arguments)[1] in _BUILDING:
+        cached = load_or_describe(active, root, argv[0], request.options)
+        if request.command in _BUILDING:
             for tool in cached.uncovered:
                 print_warning(str(tool))
+        editor = request.is_editing and uncovered_editor(
+            os.environ, os.fsencode(active.environment), cached.instance
+        )
+        if editor:
+            print_warning(str(editor))
         # A replayed jail would not warn of uncovered tools, and could be wrong if files may have changed.
         if cached.uncovered or not cached.states:
-            return enter(active, cached.instance, argv)
-        return enter(active, cached.instance, argv, key=key, watched=cached.states)
+            return enter(active, cached.instance, argv, request)
+        return enter(active, cached.instance, argv, request, key=key, watched=cached.states)
     except DriftError as error:
         rebuild = f"'spack jail --build-environment {active.environment} --force'"
         return print_error(f"{error}\nor build the environment again with {rebuild}")

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.core.model import UserBind, record
 from pkgjail.environments.enter import shows
+from pkgjail.integrations.spack.places import LOCAL, SHARED, SYSTEM, TEMPORARY, has_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-# Spack's Python may name some of the host's own directories, but the manifest decides about those.
-_SYSTEM = (
-    "/bin/", "/boot/", "/dev/", "/etc/", "/lib/", "/lib32/", "/lib64/", "/proc/", "/run/", "/sbin/", "/sys/",
-    "/usr/",
-)  # fmt: skip
-_LOCAL = "/usr/local/"
-_NEVER = ("/", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/local", "/var", "/var/tmp")  # noqa: S108
 
 
 class Tool(NamedTuple):
@@ -33,6 +26,7 @@ class Instance:
     """A Spack: its root, its Python, its directories, and the tools in its configuration.
 
     `groups` are the names of groups to which it gives what it installs.
+    `variables` are the names of environment variables that its configuration refers to.
     `watched` are the files and directories that this description depends on.
     """
 
@@ -43,6 +37,7 @@ class Instance:
     tools: tuple[Tool, ...]
     watched: tuple[str, ...]
     groups: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
 
 
 def parse_instance(values: Mapping[str, Any]) -> Instance:
@@ -60,6 +55,7 @@ def parse_instance(values: Mapping[str, Any]) -> Instance:
         tools=tuple(Tool(tool["name"], tuple(tool["paths"])) for tool in values["tools"]),
         watched=tuple(values["watched"]),
         groups=tuple(values.get("groups", ())),
+        variables=tuple(values.get("variables", ())),
     )
 
 
@@ -76,14 +72,40 @@ def instance_binds(instance: Instance) -> tuple[UserBind, ...]:
     A directory below another with the same access needs no bind of its own. If a path is a symbolic link,
     its real path is bound too.
     """
-    writable = _outermost(filter(_may_be_bound, instance.writable))
-    readable = _outermost(path for path in instance.readable if _may_be_bound(path) and not _is_system(path))
+    writable = _outermost(path for path in instance.writable if _may_be_bound(instance, path))
+    readable = _outermost(
+        path for path in instance.readable if _may_be_bound(instance, path) and not _is_system(path)
+    )
     readable = [path for path in readable if not _is_below(path, writable)]
     return tuple(
         UserBind(source=os.fsencode(path), destination=os.fsencode(path), writable=is_writable)
         for paths, is_writable in ((writable, True), (readable, False))
         for path in paths
     )
+
+
+def is_covered(bind: UserBind, others: Iterable[UserBind]) -> bool:
+    """Check whether a bind shows nothing more than others that are writable too.
+
+    A mount of its own would keep programs from moving files between it and what is around it.
+    """
+    real = os.fsdecode(os.path.realpath(bind.source))
+    around = [os.fsdecode(other.source) for other in others if other.writable]
+    return bind.writable and os.fsdecode(bind.destination) == real and _is_below(real, around)
+
+
+def never_shown(instance: Instance, binds: Iterable[UserBind]) -> list[str]:
+    """Return the directories that Spack writes to and that are never shown whole, unless `binds` show them.
+
+    The directory of temporary files is none of these, as each jail has one of its own.
+    """
+    return [
+        path
+        for path in dict.fromkeys(instance.writable)
+        if os.path.normpath(path) not in TEMPORARY
+        and (os.path.normpath(path) in SHARED or _is_home(instance, path))
+        and not shows(binds, os.fsencode(path))
+    ]
 
 
 def has_all_paths(instance: Instance, binds: Sequence[UserBind]) -> bool:
@@ -99,13 +121,20 @@ def symbolic_links(instance: Instance) -> list[bytes]:
     return [os.fsencode(path) for path in (*instance.writable, *instance.readable) if os.path.islink(path)]
 
 
-def _may_be_bound(path: str) -> bool:
-    return os.path.isabs(path) and os.path.normpath(path) not in _NEVER and os.path.exists(path)
+def _may_be_bound(instance: Instance, path: str) -> bool:
+    if not os.path.isabs(path) or os.path.normpath(path) in SHARED or not os.path.exists(path):
+        return False
+    return not _is_home(instance, path)
+
+
+def _is_home(instance: Instance, path: str) -> bool:
+    """Check whether a path is the user's home, or has it in it, and is not Spack's own root."""
+    return has_home(path) and os.path.realpath(path) != os.path.realpath(instance.root)
 
 
 def _is_system(path: str) -> bool:
-    real = os.path.realpath(path) + "/"
-    return real.startswith(_SYSTEM) and not real.startswith(_LOCAL)
+    real = os.path.realpath(path)
+    return _is_below(real, SYSTEM) and not _is_below(real, (LOCAL,))
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:

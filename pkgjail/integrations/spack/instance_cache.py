@@ -17,15 +17,15 @@ from pkgjail import __version__
 from pkgjail.core.errors import PkgjailError
 from pkgjail.environments.directory import read_header
 from pkgjail.integrations.spack.active import load_cache, save_cache
-from pkgjail.integrations.spack.argv import extension_option, split_argv
+from pkgjail.integrations.spack.argv import extension_option
 from pkgjail.integrations.spack.extensions import extension_paths
 from pkgjail.integrations.spack.instance import Instance, instance_binds, make_directories, parse_instance
-from pkgjail.integrations.spack.replay import configuring_variables
 from pkgjail.integrations.spack.uncovered import UncoveredTool, find_uncovered
+from pkgjail.integrations.spack.variables import configuring_variables
 from pkgjail.storage.fingerprint import TICKS_NS, changed_directories, take_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pkgjail.environments.enter import States
     from pkgjail.integrations.spack.active import ActiveEnvironment
@@ -46,15 +46,14 @@ class CachedInstance(NamedTuple):
 
 
 def load_or_describe(
-    active: ActiveEnvironment, root: str, python: str, argv: Sequence[str]
+    active: ActiveEnvironment, root: str, python: str, options: Sequence[str]
 ) -> CachedInstance:
-    """Return what the Spack in `root` needs for the command line `argv`, from the cache if it is there.
+    """Return what the Spack in `root` needs with these options, from the cache if it is there.
 
     Raises:
         PkgjailError: Spack did not answer; its own message is included.
 
     """
-    options, _ = split_argv(argv)
     key = _key(active, python, options, os.environ)
     cached = _parse(load_cache(active).get(key))
     if cached is not None:
@@ -89,6 +88,7 @@ def _store(active: ActiveEnvironment, key: str, cached: CachedInstance, start: i
             "instance": asdict(cached.instance),
             "uncovered": cached.uncovered,
             "states": [[os.fsdecode(path), *numbers] for path, *numbers in states],
+            "values": _values_of(cached.instance.variables),
         }
         entries = dict(list(load_cache(active).items())[-_MOST_ENTRIES:])
         save_cache(active, {**entries, key: values})
@@ -97,16 +97,22 @@ def _store(active: ActiveEnvironment, key: str, cached: CachedInstance, start: i
 
 
 def _parse(values: object) -> CachedInstance | None:
-    """Return an entry of the cache, unless something that it depends on has changed."""
+    """Return an entry of the cache, unless something that it depends on has changed: files, or variables."""
     if not isinstance(values, dict):
         return None
     try:
         states = tuple(_parse_state(*each) for each in values["states"])
         instance = parse_instance(_with_tools(values["instance"]))
         uncovered = tuple(UncoveredTool(*tool) for tool in values["uncovered"])
+        same = values["values"] == _values_of(instance.variables)
     except (KeyError, TypeError, ValueError):
         return None
-    return None if changed_directories(states) else CachedInstance(instance, uncovered, states)
+    return None if not same or changed_directories(states) else CachedInstance(instance, uncovered, states)
+
+
+def _values_of(names: Iterable[str]) -> dict[str, str | None]:
+    """Return the present values of variables."""
+    return {name: os.environ.get(name) for name in names}
 
 
 def _parse_state(path: str, *numbers: int) -> tuple[bytes, int, int, int, int]:

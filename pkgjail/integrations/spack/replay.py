@@ -1,14 +1,17 @@
 """Enter the jail of an earlier Spack command again, without asking Spack what it needs. Imports little.
 
 What an entry depends on besides files is its key: the environment, the options that affect Spack's
-configuration, and variables. The files are checked at every entry.
+configuration, the places that the command line names, and variables. The files are checked at every entry.
 """
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
-from pkgjail.integrations.spack.argv import split_argv
+from pkgjail.integrations.spack.argv import arguments_of_command, split_argv
+from pkgjail.integrations.spack.places import files_of_caller, named_places, working_place
+from pkgjail.integrations.spack.variables import configuring_variables, given_variables
 from pkgjail.jail.replay import replay
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
@@ -16,28 +19,51 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pkgjail.integrations.spack.active import ActiveEnvironment
-
-# What Spack reads besides its own variables: the home that `~` in its configuration means, where temporary
-# files are, and how the network is reached.
-_PASSED = (
-    "HOME", "TMPDIR", "COLORTERM", "NO_COLOR", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE",
-    "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy",
-    "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
-)  # fmt: skip
+    from pkgjail.integrations.spack.places import Place
 
 
-def passed_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the caller's variables that the jail gets: Spack's own, and a few that Spack reads."""
-    return {name: value for name, value in variables.items() if name.startswith("SPACK_") or name in _PASSED}
+# The commands that start an editor, besides `config edit`.
+_EDITING = ("checksum", "create", "edit")
+
+OF_WORKING_DIRECTORY = ("ci", "containerize", "debug", "dev-build")
+"""The commands that read or write the working directory if no argument names another one."""
 
 
-def configuring_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that affect Spack's configuration, sorted by name.
+class Request(NamedTuple):
+    """What a Spack command asks for, found without asking Spack.
 
-    The account's name is one: the path of Spack's stage may contain it.
+    `options` affect Spack's configuration, and `places` are what the command line names. `files` are those of
+    the caller that programs in the jail read. `given` are the variables that are only passed on, and `script`
+    is the path by which the caller came to the program `spack`, or "". With `is_editing`, the command starts
+    an editor. With `is_new`, its jail is not replayed, as the caller is first told what the jail lacks.
     """
-    configuring = {**passed_variables(variables), "USER": variables.get("USER", "")}
-    return dict(sorted(configuring.items()))
+
+    script: str
+    options: tuple[str, ...]
+    command: str | None
+    places: tuple[Place, ...]
+    files: tuple[str, ...]
+    given: dict[str, str]
+    is_editing: bool = False
+    is_new: bool = False
+
+
+def request_of(active: ActiveEnvironment, script: str, argv: Sequence[str]) -> Request:
+    """Return what Spack's arguments ask for; `script` is the path of the program `spack`."""
+    options, command = split_argv(argv)
+    arguments = arguments_of_command(argv)
+    directory = working_place()
+    is_editing = command in _EDITING or [command, *arguments[:1]] == ["config", "edit"]
+    return Request(
+        script,
+        tuple(options),
+        command,
+        named_places(arguments, directory),
+        files_of_caller(os.environ),
+        given_variables(os.environ, active.passed, command, arguments),
+        is_editing,
+        is_editing or (command in OF_WORKING_DIRECTORY and not directory),
+    )
 
 
 def has_terminal() -> bool:
@@ -45,20 +71,23 @@ def has_terminal() -> bool:
     return all(os.isatty(number) for number in (0, 1, 2))
 
 
-def replay_key(active: ActiveEnvironment, python: str, argv: Sequence[str]) -> list[str]:
+def replay_key(active: ActiveEnvironment, python: str, request: Request) -> list[str]:
     """Return what the jail of a Spack command line depends on, besides files and the working directory.
 
     The working directory is not in the key: there may be many, and a jail would be saved for each. A saved
     jail is entered only from the directory that it was made for (`pkgjail.jail.replay`).
     """
-    options, _ = split_argv(argv)
     variables = [f"{name}={value}" for name, value in configuring_variables(os.environ).items()]
     return [
         str(active.built),
         active.directory,
         python,
         str(has_terminal()),
-        *options,
+        request.script,
+        *request.options,
+        "--places",
+        *(f"{place.kind} {place.path}" for place in request.places),
+        *request.files,
         "--variables",
         *variables,
     ]
@@ -70,14 +99,18 @@ def invocation(active: ActiveEnvironment, key: Sequence[str], argv: Sequence[str
 
 
 def replay_entry(
-    active: ActiveEnvironment, key: Sequence[str], argv: Sequence[str], report: Callable[[int], int]
+    active: ActiveEnvironment,
+    key: Sequence[str],
+    argv: Sequence[str],
+    report: Callable[[int], int],
+    given: Mapping[str, str],
 ) -> int | None:
     """Run `argv` in the jail saved by this key; None if there is none, or something has changed.
 
     `report` is called with the command's exit status if the host changed while the command ran, and returns
-    the status to end with.
+    the status to end with. `given` are the variables that are only passed on.
     """
-    return replay(invocation(active, key, argv), report, _warn)
+    return replay(invocation(active, key, argv), report, _warn, given)
 
 
 def _warn(message: str) -> None:

@@ -18,26 +18,34 @@ class UncoveredTool(NamedTuple):
     """A tool that the jail does not show, and a path of it.
 
     `reason` is "packaged" if a package that is not in the manifest has the file, "missing" if the host does
-    not have it, and "unowned" if no package has it. `package` is the package's name, or "".
+    not have it, and "unowned" if no package has it. `package` is the package's name, or "". `variable` is the
+    environment variable that names the tool, or "" if Spack's configuration does.
     """
 
     name: str
     path: str
     reason: Literal["packaged", "missing", "unowned"]
     package: str = ""
+    variable: str = ""
 
     def __str__(self) -> str:
         if self.reason == "packaged":
             return (
                 f"{self.name} is outside of the jail: {self.path} belongs to the package {self.package}; "
-                "add that to the whitelist, or remove the tool from Spack's configuration"
+                f"add that to the whitelist, or {self._otherwise}"
             )
         if self.reason == "missing":
             return f"{self.name} is not on this host: {self.path} does not exist"
         return (
             f"{self.name} is outside of the jail: {self.path} belongs to no package; show it with --ro-bind, "
-            "or remove the tool from Spack's configuration"
+            f"or {self._otherwise}"
         )
+
+    @property
+    def _otherwise(self) -> str:
+        if self.variable:
+            return f"name another one in {self.variable}"
+        return "remove the tool from Spack's configuration"
 
 
 def find_uncovered(
