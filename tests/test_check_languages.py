@@ -161,18 +161,47 @@ def test_each_program_runs_once() -> None:
 def test_a_language_is_asked_for_what_the_set_has() -> None:
     """Protects from findings for packages of GHC and libraries of OCaml that the set does not have."""
     conf = "/var/lib/ghc/package.conf.d"
-    names = file_set(
-        "/usr/bin/ghc",
-        f"{conf}/base-4.15.1.0.conf",
-        f"{conf}/package.cache",
-        "/usr/bin/ocaml",
-        "/usr/lib/ocaml/unix.cma",
-    )
+    names = file_set("/usr/bin/ghc", f"{conf}/base-4.15.1.0.conf", f"{conf}/package.cache")
     runner = Programs({})
     assert list(language_gaps(names, runner)) == []
-    (ghc, _), (_, phrases) = runner.commands
+    ((ghc, _),) = runner.commands
     assert [word for word in ghc if word[0] not in "/-"][:1] == ["base-4.15.1.0"]
-    assert re.findall(rb'#load "(.*)"', phrases) == [b"unix.cma"]
+
+
+# The files of OCaml in a set -> the phrases of `ocaml`, and the words of `ocamlopt` after its name.
+_OCAML = {
+    "4": (
+        ["ocaml/unix.cma", "ocaml/unix.cmi", "ocaml/threads/threads.cmxa", "ocaml/threads/thread.cmi"],
+        ['#directory "+threads"', '#load "unix.cma"', '#load "threads.cma"'],
+        ["-I", "+threads", "unix.cmxa", "threads.cmxa"],
+    ),
+    "5": (
+        ["x86_64-linux-gnu/ocaml/5.3.0/unix/unix.cma", "x86_64-linux-gnu/ocaml/5.3.0/str/str.cma"],
+        ['#directory "+unix"', '#directory "+str"', '#load "unix.cma"', '#load "str.cma"'],
+        ["-I", "+unix", "-I", "+str", "unix.cmxa", "str.cmxa"],
+    ),
+    "a part is lacking": (["ocaml/str.cmi"], ['#load "str.cma"'], ["str.cmxa"]),
+    "nothing": (["ocaml/stdlib.cma"], [], []),
+}
+
+
+@pytest.mark.parametrize(("files", "phrases", "words"), _OCAML.values(), ids=_OCAML)
+def test_ocaml_is_asked_for_its_own_libraries(files: list[str], phrases: list[str], words: list[str]) -> None:
+    """Protects Debian 13, which has them elsewhere, and a library of which only a part is in the set."""
+    runner = Programs({})
+    names = file_set("/usr/bin/ocaml", "/usr/bin/ocamlopt", *(f"/usr/lib/{name}" for name in files))
+    assert list(language_gaps(names, runner)) == []
+    (_, given), (compiler, _) = runner.commands
+    assert re.findall("#.*(?=;;)", given.decode()) == phrases
+    assert compiler[4:] == ["/usr/bin/ocamlopt", "-linkall", *words]
+
+
+def test_a_long_error_is_shown_from_both_ends() -> None:
+    """Protects Java's errors, which begin with what is wrong, and those of others, which end with it."""
+    error = b"Exception: it\n" + b"\tat somewhere\n" * 50 + b"last"
+    (gap,) = language_gaps(file_set("/usr/bin/java"), Programs({"java": ProgramOutput(1, b"", error)}))
+    assert gap.cause.startswith("it ends with status 1: Exception: it at somewhere")
+    assert gap.cause.endswith("at somewhere last")
 
 
 def test_the_script_for_tex(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
 from contextlib import contextmanager
@@ -23,13 +24,19 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from unittest import mock
 
 from pkgjail.backends import open_database
+from pkgjail.backends.release import read_distribution, read_release, release_families
+from pkgjail.backends.root import Root
 from pkgjail.backends.rpm import query
+from pkgjail.backends.rpm.store import database_directories, has_no_packages
 from pkgjail.closure.search import resolve_closure
+from pkgjail.core.devices import absence_reason, find_devices, pattern_fault
 from pkgjail.core.errors import PkgjailError
+from pkgjail.core.families import DEBIAN, family_of, with_family
 from pkgjail.core.model import (
     DependencyGroup,
     FileEntry,
     Manifest,
+    Package,
     PackageDatabase,
     Policy,
     Relation,
@@ -41,6 +48,8 @@ from pkgjail.core.programs import ProgramOutput
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.export import export_manifest
 from pkgjail.integrations.spack.active import ActiveEnvironment, load_active, load_cache
+from pkgjail.jail.package_database import database_changes, database_content
+from pkgjail.jail.rpm_database import _identity, filtered_database
 from pkgjail.manifest import dump_manifest, parse_manifest
 from pkgjail.policy import load_policy
 from pkgjail.policy.patterns import matcher
@@ -49,6 +58,7 @@ from pkgjail.repositories.solver import solve
 from pkgjail.review.check.compiler import compiler_gaps
 from pkgjail.review.check.dynamic import catch_unanswered
 from pkgjail.review.check.elf import DamagedError, read_elf
+from pkgjail.review.check.languages import language_gaps
 from pkgjail.review.check.ld_search import LdSearch
 from pkgjail.review.check.libraries import library_gaps
 from pkgjail.review.check.modules import perl_gaps, python_gaps
@@ -243,6 +253,7 @@ def _all_of(database: PackageDatabase) -> None:
             ask(package)
     database.owners({b"/usr/bin/a", b"/etc"})
     database.alternatives()
+    database.generated()
     resolve_closure(database, _POLICY)
 
 
@@ -275,6 +286,80 @@ def _rpm_answer(data: bytes) -> None:
     """A root of which rpm prints this: of its packages, and of their files' digests."""
     with mock.patch.multiple(query, _ask=lambda *_: data, copy_store=lambda *_: None):
         _database("rpm", "var/lib/rpm/rpmdb.sqlite", b"x")
+
+
+_KEPT = Manifest(
+    header=sample().header,
+    dependencies=(),
+    packages=(
+        Package(name="a", version="1.0-1", architecture="amd64"),
+        Package(name="dpkg", version="1.21.22", architecture="amd64"),
+    ),
+    files=tuple(
+        FileEntry(path=b"/var/lib/dpkg/" + name, kind="regular", mode=0o644, origin="entry", detail="dpkg")
+        for name in (b"arch", b"diversions", b"status")
+    ),
+)
+
+
+def _jail_records(data: bytes) -> None:
+    """The files that a jail's records of dpkg are made from; of the status it has a part, unchanged."""
+    root = _put("records/var/lib/dpkg/status", data).parents[3]
+    _put("records/var/lib/dpkg/diversions", data)
+    content = database_content(_KEPT, os.fsencode(root))
+    records = content[b"/var/lib/dpkg/status"].split(b"\n\n")
+    assert len(records) <= len(_KEPT.packages) + 1
+    assert all(record in data for record in records)
+    for change in database_changes(_KEPT, os.fsencode(root)):
+        str(change)
+
+
+def _rpm_header(data: bytes) -> None:
+    with refusing(struct.error, ValueError):
+        _identity(data)
+
+
+def _rpm_file(data: bytes) -> None:
+    """The file that rpm's database of a jail is made from."""
+    file = _put("rpmdb/var/lib/rpm/rpmdb.sqlite", data)
+    has_no_packages(os.fsencode(file))
+    packages = frozenset({("a", "1-1", "x86_64")})
+    filtered_database(os.fsencode(file.parents[3]), b"/var/lib/rpm/rpmdb.sqlite", packages, (data,))
+
+
+def _rpm_macros(data: bytes) -> None:
+    root = _put("macros/etc/rpm/macros", data).parents[2]
+    for directory in database_directories(Root(os.fsencode(root))):
+        assert directory.startswith(b"/")
+
+
+_RELEASES = ("os-release", "oracle-release", "SuSE-release", "lsb-release", "debian_version")
+
+
+def _release(data: bytes) -> None:
+    """The file that names a distribution, of each kind."""
+    for name in _RELEASES:
+        root = Root(os.fsencode(_put(f"{name}/etc/{name}", data).parents[1]))
+        with refusing(PkgjailError):
+            families = release_families(read_release(root))
+            found = read_distribution(root)
+            for family in (*families, DEBIAN):
+                assert family_of(with_family(found, family)) == family
+
+
+def _ucf(data: bytes) -> None:
+    """The registry, in a root that has a file which it can name."""
+    _put("dpkg/etc/ucf.conf", b"")
+    _database("dpkg", "var/lib/ucf/registry", data, ("dpkg",))
+
+
+def _devices(data: bytes) -> None:
+    """Patterns of devices, one a line, on this host."""
+    for pattern in data.split(b"\n")[:20]:
+        if not pattern_fault(pattern):
+            found = find_devices([pattern])
+            assert all(path.startswith(b"/dev/") for path, *_ in found)
+            absence_reason(pattern)
 
 
 # --- repositories ----------------------------------------------------------------------------
@@ -382,11 +467,13 @@ class _SameAnswer:
 
 def _answer(data: bytes) -> None:
     """Read the answer of a compiler, a Python and a Perl of the set."""
-    names = _names(b"/usr/bin/gcc", b"/usr/bin/python3", b"/usr/bin/perl", b"/usr/lib/libc.so")
+    programs = (b"gcc", b"python3", b"perl", b"Rscript", b"ocaml", b"php", b"latex")
+    names = _names(*(b"/usr/bin/" + program for program in programs), b"/usr/lib/libc.so")
     runner = _SameAnswer(data)
     list(catch_unanswered("compiler", compiler_gaps(names, runner), runner))
     list(catch_unanswered("module", python_gaps(names, runner), runner))
     list(catch_unanswered("module", perl_gaps(names, runner), runner))
+    list(catch_unanswered("module", language_gaps(names, runner), runner))
 
 
 TARGETS: dict[str, Target] = {
@@ -401,10 +488,17 @@ TARGETS: dict[str, Target] = {
     "dpkg-md5sums": Target(partial(_database, "dpkg", "var/lib/dpkg/info/a.md5sums")),
     "alternatives": Target(partial(_database, "dpkg", "var/lib/dpkg/alternatives/awk")),
     "os-release": Target(partial(_database, "dpkg", "etc/os-release")),
+    "release": Target(_release),
+    "ucf": Target(_ucf),
+    "jail-records": Target(_jail_records, 2),
     "pacman-desc": Target(partial(_database, "pacman", "var/lib/pacman/local/a-1-1/desc"), 2),
     "pacman-files": Target(partial(_database, "pacman", "var/lib/pacman/local/a-1-1/files")),
     "pacman-mtree": Target(_mtree),
     "rpm": Target(_rpm_answer, 2),
+    "rpm-header": Target(_rpm_header, 2),
+    "rpm-file": Target(_rpm_file),
+    "rpm-macros": Target(_rpm_macros),
+    "devices": Target(_devices),
     "packages": Target(_packages, 2),
     "contents": Target(_contents),
     "repodata-repomd": Target(partial(_repodata, "repomd")),

@@ -52,6 +52,11 @@ for _, p in ipairs({"coroutine", "debug", "io", "math", "os", "package", "string
     if not good then print("fail", p, (error:gsub("%s+", " "))) end
 end
 """
+_OCAML = """
+cd /tmp && program=$1 && shift && echo 'let () = print_int (List.fold_left (+) 0 [1; 2])' >a.ml &&
+    out=$("$program" "$@" a.ml -o a.out 2>&1 && ./a.out 2>&1) ||
+    printf 'fail\\tlinking\\t%s\\n' "$(echo $out)"
+"""
 _LATEX = r"\documentclass{article}\begin{document}x\end{document}"
 _PLAIN = r"\relax x\bye"
 _TEX = """
@@ -88,19 +93,39 @@ def _ghc(program: str, names: Names) -> list[str]:
     return [program, "-v0", "-ignore-dot-ghci", *packages, "-e", "putStrLn (show (sum [1 .. 10]))"]
 
 
+def _ocaml_libraries(names: Names) -> list[tuple[bytes, bytes]]:
+    """Return OCaml's own libraries of which the set has any part, each after those that it needs.
+
+    Each comes with the directory that it has below the others', or b"".
+    """
+    matches = filter(None, map(_OCAML_LIBRARY.fullmatch, names.entries))
+    found = {match["name"]: match["directory"] or b"" for match in matches}
+    return [(name, found[name]) for name in (b"unix", b"str", b"dynlink", b"threads") if name in found]
+
+
 def _ocaml(names: Names) -> bytes:
     """Return phrases that load the libraries of OCaml itself."""
-    libraries = (b"unix", b"str", b"dynlink", b"threads/threads")
-    there = [
-        name
-        for name in libraries
-        if any(path.endswith(b"/ocaml/" + name + b".cma") for path in names.entries)
-    ]
-    lines = [b'#directory "+threads";;', *(b'#load "%s.cma";;' % name.rpartition(b"/")[2] for name in there)]
-    return b"\n".join([*lines, b"print_int (List.fold_left (+) 0 [1; 2]);;", b""])
+    libraries = _ocaml_libraries(names)
+    directories = [b'#directory "+%s";;' % directory for _, directory in libraries if directory]
+    loads = [b'#load "%s.cma";;' % name for name, _ in libraries]
+    return b"\n".join([*directories, *loads, b"print_int (List.fold_left (+) 0 [1; 2]);;", b""])
 
 
-_GHC_PACKAGE = re.compile(rb"/var/lib/ghc/package\.conf\.d/([\w.+-]+)\.conf")
+def _ocaml_compiler(program: str, names: Names) -> list[str]:
+    """Return a command that links a program with all libraries of OCaml itself, and runs it."""
+    suffix = "cmxa" if "opt" in program else "cma"
+    libraries = [(text_path(name), text_path(directory)) for name, directory in _ocaml_libraries(names)]
+    directories = [word for _, directory in libraries if directory for word in ("-I", f"+{directory}")]
+    files = [f"{name}.{suffix}" for name, _ in libraries]
+    return ["/bin/sh", "-c", _OCAML, "sh", program, "-linkall", *directories, *files]
+
+
+_GHC_PACKAGE = re.compile(rb"/(?:var|usr)/.*/package\.conf\.d/([\w.+-]+)\.conf")
+# Since OCaml 5 each has a directory of its own. Any part of a library shows that the set should have it.
+_OCAML_LIBRARY = re.compile(
+    rb"/usr/.*/ocaml/(?:[0-9.]+/)?(?:(?P<directory>unix|str|dynlink|threads)/)?"
+    rb"(?P<name>unix|str|dynlink|threads)\.(?:cma|cmi|cmxa|a)"
+)
 _BIN = rb"/usr/(?:local/)?bin/"
 _LANGUAGES = (
     _Language(re.compile(_BIN + rb"Rscript"), _always("-e", _R)),
@@ -116,6 +141,7 @@ _LANGUAGES = (
         _ocaml,
         re.compile(rb"(?:Error|Cannot find file|Cannot load)\b.*"),
     ),
+    _Language(re.compile(_BIN + rb"ocaml(?:c|opt)"), _ocaml_compiler),
     _Language(
         re.compile(_BIN + rb"php(?:[0-9.]+)?"),
         _always("-d", "display_errors=1", "-d", "display_startup_errors=1", "-r", _PHP),
@@ -160,7 +186,7 @@ def _gaps_of(path: bytes, language: _Language, ran: ProgramOutput, names: Names)
             )
     if ran.status and not failed:
         error = ran.err.strip() or ran.out.strip()
-        yield _gap(path, b"", f"it ends with status {ran.status}: {_shown(error[-300:])}", error, names)
+        yield _gap(path, b"", f"it ends with status {ran.status}: {_shown(_ends(error))}", error, names)
 
 
 def _gap(path: bytes, wanted: bytes, cause: str, error: bytes, names: Names) -> Gap:
@@ -168,6 +194,11 @@ def _gap(path: bytes, wanted: bytes, cause: str, error: bytes, names: Names) -> 
     return Gap(
         path=path, kind="module", wanted=wanted, cause=cause, candidates=tuple(dict.fromkeys(lacking))[:100]
     )
+
+
+def _ends(error: bytes) -> bytes:
+    """Return the beginning and end of a long error: Java says first what is wrong, and others last."""
+    return error if len(error) <= 300 else error[:147] + b"..." + error[-150:]  # noqa: PLR2004
 
 
 def _shown(error: bytes) -> str:
