@@ -98,6 +98,17 @@ _ANSWERS: dict[str, tuple[str, ProgramOutput, bytes, list[bytes], str]] = {
         [],
         "Unable to load dynamic library 'xml'",
     ),
+    "PHP's own compiler": (
+        "php",
+        ProgramOutput(
+            0,
+            b"",
+            b"Failed loading Zend extension 'opcache.so' (tried: /usr/lib/php/1/opcache.so (no such file))\n",
+        ),
+        b"",
+        [b"/usr/lib/php/1/opcache.so"],
+        "Failed loading Zend extension 'opcache.so'",
+    ),
     "OCaml": (
         "ocaml",
         ProgramOutput(0, b"Cannot find file str.cma.\n", b""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,6 +157,7 @@ def test_is_version(text: str, *, sound: bool) -> None:
     assert is_version(text) is sound
 
 
+@cache
 def readers() -> list[debian.Reader]:
     """A reader of each usable backend."""
     return [_reader(open_database(b"/", name)) for name in USABLE]

@@ -303,16 +303,17 @@ def test_a_prepared_jail_does_not_use_a_changed_layer(
     assert jail.run(words) == 0
 
 
+@pytest.mark.parametrize("number", [12, pytest.param(64, marks=pytest.mark.long)])
 @pytest.mark.parametrize("plan", ["tree", "mask"])
-def test_64_concurrent_jails_with_an_empty_cache(
-    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: StrategyName
+def test_concurrent_jails_with_an_empty_cache(
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: StrategyName, number: int
 ) -> None:
     """All run, with one layer per directory. Each that finds no ld.so cache makes one."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = JailOptions(environment=default_environment(), plan=plan)
     words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", _hidden(base_manifest)]
-    assert _children(64, lambda: run_in_jail(base_manifest, words, options) == 0) == 64
+    assert _children(number, lambda: run_in_jail(base_manifest, words, options) == 0) == number
     layer_cache = [name.split("-")[0] for name in kept(tmp_path / "run" / "pkgjail")]
     # /etc (no whiteout overlay), /usr, and dpkg's records of packages.
     assert layer_cache == {"tree": ["tree"] * 3, "mask": ["mask"] * 2}[plan]

@@ -145,7 +145,7 @@ _LANGUAGES = (
     _Language(
         re.compile(_BIN + rb"php(?:[0-9.]+)?"),
         _always("-d", "display_errors=1", "-d", "display_startup_errors=1", "-r", _PHP),
-        failures=re.compile(rb"(?:PHP )?Warning: .*Unable to load dynamic library.*"),
+        failures=re.compile(rb"(?:(?:PHP )?Warning: .*Unable to load dynamic library|Failed loading ).*"),
     ),
     _Language(re.compile(_BIN + rb"lua5\.[0-9]"), _always("-e", _LUA)),
     _Language(
