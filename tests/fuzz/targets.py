@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from unittest import mock
 
 from pkgjail.backends import open_database
+from pkgjail.backends.debian.root import Root as DebianRoot
+from pkgjail.backends.debian.ucf import read_ucf
 from pkgjail.backends.release import read_distribution, read_release, release_families
 from pkgjail.backends.root import Root
 from pkgjail.backends.rpm import query
@@ -337,20 +339,22 @@ _RELEASES = ("os-release", "oracle-release", "SuSE-release", "lsb-release", "deb
 
 
 def _release(data: bytes) -> None:
-    """The file that names a distribution, of each kind."""
-    for name in _RELEASES:
-        root = Root(os.fsencode(_put(f"{name}/etc/{name}", data).parents[1]))
-        with refusing(PkgjailError):
-            families = release_families(read_release(root))
-            found = read_distribution(root)
-            for family in (*families, DEBIAN):
-                assert family_of(with_family(found, family)) == family
+    """The file that names a distribution. The first byte chooses which."""
+    name = _RELEASES[data[0] % len(_RELEASES)] if data else "os-release"
+    root = Root(os.fsencode(_put(f"{name}/etc/{name}", data[1:]).parents[1]))
+    families = release_families(read_release(root))
+    found = read_distribution(root)
+    for family in (*families, DEBIAN):
+        assert family_of(with_family(found, family)) == family
 
 
 def _ucf(data: bytes) -> None:
     """The registry, in a root that has a file which it can name."""
-    _put("dpkg/etc/ucf.conf", b"")
-    _database("dpkg", "var/lib/ucf/registry", data, ("dpkg",))
+    root = _put("ucf/var/lib/ucf/registry", data).parents[3]
+    if not (root / "etc/ucf.conf").exists():
+        _put("ucf/var/lib/dpkg/status", b"")
+        _put("ucf/etc/ucf.conf", b"")
+    read_ucf(DebianRoot(os.fsencode(root)))
 
 
 def _devices(data: bytes) -> None:

@@ -1,8 +1,9 @@
 # ruff: noqa: E501 - programs in other languages
 """The table of languages: hello world and the standard library of each, inside a jail of its packages.
 
-Run it as root in a Debian 12 of its own that has the packages of all rows (`unowned_sweep` installs them),
-with this repository in PYTHONPATH:
+Run it as root in a Debian 12 of its own that has the packages of all rows and what they require
+(`unowned_sweep` installs them), with this repository in PYTHONPATH. With other packages some rows print another
+text: `python3-venv` brings a module of the standard library.
 
     python3 -m tests.host.languages [NAME...]
 
