@@ -1,4 +1,4 @@
-"""Read rules for the Landlock sandbox of Spack 1.2 and newer: `config:sandbox:allow_read`, YAML.
+"""Rules for the Landlock sandbox of Spack 1.2 and newer, `config:sandbox`, as YAML.
 
 Landlock denies access but does not hide names, and its rules only add: everything below an allowed
 directory is allowed. So a directory is listed only if the manifest has everything that the host has in it;
@@ -17,21 +17,21 @@ from pkgjail.export.common import is_within, on_host, own_entries, refuse, scrat
 from pkgjail.jail.host_mismatch import absent_paths, explain_absence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pkgjail.core.model import FileEntry, FileKind, Manifest
 
 _HEAD = """\
-# Written by pkgjail export, for Spack 1.2 or newer: what a build may read and execute.
+# Written by pkgjail, for Spack 1.2 or newer: the files of the host that a build may read and execute.
+# Spack reads this only under the name config.yaml, in a directory that is a scope of its configuration.
 # Landlock denies (EACCES) and does not hide: a configure script that looks for another file finds it,
-# and may fail when it can't be opened. Directories without an entry of their own can't be listed.
-# Rules only add. A directory stands here where all that this host had in it was the manifest's; what
-# comes into it later is allowed too. Files that a jail makes at entry are the host's own here.
-# /proc, /sys and /dev are left to you.
-config:
-  sandbox:
-    enable: true
-    allow_read:
+# and may fail when it cannot be opened. Directories without a rule of their own cannot be listed.
+# Rules only add. A directory is listed if all that this host had in it was the manifest's; what comes
+# into it later is allowed too. Files that a jail makes at entry are the host's own here.
+"""
+_PARTIAL = """\
+# Spack's own directories and Python, /proc, /sys and /dev are left to you: without them every build
+# fails. 'spack jail --landlock' writes rules for these too.
 """
 # Characters that must be escaped: those not printable in YAML 1.2 (section 5.1), and those that YAML 1.1
 # reads as line ends or as a byte order mark.
@@ -47,13 +47,37 @@ def write(manifest: Manifest, root: bytes, at: bytes | None) -> bytes:
 
     """
     del at
-    paths = list(_rules(manifest, root))
+    return _HEAD.encode() + _PARTIAL.encode() + _settings({"allow_read": read_rules(manifest, root)})
+
+
+def write_with(manifest: Manifest, read: Iterable[bytes], written: Iterable[bytes]) -> bytes:
+    """Return the rules for the files of this host, and for more paths that may be read or written.
+
+    Raises:
+        InputError: as `write`.
+
+    """
+    allowed = {"allow_read": [*read_rules(manifest, b"/"), *read], "allow_write": [*written]}
+    return _HEAD.encode() + _settings(allowed)
+
+
+def _settings(allowed: Mapping[str, list[bytes]]) -> bytes:
+    paths = [path for listed in allowed.values() for path in listed]
     refuse("landlock", [path for path in paths if not _is_utf8(path)], "YAML can only express UTF-8")
-    lines = [f"    - {_quoted(path.decode())}\n" for path in paths]
-    return (_HEAD + "".join(lines) if lines else _HEAD.replace("read:\n", "read: []\n")).encode()
+    lines = ["config:\n", "  sandbox:\n", "    enable: true\n"]
+    for name, listed in allowed.items():
+        lines.append(f"    {name}:\n" if listed else f"    {name}: []\n")
+        lines += [f"    - {_quoted(path.decode())}\n" for path in listed]
+    return "".join(lines).encode()
 
 
-def _rules(manifest: Manifest, root: bytes) -> Iterable[bytes]:
+def read_rules(manifest: Manifest, root: bytes) -> list[bytes]:
+    """Return the paths below `root` that a rule for reading needs.
+
+    Raises:
+        InputError: files that are missing or of another type.
+
+    """
     scratch = scratch_directories(manifest)
     entries = [entry for entry in own_entries(manifest) if not is_within(entry.path, scratch)]
     listed = [(entry, on_host(root, entry.path) or b"/") for entry in _topmost(entries, root)]

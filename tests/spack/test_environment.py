@@ -157,21 +157,6 @@ def test_uncovered_tools_are_named_before_a_build_starts(spack: Spack) -> None:
     assert spack("python", "-c", WHERE).stderr == ""
 
 
-def test_the_rules_for_spacks_own_sandbox(spack: Spack) -> None:
-    """They come from a whitelist, as in a container without namespaces, or from the active environment."""
-    from_list = spack("jail", "--landlock", "--whitelist", spack.whitelist)
-    spack.build()
-    from_active = spack("jail", "--landlock")
-    assert from_list.stdout == from_active.stdout
-    assert "config:\n  sandbox:\n    enable: true\n    allow_read:\n" in from_active.stdout
-    with started(spack, "jail", "--landlock") as head:
-        assert head.stdout is not None
-        assert head.stderr is not None
-        head.stdout.close()
-        assert head.stderr.read() == ""
-    assert head.returncode == 0
-
-
 def test_lines_for_fstab_are_printed_alone(spack: Spack) -> None:
     """With --permanent standard output has only the file's lines, as with `pkgjail build --fstab`."""
     done = spack.build("--permanent")

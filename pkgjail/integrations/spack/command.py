@@ -159,7 +159,7 @@ def _run(name: str, arguments: argparse.Namespace) -> int:
     if arguments.cli or arguments.run:
         return _enter(arguments, _require(name, active), instance)
     if arguments.landlock:
-        return _landlock(arguments, active)
+        return _landlock(arguments, active, instance)
     return _print_status(name, active)
 
 
@@ -268,15 +268,18 @@ def _enter(arguments: argparse.Namespace, active: ActiveEnvironment, instance: I
     return enter(active, instance, argv, request_of(active, "", []))
 
 
-def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None) -> int:
+def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, instance: Instance) -> int:
+    from pkgjail.environments.directory import read_header
     from pkgjail.environments.enter import read_built_manifest
-    from pkgjail.export import export_manifest
+    from pkgjail.integrations.spack.sandbox import refuse_without_sandbox, sandbox_settings
 
+    refuse_without_sandbox(instance)
     if arguments.manifest or arguments.whitelist or arguments.blacklist or active is None:
-        manifest = _manifest(arguments)
+        settings = sandbox_settings(_manifest(arguments), instance)
     else:
-        manifest = read_built_manifest(os.fsencode(active.environment))
-    sys.stdout.buffer.write(export_manifest(manifest, "landlock", root=b"/"))
+        directory = os.fsencode(active.environment)
+        settings = sandbox_settings(read_built_manifest(directory), instance, read_header(directory).binds)
+    sys.stdout.buffer.write(settings)
     sys.stdout.flush()
     return 0
 

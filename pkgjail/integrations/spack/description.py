@@ -59,6 +59,9 @@ def describe() -> dict[str, Any]:
             "groups": list(_groups(spack)),
             "watched": list(_watched(spack)),
             "variables": sorted(set(_variables(spack))),
+            "own": list(filter(None, _own(spack))),
+            "private": list(filter(None, _private(spack))),
+            "module_roots": list(filter(None, _module_roots(spack))),
         }
     except (AttributeError, ImportError) as error:
         raise PkgjailError(
@@ -68,34 +71,72 @@ def describe() -> dict[str, Any]:
 
 
 def _writable(spack: Adapter) -> Iterator[str | None]:
-    yield spack.path("prefix")
-    if "SPACK_DISABLE_LOCAL_CONFIG" not in os.environ:
-        yield spack.path("user_config_path")
-    yield spack.path("user_cache_path")
+    yield from _places(spack)
     yield os.environ.get("SPACK_GNUPGHOME") or spack.path("gpg_path")
     yield tempfile.gettempdir()
-    yield from _scopes(spack)
-    yield str(spack.store().root)
-    yield str(getattr(spack.store(), "unpadded_root", spack.store().root))
+    yield from _stores(spack)
     yield spack.stage()
     for key in _WRITABLE_SETTINGS:
         yield _local_path(spack, spack.setting(key))
-    for modules in _mapping(spack, "modules").values():
-        roots = modules.get("roots") if isinstance(modules, dict) else None
-        for root in (roots or {}).values():
-            yield _local_path(spack, root)
-    yield from _repositories(spack)
+    yield from _module_roots(spack)
     yield from _mirrors(spack)
     yield from _environment(spack)
 
 
 def _readable(spack: Adapter) -> Iterator[str | None]:
+    yield from _upstreams(spack)
     for upstream in _mapping(spack, "upstreams").values():
-        yield _local_path(spack, upstream.get("install_tree"))
         for root in (upstream.get("modules") or {}).values():
             yield _local_path(spack, root)
     yield from _sources(spack)
     yield from _concrete_environments(spack)
+    yield from _code(spack)
+
+
+def _own(spack: Adapter) -> Iterator[str | None]:
+    yield from _places(spack)
+    yield from _code(spack)
+    for key in ("config:misc_cache", "config:license_dir"):
+        yield _local_path(spack, spack.setting(key))
+
+
+def _private(spack: Adapter) -> Iterator[str | None]:
+    yield from _stores(spack)
+    yield from _upstreams(spack)
+    yield spack.stage()
+    for view in getattr(spack.environment(), "views", {}).values():
+        yield str(view.root)
+
+
+def _places(spack: Adapter) -> Iterator[str | None]:
+    """Yield the directories of Spack itself: its root, its configuration and its recipes."""
+    yield spack.path("prefix")
+    if "SPACK_DISABLE_LOCAL_CONFIG" not in os.environ:
+        yield spack.path("user_config_path")
+    yield spack.path("user_cache_path")
+    yield from _scopes(spack)
+    yield from _repositories(spack)
+
+
+def _stores(spack: Adapter) -> Iterator[str]:
+    yield str(spack.store().root)
+    yield str(getattr(spack.store(), "unpadded_root", spack.store().root))
+
+
+def _upstreams(spack: Adapter) -> Iterator[str | None]:
+    for upstream in _mapping(spack, "upstreams").values():
+        yield _local_path(spack, upstream.get("install_tree"))
+
+
+def _module_roots(spack: Adapter) -> Iterator[str | None]:
+    for modules in _mapping(spack, "modules").values():
+        roots = modules.get("roots") if isinstance(modules, dict) else None
+        for root in (roots or {}).values():
+            yield _local_path(spack, root)
+
+
+def _code(spack: Adapter) -> Iterator[str | None]:
+    """Yield what Spack loads besides its root: extensions, templates, and Python."""
     yield from spack.extensions()
     for directory in spack.setting("config:template_dirs") or ():
         yield _local_path(spack, directory)

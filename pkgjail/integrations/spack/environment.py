@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 _INSTEAD = (
     "If no jail can be made here, as in many CI containers, Spack 1.2 and newer can deny a build the same "
-    "files by its own sandbox: 'spack jail --landlock > sandbox.yaml' writes the rules"
+    "files by its own sandbox: 'spack jail --landlock > DIRECTORY/config.yaml' writes the rules, and "
+    "'spack -C DIRECTORY install ...' applies them"
 )
 
 

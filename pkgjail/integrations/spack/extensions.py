@@ -18,3 +18,8 @@ def extension_paths(root: str | None = None) -> list[str]:
 def has_isolate(root: str) -> bool:
     """Check whether Spack has its own command `isolate`, as since 1.2; it precedes extensions."""
     return os.path.exists(os.path.join(root, "lib", "spack", "spack", "cmd", "isolate.py"))
+
+
+def has_sandbox(root: str) -> bool:
+    """Check whether Spack has a sandbox for builds, `config:sandbox`, as since 1.2."""
+    return os.path.exists(os.path.join(root, "lib", "spack", "spack", "sandbox.py"))

@@ -28,6 +28,9 @@ class Instance:
     `groups` are the names of groups to which it gives what it installs.
     `variables` are the names of environment variables that its configuration refers to.
     `watched` are the files and directories that this description depends on.
+    `own` are the files and directories that Spack itself reads while it builds, and `private` those in which
+    a build may see only its own part: trees of packages, views, and the place of builds.
+    `module_roots` are the directories of the module files that are written after each build.
     """
 
     root: str
@@ -38,6 +41,9 @@ class Instance:
     watched: tuple[str, ...]
     groups: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    module_roots: tuple[str, ...] = ()
 
 
 def parse_instance(values: Mapping[str, Any]) -> Instance:
@@ -56,6 +62,9 @@ def parse_instance(values: Mapping[str, Any]) -> Instance:
         watched=tuple(values["watched"]),
         groups=tuple(values.get("groups", ())),
         variables=tuple(values.get("variables", ())),
+        own=tuple(values.get("own", ())),
+        private=tuple(values.get("private", ())),
+        module_roots=tuple(values.get("module_roots", ())),
     )
 
 
@@ -73,9 +82,7 @@ def instance_binds(instance: Instance) -> tuple[UserBind, ...]:
     its real path is bound too.
     """
     writable = _outermost(path for path in instance.writable if _may_be_bound(instance, path))
-    readable = _outermost(
-        path for path in instance.readable if _may_be_bound(instance, path) and not _is_system(path)
-    )
+    readable = outermost_paths(instance, instance.readable)
     readable = [path for path in readable if not _is_below(path, writable)]
     return tuple(
         UserBind(source=os.fsencode(path), destination=os.fsencode(path), writable=is_writable)
@@ -135,6 +142,11 @@ def _is_home(instance: Instance, path: str) -> bool:
 def _is_system(path: str) -> bool:
     real = os.path.realpath(path)
     return _is_below(real, SYSTEM) and not _is_below(real, (LOCAL,))
+
+
+def outermost_paths(instance: Instance, paths: Iterable[str]) -> list[str]:
+    """Return the paths that a jail shows whatever its manifest says, without those below another."""
+    return _outermost(path for path in paths if _may_be_bound(instance, path) and not _is_system(path))
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:
