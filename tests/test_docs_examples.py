@@ -36,9 +36,10 @@ NUMBERS = (
     # Counts of things that a host has more or fewer of.
     (rf"(?<![\w.])\d[\d,]*(?= (?:{_UNITS})\b)", "COUNT"),
     # Versions: of Debian's packages, of upstream, and of a release in a package's or a program's name. From
-    # Debian 13 on, a compiler's package has the target in its name too.
+    # Debian 13 on, a compiler's package has the target in its name too. Debian's sid has no number.
     (r"(?<![\w/.-])(?:\d+:)?\d+(?:\.\d+)+(?:[.+~-]\w+)*(?:-[\w.+~]+)?", "VERSION"),
-    (r"(?<=gcc-)\d+(?:-[\w-]+-linux-gnu)?|(?<=debian )\d+", "RELEASE"),
+    (r"(?<=gcc-)\d+(?:-[\w-]+-linux-gnu)?", "RELEASE"),
+    (r"(?<=\bdebian)(?: \d+)?(?= amd64\b)", " RELEASE"),
 )
 
 
@@ -129,6 +130,9 @@ def test_a_page_prints_what_is_printed(name: str, tmp_path: Path) -> None:
         ("  gcc-12:amd64  12.2.0-14+deb12   39  69.3 MB\n", "  gcc-13:amd64  13.3.0-6   1,139  9 kB\n", True),
         ("gcc-12:amd64  12.2.0-14  69.3 MB\n", "gcc-14-x86-64-linux-gnu:amd64  14.2.0-19  9 kB\n", True),
         ("zlib 1.2.13\n", "zlib 1.3.1\n", True),
+        ("base on debian 12 amd64: ...\n", "base on debian 13 amd64: 9 names\n", True),
+        ("base on debian 12 amd64: ...\n", "base on debian amd64: 9 names\n", True),
+        ("base on debian 12 amd64: ...\n", "base on debian 12 arm64: 9 names\n", False),
         ("...\nb\n", "a\na\nb\n", True),
         ("cannot 'x': ...; y\n", "cannot 'x': why; y\n", True),
         ("...\nb\n", "a\na\nc\n", False),
