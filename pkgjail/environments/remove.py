@@ -68,6 +68,27 @@ def remove_environment(directory: bytes, *, reporter: Reporter = SILENT) -> Remo
         return clear(environment, entries, state.phase)
 
 
+def check_removal(directory: bytes) -> Phase:
+    """Check whether `remove_environment` could remove the environment now; delete nothing.
+
+    Returns the environment's phase; "building" for an empty directory, too.
+
+    Raises:
+        InputError, PkgjailError, ModifiedEnvironmentError: as `remove_environment`.
+
+    """
+    with open_environment(directory, "remove") as environment, lock_environment(environment, "remove"):
+        names = os.listdir(environment.descriptor)
+        if not names or has_lock_alone(environment, names):
+            return "building"
+        state = read_state(environment, "remove")
+        refuse_mounts(environment)
+        entries = state.record.entries if state.record is not None else ()
+        with _owner_access(environment, entries):
+            _refuse_changes(environment, entries, state.phase)
+        return state.phase
+
+
 def refuse_mounts(environment: EnvironmentDirectory) -> None:
     """Refuse to go on if anything is mounted below the environment's directory; see proc_pid_mountinfo(5).
 
@@ -100,10 +121,7 @@ def clear(
 
     """
     with _owner_access(environment, entries):
-        changes = compare_all(environment, entries, phase)
-        unexpected = [change for change in changes if change[1].what != "missing"]
-        if unexpected:
-            raise _refusal(environment, unexpected, "nothing was deleted")
+        _refuse_changes(environment, entries, phase)
         if phase == "built":
             # From now on names may be missing. A rename needs no room on a full disk.
             os.rename(
@@ -120,6 +138,14 @@ def clear(
     _unlink(environment.descriptor, LOCK)
     removed = Removed(deleted, len(entries) - deleted)
     return removed if keep_directory else _remove_directory(environment, removed)
+
+
+def _refuse_changes(environment: EnvironmentDirectory, entries: Sequence[RecordEntry], phase: Phase) -> None:
+    """Raise `ModifiedEnvironmentError` if a name is not as recorded; one that is missing does not matter."""
+    changes = compare_all(environment, entries, phase)
+    unexpected = [change for change in changes if change[1].what != "missing"]
+    if unexpected:
+        raise _refusal(environment, unexpected, "nothing was deleted")
 
 
 @contextlib.contextmanager

@@ -23,13 +23,18 @@ _NOT_OURS = frozenset({errno.EPERM, errno.ELOOP, errno.ENXIO, errno.EACCES})
 
 
 def replace_file(
-    path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666, replace_special: bool = False
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    mode: int = 0o666,
+    umask: bool = True,
+    replace_special: bool = False,
 ) -> None:
     """Make `data` the content of the file at `path`, outside of pkgjail's own directories.
 
-    The data is on the disk before the file gets its name. The file gets `mode` less the umask. On any
-    failure the old file stays and the new one is removed. After a SIGKILL or a power failure a file
-    `.pkgjail-*` may be left.
+    The data is on the disk before the file gets its name. The file gets `mode`, less the umask unless
+    `umask` is false. On any failure the old file stays and the new one is removed. After a SIGKILL or a power
+    failure a file `.pkgjail-*` may be left.
 
     A symbolic link at `path` is never followed. A link or a device is replaced only with
     `replace_special`.
@@ -50,6 +55,8 @@ def replace_file(
         try:
             with _renamed(directory, new, name):
                 write_all(descriptor, data)
+                if not umask:
+                    os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -97,7 +97,8 @@ CONFIG = Lazy()
 
 def set(path, value):
     section, _, key = path.partition(":")
-    CONFIG.values.setdefault(section, {})[key] = value
+    values = CONFIG.values.setdefault(section, {})
+    values[key] = value + values.get(key, [])
 
 
 def get(path):

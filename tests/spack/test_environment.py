@@ -123,6 +123,37 @@ def test_an_active_environment_is_replaced_only_by_force(spack: Spack) -> None:
     assert "this command runs inside of" in inside.stderr
 
 
+@pytest.mark.parametrize("path", ["env", "env2"])
+def test_a_failed_replacement_leaves_what_was_active(spack: Spack, path: str) -> None:
+    """In the same directory and in another one: no command runs outside, and nothing new is left."""
+    spack.build()
+    useless = spack.user.home / "useless.toml"
+    spack.user_writes(useless, 'include = ["base"]\n[options]\nessential = false\n')
+    before = sorted(os.listdir(spack.user.home))
+    place = str(spack.user.home / path)
+    done = spack("jail", "--build-environment", place, "--force", "--whitelist", str(useless))
+    assert done.returncode == 1
+    assert f"cannot run Spack's Python {spack.python}" in done.stderr
+    assert sorted(os.listdir(spack.user.home)) == before
+    assert f"active: {spack.environment}\n" in spack("jail").stdout
+    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+
+
+@pytest.mark.parametrize("path", ["env", "env2"])
+def test_what_cannot_be_replaced_is_said_before_a_build(spack: Spack, path: str) -> None:
+    """An environment with a file of the user's is neither removed nor moved, and stays active."""
+    spack.build()
+    letter = Path(spack.environment) / "letter"
+    letter.write_text("dear")
+    place = str(spack.user.home / path)
+    done = spack("jail", "--build-environment", place, "--force", "--whitelist", spack.whitelist)
+    assert done.returncode == 1
+    assert f"cannot remove {spack.environment}: " in done.stderr
+    assert letter.read_text() == "dear"
+    assert not os.path.exists(spack.environment + "2")
+    assert spack("python", "-c", WHERE).stdout == "pkgjail\n"
+
+
 def test_spacks_python_must_run_inside(spack: Spack) -> None:
     """Otherwise every later command would fail. Nothing is left of the environment."""
     Path(spack.whitelist).write_text('include = ["base"]\n[options]\nessential = false\n')
@@ -221,14 +252,21 @@ def run_killed(spack: Spack, words: list[str], call: str, signal: str, number: i
     spack.user.run(command, environment=spack.variables(**variables))
 
 
-def check_usable(spack: Spack) -> None:
-    """Check that Spack runs, inside or outside, and that an environment can be built and removed again."""
+_EITHER = frozenset({(0, f"{HOST}\n"), (0, "pkgjail\n")})
+
+
+def check_usable(spack: Spack, outcomes: frozenset[tuple[int, str]] = _EITHER) -> None:
+    """Check that Spack runs, and that an environment can be built and removed again.
+
+    `outcomes` are the possible exit statuses of a command, and what it writes. Nothing is left afterwards.
+    """
     ran = spack(*_PYTHON)
-    assert (ran.returncode, ran.stdout.strip() in {HOST, "pkgjail"}) == (0, True), ran.stderr
+    assert (ran.returncode, ran.stdout) in outcomes, ran.stderr
     spack.build("--force")
     assert spack(*_PYTHON).stdout == "pkgjail\n"
     assert spack("jail", "--remove-environment").returncode == 0
     assert faults.mounts_below(spack.user.home) == []
+    assert not [name for name in os.listdir(spack.user.home) if ".pkgjail-" in name]
 
 
 def _middle(number: int) -> list[int]:
@@ -242,23 +280,27 @@ def _three(number: int) -> list[int]:
 def kill_and_check(spack: Spack, doing: str, signal: str, chosen: Callable[[int], Iterable[int]]) -> None:
     """Kill `doing` at the `chosen` of the calls of each kind that changes a directory; check each time."""
     words = ["jail", "--build-environment", spack.environment, "--whitelist", spack.whitelist]
-    if doing == "remove":
+    outcomes = _EITHER
+    if doing != "build":
         spack.build()
-        words = ["jail", "--remove-environment"]
+        words = ["jail", "--remove-environment"] if doing == "remove" else [*words, "--force"]
+    if doing == "replace":
+        # No command runs outside; between two renames none runs at all.
+        outcomes = frozenset({(0, "pkgjail\n"), (1, "")})
     seen = count_calls(spack, words, _CHANGING)
-    if doing == "build":
+    if doing != "remove":
         spack("jail", "--remove-environment")
     assert seen["unlinkat" if doing == "remove" else "fsync"]
     for call, number in seen.items():
         for when in chosen(number) if number else ():
-            if doing == "remove":
+            if doing != "build":
                 spack.build()
             run_killed(spack, words, call, signal, when)
-            check_usable(spack)
+            check_usable(spack, outcomes)
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize("doing", ["build", "remove"])
+@pytest.mark.parametrize("doing", ["build", "replace", "remove"])
 def test_a_kill_leaves_spack_usable(spack: Spack, doing: str) -> None:
     """At the middle one of the calls of each kind. Other signals are below, and in tests/environments."""
     kill_and_check(spack, doing, "KILL", _middle)
@@ -266,7 +308,7 @@ def test_a_kill_leaves_spack_usable(spack: Spack, doing: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("signal", ["KILL", "TERM", "INT"])
-@pytest.mark.parametrize("doing", ["build", "remove"])
+@pytest.mark.parametrize("doing", ["build", "replace", "remove"])
 def test_a_kill_at_any_point_leaves_spack_usable(spack: Spack, doing: str, signal: str) -> None:
     """At the first, the middle and the last of the calls of each kind."""
     kill_and_check(spack, doing, signal, _three)

@@ -1,8 +1,9 @@
 """The active environment of a Spack, recorded in a small file in Spack's own root.
 
-Every process finds it there, whatever its variables say, including those started by cron. If the root
-belongs to another user, the file is in Spack's cache of this user. No command in the jail may write to
-either place. Each Spack command imports this module when it starts, so it imports little.
+Every process finds it there, whatever its variables say, including those started by cron, and so does every
+user of this Spack. A user who may not write there can have an environment of their own: its file is in
+Spack's cache of that user, and precedes. No command in the jail may write to either place. Each Spack
+command imports this module when it starts, so it imports little.
 """
 
 from __future__ import annotations
@@ -64,13 +65,18 @@ def protected_directories(root: str, variables: Mapping[str, str]) -> tuple[str,
     candidates = (state_directories(root, variables)[0], _user_directory(variables), _user_directory({}))
     for directory in dict.fromkeys(candidates):
         with contextlib.suppress(OSError):
-            _make_directory(directory)
+            _make_directory(directory, public=_is_in_root(directory, root))
         above = directory
         while not os.path.lexists(above):
             above = os.path.dirname(above)
         if above == directory or os.lstat(above).st_uid == os.geteuid():
             directories.append(directory)
     return tuple(directories)
+
+
+def may_change(active: ActiveEnvironment) -> bool:
+    """Check whether this user may replace or remove the environment: whoever may write its record."""
+    return os.access(active.directory, os.W_OK)
 
 
 def _existing_directories(root: str, variables: Mapping[str, str]) -> tuple[str, ...]:
@@ -104,6 +110,9 @@ def load_active(root: str, variables: Mapping[str, str]) -> ActiveEnvironment | 
             )
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except PermissionError as error:
+            advice = "it must be as readable as Spack itself (chmod a+rX)"
+            raise ValueError(f"cannot read {path}: {error.strerror}; {advice}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = error.strerror if isinstance(error, OSError) else "this pkgjail did not write it"
             raise ValueError(f"cannot read {path}: {why}; look at it, and delete it") from error
@@ -118,12 +127,12 @@ def save_active(active: ActiveEnvironment, root: str, variables: Mapping[str, st
     *earlier, last = [active.directory] if active.directory else state_directories(root, variables)
     for directory in earlier:
         with contextlib.suppress(OSError):
-            return _save(active._replace(directory=directory))
-    return _save(active._replace(directory=last))
+            return _save(active._replace(directory=directory), root)
+    return _save(active._replace(directory=last), root)
 
 
-def _save(active: ActiveEnvironment) -> ActiveEnvironment:
-    _make_directory(active.directory)
+def _save(active: ActiveEnvironment, root: str) -> ActiveEnvironment:
+    _make_directory(active.directory, public=_is_in_root(active.directory, root))
     values = {
         "schema": SCHEMA,
         "environment": active.environment,
@@ -132,16 +141,26 @@ def _save(active: ActiveEnvironment) -> ActiveEnvironment:
         "removing": active.removing,
         "passed": active.passed,
     }
-    _write(os.path.join(active.directory, _FILE), values)
+    _write(os.path.join(active.directory, _FILE), values, umask=False)
     return active
 
 
-def _make_directory(path: str) -> None:
-    """Create a directory, and those above, so that nobody else may write to it, whatever the umask."""
+def _is_in_root(directory: str, root: str) -> bool:
+    return directory == os.path.join(os.path.realpath(root), *_IN_ROOT)
+
+
+def _make_directory(path: str, *, public: bool = False) -> None:
+    """Create a directory, and those above, so that nobody else may write to it, whatever the umask.
+
+    If `public`, everybody may read it who may read the directory above: a command of another user of this
+    Spack that cannot read the record cannot start.
+    """
     if path and not os.path.isdir(path):
-        _make_directory(os.path.dirname(path))
+        _make_directory(os.path.dirname(path), public=public)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o755)
+            if public:
+                os.chmod(path, 0o755)  # noqa: S103 - nobody may enter who may not enter Spack
 
 
 def clear_active(active: ActiveEnvironment) -> None:
@@ -153,10 +172,19 @@ def clear_active(active: ActiveEnvironment) -> None:
         os.rmdir(active.directory)
 
 
+def _cache_directory(active: ActiveEnvironment) -> str:
+    """Return where this user's cache is: beside the record, or among the user's own files."""
+    if may_change(active):
+        return active.directory
+    # The record is in Spack's root, since everybody may write their own.
+    root = os.path.dirname(os.path.dirname(active.directory))
+    return state_directories(root, os.environ)[1]
+
+
 def load_cache(active: ActiveEnvironment) -> dict[str, object]:
     """Return what `save_cache` wrote; empty if that cannot be read."""
     try:
-        found = json.loads(_read(os.path.join(active.directory, _CACHE)))
+        found = json.loads(_read(os.path.join(_cache_directory(active), _CACHE)))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -172,11 +200,14 @@ def _read(path: str) -> str:
 def save_cache(active: ActiveEnvironment, values: Mapping[str, object]) -> None:
     """Write what Spack need not be asked again. If it cannot be written, Spack will be asked."""
     with contextlib.suppress(OSError):
-        _write(os.path.join(active.directory, _CACHE), values)
+        directory = _cache_directory(active)
+        _make_directory(directory)
+        _write(os.path.join(directory, _CACHE), values)
 
 
-def _write(path: str, values: Mapping[str, object]) -> None:
+def _write(path: str, values: Mapping[str, object], *, umask: bool = True) -> None:
     from pkgjail.storage.atomic import replace_file
 
     text = json.dumps(values, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-    replace_file(path, text.encode("utf-8", "surrogateescape"), mode=0o644, replace_special=True)
+    data = text.encode("utf-8", "surrogateescape")
+    replace_file(path, data, mode=0o644, umask=umask, replace_special=True)

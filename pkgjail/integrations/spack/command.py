@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import InputError, PkgjailError, Problem, os_error_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pkgjail.core.model import Manifest
     from pkgjail.integrations.spack.active import ActiveEnvironment
@@ -154,7 +155,9 @@ def _run(name: str, arguments: argparse.Namespace) -> int:
 
         with ConsoleReporter() as reporter:
             removed = environment.remove(_require(name, active), instance.root, reporter)
-        print(f"{_require(name, active).environment}: {removed.deleted:,} names deleted; nothing is active")
+        now = environment.active_environment(instance.root)
+        rest = "nothing is active" if now is None else f"{now.environment} is active, as for others"
+        print(f"{_require(name, active).environment}: {removed.deleted:,} names deleted; {rest}")
         return 0
     if arguments.cli or arguments.run:
         return _enter(arguments, _require(name, active), instance)
@@ -181,6 +184,7 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.integrations.spack import environment
     from pkgjail.integrations.spack.messages import print_warning
+    from pkgjail.integrations.spack.users import closed_to_users, is_for_all
     from pkgjail.jail.groups import unmapped_groups
 
     environment.refuse_inside("build an environment")
@@ -193,14 +197,20 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
             f"Spack gives packages to the group {group} (permissions), which the jail does not have: start "
             f"Spack with sg {group} -c 'spack …', or have the line USER:GID:1 added to /etc/subgid"
         )
+    path = built.active.environment
+    if is_for_all(built.active, instance.root) and (closed := closed_to_users(instance.root, path)):
+        print_warning(
+            f"other users of this Spack cannot enter {path}, so none of their commands will run: they may "
+            f"not enter {closed}; let them, or build in another directory"
+        )
     if arguments.permanent:
         _print_fstab(built.active)
-    path = built.active.environment
     out = sys.stderr if arguments.permanent else sys.stdout
+    state = f"{path} is active" + ("" if is_for_all(built.active, instance.root) else " for you")
     if hooks := " and ".join(_hooks()):
-        print(f"{path} is active: spack commands run inside, by {hooks}", file=out)
+        print(f"{state}: spack commands run inside, by {hooks}", file=out)
     else:
-        print(f"{path} is active", file=out)
+        print(state, file=out)
         print_warning(
             "Spack's commands still run outside: this Spack does not call pkgjail's entry point "
             "'spack.config'; set SPACK_PYTHON to the program 'pkgjail-spack-python'"
@@ -265,7 +275,22 @@ def _enter(arguments: argparse.Namespace, active: ActiveEnvironment, instance: I
     argv = argv[1:] if argv[:1] == ["--"] else argv
     if not argv:
         raise InputError([Problem("", "there is no command to run; write it after '--run --'")])
-    return enter(active, instance, argv, request_of(active, "", []))
+    with _advising(active):
+        return enter(active, instance, argv, request_of(active, "", []))
+
+
+@contextlib.contextmanager
+def _advising(active: ActiveEnvironment) -> Iterator[None]:
+    """Say in errors what a user can do who may neither enter the environment nor change it."""
+    from pkgjail.integrations.spack.active import may_change
+    from pkgjail.integrations.spack.users import leaving_advice
+
+    try:
+        yield
+    except InputError as error:
+        if may_change(active):
+            raise
+        raise PkgjailError(f"{error}\n{leaving_advice(active)}") from error
 
 
 def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, instance: Instance) -> int:
@@ -285,6 +310,7 @@ def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, i
 
 
 def _print_status(name: str, active: ActiveEnvironment | None) -> int:
+    from pkgjail.integrations.spack.users import removal_advice
     from pkgjail.jail.detect import is_isolated
 
     inside = is_isolated()
@@ -295,9 +321,10 @@ def _print_status(name: str, active: ActiveEnvironment | None) -> int:
     if inside:
         return 0
     if active.removing:
-        print(f"its removal was interrupted; finish it with '{name} --remove-environment'")
+        print(f"its removal was interrupted; {removal_advice(active, name)}")
         return 0
-    print(_contents(active))
+    with _advising(active):
+        print(_contents(active))
     hooks = " and ".join(_hooks())
     print(f"spack commands run inside, by {hooks}" if hooks else "spack commands still run outside")
     return 0

@@ -15,11 +15,26 @@ from pkgjail.environments.directory import open_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.isolate import VARIABLE
 from pkgjail.environments.lock import lock_environment
-from pkgjail.environments.remove import Removed, remove_environment
-from pkgjail.integrations.spack.active import ActiveEnvironment, clear_active, load_active, save_active
+from pkgjail.environments.remove import Removed, check_removal, remove_environment
+from pkgjail.environments.replace import (
+    choose_place,
+    exists,
+    move_back,
+    move_into_place,
+    remove_leftovers,
+    remove_replaced,
+)
+from pkgjail.integrations.spack.active import (
+    ActiveEnvironment,
+    clear_active,
+    load_active,
+    may_change,
+    save_active,
+)
 from pkgjail.integrations.spack.enter import jail_variables
 from pkgjail.integrations.spack.instance import instance_binds, make_directories
 from pkgjail.integrations.spack.instance_cache import store_instance
+from pkgjail.integrations.spack.users import own_advice, whose
 from pkgjail.jail.detect import is_isolated
 from pkgjail.jail.protected_paths import protected_environment
 from pkgjail.jail.protection import refuse_writable_binds
@@ -82,7 +97,9 @@ def build(
     """Build an environment for a Spack in `directory`, check that its Python runs there, and activate it.
 
     Until the last step Spack is as it was, however this ends. What was built until then is removed; after a
-    kill, the next build with `replace` removes it.
+    kill, the next build with `replace` removes it. With `replace`, the active environment stays until the new
+    one is active. An environment that this user may not change, as another user's, stays in any case: the new
+    one is for this user alone.
 
     Raises:
         PkgjailError: another environment is active and may not be replaced; the directory cannot be used;
@@ -93,7 +110,8 @@ def build(
     refuse_inside("build an environment")
     path = os.path.abspath(directory)
     _refuse_writable(path, instance)
-    earlier = active_environment(instance.root)
+    active = active_environment(instance.root)
+    earlier = active if active is not None and may_change(active) else None
     if earlier is not None and not options.replace:
         raise InputError(
             [
@@ -104,13 +122,10 @@ def build(
                 )
             ]
         )
-    if earlier is not None:
-        remove(earlier, instance.root, reporter)
-    if options.replace and os.path.isdir(path) and os.listdir(path):
-        remove_environment(os.fsencode(path), reporter=reporter)
+    place, leaving = _place(path, earlier, options, reporter)
     build_environment(
         options.manifest,
-        os.fsencode(path),
+        place,
         form=options.form,
         binds=options.binds,
         network=options.network,
@@ -118,17 +133,49 @@ def build(
         reporter=reporter,
     )
     active = ActiveEnvironment(
-        path, instance.python, time.time_ns(), removing=False, directory="", passed=options.passed
+        path,
+        instance.python,
+        time.time_ns(),
+        removing=False,
+        directory="" if earlier is None else earlier.directory,
+        passed=options.passed,
     )
+    moved = False
     try:
         make_directories(instance)
-        _try_python(active, instance)
+        _try_python(active._replace(environment=os.fsdecode(place)), instance)
+        if place != os.fsencode(path):
+            leaving.append(move_into_place(place, os.fsencode(path)))
+            moved = True
         active = save_active(active, instance.root, os.environ)
     except BaseException:
         with contextlib.suppress(PkgjailError, OSError):
-            remove_environment(os.fsencode(path))
+            if moved:
+                move_back(place, os.fsencode(path))
+            remove_environment(place)
         raise
+    for each in leaving:
+        remove_replaced(each, reporter)
     return BuiltForSpack(active, store_instance(active, instance).uncovered)
+
+
+def _place(
+    path: str, earlier: ActiveEnvironment | None, options: BuildOptions, reporter: Reporter
+) -> tuple[bytes, list[bytes]]:
+    """Return where to build, and the environments elsewhere that are to be removed afterwards.
+
+    Raises `PkgjailError` or `OSError` if something is to be replaced and cannot be.
+    """
+    if not options.replace:
+        return os.fsencode(path), []
+    leaving = []
+    if earlier is not None and os.path.realpath(earlier.environment) != os.path.realpath(path):
+        directory = os.fsencode(earlier.environment)
+        remove_leftovers(directory, reporter)
+        if exists(directory):
+            check_removal(directory)
+            leaving.append(directory)
+    return choose_place(os.fsencode(path), reporter), leaving
 
 
 def remove(active: ActiveEnvironment, root: str, reporter: Reporter = SILENT) -> Removed:
@@ -137,14 +184,17 @@ def remove(active: ActiveEnvironment, root: str, reporter: Reporter = SILENT) ->
     From the first step on Spack's commands run outside, with a warning, so that none enters any more.
 
     Raises:
-        PkgjailError: a command runs in the environment (it is named), or the environment was modified; then
-            it stays active.
+        PkgjailError: the environment is another user's; a command runs in it (it is named), or it was
+            modified; then it stays active.
         OSError: as `remove_environment`.
 
     """
     refuse_inside("remove the environment")
+    if not may_change(active):
+        raise PkgjailError(f"cannot remove {active.environment}: {whose(active)}; {own_advice()}")
     directory = os.fsencode(active.environment)
-    if not os.path.lexists(directory):
+    remove_leftovers(directory, reporter)
+    if not exists(directory):
         # The last step of a removal was interrupted, or somebody deleted the directory.
         clear_active(active)
         return Removed(0, 0)

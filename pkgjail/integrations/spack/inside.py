@@ -52,9 +52,11 @@ def run_inside(
     if active is None or is_jail_command(command, has_isolate=has_isolate(root)):
         return None
     if active.removing:
+        from pkgjail.integrations.spack.users import removal_advice
+
         print_warning(
             f"{active.environment} is being removed, or its removal was interrupted: this command runs "
-            "outside; finish the removal with 'spack jail --remove-environment'"
+            f"outside; {removal_advice(active)}"
         )
         return None
     sys.stdout.flush()
@@ -94,6 +96,7 @@ def _enter(
     from pkgjail.integrations.spack.editor import uncovered_editor
     from pkgjail.integrations.spack.enter import enter
     from pkgjail.integrations.spack.instance_cache import load_or_describe
+    from pkgjail.integrations.spack.users import leaving_advice, rebuilding_advice
 
     try:
         cached = load_or_describe(active, root, argv[0], request.options)
@@ -110,9 +113,8 @@ def _enter(
             return enter(active, cached.instance, argv, request)
         return enter(active, cached.instance, argv, request, key=key, watched=cached.states)
     except DriftError as error:
-        rebuild = f"'spack jail --build-environment {active.environment} --force'"
-        return print_error(f"{error}\nor build the environment again with {rebuild}")
+        return print_error(f"{error}\n{rebuilding_advice(active)}")
     except PkgjailError as error:
-        return print_error(f"{error}\nto run Spack outside again, use 'spack jail --remove-environment'")
+        return print_error(f"{error}\n{leaving_advice(active)}")
     except OSError as error:
         return print_error(f"cannot enter {active.environment}: {error}")
