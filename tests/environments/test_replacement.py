@@ -74,7 +74,7 @@ def test_what_an_interrupted_replacement_left_is_removed(env: bytes, new: bytes)
 
 @pytest.mark.parametrize("left", ["nothing", "an empty directory", "an interrupted removal"])
 def test_a_place_without_an_environment_is_used_itself(env: bytes, left: str) -> None:
-    """What an interrupted removal left is removed first."""
+    """The files of an interrupted removal are removed first."""
     os.rename(env + b"/environment.jsonl", env + b"/removing.jsonl")
     if left != "an interrupted removal":
         assert choose_place(env, SILENT) == env

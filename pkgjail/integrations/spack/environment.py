@@ -110,18 +110,7 @@ def build(
     refuse_inside("build an environment")
     path = os.path.abspath(directory)
     _refuse_writable(path, instance)
-    active = active_environment(instance.root)
-    earlier = active if active is not None and may_change(active) else None
-    if earlier is not None and not options.replace:
-        raise InputError(
-            [
-                Problem(
-                    "",
-                    f"cannot build {path}: {earlier.environment} is active for this Spack; remove it with "
-                    "--remove-environment, or replace it with --force",
-                )
-            ]
-        )
+    earlier = _earlier(path, options, instance)
     place, leaving = _place(path, earlier, options, reporter)
     build_environment(
         options.manifest,
@@ -140,23 +129,49 @@ def build(
         directory="" if earlier is None else earlier.directory,
         passed=options.passed,
     )
-    moved = False
     try:
         make_directories(instance)
         _try_python(active._replace(environment=os.fsdecode(place)), instance)
-        if place != os.fsencode(path):
-            leaving.append(move_into_place(place, os.fsencode(path)))
-            moved = True
-        active = save_active(active, instance.root, os.environ)
+        active, replaced = _activate(active, place, instance)
     except BaseException:
         with contextlib.suppress(PkgjailError, OSError):
-            if moved:
-                move_back(place, os.fsencode(path))
             remove_environment(place)
         raise
-    for each in leaving:
+    for each in (*leaving, *replaced):
         remove_replaced(each, reporter)
     return BuiltForSpack(active, store_instance(active, instance).uncovered)
+
+
+def _earlier(path: str, options: BuildOptions, instance: Instance) -> ActiveEnvironment | None:
+    """Return the active environment if this user may replace it, and asks for that; it is refused otherwise.
+
+    That of another user is not replaced, and is no reason to refuse.
+    """
+    active = active_environment(instance.root)
+    if active is None or not may_change(active):
+        return None
+    if not options.replace:
+        why = (
+            f"cannot build {path}: {active.environment} is active for this Spack; remove it with "
+            "--remove-environment, or replace it with --force"
+        )
+        raise InputError([Problem("", why)])
+    return active
+
+
+def _activate(
+    active: ActiveEnvironment, place: bytes, instance: Instance
+) -> tuple[ActiveEnvironment, tuple[bytes, ...]]:
+    """Give the environment in `place` its path and record it; return it and where one it replaces is now."""
+    path = os.fsencode(active.environment)
+    if place == path:
+        return save_active(active, instance.root, os.environ), ()
+    old = move_into_place(place, path)
+    try:
+        return save_active(active, instance.root, os.environ), (old,)
+    except BaseException:
+        move_back(place, path)
+        raise
 
 
 def _place(
