@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Caller
 
+pytestmark = pytest.mark.slow
+
 _PKGJAIL = (SYSTEM_PYTHON, "-m", "pkgjail")
 _WHITELIST = 'include = ["base"]\n[packages]\ndebian = ["git", "openssh-client"]\n'
 # ssh(1) and dropbear(8) look up the user's account, and dropbear its key and its shell.

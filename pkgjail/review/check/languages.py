@@ -55,7 +55,7 @@ end
 _OCAML = """
 cd /tmp && program=$1 && shift && echo 'let () = print_int (List.fold_left (+) 0 [1; 2])' >a.ml &&
     out=$("$program" "$@" a.ml -o a.out 2>&1 && ./a.out 2>&1) ||
-    printf 'fail\\tlinking\\t%s\\n' "$(echo $out)"
+    printf 'fail\\tits libraries\\t%s\\n' "$(echo $out)"
 """
 _LATEX = r"\documentclass{article}\begin{document}x\end{document}"
 _PLAIN = r"\relax x\bye"
