@@ -162,7 +162,7 @@ def _made_up(monkeypatch: pytest.MonkeyPatch, kind: int, number: int) -> None:
     fields = (kind | 0o660, 1, 1, 1, 0, 0, 0, 0, 0, 0)
     state = os.stat_result(fields, {"st_rdev": number})
     monkeypatch.setattr(devices, "_lstat", lambda _: state)
-    monkeypatch.setattr(devices, "expand", lambda pattern: [pattern.replace(b"*", b"a")])
+    monkeypatch.setattr(devices, "expand", lambda pattern, _: [pattern.replace(b"*", b"a")])
 
 
 def test_a_block_device_is_shown_only_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +220,21 @@ def test_wildcards_match_as_in_the_standard_library(name: str, pattern: str) -> 
     tokens = _tokens(pattern.encode())
     if tokens is not None:
         assert _matches(name.encode(), tokens) == fnmatchcase(name, pattern)
+
+
+def test_what_the_jail_has_of_its_own_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects each entry from /dev/shm, in which layers and other users may have 100,000s of files."""
+    listed: list[bytes] = []
+    list_names = os.listdir
+
+    def remember(directory: bytes) -> list[bytes]:
+        listed.append(directory)
+        return list_names(directory)
+
+    monkeypatch.setattr(os, "listdir", remember)
+    find_devices([b"/dev/s*", b"/dev/p*", b"/dev/shm", b"/dev/[r-t]*/**"])
+    assert set(listed) >= {b"/dev"}
+    assert [one for one in listed if one.startswith((b"/dev/shm", b"/dev/pts"))] == []
 
 
 def test_a_wildcard_follows_no_link(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pkgjail.fileset import collect_files
 from pkgjail.fileset.builder import FileSetBuilder
 from pkgjail.fileset.rootfs import Tree
 from pkgjail.fileset.unowned import add_package_database
+from pkgjail.jail import rpm_database
 from pkgjail.jail.package_database import database_changes, database_content
 from pkgjail.jail.rpm_database import filtered_database
 from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
@@ -399,6 +400,11 @@ def test_a_database_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         ("UPDATE Packages SET blob = x'00'", "cannot make /var/lib/rpm/rpmdb.sqlite for the jail: unpack"),
         ("UPDATE Packages SET blob = x'000000FF0000'", "cannot make /var/lib/rpm/rpmdb.sqlite for the jail"),
         ("DROP TABLE Packages", "for the jail: no such table: Packages"),
+        ("UPDATE Packages SET blob = NULL", "for the jail: the header of a package is no data"),
+        (
+            "UPDATE Packages SET blob = 9223372036854775807",
+            "for the jail: the header of a package is no data",
+        ),
     ],
 )
 def test_a_damaged_rpm_database_is_refused(tmp_path: Path, statement: str, words: str) -> None:
@@ -411,6 +417,20 @@ def test_a_damaged_rpm_database_is_refused(tmp_path: Path, statement: str, words
         connection.execute(statement)
     with pytest.raises(JailError, match=re.escape(words)):
         filtered_database(os.fsencode(tmp_path), _RPMDB, frozenset(), (statement,))
+
+
+def test_an_endless_rpm_database_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects each entry from a view that never ends, which SQLite takes for a table."""
+    monkeypatch.setattr(rpm_database, "_MOST_SECONDS", 0.2)
+    place = tmp_path / "var/lib/rpm"
+    place.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(place / "rpmdb.sqlite")) as connection, connection:
+        connection.execute(
+            "CREATE VIEW Packages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+            "SELECT i AS hnum, x'' AS blob FROM n WHERE i < 0"
+        )
+    with pytest.raises(JailError, match="for the jail: interrupted"):
+        filtered_database(os.fsencode(tmp_path), _RPMDB, frozenset(), ("endless",))
 
 
 # A package whose program needs libz, made by hand: debhelper is not on this host.

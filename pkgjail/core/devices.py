@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 
-from pkgjail.core.globs import everything_below, expand, glob_fault, is_literal, literal
+from pkgjail.core.globs import everything_below, expand, glob_fault, is_literal, list_paths, literal
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def find_devices(patterns: Iterable[bytes]) -> tuple[Device, ...]:
         if is_literal(pattern):
             _add_named(literal(pattern), found, links)
         else:
-            _add_all(expand(pattern), found, links)
+            _add_all(expand(pattern, _paths_in), found, links)
     for link, target in links.items():  # now that all devices are known
         way = _follow(link)
         if way is not None and way[0] in found and all(one in links or one in found for one in way[1]):
@@ -99,7 +99,7 @@ def _add_named(path: bytes, found: dict[bytes, Device], links: dict[bytes, bytes
     state = _lstat(place)
     brought: dict[bytes, Device] = {}
     if state is not None and stat.S_ISDIR(state.st_mode):
-        _add_all(everything_below(place), brought, links)
+        _add_all(everything_below(place, _paths_in), brought, links)
     else:
         _add(place, brought, block=True)
     if brought:
@@ -116,6 +116,11 @@ def _add_all(paths: Iterable[bytes], found: dict[bytes, Device], links: dict[byt
                 links[path] = os.readlink(path)
         else:
             _add(path, found, block=False)
+
+
+def _paths_in(directory: bytes) -> list[bytes]:
+    """Return the paths in a directory; none where the jail has its own, as /dev/shm may have many files."""
+    return [] if (directory + b"/").startswith(_OWN_DIRECTORIES) else list_paths(directory)
 
 
 def _add(path: bytes, found: dict[bytes, Device], *, block: bool) -> None:

@@ -54,12 +54,12 @@ def expand(pattern: bytes, paths_in: PathsIn | None = None) -> Iterator[bytes]:
     *parts, last = pattern.split(b"/")
     start = next((index for index, part in enumerate(parts) if not is_literal(part)), len(parts))
     directory = literal(b"/".join(parts[:start]))
-    yield from _expand(directory, [*parts[start:], last], paths_in or _paths_in)
+    yield from _expand(directory, [*parts[start:], last], paths_in or list_paths)
 
 
 def everything_below(directory: bytes, paths_in: PathsIn | None = None) -> Iterator[bytes]:
     """Yield each path below a directory; none if it is a link, or cannot be read."""
-    for path in (paths_in or _paths_in)(directory):
+    for path in (paths_in or list_paths)(directory):
         yield path
         yield from everything_below(path, paths_in)
 
@@ -83,7 +83,8 @@ def _expand(directory: bytes, parts: list[bytes], paths_in: PathsIn) -> Iterator
             yield from everything_below(path, paths_in)
 
 
-def _paths_in(directory: bytes) -> list[bytes]:
+def list_paths(directory: bytes) -> list[bytes]:
+    """Return the paths in a directory of the host; none if it is a link, or cannot be read."""
     try:
         if not stat.S_ISDIR(os.lstat(directory or b"/").st_mode):
             return []

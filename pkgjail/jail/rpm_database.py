@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # The numbers of tags in a header: rpm's include/rpm/rpmtag.h.
 _NAME, _VERSION, _RELEASE, _EPOCH, _ARCH = 1000, 1001, 1002, 1003, 1022
+# All statements together may take so long, which is looked at after so many steps of SQLite's.
+_MOST_SECONDS, _STEPS = 60, 100_000
 _INDEX_ENTRY = 16  # bytes: tag, type, offset and count, each a number of four bytes
 
 Identity = tuple[str, str, str]
@@ -83,12 +86,14 @@ def _failed(path: bytes, why: str) -> JailError:
 
 def _keep(connection: sqlite3.Connection, packages: frozenset[Identity]) -> frozenset[Identity]:
     """Delete the rows of all but these packages, and return those that are there."""
+    latest = time.monotonic() + _MOST_SECONDS  # a view or a trigger may be endless
+    connection.set_progress_handler(lambda: time.monotonic() > latest, _STEPS)
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA journal_mode = DELETE")  # a reader of a database with a WAL must write, too
     numbers = {
         number: identity
         for number, header in connection.execute("SELECT hnum, blob FROM Packages")
-        if (identity := _identity(bytes(header))) in packages
+        if (identity := _identity(header)) in packages
     }
     connection.execute("CREATE TEMPORARY TABLE kept (hnum INTEGER PRIMARY KEY)")
     connection.executemany("INSERT INTO kept VALUES (?)", ((number,) for number in numbers))
@@ -108,11 +113,13 @@ def _tables(connection: sqlite3.Connection) -> Iterator[str]:
             yield name
 
 
-def _identity(header: bytes) -> Identity:
-    """Return the name, version and architecture of a package by its header.
+def _identity(header: object) -> Identity:
+    """Return the name, version and architecture of a package by its header. Raises `ValueError`.
 
     It has two numbers of four bytes, those of index entries and of data bytes; then the index, then the data.
     """
+    if not isinstance(header, bytes):  # a column of SQLite's may have a value of any type
+        raise ValueError("the header of a package is no data")  # noqa: TRY004 - of the file, not of the caller
     count, size = struct.unpack_from(">II", header)
     data = header[8 + count * _INDEX_ENTRY :][:size]
     found: dict[int, str] = {}
