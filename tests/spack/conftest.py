@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Enough for Spack's Python, and quick to resolve.
 WHITELIST = 'include = ["base"]\n[packages]\ndebian = ["python3"]\n'
+if SPACK_ROOT:  # which needs git for some of its commands
+    WHITELIST = WHITELIST.replace('"python3"', '"python3", "git"')
 
 
 class Spack(NamedTuple):

@@ -180,6 +180,41 @@ print(open(".gitconfig").read(), sorted(os.listdir(".ssh")), os.access(".gitconf
             assert done.stdout == ".gitconfig ['known_hosts'] False\n", done.stderr
 
 
+def test_commands_that_build_nothing_are_replayed_all_the_same(spack: Spack) -> None:
+    """If Spack's configuration names tools that the jail does not have, only commands that build say so."""
+    external = {"spec": "gone@1", "prefix": "/no/such"}
+    spack.configure("packages", json.dumps({"packages": {"gone": {"externals": [external]}}}))
+    spack.build()
+    wrapper = str(spack.python.parent / "pkgjail-spack-python")
+    found = []
+    for line in ("python -c pass", "python -c pass", "install --help", "install --help", "python -c pass"):
+        command = [str(spack.python), "-X", "importtime", wrapper, spack.script, *line.split()]
+        done = spack.user.run(command, environment={**spack.variables(), **spack.wrapped()})
+        is_new = "pkgjail.integrations.spack.enter" in done.stderr
+        found.append((done.returncode, is_new, "external gone@1 is not on this host" in done.stderr))
+    prepared, replayed, warned = (0, True, False), (0, False, False), (0, True, True)
+    assert found == [prepared, replayed, warned, warned, replayed]
+
+
+@HOOKS
+def test_code_for_the_callers_shell_has_its_own_variables(spack: Spack, hook: str) -> None:
+    """`spack load` prints a new PATH, which begins with the shell's own; other commands have the jail's."""
+    spack.user_writes(spack.root / "lib/spack/spack/cmd/load.py", """
+def setup_parser(subparser):
+    subparser.add_argument("--sh", action="store_true")
+def load(parser, args):
+    import os
+    print("export PATH=/new:" + os.environ["PATH"], os.environ.get("LD_LIBRARY_PATH"))
+""")  # fmt: skip
+    spack.build()
+    own = {"PATH": f"/mine:{os.environ['PATH']}", "LD_LIBRARY_PATH": "/mine/lib"}
+    for _ in range(2):
+        done = spack("load", "--sh", environment={**own, **hooked(spack, hook)})
+        assert (done.stdout, done.stderr) == (f"export PATH=/new:{own['PATH']} /mine/lib\n", "")
+        done = spack("python", "-c", "import os; print(os.environ['PATH'])", environment=own)
+        assert "/mine" not in done.stdout
+
+
 def test_an_editor_that_the_jail_does_not_have_is_told(spack: Spack) -> None:
     """With the package to whitelist, by commands that start it and no others."""
     spack.build()

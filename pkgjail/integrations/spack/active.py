@@ -9,8 +9,10 @@ command imports this module when it starts, so it imports little.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 from typing import NamedTuple
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _FILE = "active.json"
 _CACHE = "instances.json"
+_MOST_BYTES = 1 << 20
 # Spack's own git ignores `opt`.
 _IN_ROOT = ("opt", ".pkgjail")
 
@@ -191,10 +194,20 @@ def load_cache(active: ActiveEnvironment) -> dict[str, object]:
 
 
 def _read(path: str) -> str:
-    """Return the content of a file; another process of this user may have replaced it by anything."""
-    from pkgjail.core.untrusted import MIB, read_named
+    """Return the content of a file; another process of this user may have replaced it by anything.
 
-    return read_named(path, MIB).decode("utf-8", "surrogateescape")
+    `pkgjail.core.untrusted` does the same with more care, and its import takes longer than all the rest here.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {_MOST_BYTES} bytes", path)
+    return data.decode("utf-8", "surrogateescape")
 
 
 def save_cache(active: ActiveEnvironment, values: Mapping[str, object]) -> None:

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from pkgjail.integrations.spack.active import ActiveEnvironment
     from pkgjail.integrations.spack.replay import Request
 
-# The commands that warn of tools a build cannot see; other commands need none.
-_BUILDING = frozenset({"build-env", "ci", "dev-build", "install", "test-env"})
-
 
 def run_inside(
     root: str, python: str, python_arguments: Sequence[str], spack_arguments: Sequence[str]
@@ -100,16 +97,16 @@ def _enter(
 
     try:
         cached = load_or_describe(active, root, argv[0], request.options)
-        if request.command in _BUILDING:
-            for tool in cached.uncovered:
-                print_warning(str(tool))
+        warnings = cached.uncovered if request.is_building else ()
+        for tool in warnings:
+            print_warning(str(tool))
         editor = request.is_editing and uncovered_editor(
             os.environ, os.fsencode(active.environment), cached.instance
         )
         if editor:
             print_warning(str(editor))
         # A replayed jail would not warn of uncovered tools, and could be wrong if files may have changed.
-        if cached.uncovered or not cached.states:
+        if warnings or not cached.states:
             return enter(active, cached.instance, argv, request)
         return enter(active, cached.instance, argv, request, key=key, watched=cached.states)
     except DriftError as error:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # The commands that start an editor, besides `config edit`.
 _EDITING = ("checksum", "create", "edit")
 
+# The commands that warn of tools that a build cannot see; other commands need none.
+_BUILDING = ("build-env", "ci", "dev-build", "install", "test-env")
+
 OF_WORKING_DIRECTORY = ("ci", "containerize", "debug", "dev-build")
 """The commands that read or write the working directory if no argument names another one."""
 
@@ -36,6 +39,7 @@ class Request(NamedTuple):
     the caller that programs in the jail read. `given` are the variables that are only passed on, and `script`
     is the path by which the caller came to the program `spack`, or "". With `is_editing`, the command starts
     an editor. With `is_new`, its jail is not replayed, as the caller is first told what the jail lacks.
+    `is_building` tells whether the caller is told of tools that a build cannot see.
     """
 
     script: str
@@ -46,6 +50,7 @@ class Request(NamedTuple):
     given: dict[str, str]
     is_editing: bool = False
     is_new: bool = False
+    is_building: bool = False
 
 
 def request_of(active: ActiveEnvironment, script: str, argv: Sequence[str]) -> Request:
@@ -63,6 +68,7 @@ def request_of(active: ActiveEnvironment, script: str, argv: Sequence[str]) -> R
         given_variables(os.environ, active.passed, command, arguments),
         is_editing,
         is_editing or (command in OF_WORKING_DIRECTORY and not directory),
+        command in _BUILDING,
     )
 
 
@@ -83,6 +89,7 @@ def replay_key(active: ActiveEnvironment, python: str, request: Request) -> list
         active.directory,
         python,
         str(has_terminal()),
+        str(request.is_building),  # a jail that was saved for another command may lack tools
         request.script,
         *request.options,
         "--places",
