@@ -71,10 +71,11 @@ def _expand(directory: bytes, parts: list[bytes], paths_in: PathsIn) -> Iterator
         return
     if first == _ALL:
         yield from _expand(directory, rest, paths_in)
+    tokens = _tokens(first) or []
     for path in paths_in(directory):
         if first == _ALL:
             yield from _expand(path, parts, paths_in)
-        elif not _matches(path[len(directory) + 1 :], _tokens(first) or []):
+        elif not _matches(path[len(directory) + 1 :], tokens):
             continue
         elif rest:
             yield from _expand(path, rest, paths_in)

@@ -359,7 +359,7 @@ def _ucf(data: bytes) -> None:
 
 def _devices(data: bytes) -> None:
     """Patterns of devices, one a line, on this host."""
-    for pattern in data.split(b"\n")[:20]:
+    for pattern in data.split(b"\n")[:4]:
         if not pattern_fault(pattern):
             found = find_devices([pattern])
             assert all(path.startswith(b"/dev/") for path, *_ in found)
