@@ -89,6 +89,7 @@ def _readable(spack: Adapter) -> Iterator[str | None]:
         for root in (upstream.get("modules") or {}).values():
             yield _local_path(spack, root)
     yield from _sources(spack)
+    yield from _origins(spack)
     yield from _concrete_environments(spack)
     yield from _code(spack)
 
@@ -210,6 +211,15 @@ def _variables(spack: Adapter) -> Iterator[str]:
             yield from pattern.findall(text)
 
 
+def _origins(spack: Adapter) -> Iterator[str | None]:
+    """Yield the local repositories of git from which Spack clones recipes; since 1.0."""
+    for value in _mapping(spack, "repos").values():
+        origin = value.get("git") if isinstance(value, dict) else None
+        # Not `HOST:PATH`, which git reaches by ssh.
+        if isinstance(origin, str) and origin.startswith(("/", "~", "$", "file://")):
+            yield _local_path(spack, origin)
+
+
 def _repositories(spack: Adapter) -> Iterator[str | None]:
     found = spack.setting("repos")
     for value in found.values() if isinstance(found, dict) else found or ():
@@ -294,7 +304,8 @@ def _externals(spack: Adapter) -> Iterator[dict[str, Any]]:
                 yield {"name": what, "paths": [path]}
             prefix = _local_path(spack, external.get("prefix"))
             if not compilers and prefix is not None:
-                yield {"name": what, "paths": _detected(spack, name, prefix) or [prefix]}
+                paths = _detected(spack, name, prefix) or [prefix]
+                yield {"name": what, "paths": paths, "has_headers": True}
 
 
 def _detected(spack: Adapter, name: str, prefix: str) -> list[str]:

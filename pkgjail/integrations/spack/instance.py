@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 class Tool(NamedTuple):
-    """A compiler or an external package in Spack's configuration; it needs one of these files."""
+    """A compiler or an external package in Spack's configuration; it needs one of these files.
+
+    `has_headers` says that builds may use headers of it: it is no compiler.
+    """
 
     name: str
     paths: tuple[str, ...]
+    has_headers: bool = False
 
 
 @record
@@ -58,7 +62,10 @@ def parse_instance(values: Mapping[str, Any]) -> Instance:
         python=values["python"],
         writable=tuple(values["writable"]),
         readable=tuple(values["readable"]),
-        tools=tuple(Tool(tool["name"], tuple(tool["paths"])) for tool in values["tools"]),
+        tools=tuple(
+            Tool(tool["name"], tuple(tool["paths"]), tool.get("has_headers", False))
+            for tool in values["tools"]
+        ),
         watched=tuple(values["watched"]),
         groups=tuple(values.get("groups", ())),
         variables=tuple(values.get("variables", ())),

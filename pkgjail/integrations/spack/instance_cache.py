@@ -19,7 +19,14 @@ from pkgjail.environments.directory import read_header
 from pkgjail.integrations.spack.active import load_cache, save_cache
 from pkgjail.integrations.spack.argv import extension_option
 from pkgjail.integrations.spack.extensions import extension_paths
-from pkgjail.integrations.spack.instance import Instance, instance_binds, make_directories, parse_instance
+from pkgjail.integrations.spack.headers import find_without_headers
+from pkgjail.integrations.spack.instance import (
+    Instance,
+    Tool,
+    instance_binds,
+    make_directories,
+    parse_instance,
+)
 from pkgjail.integrations.spack.uncovered import UncoveredTool, find_uncovered
 from pkgjail.integrations.spack.variables import configuring_variables
 from pkgjail.storage.fingerprint import TICKS_NS, changed_directories, take_fingerprint
@@ -75,7 +82,9 @@ def _with_uncovered(active: ActiveEnvironment, instance: Instance) -> CachedInst
 
     directory = os.fsencode(active.environment)
     binds = (*read_header(directory).binds, *instance_binds(instance))
-    uncovered = find_uncovered(instance.tools, read_built_manifest(directory), binds)
+    manifest = read_built_manifest(directory)
+    uncovered = find_uncovered(instance.tools, manifest, binds)
+    uncovered += find_without_headers(instance.tools, manifest, binds)
     return CachedInstance(instance, tuple(uncovered))
 
 
@@ -121,7 +130,7 @@ def _parse_state(path: str, *numbers: int) -> tuple[bytes, int, int, int, int]:
 
 
 def _with_tools(values: dict[str, Any]) -> dict[str, Any]:
-    tools = [{"name": name, "paths": paths} for name, paths in values["tools"]]
+    tools = [dict(zip(Tool._fields, tool)) for tool in values["tools"]]
     return {**values, "tools": tools}
 
 
