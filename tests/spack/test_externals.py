@@ -75,6 +75,7 @@ def test_an_external_package_without_its_headers_is_named(spack: Spack) -> None:
     assert spack("install", "--help").stderr == warning
     assert spack("install", "--help").stderr == warning
     assert spack("python", "-c", "").stderr == ""
+    assert spack("jail", "--status").stdout.splitlines()[2] == warning.rstrip().partition("Warning: ")[2]
     binds = [word for header in headers for word in ("--ro-bind", header)]
     assert spack.build("--force", *binds).stderr == ""
 

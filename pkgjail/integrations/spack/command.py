@@ -163,7 +163,7 @@ def _run(name: str, arguments: argparse.Namespace) -> int:
         return _enter(arguments, _require(name, active), instance)
     if arguments.landlock:
         return _landlock(arguments, active, instance)
-    return _print_status(name, active)
+    return _print_status(name, active, instance)
 
 
 def _require(name: str, active: ActiveEnvironment | None) -> ActiveEnvironment:
@@ -309,7 +309,8 @@ def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, i
     return 0
 
 
-def _print_status(name: str, active: ActiveEnvironment | None) -> int:
+def _print_status(name: str, active: ActiveEnvironment | None, instance: Instance) -> int:
+    from pkgjail.integrations.spack.instance_cache import uncovered_tools
     from pkgjail.integrations.spack.users import removal_advice
     from pkgjail.jail.detect import is_isolated
 
@@ -325,6 +326,8 @@ def _print_status(name: str, active: ActiveEnvironment | None) -> int:
         return 0
     with _advising(active):
         print(_contents(active))
+        for tool in uncovered_tools(active, instance):
+            print(tool)
     hooks = " and ".join(_hooks())
     print(f"spack commands run inside, by {hooks}" if hooks else "spack commands still run outside")
     return 0

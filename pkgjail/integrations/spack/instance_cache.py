@@ -76,16 +76,25 @@ def store_instance(active: ActiveEnvironment, instance: Instance) -> CachedInsta
     return _store(active, key, _with_uncovered(active, instance), time.time_ns() - TICKS_NS)
 
 
-def _with_uncovered(active: ActiveEnvironment, instance: Instance) -> CachedInstance:
-    make_directories(instance)
+def uncovered_tools(active: ActiveEnvironment, instance: Instance) -> tuple[UncoveredTool, ...]:
+    """Return the tools of a Spack's configuration that the jail does not show, or not completely.
+
+    Raises:
+        PkgjailError: the environment, or the host's package database, cannot be read.
+
+    """
     from pkgjail.environments.enter import read_built_manifest
 
     directory = os.fsencode(active.environment)
     binds = (*read_header(directory).binds, *instance_binds(instance))
     manifest = read_built_manifest(directory)
     uncovered = find_uncovered(instance.tools, manifest, binds)
-    uncovered += find_without_headers(instance.tools, manifest, binds)
-    return CachedInstance(instance, tuple(uncovered))
+    return (*uncovered, *find_without_headers(instance.tools, manifest, binds))
+
+
+def _with_uncovered(active: ActiveEnvironment, instance: Instance) -> CachedInstance:
+    make_directories(instance)
+    return CachedInstance(instance, uncovered_tools(active, instance))
 
 
 def _store(active: ActiveEnvironment, key: str, cached: CachedInstance, start: int) -> CachedInstance:
