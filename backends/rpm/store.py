@@ -133,7 +133,8 @@ def has_no_packages(file: bytes) -> bool:
             connection.set_progress_handler(lambda: True, _MOST_STEPS)
             connection.execute("PRAGMA trusted_schema = OFF")
             ((found,),) = connection.execute("SELECT EXISTS (SELECT 1 FROM Packages)")
-    except (sqlite3.Error, ValueError):  # a message with a name from the file that is not UTF-8
+    # Of a damaged file, a message may have a name that is not UTF-8, and a size may be beyond all memory.
+    except (sqlite3.Error, ValueError, MemoryError):
         return False
     return not found
 

@@ -71,8 +71,8 @@ def filtered_database(
                 found = _keep(connection, packages)
             with open(copy, "rb") as file:
                 return RpmDatabase(file.read(), packages - found)
-    except (DatabaseError, sqlite3.Error, struct.error, ValueError) as error:
-        raise _failed(path, str(error)) from error
+    except (DatabaseError, sqlite3.Error, struct.error, ValueError, MemoryError) as error:
+        raise _failed(path, str(error) or "it is damaged") from error
     except OSError as error:
         raise _failed(path, os_error_text(error)) from error
 
