@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def started(spack: Spack, *words: str) -> Iterator[subprocess.Popen[str]]:
+def started(spack: Spack, *words: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Run `spack …` during the block; it has ended after the block."""
-    options = spack.user.options(spack.variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    options = spack.user.options(spack.variables(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     del options["capture_output"]
     with subprocess.Popen([spack.script, *words], **options) as running:
         yield running
