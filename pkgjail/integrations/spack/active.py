@@ -23,6 +23,8 @@ SCHEMA = 1
 _FILE = "active.json"
 _CACHE = "instances.json"
 _MOST_BYTES = 1 << 20
+# How writing to Spack's root fails for a user who may not.
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # Spack's own git ignores `opt`.
 _IN_ROOT = ("opt", ".pkgjail")
 
@@ -125,13 +127,16 @@ def load_active(root: str, variables: Mapping[str, str]) -> ActiveEnvironment | 
 def save_active(active: ActiveEnvironment, root: str, variables: Mapping[str, str]) -> ActiveEnvironment:
     """Write the file atomically to the first directory that can be written to.
 
-    An environment whose file has a directory keeps it. Raises `OSError` if no directory can be written to.
+    An environment whose file has a directory keeps it. Raises `OSError` if no directory can be written to, or
+    if the first that this user may write to has no room.
     """
-    *earlier, last = [active.directory] if active.directory else state_directories(root, variables)
-    for directory in earlier:
-        with contextlib.suppress(OSError):
-            return _save(active._replace(directory=directory), root)
-    return _save(active._replace(directory=last), root)
+    of_all, of_user = state_directories(root, variables)
+    try:
+        return _save(active._replace(directory=active.directory or of_all), root)
+    except OSError as error:
+        if active.directory or error.errno not in _NOT_OURS:
+            raise
+    return _save(active._replace(directory=of_user), root)
 
 
 def _save(active: ActiveEnvironment, root: str) -> ActiveEnvironment:
