@@ -84,9 +84,9 @@ def test_an_environment_on_another_file_system(spack: Spack) -> None:
     script = f"""
         mkdir small; mount -t tmpfs tmpfs small
         {BUILD} && {BUILD} --force && "$1" python -c "$4"
-        mkdir elsewhere; mount --move small elsewhere
+        mkdir elsewhere; mount -n --move small elsewhere
         status=0; "$1" python -c "$4" || status=$?; echo "status $status"
-        mount --move elsewhere small; "$1" python -c "$4"
+        mount -n --move elsewhere small; "$1" python -c "$4"
         "$1" jail --remove-environment; ls -A small
     """
     done = in_namespace(spack, script)
