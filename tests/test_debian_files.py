@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 import pytest
@@ -274,6 +275,23 @@ def test_words_of_scripts(tmp_path: Path) -> None:
     assert {b"dot", b"config6a", b"graphviz"} <= words
     assert b"other" not in words
     assert database.script_words(database.packages["dpkg:amd64"]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "10-autohint", "10-unhinted", "10-hinting-none", "10-hinting-slight", "10-hinting-medium",
+        "10-hinting-full", "10-sub-pixel-rgb", "10-no-sub-pixel", "10-sub-pixel-none", "70-yes-bitmaps",
+        "70-no-bitmaps", "70-no-bitmaps-except-emoji",
+    ],
+)  # fmt: skip
+def test_links_of_fontconfig(name: str, tmp_path: Path) -> None:
+    """Protects each link that fontconfig-config's postinst may make, in Debian 12, 13 and sid."""
+    rows = [
+        row for row in open_database(make_root(tmp_path), "dpkg").generated()
+        if row.package == "fontconfig-config"
+    ]  # fmt: skip
+    assert [row for row in rows if fnmatch(f"/etc/fonts/conf.d/{name}.conf", row.pattern)]
 
 
 def test_allow_list() -> None:

@@ -215,6 +215,17 @@ GENERATED = [
         """,
     ),
     Case(
+        summary="a package lists a file of its own row: it is the package's",
+        disk="/fonts/10-none.conf\n/fonts/10-rgb.conf",
+        packages="fonts 1 amd64\n /fonts\n /fonts/10-none.conf",
+        generated=[made("/fonts/10-*.conf", "fonts")],
+        expected="""
+        /fonts directory package fonts:amd64
+        /fonts/10-none.conf regular package fonts:amd64
+        /fonts/10-rgb.conf regular generated(maker) fonts:amd64
+        """,
+    ),
+    Case(
         summary="a glob looks through links in the root alone, and not where others may not look",
         disk="/lib -> /etc\n/etc/own.conf\n/closed/ 0711\n/closed/a.conf",
         packages="p 1 amd64",

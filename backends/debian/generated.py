@@ -64,10 +64,12 @@ GENERATED = (
     *generated("shared-mime-info", "update-mime-database", "/usr/share/mime/subclasses"),
     *generated("shared-mime-info", "update-mime-database", "/usr/share/mime/XMLnamespaces"),
     *generated("shared-mime-info", "update-mime-database", "/usr/share/mime/generic-icons"),
-    # Fontconfig's choice of its own rules, by links to them.
+    # Fontconfig's choice of its own rules, by links to them. From Debian 13 on, the package lists some.
     *generated("fontconfig-config", "debconf", "/etc/fonts/conf.d/10-hinting-*.conf"),
+    *generated("fontconfig-config", "debconf", "/etc/fonts/conf.d/10-unhinted.conf"),
+    *generated("fontconfig-config", "debconf", "/etc/fonts/conf.d/10-autohint.conf"),
     *generated("fontconfig-config", "debconf", "/etc/fonts/conf.d/10-*sub-pixel*.conf"),
-    *generated("fontconfig-config", "debconf", "/etc/fonts/conf.d/70-*bitmaps.conf"),
+    *generated("fontconfig-config", "debconf", "/etc/fonts/conf.d/70-*bitmaps*.conf"),
     # Without it, GHC knows no package, not even its own.
     *generated("ghc", "ghc-pkg", "/var/lib/ghc/package.conf.d/package.cache"),
     # PHP's extensions are loaded by links to their settings, which ucf installs.

@@ -204,8 +204,9 @@ def _refuse_failure(root: Root, store: Store, status: int, printed: bytes) -> No
 def _remedy(store: Store) -> str:
     if store.format.name == "ndb":
         return (
-            "many programs rpm are built without this format (ndb, of openSUSE), as Debian's is: use one of "
-            "openSUSE's; otherwise restore the database from a backup, or try 'rpmdb --rebuilddb' there"
+            "many programs rpm are built without this format (ndb, of openSUSE), as Debian 12's is: use that "
+            "of Debian 13 or openSUSE; otherwise restore the database from a backup, or try "
+            "'rpmdb --rebuilddb' there"
         )
     return (
         f"if the database (format {store.format.name}) is newer than this rpm, use a newer rpm; "
