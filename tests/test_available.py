@@ -430,9 +430,20 @@ def test_a_path_that_primary_does_not_list(tmp_path: Path) -> None:
         plan_packages([str(tmp_path / "w.toml")], sources=sources[:1], architecture="x86_64", essential=False)
 
 
+def gzipped(place: Path) -> Path:
+    """Index the world's rpm packages in `place` with gzip, and return the file of primary metadata.
+
+    From Debian 13 on, createrepo_c uses zstd if it is not asked.
+    """
+    shutil.copytree(repository("rpm"), place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("repodata"))
+    run("createrepo_c", "-q", "--no-database", "--general-compress-type=gz", place)
+    (primary,) = (place / "repodata").glob("*-primary.xml.gz")
+    return primary
+
+
 def test_two_architectures(tmp_path: Path) -> None:
     """Protects from a package of the second architecture where the first will do; both are there by name."""
-    data = gzip.decompress(next((repository("rpm") / "repodata").glob("*-primary.xml.gz")).read_bytes())
+    data = gzip.decompress(gzipped(tmp_path / "gzipped").read_bytes())
     data = data.replace(b"x86_64", b"i686").replace(b"x86-64", b"x86-32")
     write(tmp_path, "repodata/primary.xml", data)
     sums = f'<checksum type="sha256">{hashlib.sha256(data).hexdigest()}</checksum>'
@@ -495,8 +506,7 @@ def test_damaged_debian(name: str, text: str, said: str, tmp_path: Path) -> None
 
 def test_damaged_rpm(tmp_path: Path) -> None:
     """Protects rpm's metadata: each file is what repomd.xml says, and well-formed."""
-    shutil.copytree(repository("rpm") / "repodata", tmp_path / "repodata")
-    (primary,) = (tmp_path / "repodata").glob("*-primary.xml.gz")
+    primary = gzipped(tmp_path)
     whole = primary.read_bytes()
     index_file = tmp_path / "repodata/repomd.xml"
     listed = index_file.read_text()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.integrations.spack.active import state_directories
-from pkgjail.integrations.spack.extensions import extension_paths
 from tests.conftest import SYSTEM_PYTHON
 from tests.terminals import INTERRUPT, SUSPEND, shell
 
@@ -375,6 +374,12 @@ def wait_for_state(seconds: str, state: str) -> None:
     raise AssertionError(found)
 
 
+# Where the user's own pkgjail is: the one that runs the tests may be below /root.
+_PRINT_EXTENSION = (
+    "from pkgjail.integrations.spack.extensions import extension_paths; print(extension_paths()[0])"
+)
+
+
 def test_run_and_cli_and_status(spack: Spack) -> None:
     """A command, a shell, and the status, from outside and from inside."""
     spack.build()
@@ -387,9 +392,10 @@ def test_run_and_cli_and_status(spack: Spack) -> None:
     assert outside[-1] == "spack commands run inside, by the entry point 'spack.config'"
     wrapped = spack("isolate", environment=spack.wrapped()).stdout.splitlines()
     assert wrapped[-1] == "spack commands run inside, by SPACK_PYTHON"
+    printed = spack.user.run([spack.python, "-c", _PRINT_EXTENSION], environment={"PYTHONPATH": ""}).stdout
     plain = spack(
         "-c",
-        f"config:extensions:[{extension_paths()[0]}]",
+        f"config:extensions:[{printed.strip()}]",
         "jail",
         environment={"SPACK_PYTHON": SYSTEM_PYTHON},
     )
