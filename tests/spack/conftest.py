@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Caller
 
+# A clone of spack-packages, where recipes are since 1.0.
+SPACK_PACKAGES = os.environ.get("PKGJAIL_SPACK_PACKAGES", "")
 # Enough for Spack's Python, and quick to resolve.
 WHITELIST = 'include = ["base"]\n[packages]\ndebian = ["python3"]\n'
 if SPACK_ROOT:  # which needs git for some of its commands
@@ -99,6 +102,9 @@ def spack(user: Caller, library: Path) -> Spack:
     root = user.home / "spack"
     if SPACK_ROOT:
         shutil.copytree(SPACK_ROOT, root, symlinks=True)
+        if SPACK_PACKAGES and not (root / "var" / "spack" / "repos" / "builtin").exists():  # since 1.0
+            recipes = os.path.join(SPACK_PACKAGES, "repos", "spack_repo", "builtin")
+            (root / "etc/spack/repos.yaml").write_text(json.dumps({"repos": {"builtin": recipes}}))
     else:
         make_standin(root)
     python = make_python(user.home / "python", library)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import SPACK_ROOT
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -54,9 +52,10 @@ def test_the_home_is_not_shown_whole(spack: Spack) -> None:
     """Software that a user installed there would be visible. A command starts there all the same."""
     make(spack, ".local/lib", "conda/lib")
     spack.build()
-    done = spack("python", "-c", "import os; print(os.getcwd(), sorted(os.listdir()))")
-    names = ["cache", "config", "python", "spack"] if SPACK_ROOT else ["cache", "python", "spack"]
-    assert done.stdout == f"{spack.user.home} {names}\n", done.stderr
+    done = spack("python", "-c", "import os; print(os.getcwd(), *os.listdir())")
+    directory, *names = done.stdout.split()
+    assert directory == str(spack.user.home), done.stderr
+    assert {"python", "spack"} <= set(names) <= {"cache", "config", "python", "spack"}
     for line in ("dev-build x", "mirror create -d ~/new", "mirror create -d ."):
         done = spack(*line.replace("~", str(spack.user.home)).split())
         assert (done.returncode, done.stdout) == (1, "")
@@ -91,6 +90,25 @@ def takes(parser, args):
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "['one'] ['more.yaml', 'spack.yaml']\n"
         (home / "out" / "new").rmdir()
+
+
+def test_files_that_variables_name_in_the_system(spack: Spack) -> None:
+    """Those of the manifest are there, another one of /etc is shown alone, and one of /usr is told."""
+    other = next(
+        path for path in ("/etc/hostname", "/etc/machine-id", "/etc/timezone") if os.path.isfile(path)
+    )
+    spack.build()
+    variables = {
+        "SSL_CERT_FILE": "/etc/passwd",
+        "CURL_CA_BUNDLE": other,
+        "REQUESTS_CA_BUNDLE": "/usr/bin/strace",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+    }
+    code = f"import os; print([os.path.exists(each) for each in {list(variables.values())}])"
+    done = spack("python", "-c", code, environment=variables)
+    assert done.stdout == "[True, True, False, True]\n", done.stderr
+    assert done.stderr.startswith("==> Warning: /usr/bin/strace is outside of the jail: the manifest decides")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_system_directory_is_never_shown_because_it_is_named(spack: Spack) -> None:

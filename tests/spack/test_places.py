@@ -145,7 +145,12 @@ def test_the_files_of_the_caller_that_exist(home: Path) -> None:
     (home / ".ssh").mkdir()
     for name in (".gitconfig", ".ssh/known_hosts", ".ssh/id_rsa", "ca.pem"):
         (home / name).touch()
-    variables = {"SSL_CERT_FILE": f"{home}/ca.pem", "SSH_AUTH_SOCK": "/no/such", "CURL_CA_BUNDLE": "relative"}
+    variables = {
+        "SSL_CERT_FILE": f"{home}/ca.pem",
+        "SSH_AUTH_SOCK": "/no/such",
+        "CURL_CA_BUNDLE": "relative",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+    }
     expected = [".gitconfig", ".ssh/known_hosts", "ca.pem"]
     assert files_of_caller(variables) == tuple(f"{home}/{name}" for name in expected)
     (home / ".config/git").mkdir(parents=True)

@@ -10,7 +10,7 @@ from pkgjail.core.model import JailOptions, UserBind, text_path
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import read_built_manifest, shows
-from pkgjail.integrations.spack.places import is_in_system, why_not_whole
+from pkgjail.integrations.spack.places import is_in_system, is_setting, why_not_whole
 from pkgjail.integrations.spack.replay import OF_WORKING_DIRECTORY
 from pkgjail.jail.protected_paths import protected_paths
 from pkgjail.jail.protection import refuse_unprotectable
@@ -60,6 +60,7 @@ class _Search:
         self._warnings: list[str] = []
 
     def shown(self) -> Shown:
+        """Return what `show_places` does."""
         path = self._working_directory()
         for place in self._request.places:
             self._show(place)
@@ -110,18 +111,25 @@ class _Search:
         self._add(path, writable=True)
 
     def _warn_of_system(self, place: Place) -> None:
-        """Warn of an existing path of the system that the manifest does not have."""
+        """Warn of a path of the system that the manifest does not have."""
         path = os.fsencode(place.path)
-        if place.kind == "missing" or self._has(path):
-            return
-        why = why_not_whole(place.path) or "the manifest decides about it"
+        if not self._has(path):
+            self._warn(path)
+
+    def _warn(self, path: bytes) -> None:
+        name = text_path(path)
         self._warnings.append(
-            f"{text_path(path)} is outside of the jail: {why}; to show it, add its package to the whitelist, "
-            f"or use 'spack jail --build-environment' with --ro-bind {text_path(path)}"
+            f"{name} is outside of the jail: {why_not_whole(os.fsdecode(path))}; to show it, add its package "
+            f"to the whitelist, or use 'spack jail --build-environment' with --ro-bind {name}"
         )
 
     def _show_file(self, path: bytes) -> None:
-        if not (self._shows(path) or (is_in_system(os.fsdecode(path)) and self._has(path))):
+        name = os.fsdecode(path)
+        if self._shows(path) or (is_in_system(name) and self._has(path)):
+            return
+        if is_in_system(name) and not is_setting(name):
+            self._warn(path)
+        else:
             self._add(path, writable=False)
 
     def _cwd(self, path: bytes) -> bytes:

@@ -91,7 +91,12 @@ def files_of_caller(variables: Mapping[str, str]) -> tuple[str, ...]:
     configuration = variables.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     found = [os.path.join(home, name) for name in _HOME_FILES]
     found += [os.path.join(configuration, "git"), *(variables.get(name, "") for name in _FILE_VARIABLES)]
-    return tuple(dict.fromkeys(path for path in found if os.path.isabs(path) and os.path.exists(path)))
+    return tuple(dict.fromkeys(path for path in found if _is_file_of_host(path)))
+
+
+def _is_file_of_host(path: str) -> bool:
+    """Check whether there is such a file, and not one that each jail has of its own, such as /dev/null."""
+    return os.path.isabs(path) and os.path.exists(path) and not _is_in(os.path.realpath(path), _KERNELS)
 
 
 def named_places(words: Sequence[str], directory: str) -> tuple[Place, ...]:
@@ -198,6 +203,15 @@ def has_home(path: str) -> bool:
 def is_in_system(path: str) -> bool:
     """Check whether a path is in a directory about which the manifest decides."""
     return _is_in(os.path.realpath(path), (*_ADDED, *SYSTEM))
+
+
+def is_setting(path: str) -> bool:
+    """Check whether a path is among the system's settings or what its services make.
+
+    There are no programs and no libraries. A file there can be shown alone. One in /usr would need a mount
+    point in a large directory.
+    """
+    return _is_in(os.path.realpath(path), ("/etc", "/run"))
 
 
 def _homes() -> set[str]:
