@@ -39,7 +39,10 @@ def test_the_working_directory_is_shown_writable(spack: Spack, hook: str) -> Non
     """A command reads and writes in it by relative paths, at each entry and for each directory."""
     work = make(spack, "work/a", "work/b").parent
     spack.build()
-    code = "import os; open('made', 'a').write('x'); print(os.getcwd(), os.environ['PWD'], os.listdir('..'))"
+    code = (
+        "import os; _ = open('made', 'a').write('x'); "  # Spack's `python` prints the value of an expression
+    )
+    code += "print(os.getcwd(), os.environ['PWD'], os.listdir('..'))"
     for _ in range(2):
         for directory in (work / "a", work / "b"):
             done = spack("python", "-c", code, environment=hooked(spack, hook), cwd=directory)
