@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     # omit the file.
     FileWriter = Callable[[int], "str | None"]
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MAKE_ROOM = "make room, or name a directory on another filesystem"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -70,6 +72,9 @@ def start_build(directory: bytes, header: Header) -> Iterator[JournaledBuild]:
     except FileNotFoundError:
         why = f"{text_path(parent)} does not exist; make it with 'mkdir -p'"
         raise InputError([Problem("", f"cannot build {text_path(path)}: {why}")]) from None
+    except OSError as error:
+        advice = _MAKE_ROOM if error.errno in _NO_ROOM else "name a directory that you may write to"
+        raise PkgjailError(f"cannot build {text_path(path)}: {error.strerror}; {advice}") from error
     try:
         with open_environment(directory, "build") as environment:
             _refuse_occupied(environment)
@@ -83,7 +88,7 @@ def start_build(directory: bytes, header: Header) -> Iterator[JournaledBuild]:
                         yield build
                 except BaseException as failure:
                     is_clean = _clean_up(build, keep_directory=not is_new)
-                    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+                    if isinstance(failure, OSError) and failure.errno in _NO_ROOM:
                         raise _no_room(environment, failure, is_clean=is_clean) from failure
                     raise
     except BaseException:
@@ -128,10 +133,7 @@ def _clean_up(build: JournaledBuild, *, keep_directory: bool) -> bool:
 def _no_room(environment: EnvironmentDirectory, failure: OSError, *, is_clean: bool) -> PkgjailError:
     path = text_path(environment.path)
     rest = "nothing of it is left" if is_clean else f"remove what is left with 'pkgjail remove {path}'"
-    return PkgjailError(
-        f"cannot build {path}: {failure.strerror}; {rest}; make room, or name a directory on another "
-        "filesystem"
-    )
+    return PkgjailError(f"cannot build {path}: {failure.strerror}; {rest}; {_MAKE_ROOM}")
 
 
 class JournaledBuild:

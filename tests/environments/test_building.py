@@ -134,6 +134,29 @@ def test_a_missing_parent_is_named(manifest: Manifest, host: bytes, env_path: by
         build_environment(manifest, env_path + b"/in/env", root=host)
 
 
+@pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EACCES", "EROFS"])
+def test_a_directory_that_cannot_be_made(
+    manifest: Manifest, host: bytes, env_path: bytes, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says why, and what to do."""
+    why = os.strerror(getattr(errno, name))
+    full = name in {"ENOSPC", "EDQUOT"}
+    advice = (
+        "make room, or name a directory on another filesystem"
+        if full
+        else "name a directory that you may write to"
+    )
+
+    def refuse(path: bytes, mode: int) -> None:
+        raise OSError(getattr(errno, name), why, path, mode)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(PkgjailError) as raised:
+        build_environment(manifest, env_path, root=host)
+    monkeypatch.undo()
+    assert str(raised.value) == f"cannot build {os.fsdecode(env_path)}: {why}; {advice}"
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "an empty directory"])
 def test_drift_is_reported_by_name_and_nothing_is_left(
