@@ -139,3 +139,29 @@ def test_an_environment_that_became_unreadable_stops_every_command(spack: Spack,
         path.chmod(before)
         if path.exists() and (above / "env").exists():
             assert spack("python", "-c", WHERE, environment=hooked).stdout == "pkgjail\n"
+
+
+def test_a_spack_on_a_read_only_file_system(spack: Spack) -> None:
+    """Its owner has an own environment too; what is mounted in it, as an install tree, is writable."""
+    tree, write = spack.root / "opt/spack/x", f"open({str(spack.root / 'x')!r}, 'w')"
+    script = f"""
+        mkdir -p spack/opt/spack
+        mount -n --bind spack spack; mount -n -o remount,bind,ro spack
+        mount -n -t tmpfs tmpfs spack/opt/spack
+        "$1" jail --build-environment "$2" --whitelist "$3"
+        "$1" python -c "$4"; "$1" python -c "$4"
+        "$1" python -c "open({str(tree)!r}, 'w')"; ls -d spack/opt/spack/x
+        "$1" python -c "{write}" || true
+        "$1" jail --remove-environment
+    """
+    done = in_namespace(spack, script)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("to remove it")]
+    active = f"{spack.environment} is active for you: spack commands run inside, by"
+    assert lines == [
+        f"{active} the entry point 'spack.config'",
+        "pkgjail",
+        "pkgjail",
+        "spack/opt/spack/x",
+        f"{spack.environment}: 1 names deleted; nothing is active",
+    ]
+    assert "Read-only file system" in done.stderr

@@ -86,15 +86,19 @@ def instance_binds(instance: Instance) -> tuple[UserBind, ...]:
     """Return the binds that show the Spack in a jail at the same paths as on the host.
 
     A directory below another with the same access needs no bind of its own. If a path is a symbolic link,
-    its real path is bound too.
+    its real path is bound too. A directory on a read-only file system stays read-only even if that becomes
+    writable: what is to be protected in it may be missing, and cannot be made.
     """
-    writable = _outermost(path for path in instance.writable if _may_be_bound(instance, path))
-    readable = outermost_paths(instance, instance.readable)
-    readable = [path for path in readable if not _is_below(path, writable)]
+    usable = [path for path in instance.writable if _may_be_bound(instance, path)]
+    read_only = set(filter(_is_read_only, usable))
+    writable = _outermost(path for path in usable if path not in read_only)
+    readable = _outermost((*outermost_paths(instance, instance.readable), *read_only))
+    access = {path: False for path in readable if not _is_below(path, writable)}
+    access.update(dict.fromkeys(writable, True))
+    # What is below another is mounted later.
     return tuple(
         UserBind(source=os.fsencode(path), destination=os.fsencode(path), writable=is_writable)
-        for paths, is_writable in ((writable, True), (readable, False))
-        for path in paths
+        for path, is_writable in sorted(access.items())
     )
 
 
@@ -123,11 +127,22 @@ def never_shown(instance: Instance, binds: Iterable[UserBind]) -> list[str]:
 
 
 def has_all_paths(instance: Instance, binds: Sequence[UserBind]) -> bool:
-    """Check whether all that a Spack names exists. Otherwise later entries must look for it again."""
+    """Check whether all that a Spack names exists and can be written to as it says.
+
+    Otherwise later entries must look again: a file system may be mounted, or become writable.
+    """
     return all(
         os.path.exists(path) or _is_system(path) or shows(binds, os.fsencode(path))
         for path in (*instance.writable, *instance.readable)
-    )
+    ) and not any(map(_is_read_only, filter(os.path.exists, instance.writable)))
+
+
+def _is_read_only(path: str) -> bool:
+    """Check whether a path is on a file system that is mounted read-only."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def symbolic_links(instance: Instance) -> list[bytes]:
