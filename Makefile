@@ -51,6 +51,10 @@ test-long: lint $(VENV)/docs ## run the gates and all tests
 	@.ci/prerequisites $(LONG_TEST_PACKAGES)
 	PKGJAIL_EXAMPLES=10000 $(VENV)/bin/python -m pytest --cov --cov-report=term
 
+.PHONY: spack-table
+spack-table: ## run Spack's commands bare and in the jail, for the table in docs/spack.md; needs PKGJAIL_SPACK_ROOT
+	/usr/bin/python3 -m tests.spack.table --write docs/spack.md
+
 FUZZ = 1000000
 .PHONY: fuzz
 fuzz: $(VENV)/fuzz ## give changed inputs to all readers of files from others (FUZZ=100000 TARGETS="elf rpm")

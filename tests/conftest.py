@@ -35,7 +35,7 @@ EXAMPLES = int(os.environ.get("PKGJAIL_EXAMPLES", "500"))
 # No test is timed: how long an example takes is the machine's affair.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-# A real Spack for the tests of `pkgjail.integrations.spack`; they run against a stand-in where there is none.
+# Real Spacks for the tests of `pkgjail.integrations.spack`; they run against a stand-in where there is none.
 SPACK_ROOT = os.environ.get("PKGJAIL_SPACK_ROOT", "")
 _MADE, _FAILED = pytest.StashKey[str](), pytest.StashKey[bool]()
 # Set if no test waits for dpkg: they see a copy of the host's package database, or none reads it.
@@ -262,7 +262,7 @@ def pytest_report_header() -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which Spack the tests of it ran against."""
-    which = f"the real one in {SPACK_ROOT}" if SPACK_ROOT else "a stand-in, as PKGJAIL_SPACK_ROOT names none"
+    which = f"the real {SPACK_ROOT}" if SPACK_ROOT else "a stand-in, as PKGJAIL_SPACK_ROOT names none"
     terminalreporter.write_line(f"Spack: {which}")
 
 

@@ -39,7 +39,9 @@ _ODD = re.compile(
     r"|COLUMNS|LINES|NO_COLOR|(CLI|FORCE_|PY_)?COLOR.*|_ARGCOMPLETE.*|COMP_.*|MANPAGER|PAGER|SPACK_.*"
 )
 # Settings of the tests themselves.
-_KNOBS = re.compile(r"PKGJAIL_(EXAMPLES|SPACK_ROOT|TEST_.*)|PYTHONDONTWRITEBYTECODE|PYTHONPYCACHEPREFIX")
+_KNOBS = re.compile(
+    r"PKGJAIL_(EXAMPLES|SPACK_(ROOT|PACKAGES)|TEST_.*)|PYTHONDONTWRITEBYTECODE|PYTHONPYCACHEPREFIX"
+)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Of mount(2) and unshare(2).

@@ -1,17 +1,16 @@
-"""A Spack for each test: a copy of the one in PKGJAIL_SPACK_ROOT, or a stand-in."""
+"""A Spack for each test: a copy of each one that PKGJAIL_SPACK_ROOT names, or a stand-in."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.conftest import SPACK_ROOT, SYSTEM_PYTHON
+from tests.conftest import SYSTEM_PYTHON
 from tests.spack.interpreter import make_python
+from tests.spack.real import ROOTS, copy_spack, version_of
 from tests.spack.standin import make_standin
 
 if TYPE_CHECKING:
@@ -19,11 +18,9 @@ if TYPE_CHECKING:
 
     from tests.conftest import Caller
 
-# A clone of spack-packages, where recipes are since 1.0.
-SPACK_PACKAGES = os.environ.get("PKGJAIL_SPACK_PACKAGES", "")
 # Enough for Spack's Python, and quick to resolve.
 WHITELIST = 'include = ["base"]\n[packages]\ndebian = ["python3"]\n'
-if SPACK_ROOT:  # which needs git for some of its commands
+if ROOTS:  # which needs git for some of its commands
     WHITELIST = WHITELIST.replace('"python3"', '"python3", "git"')
 
 
@@ -97,16 +94,13 @@ class Spack(NamedTuple):
             os.chown(path, self.user.uid, self.user.uid)
 
 
-@pytest.fixture
-def spack(user: Caller, library: Path) -> Spack:
+@pytest.fixture(params=ROOTS or (None,), ids=lambda root: version_of(root).text if root else "stand-in")
+def spack(request: pytest.FixtureRequest, user: Caller, library: Path) -> Spack:
     root = user.home / "spack"
-    if SPACK_ROOT:
-        shutil.copytree(SPACK_ROOT, root, symlinks=True)
-        if SPACK_PACKAGES and not (root / "var" / "spack" / "repos" / "builtin").exists():  # since 1.0
-            recipes = os.path.join(SPACK_PACKAGES, "repos", "spack_repo", "builtin")
-            (root / "etc/spack/repos.yaml").write_text(json.dumps({"repos": {"builtin": recipes}}))
-    else:
+    if request.param is None:
         make_standin(root)
+    else:
+        copy_spack(request.param, root)
     python = make_python(user.home / "python", library)
     (user.home / "python.toml").write_text(WHITELIST)
     if user.uid != os.geteuid():

@@ -5,21 +5,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 TOP = Path(__file__).resolve().parent.parent.parent
 # The distribution's own interpreter, as every user may execute it.
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
-def declared_entry_points() -> dict[str, list[str]]:
-    """Return the entry points of pyproject.toml, by group."""
+def declared_project() -> dict[str, Any]:
+    """Return the table `project` of pyproject.toml."""
     # Here, as the standard library has no tomllib in Python 3.9 and `make_python` can do without.
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
 
-    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project: dict[str, Any] = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
+
+
+def declared_entry_points() -> dict[str, list[str]]:
+    """Return the entry points of pyproject.toml, by group."""
+    project = declared_project()
     groups = {"console_scripts": project["scripts"], **project["entry-points"]}
     return {
         group: [f"{name} = {value}" for name, value in points.items()] for group, points in groups.items()

@@ -1,0 +1,89 @@
+"""Build packages of Spack's own recipes bare and in the jail, and compare.
+
+    PKGJAIL_SPACK_ROOT=… PKGJAIL_SPACK_PACKAGES=… python3 -m tests.spack.builds zlib xz pkgconf ncurses
+
+The sources come from the mirrors that the Spack's configuration names, or from where the recipes say. For
+each Spack, hashes must be equal, both must have the same files, and no library or program may need one that
+is neither Spack's nor of an external package (`spack verify libraries`). This runs as an ordinary user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.spack.real import ROOTS, make_pythons
+from tests.spack.table import move, set_up, spack
+
+if TYPE_CHECKING:
+    from tests.spack.table import Place
+
+WAYS = ("bare", "entry point")
+FORMAT = "{name}@{version}/{hash}"
+
+
+def build(place: Place, packages: list[str]) -> tuple[set[str], set[str], str]:
+    """Build packages; return their hashes, the names of their files, and what is wrong with libraries."""
+    for package in packages:
+        done = spack(place, ["install", "--fail-fast", package])
+        assert done.returncode == 0, f"{package} in {place.base}:\n{done.stdout}"
+    found = spack(place, ["find", "--no-groups", "--format", FORMAT])
+    assert found.returncode == 0, found.stdout
+    checked = spack(place, ["verify", "libraries"])
+    wrong = checked.stdout if checked.returncode else ""
+    return set(found.stdout.split()), set(installed(place.root / "opt" / "spack")), wrong
+
+
+def installed(store: Path) -> list[str]:
+    """Return the names of all installed files, without what Spack records of each build."""
+    return [
+        str(path.relative_to(store))
+        for path in store.rglob("*")
+        if ".spack" not in path.parts and ".spack-db" not in path.parts and "__pycache__" not in path.parts
+    ]
+
+
+def main() -> int:
+    """Build with all Spacks that PKGJAIL_SPACK_ROOT names; return 1 if something differs."""
+    parser = argparse.ArgumentParser(prog="tests.spack.builds", description=__doc__)
+    parser.add_argument("packages", nargs="+", help="specs, in this order")
+    parser.add_argument("--external", action="append", default=[], help="an external package to find")
+    parser.add_argument("--whitelist", action="append", default=[], help="besides `spack`")
+    parser.add_argument("--directory", type=Path, help="where to work; it is kept")
+    arguments = parser.parse_args()
+    if os.geteuid() == 0 or not ROOTS:
+        parser.error("run this as an ordinary user, with PKGJAIL_SPACK_ROOT")
+    directory = arguments.directory or Path(tempfile.mkdtemp(prefix="pkgjail-spack-builds-"))
+    directory.mkdir(exist_ok=True)
+    pythons = make_pythons(directory)
+    failed = False
+    for number, root in enumerate(ROOTS):
+        first, version = set_up(root, directory / str(number) / "first", pythons, arguments.external)
+        results = []
+        for way in WAYS:
+            base = directory / str(number) / way.replace(" ", "-")
+            results.append(build(move(first, base, way, pythons, arguments.whitelist), arguments.packages))
+        (bare, bare_files, bare_wrong), (inside, inside_files, inside_wrong) = results
+        wrong = {
+            "hashes differ": bare ^ inside,
+            "files differ": bare_files ^ inside_files,
+            "libraries of the host, bare": bare_wrong,
+            "libraries of the host, inside": inside_wrong,
+        }
+        print(f"{version.text}: {len(inside)} specs, {len(inside_files)} files")
+        for what, found in wrong.items():
+            if found:
+                print(f"{version.text}: {what}: {found if isinstance(found, str) else sorted(found)[:20]}")
+        failed = failed or any(wrong.values())
+    if not arguments.directory:
+        shutil.rmtree(directory)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
