@@ -211,6 +211,13 @@ def test_commands_that_print_code_for_shells(line: str, expected: bool) -> None:
     assert is_for_shells(command, arguments) is expected
 
 
+def test_variables_to_which_options_refer_affect_the_configuration() -> None:
+    """Spack expands them, so it needs them inside, and their values decide what is shown."""
+    variables = {"A": "1", "B_2": "2", "C": "3", "PATH": "4"}
+    options = ["-c", "config:build_stage:$A/${B_2}/x", "-c", "config:misc_cache:$PATH/$spack"]
+    assert configuring_variables(variables, options) == {"A": "1", "B_2": "2", "USER": ""}
+
+
 def test_a_deleted_working_directory_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that do not need it work all the same."""
     gone = tmp_path / "gone"

@@ -46,7 +46,7 @@ def uncovered_editor(
     else:
         outside = shutil.which(words[0], path=variables.get("PATH"))
         inside = [os.path.join(directory, words[0]) for directory in SEARCH_PATH.split(":")]
-        paths = [*([outside] if outside else []), *inside]
+        paths = [outside or os.path.join("/usr/bin", words[0]), *inside]
     tool = Tool(f"the editor {words[0]}", tuple(paths))
     binds = (*read_header(environment).binds, *instance_binds(instance))
     found = find_uncovered([tool], read_built_manifest(environment), binds)

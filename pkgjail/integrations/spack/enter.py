@@ -78,7 +78,7 @@ def enter(  # noqa: PLR0913 - four by position, two that belong together
         binds=(*(bind for bind in binds if not is_covered(bind, shown.binds)), *shown.binds),
         cwd=shown.cwd,
         paths=(shown.cwd, *_paths(request)),
-        environment=jail_variables(os.environ, active, instance),
+        environment=jail_variables(os.environ, active, instance, request.options),
         inputs=inputs,
         warn_of_inputs=False,  # the binds are Spack's own, and docs/spack.md says what is read-only in them
     )
@@ -140,11 +140,14 @@ def _paths(request: Request) -> tuple[bytes, ...]:
 
 
 def jail_variables(
-    variables: Mapping[str, str], active: ActiveEnvironment, instance: Instance
+    variables: Mapping[str, str],
+    active: ActiveEnvironment,
+    instance: Instance,
+    options: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return the variables that the jail depends on, and those that Spack's configuration refers to."""
     named = {name: variables[name] for name in instance.variables if name in variables and name not in OWN}
-    passed = configuring_variables(variables)
+    passed = configuring_variables(variables, options)
     del passed["USER"]  # the jail has its own
     return {**passed, **named, "SPACK_PYTHON": instance.python, VARIABLE: active.environment}
 

@@ -158,7 +158,7 @@ def _key(active: ActiveEnvironment, python: str, options: Sequence[str], variabl
         os.geteuid(),
         directory,
         list(options),
-        list(configuring_variables(variables).items()),
+        list(configuring_variables(variables, options).items()),
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 

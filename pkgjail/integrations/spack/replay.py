@@ -83,7 +83,9 @@ def replay_key(active: ActiveEnvironment, python: str, request: Request) -> list
     The working directory is not in the key: there may be many, and a jail would be saved for each. A saved
     jail is entered only from the directory that it was made for (`pkgjail.jail.replay`).
     """
-    variables = [f"{name}={value}" for name, value in configuring_variables(os.environ).items()]
+    variables = [
+        f"{name}={value}" for name, value in configuring_variables(os.environ, request.options).items()
+    ]
     return [
         str(active.built),
         active.directory,

@@ -7,7 +7,7 @@ Each Spack command imports this module when it starts, so it imports little.
 
 from __future__ import annotations
 
-from pkgjail.jail.variables import choose_variables
+from pkgjail.jail.variables import OWN, choose_variables
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ _NEVER = (
 )  # fmt: skip
 
 
-def configuring_variables(variables: Mapping[str, str]) -> dict[str, str]:
+def configuring_variables(variables: Mapping[str, str], options: Sequence[str] = ()) -> dict[str, str]:
     """Return the variables that affect Spack's configuration or what the jail shows, sorted by name.
 
-    The account's name is one: the path of Spack's stage may contain it.
+    The account's name is one: the path of Spack's stage may contain it. Others are those to which `options`
+    refer, as in `-c config:build_stage:$SCRATCH`.
     """
-    found = {name: value for name, value in variables.items() if _is_configuring(name)}
+    named = {_leading_name(part) for option in options for part in option.split("$")[1:]} - {*OWN}
+    found = {name: value for name, value in variables.items() if _is_configuring(name) or name in named}
     found["USER"] = variables.get("USER", "")
     return dict(sorted(found.items()))
 
@@ -86,6 +88,15 @@ def is_for_shells(command: str | None, arguments: Sequence[str]) -> bool:
         return False
     second = _FOR_SHELLS[command]
     return not second or any(word in second for word in arguments[:1])
+
+
+def _leading_name(text: str) -> str:
+    """Return the name of a variable with which a text begins, after `$`: NAME or {NAME}."""
+    text = text.lstrip("{")
+    end = next(
+        (place for place, letter in enumerate(text) if not (letter.isalnum() or letter == "_")), len(text)
+    )
+    return text[:end]
 
 
 def _is_configuring(name: str) -> bool:
