@@ -255,6 +255,12 @@ def member(library: Path) -> Iterator[Caller]:
     yield from _caller(os.geteuid() or NOBODY - 1, library)
 
 
+@pytest.fixture
+def neighbour(library: Path) -> Iterator[Caller]:
+    """Another ordinary user than `user`, who has an entry in passwd(5), as Spack needs: daemon."""
+    yield from _caller(os.geteuid() or 1, library)
+
+
 def pytest_report_header() -> list[str]:
     """Say what the tests run on."""
     return [f"pkgjail {pkgjail.__version__} on Python {sys.version.split()[0]}, uid {os.geteuid()}"]

@@ -30,11 +30,11 @@ ADVICE = "use 'spack jail --build-environment ~/spack-env'"
 
 
 @pytest.fixture
-def other(spack: Spack, member: Caller) -> Spack:
+def other(spack: Spack, neighbour: Caller) -> Spack:
     """The same Spack, as another user who may read it but not write to it."""
     spack.user.home.chmod(0o755)
-    spack.user_writes(member.home / "python.toml", (spack.user.home / "python.toml").read_text())
-    return spack._replace(user=member)
+    spack.user_writes(neighbour.home / "python.toml", (spack.user.home / "python.toml").read_text())
+    return spack._replace(user=neighbour)
 
 
 def where(spack: Spack, hook: str = "entry point") -> str:
