@@ -49,6 +49,7 @@ _NORMAL = (
     (re.compile(r"\b20\d\d-\d\d-\d\d(-[\d:.]+)?"), "DATE"),
     (re.compile(r"\b\d+\.\d+ (seconds|s)\b"), "TIME"),
     (re.compile(r"/tmp[a-z0-9_]{8}\b"), "/TEMPORARY"),
+    (re.compile(r" {3,}"), "  "),  # columns, as wide as the place's path
     (re.compile(r"Fetching [^\n]*|\[100%\][^\n]*"), "FETCH"),
 )
 
