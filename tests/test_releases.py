@@ -215,7 +215,7 @@ def test_a_family_is_written_only_if_needed() -> None:
 def test_several_databases(lines: str, first: str, tmp_path: Path) -> None:
     """Protects a system on which somebody has used another package manager, too."""
     for name in ("var/lib/dpkg/status", "var/lib/rpm/Packages", "var/lib/pacman/local/ALPM_DB_VERSION"):
-        write(tmp_path, name, "")
+        write(tmp_path, name, "not empty\n")
     write(tmp_path, "etc/os-release", f"{lines}\n")
     assert available(os.fsencode(tmp_path))[0].name == first
 
