@@ -78,7 +78,7 @@ def test_paths_in_a_working_directory_that_is_shown_are_left_out(home: Path) -> 
     ],
 )
 def test_the_source_of_a_place(home: Path, place: Place, source: str) -> None:
-    """What the jail shows for it."""
+    """Protects Spack from lacking what it reads beside a file, or makes in a directory."""
     assert Place(f"{home}/{place.path}", place.kind).source == f"{home}/{source}"
 
 

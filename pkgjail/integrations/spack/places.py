@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
     @property
     def source(self) -> str:
-        """What the jail must show: it, or the directory in which Spack looks for it or makes it."""
+        """The path that the jail must show: this one, or the directory where Spack looks or writes."""
         path = self.path
         if self.kind == "missing":
             while not os.path.isdir(path):

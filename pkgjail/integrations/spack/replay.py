@@ -39,7 +39,7 @@ class Request(NamedTuple):
     the caller that programs in the jail read. `given` are the variables that are only passed on, and `script`
     is the path by which the caller came to the program `spack`, or "". With `is_editing`, the command starts
     an editor. With `is_new`, its jail is not replayed, as the caller is first told what the jail lacks.
-    `is_building` tells whether the caller is told of tools that a build cannot see.
+    With `is_building`, the caller is warned of tools that a build cannot see.
     """
 
     script: str
