@@ -13,6 +13,7 @@ every byte that is no printable ASCII, for the space and for the backslash:
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
@@ -216,6 +217,7 @@ def name_line(top: bytes, path: bytes, found: os.stat_result) -> str:
 def in_child(work: Callable[[], str], uid: int) -> str:
     """Return the result of `work` in a process of the user `uid`, or its failure as text."""
     reading, writing = os.pipe()
+    codecs.lookup("ascii")  # the other user may be unable to read this interpreter's modules
     child = os.fork()
     if child == 0:
         try:
