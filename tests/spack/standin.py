@@ -170,6 +170,8 @@ def install(parser, args):
 import json
 import os
 
+import spack.error
+
 _active = None
 
 
@@ -189,6 +191,8 @@ class Environment:
 
 def activate(path):
     global _active
+    if not os.path.isfile(os.path.join(path, "spack.yaml")):
+        raise spack.error.SpackError(f"no environment in {path}")
     _active = Environment(path)
 
 

@@ -51,6 +51,21 @@ def test_the_working_directory_is_shown_writable(spack: Spack, hook: str) -> Non
     assert (work / "a" / "made").read_text() == "xx"
 
 
+@HOOKS
+def test_options_that_spack_refuses_end_as_outside(spack: Spack, hook: str) -> None:
+    """It is Spack's own error, and has nothing to do with the jail: here, of an environment that is none."""
+    outside = spack("--env", "./none", "python", "-c", "print()")
+    assert outside.returncode != 0
+    assert outside.stderr.startswith("==> Error: ")
+    spack.build()
+    inside = spack("--env", "./none", "python", "-c", "print()", environment=hooked(spack, hook))
+    assert (inside.returncode, inside.stdout, inside.stderr) == (
+        outside.returncode,
+        outside.stdout,
+        outside.stderr,
+    )
+
+
 def test_the_home_is_not_shown_whole(spack: Spack) -> None:
     """Software that a user installed there would be visible. A command starts there all the same."""
     make(spack, ".local/lib", "conda/lib")

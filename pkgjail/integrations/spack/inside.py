@@ -92,7 +92,7 @@ def _enter(
     from pkgjail.core.errors import DriftError, PkgjailError
     from pkgjail.integrations.spack.editor import uncovered_editor
     from pkgjail.integrations.spack.enter import enter
-    from pkgjail.integrations.spack.instance_cache import load_or_describe
+    from pkgjail.integrations.spack.instance_cache import RefusedOptions, load_or_describe
     from pkgjail.integrations.spack.users import leaving_advice, rebuilding_advice
 
     try:
@@ -109,6 +109,9 @@ def _enter(
         if warnings or not cached.states:
             return enter(active, cached.instance, argv, request)
         return enter(active, cached.instance, argv, request, key=key, watched=cached.states)
+    except RefusedOptions as error:
+        sys.stderr.write(str(error))  # as outside: the command itself would end with it
+        return error.status
     except DriftError as error:
         return print_error(f"{error}\n{rebuilding_advice(active)}")
     except PkgjailError as error:

@@ -32,6 +32,7 @@ from pkgjail.integrations.spack.variables import configuring_variables
 from pkgjail.storage.fingerprint import TICKS_NS, changed_directories, take_fingerprint
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterable, Mapping, Sequence
 
     from pkgjail.environments.enter import States
@@ -52,12 +53,21 @@ class CachedInstance(NamedTuple):
     states: States = ()
 
 
+class RefusedOptions(PkgjailError):  # noqa: N818 - what Spack says
+    """Spack's own error for options such as `-e`, without which it answers; `status` is its exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def load_or_describe(
     active: ActiveEnvironment, root: str, python: str, options: Sequence[str]
 ) -> CachedInstance:
     """Return what the Spack in `root` needs with these options, from the cache if it is there.
 
     Raises:
+        RefusedOptions: Spack refuses the options, such as the name of an environment that does not exist.
         PkgjailError: Spack did not answer; its own message is included.
 
     """
@@ -164,25 +174,34 @@ def _key(active: ActiveEnvironment, python: str, options: Sequence[str], variabl
 
 
 def _describe(root: str, python: str, options: Sequence[str]) -> dict[str, Any]:
-    """Make Spack load the extension and describe itself.
+    """Make Spack describe itself with these options."""
+    answer, done = _ask(root, python, options)
+    if answer is not None:
+        return answer
+    if options and _ask(root, python, [])[0] is not None:
+        raise RefusedOptions(done.stderr, done.returncode)
+    raise PkgjailError(
+        f"cannot learn from {root} what it needs in the jail; it printed: {done.stderr.strip() or 'nothing'}; "
+        "check that 'spack jail --describe' works, and add pkgjail's extension to 'config:extensions'"
+    )
+
+
+def _ask(
+    root: str, python: str, options: Sequence[str]
+) -> tuple[dict[str, Any] | None, subprocess.CompletedProcess[str]]:
+    """Run `spack jail --describe`; return its answer, or None, and how the last attempt ended.
 
     The first attempt uses the installed entry points, the second names the extension's folder.
     """
-    script = os.path.join(root, "bin", "spack")
     import subprocess
 
-    done = None
+    script = os.path.join(root, "bin", "spack")
     for more in ([], extension_option(extension_paths(root)[0])):
         command = [python, script, *options, *more, "jail", "--describe"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             try:
-                answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+                return json.loads(done.stdout.splitlines()[-1]), done
             except (ValueError, IndexError):
                 continue
-            return answer
-    output = done.stderr.strip() if done is not None else ""
-    raise PkgjailError(
-        f"cannot learn from {script} what it needs in the jail; it printed: {output or 'nothing'}; "
-        "check that 'spack jail --describe' works, and add pkgjail's extension to 'config:extensions'"
-    )
+    return None, done
