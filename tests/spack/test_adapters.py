@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pkgjail.core.errors import PkgjailError
-from pkgjail.integrations.spack import adapters, description
+from pkgjail.integrations.spack.instance import adapters, description
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.integrations.spack.headers import headers_of
+from pkgjail.integrations.spack.instance.headers import headers_of
 from tests.memory import MemoryDatabase, parse_records
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import yaml
 
 from pkgjail.core.errors import InputError
 from pkgjail.core.model import UserBind
-from pkgjail.integrations.spack.instance import Instance
-from pkgjail.integrations.spack.sandbox import refuse_without_sandbox, sandbox_settings
+from pkgjail.integrations.spack.instance.model import Instance
+from pkgjail.integrations.spack.jail.sandbox import refuse_without_sandbox, sandbox_settings
 from tests.conftest import SPACK_ROOT
 from tests.manifest_text import files_alone
 

@@ -13,17 +13,18 @@ from pkgjail.core.errors import DriftError, InputError, Problem
 from pkgjail.core.model import UserBind
 from pkgjail.environments import isolate
 from pkgjail.environments.enter import shows
-from pkgjail.integrations.spack import active, enter, extensions, hook, inside, instance_cache, wrapper
+from pkgjail.integrations.spack import active, enter, extensions, hook, inside, wrapper
 from pkgjail.integrations.spack.active import ActiveEnvironment
-from pkgjail.integrations.spack.argv import is_jail_command, split_argv
-from pkgjail.integrations.spack.instance import (
+from pkgjail.integrations.spack.caller.argv import is_jail_command, split_argv
+from pkgjail.integrations.spack.instance import cache
+from pkgjail.integrations.spack.instance.model import (
     Instance,
     has_all_paths,
     instance_binds,
     make_directories,
     symbolic_links,
 )
-from pkgjail.integrations.spack.uncovered import UncoveredTool
+from pkgjail.integrations.spack.instance.uncovered import UncoveredTool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,7 +186,7 @@ def test_a_cache_that_cannot_be_read_is_ignored(tmp_path: Path, text: str) -> No
     """Spack is asked again."""
     (tmp_path / "instances.json").write_text(text)
     one = ActiveEnvironment("/env", "/python", 7, removing=False, directory=str(tmp_path))
-    assert instance_cache._parse(active.load_cache(one).get("key")) is None
+    assert cache._parse(active.load_cache(one).get("key")) is None
 
 
 DRIFT = DriftError(((b"/usr/include/new.h", Mismatch("missing")),))
@@ -237,11 +238,11 @@ def test_errors_on_the_way_inside_have_spacks_form(
         raise error
 
     tool = UncoveredTool("a tool", "/tool", "missing")
-    cached = instance_cache.CachedInstance(instance(tmp_path), (tool,))
+    cached = cache.CachedInstance(instance(tmp_path), (tool,))
     one = ActiveEnvironment("/env", "/python", 7, removing=False, directory="")
     active.save_active(one, str(tmp_path), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(instance_cache, "load_or_describe", lambda *_: cached)
+        patch.setattr(cache, "load_or_describe", lambda *_: cached)
         patch.setattr(enter, "enter", fails)
         assert inside.run_inside(str(tmp_path), "/python", ["spack", "install", "x"], ["install", "x"]) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -313,15 +314,15 @@ def test_the_wrapper_recognizes_spacks_script(tmp_path: Path) -> None:
 def test_every_variable_that_spack_reads_is_in_the_cache_key(tmp_path: Path, name: str) -> None:
     """Protects from an answer for other variables: paths in the configuration may contain them."""
     one = ActiveEnvironment(str(tmp_path), "python", 1, removing=False, directory=str(tmp_path))
-    keys = {instance_cache._key(one, "python", [], {name: value, "OTHER": "x"}) for value in ("a", "b")}
+    keys = {cache._key(one, "python", [], {name: value, "OTHER": "x"}) for value in ("a", "b")}
     assert len(keys) == 2
 
 
 def test_an_answer_from_another_machine_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects users whose machines share a home: the configuration may depend on the machine."""
     one = ActiveEnvironment(str(tmp_path), "python", 1, removing=False, directory=str(tmp_path))
-    here = instance_cache._key(one, "python", [], {})
-    assert instance_cache._key(one, "python", [], {}) == here
+    here = cache._key(one, "python", [], {})
+    assert cache._key(one, "python", [], {}) == here
     other = os.uname_result(("Linux", "elsewhere", "6", "1", "riscv64"))
     monkeypatch.setattr(os, "uname", lambda: other)
-    assert instance_cache._key(one, "python", [], {}) != here
+    assert cache._key(one, "python", [], {}) != here

@@ -10,17 +10,17 @@ import pytest
 from pkgjail.core.errors import InputError
 from pkgjail.core.model import UserBind
 from pkgjail.environments.build import build_environment
-from pkgjail.integrations.spack.editor import uncovered_editor
-from pkgjail.integrations.spack.instance import Instance
-from pkgjail.integrations.spack.place_binds import show_places
-from pkgjail.integrations.spack.places import named_places
-from pkgjail.integrations.spack.replay import Request
+from pkgjail.integrations.spack.caller.place_binds import show_places
+from pkgjail.integrations.spack.caller.places import named_places
+from pkgjail.integrations.spack.caller.request import Request
+from pkgjail.integrations.spack.instance.editor import uncovered_editor
+from pkgjail.integrations.spack.instance.model import Instance
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pkgjail.core.model import Manifest
-    from pkgjail.integrations.spack.place_binds import Shown
+    from pkgjail.integrations.spack.caller.place_binds import Shown
 
 NOTHING = Instance(root="/", python="", writable=(), readable=(), tools=(), watched=())
 

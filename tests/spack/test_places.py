@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.model import UserBind
-from pkgjail.integrations.spack import places
-from pkgjail.integrations.spack.instance import Instance, instance_binds, is_covered, never_shown
-from pkgjail.integrations.spack.places import Place, files_of_caller, named_places, why_not_whole
-from pkgjail.integrations.spack.variables import configuring_variables, given_variables, is_for_shells
+from pkgjail.integrations.spack.caller import places
+from pkgjail.integrations.spack.caller.places import Place, files_of_caller, named_places, why_not_whole
+from pkgjail.integrations.spack.caller.variables import configuring_variables, given_variables, is_for_shells
+from pkgjail.integrations.spack.instance.model import Instance, instance_binds, is_covered, never_shown
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.integrations.spack.active import ActiveEnvironment, state_directories
-from pkgjail.integrations.spack.users import (
+from pkgjail.integrations.spack.jail.users import (
     closed_to_users,
     is_for_all,
     leaving_advice,

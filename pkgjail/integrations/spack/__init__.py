@@ -1,10 +1,11 @@
 """Spack in the jail: the commands `spack jail` and `spack isolate`, and the hooks for all other commands.
 
-Spack is not patched. `extension/` has the folders from which Spack loads the two commands; `command` and
-`environment` implement them. There are two hooks: `hook` for Spack's entry points, and `wrapper` for
-`SPACK_PYTHON`; both call `inside`. In Spack's own process, `description` reads Spack's configuration, by one
-of the `adapters`, which alone know Spack's insides; elsewhere it is an `Instance`. `active` records which
-environment is active for a Spack. docs/spack.md is the guide.
+Spack is not patched. There are two hooks: `hook` for Spack's entry points, and `wrapper` for `SPACK_PYTHON`.
+Both call `inside`, which enters the environment that `active` records: by `replay` if it knows the command's
+jail, and otherwise by `enter`. `caller` has what a command takes from its caller, and `instance` what its
+Spack needs: in Spack's own process, `instance.description` reads Spack's configuration, by one of the
+adapters, which alone know Spack's insides. `extension/` has the folders from which Spack loads the command
+`spack jail`, which `jail` implements. docs/spack.md is the guide.
 
 The three functions of the 2017 paper are here too, for Spack as a library.
 """

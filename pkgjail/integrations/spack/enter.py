@@ -15,7 +15,10 @@ from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import enter_and_save, report_environment_changes
 from pkgjail.environments.isolate import VARIABLE
 from pkgjail.integrations.spack.active import protected_directories
-from pkgjail.integrations.spack.instance import (
+from pkgjail.integrations.spack.caller.place_binds import show_places
+from pkgjail.integrations.spack.caller.places import why_not_whole
+from pkgjail.integrations.spack.caller.variables import configuring_variables
+from pkgjail.integrations.spack.instance.model import (
     has_all_paths,
     instance_binds,
     is_covered,
@@ -24,10 +27,7 @@ from pkgjail.integrations.spack.instance import (
     symbolic_links,
 )
 from pkgjail.integrations.spack.messages import print_warning
-from pkgjail.integrations.spack.place_binds import show_places
-from pkgjail.integrations.spack.places import why_not_whole
-from pkgjail.integrations.spack.replay import Request, has_terminal, invocation, replay_entry
-from pkgjail.integrations.spack.variables import configuring_variables
+from pkgjail.integrations.spack.replay import has_terminal, invocation, replay_entry
 from pkgjail.jail.protected_paths import directories_of_python
 from pkgjail.jail.variables import OWN
 from pkgjail.storage.fingerprint import take_settled_fingerprint
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from pkgjail.core.model import UserBind
     from pkgjail.environments.enter import States
     from pkgjail.integrations.spack.active import ActiveEnvironment
-    from pkgjail.integrations.spack.instance import Instance
+    from pkgjail.integrations.spack.caller.request import Request
+    from pkgjail.integrations.spack.instance.model import Instance
 
 
 def enter(  # noqa: PLR0913 - four by position, two that belong together

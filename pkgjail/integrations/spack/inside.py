@@ -9,10 +9,11 @@ import os
 import sys
 
 from pkgjail.integrations.spack.active import load_active
-from pkgjail.integrations.spack.argv import is_jail_command, split_argv
+from pkgjail.integrations.spack.caller.argv import is_jail_command, split_argv
+from pkgjail.integrations.spack.caller.request import request_of
 from pkgjail.integrations.spack.extensions import has_isolate
 from pkgjail.integrations.spack.messages import print_error, print_warning
-from pkgjail.integrations.spack.replay import replay_entry, replay_key, request_of
+from pkgjail.integrations.spack.replay import replay_entry, replay_key
 from pkgjail.jail.detect import is_isolated
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pkgjail.integrations.spack.active import ActiveEnvironment
-    from pkgjail.integrations.spack.replay import Request
+    from pkgjail.integrations.spack.caller.request import Request
 
 
 def run_inside(
@@ -49,7 +50,7 @@ def run_inside(
     if active is None or is_jail_command(command, has_isolate=has_isolate(root)):
         return None
     if active.removing:
-        from pkgjail.integrations.spack.users import removal_advice
+        from pkgjail.integrations.spack.jail.users import removal_advice
 
         print_warning(
             f"{active.environment} is being removed, or its removal was interrupted: this command runs "
@@ -90,10 +91,10 @@ def _enter(
     key: Sequence[str],
 ) -> int:
     from pkgjail.core.errors import DriftError, PkgjailError
-    from pkgjail.integrations.spack.editor import uncovered_editor
     from pkgjail.integrations.spack.enter import enter
-    from pkgjail.integrations.spack.instance_cache import RefusedOptions, load_or_describe
-    from pkgjail.integrations.spack.users import leaving_advice, rebuilding_advice
+    from pkgjail.integrations.spack.instance.cache import RefusedOptions, load_or_describe
+    from pkgjail.integrations.spack.instance.editor import uncovered_editor
+    from pkgjail.integrations.spack.jail.users import leaving_advice, rebuilding_advice
 
     try:
         cached = load_or_describe(active, root, argv[0], request.options)

@@ -11,7 +11,7 @@ import sys
 
 from pkgjail.cli.streams import open_streams
 from pkgjail.integrations.spack.active import load_active
-from pkgjail.integrations.spack.argv import extension_option, is_jail_command, split_argv
+from pkgjail.integrations.spack.caller.argv import extension_option, is_jail_command, split_argv
 from pkgjail.integrations.spack.extensions import extension_paths, has_isolate
 from pkgjail.integrations.spack.inside import run_inside
 from pkgjail.integrations.spack.messages import print_error

@@ -45,4 +45,4 @@ def run(name: str, args: argparse.Namespace) -> int:
 def _command() -> Any:
     if importlib.util.find_spec("pkgjail") is None:
         sys.path.append(_LIBRARY)
-    return importlib.import_module("pkgjail.integrations.spack.command")
+    return importlib.import_module("pkgjail.integrations.spack.jail.command")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pkgjail
 from pkgjail.core.errors import PkgjailError
-from pkgjail.integrations.spack.adapters import adapter, spack_version
+from pkgjail.integrations.spack.instance.adapters import adapter, spack_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.integrations.spack.adapters.current import Adapter
+    from pkgjail.integrations.spack.instance.adapters.current import Adapter
 
 # How the configuration refers to environment variables (`_variables`).
 _REFERENCES = (

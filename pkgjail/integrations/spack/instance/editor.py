@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from pkgjail.core.jail_names import SEARCH_PATH
 from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import read_built_manifest
-from pkgjail.integrations.spack.instance import Tool, instance_binds
-from pkgjail.integrations.spack.uncovered import find_uncovered
+from pkgjail.integrations.spack.instance.model import Tool, instance_binds
+from pkgjail.integrations.spack.instance.uncovered import find_uncovered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pkgjail.integrations.spack.instance import Instance
-    from pkgjail.integrations.spack.uncovered import UncoveredTool
+    from pkgjail.integrations.spack.instance.model import Instance
+    from pkgjail.integrations.spack.instance.uncovered import UncoveredTool
 
 # In the order in which Spack tries them.
 _VARIABLES = ("SPACK_EDITOR", "VISUAL", "EDITOR")

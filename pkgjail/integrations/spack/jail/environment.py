@@ -32,9 +32,9 @@ from pkgjail.integrations.spack.active import (
     save_active,
 )
 from pkgjail.integrations.spack.enter import jail_variables
-from pkgjail.integrations.spack.instance import instance_binds, make_directories
-from pkgjail.integrations.spack.instance_cache import store_instance
-from pkgjail.integrations.spack.users import own_advice, whose
+from pkgjail.integrations.spack.instance.cache import store_instance
+from pkgjail.integrations.spack.instance.model import instance_binds, make_directories
+from pkgjail.integrations.spack.jail.users import own_advice, whose
 from pkgjail.jail.detect import is_isolated
 from pkgjail.jail.protected_paths import protected_environment
 from pkgjail.jail.protection import refuse_writable_binds
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.record import Form
-    from pkgjail.integrations.spack.instance import Instance
-    from pkgjail.integrations.spack.uncovered import UncoveredTool
+    from pkgjail.integrations.spack.instance.model import Instance
+    from pkgjail.integrations.spack.instance.uncovered import UncoveredTool
 
 _INSTEAD = (
     "If no jail can be made here, as in many CI containers, Spack 1.2 and newer can deny a build the same "

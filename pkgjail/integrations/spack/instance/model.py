@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.core.model import UserBind, record
 from pkgjail.environments.enter import shows
-from pkgjail.integrations.spack.places import LOCAL, SHARED, SYSTEM, TEMPORARY, has_home
+from pkgjail.integrations.spack.caller.places import LOCAL, SHARED, SYSTEM, TEMPORARY, has_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

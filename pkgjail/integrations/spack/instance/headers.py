@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.integrations.spack.uncovered import UncoveredTool, is_shown, recorded_paths
+from pkgjail.integrations.spack.instance.uncovered import UncoveredTool, is_shown, recorded_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pkgjail.core.model import Manifest, PackageDatabase, UserBind
-    from pkgjail.integrations.spack.instance import Tool
+    from pkgjail.integrations.spack.instance.model import Tool
 
 
 def find_without_headers(

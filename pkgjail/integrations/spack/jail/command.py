@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Manifest
     from pkgjail.integrations.spack.active import ActiveEnvironment
-    from pkgjail.integrations.spack.environment import BuildOptions
-    from pkgjail.integrations.spack.instance import Instance
+    from pkgjail.integrations.spack.instance.model import Instance
+    from pkgjail.integrations.spack.jail.environment import BuildOptions
 
 _EPILOG = """\
 While an environment is active for this Spack, every other spack command runs inside. See docs/spack.md in
@@ -137,9 +137,9 @@ def _split_message(message: str) -> tuple[str, str | None]:
 
 
 def _run(name: str, arguments: argparse.Namespace) -> int:
-    from pkgjail.integrations.spack import environment
-    from pkgjail.integrations.spack.description import describe
-    from pkgjail.integrations.spack.instance import parse_instance
+    from pkgjail.integrations.spack.instance.description import describe
+    from pkgjail.integrations.spack.instance.model import parse_instance
+    from pkgjail.integrations.spack.jail import environment
 
     if arguments.argv and not arguments.run:
         raise InputError([Problem("", f"unexpected argument {arguments.argv[0]!r}; a command needs --run")])
@@ -182,9 +182,9 @@ def _require(name: str, active: ActiveEnvironment | None) -> ActiveEnvironment:
 
 def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.cli.console import ConsoleReporter
-    from pkgjail.integrations.spack import environment
+    from pkgjail.integrations.spack.jail import environment
+    from pkgjail.integrations.spack.jail.users import closed_to_users, is_for_all
     from pkgjail.integrations.spack.messages import print_warning
-    from pkgjail.integrations.spack.users import closed_to_users, is_for_all
     from pkgjail.jail.groups import unmapped_groups
 
     environment.refuse_inside("build an environment")
@@ -221,7 +221,7 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
 
 def _build_options(arguments: argparse.Namespace) -> BuildOptions:
     from pkgjail.cli.jail_options import check_variables, named_binds
-    from pkgjail.integrations.spack.environment import BuildOptions
+    from pkgjail.integrations.spack.jail.environment import BuildOptions
 
     if arguments.copy and arguments.permanent:
         raise InputError([Problem("", "--copy and --permanent are two forms of an environment; choose one")])
@@ -266,9 +266,9 @@ def _print_fstab(active: ActiveEnvironment) -> None:
 
 
 def _enter(arguments: argparse.Namespace, active: ActiveEnvironment, instance: Instance) -> int:
+    from pkgjail.integrations.spack.caller.request import request_of
     from pkgjail.integrations.spack.enter import enter
-    from pkgjail.integrations.spack.environment import refuse_inside
-    from pkgjail.integrations.spack.replay import request_of
+    from pkgjail.integrations.spack.jail.environment import refuse_inside
 
     refuse_inside("enter the environment")
     argv = ["bash"] if arguments.cli else arguments.argv
@@ -283,7 +283,7 @@ def _enter(arguments: argparse.Namespace, active: ActiveEnvironment, instance: I
 def _advising(active: ActiveEnvironment) -> Iterator[None]:
     """Say in errors what a user can do who may neither enter the environment nor change it."""
     from pkgjail.integrations.spack.active import may_change
-    from pkgjail.integrations.spack.users import leaving_advice
+    from pkgjail.integrations.spack.jail.users import leaving_advice
 
     try:
         yield
@@ -296,7 +296,7 @@ def _advising(active: ActiveEnvironment) -> Iterator[None]:
 def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, instance: Instance) -> int:
     from pkgjail.environments.directory import read_header
     from pkgjail.environments.enter import read_built_manifest
-    from pkgjail.integrations.spack.sandbox import refuse_without_sandbox, sandbox_settings
+    from pkgjail.integrations.spack.jail.sandbox import refuse_without_sandbox, sandbox_settings
 
     refuse_without_sandbox(instance)
     if arguments.manifest or arguments.whitelist or arguments.blacklist or active is None:
@@ -310,8 +310,8 @@ def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, i
 
 
 def _print_status(name: str, active: ActiveEnvironment | None, instance: Instance) -> int:
-    from pkgjail.integrations.spack.instance_cache import uncovered_tools
-    from pkgjail.integrations.spack.users import removal_advice
+    from pkgjail.integrations.spack.instance.cache import uncovered_tools
+    from pkgjail.integrations.spack.jail.users import removal_advice
     from pkgjail.jail.detect import is_isolated
 
     inside = is_isolated()

@@ -17,18 +17,18 @@ from pkgjail import __version__
 from pkgjail.core.errors import PkgjailError
 from pkgjail.environments.directory import read_header
 from pkgjail.integrations.spack.active import load_cache, save_cache
-from pkgjail.integrations.spack.argv import extension_option
+from pkgjail.integrations.spack.caller.argv import extension_option
+from pkgjail.integrations.spack.caller.variables import configuring_variables
 from pkgjail.integrations.spack.extensions import extension_paths
-from pkgjail.integrations.spack.headers import find_without_headers
-from pkgjail.integrations.spack.instance import (
+from pkgjail.integrations.spack.instance.headers import find_without_headers
+from pkgjail.integrations.spack.instance.model import (
     Instance,
     Tool,
     instance_binds,
     make_directories,
     parse_instance,
 )
-from pkgjail.integrations.spack.uncovered import UncoveredTool, find_uncovered
-from pkgjail.integrations.spack.variables import configuring_variables
+from pkgjail.integrations.spack.instance.uncovered import UncoveredTool, find_uncovered
 from pkgjail.storage.fingerprint import TICKS_NS, changed_directories, take_fingerprint
 
 if TYPE_CHECKING:
@@ -180,8 +180,9 @@ def _describe(root: str, python: str, options: Sequence[str]) -> dict[str, Any]:
         return answer
     if options and _ask(root, python, [])[0] is not None:
         raise RefusedOptions(done.stderr, done.returncode)
+    output = done.stderr.strip() or "nothing"
     raise PkgjailError(
-        f"cannot learn from {root} what it needs in the jail; it printed: {done.stderr.strip() or 'nothing'}; "
+        f"cannot learn from {root} what it needs in the jail; it printed: {output}; "
         "check that 'spack jail --describe' works, and add pkgjail's extension to 'config:extensions'"
     )
 

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pkgjail.integrations.spack.adapters.current import Adapter
+    from pkgjail.integrations.spack.instance.adapters.current import Adapter
 
 # From the oldest on: the last version of each range, and its module.
 _RANGES = (

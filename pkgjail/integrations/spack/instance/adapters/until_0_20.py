@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.integrations.spack.adapters import until_1_2
-from pkgjail.integrations.spack.adapters.current import module
+from pkgjail.integrations.spack.instance.adapters import until_1_2
+from pkgjail.integrations.spack.instance.adapters.current import module
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pkgjail.integrations.spack.adapters import current
+from pkgjail.integrations.spack.instance.adapters import current
 
 
 class Adapter(current.Adapter):

@@ -14,13 +14,13 @@ from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.jail_names import DEVICES, SHARED_MEMORY
 from pkgjail.export.landlock import write_with
 from pkgjail.integrations.spack.extensions import has_sandbox
-from pkgjail.integrations.spack.instance import outermost_paths
+from pkgjail.integrations.spack.instance.model import outermost_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pkgjail.core.model import Manifest, UserBind
-    from pkgjail.integrations.spack.instance import Instance
+    from pkgjail.integrations.spack.instance.model import Instance
 
 _KERNEL = (b"/proc", b"/sys")
 _DEVICES = (*(b"/dev/" + name for name in DEVICES), b"/dev/ptmx", b"/dev/pts", SHARED_MEMORY)

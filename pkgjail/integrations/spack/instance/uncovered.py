@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pkgjail.core.model import Manifest, UserBind
-    from pkgjail.integrations.spack.instance import Tool
+    from pkgjail.integrations.spack.instance.model import Tool
 
 
 class UncoveredTool(NamedTuple):

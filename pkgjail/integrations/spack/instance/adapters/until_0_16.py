@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pkgjail.integrations.spack.adapters import until_0_17
-from pkgjail.integrations.spack.adapters.current import module
+from pkgjail.integrations.spack.instance.adapters import until_0_17
+from pkgjail.integrations.spack.instance.adapters.current import module
 
 
 class Adapter(until_0_17.Adapter):

@@ -10,16 +10,16 @@ from pkgjail.core.model import JailOptions, UserBind, text_path
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import read_built_manifest, shows
-from pkgjail.integrations.spack.places import is_in_system, is_setting, why_not_whole
-from pkgjail.integrations.spack.replay import OF_WORKING_DIRECTORY
+from pkgjail.integrations.spack.caller.places import is_in_system, is_setting, why_not_whole
+from pkgjail.integrations.spack.caller.request import OF_WORKING_DIRECTORY
 from pkgjail.jail.protected_paths import protected_paths
 from pkgjail.jail.protection import refuse_unprotectable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.integrations.spack.places import Place
-    from pkgjail.integrations.spack.replay import Request
+    from pkgjail.integrations.spack.caller.places import Place
+    from pkgjail.integrations.spack.caller.request import Request
 
 
 class Shown(NamedTuple):

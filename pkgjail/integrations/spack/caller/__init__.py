@@ -1,0 +1,1 @@
+"""What a Spack command takes from its caller: arguments, places, variables."""
