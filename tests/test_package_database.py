@@ -184,6 +184,17 @@ def test_other_records_of_the_set_are_drift(root: Path, change: Callable[[Path],
     assert words in str(DriftError(database_changes(manifest, os.fsencode(root))))
 
 
+@pytest.mark.parametrize("state", ["awaited", "pending"])
+def test_triggers_are_no_drift(root: Path, state: str) -> None:
+    """While the host installs another package, the files of the set are all in place."""
+    manifest, place = set_of(root, "a", "dpkg"), os.fsencode(root)
+    before = database_content(manifest, place)
+    fields = f"Status: install ok triggers-{state}\nTriggers-{state.title()}: ldconfig\n /etc/x"
+    edited("Package: b\nStatus: install ok installed", f"Package: b\n{fields}")(root)
+    assert database_changes(manifest, place) == ()
+    assert database_content(manifest, place) == before
+
+
 def test_other_packages_are_no_drift(root: Path) -> None:
     """Protects jails from every installation of a package that they do not have."""
     manifest, place = set_of(root, "a", "dpkg"), os.fsencode(root)

@@ -42,6 +42,10 @@ _MANAGERS = frozenset({_DPKG, _PACMAN, _RPM})
 _INSTALL_DATE = re.compile(rb"^%INSTALLDATE%\n(?:.+\n)*\n?", re.MULTILINE)
 # The last two words of the status of a package that is fully installed; dpkg-query(1).
 _INSTALLED = b" ok installed"
+# All files of such a package are in place, and it satisfies dependencies; only triggers are still to be
+# processed, its own or those of another package: dpkg(1). This passes while the host installs something else.
+_TRIGGERS = re.compile(rb"^(Status: .* ok) triggers-(?:awaited|pending)$", re.MULTILINE)
+_TRIGGER_FIELDS = re.compile(rb"^Triggers-(?:Awaited|Pending):.*(?:\n[ \t].*)*\n?", re.MULTILINE)
 _NOT_INSTALLED = "the package is not installed"
 
 
@@ -137,8 +141,16 @@ def _records(data: bytes) -> Mapping[str, bytes]:
     for stanza in data.split(b"\n\n"):
         architecture = _field(stanza, b"Architecture")
         if architecture:  # a package that was removed may have none
-            records[text_path(_field(stanza, b"Package") + b":" + architecture)] = stanza.strip(b"\n")
+            key = text_path(_field(stanza, b"Package") + b":" + architecture)
+            records[key] = _without_triggers(stanza).strip(b"\n")
     return records
+
+
+def _without_triggers(stanza: bytes) -> bytes:
+    """Return the stanza as it will be when all triggers are processed."""
+    if b" ok triggers-" not in stanza:
+        return stanza
+    return _TRIGGER_FIELDS.sub(b"", _TRIGGERS.sub(rb"\1 installed", stanza))
 
 
 def _field(stanza: bytes, name: bytes) -> bytes:

@@ -155,4 +155,18 @@ COMMANDS = (
 
 # Why a command differs, by its line: the only differences that the table may have.
 LISTED = "By the entry point, Spack also lists pkgjail's commands, `jail` and, up to 1.1, `isolate`."
-REASONS: dict[str, str] = {"help": LISTED, "commands": LISTED}
+DECLARED = (
+    "Bare, hello-z was linked with the host's zlib, which its recipe does not declare, and Spack finds the "
+    "fault afterwards. In the jail there was no zlib to link with."
+)
+SHOWN = (
+    "For external packages Spack adds directories of the host, if they exist, to variables such as MANPATH "
+    "and PKG_CONFIG_PATH. The jail has no `/usr/share/man`, `/usr/share/aclocal` and `/usr/lib/pkgconfig`."
+)
+REASONS: dict[str, str] = {
+    "help": LISTED,
+    "commands": LISTED,
+    "verify libraries": DECLARED,
+    "load --sh hello-z@1.1": SHOWN,
+    "env activate --sh one": SHOWN,
+}

@@ -63,12 +63,13 @@ class Scope:
 
 class Configuration:
     def __init__(self):
-        self.scopes = {"site": Scope(os.path.join(spack.paths.prefix, "etc", "spack"))}
+        site = os.path.join(spack.paths.prefix, "etc", "spack")
+        self.scopes = {"site": Scope(site), "site/linux": Scope(os.path.join(site, "linux"))}
         for path in config_paths_from_entry_points():
             self.scopes[path] = Scope(path)
         self.values = {}
         for scope in self.scopes.values():
-            for name in sorted(os.listdir(scope.path)):
+            for name in sorted(os.listdir(scope.path)) if os.path.isdir(scope.path) else ():
                 if name.endswith(".yaml"):
                     with open(os.path.join(scope.path, name)) as file:
                         self.values.update(json.load(file))

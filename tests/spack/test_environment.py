@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_removal_leaves_spack_as_it_was(spack: Spack) -> None:
     again = spack("jail", "--remove-environment")
     assert (again.returncode, again.stdout) == (1, "")
     assert "==> Error: no environment is active for this Spack" in again.stderr
+
+
+def test_an_environment_that_is_gone_is_forgotten(spack: Spack) -> None:
+    """Somebody deleted its directory: the removal says so, and Spack runs outside again."""
+    spack.build()
+    shutil.rmtree(spack.environment)
+    removed = spack("jail", "--remove-environment")
+    assert (removed.returncode, removed.stderr) == (0, "")
+    assert removed.stdout == f"{spack.environment}: was gone already; nothing is active\n"
+    assert spack("python", "-c", WHERE).stdout == HOST + "\n"
 
 
 def test_an_environment_in_use_stays(spack: Spack) -> None:

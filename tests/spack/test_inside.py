@@ -264,6 +264,22 @@ def test_a_changed_configuration_applies_to_the_next_command(spack: Spack) -> No
         assert [spack("python", "-c", code).stdout for _ in range(2)] == [seen + "\n"] * 2
 
 
+def test_a_scope_that_is_made_later_applies(spack: Spack) -> None:
+    """Spack reads directories that may be missing, here one for the platform, as soon as they exist."""
+    scope = spack.root / "etc" / "spack" / "linux"
+    missing = [{"path": str(path), "optional": True} for path in (scope, scope.with_name("later.yaml"))]
+    spack.configure("include", json.dumps({"include": missing}))  # since 1.1
+    spack.build()
+    code = "import os; print(os.path.isdir(os.path.expanduser('~/a')))"
+    assert [spack("python", "-c", code).stdout for _ in range(2)] == ["False\n"] * 2
+    assert not {"linux", "later.yaml"} & set(os.listdir(scope.parent))
+    scope.mkdir()
+    spack.user_writes(
+        scope / "config.yaml", json.dumps({"config": {"misc_cache": str(spack.user.home / "a")}})
+    )
+    assert spack("python", "-c", code).stdout == "True\n"
+
+
 def test_from_the_second_command_on_the_jail_is_replayed(spack: Spack) -> None:
     """Until something that it depends on changes: a variable, the configuration, the environment."""
     wrapper = spack.python.parent / "pkgjail-spack-python"

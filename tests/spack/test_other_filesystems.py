@@ -94,7 +94,7 @@ def test_an_environment_on_another_file_system(spack: Spack) -> None:
     active = f"{spack.user.home}/small/env"
     said = f"{active} is active: spack commands run inside, by the entry point 'spack.config'"
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("to remove it", said))]
-    assert lines == ["pkgjail", "status 1", "pkgjail", f"{active}: 1 names deleted; nothing is active"]
+    assert lines == ["pkgjail", "status 1", "pkgjail", f"{active}: 1 name deleted; nothing is active"]
     assert f"cannot enter {active}: No such file or directory" in done.stderr
     assert "to run Spack outside again, use 'spack jail --remove-environment'" in done.stderr
 
@@ -162,6 +162,6 @@ def test_a_spack_on_a_read_only_file_system(spack: Spack) -> None:
         "pkgjail",
         "pkgjail",
         "spack/opt/spack/x",
-        f"{spack.environment}: 1 names deleted; nothing is active",
+        f"{spack.environment}: 1 name deleted; nothing is active",
     ]
     assert "Read-only file system" in done.stderr

@@ -80,9 +80,9 @@ def load_or_describe(
     return _store(active, key, _with_uncovered(active, instance), start)
 
 
-def store_instance(active: ActiveEnvironment, instance: Instance) -> CachedInstance:
-    """Store what Spack has just described, for later commands without options that affect it."""
-    key = _key(active, instance.python, [], os.environ)
+def store_instance(active: ActiveEnvironment, instance: Instance, options: Sequence[str]) -> CachedInstance:
+    """Store what Spack has just described with these options, for later commands with the same."""
+    key = _key(active, instance.python, options, os.environ)
     return _store(active, key, _with_uncovered(active, instance), time.time_ns() - TICKS_NS)
 
 

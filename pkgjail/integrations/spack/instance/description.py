@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import sys
@@ -115,7 +116,8 @@ def _places(spack: Adapter) -> Iterator[str | None]:
     if "SPACK_DISABLE_LOCAL_CONFIG" not in os.environ:
         yield spack.path("user_config_path")
     yield spack.path("user_cache_path")
-    yield from _scopes(spack)
+    # Not missing ones: they may be files (`config.yaml`), and directories of the system.
+    yield from filter(os.path.exists, _scopes(spack))
     yield from _repositories(spack)
 
 
@@ -194,9 +196,19 @@ def _watched(spack: Adapter) -> Iterator[str]:
         for name in sorted(os.listdir(directory)):
             if name.endswith(".yaml"):
                 yield os.path.join(directory, name)
+    # A scope that may be missing and appears later, such as /etc/spack.
+    for missing in itertools.filterfalse(os.path.exists, _scopes(spack)):
+        yield _nearest_directory(missing)
     environment = spack.environment()
     if environment is not None:
         yield os.path.join(str(environment.path), "spack.yaml")
+
+
+def _nearest_directory(path: str) -> str:
+    """Return the lowest directory of a path that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _variables(spack: Adapter) -> Iterator[str]:

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, PkgjailError, Problem, os_error_text
+from pkgjail.core.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +158,8 @@ def _run(name: str, arguments: argparse.Namespace) -> int:
             removed = environment.remove(_require(name, active), instance.root, reporter)
         now = environment.active_environment(instance.root)
         rest = "nothing is active" if now is None else f"{now.environment} is active, as for others"
-        print(f"{_require(name, active).environment}: {removed.deleted:,} names deleted; {rest}")
+        done = f"{counted(removed.deleted, 'name')} deleted" if removed.deleted else "was gone already"
+        print(f"{_require(name, active).environment}: {done}; {rest}")
         return 0
     if arguments.cli or arguments.run:
         return _enter(arguments, _require(name, active), instance)
@@ -182,6 +184,7 @@ def _require(name: str, active: ActiveEnvironment | None) -> ActiveEnvironment:
 
 def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.cli.console import ConsoleReporter
+    from pkgjail.integrations.spack.caller.argv import split_argv
     from pkgjail.integrations.spack.jail import environment
     from pkgjail.integrations.spack.jail.users import closed_to_users, is_for_all
     from pkgjail.integrations.spack.messages import print_warning
@@ -189,7 +192,10 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
 
     environment.refuse_inside("build an environment")
     with ConsoleReporter() as reporter:
-        built = environment.build(arguments.build_environment, _build_options(arguments), instance, reporter)
+        spack_options, _ = split_argv(sys.argv[1:])
+        built = environment.build(
+            arguments.build_environment, _build_options(arguments), instance, spack_options, reporter
+        )
     for tool in built.uncovered:
         print_warning(str(tool))
     for group in unmapped_groups(instance.groups):

@@ -92,9 +92,15 @@ def active_environment(root: str) -> ActiveEnvironment | None:
 
 
 def build(
-    directory: str, options: BuildOptions, instance: Instance, reporter: Reporter = SILENT
+    directory: str,
+    options: BuildOptions,
+    instance: Instance,
+    spack_options: Sequence[str] = (),
+    reporter: Reporter = SILENT,
 ) -> BuiltForSpack:
     """Build an environment for a Spack in `directory`, check that its Python runs there, and activate it.
+
+    `spack_options` are those that `instance` was described with, such as `-C DIRECTORY`.
 
     Until the last step Spack is as it was, however this ends. What was built until then is removed; after a
     kill, the next build with `replace` removes it. With `replace`, the active environment stays until the new
@@ -139,7 +145,7 @@ def build(
         raise
     for each in (*leaving, *replaced):
         remove_replaced(each, reporter)
-    return BuiltForSpack(active, store_instance(active, instance).uncovered)
+    return BuiltForSpack(active, store_instance(active, instance, spack_options).uncovered)
 
 
 def _earlier(path: str, options: BuildOptions, instance: Instance) -> ActiveEnvironment | None:
