@@ -245,7 +245,8 @@ def test_summaries_as_json(manifest: Path, tmp_path: Path, capsys: pytest.Captur
 def test_every_verb_speaks_json() -> None:
     """Programs get JSON; if standard output belongs to a command, only pkgjail's own messages are JSON."""
     _, verbs = make_parsers()
-    without = [verb for verb, parser in verbs.items() if "--json" not in parser.format_help()]
+    working = {verb: parser for verb, parser in verbs.items() if not parser.inner}
+    without = [verb for verb, parser in working.items() if "--json" not in parser.format_help()]
     assert without == []
 
 

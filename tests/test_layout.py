@@ -32,7 +32,7 @@ ROWS = """
     sandbox
     core
     storage
-    policy closure manifest backends
+    policy closure manifest backends images
     fileset repositories
     api
     jail

@@ -63,6 +63,8 @@ WORK = {
     "remove": Work("remove D"),
     "plan": Work("plan M", lost=1),
     "backends": Work("backends", lost=1),
+    "image": Work("image ls", lost=1),
+    "image, pruning": Work("image prune"),
     "cache": Work("cache ls", lost=1),
     "cache, pruning": Work("cache prune"),
     "export": Work("export M --format mtree", lost=1),

@@ -24,8 +24,12 @@ FLAGS: Mapping[Parameter, str] = {
     "plan='auto'": "'--plan auto'",
     "plan='binds'": "'--plan binds'",
     "plan_packages": "'pkgjail resolve --available'",
+    "limits.bytes": "--max-size",
+    "limits.names": "--max-names",
     "quick=True": "'--quick'",
+    "replace=True": "--replace",
     "root": "--root",
+    "store": "--store",
     "verify='hash'": "'=hash'",
 }
 _BY_NAME: Mapping[str, str] = {f"`{name}`": flag for name, flag in FLAGS.items()}

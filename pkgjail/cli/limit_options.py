@@ -27,7 +27,9 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cpus", type=_processors, metavar="N", help="limit processor time to N processors, such as 2 or 0.5"
     )
-    group.add_argument("--pids", type=_count, metavar="N", help="limit processes and threads to N at once")
+    group.add_argument(
+        "--pids", type=_processes, metavar="N", help="limit processes and threads to N at once"
+    )
 
 
 def limits_of(arguments: argparse.Namespace) -> Limits:
@@ -57,7 +59,12 @@ def _processors(text: str) -> float:
     return float(text)
 
 
-def _count(text: str) -> int:
+def _processes(text: str) -> int:
+    return count(text, "processes")
+
+
+def count(text: str, things: str = "things") -> int:
+    """Parse a number of `things`, at least 1. Raises `ArgumentTypeError`."""
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {things}")
     return int(text)

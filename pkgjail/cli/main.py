@@ -40,6 +40,7 @@ VERBS = (
     "remove",
     "plan",
     "backends",
+    "image",
     "cache",
     "export",
     "completion",
@@ -81,7 +82,10 @@ def make_parser() -> argparse.ArgumentParser:
 def make_parsers(
     wanted: Sequence[str] = VERBS,
 ) -> tuple[Parser, Mapping[str, Parser]]:
-    """Return the parser of the command line and those of its verbs: all verbs, or those `wanted`."""
+    """Return the parser of the command line and those of its verbs: all verbs, or those `wanted`.
+
+    A verb that has commands of its own is followed by those, each with the verb before its name.
+    """
     parser = Parser(
         prog="pkgjail",
         description="Jails that show exactly the files of whitelisted packages, for honest builds.",
@@ -92,8 +96,13 @@ def make_parsers(
     for verb in wanted:
         module = import_module(f"pkgjail.cli.verbs.{verb}")
         module.add_parser(verbs)
-        verbs.choices[verb].set_defaults(refuse_unknown=verbs.choices[verb].refuse_unknown)
-    return parser, verbs.choices
+    found: dict[str, Parser] = {}
+    for verb, each in verbs.choices.items():
+        found[verb] = each
+        found.update({f"{verb} {name}": inner for name, inner in each.inner.items()})
+    for each in found.values():
+        each.set_defaults(refuse_unknown=each.refuse_unknown)
+    return parser, found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,12 +39,14 @@ class Parser(argparse.ArgumentParser):
     """A parser that exits with the verb's default `failure`, unless that is 0.
 
     For `run` and `shell`, any status up to 124 may be the status of the command in the jail. With
-    `as_json`, bad usage is reported as a JSON object.
+    `as_json`, bad usage is reported as a JSON object. `inner` has the parsers of a verb's own commands, by
+    their names behind the verb's.
     """
 
     def __init__(self, **texts: Any) -> None:
         super().__init__(**{"formatter_class": Formatter, **texts})
         self.as_json = False
+        self.inner: dict[str, Parser] = {}
 
     def add_manifest(self) -> None:
         """Add the argument MANIFEST, for a verb that takes no whitelist in its place."""

@@ -107,12 +107,20 @@ class ManifestError(InputError):
     """A manifest that is truncated, reordered, edited by hand, or newer than this pkgjail."""
 
 
+class ImageError(InputError):
+    """An image that is refused as a whole: each problem names a member and says what is wrong with it."""
+
+
 class ClosureError(InputError):
     """Requirements that no installed package satisfies; each problem names what requires it."""
 
 
 class UsageError(PkgjailError):
     """Arguments that contradict each other, are incomplete, or are unknown."""
+
+
+class NoImageError(UsageError):
+    """A store has no image of this name or digest."""
 
 
 class OutputError(PkgjailError):

@@ -22,8 +22,12 @@ Parameter = Literal[
     "plan='auto'",
     "plan='binds'",
     "plan_packages",
+    "limits.bytes",
+    "limits.names",
     "quick=True",
+    "replace=True",
     "root",
+    "store",
     "verify='hash'",
 ]
 

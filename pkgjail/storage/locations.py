@@ -1,4 +1,4 @@
-"""The places of files that pkgjail stores between runs: the cache, runtime, shared and temporary directories.
+"""The places of files that pkgjail stores: the cache, data, runtime, shared and temporary directories.
 
 A directory is used only if no other user can put another one in its place (`replaceable_part`), and, for
 the runtime directory, only if it belongs to this user alone. `pkgjail.storage.own_files` opens what is in
@@ -140,6 +140,15 @@ def cache_directory() -> str:
         if os.path.isabs(base) and not replaceable_part(real):
             return f"{real}/pkgjail"
     return f"{runtime_directory()}/cache"
+
+
+def data_directory() -> str:
+    """Return `$XDG_DATA_HOME/pkgjail` or `~/.local/share/pkgjail` (XDG Base Directory Specification).
+
+    A relative XDG_DATA_HOME is ignored, as the specification asks. The directory may not exist.
+    """
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return f"{base if os.path.isabs(base) else os.path.expanduser('~/.local/share')}/pkgjail"
 
 
 def shared_directory(owner: int) -> str:
