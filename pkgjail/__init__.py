@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         record_baseline,
         resolve,
         resolve_closure,
+        whole_image,
         write_manifest,
     )
     from pkgjail.core.errors import PkgjailError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pkgjail.images.importing import import_image
     from pkgjail.images.store import (
         find_image,
+        find_source,
         list_images,
         prune_images,
         remove_image,
@@ -77,6 +79,7 @@ __all__ = [
     "enter_environment",
     "export_manifest",
     "find_image",
+    "find_source",
     "graph_view",
     "hash_files",
     "import_image",
@@ -102,6 +105,7 @@ __all__ = [
     "used_image",
     "verify_image",
     "verify_manifest",
+    "whole_image",
     "why",
     "write_manifest",
 ]
@@ -119,6 +123,7 @@ _HOMES = {
     "enter_environment": "environments.enter",
     "export_manifest": "export",
     "find_image": "images.store",
+    "find_source": "images.store",
     "hash_files": "storage.hashing",
     "import_image": "images.importing",
     "isolate_environment": "environments.isolate",

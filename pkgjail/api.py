@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,11 +20,12 @@ from pkgjail.backends import available, open_database
 from pkgjail.closure.graph import closure_graph
 from pkgjail.closure.reasons import shortest_reasons
 from pkgjail.closure.search import may_be_gone, resolve_closure
-from pkgjail.core.errors import ClosureError, Problem
+from pkgjail.core.errors import ClosureError, DatabaseError, Problem
 from pkgjail.core.families import with_family
-from pkgjail.core.model import PackagePlan, PlannedPackage
+from pkgjail.core.model import Closure, Distribution, PackagePlan, PlannedPackage, Policy
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, warn_each
+from pkgjail.core.sources import source_at
 from pkgjail.fileset import collect_files
 from pkgjail.fileset.owned import required_owners
 from pkgjail.manifest import (
@@ -41,8 +43,9 @@ from pkgjail.storage.baseline import record_baseline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import Closure, Manifest, Policy
+    from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
+    from pkgjail.images.model import Image
     from pkgjail.repositories.pool import Pool
     from pkgjail.repositories.solver import Chosen
 
@@ -64,6 +67,7 @@ __all__ = [
     "resolve_closure",
     "shipped_blacklists",
     "shipped_whitelists",
+    "whole_image",
     "write_manifest",
 ]
 
@@ -100,7 +104,8 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     Args:
         whitelists: names of shipped lists, or paths.
         blacklists: likewise; those that the whitelists name come first.
-        root: the directory whose package database and files are read.
+        root: the directory whose package database and files are read: the host's, another one, or the `root`
+            of an image (`find_source`). The manifest records which of these it is.
         backend: "auto", or a backend by name.
         recommends: follow Recommends too; None leaves it to the whitelists.
         essential: include essential packages; None leaves it to the whitelists.
@@ -138,7 +143,35 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         with contextlib.suppress(OSError):  # then the first entry compares every file
             record_baseline(file_set.entries, root, since=began)
     distribution = with_family(database.distribution, database.family)
-    return build_manifest(policy, digest, distribution, database.architecture, closure, file_set)
+    source = source_at(root).recorded
+    return build_manifest(policy, digest, distribution, database.architecture, closure, file_set, source)
+
+
+def whole_image(image: Image) -> Manifest:
+    """Return the manifest of a whole image: every name that all users may see, and no packages.
+
+    `/etc/passwd`, `group`, `hosts`, `nsswitch.conf` and `resolv.conf` are made at entry, as in every jail.
+
+    Raises:
+        PkgjailError: the image's list is damaged.
+        OSError: it cannot be read.
+
+    """
+    from pkgjail.images.store import read_listing
+    from pkgjail.images.whole import whole_file_set
+
+    try:
+        database = open_database(image.root)
+    except DatabaseError:
+        distribution, architecture = Distribution(id="linux", version=""), os.uname().machine
+    else:
+        distribution = with_family(database.distribution, database.family)
+        architecture = database.architecture
+    policy = Policy(whitelists=(), blacklists=(), packages=(), essential=False)
+    nothing = Closure(packages=(), dependencies=(), reasons={})
+    files = whole_file_set(read_listing(image))
+    source = source_at(image.root).recorded
+    return build_manifest(policy, image.digest, distribution, architecture, nothing, files, source)
 
 
 def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:

@@ -190,7 +190,19 @@ REFUSED = [
         "m:16: /usr/bin/mawk stands above as a file or as dropped",
     ),
     ("another schema", '"schema":1', '"schema":0', "m:1: schema 0 is unknown"),
-    ("a newer schema", '"schema":1', '"schema":3,"zap":[]', "m:1: made by a newer pkgjail (schema 3"),
+    ("a newer schema", '"schema":1', '"schema":4,"zap":[]', "m:1: made by a newer pkgjail (schema 4"),
+    (
+        "a source of schema 3",
+        '"schema":1',
+        '"schema":1,"source":"directory"',
+        "m:1: schema must be 3, the first",
+    ),
+    (
+        "a source that is a path",
+        '"schema":1',
+        '"schema":3,"source":"/srv"',
+        "m:1: source is neither 'directory' nor",
+    ),
     ("a schema that nothing needs", '"schema":1', '"schema":2', "m:1: schema must be 1, the first that has"),
     (
         "a family of schema 2",

@@ -98,11 +98,12 @@ def manifests(draw: st.DrawFn, *, with_devices: bool = True) -> Manifest:
     )
     patterns = draw(st.lists(st.sampled_from(["/dev/a*", "/dev/dri", "/dev/é\udcff"]), unique=True))
     allowed = sorted(patterns) if with_devices else []
+    source = draw(st.sampled_from(["", "", "directory", f"image:sha256:{'0' * 64}"]))
     devices = tuple(DevicePattern(pattern=pattern, rule=draw(TEXTS)) for pattern in allowed)
     return Manifest(
         devices=devices,
         header=Header(
-            schema=2 if distribution.family or devices else 1,
+            schema=3 if source else 2 if distribution.family or devices else 1,
             distribution=distribution,
             architecture=draw(TEXTS),
             policy=draw(TEXTS),
@@ -110,6 +111,7 @@ def manifests(draw: st.DrawFn, *, with_devices: bool = True) -> Manifest:
             blacklists=tuple(draw(st.lists(TEXTS, max_size=2))),
             recommends=draw(st.booleans()),
             essential=draw(st.booleans()),
+            source=source,
         ),
         packages=tuple(packages),
         dependencies=tuple(

@@ -57,6 +57,7 @@ SHA256 = {"pattern": "^[0-9a-f]{64}$"}
 FILLED = {"minLength": 1}
 CONTENT: dict[tuple[str, str], dict[str, Any]] = {
     ("header", "schema"): {"enum": list(range(1, MANIFEST_SCHEMA + 1))},
+    ("header", "source"): {"pattern": "^(directory|image:sha256:[0-9a-f]{64})$"},
     ("package", "architecture"): WORD,
     ("package", "key"): {"pattern": "^[^:]+:[^:]+$"},
     ("package", "name"): WORD,
@@ -141,6 +142,7 @@ BEYOND_A_SCHEMA = {
     "an unknown target", "an unknown source", "essential by another name", "unmet by nobody",
     "not JSON", "an empty line", "deeper than any parser follows", "two records in a line",
     "a file that is said to be dropped", "a schema that nothing needs", "a family of schema 2",
+    "a source of schema 3",
     "a family that the id implies",
 }  # fmt: skip
 BAD_LINES = [row for row in REFUSED if row[0] not in BEYOND_A_SCHEMA]

@@ -29,6 +29,7 @@ FLAGS: Mapping[Parameter, str] = {
     "quick=True": "'--quick'",
     "replace=True": "--replace",
     "root": "--root",
+    "source": "--source",
     "store": "--store",
     "verify='hash'": "'=hash'",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
+from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.core.errors import UsageError
 from pkgjail.core.working_directory import path_of_working_directory
@@ -17,7 +18,6 @@ from pkgjail.storage.baseline import publisher_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.cli.parser import Parser
     from pkgjail.core.model import JailOptions, Manifest, UserBind
     from pkgjail.jail.run import Jail
     from pkgjail.storage.baseline import Publisher
@@ -177,6 +177,8 @@ def load_manifest(arguments: argparse.Namespace) -> Manifest:
     The whitelists of demanded devices are resolved with it.
     """
     name: str = arguments.manifest
+    if name == WHOLE_IMAGE:
+        return _whole_image(arguments)
     if is_whitelist(name):
         return resolve_arguments(arguments, [name, *named_sets(arguments)], hashed=False)
     off = (arguments.essential, arguments.package_database)
@@ -190,12 +192,27 @@ def load_manifest(arguments: argparse.Namespace) -> Manifest:
     return read_manifest(name)
 
 
+def _whole_image(arguments: argparse.Namespace) -> Manifest:
+    from pkgjail.api import whole_image
+    from pkgjail.core.sources import source_at
+    from pkgjail.images.store import find_image
+
+    if source_at(root_of(arguments)).kind != "image":
+        raise UsageError(
+            "there is no manifest: name one, or a whitelist; only an image (--source image:NAME) can be "
+            "entered as a whole"
+        )
+    return whole_image(find_image(arguments.source.partition(":")[2]))
+
+
 def is_whitelist(name: str) -> bool:
     """Return whether a whitelist was given in the manifest's place.
 
     Its jail depends on more than a replay checks: on the lists that it includes, on blacklists, and on the
     package database.
     """
+    if name == WHOLE_IMAGE:
+        return False
     is_list = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
     return is_list and not name.endswith(".jsonl")
 
@@ -244,7 +261,7 @@ def _paths() -> tuple[bytes, ...]:
 def _inputs(arguments: argparse.Namespace) -> tuple[bytes, ...]:
     """Return the files that define the jail: the manifest, or the lists in its place."""
     name: str | None = getattr(arguments, "manifest", None)
-    if name is None:
+    if name is None or name == WHOLE_IMAGE:
         return ()
     if not is_whitelist(name):
         return (os.path.abspath(os.fsencode(name)),)
@@ -364,4 +381,4 @@ def _parts(text: str) -> list[str]:
 def publisher_of_manifest(arguments: argparse.Namespace) -> Publisher | None:
     """Return who may publish a baseline of the manifest; None for a whitelist."""
     name = arguments.manifest
-    return None if is_whitelist(name) else publisher_of(os.fsencode(name))
+    return None if name == WHOLE_IMAGE or is_whitelist(name) else publisher_of(os.fsencode(name))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pkgjail import __version__
 from pkgjail.cli.exit_status import exit_status
 from pkgjail.cli.output import argv_wants_json, print_error, print_warning, stream_fault, wants_json
-from pkgjail.cli.parser import Parser
+from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.streams import is_reader_gone, output_fault
 from pkgjail.core.errors import CommandError, OutputError, PkgjailError
 
@@ -118,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = parsed.run(parsed)
     except (PkgjailError, OSError) as error:
         return _failed(error, parsed)
+    finally:
+        for descriptor in getattr(parsed, "locks", ()):
+            os.close(descriptor)
     return _done(status, parsed)
 
 
@@ -151,12 +154,27 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments:
         parser.print_help(sys.stderr)
         parser.exit(2)
-    parsed, unknown = parser.parse_known_args(_explicit(arguments))
+    parsed, unknown = parser.parse_known_args(_explicit(with_whole_image(arguments, verbs)))
     parsed.words = arguments
     if unknown:
         # The verb's own parser knows its usage and its exit status.
         parsed.refuse_unknown(unknown)
     return parsed
+
+
+def with_whole_image(words: Sequence[str], verbs: Mapping[str, Parser]) -> Sequence[str]:
+    """Add the argument that stands for a whole image, if `run` names a source and no manifest before `--`.
+
+    argparse would take the command for the manifest.
+    """
+    if words[0] != "run" or "--" not in words:
+        return words
+    end = words.index("--")
+    ours = words[1:end]
+    is_named = any(word.partition("=")[0] == "--source" for word in ours)
+    if not is_named or verbs["run"].has_positional(ours):
+        return words
+    return [*words[:end], WHOLE_IMAGE, *words[end:]]
 
 
 def _explicit(arguments: Sequence[str]) -> list[str]:

@@ -47,6 +47,7 @@ def is_plan(arguments: argparse.Namespace) -> bool:
     planning = {"--arch": arguments.arch, "--contents": arguments.contents}
     resolving = {
         "--root": arguments.root != "/",
+        "--source": bool(arguments.source),
         "--backend": arguments.backend != "auto",
         "--no-hash": arguments.no_hash,
         "--allow-unmet": arguments.allow_unmet,

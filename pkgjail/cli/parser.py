@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction["Parser"]  # noqa: SLF001 - there is no public name
 
 
+WHOLE_IMAGE = "image:"
+"""What stands in the place of a manifest for all of an image."""
+
+
 class Formatter(argparse.HelpFormatter):
     """Fit texts to the terminal's width, except paragraphs with indented lines: examples and tables."""
 
@@ -51,6 +55,20 @@ class Parser(argparse.ArgumentParser):
     def add_manifest(self) -> None:
         """Add the argument MANIFEST, for a verb that takes no whitelist in its place."""
         self.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+
+    def has_positional(self, words: Iterable[str]) -> bool:
+        """Return whether any of these words is neither an option nor the value of one."""
+        value_follows = False
+        for word in words:
+            if value_follows or word[:1] != "-" or word == "-":
+                if not value_follows:
+                    return True
+                value_follows = False
+                continue
+            name, equals, _ = word.partition("=")
+            action = self._option_string_actions.get(name)
+            value_follows = action is not None and action.nargs is None and not equals
+        return False
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit."""

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import ConsoleReporter
+from pkgjail.core.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -22,12 +23,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="drop paths: docs, locales, static-libs, python-bytecode, or a file (may be repeated)",
     )
-    parser.add_argument(
-        "--root",
-        default="/",
-        metavar="DIR",
-        help="read the packages and files of the system below DIR, not of the host",
-    )
+    add_source_options(parser, "read the packages and files of the system below DIR, not of the host")
     parser.add_argument(
         "--backend",
         default="auto",
@@ -80,6 +76,38 @@ def resolve_arguments(
         )
 
 
+def add_source_options(parser: argparse.ArgumentParser, root_help: str) -> None:
+    """Add `--root` and `--source`; `root_help` says what DIR is for."""
+    parser.add_argument("--root", default="/", metavar="DIR", help=root_help)
+    parser.add_argument(
+        "--source",
+        default="",
+        metavar="SOURCE",
+        help="the same by a source: host, dir:PATH, or image:NAME (see 'pkgjail image')",
+    )
+
+
 def root_of(arguments: argparse.Namespace) -> bytes:
-    """Return the real path of `--root`."""
-    return os.fsencode(os.path.realpath(arguments.root))
+    """Return the real path of `--root`, or of the root of `--source`; an image stays while the verb works."""
+    if not arguments.source:
+        return os.fsencode(os.path.realpath(arguments.root))
+    if arguments.root != "/":
+        raise UsageError(
+            "cannot use --root and --source together: --source dir:PATH is the same as --root PATH"
+        )
+    from pkgjail.images.store import find_source, lock_source
+
+    source = find_source(arguments.source)
+    if not hasattr(arguments, "locks"):
+        arguments.locks = lock_source(source)  # `pkgjail.cli.main` closes them
+    return source.root
+
+
+def source_place(arguments: argparse.Namespace) -> bytes:
+    """Return the path that decides what the root is: the directory, or the file with an image's name."""
+    if not arguments.source:
+        return os.fsencode(arguments.root)
+    from pkgjail.images.store import name_file
+
+    root, (kind, _, name) = root_of(arguments), arguments.source.partition(":")
+    return os.fsencode(name_file(name)) if kind == "image" else root

@@ -119,6 +119,10 @@ class UsageError(PkgjailError):
     """Arguments that contradict each other, are incomplete, or are unknown."""
 
 
+class SourceError(UsageError):
+    """A manifest that was made from another source: from a host, a directory or an image."""
+
+
 class NoImageError(UsageError):
     """A store has no image of this name or digest."""
 

@@ -467,7 +467,11 @@ class FileSet:
 
 @record
 class Header:
-    """The manifest's first record: which policy was resolved, and on which distribution."""
+    """The manifest's first record: which policy was resolved, and on which distribution.
+
+    `source` is what is recorded of the source (`pkgjail.core.sources`): "" for the host, "directory", or
+    `image:` and the digest of an image.
+    """
 
     schema: int
     distribution: Distribution
@@ -477,6 +481,7 @@ class Header:
     blacklists: tuple[str, ...]
     recommends: bool
     essential: bool
+    source: str = ""
 
 
 @record

@@ -27,6 +27,7 @@ Parameter = Literal[
     "quick=True",
     "replace=True",
     "root",
+    "source",
     "store",
     "verify='hash'",
 ]

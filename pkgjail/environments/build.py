@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import BuildDriftError, DriftError, InputError, Problem
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT, warn_each
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.text import counted, first_of, printable
 from pkgjail.environments.directory import parent_and_name
 from pkgjail.environments.file_copy import (
@@ -82,6 +83,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
 
     """
     root = os.path.realpath(root)
+    refuse_other_source(manifest, root)
     refuse_writable_binds(binds, [protected_environment(b"/".join(parent_and_name(directory)))])
     changes = _compare_host(manifest, form, root, reporter)
     content = {} if changes or form == "host" else content_at_entry(manifest, root, _ACCEPT_DRIFT)

@@ -120,7 +120,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         if form == "host" and jail.lasting:
             jail.prepared.watched += states + watched
             jail.prepared.sources += (source,)
-            jail.prepared.locked = (lock,)
+            jail.prepared.locked += (lock,)
             with contextlib.suppress(OSError):  # the next entry prepares its jail itself
                 save_prepared_jail(
                     invocation,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pkgjail.core.entries import MISSING, Mismatch, compare, failure
 from pkgjail.core.errors import NoImageError, PkgjailError, UsageError
 from pkgjail.core.parameters import parameter
+from pkgjail.core.sources import source_at
 from pkgjail.core.text import printable
 from pkgjail.core.untrusted import MIB, PARSE_INT, parsing, read_below
 from pkgjail.images.listing import is_digest, listing_digest, parse_listing
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from pkgjail.core.errors import Change
     from pkgjail.core.reporter import Reporter
+    from pkgjail.core.sources import Source
+    from pkgjail.images.model import ImageEntry
 
 TREE, LISTING, FACTS = "tree", "files.jsonl", "image.json"
 """The names in an image's directory."""
@@ -73,6 +76,12 @@ def store_path(store: str = "") -> str:
             f"{parameter('store')} or {VARIABLE}"
         )
     return f"{directory}/images"
+
+
+def name_file(name: str, store: str = "") -> str:
+    """Return the path of the file that says which image has a name; of the image's list, for a digest."""
+    place = store_path(store)
+    return f"{place}/{_directory_name(name)}/{LISTING}" if is_digest(name) else f"{place}/{_NAMES}/{name}"
 
 
 def check_name(name: str) -> None:
@@ -132,6 +141,38 @@ def find_image(name: str, store: str = "") -> Image:
     )
 
 
+def find_source(text: str, store: str = "") -> Source:
+    """Return the source with a text: `host`, `dir:PATH`, or `image:` and the name or digest of an image.
+
+    Raises:
+        NoImageError: there is no such image.
+        UsageError: the text has another form.
+        OSError: the store cannot be read.
+
+    """
+    kind, colon, rest = text.partition(":")
+    if text == "host":
+        return source_at(b"/")
+    if kind == "dir" and rest:
+        return source_at(os.fsencode(rest))
+    if kind == "image" and rest:
+        return source_at(find_image(rest, store).root)
+    raise UsageError(
+        f"cannot use the source {printable(text)!r}: write host, dir:PATH or image:NAME"
+        f"{'' if colon else '; did you mean dir:' + printable(text) + '?'}"
+    )
+
+
+def lock_source(source: Source) -> list[int]:
+    """Keep others from removing an image while the returned descriptors are open; none for other sources.
+
+    Raises:
+        OSError: it is gone.
+
+    """
+    return lock_shared([os.path.dirname(source.root)]) if source.kind == "image" else []
+
+
 @contextlib.contextmanager
 def used_image(name: str, store: str = "") -> Iterator[Image]:
     """Find an image as `find_image` does, and keep others from removing it meanwhile."""
@@ -152,7 +193,7 @@ def verify_image(image: Image, reporter: Reporter) -> tuple[Change, ...]:
         PkgjailError: the list itself is damaged.
 
     """
-    entries = _read_listing(image)
+    entries = read_listing(image)
     changes: list[Change] = []
     for number, (path, entry) in enumerate(entries.items(), 1):
         if number % _PER_REPORT == 0 or number == len(entries):
@@ -180,7 +221,7 @@ def _compare_content(place: bytes, expected: str) -> tuple[Mismatch, ...]:
     return () if found == expected else (Mismatch("content", expected, found),)
 
 
-def _extras(root: bytes, entries: dict[bytes, Any]) -> Iterator[bytes]:
+def _extras(root: bytes, entries: dict[bytes, ImageEntry]) -> Iterator[bytes]:
     for path, entry in entries.items():
         if entry.kind == "directory":
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -241,11 +282,12 @@ def _read_image(place: str, digest: str, name: str) -> Image:
         )
 
 
-def _read_listing(image: Image) -> dict[bytes, Any]:
+def read_listing(image: Image) -> dict[bytes, ImageEntry]:
+    """Return an image's names by their paths relative to its root. Raises `PkgjailError` if it is damaged."""
     path = os.path.join(os.path.dirname(image.root), os.fsencode(LISTING))
 
     def damaged(why: str) -> PkgjailError:
-        return PkgjailError(f"cannot verify the image: {printable(path)} is damaged ({why}); {_AGAIN}")
+        return PkgjailError(f"cannot read the image: {printable(path)} is damaged ({why}); {_AGAIN}")
 
     data = read_below(b"/", path, _MOST_LISTING)
     if listing_digest(data) != image.digest:

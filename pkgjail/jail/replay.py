@@ -48,7 +48,10 @@ _FOLDERS = (b"core", b"storage", b"jail", b"jail/strategies", b"sandbox", b"whit
 # Identifies this Python, whose files are protected.
 _PYTHON = (sys.executable, sys.prefix, sys.base_prefix)
 # Environment variables that decide where files are, and what a command gets by default.
-_VARIABLES = ("HOME", "PYTHONPATH", "PYTHONUSERBASE", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+_VARIABLES = (
+    "HOME", "PKGJAIL_STORE", "PYTHONPATH", "PYTHONUSERBASE", "TERM", "XDG_CACHE_HOME", "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+)  # fmt: skip
 
 # The verbs that run a command in a jail.
 _VERBS = ("run", "enter")

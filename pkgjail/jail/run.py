@@ -17,6 +17,7 @@ from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH, SHARED_MEMO
 from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.sources import refuse_other_source, source_at
 from pkgjail.jail.automounts import automount_warnings
 from pkgjail.jail.devices import absent_devices, device_patterns, show_devices
 from pkgjail.jail.diagnosis import diagnose
@@ -118,6 +119,7 @@ def run_in_jail(  # noqa: PLR0913 - all but two by keyword
         JailError: the jail cannot be set up here, or its limits cannot be enforced; the message names the
             setting at fault.
         OutOfMemoryError: the jail reached its memory limit and was killed.
+        SourceError: the manifest was made from another source.
 
     """
     jail = prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
@@ -169,6 +171,7 @@ class Jail:
         self.lasting = True
         self._probed_again = False
         _limits(options)  # refuses a wrong limit before any work
+        refuse_other_source(manifest, root)
         self.prepared = self._prepare()
         for warning in absent_devices(manifest):
             check.reporter.warn(warning)
@@ -255,6 +258,7 @@ class Jail:
             account=account,
             resolv_conf=resolv_conf,
             devices=(patterns, devices),
+            locked=(os.path.dirname(self._root),) if source_at(self._root).kind == "image" else (),
         )
 
     def _warn_of_automounts(self) -> None:
@@ -322,6 +326,7 @@ def prepare(manifest: Manifest, options: JailOptions, *, root: bytes = b"/") -> 
 
     """
     root = os.path.realpath(root)
+    refuse_other_source(manifest, root)
     host = compare_host(manifest, root, DriftCheck(verify=options.verify, allow_drift=options.allow_drift))
     copies, _ = owned_copies(host.manifest.files, root, allow_drift=options.allow_drift)
     return _plan(host.manifest, options, root, show_devices(manifest, options), copies)[0]
@@ -371,6 +376,7 @@ def content_at_entry(
     """
     options = options or JailOptions()
     root = os.path.realpath(root)
+    refuse_other_source(manifest, root)
     check = DriftCheck(verify=options.verify, allow_drift=options.allow_drift)
     found = compare_host(manifest, root, check).manifest
     content = _entry_files(

@@ -35,10 +35,12 @@ def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage before it
     architecture: str,
     closure: Closure,
     file_set: FileSet,
+    source: str = "",
 ) -> Manifest:
     """Make a manifest of the stages' results, with every section sorted.
 
-    `policy_digest` identifies the policy's content, `architecture` is the database's native one.
+    `policy_digest` identifies the policy's content, `architecture` is the database's native one, `source` is
+    what is recorded of the source (`pkgjail.core.sources`).
     This does not validate, since the results of the stages are tested there.
     """
     manifest = Manifest(
@@ -51,6 +53,7 @@ def build_manifest(  # noqa: PLR0913, PLR0917 - one for each stage before it
             blacklists=policy.blacklists,
             recommends=policy.recommends,
             essential=policy.essential,
+            source=source,
         ),
         packages=PACKAGE.sort(closure.packages),
         dependencies=DEPENDENCY.sort(closure.dependencies),

@@ -19,6 +19,7 @@ from pkgjail.core.devices import pattern_fault
 from pkgjail.core.entries import LINK_MODE
 from pkgjail.core.families import implied_family, with_family
 from pkgjail.core.model import Distribution, FileEntry, Manifest, is_word, raw_path, text_path
+from pkgjail.core.sources import RECORDED
 from pkgjail.core.untrusted import PARSE_INT, is_nested
 from pkgjail.manifest.codec import manifest_bytes
 from pkgjail.manifest.records import (
@@ -138,6 +139,8 @@ _READERS: dict[Type, Callable[[Any], Any]] = {
 def content_problems(manifest: Manifest) -> Iterator[Fault]:
     """Find problems of records whose form is right, section by section."""
     keys = frozenset(package.key for package in manifest.packages)
+    if not RECORDED.fullmatch(manifest.header.source):
+        yield Fault("header", 0, "source is neither 'directory' nor 'image:' with a digest")
     for kind in SECTIONS:
         yield from _misplaced(kind, getattr(manifest, kind.section))
     yield from _bad_packages(manifest.packages)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCHEMA = 2
+SCHEMA = 3
 """The newest version of the format. A manifest has the first one that has all that is in it: `schema_of`."""
 
 TYPES = get_args(FileKind)
@@ -116,6 +116,7 @@ HEADER = RecordKind(
         _field("policy"),
         _field("recommends", "flag"),
         _field("schema", "number"),
+        _field("source", default=""),
         _field("whitelists", "texts"),
     ),
 )
@@ -185,8 +186,10 @@ SECTIONS = (PACKAGE, DEPENDENCY, FILE, DEVICE, DROPPED, MISSING, UNMET)
 def schema_of(manifest: Manifest) -> int:
     """Return the version of the format that a manifest needs, so that older readers read all they can.
 
-    Schema 2 added the distribution's `family`, and devices.
+    Schema 2 added the distribution's `family`, and devices; schema 3 the header's `source`.
     """
+    if manifest.header.source:
+        return 3
     return 2 if manifest.header.distribution.family or manifest.devices else 1
 
 

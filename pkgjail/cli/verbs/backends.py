@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import always
 from pkgjail.core.text import printable
 
@@ -25,9 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "backends", help="show the package databases of this host", description=_DESCRIPTION
     )
-    parser.add_argument(
-        "--root", default="/", metavar="DIR", help="examine the system below DIR, not the host"
-    )
+    add_source_options(parser, "examine the system below DIR, not the host")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
 

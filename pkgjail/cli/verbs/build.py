@@ -16,7 +16,7 @@ from pkgjail.cli.jail_options import (
     named_variables,
 )
 from pkgjail.cli.output import write_result
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.core.text import counted, printable, shell_quote
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def add_parser(verbs: Verbs) -> None:
         const="fstab",
         help="make mount points in DIR/root, and print lines for fstab(5) that mount the files there",
     )
-    parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
+    add_source_options(parser, "where the manifest's files are")
     add_sight_options(parser)
     parser.add_argument("--json", action="store_true", help="print the summary, and fstab's lines, as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=_prints_lines, form="host")

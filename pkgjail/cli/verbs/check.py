@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.host import database_or_none, warn_of_absence
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import as_json
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_manifest()
-    parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest was resolved from")
+    add_source_options(parser, "where the manifest was resolved from")
     parser.add_argument(
         "--static",
         action="store_true",
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = read_manifest(arguments.manifest)
     root = root_of(arguments)
+    refuse_other_source(manifest, root)
     with ConsoleReporter(as_json=arguments.json) as reporter:
         warn_of_absence(manifest, root, reporter)
         database = database_or_none(root, reporter)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.output import write_result
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import without_file
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ docs/export.md says how each format is used, and what it cannot do.
 FORMATS = ("bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
 _OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
 _OF_HOST_FILES = ("bwrap", "fstab", "nspawn")
+_WITHOUT_ROOT = ("mtree", "sha256sums")
 _WITH_SKELETON = ("bwrap", "fstab", "nspawn")
 
 
@@ -53,7 +55,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
     )
-    parser.add_argument("--root", default="/", metavar="DIR", help="where the manifest's files are")
+    add_source_options(parser, "where the manifest's files are")
     parser.add_argument(
         "--at",
         metavar="DIR",
@@ -85,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--json needs -o FILE: the export itself goes to standard output")
     manifest = read_manifest(arguments.manifest)
     root = root_of(arguments)
+    if form not in _WITHOUT_ROOT:
+        refuse_other_source(manifest, root)
     at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
     data = export_manifest(manifest, form, root=root, at=at)
     _warn(manifest, arguments, root, at)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.output import write_result
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import without_file
 from pkgjail.core.text import printable
 
@@ -43,7 +43,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--check", action="store_true", help="check whether the manifest is closed, and show the findings"
     )
-    parser.add_argument("--root", default="/", metavar="DIR", help="where --check finds the manifest's files")
+    add_source_options(parser, "where --check finds the manifest's files")
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="write the page here; - for standard output"
     )

@@ -17,8 +17,8 @@ from pkgjail.cli.jail_options import (
     open_jail,
     publisher_of_manifest,
 )
-from pkgjail.cli.parser import Parser
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.parser import WHOLE_IMAGE, Parser
+from pkgjail.cli.policy_options import root_of, source_place
 from pkgjail.cli.results import never
 from pkgjail.jail.replay import bind_source_state, save_prepared_jail
 from pkgjail.storage.fingerprint import take_settled_fingerprint
@@ -40,6 +40,7 @@ examples:
   pkgjail run --cwd spack.manifest.jsonl -- gcc -o hello hello.c
   pkgjail run --no-network --bind /scratch/build:/build spack.manifest.jsonl -- make -C /build
   pkgjail run --memory 4G --cpus 2 --pids 500 --cwd spack -- make -j2
+  pkgjail run --source image:bookworm -- cat /etc/os-release    (the whole image)
   pkgjail run spack -- python3 -c 'import ssl'          (a whitelist, resolved on the spot)
 
 The exit status is the command's, or 128 + n after signal n; 125 if pkgjail failed (bad usage, a
@@ -49,7 +50,8 @@ such command, 137 if it was killed at its memory limit.
 
 
 _TEXTS: dict[str, Any] = {
-    "usage": "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]",
+    "usage": "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]\n"
+    "       pkgjail run [options] --source image:NAME -- COMMAND [ARGUMENT ...]",
     "description": _DESCRIPTION,
     "epilog": _EPILOG,
 }
@@ -78,8 +80,12 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     command = _command(arguments)
-    places = [bind_source_state(os.fsencode(path)) for path in (arguments.manifest, arguments.root)]
-    before = take_settled_fingerprint(filter(os.path.lexists, places[0][:2]))  # before it is read
+    source = source_place(arguments)
+    manifest = source if arguments.manifest == WHOLE_IMAGE else os.fsencode(arguments.manifest)
+    places = [bind_source_state(path) for path in (manifest, source)]
+    # Before they are read.
+    watched = (*places[0][:2], *(places[1][:2] if arguments.source else ()))
+    before = take_settled_fingerprint(filter(os.path.lexists, watched))
     jail = open_jail(arguments, load_manifest(arguments))
     if before and jail.lasting and can_replay(arguments) and not is_whitelist(arguments.manifest):
         jail.prepared.watched += before

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.output import stream_fault
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import as_json
 from pkgjail.core.errors import PkgjailError
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.text import counted
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("manifest", metavar="MANIFEST", help="a manifest, or - for standard input")
-    parser.add_argument("--root", default="/", metavar="DIR", help="verify this tree, not the host")
+    add_source_options(parser, "verify this tree, not the host")
     parser.add_argument(
         "--quick", action="store_true", help="compare kinds, modes, sizes and links only; read no file"
     )
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = _read(arguments.manifest)
     root = root_of(arguments)
+    refuse_other_source(manifest, root)
     with ConsoleReporter(as_json=arguments.json) as reporter:
         found = verify_manifest(
             manifest,

@@ -8,9 +8,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.json_records import edge_facts
-from pkgjail.cli.policy_options import root_of
+from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import always
 from pkgjail.core.model import text_path
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
@@ -57,12 +58,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--all", action="store_true", help="print every minimal chain, for every package that owns a path"
     )
-    parser.add_argument(
-        "--root",
-        default="/",
-        metavar="DIR",
-        help="search this root's packages for what is not in the manifest",
-    )
+    add_source_options(parser, "search this root's packages for what is not in the manifest")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=always)
 
@@ -77,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments.asked]
     answers = why(manifest, asked, every=arguments.all)
     if not all(answer.is_in for answer in answers):
+        refuse_other_source(manifest, root)
         database = _database(manifest, root)
         answers = why(
             manifest,

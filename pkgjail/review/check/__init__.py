@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.paths import Names
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.untrusted import SETTINGS, read_below
 from pkgjail.review.check.attribution import Attribution
 from pkgjail.review.check.findings import Check, Finding, Gap
@@ -54,9 +55,11 @@ def check_manifest(
     Raises:
         JailError: `run`, and the jail cannot be set up here, or the host has changed.
         OSError: the root cannot be read, or one of its files is larger than any of its kind.
+        SourceError: the manifest was made from another source.
 
     """
     root = os.path.realpath(root)
+    refuse_other_source(manifest, root)
     names = Names(manifest.files)
     scan = scan_files(manifest.files, root, reporter)
     gaps = [

@@ -14,6 +14,7 @@ from pkgjail.core.errors import InputError, JailError, Problem
 from pkgjail.core.model import text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.review.verify.compare import compare_names
 from pkgjail.review.verify.extras import find_extras
 from pkgjail.review.verify.package_record import PackageRecords
@@ -56,11 +57,13 @@ def verify_manifest(  # noqa: PLR0913 - all but the manifest are options
         JailError: not `quick`, and the manifest has no digests.
         OSError: a file vanished while it was read.
         PkgjailError: a file kept changing while it was read.
+        SourceError: the manifest was made from another source.
 
     """
     root = os.path.realpath(root)
     if not os.path.isdir(root):
         raise InputError([Problem(text_path(root), "there is no such directory to verify")])
+    refuse_other_source(manifest, root)
     if not quick and not any(entry.sha256 for entry in manifest.files):
         raise JailError(
             "cannot verify by hash: the manifest has no digests; make it again with 'pkgjail resolve', "
