@@ -99,7 +99,9 @@ class ImageTree:
         directories = [path for path, entry in self.entries.items() if entry.kind == "directory"]
         for path in sorted(directories, reverse=True):
             place = path or b"."
-            os.utime(place, ns=(self._times.get(path, 0),) * 2, dir_fd=self._directory, follow_symlinks=False)
+            os.utime(
+                place, ns=_both_times(self._times.get(path, 0)), dir_fd=self._directory, follow_symlinks=False
+            )
             os.chmod(place, disk_mode(self.entries[path]), dir_fd=self._directory)
         entries = self.entries.values()
         return LeftOut(
@@ -231,7 +233,7 @@ class ImageTree:
             self._refuse_alike(parent, name)
             self._mkdir(path)
         self._note(path, ImageEntry("directory", member.mode & 0o7777, member.uid, member.gid))
-        self._times[path] = _time(member.mtime_ns)
+        self._times[path] = member.mtime_ns
 
     def _make_file(self, path: bytes, member: Member) -> ImageEntry:
         """Make anything but a directory; returns its entry."""
@@ -251,8 +253,7 @@ class ImageTree:
             os.symlink(member.target, path, dir_fd=self._directory)
         except FileExistsError:
             raise self._refuse_twin(path) from None
-        times = (_time(member.mtime_ns),) * 2
-        os.utime(path, ns=times, dir_fd=self._directory, follow_symlinks=False)
+        os.utime(path, ns=_both_times(member.mtime_ns), dir_fd=self._directory, follow_symlinks=False)
 
     def _link(self, path: bytes, member: Member) -> ImageEntry:
         try:
@@ -288,7 +289,7 @@ class ImageTree:
                 write_all(descriptor, piece)
                 left -= len(piece)
             os.fchmod(descriptor, disk_mode(entry))
-            os.utime(descriptor, ns=(_time(member.mtime_ns),) * 2)
+            os.utime(descriptor, ns=_both_times(member.mtime_ns))
         finally:
             os.close(descriptor)
         return entry._replace(sha256=digest.hexdigest())
@@ -354,6 +355,7 @@ def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
 
 
-def _time(nanoseconds: int) -> int:
-    """Return a time that each file system can have: not before 1970, not after 2514."""
-    return min(max(nanoseconds, 0), _MOST_SECONDS * 10**9)
+def _both_times(nanoseconds: int) -> tuple[int, int]:
+    """Return times of access and of change that each file system can have: not before 1970, not after 2514."""
+    time = min(max(nanoseconds, 0), _MOST_SECONDS * 10**9)
+    return time, time
