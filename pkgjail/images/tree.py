@@ -356,6 +356,6 @@ def _join(directory: bytes, name: bytes) -> bytes:
 
 
 def _both_times(nanoseconds: int) -> tuple[int, int]:
-    """Return times of access and of change that each file system can have: not before 1970, not after 2514."""
+    """Return a time twice, as utime(2) takes it: not before 1970 and not after 2514, for any disk."""
     time = min(max(nanoseconds, 0), _MOST_SECONDS * 10**9)
     return time, time
