@@ -15,22 +15,18 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.spack.real import ROOTS, make_pythons
-from tests.spack.table import move, set_up, spack
-
-if TYPE_CHECKING:
-    from tests.spack.table import Place
+from tests.spack.table import Place, move, set_up, spack, variables_of
 
 WAYS = ("bare", "entry point")
 FORMAT = "{name}@{version}/{hash}"
 
 
-def build(place: Place, packages: list[str]) -> tuple[set[str], set[str], str]:
+def build(place: Place, packages: list[str], jobs: int) -> tuple[set[str], set[str], str]:
     """Build packages; return their hashes, the names of their files, and what is wrong with libraries."""
     for package in packages:
-        done = spack(place, ["install", "--fail-fast", package])
+        done = spack(place, ["install", "--fail-fast", f"--jobs={jobs}", package])
         assert done.returncode == 0, f"{package} in {place.base}:\n{done.stdout}"
     found = spack(place, ["find", "--no-groups", "--format", FORMAT])
     assert found.returncode == 0, found.stdout
@@ -54,7 +50,8 @@ def main() -> int:
     parser.add_argument("packages", nargs="+", help="specs, in this order")
     parser.add_argument("--external", action="append", default=[], help="an external package to find")
     parser.add_argument("--whitelist", action="append", default=[], help="besides `spack`")
-    parser.add_argument("--directory", type=Path, help="where to work; it is kept")
+    parser.add_argument("--jobs", type=int, default=2, help="of each build (2)")
+    parser.add_argument("--directory", type=Path, help="where to work; it is kept, and used again")
     arguments = parser.parse_args()
     if os.geteuid() == 0 or not ROOTS:
         parser.error("run this as an ordinary user, with PKGJAIL_SPACK_ROOT")
@@ -67,7 +64,11 @@ def main() -> int:
         results = []
         for way in WAYS:
             base = directory / str(number) / way.replace(" ", "-")
-            results.append(build(move(first, base, way, pythons, arguments.whitelist), arguments.packages))
+            if base.exists():
+                place = Place(base, base / "spack", variables_of(base, way, pythons))
+            else:
+                place = move(first, base, way, pythons, arguments.whitelist)
+            results.append(build(place, arguments.packages, arguments.jobs))
         (bare, bare_files, bare_wrong), (inside, inside_files, inside_wrong) = results
         wrong = {
             "hashes differ": bare ^ inside,
