@@ -25,9 +25,8 @@ FORMAT = "{name}@{version}/{hash}"
 
 def build(place: Place, packages: list[str], jobs: int) -> tuple[set[str], set[str], str]:
     """Build packages; return their hashes, the names of their files, and what is wrong with libraries."""
-    for package in packages:
-        done = spack(place, ["install", "--fail-fast", f"--jobs={jobs}", package])
-        assert done.returncode == 0, f"{package} in {place.base}:\n{done.stdout}"
+    done = spack(place, ["install", "--fail-fast", f"--jobs={jobs}", *packages])
+    assert done.returncode == 0, f"in {place.base}:\n{done.stdout}"
     found = spack(place, ["find", "--no-groups", "--format", FORMAT])
     assert found.returncode == 0, found.stdout
     checked = spack(place, ["verify", "libraries"])
@@ -47,7 +46,7 @@ def installed(store: Path) -> list[str]:
 def main() -> int:
     """Build with all Spacks that PKGJAIL_SPACK_ROOT names; return 1 if something differs."""
     parser = argparse.ArgumentParser(prog="tests.spack.builds", description=__doc__)
-    parser.add_argument("packages", nargs="+", help="specs, in this order")
+    parser.add_argument("packages", nargs="+", help="specs")
     parser.add_argument("--external", action="append", default=[], help="an external package to find")
     parser.add_argument("--whitelist", action="append", default=[], help="besides `spack`")
     parser.add_argument("--jobs", type=int, default=2, help="of each build (2)")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 WAYS = ("bare", "entry point", "wrapper")
 BEGIN, END = "<!-- table of commands: begin -->", "<!-- table of commands: end -->"
-_SECONDS = 900
+_SECONDS = 1800
 
 # What differs between two runs of the same command.
 _NORMAL = (
