@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from pkgjail.environments.remove import remove_environment
     from pkgjail.export import export_manifest
+    from pkgjail.export.image import export_image
     from pkgjail.images.importing import import_image
     from pkgjail.images.store import (
         find_image,
@@ -77,6 +78,7 @@ __all__ = [
     "diff_manifests",
     "dump_manifest",
     "enter_environment",
+    "export_image",
     "export_manifest",
     "find_image",
     "find_source",
@@ -121,6 +123,7 @@ _HOMES = {
     "default_environment": "jail.run",
     "diff_manifests": "review.diff",
     "enter_environment": "environments.enter",
+    "export_image": "export.image",
     "export_manifest": "export",
     "find_image": "images.store",
     "find_source": "images.store",

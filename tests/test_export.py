@@ -21,10 +21,9 @@ from hypothesis import HealthCheck, given, settings
 
 from pkgjail.api import resolve
 from pkgjail.cli.main import main
-from pkgjail.cli.verbs.export import FORMATS
 from pkgjail.core.errors import InputError, NamesError
 from pkgjail.core.model import FileEntry, Manifest, raw_path, text_path
-from pkgjail.export import FORMS, export_manifest
+from pkgjail.export import export_manifest
 from pkgjail.export.bwrap import MOST
 from pkgjail.export.skeleton import write_skeleton
 from pkgjail.jail.run import content_at_entry
@@ -561,7 +560,7 @@ REFUSED = [
     pytest.param(
         "tar",
         [],
-        "the formats are bwrap, cyclonedx, fstab, landlock, mtree, nspawn, sha256sums, spdx",
+        "the formats are apptainer, bwrap, cyclonedx, fstab, landlock, mtree, nspawn, sha256sums, spdx",
         id="unknown",
     ),
 ]
@@ -658,11 +657,6 @@ def test_a_skeleton_fills_an_empty_directory_and_has_all_mount_points(tmp_path: 
     words = export_manifest(manifest, "bwrap").split(b"\0")
     assert words[words.index(b"--chmod") :][:3] == [b"--chmod", b"0711", b"/"]
     assert words.count(b"--dir") == len(KERNEL_AND_SCRATCH)
-
-
-def test_the_command_knows_the_forms() -> None:
-    """The command spells them out so that it need not import them."""
-    assert FORMATS == FORMS
 
 
 def test_who_runs_the_launchers() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from pkgjail.core.model import text_path
 
 if TYPE_CHECKING:
-    from pkgjail.core.model import FileKind
+    from pkgjail.core.model import FileEntry, FileKind
 
 KINDS: dict[int, FileKind] = {
     stat.S_IFREG: "regular",
@@ -32,6 +32,10 @@ NOUNS: dict[FileKind, str] = {
 
 LINK_MODE = 0o777
 """The mode of every symbolic link in a manifest; Linux has no other."""
+
+COPIED_BITS = 0o1777
+"""The mode bits that a copy of a file may have. It gives nobody a right that its owner does not have:
+set-user-ID and set-group-ID bits would apply to whoever copied the file."""
 
 OWN_CHOICE = " (the host's choice is not in the set)"
 """The end of an entry's `detail` if the jail has another alternative than the host."""
@@ -135,6 +139,11 @@ def failure(what: MismatchKind, error: OSError) -> Mismatch:
 def describe(mismatch: Mismatch) -> str:
     """Return the words for a mismatch: they end a sentence that begins with the path."""
     return _WORDS[mismatch.what].format(expected=mismatch.expected, found=mismatch.found)
+
+
+def drops_bits(entry: FileEntry) -> bool:
+    """Check whether a copy of this entry has fewer mode bits than the host's file."""
+    return entry.kind != "symlink" and bool(entry.mode & ~COPIED_BITS)
 
 
 class Recorded(Protocol):

@@ -208,6 +208,13 @@ class BuildDriftError(DriftError):
     _advice = "make the manifest again with 'pkgjail resolve', and review what differs"
 
 
+class ExportDriftError(DriftError):
+    """Drift that was found while a manifest's files were exported; nothing was written."""
+
+    _refused = "cannot export the files"
+    _advice = "make the manifest again with 'pkgjail resolve', and review what differs"
+
+
 class ModifiedEnvironmentError(PkgjailError):
     """An environment is not as `build` left it; `changes` pairs each path with the mismatch.
 

@@ -6,23 +6,23 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import COPIED_BITS
 from pkgjail.core.errors import BuildDriftError, DriftError, InputError, Problem
-from pkgjail.core.model import JailOptions, text_path
+from pkgjail.core.model import JailOptions
 from pkgjail.core.reporter import SILENT, warn_each
 from pkgjail.core.sources import refuse_other_source
-from pkgjail.core.text import counted, first_of, printable
+from pkgjail.core.text import printable
 from pkgjail.environments.directory import parent_and_name
 from pkgjail.environments.file_copy import (
-    COPIED_BITS,
     FileCopier,
     copied_files,
     copied_manifest,
-    drops_bits,
     refuse_unreadable,
     sync_filesystem,
 )
 from pkgjail.environments.journal import Built, start_build, write_bytes
 from pkgjail.environments.record import FORMS, MANIFEST, Header
+from pkgjail.export.common import warn_of_dropped_bits
 from pkgjail.export.skeleton import Piece, pieces_of_skeleton
 from pkgjail.jail.drift import DriftCheck, compare_host, publish_user_baseline, refuse_drift
 from pkgjail.jail.protected_paths import protected_environment
@@ -108,7 +108,8 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         built = build.finish()
     with contextlib.suppress(OSError):  # otherwise the first entry of this user does it
         publish_user_baseline(manifest, root, publisher_of(os.path.join(directory, MANIFEST)))
-    _warn_of_dropped_bits(manifest, form, reporter)
+    if form == "copy":
+        warn_of_dropped_bits(manifest, reporter)
     _warn_of_absent_sources(binds, reporter)
     return built
 
@@ -173,12 +174,3 @@ def _warn_of_absent_sources(binds: Sequence[UserBind], reporter: Reporter) -> No
         if not os.path.exists(bind.source)
     ]
     warn_each(reporter, messages, "sources of binds that do not exist")
-
-
-def _warn_of_dropped_bits(manifest: Manifest, form: Form, reporter: Reporter) -> None:
-    dropped = [text_path(entry.path) for entry in manifest.files if drops_bits(entry)]
-    if form == "copy" and dropped:
-        reporter.warn(
-            f"{counted(len(dropped), 'name')} copied without their set-user-ID and set-group-ID bits: "
-            f"{', '.join(first_of(dropped))}"
-        )

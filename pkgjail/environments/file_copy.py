@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pkgjail.core.entries import MISSING, NOUNS, Mismatch, kind_of, noun_of
+from pkgjail.core.entries import COPIED_BITS, MISSING, NOUNS, Mismatch, drops_bits, kind_of, noun_of
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.core.text import first_of
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from pkgjail.core.model import FileEntry, Manifest
     from pkgjail.core.reporter import Reporter
 
-# A copy gives nobody a right that its owner does not have: set-user-ID and set-group-ID bits would apply to
-# whoever copied the file.
-COPIED_BITS = 0o1777
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _BENEATH = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS | sc.RESOLVE_NO_MAGICLINKS
 _NO_SUCH_FILE = {
@@ -65,11 +62,6 @@ def copied_manifest(manifest: Manifest) -> Manifest:
         for entry in manifest.files
     )
     return replace(manifest, files=tuple(files))
-
-
-def drops_bits(entry: FileEntry) -> bool:
-    """Check whether a copy of this entry has fewer mode bits than the host's file."""
-    return entry.kind != "symlink" and bool(entry.mode & ~COPIED_BITS)
 
 
 def copied_files(manifest: Manifest) -> dict[bytes, FileEntry]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
-from pkgjail.export import bwrap, fstab, landlock, mtree, nspawn, sbom_libraries, sha256sums
+from pkgjail.export import apptainer, bwrap, fstab, landlock, mtree, nspawn, sbom_libraries, sha256sums
 from pkgjail.export.common import refuse_misleading
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
 
 _WRITERS: dict[str, Callable[[Manifest, bytes, bytes | None], bytes]] = {
+    "apptainer": apptainer.write,
     "bwrap": bwrap.write,
     "cyclonedx": sbom_libraries.write_cyclonedx,
     "fstab": fstab.write,
@@ -31,7 +32,7 @@ _LAUNCHERS = frozenset({"bwrap", "fstab", "nspawn"})
 _WITHOUT_DEVICES = frozenset({"fstab", "nspawn"})
 
 FORMS = tuple(_WRITERS)
-"""The names of the formats."""
+"""The names of the formats. Those that have the manifest's files are in `pkgjail.export.image`."""
 
 
 def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: bytes | None = None) -> bytes:
@@ -44,7 +45,7 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
             names relative to it, and do not use it.
         at: the directory of the skeleton (`pkgjail.export.skeleton.write_skeleton`), absolute and normal.
             "fstab" needs it; "bwrap" takes the files made at entry from it, or leaves them out if it is
-            None; the other formats ignore it.
+            None; "apptainer" needs the path of an OCI archive; the other formats ignore it.
 
     Returns:
         The same bytes for the same arguments, except for "landlock", which examines the files below

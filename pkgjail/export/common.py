@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.core.entries import drops_bits
 from pkgjail.core.errors import NamesError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, SCRATCH_DIRECTORIES, TMP
+from pkgjail.core.model import text_path
+from pkgjail.core.text import counted, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pkgjail.core.model import FileEntry, Manifest
+    from pkgjail.core.reporter import Reporter
 
 
 def on_host(root: bytes, path: bytes) -> bytes:
@@ -60,9 +64,7 @@ def refuse_misleading(form: str, manifest: Manifest, root: bytes) -> None:
             a file below `root` is now a link, or is reached through one.
 
     """
-    mounted = (*KERNEL_DIRECTORIES, TMP)
-    taken = [entry.path for entry in manifest.files if entry.path in mounted and entry.kind != "directory"]
-    refuse(form, taken, "the jail mounts its own file system there, but the manifest has no directory")
+    refuse_other_kinds(form, manifest)
     files = [entry.path for entry in host_files(manifest)]
     top = os.path.realpath(root).rstrip(b"/")
     parents = {path.rpartition(b"/")[0] for path in files}
@@ -72,6 +74,27 @@ def refuse_misleading(form: str, manifest: Manifest, root: bytes) -> None:
         [path for path in files if path.rpartition(b"/")[0] in led or os.path.islink(top + path)],
         "it is now a symbolic link, or reached through one; make a new manifest with 'pkgjail resolve'",
     )
+
+
+def refuse_other_kinds(form: str, manifest: Manifest) -> None:
+    """Refuse a manifest with a link or a file where the jail mounts a file system of its own.
+
+    Raises:
+        NamesError: lists all of them.
+
+    """
+    mounted = (*KERNEL_DIRECTORIES, TMP)
+    taken = [entry.path for entry in manifest.files if entry.path in mounted and entry.kind != "directory"]
+    refuse(form, taken, "the jail mounts its own file system there, but the manifest has no directory")
+
+
+def warn_of_dropped_bits(manifest: Manifest, reporter: Reporter) -> None:
+    """Warn of names whose copies have fewer mode bits than the host's files."""
+    if dropped := [text_path(entry.path) for entry in manifest.files if drops_bits(entry)]:
+        reporter.warn(
+            f"{counted(len(dropped), 'name')} copied without their set-user-ID and set-group-ID bits: "
+            f"{', '.join(first_of(dropped))}"
+        )
 
 
 def refuse(form: str, paths: Sequence[bytes], why: str, cause: str = "") -> None:

@@ -22,7 +22,7 @@ from pkgjail.jail.automounts import automount_warnings
 from pkgjail.jail.devices import absent_devices, device_patterns, show_devices
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
-from pkgjail.jail.etc_files import current_account, etc_files
+from pkgjail.jail.etc_files import Account, current_account, etc_files
 from pkgjail.jail.host_name import host_name
 from pkgjail.jail.layout import Layout
 from pkgjail.jail.ld_cache import make_ld_cache
@@ -386,6 +386,29 @@ def content_at_entry(
     return {path: content.get(path, b"") for path in names}
 
 
+def content_for_anyone(manifest: Manifest, root: bytes) -> dict[bytes, bytes]:
+    """Return the content of the files that are made at entry, the same for every user, by path.
+
+    The accounts are those of root and nobody, the host name is the default one, and resolv.conf(5) is empty.
+    The host must be as the manifest says.
+
+    Raises:
+        JailError: as `content_at_entry`.
+
+    """
+    root = os.path.realpath(root)
+    options = JailOptions(network=False)
+    content = _entry_files(
+        manifest,
+        options,
+        root,
+        lambda: steps_by_directory(choose_strategies(manifest, options, root)),
+        account=Account(name="root", uid=0, gid=0, group="root", home="/root"),
+    )
+    names = (entry.path for entry in manifest.files if entry.origin == "entry")
+    return {path: content.get(path, b"") for path in names}
+
+
 def _plan(
     manifest: Manifest,
     options: JailOptions,
@@ -397,7 +420,7 @@ def _plan(
     choices = choose_strategies(manifest, options, root, thorough=bool(options.verify))
     steps = steps_by_directory(choices)
     hostname = host_name()
-    content = _entry_files(manifest, options, root, lambda: steps, hostname)
+    content = _entry_files(manifest, options, root, lambda: steps, hostname=hostname)
     plan = plan_jail(
         manifest,
         options,
@@ -422,16 +445,18 @@ def _directory_inside(manifest: Manifest, options: JailOptions) -> bytes:
     return path_inside(layout, options)
 
 
-def _entry_files(
+def _entry_files(  # noqa: PLR0913 - what, and by name for whom
     manifest: Manifest,
     options: JailOptions,
     root: bytes,
     directory_steps: Callable[[], Mapping[bytes, Step]],
+    *,
     hostname: str = HOSTNAME,
+    account: Account | None = None,
 ) -> dict[bytes, bytes]:
     """Return the content of the files made at entry. `directory_steps` is called if ldconfig must run."""
     content = etc_files(
-        current_account(map_root=options.map_root, home=options.environment.get("HOME", "")),
+        account or current_account(map_root=options.map_root, home=options.environment.get("HOME", "")),
         resolv_conf=read_resolv_conf(),
         network=options.network,
         hostname=hostname,

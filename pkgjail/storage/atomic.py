@@ -44,25 +44,76 @@ def replace_file(
         OSError: it cannot be written.
 
     """
+    with new_file(path, mode=mode, replace_special=replace_special) as descriptor:
+        write_all(descriptor, data)
+        if not umask:
+            os.fchmod(descriptor, mode)
+
+
+@contextlib.contextmanager
+def new_file(
+    path: str | os.PathLike[str], *, mode: int = 0o666, replace_special: bool = False
+) -> Iterator[int]:
+    """Yield a descriptor of an empty file, which gets the name `path` when the block has filled it.
+
+    The arguments, the errors and what is left by a failure are those of `replace_file`. An error of the block
+    that names a file of its own passes unchanged.
+    """
     parent, name = os.path.split(path)
+    new = f".pkgjail-{os.urandom(8).hex()}"
     directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if not replace_special:
             _refuse_special(name, directory, os.fspath(path))
-        new = f".pkgjail-{os.urandom(8).hex()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(new, flags, mode, dir_fd=directory)
         try:
             with _renamed(directory, new, name):
-                write_all(descriptor, data)
-                if not umask:
-                    os.fchmod(descriptor, mode)
+                yield descriptor
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
         _sync(directory)
     except OSError as error:
-        error.filename = os.fspath(path)  # a full disk names no file, other failures the temporary one
+        _name_path(error, path, new)
+        raise
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def new_directory(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the path of an empty directory, private to the user, which gets the name `path` after the block.
+
+    At `path` there may be an empty directory, which is replaced. On any failure the new one is removed with
+    all that is in it. After a SIGKILL or a power failure a directory `.pkgjail-*` may be left.
+
+    Raises:
+        InputError: there is something else at `path`.
+        OSError: it cannot be made.
+
+    """
+    from pkgjail.storage.removal import remove_tree
+
+    parent, name = os.path.split(os.path.normpath(path))
+    new = f".pkgjail-{os.urandom(8).hex()}"
+    directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _refuse_filled(name, directory, os.fspath(path))
+        os.mkdir(new, 0o700, dir_fd=directory)
+        try:
+            yield os.path.join(parent, new)
+            umask = os.umask(0o777)
+            os.umask(umask)
+            os.chmod(new, 0o777 & ~umask, dir_fd=directory)
+            os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove_tree(directory, new)
+            raise
+        _sync(directory)
+    except OSError as error:
+        _name_path(error, path, new)
         raise
     finally:
         os.close(directory)
@@ -92,7 +143,7 @@ def write_own_file_in(directory: int, name: str, content: bytes, mode: int = PRI
         pass
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of `data`."""
     view = memoryview(data)
     while view:
@@ -147,6 +198,32 @@ def _refuse_special(name: str, directory: int, path: str) -> None:
 
         what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
         raise InputError([Problem("", f"cannot write to {path}: it is {what}; name another path")])
+
+
+def _name_path(error: OSError, path: str | os.PathLike[str], new: str) -> None:
+    """Name `path` in an error that names nothing, as that of a full disk, or the temporary name."""
+    if error.filename is None or error.filename == new or isinstance(error.filename, int):
+        error.filename = os.fspath(path)
+
+
+def _refuse_filled(name: str, directory: int, path: str) -> None:
+    """Raise `InputError` unless there is nothing at a name, or an empty directory."""
+    try:
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            if not os.listdir(descriptor):
+                return
+        finally:
+            os.close(descriptor)
+    from pkgjail.core.errors import InputError, Problem
+
+    raise InputError(
+        [Problem("", f"cannot write to {path}: it exists and is not an empty directory; name another path")]
+    )
 
 
 def _sync(directory: int) -> None:

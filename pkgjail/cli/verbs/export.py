@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Write a manifest for another program to read: arguments for bubblewrap, settings for systemd-nspawn,
 lines for fstab, a specification for mtree and bsdtar, a list for sha256sum, read rules for Spack's
-Landlock sandbox, a bill of materials in SPDX or CycloneDX. A name that a format can't express is an
-error; no name is left out silently.
+Landlock sandbox, a bill of materials in SPDX or CycloneDX. Or write it with its files, for programs that
+have no host with the packages: an image for container engines, a bundle for OCI runtimes, a squashfs
+file system, a tar archive. A name that a format can't express is an error; no name is left out
+silently.
 """
 _EPILOG = """\
 examples:
@@ -31,14 +33,19 @@ examples:
   pkgjail export base.manifest.jsonl --format cyclonedx -o base.cdx.json
   pkgjail export base.manifest.jsonl --format bwrap --at entry --skeleton -o base.bwrap
   pkgjail export base.manifest.jsonl --format fstab --at /srv/jail --skeleton -o jail.fstab
+  pkgjail export base.manifest.jsonl --format oci-archive -o base.oci.tar && podman load -i base.oci.tar
 
 docs/export.md says how each format is used, and what it cannot do.
 """
 # Listed here so that the parser need not import the exporters; a test compares the two lists.
-FORMATS = ("bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
+TEXTS = ("apptainer", "bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
+IMAGES = ("docker-archive", "oci", "oci-archive", "oci-bundle", "squashfs", "tar")
+FORMATS = (*TEXTS, *IMAGES)
+COMPRESSIONS = ("gzip", "zstd")
+BILLS = ("cyclonedx", "spdx")
 _OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
 _OF_HOST_FILES = ("bwrap", "fstab", "nspawn")
-_WITHOUT_ROOT = ("mtree", "sha256sums")
+_WITHOUT_ROOT = ("apptainer", "mtree", "sha256sums")
 _WITH_SKELETON = ("bwrap", "fstab", "nspawn")
 
 
@@ -51,21 +58,46 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_manifest()
-    parser.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument(
-        "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
+        "--format",
+        required=True,
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(TEXTS)}; with the files: {', '.join(IMAGES)}",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="write it here, not to standard output; oci and oci-bundle write a directory",
     )
     add_source_options(parser, "where the manifest's files are")
     parser.add_argument(
         "--at",
         metavar="DIR",
-        help="fstab: the jail's directory; bwrap: the directory with the files made at entry",
+        help="fstab: the jail's directory; bwrap: the directory with the files made at entry; apptainer: the "
+        "file that the format oci-archive wrote",
     )
     parser.add_argument(
         "--skeleton",
         action="store_true",
         help="make DIR with what the format can't express: files made at entry and, for fstab and nspawn, "
         "directories, links and mount points",
+    )
+    parser.add_argument(
+        "--compress",
+        choices=COMPRESSIONS,
+        help="compress the layers of oci and oci-archive, or squashfs (gzip by default): the bytes then "
+        "depend on the program that compresses",
+    )
+    parser.add_argument(
+        "--name",
+        metavar="NAME[:TAG]",
+        help="the image's name in oci, oci-archive and docker-archive (by default that of the whitelists)",
+    )
+    parser.add_argument(
+        "--sbom", choices=BILLS, help="attach a bill of materials to the image in oci and oci-archive"
     )
     parser.add_argument(
         "--json", action="store_true", help="print what was written, and warnings, as JSON; goes with -o FILE"
@@ -85,8 +117,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--skeleton goes with --at DIR and one of {', '.join(_WITH_SKELETON)}")
     if arguments.json and arguments.output == "-":
         raise UsageError("--json needs -o FILE: the export itself goes to standard output")
+    if form in IMAGES and arguments.output == "-":
+        raise UsageError(f"--format {form} needs -o FILE: nothing is written until every file was compared")
+    unfit = [f"--{name}" for name in ("compress", "name", "sbom") if getattr(arguments, name)]
+    if form not in IMAGES and unfit:
+        raise UsageError(f"{unfit[0]} goes with the formats {', '.join(IMAGES)}")
     manifest = read_manifest(arguments.manifest)
     root = root_of(arguments)
+    if form in IMAGES:
+        return _export_image(manifest, arguments, root)
     if form not in _WITHOUT_ROOT:
         refuse_other_source(manifest, root)
     at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
@@ -107,6 +146,29 @@ def run(arguments: argparse.Namespace) -> int:
         replace_file(arguments.output, data)
     if arguments.json:
         print(json.dumps({"file": arguments.output, "format": form, "bytes": len(data)}, indent=2))
+    return 0
+
+
+def _export_image(manifest: Manifest, arguments: argparse.Namespace, root: bytes) -> int:
+    from pkgjail.export.image import export_image
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        exported = export_image(
+            manifest,
+            arguments.format,
+            arguments.output,
+            root=root,
+            compression=arguments.compress or "",
+            name=arguments.name or "",
+            bill=arguments.sbom or "",
+            reporter=reporter,
+        )
+    if arguments.json:
+        facts = {"file": arguments.output, "format": arguments.format}
+        image = {"digest": exported.digest, "diff_ids": exported.diff_ids} if exported.digest else {}
+        print(json.dumps({**facts, **image}, indent=2))
+    elif exported.digest:
+        print(exported.digest)
     return 0
 
 
