@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pkgjail.environments.remove import remove_environment
     from pkgjail.export import export_manifest
     from pkgjail.export.image import export_image
+    from pkgjail.images.exporting import archive_image
     from pkgjail.images.importing import import_image
     from pkgjail.images.store import (
         find_image,
@@ -67,6 +68,7 @@ __all__ = [
     "Limits",
     "PkgjailError",
     "UserBind",
+    "archive_image",
     "available",
     "build_chroot_environment",
     "build_environment",
@@ -117,6 +119,7 @@ _HOMES = {
     "Limits": "core.model",
     "PkgjailError": "core.errors",
     "UserBind": "core.model",
+    "archive_image": "images.exporting",
     "build_chroot_environment": "environments.isolate",
     "build_environment": "environments.build",
     "check_manifest": "review.check",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter, human_size
 from pkgjail.cli.exit_status import FAILURE
 from pkgjail.cli.limit_options import count, size
-from pkgjail.cli.results import always, never
+from pkgjail.cli.results import always, never, without_file
+from pkgjail.core.errors import UsageError
 from pkgjail.core.model import text_path
 from pkgjail.core.text import counted, first_of, printable
 
@@ -61,8 +63,18 @@ def add_parser(verbs: Verbs) -> None:
         commands, "rm", _remove, "remove images that nobody uses, or a name if the image has another", never
     )
     verified = _add(commands, "verify", _verify, "compare an image's files with their list", never)
+    exported = _add(
+        commands,
+        "export",
+        _export,
+        "write an image as a tar archive, with owners and set-user-ID bits",
+        without_file,
+    )
+    exported.add_argument(
+        "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
+    )
     _add(commands, "prune", _prune, "remove images without a name, and what killed processes left", never)
-    for each in (shown, verified):
+    for each in (shown, verified, exported):
         each.add_argument("name", metavar="IMAGE", help="its name or digest")
     removed.add_argument("names", nargs="+", metavar="IMAGE", help="its name or digest")
     parser.inner = dict(commands.choices)
@@ -177,6 +189,26 @@ def _verify(arguments: argparse.Namespace) -> int:
             print(row)
         print(f"{counted(image.names, 'name')}, {counted(len(changes), 'difference')}")
     return FAILURE if changes else 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pkgjail.images.exporting import archive_image
+    from pkgjail.images.store import used_image
+    from pkgjail.storage.atomic import new_file
+
+    path: str = arguments.output
+    if path == "-" and (sys.stdout.isatty() or arguments.json):
+        raise UsageError("cannot write an archive to a terminal or beside JSON; name a file with -o")
+    reporter = ConsoleReporter(as_json=arguments.json)
+    with used_image(arguments.name, arguments.store) as image, reporter:
+        if path == "-":
+            archive_image(image, sys.stdout.buffer, reporter=reporter)
+            return 0
+        with new_file(path) as descriptor, open(descriptor, "wb", closefd=False) as stream:
+            archive_image(image, stream, reporter=reporter)
+    if arguments.json:
+        print(json.dumps({"file": path, "digest": image.digest}, indent=2))
+    return 0
 
 
 def _remove(arguments: argparse.Namespace) -> int:
