@@ -71,6 +71,36 @@ class HelloZ(AutotoolsPackage):
         Executable(self.prefix.bin.join("hello-z"))()
 '''
 MANIFEST = {"configure": (CONFIGURE, 0o755), "hello-z.c": (PROGRAM, 0o644)}
+MPI_PROGRAM = """\
+#include <mpi.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+    int rank;
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    printf("rank %d\\n", rank);
+    return MPI_Finalize();
+}
+"""
+MPI_RECIPE = '''\
+IMPORTSfrom spack.package import *
+
+
+class HelloMpi(Package):
+    """A program of MPI."""
+
+    homepage = "https://example.org/hello-mpi"
+    url = "file://SOURCES/hello-mpi-1.0.tar.gz"
+
+    version("1.0", sha256="SHA-1.0")
+
+    depends_on("c", type="build")
+    depends_on("mpi")
+
+    def install(self, spec, prefix):
+        mkdirp(prefix.bin)
+        Executable(spec["mpi"].mpicc)("hello-mpi.c", "-o", join_path(prefix.bin, "hello-mpi"))
+'''
 
 
 class Version(NamedTuple):
@@ -116,34 +146,57 @@ def write_repositories(root: Path, version: Version, more: list[Path]) -> None:
 
 def make_hello_z(directory: Path, version: Version) -> Path:
     """Write the sources and the recipe of hello-z; return the repository."""
-    digests = {number: _write_sources(directory, number) for number in ("1.0", "1.1")}
+    digests = {
+        number: _write_sources(
+            directory,
+            f"hello-z-{number}",
+            {
+                name: (f"{text}/* {number} */\n" if name.endswith(".c") else text, mode)
+                for name, (text, mode) in MANIFEST.items()
+            },
+        )
+        for number in ("1.0", "1.1")
+    }
+    return _write_recipe(directory, version, "hello-z", "autotools", RECIPE, digests)
+
+
+def make_hello_mpi(directory: Path, version: Version) -> Path:
+    """Write the source and the recipe of hello-mpi; return the repository, which hello-z may be in too."""
+    digest = _write_sources(directory, "hello-mpi-1.0", {"hello-mpi.c": (MPI_PROGRAM, 0o644)})
+    return _write_recipe(directory, version, "hello-mpi", "generic", MPI_RECIPE, {"1.0": digest})
+
+
+def _write_recipe(  # noqa: PLR0913 - where, what, and how
+    directory: Path, version: Version, name: str, system: str, recipe: str, digests: dict[str, str]
+) -> Path:
+    """Write a recipe into the repository `local`; return the repository."""
     new = not version.has_recipes
     repository = directory / "repo" / "spack_repo" / "local" if new else directory / "repo"
-    package = repository / "packages" / ("hello_z" if new else "hello-z")
+    package = repository / "packages" / (name.replace("-", "_") if new else name)
     package.mkdir(parents=True)
     more = "  api: v2.0\n" if new else ""
     (repository / "repo.yaml").write_text(f"repo:\n  namespace: local\n{more}", encoding="utf-8")
-    imports = "from spack_repo.builtin.build_systems.autotools import AutotoolsPackage\n\n" if new else ""
-    text = RECIPE.replace("IMPORTS", imports).replace("SOURCES", str(directory))
+    base = {"autotools": "AutotoolsPackage", "generic": "Package"}[system]
+    imports = f"from spack_repo.builtin.build_systems.{system} import {base}\n\n" if new else ""
+    text = recipe.replace("IMPORTS", imports).replace("SOURCES", str(directory))
     for number, digest in digests.items():
         text = text.replace(f"SHA-{number}", digest)
     (package / "package.py").write_text(text, encoding="utf-8")
     return repository
 
 
-def _write_sources(directory: Path, number: str) -> str:
-    """Write the archive of a version of hello-z, the same bytes each time; return its SHA-256."""
+def _write_sources(directory: Path, name: str, files: dict[str, tuple[str, int]]) -> str:
+    """Write an archive of files with these texts and modes, the same bytes each time; return its SHA-256."""
     content = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=content, mode="wb", mtime=0, filename="") as zipped,
         tarfile.open(fileobj=zipped, mode="w") as archive,
     ):
-        for name, (text, mode) in MANIFEST.items():
-            data = f"{text}/* {number} */\n".encode() if name.endswith(".c") else text.encode()
-            member = tarfile.TarInfo(f"hello-z-{number}/{name}")
-            member.size, member.mode = len(data), mode
-            archive.addfile(member, io.BytesIO(data))
-    (directory / f"hello-z-{number}.tar.gz").write_bytes(content.getvalue())
+        for file, (text, mode) in files.items():
+            member = tarfile.TarInfo(f"{name}/{file}")
+            member.size, member.mode = len(text.encode()), mode
+            archive.addfile(member, io.BytesIO(text.encode()))
+    (directory / f"{name}.tar.gz").write_bytes(content.getvalue())
     return hashlib.sha256(content.getvalue()).hexdigest()
 
 

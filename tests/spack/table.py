@@ -27,6 +27,7 @@ from tests.spack.real import (
     ROOTS,
     Version,
     copy_spack,
+    make_hello_mpi,
     make_hello_z,
     make_pythons,
     version_of,
@@ -80,6 +81,7 @@ def set_up(
     for directory in (base / "home", base / "tmp", base / "cache", work):
         directory.mkdir()
     write_repositories(root, version, [make_hello_z(work, version)])
+    make_hello_mpi(work, version)
     # Beside the cache of the user: Spack would put it where the name depends on its own path.
     settings = f"config:\n  misc_cache: {base}/cache/misc\n  build_stage: {base}/tmp/stage\n"
     (root / "etc" / "spack" / "config.yaml").write_text(settings, encoding="utf-8")
