@@ -157,18 +157,16 @@ def make_hello_z(directory: Path, version: Version) -> Path:
         )
         for number in ("1.0", "1.1")
     }
-    return _write_recipe(directory, version, "hello-z", "autotools", RECIPE, digests)
+    return _write_recipe(directory, version, "hello-z", RECIPE, digests)
 
 
 def make_hello_mpi(directory: Path, version: Version) -> Path:
     """Write the source and the recipe of hello-mpi; return the repository, which hello-z may be in too."""
     digest = _write_sources(directory, "hello-mpi-1.0", {"hello-mpi.c": (MPI_PROGRAM, 0o644)})
-    return _write_recipe(directory, version, "hello-mpi", "generic", MPI_RECIPE, {"1.0": digest})
+    return _write_recipe(directory, version, "hello-mpi", MPI_RECIPE, {"1.0": digest})
 
 
-def _write_recipe(  # noqa: PLR0913 - where, what, and how
-    directory: Path, version: Version, name: str, system: str, recipe: str, digests: dict[str, str]
-) -> Path:
+def _write_recipe(directory: Path, version: Version, name: str, recipe: str, digests: dict[str, str]) -> Path:
     """Write a recipe into the repository `local`; return the repository."""
     new = not version.has_recipes
     repository = directory / "repo" / "spack_repo" / "local" if new else directory / "repo"
@@ -176,7 +174,8 @@ def _write_recipe(  # noqa: PLR0913 - where, what, and how
     package.mkdir(parents=True)
     more = "  api: v2.0\n" if new else ""
     (repository / "repo.yaml").write_text(f"repo:\n  namespace: local\n{more}", encoding="utf-8")
-    base = {"autotools": "AutotoolsPackage", "generic": "Package"}[system]
+    base = "AutotoolsPackage" if "(AutotoolsPackage)" in recipe else "Package"
+    system = {"AutotoolsPackage": "autotools", "Package": "generic"}[base]
     imports = f"from spack_repo.builtin.build_systems.{system} import {base}\n\n" if new else ""
     text = recipe.replace("IMPORTS", imports).replace("SOURCES", str(directory))
     for number, digest in digests.items():
