@@ -289,6 +289,7 @@ def test_compressed_layers_have_the_same_diff_ids(form: str, kind: str, tmp_path
     assert packed.digest != plain.digest
 
 
+@pytest.mark.gate  # as test_sbom: the libraries are not on each Python of the matrix
 @pytest.mark.parametrize("bill", BILLS)
 def test_a_bill_of_materials_refers_to_the_image(bill: str, tmp_path: Path) -> None:
     """The image is the same with it and without; the referrer's subject is the image."""

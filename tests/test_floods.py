@@ -36,7 +36,7 @@ _MOST_LINES = 30
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of a root of Debian 11 whose names this host does not have, that root, and what it is of."""
+    """A manifest of a host of Debian 11 whose names this one does not have, its root, and what it is of."""
     place = tmp_path_factory.mktemp("other")
     names = [f"/opt/other/d{n % 7}/f{n}" for n in range(MANY)]
     directories = ["/opt", "/opt/other", *(f"/opt/other/d{n}" for n in range(7))]
@@ -51,6 +51,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "other.toml").write_text('[packages]\ndebian = ["other"]\n[options]\nessential = false\n')
     words = ["resolve", str(place / "other.toml"), "--root", str(place / "root")]
     assert main([*words, "-o", str(place / "m.jsonl")]) == 0
+    manifest = read_manifest(place / "m.jsonl")  # as if it was made where this root is the host's
+    write_manifest(replace(manifest, header=replace(manifest.header, source="", schema=1)), place / "m.jsonl")
     return place
 
 

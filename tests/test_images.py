@@ -516,7 +516,7 @@ def test_a_store_for_readers(tmp_path: Path, anyone: Caller) -> None:
     """Protects users of a store that they may not write to, and the store from them."""
     store = tmp_path / "shared"
     tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
+    for parent in list(tmp_path.parents)[:2]:
         parent.chmod(0o755)
     source = put(tmp_path / "a.tar", file("a", b"abc", mode=0o644) + END)
     import_image(source, store=str(store))

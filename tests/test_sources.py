@@ -193,7 +193,7 @@ def test_root_and_source(manifest_of_image: Path, capfd: pytest.CaptureFixture[s
 def test_a_replay_follows_the_name(manifest_of_image: Path, tmp_path: Path, anyone: Caller) -> None:
     """Protects a command line that was run before: the image of its name may be another one by now."""
     if anyone.uid != os.geteuid():
-        for path in (tmp_path, *tmp_path.parents[:2]):
+        for path in (tmp_path, *list(tmp_path.parents)[:2]):
             path.chmod(0o755)
     environment = {"PKGJAIL_STORE": str(tmp_path / "store")}
     words = [
@@ -297,7 +297,7 @@ def test_the_manifest_of_a_whole_image(store: Path, tmp_path: Path) -> None:
 
 def test_a_whole_image_is_entered(store: Path, tmp_path: Path, anyone: Caller) -> None:
     """Protects images without a package database: their names, all of them and no others, twice."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
         path.chmod(0o755)
     (tmp_path / "small.tar").write_bytes(SMALL)
     import_image(tmp_path / "small.tar", store=str(store))

@@ -73,6 +73,8 @@ def members_of(file: Unpacked) -> Iterator[Member]:
             )
         except tarfile.ReadError as error:  # nothing but the end
             raise DamagedError(f"it is damaged, or no tar archive ({error})") from error
+    if cast("Any", archive).firstmember is None:  # it begins with its end, before which Python 3.9 would go
+        return
     while True:
         file.allow_headers()
         with parsing(DamagedError):
