@@ -33,7 +33,11 @@ class Shell:
         os.write(self._terminal, keys)
 
     def run(self, line: str) -> None:
-        """Type a line, its end included, and wait until the terminal has shown it."""
+        """Type a line, its end included, and wait until the terminal has shown it.
+
+        That may be before the shell has the terminal: after a command that ends by itself, wait for the
+        prompt first, or the next `wait_for_prompt` returns that one.
+        """
         self.type(line.encode() + b"\n")
         self.wait_for(re.escape(line))
 

@@ -107,6 +107,7 @@ def test_a_key_ends_a_whole_build(  # noqa: PLR0913, PLR0917 - fixtures and para
     )
     (tmp_path / "Makefile").write_text(f"all: one two\n{rules}")
     keyboard.run("ulimit -c 0")
+    keyboard.wait_for_prompt()  # otherwise it could be taken for that after make
     keyboard.run(jail("make -j2 -f /srv/Makefile", terminal))
     marked.wait_for("S", "S")
     keyboard.type(key)

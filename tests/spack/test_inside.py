@@ -345,6 +345,7 @@ def test_a_command_is_a_job_of_the_shell(spack: Spack, hook: str, output: str) -
     variables: dict[str, str] = spack.user.options(spack.variables(**hooked))["env"]
     with shell(variables, spack.user.uid) as keyboard:
         keyboard.run("set -o pipefail")
+        keyboard.wait_for_prompt()
         keyboard.run(f'{spack.script} python -c "{code}"{output}')
         for _ in range(2):
             wait_for_state(seconds, "S")
@@ -366,6 +367,7 @@ def test_a_second_interrupt_kills_the_jail(spack: Spack) -> None:
     variables: dict[str, str] = spack.user.options(spack.variables(**spack.wrapped()))["env"]
     with shell(variables, spack.user.uid) as keyboard:
         keyboard.run("set -o pipefail")
+        keyboard.wait_for_prompt()
         keyboard.run(f'{spack.script} python -c "{code}" | tee -i')  # which ignores Ctrl-C
         keyboard.wait_for(r"\nup\r\n")
         for _ in range(2):
