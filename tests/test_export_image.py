@@ -275,7 +275,7 @@ def test_the_archives_have_the_blobs_of_the_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", content.COMPRESSIONS)
 @pytest.mark.parametrize("form", ["oci", "oci-archive"])
 def test_compressed_layers_have_the_same_diff_ids(form: str, kind: str, tmp_path: Path) -> None:
-    """What is promised of a compressed image; other programs decompress its layers."""
+    """Protects what is promised of a compressed image; other programs decompress its layers."""
     manifest = packaged_tree(tmp_path / "root", {"a": "1", "b": "1"})
     root = os.fsencode(tmp_path / "root")
     plain = export_image(manifest, "oci", str(tmp_path / "plain"), root=root)
@@ -700,7 +700,7 @@ def test_a_definition_for_apptainer(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_skopeo_and_umoci_accept_an_image(tmp_path: Path) -> None:
-    """What umoci unpacks is the manifest: names of any bytes, modes, times, and owners if root unpacks it."""
+    """Umoci unpacks the manifest: names of any bytes, modes, times, and owners if root unpacks it."""
     manifest = odd_tree(tmp_path / "root", NAMES)
     root = os.fsencode(tmp_path / "root")
     exported = export_image(manifest, "oci", str(tmp_path / "oci"), root=root, name="odd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
@@ -248,6 +249,28 @@ def test_errors_on_the_way_inside_have_spacks_form(
     lines = capsys.readouterr().err.splitlines()
     warning = "==> Warning: a tool is not on this host: /tool does not exist"
     assert (lines[0], lines[1], lines[-1]) == (warning, first, last)
+
+
+def test_a_description_is_for_the_options_that_it_was_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scope of `-C` would otherwise count for commands without it."""
+    described = instance(tmp_path)
+    asked: list[list[str]] = []
+    one = active.save_active(
+        ActiveEnvironment("/env", described.python, 7, removing=False, directory=""), str(tmp_path), {}
+    )
+
+    def describe(_root: str, _python: str, options: list[str]) -> dict[str, object]:
+        asked.append(options)
+        return asdict(described)
+
+    monkeypatch.setattr(cache, "_describe", describe)
+    monkeypatch.setattr(cache, "_with_uncovered", lambda _, found: cache.CachedInstance(found, ()))
+    cache.store_instance(one, described, ["-C", "/scope"])
+    for options in (["-C", "/scope"], [], []):
+        cache.load_or_describe(one, str(tmp_path), described.python, options)
+    assert asked == [[]]
 
 
 def test_during_a_removal_commands_run_outside_with_a_warning(
