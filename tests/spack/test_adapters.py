@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pkgjail.core.errors import PkgjailError
 from pkgjail.integrations.spack.instance import adapters, description
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -110,3 +113,11 @@ def test_a_spack_that_no_adapter_fits_is_named(monkeypatch: pytest.MonkeyPatch) 
     load(monkeypatch, {"paths": {"prefix": "/spack"}}, "9.9")
     with pytest.raises(PkgjailError, match=r"cannot learn from Spack 9\.9 .* newer pkgjail"):
         description.describe()
+
+
+def test_where_a_missing_scope_may_appear_is_watched(tmp_path: Path) -> None:
+    """The description would otherwise stay as it is when the scope is made."""
+    (tmp_path / "etc").mkdir()
+    scopes = [SimpleNamespace(path=f"{tmp_path}/etc/{name}") for name in ("spack", "more/packages.yaml")]
+    spack: Any = SimpleNamespace(scopes=lambda: scopes, environment=lambda: None)
+    assert set(description._watched(spack)) == {f"{tmp_path}/etc"}
