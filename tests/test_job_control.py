@@ -5,7 +5,6 @@ Each case runs in a real terminal with `bash -i`, unless it concerns commands wi
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,11 +19,13 @@ import pytest
 from pkgjail.jail.run import run_in_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.signals import last_stop
+from tests.sleepers import Marked
 from tests.terminals import INTERRUPT, QUIT, SUSPEND, shell
 from tests.test_sandbox import either_way, gone, jail_options, start_sleeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pkgjail.core.model import Manifest
     from tests.terminals import Shell
@@ -52,33 +52,6 @@ def jail(spack_manifest: Manifest, tmp_path: Path) -> Callable[..., str]:
         return f"{pkgjail} {tmp_path}/m.jsonl -- {command}"
 
     return words
-
-
-class Marked:
-    """Processes that are recognized by the odd time for which they sleep, or by another beginning."""
-
-    def __init__(self, beginning: str = "") -> None:
-        self.seconds = f"1000.{time.time_ns()}"
-        self._beginning = beginning or f"sleep {self.seconds}"
-
-    def states(self) -> list[str]:
-        """Return the state of each process: S asleep, T stopped; see proc_pid_stat(5)."""
-        found = subprocess.run(
-            ["pgrep", "-f", f"^{self._beginning}"], capture_output=True, text=True, check=False
-        )
-        states = []
-        for number in found.stdout.split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-                text = Path(f"/proc/{number}/stat").read_text(encoding="ascii")
-                states.append(text.rpartition(")")[2].split()[0])
-        return states
-
-    def wait_for(self, *states: str) -> None:
-        """Wait until the processes are in these states."""
-        deadline = time.monotonic() + 30
-        while self.states() != list(states):
-            assert time.monotonic() < deadline, self.states()
-            time.sleep(0.02)
 
 
 @pytest.fixture

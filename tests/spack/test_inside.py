@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import pytest
 
 from pkgjail.integrations.spack.active import state_directories
 from tests.conftest import SYSTEM_PYTHON
+from tests.sleepers import Marked
 from tests.terminals import INTERRUPT, SUSPEND, shell
 
 if TYPE_CHECKING:
@@ -340,22 +339,22 @@ def test_a_command_is_a_job_of_the_shell(spack: Spack, hook: str, output: str) -
     """Ctrl-C ends it and what it started; after Ctrl-Z, fg continues it. This holds for both hooks."""
     spack.build()
     hooked = {} if hook == "entry point" else spack.wrapped()
-    seconds = f"1000.{time.time_ns()}"
-    code = f"import subprocess as s; s.run(['sleep', '{seconds}'])"
+    marked = Marked()
+    code = f"import subprocess as s; s.run(['sleep', '{marked.seconds}'])"
     variables: dict[str, str] = spack.user.options(spack.variables(**hooked))["env"]
     with shell(variables, spack.user.uid) as keyboard:
         keyboard.run("set -o pipefail")
         keyboard.wait_for_prompt()
         keyboard.run(f'{spack.script} python -c "{code}"{output}')
         for _ in range(2):
-            wait_for_state(seconds, "S")
+            marked.wait_for("S")
             keyboard.type(SUSPEND)
             keyboard.wait_for("Stopped")
-            wait_for_state(seconds, "T")
+            marked.wait_for("T")
             keyboard.run("fg")
-            wait_for_state(seconds, "S")
+            marked.wait_for("S")
         keyboard.type(INTERRUPT)
-        wait_for_state(seconds, "")
+        marked.wait_for()
         keyboard.wait_for_prompt()
         assert keyboard.status() in {1, 130}  # depends on the Spack
 
@@ -376,20 +375,6 @@ def test_a_second_interrupt_kills_the_jail(spack: Spack) -> None:
         output = keyboard.wait_for(r"Error: interrupted twice: killed the jail\r\n.*ready> ")
         assert b"Traceback" not in output[0]
         assert keyboard.status() == 130
-
-
-def wait_for_state(seconds: str, state: str) -> None:
-    """Wait until the `sleep` of so many seconds is in this state; "" waits until it has ended."""
-    found = None
-    for _ in range(1000):
-        words = ["pgrep", "-f", f"^sleep {seconds}"]
-        pid = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-        with contextlib.suppress(FileNotFoundError):
-            found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] if pid else ""
-        if found == state:
-            return
-        time.sleep(0.02)
-    raise AssertionError(found)
 
 
 # Where the user's own pkgjail is: the one that runs the tests may be below /root.
