@@ -10,7 +10,7 @@ import pytest
 from pkgjail.cli.exit_status import exit_status
 from pkgjail.core.errors import CommandError, DriftError, OutOfMemoryError
 from pkgjail.jail.diagnosis import HOW_TO_DELEGATE, diagnose
-from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.job import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -218,12 +218,12 @@ def test_the_setting_at_fault_is_named(  # noqa: PLR0913, PLR0917 - a row
     tmp_path: Path, doing: Doing, number: int, name: bytes, settings: dict[str, str], message: str
 ) -> None:
     proc = _proc(tmp_path, {**_SETTINGS, **settings})
-    error = diagnose(StageError(doing, number, name, []), "gcc", proc=proc)
+    error = diagnose(SetupError(doing, number, name, []), "gcc", proc=proc)
     assert (str(error), exit_status(error)) == (message, 3)
 
 
 def test_a_host_without_these_settings_is_no_error(tmp_path: Path) -> None:
-    error = diagnose(StageError("unshare", errno.EINVAL, b"unshare", []), "gcc", proc=tmp_path)
+    error = diagnose(SetupError("unshare", errno.EINVAL, b"unshare", []), "gcc", proc=tmp_path)
     assert str(error).startswith(f"{_UNSHARE}unshare unshare: Invalid argument")
 
 
@@ -250,13 +250,13 @@ def test_a_host_without_these_settings_is_no_error(tmp_path: Path) -> None:
 def test_a_command_that_cannot_start_has_the_exit_status_of_a_shell(
     tmp_path: Path, number: int, name: bytes, status: int, message: str
 ) -> None:
-    error = diagnose(StageError("execute", number, name, []), "gcc", proc=tmp_path)
+    error = diagnose(SetupError("execute", number, name, []), "gcc", proc=tmp_path)
     assert isinstance(error, CommandError)
     assert (str(error), error.status) == (message, status)
 
 
 def test_reaching_the_memory_limit_is_an_error_of_its_own(tmp_path: Path) -> None:
-    error = diagnose(StageError("memory", 0, b"", []), "gcc", proc=tmp_path)
+    error = diagnose(SetupError("memory", 0, b"", []), "gcc", proc=tmp_path)
     assert isinstance(error, OutOfMemoryError)
     assert "raise `Limits.memory`" in str(error)
     assert error.status == 137
@@ -265,7 +265,7 @@ def test_reaching_the_memory_limit_is_an_error_of_its_own(tmp_path: Path) -> Non
 def test_drift_names_some_changes_and_counts_the_rest(tmp_path: Path) -> None:
     changes: list[Change] = [(b"/a/%d" % number, "missing", "", "") for number in range(22)]
     changes[0] = (b"/a\xff", "size", "4", "3")
-    error = diagnose(StageError("build", 0, b"", changes), "gcc", proc=tmp_path)
+    error = diagnose(SetupError("build", 0, b"", changes), "gcc", proc=tmp_path)
     assert isinstance(error, DriftError)
     assert [(path, *mismatch) for path, mismatch in error.changes] == changes
     lines = str(error).splitlines()

@@ -25,7 +25,7 @@ from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.jail import ld_cache
 from pkgjail.jail.run import default_environment, prepare, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, write_manifest
-from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import (
     Command,
@@ -118,7 +118,7 @@ def test_a_plan_makes_nothing_outside_of_its_root(victim: Path, steps: tuple[_Ma
     first = (Directory(b"/", 0o755), Directory(b"/dir", 0o755), Symlink(b"/link", target))
     aimed = tuple(step._replace(path=step.path.replace(b"VICTIM", os.fsencode(victim)[1:])) for step in steps)
     plan = Plan(root=b"/", steps=(*first, *aimed, Seal()), network=False, hostname="x")
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(SetupError) as caught:
         run(assemble(plan), Command(("true",), b"/", (), terminal=False))
     assert caught.value.doing == "build"
 
@@ -184,7 +184,7 @@ def test_a_source_that_becomes_a_link_is_not_followed(
     plan = prepare(base_manifest, _options(_bind(source, b"/srv/bind")))
     _aim_at(victim)(source if which == "source" else source.parent)
     command = Command(("touch", "/srv/bind/new"), b"/", tuple(default_environment().items()), terminal=False)
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(SetupError) as caught:
         run(assemble(plan), command)
     assert caught.value.name == os.fsencode(source)
     (victim / "source").rmdir()

@@ -280,7 +280,7 @@ for _ in range({further_threads}):
 launch.run({program!r}, (("true",), b"/", (), False))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "StageError: build /no-such-root: No such file or directory" in done.stderr
+    assert "SetupError: build /no-such-root: No such file or directory" in done.stderr
 
 
 def test_a_missing_bind_source_is_reported(base_manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""Diagnose a failure of the sandbox: turn a `StageError` into a `JailError` that the user can act on.
+"""Diagnose a failure of the sandbox: turn a `SetupError` into a `JailError` that the user can act on.
 
 It reads the kernel's settings (under `proc`) to name the one at fault; see user_namespaces(7),
 /proc/sys/user in namespaces(7), and the distributions' own settings.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pkgjail.jail.container import Confinement
-    from pkgjail.sandbox.job import StageError
+    from pkgjail.sandbox.job import SetupError
 
 _FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _MAP_ROOT: Final = "map_root=True"
@@ -58,7 +58,7 @@ _LACKING = ("link", "interpreter", "loader", "interpreter link")
 
 
 def diagnose(
-    failure: StageError,
+    failure: SetupError,
     command: str,
     *,
     proc: Path = Path("/proc"),
@@ -79,7 +79,7 @@ def diagnose(
     return JailError(_why_not_made(failure, proc))
 
 
-def _why_not_made(failure: StageError, proc: Path) -> str:
+def _why_not_made(failure: SetupError, proc: Path) -> str:
     if failure.doing == "limit":
         why = failure.name.decode("utf-8", "backslashreplace")
         return f"cannot limit the jail: {why}; {HOW_TO_DELEGATE}"
@@ -90,7 +90,7 @@ def _why_not_made(failure: StageError, proc: Path) -> str:
     return f"cannot make a jail: {_building(failure, proc)}"
 
 
-def _cannot_execute(failure: StageError, command: str, package_of: Callable[[bytes], str]) -> CommandError:
+def _cannot_execute(failure: SetupError, command: str, package_of: Callable[[bytes], str]) -> CommandError:
     # A missing command is named by the last path that was tried; another name is the working directory.
     if (
         failure.errno == errno.ENOENT
@@ -119,7 +119,7 @@ def _cannot_execute(failure: StageError, command: str, package_of: Callable[[byt
     )
 
 
-def _cannot_unshare(failure: StageError, proc: Path) -> str:
+def _cannot_unshare(failure: SetupError, proc: Path) -> str:
     if failure.name.endswith(b"idmap"):  # newuidmap(1) or newgidmap(1)
         return (
             f"cannot map subordinate ids: {text_path(failure.name)} refuses; check its set-user-ID bit and "
@@ -131,7 +131,7 @@ def _cannot_unshare(failure: StageError, proc: Path) -> str:
     )
 
 
-def _forbidding_setting(failure: StageError, proc: Path) -> str:
+def _forbidding_setting(failure: SetupError, proc: Path) -> str:
     for name in _COUNTS:
         if _setting(proc / f"sys/user/max_{name}_namespaces") == "0":
             return f"user.max_{name}_namespaces is 0; as root: sysctl -w user.max_{name}_namespaces=15000"
@@ -148,7 +148,7 @@ def _forbidding_setting(failure: StageError, proc: Path) -> str:
     return f"{failure}; as root, check /proc/sys/user, and whether a chroot or a security module forbids it"
 
 
-def _building(failure: StageError, proc: Path) -> str:
+def _building(failure: SetupError, proc: Path) -> str:
     confinement = read_confinement(proc)
     if failure.errno == errno.ENOSYS and not confinement.filtered:
         return f"{failure}: the kernel is too old; pkgjail needs Linux 5.12 or newer"
@@ -166,7 +166,7 @@ def _building(failure: StageError, proc: Path) -> str:
     return str(failure)
 
 
-def _container_at_fault(failure: StageError, confinement: Confinement) -> str:
+def _container_at_fault(failure: SetupError, confinement: Confinement) -> str:
     """Return what a container forbids, and the options that allow it, or "" if none is at fault."""
     if failure.errno == errno.EPERM and failure.name.endswith(b"/proc") and confinement.covered:
         return (

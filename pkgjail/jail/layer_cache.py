@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from pkgjail.core.model import FileEntry, StrategyName
+    from pkgjail.core.model import FileEntry
 
     State = tuple[bytes, int, int, int, int]
 
@@ -50,13 +50,15 @@ class Recipe(NamedTuple):
     The first of `entries` is the top directory. `make` raises `OSError` if it fails. `fits` checks whether
     `make` would now make the same layer as one that was made of the same entries and root when the host's
     directories were in another state; it is None if every change of a directory matters.
+    `content` is a digest of what a layer has of the files' content, if it has any.
     """
 
-    kind: StrategyName
+    kind: str
     entries: Sequence[FileEntry]
     root: bytes
     make: Callable[[bytes, Sequence[FileEntry], bytes], None]
     fits: Callable[[bytes, Sequence[FileEntry], bytes], bool] | None = None
+    content: str = ""
 
 
 class Layer(NamedTuple):
@@ -168,7 +170,7 @@ def _base(recipe: Recipe) -> str:
     """Return a digest of all that a layer is made from, except for the host's state."""
     rows = [(e.path, e.kind, e.mode, e.size, e.target, e.origin) for e in recipe.entries]
     facts = (_FORMAT, _code_of(recipe.make), os.getegid(), recipe.root, rows)
-    return digest(facts)[:40]
+    return digest((*facts, recipe.content) if recipe.content else facts)[:40]
 
 
 def _code_of(make: Callable[..., None]) -> bytes:

@@ -21,7 +21,7 @@ from pkgjail.core.text import printable
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.scratch import runtime_scratch
-from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble
 from pkgjail.storage.atomic import write_own_file
@@ -154,7 +154,7 @@ def _enter(program: Program, ldconfig: str) -> int:
     argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
     try:
         return run(program, Command(argv, b"/", (), terminal=False))
-    except StageError as failure:
+    except SetupError as failure:
         raise diagnose(failure, ldconfig) from failure
 
 

@@ -18,7 +18,7 @@ import sys
 
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.jail.privileges import current_privileges
-from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
 from pkgjail.storage.fingerprint import changed_directories, is_variable, take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory
@@ -145,7 +145,7 @@ class PreparedJail:
 
         Raises:
             StaleError: the host, or other state that this jail depends on, has changed.
-            StageError: as `pkgjail.sandbox.launch.run`.
+            SetupError: as `pkgjail.sandbox.launch.run`.
 
         """
         command = (tuple(argv), self.cwd, self.environment, terminal)
@@ -292,7 +292,7 @@ def replay(
     prepared, terminal = saved
     try:
         status = prepared.run(arguments[len(key) + 1 :], terminal=terminal, warn=warn)
-    except (StaleError, StageError):
+    except (StaleError, SetupError):
         return None
     return report(status) if prepared.host_changed() else status
 

@@ -43,7 +43,7 @@ from pkgjail.jail.replay import (
     relevant_mounts,
 )
 from pkgjail.jail.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
-from pkgjail.sandbox.job import StageError
+from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.fingerprint import take_settled_fingerprint
@@ -197,7 +197,7 @@ class Jail:
         except StaleError:
             self.prepared = self._prepare()
             return None
-        except StageError as failure:
+        except SetupError as failure:
             # A stored answer of the probe may be wrong, as under another seccomp filter. Probe again, once.
             if self._may_probe_again(failure) and forget_answers(Path(runtime_directory())):
                 self._probed_again = True
@@ -216,7 +216,7 @@ class Jail:
         names = [path] if path else candidates(command, self._options.environment)
         return advice_on_missing(names, self._manifest, self._root)
 
-    def _may_probe_again(self, failure: StageError) -> bool:
+    def _may_probe_again(self, failure: SetupError) -> bool:
         return failure.doing == "build" and not failure.changes and not self._probed_again
 
     def _prepare(self) -> PreparedJail:
@@ -339,7 +339,7 @@ def prepare_and_try(
     plan = prepare(manifest, options, root=root)
     try:
         _try_out(plan)
-    except StageError as failure:
+    except SetupError as failure:
         # As in `Jail`: a stored answer of the probe may be wrong.
         if failure.changes or not forget_answers(Path(runtime_directory())):
             return plan, diagnose(failure, "")
@@ -348,7 +348,7 @@ def prepare_and_try(
     plan = prepare(manifest, options, root=root)
     try:
         _try_out(plan)
-    except StageError as failure:
+    except SetupError as failure:
         return plan, diagnose(failure, "")
     return plan, None
 

@@ -13,7 +13,7 @@ from pkgjail.sandbox.executables import find_fault
 from pkgjail.sandbox.job import (
     FIRST_UNINHERITED,
     SETUP_FAILED,
-    StageError,
+    SetupError,
     close_descriptors,
     fork,
     ignore_closed_pipe,
@@ -53,9 +53,9 @@ def start_command(job: Job) -> int:
         close_descriptors(job.stops_write, job.listener)
         return _search_path(job, lambda path: _spawn(job, path))
     except OSError as error:
-        raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
+        raise SetupError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
     except ValueError as error:  # for example, an argument contains NUL
-        raise StageError("execute", 0, repr(error).encode(), []) from None
+        raise SetupError("execute", 0, repr(error).encode(), []) from None
 
 
 class RootCommand:
@@ -106,9 +106,9 @@ class RootCommand:
             _change_directory(job.cwd)
             _execute(job, terminal)
         except OSError as error:
-            raise StageError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
+            raise SetupError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
         except ValueError as error:  # for example, an argument contains NUL
-            raise StageError("execute", 0, repr(error).encode(), []) from None
+            raise SetupError("execute", 0, repr(error).encode(), []) from None
 
 
 def _change_directory(path: bytes) -> None:
@@ -125,7 +125,7 @@ def _search_path(job: Job, start: Callable[[str], int]) -> int:
         What `start` returned.
 
     Raises:
-        StageError: none could be executed; it has the path, and what is wrong with the file.
+        SetupError: none could be executed; it has the path, and what is wrong with the file.
 
     """
     name = job.argv[0]
@@ -142,7 +142,7 @@ def _search_path(job: Job, start: Callable[[str], int]) -> int:
             is_there = is_there or failure.errno not in _NOT_FOUND_ERRORS or os.path.lexists(file)
     found = os.fsencode(error.filename or b"")
     fault = find_fault(found, error.errno) if error.errno in _FAULTS_OF_FILES else ("", b"")
-    raise StageError("execute", error.errno or 0, found, [], fault)
+    raise SetupError("execute", error.errno or 0, found, [], fault)
 
 
 def _spawn(job: Job, path: str) -> int:

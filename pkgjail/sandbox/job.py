@@ -36,7 +36,7 @@ FIRST_UNINHERITED = 3  # the command inherits the descriptors below
 _REPORT_SIZE = 16 << 20  # bytes: some 100,000 changed files; memory is used only as far as it is written to
 
 
-class StageError(Exception):
+class SetupError(Exception):
     """The jail could not be set up, or the command could not be started.
 
     `doing` is what failed, or "memory" if the jail reached its limit and was killed. `errno` is 0 if no
@@ -186,7 +186,7 @@ class Job:
     def raise_failure(self) -> None:
         """In the caller: raise the failure that a process of the jail reported, if any."""
         if self.report[0]:
-            raise StageError(*marshal.loads(self.report))  # noqa: S302 - written by `_write_report`
+            raise SetupError(*marshal.loads(self.report))  # noqa: S302 - written by `_write_report`
 
 
 class ignore_closed_pipe:  # noqa: N801 - used as contextlib.suppress is
@@ -230,7 +230,7 @@ def fork(job: Job, doing: Doing, duty: Callable[[], int]) -> int:
     try:
         child = os.fork()
     except OSError as error:  # EAGAIN: RLIMIT_NPROC
-        raise StageError(doing, error.errno or 0, b"fork", []) from None
+        raise SetupError(doing, error.errno or 0, b"fork", []) from None
     if child == 0:
         run_child(job.report, doing, duty)
     return child
@@ -241,20 +241,20 @@ def run_child(report: mmap.mmap, doing: Doing, duty: Callable[[], int]) -> NoRet
     status = SETUP_FAILED
     try:
         status = duty()
-    except StageError as failure:
+    except SetupError as failure:
         _write_report(report, failure)
     except HostChangedError as changed:
-        _write_report(report, StageError(doing, 0, b"", changed.changes))
+        _write_report(report, SetupError(doing, 0, b"", changed.changes))
     except OSError as error:
         name = error.filename if error.filename is not None else b""
-        _write_report(report, StageError(doing, error.errno or 0, os.fsencode(name), []))
+        _write_report(report, SetupError(doing, error.errno or 0, os.fsencode(name), []))
     except BaseException as error:  # noqa: BLE001 - the child must never go on in the caller's code
-        _write_report(report, StageError(doing, 0, repr(error).encode(), []))
+        _write_report(report, SetupError(doing, 0, repr(error).encode(), []))
     finally:
         os._exit(status)
 
 
-def _write_report(report: mmap.mmap, failure: StageError) -> None:
+def _write_report(report: mmap.mmap, failure: SetupError) -> None:
     """Write the fields of a failure, with as many of its changes as there is room for."""
     changes = failure.changes
     while True:

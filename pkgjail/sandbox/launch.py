@@ -27,7 +27,7 @@ from pkgjail.sandbox.init import run_init
 from pkgjail.sandbox.job import (
     SETUP_FAILED,
     Job,
-    StageError,
+    SetupError,
     close_descriptors,
     fork,
     has_other_end,
@@ -71,7 +71,7 @@ def run(
         The command's exit status, or 128 + n if signal n ended it.
 
     Raises:
-        StageError: the jail could not be set up, the command could not be started, the limits could not be
+        SetupError: the jail could not be set up, the command could not be started, the limits could not be
             enforced, or the jail reached its memory limit. Nothing of the jail is left.
         KeyboardInterrupt: a second SIGINT came, and the jail was killed.
 
@@ -88,17 +88,17 @@ def run(
             enforcement = job.limits
             status = _run(job, during_setup)
             if status == _KILLED and enforcement.ran_out_of_memory():
-                raise StageError("memory", 0, b"", [])
+                raise SetupError("memory", 0, b"", [])
             return status
     except LimitError as error:
-        raise StageError("limit", 0, str(error).encode("utf-8", "surrogateescape"), []) from None
+        raise SetupError("limit", 0, str(error).encode("utf-8", "surrogateescape"), []) from None
 
 
 def try_out(program: Program) -> None:
     """Set up the jail that `program` describes, up to the start of a command, and end it.
 
     Raises:
-        StageError: as `run`.
+        SetupError: as `run`.
 
     """
     with Job(program, ((), b"/", (), False)) as job:
@@ -143,7 +143,7 @@ def _refuse_directory_descriptors() -> None:
         except OSError:  # closed
             continue
         if stat.S_ISDIR(found.st_mode):
-            raise StageError("inherit", errno.EISDIR, b"descriptor %d" % number, [])
+            raise SetupError("inherit", errno.EISDIR, b"descriptor %d" % number, [])
 
 
 def _start_init(job: Job) -> int:
@@ -161,7 +161,7 @@ def _start_init(job: Job) -> int:
         except OSError as error:
             wait(child)
             name = os.fsencode(error.filename or b"")
-            raise StageError("unshare", error.errno or 0, name, []) from None
+            raise SetupError("unshare", error.errno or 0, name, []) from None
     return child
 
 
@@ -173,7 +173,7 @@ def _start_namespaces(job: Job, mapping: _Mapping | None) -> int:
     except OSError as error:
         if error.errno == errno.ENOSYS:
             return fork(job, "unshare", lambda: _monitor(job, mapping))
-        raise StageError("unshare", error.errno or 0, b"clone3", []) from None
+        raise SetupError("unshare", error.errno or 0, b"clone3", []) from None
     if child == 0:
         run_child(job.report, "unshare", lambda: _become_init(job, mapping))
     return child
@@ -273,7 +273,7 @@ def _enter_limits(limits: EnforcedLimits) -> None:
         limits.enter()
     except OSError as error:
         why = b"%s: %s" % (os.fsencode(error.filename or b""), os.strerror(error.errno or 0).encode())
-        raise StageError("limit", 0, why, []) from None
+        raise SetupError("limit", 0, why, []) from None
 
 
 def _init_of_monitor(job: Job, alive: int) -> int:

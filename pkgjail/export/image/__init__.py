@@ -7,6 +7,7 @@ archive    archives that several processes write at once
 oci        the documents of an image
 layout     images, in a directory or an archive
 bundle     directories for OCI runtimes
+tree       files as a directory tree
 squashfs   file systems
 """
 
