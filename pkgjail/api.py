@@ -20,7 +20,7 @@ from pkgjail.backends import available, open_database
 from pkgjail.closure.graph import closure_graph
 from pkgjail.closure.reasons import shortest_reasons
 from pkgjail.closure.search import may_be_gone, resolve_closure
-from pkgjail.core.errors import ClosureError, DatabaseError, Problem
+from pkgjail.core.errors import ClosureError, DatabaseError, Problem, UsageError
 from pkgjail.core.families import with_family
 from pkgjail.core.model import Closure, Distribution, PackagePlan, PlannedPackage, Policy
 from pkgjail.core.parameters import parameter
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
-    from pkgjail.images.model import Image
+    from pkgjail.images.model import Image, ImageLimits
     from pkgjail.repositories.pool import Pool
     from pkgjail.repositories.solver import Chosen
 
@@ -54,6 +54,7 @@ __all__ = [
     "build_manifest",
     "closure_graph",
     "collect_files",
+    "create_image",
     "dump_manifest",
     "load_policy",
     "manifest_digest",
@@ -145,6 +146,81 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     distribution = with_family(database.distribution, database.family)
     source = source_at(root).recorded
     return build_manifest(policy, digest, distribution, database.architecture, closure, file_set, source)
+
+
+def create_image(  # noqa: PLR0913 - one name says what; the rest have defaults
+    name: str,
+    whitelists: Sequence[str] = (),
+    *,
+    suite: str = "",
+    architecture: str = "",
+    mirrors: Sequence[str] = (),
+    include: Sequence[str] = (),
+    variant: str = "minbase",
+    recommends: bool | None = None,
+    store: str = "",
+    replace: bool = False,
+    limits: ImageLimits | None = None,
+    reporter: Reporter = SILENT,
+    listen: Callable[[str], object] = len,
+) -> Image:
+    """Create an image of Debian with the packages that whitelists name, by mmdebstrap(1).
+
+    It downloads, and installs what the variant has and what satisfies each requirement of the whitelists, as
+    apt does. Its archive is imported while it is written. SOURCE_DATE_EPOCH is set for it, unless it is
+    already: the same packages give the same digest.
+
+    Args:
+        name: its name in the store.
+        whitelists: names of shipped lists, or paths. Only their requirements for Debian count.
+        suite: the release, such as "bookworm"; "" for that of this host, if it is Debian.
+        architecture: Debian's word for it; "" for this machine's.
+        mirrors: addresses, lines of sources.list(5), or files with such lines; none for this host's own apt
+            sources of the suite, or if there are none, mmdebstrap's choice.
+        include: packages besides, as apt-get(8) takes them.
+        variant: what mmdebstrap installs besides, one of `pkgjail.images.creating.VARIANTS`.
+        recommends: install Recommends of the whitelists' packages too; None leaves it to the whitelists.
+        store: the store's directory; "" for PKGJAIL_STORE, or the user's own.
+        replace: take the name from another image that has it.
+        limits: the most that the image may have; None for the usual ones.
+        reporter: receives progress, and warnings about what was left out.
+        listen: receives mmdebstrap's own messages, line by line, from another thread.
+
+    Returns:
+        The image, with its digest.
+
+    Raises:
+        PolicyError: the lists cannot be used; all their problems at once.
+        ImageError: the image has more than the limits allow.
+        PkgjailError: another image has the name, mmdebstrap is missing, or it failed: the error has its last
+            lines. The store is as it was.
+        UsageError: the name or an argument is none that can be used, or this host has no suite of Debian.
+        OSError: the store cannot be written.
+
+    """
+    from pkgjail.backends.debian.archive import AnyPackages, host_sources, host_suite
+    from pkgjail.images.creating import Recipe, create_from_recipe
+
+    policy = load_policy(whitelists, database=AnyPackages(), recommends=recommends)
+    rules = [
+        f"{rule.origin}: {rule.pattern}: it is no package" for rule in (*policy.includes, *policy.owners)
+    ]
+    warn_each(reporter, rules, "rules of files; an image has what its packages have")
+    suite = suite or host_suite()
+    if not suite:
+        raise UsageError(f"cannot create an image: this host is not Debian, so name a {parameter('suite')}")
+    recipe = Recipe(
+        suite=suite,
+        variant=variant,
+        requirements=policy.packages,
+        include=include,
+        mirrors=mirrors or host_sources(suite),
+        architecture=architecture,
+        recommends=policy.recommends,
+    )
+    return create_from_recipe(
+        recipe, name, store=store, replace=replace, limits=limits, reporter=reporter, listen=listen
+    )
 
 
 def whole_image(image: Image) -> Manifest:

@@ -11,7 +11,7 @@ from pkgjail.backends.debian.database_files import list_database_files
 from pkgjail.backends.debian.file_lists import FileLists
 from pkgjail.backends.debian.generated import GENERATED, emacs_packages
 from pkgjail.backends.debian.matching import Installed
-from pkgjail.backends.debian.relations import parse_group
+from pkgjail.backends.debian.relations import parse_entry
 from pkgjail.backends.debian.root import Root
 from pkgjail.backends.debian.status import read_status, refuse_interrupted
 from pkgjail.backends.debian.ucf import read_ucf
@@ -70,11 +70,7 @@ class DebianDatabase:
 
     def parse(self, text: str) -> tuple[DependencyGroup, ...]:
         """Parse one requirement in the syntax of Policy 7.1: `gcc:any (>= 4:10) | clang`."""
-        if "," in text:
-            raise ValueError(
-                f"{text!r} has a comma, so it is more than one requirement; write an entry for each"
-            )
-        return (parse_group(text, "whitelist"),)
+        return parse_entry(text)
 
     def requirements(self, package: Package, *, recommends: bool) -> tuple[DependencyGroup, ...]:
         """Return Pre-Depends and Depends, and with `recommends` Recommends, in the order of the stanza."""

@@ -63,6 +63,13 @@ def parse_group(text: str, kind: str, *, lenient: bool = False) -> DependencyGro
     return DependencyGroup(kind=kind, alternatives=alternatives, text=" ".join(text.split()))
 
 
+def parse_entry(text: str) -> tuple[DependencyGroup, ...]:
+    """Parse an entry of a whitelist, one requirement in the syntax of Policy 7.1. Raises `ValueError`."""
+    if "," in text:
+        raise ValueError(f"{text!r} has a comma, so it is more than one requirement; write an entry for each")
+    return (parse_group(text, "whitelist"),)
+
+
 def _faults_of_alternative(text: str) -> Iterator[str]:
     """Find faults in a text that is not an alternative with a valid version, the plainest first."""
     head, bracket, rest = text.partition("(")

@@ -31,6 +31,7 @@ FLAGS: Mapping[Parameter, str] = {
     "root": "--root",
     "source": "--source",
     "store": "--store",
+    "suite": "--suite",
     "verify='hash'": "'=hash'",
 }
 _BY_NAME: Mapping[str, str] = {f"`{name}`": flag for name, flag in FLAGS.items()}

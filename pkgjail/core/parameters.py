@@ -29,6 +29,7 @@ Parameter = Literal[
     "root",
     "source",
     "store",
+    "suite",
     "verify='hash'",
 ]
 

@@ -29,7 +29,7 @@ from pkgjail.images.tree import ImageTree
 from pkgjail.storage.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pkgjail.core.reporter import Reporter
     from pkgjail.images.layouts import Layer
@@ -83,11 +83,55 @@ def import_image(  # noqa: PLR0913 - one name says what; the rest have defaults
 
     """
     path = os.fspath(source)
-    name = name or _name_of(path)
+    origin = "standard input" if path == STANDARD_INPUT else printable(path)
+    return _import(
+        name or _name_of(path),
+        origin,
+        lambda work: work.unpack(path, form, reference),
+        store=store,
+        replace=replace,
+        limits=limits,
+        reporter=reporter,
+    )
+
+
+def import_pieces(  # noqa: PLR0913 - what, its name and where it is from; the rest is by name
+    pieces: Iterator[bytes],
+    name: str,
+    program: str,
+    *,
+    store: str,
+    replace: bool,
+    limits: ImageLimits | None,
+    reporter: Reporter,
+) -> Image:
+    """Import the tar archive of a root that `program` writes, as `import_image` does."""
+    return _import(
+        name,
+        program,
+        lambda work: work.unpack_pieces(pieces, program),
+        store=store,
+        replace=replace,
+        limits=limits,
+        reporter=reporter,
+    )
+
+
+def _import(  # noqa: PLR0913 - what, its name and where it is from; the rest is by name
+    name: str,
+    origin: str,
+    unpack: Callable[[_Import], str],
+    *,
+    store: str,
+    replace: bool,
+    limits: ImageLimits | None,
+    reporter: Reporter,
+) -> Image:
+    """Import what `unpack` unpacks; it returns the form."""
     check_name(name)
     with new_image(store) as (place, new):
-        work = _Import(path, new, limits or ImageLimits(), reporter)
-        found = work.unpack(form, reference)
+        work = _Import(origin, new, limits or ImageLimits(), reporter)
+        found = unpack(work)
         left_out = work.finish()
         entries = work.tree.entries
         facts = {
@@ -103,11 +147,10 @@ def import_image(  # noqa: PLR0913 - one name says what; the rest have defaults
 
 
 class _Import:
-    """One import: the source, and the tree that it is unpacked into."""
+    """One import: the source, which `origin` names in messages, and the tree that it is unpacked into."""
 
-    def __init__(self, path: str, new: NewImage, limits: ImageLimits, reporter: Reporter) -> None:
-        self._path = path
-        self._origin = "standard input" if path == STANDARD_INPUT else printable(path)
+    def __init__(self, origin: str, new: NewImage, limits: ImageLimits, reporter: Reporter) -> None:
+        self._origin = origin
         self._new = new
         self._limits = limits
         self._reporter = reporter
@@ -118,20 +161,26 @@ class _Import:
     def _count(self) -> int:
         return self._consumed + (self._layer.consumed if self._layer else 0)
 
-    def unpack(self, form: ImageFormat, reference: str) -> str:
+    def unpack(self, path: str, form: ImageFormat, reference: str) -> str:
         """Unpack the source; returns its form. If it is damaged, that is one of the tree's problems."""
         forms = []
         with self._refusing(self._origin):
-            forms.append(self._unpack(form, reference))
+            forms.append(self._unpack(path, form, reference))
         return "".join(forms)
 
-    def _unpack(self, form: ImageFormat, reference: str) -> str:
-        if self._path != STANDARD_INPUT and os.path.isdir(self._path):
-            return self._unpack_directory(form, reference)
-        with _opened(self._path) as descriptor:
+    def unpack_pieces(self, pieces: Iterator[bytes], form: str) -> str:
+        """Unpack the tar archive of a root; returns `form`."""
+        with self._refusing(self._origin):
+            self._unpack_root(Unpacked(pieces))
+        return form
+
+    def _unpack(self, path: str, form: ImageFormat, reference: str) -> str:
+        if path != STANDARD_INPUT and os.path.isdir(path):
+            return self._unpack_directory(path, form, reference)
+        with _opened(path) as descriptor:
             packed = self._layer = Packed(descriptor)
             if form == "squashfs" or (form == "auto" and packed.first.startswith(SQUASHFS)):
-                self._unpack_squashfs()
+                self._unpack_squashfs(path)
                 return "squashfs"
             with unpacked(packed) as file:
                 return self._unpack_archive(file, form, reference)
@@ -152,27 +201,31 @@ class _Import:
 
     # --- the forms --------------------------------------------------------------------------------
 
-    def _unpack_directory(self, form: ImageFormat, reference: str) -> str:
-        raw = os.fsencode(self._path)
+    def _unpack_directory(self, path: str, form: ImageFormat, reference: str) -> str:
+        raw = os.fsencode(path)
         if form in ("oci", "docker") or (form == "auto" and is_layout(raw)):
             return self._unpack_layers(raw, reference)
         if form not in ("auto", "directory"):
             raise UsageError(f"cannot import {self._origin} as {form}: it is a directory")
-        with members_below(self._path, self._reporter) as members:
+        with members_below(path, self._reporter) as members:
             self.tree.add_layer(members, self._origin)
         return "directory"
 
-    def _unpack_squashfs(self) -> None:
+    def _unpack_squashfs(self, path: str) -> None:
         """Unpack through sqfs2tar(1), which writes a tar archive and no file."""
-        if self._path == STANDARD_INPUT:
+        if path == STANDARD_INPUT:
             raise UsageError(
                 "cannot import a squashfs from standard input: its program needs a file; name it"
             )
-        self._consumed = os.stat(self._path).st_size
-        command = ("sqfs2tar", "--root-becomes", ".", os.path.abspath(self._path))
+        self._consumed = os.stat(path).st_size
+        command = ("sqfs2tar", "--root-becomes", ".", os.path.abspath(path))
         with through_program(command, None) as pieces:
-            file = Unpacked(pieces)
-            self.tree.add_layer(members_of(file), self._origin)
+            self._unpack_root(Unpacked(pieces))
+
+    def _unpack_root(self, file: Unpacked) -> None:
+        """Unpack the tar archive of a root, to its end."""
+        self.tree.add_layer(members_of(file), self._origin)
+        if not self.tree.problems:
             file.drain()
 
     def _unpack_archive(self, file: Unpacked, form: ImageFormat, reference: str) -> str:

@@ -365,6 +365,13 @@ def publish(  # noqa: PLR0913 - where, what, and by name how
     return digest
 
 
+def refuse_taken_name(name: str, store: str = "") -> None:
+    """Raise `PkgjailError` if an image has the name: before an image is made, which takes time."""
+    found = _names(store_path(store)).get(name, "")
+    if found:
+        raise _taken(name, found)
+
+
 def _refuse_taken(names: int, name: str, digest: str, *, replace: bool) -> None:
     """Raise `PkgjailError` if another image has the name; `names` is the descriptor of their directory."""
     try:
@@ -374,10 +381,14 @@ def _refuse_taken(names: int, name: str, digest: str, *, replace: bool) -> None:
     with open(descriptor, "rb") as file:
         found = file.read(_MOST_FACTS).decode("ascii", "replace").strip()
     if found != digest and not replace:
-        raise PkgjailError(
-            f"cannot import the image: another one has the name {name} ({found}); choose another name, or "
-            f"take this one from it with {parameter('replace=True')}"
-        )
+        raise _taken(name, found)
+
+
+def _taken(name: str, digest: str) -> PkgjailError:
+    return PkgjailError(
+        f"cannot name the image {name}: another one has the name {name} ({digest}); choose another name, or "
+        f"take this one from it with {parameter('replace=True')}"
+    )
 
 
 def remove_image(name: str, store: str = "") -> Image:

@@ -7,7 +7,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.backends.debian.relations import parse_group
+from pkgjail.backends.debian.relations import parse_entry
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.untrusted import FILE_LISTS
 from pkgjail.repositories.formats import LoadedRepository
@@ -68,11 +68,7 @@ class DebianFormat:
     def parse(self, text: str, index: PoolIndex) -> tuple[DependencyGroup, ...]:
         """Parse one requirement in the syntax of Policy 7.1."""
         del index
-        if "," in text:
-            raise ValueError(
-                f"{text!r} has a comma, so it is more than one requirement; write an entry for each"
-            )
-        return (parse_group(text, "whitelist"),)
+        return parse_entry(text)
 
     def base(self, loaded: Collection[LoadedRepository]) -> tuple[tuple[str, ...], ...]:
         """Return the packages that are marked `Essential: yes`."""

@@ -1,4 +1,4 @@
-"""`pkgjail image`: import images into a store, list, show, verify and remove them."""
+"""`pkgjail image`: import images into a store or create them there, list, show, verify and remove them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pkgjail.cli.parser import Parser, Verbs
-    from pkgjail.images.model import Image
+    from pkgjail.images.model import Image, ImageLimits
 
 _DESCRIPTION = """\
 Keep images of systems in a store: a root that another machine, a container engine or mmdebstrap made.
@@ -27,7 +27,7 @@ An image is known by a name and by its digest, the SHA-256 of the list of all it
 """
 _EPILOG = """\
 examples:
-  mmdebstrap --variant=minbase bookworm - | pkgjail image import - bookworm
+  pkgjail image create bookworm --whitelist spack
   pkgjail image import rocky9.oci.tar rocky9
   pkgjail image ls
   pkgjail image verify bookworm
@@ -47,16 +47,40 @@ An archive with a member that must not be in an image is refused as a whole: a n
 '..', a link that leads out, a name below a link, a name twice, and others (docs/images.md).
 """
 _STORE_HELP = "the store's directory (default: PKGJAIL_STORE, or the one in your data directory)"
+_CREATE = """\
+Create an image of Debian with the packages that whitelists name: mmdebstrap downloads and installs them.
+
+An entry of a whitelist is satisfied as apt satisfies a package's Depends: the first of 'a | b' that there is,
+a provider of a virtual package, a version. What these require is installed, too, and so is all that the
+variant has. Paths in whitelists are left out, with a warning. An ordinary user needs subordinate ids
+(/etc/subuid, /etc/subgid) and the package uidmap.
+"""
+_CREATE_EPILOG = """\
+examples:
+  pkgjail image create spack --whitelist spack
+  pkgjail image create trixie --suite trixie --whitelist ./mine.toml --include cmake,ninja-build
+  pkgjail image create near --suite bookworm --mirror http://mirror.example.org/debian
+  pkgjail image create site --suite sid --mirror 'deb http://mirror.example.org/debian sid main contrib'
+
+Then it is a source like any other: pkgjail resolve --source image:spack spack -o spack.jsonl
+
+The same packages give the same digest, whoever creates the image and when, unless SOURCE_DATE_EPOCH is set.
+"""
+VARIANTS = ("apt", "buildd", "essential", "important", "minbase", "required", "standard")
 FORMS = ("auto", "tar", "directory", "oci", "docker", "squashfs")
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add this verb's commands and help."""
     parser = verbs.add_parser(
-        "image", help="import, list, verify and remove images", description=_DESCRIPTION, epilog=_EPILOG
+        "image",
+        help="import, create, list, verify and remove images",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
     )
     commands: Verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="what", required=True)
     _add_import(commands)
+    _add_create(commands)
     _add(commands, "ls", _list, "list the images of a store, those without a name last", always)
     shown = _add(commands, "show", _show, "show what an image is, where, and what was left out", always)
     removed = _add(
@@ -92,6 +116,11 @@ def _add_import(commands: Verbs) -> None:
     parser.add_argument(
         "--ref", default="", metavar="REF", help="which image of a layout: its name there, or its tag"
     )
+    _add_keeping(parser)
+
+
+def _add_keeping(parser: Parser) -> None:
+    """Add the options of commands that make an image."""
     parser.add_argument(
         "--replace", action="store_true", help="take NAME from another image; that stays, without a name"
     )
@@ -103,6 +132,61 @@ def _add_import(commands: Verbs) -> None:
     )
 
 
+def _add_create(commands: Verbs) -> None:
+    parser = _add(
+        commands,
+        "create",
+        _create,
+        "create an image by mmdebstrap",
+        never,
+        description=_CREATE,
+        epilog=_CREATE_EPILOG,
+    )
+    parser.add_argument("name", metavar="NAME", help="its name")
+    parser.add_argument(
+        "--whitelist",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="install the packages that it names: base, build, spack, or a file (may be repeated)",
+    )
+    parser.add_argument(
+        "--suite", default="", help="the release, such as bookworm (default: this host's, if it is Debian)"
+    )
+    parser.add_argument(
+        "--arch", default="", help="the architecture in Debian's word (default: this machine's)"
+    )
+    parser.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="where packages are: an address, a line of sources.list, or a file with such lines (may be "
+        "repeated; default: this host's apt sources of the suite, or deb.debian.org)",
+    )
+    parser.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="PKG",
+        help="install this package too; several with commas between them (may be repeated)",
+    )
+    parser.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        default="minbase",
+        metavar="VARIANT",
+        help=f"what is there besides: {', '.join(VARIANTS)} (default: minbase)",
+    )
+    parser.add_argument(
+        "--recommends",
+        action="store_true",
+        default=None,
+        help="install their Recommends, too",
+    )
+    _add_keeping(parser)
+
+
 def _add(  # noqa: PLR0913, PLR0917 - one command a line
     commands: Verbs,
     name: str,
@@ -110,10 +194,11 @@ def _add(  # noqa: PLR0913, PLR0917 - one command a line
     text: str,
     result_is_output: Callable[[argparse.Namespace], bool],
     description: str = "",
+    epilog: str = "",
 ) -> Parser:
     """Add a command with the options that all have."""
     description = description or f"{text[0].upper()}{text[1:]}."
-    parser: Parser = commands.add_parser(name, help=text, description=description)
+    parser: Parser = commands.add_parser(name, help=text, description=description, epilog=epilog)
     parser.add_argument("--store", default="", metavar="DIR", help=_STORE_HELP)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=result_is_output)
@@ -122,9 +207,7 @@ def _add(  # noqa: PLR0913, PLR0917 - one command a line
 
 def _import(arguments: argparse.Namespace) -> int:
     from pkgjail.images.importing import import_image
-    from pkgjail.images.model import MOST_BYTES, MOST_NAMES, ImageLimits
 
-    limits = ImageLimits(names=arguments.max_names or MOST_NAMES, bytes=arguments.max_size or MOST_BYTES)
     with ConsoleReporter(as_json=arguments.json) as reporter:
         image = import_image(
             arguments.source,
@@ -133,14 +216,51 @@ def _import(arguments: argparse.Namespace) -> int:
             form=arguments.format,
             reference=arguments.ref,
             replace=arguments.replace,
-            limits=limits,
+            limits=_limits(arguments),
             reporter=reporter,
         )
-    if arguments.json:
+    _print_made(image, as_json=arguments.json)
+    return 0
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    from pkgjail.api import create_image
+
+    def listen(line: str) -> None:
+        if not arguments.json:
+            print(f"mmdebstrap: {printable(line)}", file=sys.stderr)
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        image = create_image(
+            arguments.name,
+            arguments.whitelist,
+            suite=arguments.suite,
+            architecture=arguments.arch,
+            mirrors=arguments.mirror,
+            include=arguments.include,
+            variant=arguments.variant,
+            recommends=arguments.recommends,
+            store=arguments.store,
+            replace=arguments.replace,
+            limits=_limits(arguments),
+            reporter=reporter,
+            listen=listen,
+        )
+    _print_made(image, as_json=arguments.json)
+    return 0
+
+
+def _limits(arguments: argparse.Namespace) -> ImageLimits:
+    from pkgjail.images.model import MOST_BYTES, MOST_NAMES, ImageLimits
+
+    return ImageLimits(names=arguments.max_names or MOST_NAMES, bytes=arguments.max_size or MOST_BYTES)
+
+
+def _print_made(image: Image, *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(_facts(image), indent=2))
     else:
         print(f"{image.name}: {counted(image.names, 'name')}, {human_size(image.bytes)}\n{image.digest}")
-    return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
