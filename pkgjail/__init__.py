@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pkgjail.review.report import report_page
     from pkgjail.review.verify import verify_manifest
     from pkgjail.review.why import why
+    from pkgjail.stages import run_in_stage
     from pkgjail.storage.baseline import publisher_of
     from pkgjail.storage.hashing import hash_files
 
@@ -108,6 +109,7 @@ __all__ = [
     "resolve",
     "resolve_closure",
     "run_in_jail",
+    "run_in_stage",
     "used_image",
     "verify_image",
     "verify_manifest",
@@ -147,6 +149,7 @@ _HOMES = {
     "remove_image": "images.store",
     "report_page": "review.report",
     "run_in_jail": "jail.run",
+    "run_in_stage": "stages",
     "graph_view": "review.graph",
     "used_image": "images.store",
     "verify_image": "images.store",

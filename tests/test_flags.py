@@ -25,7 +25,8 @@ def test_messages_name_flags_instead_of_parameters() -> None:
 
 # What is not pkgjail's command line: other programs' flags, and two texts for people who have nothing else.
 _OTHERS = re.compile(
-    r"systemd-run|dpkg|apt-get|pacman|rpmdb|podman|sqfs2tar|engines|Written by pkgjail|pkgjail diff --all"
+    r"systemd-run|dpkg|apt-get|pacman|rpmdb|podman|sqfs2tar|runc|engines|Written by pkgjail|"
+    "pkgjail diff --all"
 )
 
 

@@ -152,6 +152,37 @@ def add_sight_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_stage_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option for another stage than the jail of namespaces."""
+    parser.add_argument(
+        "--stage",
+        default="",
+        metavar="STAGE",
+        help="run the command in a container of another program (bwrap, podman, runc, nspawn), with a copy "
+        "of the files that is kept in the cache; what that cannot keep is refused (see 'pkgjail stages')",
+    )
+
+
+def run_in_named_stage(
+    arguments: argparse.Namespace, command: Sequence[str], manifest: Manifest | None = None, *, terminal: bool
+) -> int:
+    """Run a command in the stage of `add_stage_option`; return its exit status."""
+    from pkgjail.cli.console import ConsoleReporter
+    from pkgjail.stages import run_in_stage
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        return run_in_stage(
+            load_manifest(arguments, hashed=True) if manifest is None else manifest,
+            command,
+            jail_options(arguments),
+            stage=arguments.stage,
+            root=root_of(arguments),
+            publisher=publisher_of_manifest(arguments),
+            terminal=terminal,
+            reporter=reporter,
+        )
+
+
 def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
     """Prepare the jail of `manifest` by the options of `add_jail_options`; warn of drift that they allow."""
     from pkgjail.cli.console import ConsoleReporter
@@ -171,8 +202,8 @@ def can_replay(arguments: argparse.Namespace) -> bool:
     return not (arguments.verify or arguments.allow_drift or has_limits(arguments))
 
 
-def load_manifest(arguments: argparse.Namespace) -> Manifest:
-    """Read the manifest, or resolve the whitelist given in its place (without digests).
+def load_manifest(arguments: argparse.Namespace, *, hashed: bool = False) -> Manifest:
+    """Read the manifest, or resolve the whitelist given in its place, by default without digests.
 
     The whitelists of demanded devices are resolved with it.
     """
@@ -180,7 +211,7 @@ def load_manifest(arguments: argparse.Namespace) -> Manifest:
     if name == WHOLE_IMAGE:
         return _whole_image(arguments)
     if is_whitelist(name):
-        return resolve_arguments(arguments, [name, *named_sets(arguments)], hashed=False)
+        return resolve_arguments(arguments, [name, *named_sets(arguments)], hashed=hashed)
     off = (arguments.essential, arguments.package_database)
     if arguments.blacklist or arguments.recommends or off != (None, None):
         raise UsageError(

@@ -39,6 +39,7 @@ VERBS = (
     "enter",
     "remove",
     "plan",
+    "stages",
     "backends",
     "image",
     "cache",

@@ -40,6 +40,10 @@ HOSTNAME = "pkgjail"
 
 ROOT_CAPABILITIES = 0xFB
 """The capabilities of a command that is root in its jail (`JailOptions.map_root`), as bits."""
+ROOT_CAPABILITY_NAMES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
+)  # fmt: skip
+"""The names of `ROOT_CAPABILITIES`, in the order of their bits; capabilities(7)."""
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The `PATH` of a command in a jail."""

@@ -50,7 +50,7 @@ class Recipe(NamedTuple):
     The first of `entries` is the top directory. `make` raises `OSError` if it fails. `fits` checks whether
     `make` would now make the same layer as one that was made of the same entries and root when the host's
     directories were in another state; it is None if every change of a directory matters.
-    `content` is a digest of what a layer has of the files' content, if it has any.
+    `content` is the digest of what else a layer is made from, if there is something.
     """
 
     kind: str

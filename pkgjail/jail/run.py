@@ -240,7 +240,7 @@ class Jail:
         copies, copied = owned_copies(host.manifest.files, self._root, allow_drift=options.allow_drift)
         plan, choices, protected = _plan(host.manifest, options, self._root, devices, copies)
         self._warn_of_protected(protected)
-        cwd = _directory_inside(host.manifest, options)
+        cwd = directory_inside(host.manifest, options)
         environment = dict(options.environment)
         if options.cwd in options.paths:
             environment.setdefault("PWD", text_path(cwd))  # as the caller's shell has it
@@ -436,7 +436,7 @@ def _plan(
     return plan, choices, protected
 
 
-def _directory_inside(manifest: Manifest, options: JailOptions) -> bytes:
+def directory_inside(manifest: Manifest, options: JailOptions) -> bytes:
     """Return the path in the jail at which the command starts."""
     if options.cwd not in options.paths or os.path.realpath(options.cwd) == options.cwd:
         return options.cwd

@@ -86,22 +86,40 @@ def install(*, network: bool, ids: Ids | None = None) -> int:
         OSError: the kernel has no filters (EINVAL), or the call numbers of this machine are unknown (ENOSYS).
 
     """
-    machine = os.uname().machine
-    if machine not in _ABIS:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"seccomp on {machine}")
+    abis = _abis()
     if ids is not None:
         try:
-            return _install(_program(_ABIS[machine], network=network, ids=ids, answer=_ASK), listener=True)
+            return _install(_program(abis, network=network, ids=ids, answer=_ASK), listener=True)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-    _install(_program(_ABIS[machine], network=network, ids=ids, answer=_ERRNO | errno.EPERM), listener=False)
+    _install(_program(abis, network=network, ids=ids, answer=_ERRNO | errno.EPERM), listener=False)
     return -1
 
 
+def compiled(*, network: bool) -> bytes:
+    """Return the filter for another program to install: an array of struct sock_filter, without ids.
+
+    Raises:
+        OSError: the call numbers of this machine are unknown (ENOSYS).
+
+    """
+    return _packed(_program(_abis(), network=network))
+
+
+def _abis() -> tuple[_Abi, ...]:
+    machine = os.uname().machine
+    if machine not in _ABIS:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"seccomp on {machine}")
+    return _ABIS[machine]
+
+
+def _packed(instructions: list[_Instruction]) -> bytes:
+    return b"".join([struct.pack("=HBBI", *instruction) for instruction in instructions])
+
+
 def _install(instructions: list[_Instruction], *, listener: bool) -> int:
-    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
-    program = _Program(len(instructions), packed)
+    program = _Program(len(instructions), _packed(instructions))
     return sc.seccomp_filter(ctypes.addressof(program), listener=listener)
 
 

@@ -10,12 +10,14 @@ from pkgjail.cli.jail_options import (
     MANIFEST_HELP,
     add_command,
     add_jail_options,
+    add_stage_option,
     can_replay,
     command_of,
     is_whitelist,
     load_manifest,
     open_jail,
     publisher_of_manifest,
+    run_in_named_stage,
 )
 from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import root_of, source_place
@@ -41,6 +43,7 @@ examples:
   pkgjail run --no-network --bind /scratch/build:/build spack.manifest.jsonl -- make -C /build
   pkgjail run --memory 4G --cpus 2 --pids 500 --cwd spack -- make -j2
   pkgjail run --source image:bookworm -- cat /etc/os-release    (the whole image)
+  pkgjail run --stage podman --cwd spack.manifest.jsonl -- make     ('pkgjail stages' lists them)
   pkgjail run spack -- python3 -c 'import ssl'          (a whitelist, resolved on the spot)
 
 The exit status is the command's, or 128 + n after signal n; 125 if pkgjail failed (bad usage, a
@@ -67,6 +70,7 @@ def add_parser(verbs: Verbs) -> None:
 def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add everything that may follow MANIFEST."""
     add_jail_options(parser)
+    add_stage_option(parser)
     add_command(parser)
     parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)
 
@@ -80,6 +84,8 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     command = _command(arguments)
+    if arguments.stage:
+        return run_in_named_stage(arguments, command, terminal=arguments.tty)
     source = source_place(arguments)
     manifest = source if arguments.manifest == WHOLE_IMAGE else os.fsencode(arguments.manifest)
     places = [bind_source_state(path) for path in (manifest, source)]

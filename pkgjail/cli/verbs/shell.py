@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pkgjail.cli.jail_options import MANIFEST_HELP, add_jail_options, load_manifest, open_jail
+from pkgjail.cli.jail_options import (
+    MANIFEST_HELP,
+    add_jail_options,
+    add_stage_option,
+    load_manifest,
+    open_jail,
+    run_in_named_stage,
+)
 from pkgjail.cli.output import JSON_ERRORS
 from pkgjail.cli.results import never
 
@@ -29,14 +36,17 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     add_jail_options(parser)
+    add_stage_option(parser)
     parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
     parser.set_defaults(run=run, failure=125, result_is_output=never)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the shell; return its exit status."""
-    manifest = load_manifest(arguments)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    manifest = load_manifest(arguments, hashed=bool(arguments.stage))
+    if arguments.stage:
+        return run_in_named_stage(arguments, [_shell(manifest)], manifest, terminal=terminal)
     return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)
 
 

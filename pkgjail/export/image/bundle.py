@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _ROOT = "rootfs"
 _TERMINALS = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
-_PRIVATE = ("nosuid", "nodev")
+PRIVATE = ("nosuid", "nodev")
+"""The options of every mount."""
 
 
 def write(
@@ -56,19 +57,37 @@ def write(
         file.write(json.dumps(config(manifest), indent=1, sort_keys=True).encode() + b"\n")
 
 
+def mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
+    """Return a mount as config.json has it."""
+    made: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
+    return {**made, "options": list(options)} if options else made
+
+
+KERNEL_MOUNTS = (
+    mount("/proc", "proc", "proc"),
+    mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+    mount("/dev/pts", "devpts", "devpts", *_TERMINALS),
+    mount("/dev/shm", "tmpfs", "shm", *PRIVATE, "mode=1777"),  # noqa: S108 - in the jail
+    mount("/dev/mqueue", "mqueue", "mqueue", *PRIVATE, "noexec"),
+    mount("/sys", "none", "/sys", "rbind", "ro", *PRIVATE, "noexec"),
+)
+"""The kernel's file systems of every jail."""
+
+NO_CAPABILITIES: dict[str, list[str]] = {
+    each: [] for each in ("bounding", "effective", "inheritable", "permitted", "ambient")
+}
+
+
 def config(manifest: Manifest) -> dict[str, Any]:
     """Return the content of config.json for the calling user."""
     names = {entry.path: entry.kind for entry in manifest.files}
-    no_rights: dict[str, list[str]] = {
-        each: [] for each in ("bounding", "effective", "inheritable", "permitted", "ambient")
-    }
     return {
         "ociVersion": "1.0.2",
         "hostname": HOSTNAME,
         "root": {"path": _ROOT, "readonly": True},
         "process": {
             "args": ["/bin/sh"],
-            "capabilities": no_rights,
+            "capabilities": NO_CAPABILITIES,
             "cwd": "/",
             "env": [f"PATH={SEARCH_PATH}", f"HOME={text_path(TMP)}", "LANG=C.UTF-8"],
             "noNewPrivileges": True,
@@ -76,37 +95,31 @@ def config(manifest: Manifest) -> dict[str, Any]:
             "user": {"uid": 0, "gid": 0},
         },
         "mounts": [
-            _mount("/proc", "proc", "proc"),
-            _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-            _mount(
-                "/dev/pts",
-                "devpts",
-                "devpts",
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-            ),
-            _mount("/dev/shm", "tmpfs", "shm", *_PRIVATE, "mode=1777"),  # noqa: S108 - in the jail
-            _mount("/dev/mqueue", "mqueue", "mqueue", *_PRIVATE, "noexec"),
-            _mount("/sys", "none", "/sys", "rbind", "ro", *_PRIVATE, "noexec"),
+            *KERNEL_MOUNTS,
             *(
-                _mount(text_path(path), "tmpfs", "tmpfs", *_PRIVATE, "mode=1777")
+                mount(text_path(path), "tmpfs", "tmpfs", *PRIVATE, "mode=1777")
                 for path in scratch_directories(manifest)
             ),
             *(
-                _mount(text_path(path), "none", text_path(path), "bind", "ro", *_PRIVATE)
+                mount(text_path(path), "none", text_path(path), "bind", "ro", *PRIVATE)
                 for path in (RESOLV_CONF,)
                 if names.get(path) == "regular"
             ),
         ],
-        "linux": _namespaces(os.geteuid(), os.getegid()),
+        "linux": namespaces(os.geteuid(), os.getegid()),
     }
 
 
-def _namespaces(uid: int, gid: int) -> dict[str, Any]:
-    kinds = ["pid", "ipc", "uts", "mount"]
+def namespaces(uid: int, gid: int, *, network: bool = True) -> dict[str, Any]:
+    """Return the namespaces of a container, and the maps of a user who is root in it.
+
+    Args:
+        uid: the user's id, of which root needs no map.
+        gid: the group's id.
+        network: whether it shares the host's network.
+
+    """
+    kinds = ["pid", "ipc", "uts", "mount", *([] if network else ["network"])]
     if not uid:
         return {"namespaces": [{"type": kind} for kind in kinds]}
     return {
@@ -114,8 +127,3 @@ def _namespaces(uid: int, gid: int) -> dict[str, Any]:
         "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
         "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
     }
-
-
-def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
-    mount: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
-    return {**mount, "options": list(options)} if options else mount

@@ -1,0 +1,90 @@
+"""`pkgjail stages`: list the ways to run a command, whether each works here, and what it promises."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.results import always
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from pkgjail.cli.parser import Verbs
+    from pkgjail.stages.model import Property, Stage
+
+_DESCRIPTION = """\
+List the stages: the ways in which 'pkgjail run --stage' can run a command among the files of a
+manifest. Each is tried, with a command that does nothing. The table says what each promises the user
+who asks; a number is that of a note.
+"""
+_EPILOG = """\
+The exit status is 0 if the default stage, namespaces, works here, and 3 otherwise.
+"""
+
+
+_WIDTH = 13
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add this verb's arguments and help."""
+    parser = verbs.add_parser(
+        "stages",
+        help="show how commands can be run here, and what each way promises",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.set_defaults(run=run, failure=0, result_is_output=always)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table; return 3 if the default stage does not work."""
+    from pkgjail.stages import STAGES
+
+    obstacles = {name: stage.obstacle() for name, stage in STAGES.items()}
+    if arguments.json:
+        json.dump([_record(stage, obstacles[name]) for name, stage in STAGES.items()], sys.stdout, indent=2)
+        print()
+    else:
+        _print(STAGES, obstacles)
+    return 3 if next(iter(obstacles.values())) else 0
+
+
+def _record(stage: Stage, obstacle: str) -> dict[str, object]:
+    promises = {key: {"kept": kept, "note": note} for key, (kept, note) in stage.promises().items()}
+    return {
+        "name": stage.name,
+        "summary": stage.summary,
+        "works": not obstacle,
+        "obstacle": obstacle,
+        "promises": promises,
+    }
+
+
+def _print(stages: Mapping[str, Stage], obstacles: Mapping[str, str]) -> None:
+    from pkgjail.stages.model import PROPERTIES
+
+    for name, stage in stages.items():
+        print(f"{name:11} {'works' if not obstacles[name] else 'no':6} {obstacles[name] or stage.summary}")
+    notes: list[str] = []
+    print("\n" + " " * _WIDTH + "".join(f"{name:{_WIDTH}}" for name in stages).rstrip())
+    for each in PROPERTIES:
+        cells = (f"{_cell(stage, each, notes):{_WIDTH}}" for stage in stages.values())
+        print(f"{each:{_WIDTH}}{''.join(cells)}".rstrip())
+    print()
+    for each, words in PROPERTIES.items():
+        print(f"{each:{_WIDTH}}{words}")
+    print()
+    for number, note in enumerate(notes, 1):
+        print(f"{number:3} {note}")
+
+
+def _cell(stage: Stage, each: Property, notes: list[str]) -> str:
+    """Return "yes" or "no", with the number of the note, which is added to `notes` if it is new."""
+    kept, note = stage.promises()[each]
+    if note and note not in notes:
+        notes.append(note)
+    return f"{'yes' if kept else 'no'} {notes.index(note) + 1 if note else ''}".rstrip()

@@ -1,0 +1,88 @@
+"""Stages: ways to run a command among the files of a manifest. Each is a module with its promises.
+
+model        what a stage is, and what it can promise
+namespaces   the default: the jail of `pkgjail.jail`
+bwrap, nspawn, podman, runc
+             the same files in containers of these programs (engines)
+engine       what engines have in common
+copy         the copy of a manifest's files that an engine shows
+container    what an engine is to run: a root, mounts, the command
+supervise    the process of an engine: signals, terminal, exit status
+trial        whether an engine works here, by trying
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pkgjail.core.errors import UsageError
+from pkgjail.core.model import JailOptions
+from pkgjail.core.reporter import SILENT
+from pkgjail.stages.bwrap import Bwrap
+from pkgjail.stages.model import Request
+from pkgjail.stages.namespaces import Namespaces
+from pkgjail.stages.nspawn import Nspawn
+from pkgjail.stages.podman import Podman
+from pkgjail.stages.runc import Runc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.reporter import Reporter
+    from pkgjail.stages.model import Stage
+    from pkgjail.storage.baseline import Publisher
+
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage for stage in (Namespaces(), Bwrap(), Podman(), Runc(), Nspawn())
+}
+"""The stages by name; the first is the default."""
+
+
+def run_in_stage(  # noqa: PLR0913 - all but two by keyword
+    manifest: Manifest,
+    argv: Sequence[str],
+    options: JailOptions | None = None,
+    *,
+    stage: str = "namespaces",
+    root: bytes = b"/",
+    publisher: Publisher | None = None,
+    terminal: bool = False,
+    reporter: Reporter = SILENT,
+) -> int:
+    """Run `argv` in a stage among the files of `manifest`, and wait for its end.
+
+    All stages but "namespaces" show a copy of the files, which is made at the first entry and kept in the
+    user's cache.
+
+    Args:
+        manifest: what the command sees; for other stages than "namespaces", with digests.
+        argv: the command.
+        options: as for `run_in_jail`.
+        stage: one of `STAGES`.
+        root: the directory that the manifest was resolved from.
+        publisher: as for `run_in_jail`.
+        terminal: whether the command gets a terminal of its own, relayed to the caller's.
+        reporter: receives progress and warnings.
+
+    Returns:
+        The command's exit status, or 128 + n if signal n ended it.
+
+    Raises:
+        RefusedError: the stage cannot keep what `options` ask for.
+        UsageError: there is no such stage.
+        CommandError, DriftError, JailError, SourceError: as `run_in_jail`.
+
+    """
+    if stage not in STAGES:
+        raise UsageError(f"there is no stage {stage!r}: the stages are {', '.join(STAGES)}")
+    request = Request(
+        manifest=manifest,
+        argv=tuple(argv),
+        options=options or JailOptions(),
+        root=root,
+        publisher=publisher,
+        terminal=terminal,
+        reporter=reporter,
+    )
+    return STAGES[stage].run(request)

@@ -1,0 +1,103 @@
+"""The copy of a manifest's files that an engine shows: made once, kept in the user's cache.
+
+An engine needs a directory with the files and nothing else. The copy is made like a layer of the jail
+(`pkgjail.jail.layer_cache`): it is complete or not there, one process makes it, and before each use every
+name of it is compared with what was made. Its content was compared with the manifest's digests as it was
+read. The host may change afterwards: the copy has the manifest's files all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pkgjail.core.entries import COPIED_BITS
+from pkgjail.core.errors import DriftError, JailError, os_error_text
+from pkgjail.core.sources import refuse_other_source
+from pkgjail.export.common import refuse
+from pkgjail.export.image.tree import write_tree
+from pkgjail.jail.drift import DriftCheck, compare_host
+from pkgjail.jail.layer_cache import Recipe, ensure_layer
+from pkgjail.jail.run import content_for_anyone
+from pkgjail.manifest import dump_manifest, manifest_digest
+from pkgjail.storage.locations import cache_directory
+from pkgjail.storage.locks import lock_shared, unlock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.core.model import FileEntry, Manifest
+    from pkgjail.core.reporter import Reporter
+
+_KIND = "copy"
+_ATTEMPTS = 3
+
+
+@contextlib.contextmanager
+def copied_files(manifest: Manifest, root: bytes, reporter: Reporter) -> Iterator[tuple[Manifest, bytes]]:
+    """Make the copy of a manifest's files, or find it, and keep it from being removed in a `with` block.
+
+    Args:
+        manifest: what is copied, with digests.
+        root: the directory with the files, which is read only if there is no copy yet.
+        reporter: receives the progress.
+
+    Yields:
+        The manifest of the copy, in which no file has a set-user-ID or set-group-ID bit, and its directory.
+
+    Raises:
+        NamesError: files have no digest.
+        DriftError: the files differ from the manifest.
+        JailError: there is no room for the copy.
+        SourceError: the manifest was made from another source.
+
+    """
+    files = [entry for entry in manifest.files if entry.kind == "regular" and entry.origin != "entry"]
+    undigested = [entry.path for entry in files if entry.sha256 is None]
+    why = "the manifest has no digest of it, as others may not read it, or it was resolved without digests"
+    refuse("a stage of copied files", undigested, why)
+    root = os.path.realpath(root)
+    place, locks = _locked(manifest, root, reporter)
+    try:
+        copied = [entry._replace(mode=entry.mode & COPIED_BITS) for entry in manifest.files]
+        yield replace(manifest, files=tuple(map(_as_copied, manifest.files, copied))), place
+    finally:
+        unlock(locks)
+
+
+def _locked(manifest: Manifest, root: bytes, reporter: Reporter) -> tuple[bytes, list[int]]:
+    """Return the directory of the copy, and locks that keep it from being removed."""
+    for _ in range(_ATTEMPTS):
+        place = _ensure(manifest, root, reporter)
+        with contextlib.suppress(OSError):  # it is being removed
+            return place, lock_shared([os.path.dirname(place)])
+    raise JailError(f"cannot use the copy of files in {cache_directory()}: it keeps being removed")
+
+
+def _as_copied(entry: FileEntry, copied: FileEntry) -> FileEntry:
+    return entry if entry.kind == "symlink" else copied
+
+
+def _ensure(manifest: Manifest, root: bytes, reporter: Reporter) -> bytes:
+    """Return the directory of the copy."""
+
+    def make(place: bytes, _entries: Sequence[FileEntry], _root: bytes) -> None:
+        """Copy the files, each compared with the manifest."""
+        refuse_other_source(manifest, root)
+        compare_host(manifest, root, DriftCheck(reporter=reporter))
+        content = content_for_anyone(manifest, root)
+        if changes := write_tree(manifest, content, root, place, reporter):
+            raise DriftError(changes)
+
+    # Without entries: no state of the host matters to a copy, once it is right.
+    content = manifest_digest(dump_manifest(manifest))
+    recipe = Recipe(kind=_KIND, entries=(), root=root, make=make, content=content)
+    cache = Path(cache_directory())
+    try:
+        return ensure_layer(recipe, cache.resolve(), thorough=True).path
+    except OSError as error:
+        why = os_error_text(error, str(cache))
+        raise JailError(f"cannot copy the files of the manifest: {why}; set XDG_CACHE_HOME") from error

@@ -1,0 +1,51 @@
+"""The default stage: the jail, made of namespaces by pkgjail itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pkgjail.jail.diagnosis import diagnose
+from pkgjail.jail.run import run_in_jail
+from pkgjail.sandbox.job import SetupError
+from pkgjail.sandbox.launch import try_out
+from pkgjail.sandbox.steps import assemble
+from pkgjail.stages.model import KEPT, PROPERTIES, Promise
+from pkgjail.stages.trial import trial_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pkgjail.stages.model import Property, Request
+
+
+class Namespaces:
+    """A jail of user, mount, PID and other namespaces, without root and without any other program."""
+
+    name = "namespaces"
+    summary = "pkgjail's own jail; no root, no other program"
+
+    def promises(self) -> Mapping[Property, Promise]:
+        """Return what it promises."""
+        kept: dict[Property, Promise] = dict.fromkeys(PROPERTIES, KEPT)
+        kept["stays"] = Promise(kept=False, note="the files are the host's own; a warning tells what changed")
+        return kept
+
+    def obstacle(self) -> str:
+        """Return why there can be no jail here, or ""."""
+        try:
+            try_out(assemble(trial_plan()))
+        except SetupError as failure:
+            return str(diagnose(failure, ""))
+        return ""
+
+    def run(self, request: Request) -> int:
+        """Run the command in a jail."""
+        return run_in_jail(
+            request.manifest,
+            request.argv,
+            request.options,
+            root=request.root,
+            publisher=request.publisher,
+            terminal=request.terminal,
+            reporter=request.reporter,
+        )
