@@ -12,6 +12,9 @@ def main() -> int:
         open_streams()
         return _main()
     except KeyboardInterrupt as interrupt:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end this with a traceback
         print(f"pkgjail: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
 

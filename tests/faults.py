@@ -1,4 +1,4 @@
-"""Fault injection: pkgjail is stopped, or told that the disk is full, at any of its system calls.
+"""Fault injection: pkgjail is stopped, or a system call fails, at any of its system calls.
 
 strace(1) does it (`--inject`), attached to a process that has everything imported (forking.py).
 A run that is not disturbed tells which calls there are.
@@ -27,12 +27,22 @@ if TYPE_CHECKING:
 _CALL = re.compile(rb"^(\d+) +(\w+)\(")
 # A call that ends the process cannot fail, nor is anything left to be stopped; the worker waits in readv.
 _LEFT_OUT = frozenset({"exit", "exit_group", "readv"})
-_WRITING = re.compile(
+_WRITING = (
     "openat|open|creat|mkdir.*|p?write.*|rename.*|(sym|un)?link.*|mknod.*|f?truncate|fallocate|fsync"
     "|fdatasync|syncfs|[fl]?setxattr|f?chmod.*|[fl]?chown.*|utimensat|copy_file_range|ioctl|sendfile"
     # No room for one more: user.max_user_namespaces and the like, fs.mount-max.
     "|unshare|mount|move_mount|open_tree"
 )
+_READING = "p?readv?(64)?|getdents64|readlink.*|(f|l|newf)?stat(at|x)?"
+_STARTING = "clone3?|v?fork|execve"
+_WAITING = "openat|open|p?(read|write)v?(64)?|flock|wait4|waitid|fsync|fdatasync|ftruncate|fallocate"
+# The calls that can fail so.
+_FAILING = {
+    "error=ENOSPC": re.compile(_WRITING),
+    "error=EIO": re.compile(f"{_WRITING}|{_READING}"),
+    "error=ENOMEM": re.compile(f"{_WRITING}|{_READING}|{_STARTING}"),
+    "error=EINTR": re.compile(_WAITING),
+}
 
 
 class Fault(NamedTuple):
@@ -128,11 +138,11 @@ class Worker:
 def faults(calls: Mapping[str, int], *, what: str, every: bool) -> list[Fault]:
     """The faults of a walk: at `every` call, or at the first and the last of each kind.
 
-    A full disk is met by calls that write, and by no others.
+    An error is met by the calls that can fail with it, and by no others.
     """
     found = []
     for call, number in sorted(calls.items()):
-        if not what.startswith("error=") or _WRITING.fullmatch(call):
+        if what not in _FAILING or _FAILING[what].fullmatch(call):
             places = range(1, number + 1) if every else sorted({1, number})
             found += [Fault(call, place, what) for place in places]
     return found

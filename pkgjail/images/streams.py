@@ -170,7 +170,7 @@ def through_program(command: tuple[str, ...], packed: Packed | None) -> Iterator
 
     Raises, also while they are read:
         DamagedError: the program failed.
-        PkgjailError: there is no such program.
+        PkgjailError: there is no such program, or no room for another thread.
 
     """
     found = shutil.which(command[0])
@@ -184,17 +184,28 @@ def through_program(command: tuple[str, ...], packed: Packed | None) -> Iterator
         (found, *command[1:]), stdin=feeding, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
     ) as process:
         said: list[bytes] = []
-        threads = [threading.Thread(target=_listen, args=(process, said), daemon=True)]
-        if packed is not None:
-            threads.append(threading.Thread(target=_feed, args=(process, packed), daemon=True))
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
         try:
+            threads.append(_started(_listen, process, said))
+            if packed is not None:
+                threads.append(_started(_feed, process, packed))
             yield _written(process, threads, said)
         finally:
             process.kill()
             for thread in threads:
                 thread.join()
+
+
+def _started(work: Callable[..., object], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise PkgjailError(
+            "cannot unpack the image: no thread can be started; raise the limit of processes (ulimit -u), or "
+            "end some"
+        ) from error
+    return thread
 
 
 def _written(

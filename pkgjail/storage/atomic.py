@@ -33,8 +33,8 @@ def replace_file(
     """Make `data` the content of the file at `path`, outside of pkgjail's own directories.
 
     The data is on the disk before the file gets its name. The file gets `mode`, less the umask unless
-    `umask` is false. On any failure the old file stays and the new one is removed. After a SIGKILL or a power
-    failure a file `.pkgjail-*` may be left.
+    `umask` is false. On any failure the old file stays and the new one is removed. A SIGKILL or a power
+    failure may leave a file `.pkgjail-*`, which the next writer of the same file removes.
 
     A symbolic link at `path` is never followed. A link or a device is replaced only with
     `replace_special`.
@@ -59,14 +59,14 @@ def new_file(
     The arguments, the errors and what is left by a failure are those of `replace_file`. An error of the block
     that names a file of its own passes unchanged.
     """
+    from pkgjail.storage.beside import make_beside
+
     parent, name = os.path.split(path)
-    new = f".pkgjail-{os.urandom(8).hex()}"
     directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if not replace_special:
             _refuse_special(name, directory, os.fspath(path))
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(new, flags, mode, dir_fd=directory)
+        new, descriptor = make_beside(directory, name, mode)
         try:
             with _renamed(directory, new, name):
                 yield descriptor
@@ -75,7 +75,7 @@ def new_file(
             os.close(descriptor)
         _sync(directory)
     except OSError as error:
-        _name_path(error, path, new)
+        _name_path(error, path)
         raise
     finally:
         os.close(directory)
@@ -86,21 +86,21 @@ def new_directory(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the path of an empty directory, private to the user, which gets the name `path` after the block.
 
     At `path` there may be an empty directory, which is replaced. On any failure the new one is removed with
-    all that is in it. After a SIGKILL or a power failure a directory `.pkgjail-*` may be left.
+    all that is in it. What a SIGKILL or a power failure leaves, as `replace_file` says, is a directory.
 
     Raises:
         InputError: there is something else at `path`.
         OSError: it cannot be made.
 
     """
+    from pkgjail.storage.beside import make_beside
     from pkgjail.storage.removal import remove_tree
 
     parent, name = os.path.split(os.path.normpath(path))
-    new = f".pkgjail-{os.urandom(8).hex()}"
     directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _refuse_filled(name, directory, os.fspath(path))
-        os.mkdir(new, 0o700, dir_fd=directory)
+        new, descriptor = make_beside(directory, name, is_directory=True)
         try:
             yield os.path.join(parent, new)
             umask = os.umask(0o777)
@@ -111,9 +111,11 @@ def new_directory(path: str | os.PathLike[str]) -> Iterator[str]:
             with contextlib.suppress(OSError):
                 remove_tree(directory, new)
             raise
+        finally:
+            os.close(descriptor)
         _sync(directory)
     except OSError as error:
-        _name_path(error, path, new)
+        _name_path(error, path)
         raise
     finally:
         os.close(directory)
@@ -200,9 +202,11 @@ def _refuse_special(name: str, directory: int, path: str) -> None:
         raise InputError([Problem("", f"cannot write to {path}: it is {what}; name another path")])
 
 
-def _name_path(error: OSError, path: str | os.PathLike[str], new: str) -> None:
+def _name_path(error: OSError, path: str | os.PathLike[str]) -> None:
     """Name `path` in an error that names nothing, as that of a full disk, or the temporary name."""
-    if error.filename is None or error.filename == new or isinstance(error.filename, int):
+    from pkgjail.storage.beside import PREFIX
+
+    if error.filename is None or isinstance(error.filename, int) or str(error.filename).startswith(PREFIX):
         error.filename = os.fspath(path)
 
 
