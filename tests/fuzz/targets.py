@@ -47,8 +47,15 @@ from pkgjail.core.model import (
 )
 from pkgjail.core.paths import Names
 from pkgjail.core.programs import ProgramOutput
+from pkgjail.core.reporter import SILENT
+from pkgjail.core.untrusted import MIB
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.export import export_manifest
+from pkgjail.images import tree
+from pkgjail.images.exporting import archive_image
+from pkgjail.images.importing import import_image
+from pkgjail.images.model import ImageLimits
+from pkgjail.images.store import remove_image, verify_image
 from pkgjail.integrations.spack.active import ActiveEnvironment, load_active, load_cache
 from pkgjail.jail.package_database import database_changes, database_content
 from pkgjail.jail.rpm_database import _identity, filtered_database
@@ -70,6 +77,7 @@ from pkgjail.review.graph import graph_view
 from pkgjail.review.graph_formats import as_graphml, as_json, dot, mermaid
 from pkgjail.review.report import report_page
 from pkgjail.review.why import why
+from tests import tars
 from tests.manifest_cases import sample
 from tests.memory import MemoryDatabase
 
@@ -427,6 +435,67 @@ def _archived(data: bytes) -> None:
     _archive(out.getvalue())
 
 
+# --- images ----------------------------------------------------------------------------------
+
+_BLOCK = 512
+_LIMITS = ImageLimits(names=1000, bytes=MIB)
+_LAYER = tars.directory("d") + tars.file("d/a", b"abc") + tars.symlink("l", "d/a") + tars.END
+
+
+def _with_checksums(data: bytes) -> bytes:
+    """With right checksums of members' headers, since nothing else of a changed one is looked at."""
+    blocks = [data[at : at + _BLOCK] for at in range(0, len(data), _BLOCK)]
+    return b"".join(
+        tars.patched(block, 0, b"")
+        if len(block) == _BLOCK and (not at or block[257:262] == b"ustar")
+        else block
+        for at, block in enumerate(blocks)
+    )
+
+
+def _image(data: bytes) -> None:
+    """An archive of an image, and with right checksums: it is refused and leaves nothing, or it is whole."""
+    for text in dict.fromkeys((data, _with_checksums(data))):
+        with refusing(PkgjailError):
+            _import(text)
+
+
+def _import(data: bytes) -> None:
+    """Import an archive; its export must be the same image."""
+    archive, store = _put("images/archive", data), str(place() / "images/store")
+    try:
+        with mock.patch.object(tree, "ALWAYS", MIB):
+            image = import_image(archive, "first", store=store, limits=_LIMITS)
+        assert verify_image(image, SILENT) == ()
+        exported = io.BytesIO()
+        archive_image(image, exported)
+        _put("images/archive", exported.getvalue())
+        assert import_image(archive, "second", store=store).digest == image.digest
+        remove_image(image.digest, store)
+    finally:
+        assert sorted(os.listdir(place() / "images")) == ["archive", "store"]
+        assert set(os.listdir(store)) <= {"lock", "names"}, os.listdir(store)
+        assert not os.path.exists(f"{store}/names") or not os.listdir(f"{store}/names")
+
+
+def _oci(data: bytes) -> None:
+    """The documents of a layout, a NUL between them: config, manifest, index. Their digests are right."""
+    files = {f"blobs/sha256/{tars.digest(_LAYER)[7:]}": _LAYER, "oci-layout": b"{}"}
+    written = {b"@layer": _LAYER}
+    for name, text in zip((b"@config", b"@manifest", b"@index"), data.split(b"\0")):
+        for mark, document in written.items():
+            text = text.replace(mark, tars.digest(document).encode())  # noqa: PLW2901 - the same text
+        written[name] = text
+        files["index.json" if name == b"@index" else f"blobs/sha256/{tars.digest(text)[7:]}"] = text
+    _import(tars.archive(files))
+
+
+def _docker(data: bytes) -> None:
+    """The documents of an archive of `docker save`, a NUL between them: config, manifest.json."""
+    config, _, manifest = data.replace(b"@layer", tars.digest(_LAYER).encode()).partition(b"\0")
+    _import(tars.archive({"manifest.json": manifest, f"{'0' * 64}.json": config, f"{'1' * 64}.tar": _LAYER}))
+
+
 # --- files of a set, and what its programs say -----------------------------------------------
 
 
@@ -510,6 +579,9 @@ TARGETS: dict[str, Target] = {
     "repodata-filelists": Target(partial(_repodata, "filelists")),
     "repository-tar": Target(_archive),
     "repository-desc": Target(_archived),
+    "image-archive": Target(_image, 2),
+    "image-oci": Target(_oci),
+    "image-docker": Target(_docker),
     "elf": Target(_elf, 4, DamagedError),
     "script": Target(_script),
     "ld.so.conf": Target(_configuration),
