@@ -238,11 +238,10 @@ def whole_image(image: Image) -> Manifest:
 
     try:
         database = open_database(image.root)
-    except DatabaseError:
-        distribution, architecture = Distribution(id="linux", version=""), os.uname().machine
-    else:
         distribution = with_family(database.distribution, database.family)
         architecture = database.architecture
+    except DatabaseError:
+        distribution, architecture = Distribution(id="linux", version=""), os.uname().machine
     policy = Policy(whitelists=(), blacklists=(), packages=(), essential=False)
     nothing = Closure(packages=(), dependencies=(), reasons={})
     files = whole_file_set(read_listing(image))

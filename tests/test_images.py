@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -363,6 +364,55 @@ def test_names(store: Path, tmp_path: Path) -> None:
     for name in ("", ".x", "a/b", "a:b", "é", "x" * 101):
         with pytest.raises(UsageError):
             import_image(one, name or "-x")
+
+
+def test_a_name_that_is_taken_gets_the_digest(store: Path, tmp_path: Path) -> None:
+    """Protects the name of another image where the caller wants any: it is the same for the same image."""
+    name = "x" * 95
+    one, other = put(tmp_path / "a.tar", file("a") + END), put(tmp_path / "b.tar", file("b") + END)
+    first = import_image(one, name)
+    assert import_image(one, name, rename=True) == first
+    for _ in range(2):
+        second = import_image(other, name, rename=True)
+        assert second.name == f"{name[:87]}-{second.digest[7:19]}"
+    assert [image.name for image in list_images()] == sorted([first.name, second.name])
+    import_image(one, second.name, replace=True)
+    with pytest.raises(PkgjailError, match=f"another one has the name {second.name}"):
+        import_image(other, name, rename=True)
+    assert store.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        pytest.param("head -c 600; kill -KILL $$", "zstd was killed by signal 9", id="killed"),
+        pytest.param("echo why >&2; exit 3", r"it is damaged \(why\)", id="failed"),
+    ],
+)
+def test_a_program_that_fails(
+    body: str, message: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects from half an image when the program that unpacks ends early."""
+    source = put(tmp_path / "a.tar.zst", zstd(file("a", bytes(5000)) + END))
+    (tmp_path / "zstd").write_text(f"#!/bin/sh\n{body}\n")
+    (tmp_path / "zstd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(PkgjailError, match=message):
+        import_image(source)
+    assert os.listdir(store) == []
+
+
+def test_no_room_for_a_thread(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from a traceback at a limit of processes; the program that was started ends."""
+    source = put(tmp_path / "a.tar.zst", zstd(file("a") + END))
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(PkgjailError, match="no thread can be started; raise the limit of processes"):
+        import_image(source)
+    assert os.listdir(store) == []
 
 
 def test_an_image_in_use_stays(store: Path, tmp_path: Path) -> None:

@@ -295,6 +295,14 @@ def test_the_manifest_of_a_whole_image(store: Path, tmp_path: Path) -> None:
     assert "\n".join([*rows, ""]) == WHOLE
 
 
+def test_a_whole_image_with_half_a_package_database(tree: Path, store: Path) -> None:
+    """Protects images whose packages cannot be read, as without os-release: they have all of their files."""
+    (tree / "etc/os-release").unlink()
+    manifest = whole_image(import_image(tree, store=str(store)))
+    assert manifest.header.distribution.id == "linux"
+    assert b"/var/lib/dpkg/status" in {entry.path for entry in manifest.files}
+
+
 def test_a_whole_image_is_entered(store: Path, tmp_path: Path, anyone: Caller) -> None:
     """Protects images without a package database: their names, all of them and no others, twice."""
     for path in (tmp_path, *list(tmp_path.parents)[:2]):

@@ -21,9 +21,10 @@ from pkgjail.environments.file_copy import (
     sync_filesystem,
 )
 from pkgjail.environments.journal import Built, start_build, write_bytes
-from pkgjail.environments.record import FORMS, MANIFEST, Header
+from pkgjail.environments.record import FORMS, MANIFEST, RECORD, Header
 from pkgjail.export.common import warn_of_dropped_bits
 from pkgjail.export.skeleton import Piece, pieces_of_skeleton
+from pkgjail.images.users import note_user
 from pkgjail.jail.drift import DriftCheck, compare_host, publish_user_baseline, refuse_drift
 from pkgjail.jail.protected_paths import protected_environment
 from pkgjail.jail.protection import refuse_writable_binds
@@ -106,6 +107,8 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         elif form == "fstab":
             build.make_tree(0o755, _mount_points(manifest, content))
         built = build.finish()
+        if form != "copy":
+            note_user(root, build.environment.path + b"/" + RECORD)
     with contextlib.suppress(OSError):  # otherwise the first entry of this user does it
         publish_user_baseline(manifest, root, publisher_of(os.path.join(directory, MANIFEST)))
     if form == "copy":

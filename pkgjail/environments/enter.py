@@ -17,6 +17,7 @@ from pkgjail.environments.directory import open_environment, read_file, read_hea
 from pkgjail.environments.file_copy import copied_manifest
 from pkgjail.environments.lock import lock_environment
 from pkgjail.environments.record import MANIFEST, RECORD, TREE
+from pkgjail.images.users import note_user
 from pkgjail.jail.drift import DriftCheck
 from pkgjail.jail.protected_paths import protected_environment
 from pkgjail.jail.protection import refuse_writable_binds
@@ -149,6 +150,8 @@ def _prepare(
     else:
         publisher = publisher_of(environment.path + b"/" + MANIFEST)
         root = record.header.root
+        with contextlib.suppress(OSError):  # the build did it; the environment may have moved since then
+            note_user(root, environment.path + b"/" + RECORD)
         jail = prepare_jail(manifest, merged, root=root, publisher=publisher, reporter=reporter)
     return jail, record.header.form
 

@@ -52,6 +52,7 @@ def import_image(  # noqa: PLR0913 - one name says what; the rest have defaults
     form: ImageFormat = "auto",
     reference: str = "",
     replace: bool = False,
+    rename: bool = False,
     limits: ImageLimits | None = None,
     reporter: Reporter = SILENT,
 ) -> Image:
@@ -68,6 +69,7 @@ def import_image(  # noqa: PLR0913 - one name says what; the rest have defaults
         form: the form of the source; "auto" to find out.
         reference: which image of a layout is meant: its name there, or its tag.
         replace: take the name from another image that has it.
+        rename: append `-` and the first 12 digits of the digest to the name if another image has it.
         limits: the most that the image may have; None for the usual ones.
         reporter: receives progress, and warnings about what was left out.
 
@@ -90,6 +92,7 @@ def import_image(  # noqa: PLR0913 - one name says what; the rest have defaults
         lambda work: work.unpack(path, form, reference),
         store=store,
         replace=replace,
+        rename=rename,
         limits=limits,
         reporter=reporter,
     )
@@ -124,6 +127,7 @@ def _import(  # noqa: PLR0913 - what, its name and where it is from; the rest is
     *,
     store: str,
     replace: bool,
+    rename: bool = False,
     limits: ImageLimits | None,
     reporter: Reporter,
 ) -> Image:
@@ -140,7 +144,8 @@ def _import(  # noqa: PLR0913 - what, its name and where it is from; the rest is
             "bytes": sum(entry.size or 0 for entry in entries.values()),
             "left_out": left_out._asdict(),
         }
-        publish(place, new, name, listing_bytes(entries), facts, replace=replace)
+        listing = listing_bytes(entries)
+        name = publish(place, new, name, listing, facts, replace=replace, rename=rename)
     for message in _left_out_texts(left_out):
         reporter.warn(f"{name}: {message}")
     return find_image(name, store)

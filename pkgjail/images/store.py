@@ -27,6 +27,7 @@ from pkgjail.core.text import printable
 from pkgjail.core.untrusted import MIB, PARSE_INT, parsing, read_below
 from pkgjail.images.listing import is_digest, listing_digest, parse_listing
 from pkgjail.images.model import Image, LeftOut, disk_mode
+from pkgjail.images.users import locked, users_of
 from pkgjail.storage.atomic import write_own_file_in
 from pkgjail.storage.digests import file_digests
 from pkgjail.storage.locations import data_directory
@@ -47,8 +48,10 @@ TREE, LISTING, FACTS = "tree", "files.jsonl", "image.json"
 VARIABLE = "PKGJAIL_STORE"
 """The environment variable that names a store."""
 
-_NAMES, _LOCK = "names", "lock"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_NAMES = "names"
+_MOST_NAME = 100
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+-]{{0,{_MOST_NAME - 1}}}")
+_DIGITS = 12  # of a digest that tells two images of one name apart
 _READABLE = 0o644
 _MOST_LISTING = 1024 * MIB
 _MOST_FACTS = MIB
@@ -338,31 +341,38 @@ def _make_new(place: int) -> tuple[str, int]:
 
 
 def publish(  # noqa: PLR0913 - where, what, and by name how
-    place: int, new: NewImage, name: str, listing: bytes, facts: dict[str, Any], *, replace: bool
+    place: int,
+    new: NewImage,
+    name: str,
+    listing: bytes,
+    facts: dict[str, Any],
+    *,
+    replace: bool = False,
+    rename: bool = False,
 ) -> str:
-    """Give a complete image its digest's name, and `name`; returns the digest.
+    """Give a complete image its digest's name, and `name`; returns the name, which `rename` may change.
 
     If the store has the image, only the name is new.
 
     Raises:
-        PkgjailError: another image has the name, and `replace` is false.
+        PkgjailError: another image has the name, and neither `replace` nor `rename` is true.
         OSError: it cannot be written.
 
     """
     digest = listing_digest(listing)
     write_own_file_in(new.directory, LISTING, listing, _READABLE)
     write_own_file_in(new.directory, FACTS, json.dumps(facts, indent=1).encode() + b"\n", _READABLE)
-    with _locked(place):
+    with locked(place):
         names = _opened_names(place)
         try:
-            _refuse_taken(names, name, digest, replace=replace)
+            name = _free_name(names, name, digest, replace=replace, rename=rename)
             _remove_left_over(names)
             if _directory_name(digest) not in os.listdir(place):
                 os.rename(new.name, _directory_name(digest), src_dir_fd=place, dst_dir_fd=place)
             write_own_file_in(names, name, f"{digest}\n".encode(), _READABLE)
         finally:
             os.close(names)
-    return digest
+    return name
 
 
 def refuse_taken_name(name: str, store: str = "") -> None:
@@ -372,16 +382,24 @@ def refuse_taken_name(name: str, store: str = "") -> None:
         raise _taken(name, found)
 
 
-def _refuse_taken(names: int, name: str, digest: str, *, replace: bool) -> None:
-    """Raise `PkgjailError` if another image has the name; `names` is the descriptor of their directory."""
+def _free_name(names: int, name: str, digest: str, *, replace: bool, rename: bool) -> str:
+    """Return the name that an image gets; `names` is the descriptor of the directory of all.
+
+    Raises `PkgjailError` if another image has it.
+    """
     try:
         descriptor = open_own_file(names, name, os.O_RDONLY)
     except FileNotFoundError:
-        return
+        return name
     with open(descriptor, "rb") as file:
         found = file.read(_MOST_FACTS).decode("ascii", "replace").strip()
-    if found != digest and not replace:
-        raise _taken(name, found)
+    if found == digest or replace:
+        return name
+    if rename:
+        digits = digest.partition(":")[2][:_DIGITS]
+        other = f"{name[: _MOST_NAME - len(digits) - 1]}-{digits}"
+        return _free_name(names, other, digest, replace=False, rename=False)
+    raise _taken(name, found)
 
 
 def _taken(name: str, digest: str) -> PkgjailError:
@@ -399,18 +417,18 @@ def remove_image(name: str, store: str = "") -> Image:
 
     Raises:
         NoImageError: there is none.
-        PkgjailError: a process uses it; nothing was removed.
+        PkgjailError: a process uses it, or an environment shows it; nothing was removed.
         OSError: it cannot be removed.
 
     """
-    with _opened_store(store) as place, _locked(place):
+    with _opened_store(store) as place, locked(place):
         image = find_image(name, store)
         names = _names(store_path(store))
         same = {each for each, digest in names.items() if digest == image.digest}
         removed = same if is_digest(name) else {name}
         is_last = same == removed
         if is_last:
-            _refuse_used(image)
+            _refuse_used(place, image)
         directory = _opened_names(place)
         try:
             for each in removed:
@@ -422,8 +440,14 @@ def remove_image(name: str, store: str = "") -> Image:
     return image
 
 
-def _refuse_used(image: Image) -> None:
-    """Raise `PkgjailError` if a process has locked an image."""
+def _refuse_used(place: int, image: Image) -> None:
+    """Raise `PkgjailError` if a process has locked an image, or an environment shows it."""
+    if users := users_of(place, _directory_name(image.digest)):
+        raise PkgjailError(
+            f"cannot remove the image {image.name or image.digest}: the environment {printable(users[0])} "
+            f"{f'and {len(users) - 1} others show' if users[1:] else 'shows'} its files; remove that first, "
+            "with 'pkgjail remove' or 'spack jail --remove-environment'"
+        )
     descriptor = os.open(os.path.dirname(image.root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -439,19 +463,22 @@ def _refuse_used(image: Image) -> None:
 def prune_images(store: str = "") -> tuple[Image, ...]:
     """Remove images without a name that nobody uses, and what killed processes left; returns those removed.
 
+    Those that an environment shows stay.
+
     Raises:
         OSError: the store cannot be changed.
 
     """
-    with _opened_store(store) as place, _locked(place):
+    with _opened_store(store) as place, locked(place):
         _remove_left_over(place)
         names = _opened_names(place)
         try:
             _remove_left_over(names)
         finally:
             os.close(names)
-        unnamed = [image for image in list_images(store) if not image.name]
-        removed = [each for each in unnamed if remove_unused(place, _directory_name(each.digest))]
+        unnamed = {_directory_name(each.digest): each for each in list_images(store) if not each.name}
+        unused = [name for name in unnamed if not users_of(place, name)]
+        removed = [unnamed[name] for name in unused if remove_unused(place, name)]
     return tuple(removed)
 
 
@@ -480,16 +507,6 @@ def _opened_store(store: str) -> Iterator[int]:
         yield place
     finally:
         os.close(place)
-
-
-@contextlib.contextmanager
-def _locked(place: int) -> Iterator[None]:
-    descriptor = open_own_file(place, _LOCK, os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _opened_names(place: int) -> int:

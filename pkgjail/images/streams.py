@@ -189,7 +189,7 @@ def through_program(command: tuple[str, ...], packed: Packed | None) -> Iterator
             threads.append(_started(_listen, process, said))
             if packed is not None:
                 threads.append(_started(_feed, process, packed))
-            yield _written(process, threads, said)
+            yield _written(command[0], process, threads, said)
         finally:
             process.kill()
             for thread in threads:
@@ -209,15 +209,17 @@ def _started(work: Callable[..., object], *arguments: object) -> threading.Threa
 
 
 def _written(
-    process: subprocess.Popen[bytes], threads: list[threading.Thread], said: list[bytes]
+    program: str, process: subprocess.Popen[bytes], threads: list[threading.Thread], said: list[bytes]
 ) -> Iterator[bytes]:
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     while piece := process.stdout.read(PIECE):
         yield piece
     for thread in threads:
         thread.join()
-    if process.wait():
+    if status := process.wait():
         words = " ".join(b"".join(said).decode("utf-8", "replace").split())
+        if status < 0:
+            raise PkgjailError(f"cannot unpack the image: {program} was killed by signal {-status}")
         raise DamagedError(f"it is damaged ({shortened(words)})")
 
 

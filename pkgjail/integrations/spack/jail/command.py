@@ -15,10 +15,10 @@ from pkgjail.core.text import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pkgjail.core.model import Manifest
     from pkgjail.integrations.spack.active import ActiveEnvironment
     from pkgjail.integrations.spack.instance.model import Instance
     from pkgjail.integrations.spack.jail.environment import BuildOptions
+    from pkgjail.integrations.spack.jail.sources import Shown
 
 _EPILOG = """\
 While an environment is active for this Spack, every other spack command runs inside. See docs/spack.md in
@@ -60,12 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with --build-environment")
+    group.add_argument(
+        "--tarball",
+        metavar="T",
+        help="show the files of an image, not the host's: import T, an archive of a root directory or of a "
+        "container, into the store of images (see 'pkgjail image')",
+    )
+    group.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="where the files are: host (default), dir:PATH, or image:NAME of the store",
+    )
     group.add_argument("--manifest", metavar="M", help="a manifest from 'pkgjail resolve'")
     group.add_argument(
         "--whitelist",
         action="append",
         metavar="NAME",
-        help="a shipped whitelist, or the path of one (can be repeated; default: spack)",
+        help="a shipped whitelist, or the path of one (can be repeated; default: spack, or all of an image)",
     )
     group.add_argument(
         "--blacklist",
@@ -126,7 +137,9 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PkgjailError as error:
-        raise failure(*_split_message(str(error))) from error
+        from pkgjail.integrations.spack.messages import with_options
+
+        raise failure(*_split_message(with_options(str(error)))) from error
     except OSError as error:
         raise failure(os_error_text(error), None) from error
     return status
@@ -186,16 +199,17 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.integrations.spack.caller.argv import split_argv
     from pkgjail.integrations.spack.jail import environment
+    from pkgjail.integrations.spack.jail.sources import shown_files
     from pkgjail.integrations.spack.jail.users import closed_to_users, is_for_all
     from pkgjail.integrations.spack.messages import print_warning
     from pkgjail.jail.groups import unmapped_groups
 
-    environment.refuse_inside("build an environment")
-    with ConsoleReporter() as reporter:
+    path, replace = arguments.build_environment, arguments.force
+    environment.refuse_early(path, instance, replace=replace)
+    with ConsoleReporter() as reporter, shown_files(arguments, reporter) as shown:
         spack_options, _ = split_argv(sys.argv[1:])
-        built = environment.build(
-            arguments.build_environment, _build_options(arguments), instance, spack_options, reporter
-        )
+        options = _build_options(arguments, shown)
+        built = environment.build(path, options, instance, spack_options, reporter)
     for tool in built.uncovered:
         print_warning(str(tool))
     for group in unmapped_groups(instance.groups):
@@ -221,11 +235,13 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
             "Spack's commands still run outside: this Spack does not call pkgjail's entry point "
             "'spack.config'; set SPACK_PYTHON to the program 'pkgjail-spack-python'"
         )
+    if shown.image is not None and not arguments.copy:
+        print(f"it shows the image {shown.image.name}, which stays in the store as long", file=out)
     print(f"to remove it, use '{name} --remove-environment'", file=out)
     return 0
 
 
-def _build_options(arguments: argparse.Namespace) -> BuildOptions:
+def _build_options(arguments: argparse.Namespace, shown: Shown) -> BuildOptions:
     from pkgjail.cli.jail_options import check_variables, named_binds
     from pkgjail.integrations.spack.jail.environment import BuildOptions
 
@@ -234,7 +250,8 @@ def _build_options(arguments: argparse.Namespace) -> BuildOptions:
     check_variables(arguments.env)
     fixed = [word.partition("=") for word in arguments.env if "=" in word]
     return BuildOptions(
-        manifest=_manifest(arguments),
+        manifest=shown.manifest,
+        root=shown.source.root,
         form="copy" if arguments.copy else "fstab" if arguments.permanent else "host",
         binds=tuple(named_binds(arguments)),
         network=not arguments.no_network,
@@ -244,30 +261,14 @@ def _build_options(arguments: argparse.Namespace) -> BuildOptions:
     )
 
 
-def _manifest(arguments: argparse.Namespace) -> Manifest:
-    """Return the manifest of --manifest, or resolve that of the lists."""
-    if arguments.manifest is not None:
-        if arguments.whitelist or arguments.blacklist:
-            raise InputError(
-                [Problem("", "a manifest is complete: --manifest excludes --whitelist and --blacklist")]
-            )
-        from pkgjail.manifest import read_manifest
-
-        return read_manifest(arguments.manifest)
-    from pkgjail.api import resolve
-
-    blacklists = arguments.blacklist or ([] if arguments.whitelist else ["docs"])
-    return resolve(arguments.whitelist or ["spack"], blacklists, hashed=True)
-
-
 def _print_fstab(active: ActiveEnvironment) -> None:
+    from pkgjail.environments.directory import read_header
     from pkgjail.environments.enter import read_built_manifest
     from pkgjail.export import export_manifest
 
     directory = os.fsencode(active.environment)
-    sys.stdout.buffer.write(
-        export_manifest(read_built_manifest(directory), "fstab", root=b"/", at=directory + b"/root")
-    )
+    manifest, root = read_built_manifest(directory), read_header(directory).root
+    sys.stdout.buffer.write(export_manifest(manifest, "fstab", root=root, at=directory + b"/root"))
     sys.stdout.flush()
 
 
@@ -303,10 +304,14 @@ def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, i
     from pkgjail.environments.directory import read_header
     from pkgjail.environments.enter import read_built_manifest
     from pkgjail.integrations.spack.jail.sandbox import refuse_without_sandbox, sandbox_settings
+    from pkgjail.integrations.spack.jail.sources import manifest_of_host
 
     refuse_without_sandbox(instance)
+    if arguments.tarball is not None or arguments.source is not None:
+        why = "Spack's sandbox allows files of the host: --landlock excludes --tarball and --source"
+        raise InputError([Problem("", why)])
     if arguments.manifest or arguments.whitelist or arguments.blacklist or active is None:
-        settings = sandbox_settings(_manifest(arguments), instance)
+        settings = sandbox_settings(manifest_of_host(arguments), instance)
     else:
         directory = os.fsencode(active.environment)
         settings = sandbox_settings(read_built_manifest(directory), instance, read_header(directory).binds)
@@ -346,7 +351,9 @@ def _contents(active: ActiveEnvironment) -> str:
     directory = os.fsencode(active.environment)
     header, manifest = read_header(directory), read_built_manifest(directory)
     network = "the host's network" if header.network else "no network"
-    return f"{len(manifest.packages):,} packages, {len(manifest.files):,} names, {network}; {header.manifest}"
+    source = f" of {manifest.header.source}" if manifest.header.source else ""
+    names = f"{len(manifest.packages):,} packages, {len(manifest.files):,} names{source}"
+    return f"{names}, {network}; {header.manifest}"
 
 
 def _hooks() -> list[str]:

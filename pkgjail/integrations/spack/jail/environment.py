@@ -15,6 +15,7 @@ from pkgjail.environments.directory import open_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.isolate import VARIABLE
 from pkgjail.environments.lock import lock_environment
+from pkgjail.environments.record import RECORD
 from pkgjail.environments.remove import Removed, check_removal, remove_environment
 from pkgjail.environments.replace import (
     choose_place,
@@ -24,6 +25,7 @@ from pkgjail.environments.replace import (
     remove_leftovers,
     remove_replaced,
 )
+from pkgjail.images.users import note_user
 from pkgjail.integrations.spack.active import (
     ActiveEnvironment,
     clear_active,
@@ -59,10 +61,12 @@ _INSTEAD = (
 class BuildOptions:
     """Options of `build_environment`; with `replace` the new environment replaces the active one.
 
-    `passed` are names and patterns of variables that each command gets of its caller's.
+    `root` is the real path of the manifest's source. `passed` are names and patterns of variables that each
+    command gets of its caller's.
     """
 
     manifest: Manifest
+    root: bytes = b"/"
     form: Form = "host"
     binds: tuple[UserBind, ...] = ()
     network: bool = True
@@ -113,15 +117,14 @@ def build(
         OSError: something cannot be read or written.
 
     """
-    refuse_inside("build an environment")
     path = os.path.abspath(directory)
-    _refuse_writable(path, instance)
-    earlier = _earlier(path, options, instance)
+    earlier = refuse_early(path, instance, replace=options.replace)
     place, leaving = _place(path, earlier, options, reporter)
     build_environment(
         options.manifest,
         place,
         form=options.form,
+        root=options.root,
         binds=options.binds,
         network=options.network,
         variables=dict(options.variables),
@@ -143,20 +146,30 @@ def build(
         with contextlib.suppress(PkgjailError, OSError):
             remove_environment(place)
         raise
+    if options.form != "copy":
+        with contextlib.suppress(OSError):  # the first entry does it again
+            note_user(options.root, os.path.join(os.path.realpath(os.fsencode(path)), RECORD))
     for each in (*leaving, *replaced):
         remove_replaced(each, reporter)
     return BuiltForSpack(active, store_instance(active, instance, spack_options).uncovered)
 
 
-def _earlier(path: str, options: BuildOptions, instance: Instance) -> ActiveEnvironment | None:
-    """Return the active environment if this user may replace it, and asks for that; it is refused otherwise.
+def refuse_early(directory: str, instance: Instance, *, replace: bool) -> ActiveEnvironment | None:
+    """Refuse what `build` would refuse whatever the environment shows; return the one that is to be replaced.
 
     That of another user is not replaced, and is no reason to refuse.
+
+    Raises:
+        PkgjailError: as `build`.
+
     """
+    refuse_inside("build an environment")
+    path = os.path.abspath(directory)
+    _refuse_writable(path, instance)
     active = active_environment(instance.root)
     if active is None or not may_change(active):
         return None
-    if not options.replace:
+    if not replace:
         why = (
             f"cannot build {path}: {active.environment} is active for this Spack; remove it with "
             "--remove-environment, or replace it with --force"

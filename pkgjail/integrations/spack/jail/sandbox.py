@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.jail_names import DEVICES, SHARED_MEMORY
+from pkgjail.core.sources import refuse_other_source
 from pkgjail.export.landlock import write_with
 from pkgjail.integrations.spack.extensions import has_sandbox
 from pkgjail.integrations.spack.instance.model import outermost_paths
@@ -36,8 +37,10 @@ def sandbox_settings(manifest: Manifest, instance: Instance, binds: Iterable[Use
 
     Raises:
         InputError: as `pkgjail.export.landlock.write`.
+        SourceError: the manifest is not of this host.
 
     """
+    refuse_other_source(manifest, b"/")
     shown = [bind for bind in binds if bind.source == bind.destination]
     read = {*_allowed(instance), *_KERNEL, *(bind.source for bind in shown if not bind.writable)}
     written = {
