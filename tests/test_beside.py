@@ -37,7 +37,7 @@ def leave(place: int, name: str, *, is_directory: bool = False) -> str:
 def test_the_next_writer_removes_what_a_killed_one_left(
     tmp_path: Path, place: int, *, is_directory: bool
 ) -> None:
-    """That of the same target, as a file or with all that is in a directory, and no other."""
+    """The file or the directory of the same target goes, with all that is in it, and no other."""
     left = tmp_path / leave(place, "out", is_directory=is_directory)
     other = tmp_path / leave(place, "other")
     if is_directory:

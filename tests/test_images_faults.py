@@ -260,7 +260,8 @@ def test_export_of_an_image(scene: Scene, job: str, what: str, *, every: bool) -
 def test_export(scene: Scene, job: str, what: str, *, every: bool) -> None:
     """At the path is the old file, an empty directory, or the whole export."""
     form, *compression = job.split()
-    write_manifest(files_alone(entries_of(scene.host)), scene.out)
+    small = tuple(entry for entry in entries_of(scene.host) if entry.path != b"/bin/busybox")
+    write_manifest(files_alone(small), scene.out)
     target = Target(scene, is_directory=form in DIRECTORIES)
     words = ["export", str(scene.out), "--root", str(scene.host), "--format", form, "-o", str(target.path)]
     words += ["--compress", *compression] if compression else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +102,14 @@ def test_what_only_has_an_environment_s_path(
     assert os.listdir(f"{store}/users") != []
     build_environment(of_image, env_path, form="copy", root=image.root)
     remove_image("app", store)
+
+
+def test_another_source_has_no_notes(image: Image, of_image: Manifest, tmp_path: Path) -> None:
+    """Protects the directories above a root that is no image."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    shutil.copytree(os.fsdecode(image.root), tmp_path / "a/b/root")
+    build_environment(of_image, bytes(tmp_path / "env"), root=bytes(tmp_path / "a/b/root"))
+    assert (os.listdir(tmp_path / "a"), os.listdir(tmp_path / "a/b")) == (["b"], ["root"])
 
 
 def test_a_record_that_cannot_be_read_keeps_the_image(

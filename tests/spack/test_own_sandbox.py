@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from pkgjail.core.errors import InputError
+from pkgjail.core.errors import InputError, SourceError
 from pkgjail.core.model import UserBind
 from pkgjail.integrations.spack.instance.model import Instance
 from pkgjail.integrations.spack.jail.sandbox import refuse_without_sandbox, sandbox_settings
@@ -176,6 +177,14 @@ def test_trees_of_packages_are_never_listed(tmp_path: Path) -> None:
     assert "/same" in found["allow_read"]
     assert str(root / "modules") in found["allow_write"]
     assert not {"/moved", "/elsewhere", "/usr/lib"} & {*found["allow_read"], *found["allow_write"]}
+
+
+def test_files_of_an_image_are_none_of_the_host(tmp_path: Path) -> None:
+    """The rules would allow the host's files of the same names."""
+    host = files_alone(())
+    manifest = replace(host, header=replace(host.header, schema=3, source="directory"))
+    with pytest.raises(SourceError, match="it was made from a directory"):
+        sandbox_settings(manifest, instance(tmp_path))
 
 
 def test_a_spack_without_a_sandbox_says_so(tmp_path: Path) -> None:

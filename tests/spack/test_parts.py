@@ -12,6 +12,7 @@ import pkgjail.integrations.spack
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import DriftError, InputError, Problem
 from pkgjail.core.model import UserBind
+from pkgjail.core.parameters import parameter
 from pkgjail.environments import isolate
 from pkgjail.environments.enter import shows
 from pkgjail.integrations.spack import active, enter, extensions, hook, inside, wrapper
@@ -26,6 +27,7 @@ from pkgjail.integrations.spack.instance.model import (
     symbolic_links,
 )
 from pkgjail.integrations.spack.instance.uncovered import UncoveredTool
+from pkgjail.integrations.spack.messages import with_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -349,3 +351,10 @@ def test_an_answer_from_another_machine_is_not_used(tmp_path: Path, monkeypatch:
     other = os.uname_result(("Linux", "elsewhere", "6", "1", "riscv64"))
     monkeypatch.setattr(os, "uname", lambda: other)
     assert cache._key(one, "python", [], {}) != here
+
+
+def test_messages_name_what_the_command_has() -> None:
+    """Protects from advice to use options that are only pkgjail's own command line's."""
+    advice = f"use {parameter('root')}, {parameter('source')} or {parameter('limits.names')}"
+    expected = "use --source dir:PATH, --source or --max-names of 'pkgjail image import'"
+    assert with_options(advice) == expected

@@ -129,12 +129,12 @@ def test_tarballs_of_one_name(spack: Spack, root_tar: bytes) -> None:
     (old,) = images(spack)
     done = build(spack, "--force", "--tarball", tarball(spack, root_tar, b"two"))
     assert done.returncode == 0, done.stderr
-    assert seen(spack) == ["pkgjail", "two"]
     (new,) = (image for image in images(spack) if image["digest"] != old["digest"])
     assert new["name"] == f"system-{new['digest'][7:19]}"
     assert f"it shows the image {new['name']}, which stays in the store as long\n" in done.stdout
-    assert spack.user.pkgjail("image", "rm", "system").returncode == 0
     assert f"environment {spack.environment} shows" in spack.user.pkgjail("image", "rm", new["name"]).stderr
+    assert spack.user.pkgjail("image", "rm", "system").returncode == 0
+    assert seen(spack) == ["pkgjail", "two"]
 
 
 @pytest.mark.parametrize(
