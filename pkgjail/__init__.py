@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pkgjail.environments.remove import remove_environment
     from pkgjail.export import export_manifest
     from pkgjail.export.image import export_image
-    from pkgjail.images.exporting import archive_image
+    from pkgjail.export.image.stored import archive_image, export_stored_image
     from pkgjail.images.importing import import_image
     from pkgjail.images.store import (
         find_image,
@@ -85,6 +85,7 @@ __all__ = [
     "enter_environment",
     "export_image",
     "export_manifest",
+    "export_stored_image",
     "find_image",
     "find_source",
     "graph_view",
@@ -123,7 +124,7 @@ _HOMES = {
     "Limits": "core.model",
     "PkgjailError": "core.errors",
     "UserBind": "core.model",
-    "archive_image": "images.exporting",
+    "archive_image": "export.image.stored",
     "build_chroot_environment": "environments.isolate",
     "build_environment": "environments.build",
     "check_manifest": "review.check",
@@ -132,6 +133,7 @@ _HOMES = {
     "enter_environment": "environments.enter",
     "export_image": "export.image",
     "export_manifest": "export",
+    "export_stored_image": "export.image.stored",
     "find_image": "images.store",
     "find_source": "images.store",
     "hash_files": "storage.hashing",

@@ -236,17 +236,24 @@ def whole_image(image: Image) -> Manifest:
     from pkgjail.images.store import read_listing
     from pkgjail.images.whole import whole_file_set
 
-    try:
-        database = open_database(image.root)
-        distribution = with_family(database.distribution, database.family)
-        architecture = database.architecture
-    except DatabaseError:
-        distribution, architecture = Distribution(id="linux", version=""), os.uname().machine
+    distribution, architecture = system_of(image.root)
     policy = Policy(whitelists=(), blacklists=(), packages=(), essential=False)
     nothing = Closure(packages=(), dependencies=(), reasons={})
     files = whole_file_set(read_listing(image))
     source = source_at(image.root).recorded
     return build_manifest(policy, image.digest, distribution, architecture, nothing, files, source)
+
+
+def system_of(root: bytes) -> tuple[Distribution, str]:
+    """Return the distribution and the architecture of a root.
+
+    Without a package database, they are "linux" and this machine's.
+    """
+    try:
+        database = open_database(root)
+        return with_family(database.distribution, database.family), database.architecture
+    except DatabaseError:
+        return Distribution(id="linux", version=""), os.uname().machine
 
 
 def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:

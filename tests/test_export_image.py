@@ -24,9 +24,10 @@ from pkgjail.cli.verbs import export as verb
 from pkgjail.core.errors import ExportDriftError, InputError, PkgjailError
 from pkgjail.core.model import FileEntry, Manifest, Package
 from pkgjail.export import FORMS
-from pkgjail.export.image import BILLS, IMAGE_FORMS, content, export_image
+from pkgjail.export.image import IMAGE_FORMS, content, export_image
 from pkgjail.export.image.layers import ALONE, MOST_LAYERS, layers_of, stem
 from pkgjail.export.image.tar import TIME, member_header
+from pkgjail.export.image.writing import BILLS
 from pkgjail.manifest import dump_manifest, manifest_digest, write_manifest
 from tests.manifest_text import files_alone
 from tests.manifest_text import manifest_of as manifest_of_text

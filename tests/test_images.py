@@ -12,7 +12,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -612,37 +611,6 @@ def test_the_command(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         main(["image", "ls", "--stroe", "x"])
     assert ended.value.code == 2
     assert "did you mean '--store'?" in capsys.readouterr().err
-
-
-def test_export(store: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Protects what an export has: all that was imported, by tar's own reading; and a file from a change."""
-    del store
-    image = import_image(put(tmp_path / "i.tar", ROOT + END), "sys")
-    out = tmp_path / "out.tar"
-    assert main(["image", "export", "sys", "-o", str(out)]) == 0
-    again = import_image(out, "again")
-    assert (again.digest, again.left_out.special) == (image.digest, 2)
-    listed = subprocess.run(
-        ["tar", "--numeric-owner", "-tvf", out], capture_output=True, check=True, text=True
-    ).stdout
-    facts = {line.split()[5]: line.split()[:2] for line in listed.splitlines()}
-    assert facts["./usr/bin/su"] == ["-rwsr-xr-x", "0/0"]
-    assert facts["./usr/bin/sudo"][0].startswith("h")
-    assert facts["./etc/shadow"] == ["-rw-r-----", "0/42"]
-    capfdbinary.readouterr()
-    assert main(["image", "export", "sys"]) == 0
-    sys.stdout.flush()
-    assert capfdbinary.readouterr().out == out.read_bytes()
-    assert main(["image", "export", "sys", "-o", str(out), "--json"]) == 0
-    assert json.loads(capfdbinary.readouterr().out)["digest"] == image.digest
-    assert main(["image", "export", "sys", "--json"]) == 2
-    shadow = Path(os.fsdecode(image.root), "etc/shadow")
-    shadow.write_bytes(b"public")
-    before = out.read_bytes()
-    assert main(["image", "export", "sys", "-o", str(out)]) == 1
-    assert b"/etc/shadow is not as it was imported" in capfdbinary.readouterr().err
-    assert out.read_bytes() == before
-    assert sorted(os.listdir(tmp_path)) == ["data", "i.tar", "out.tar"]
 
 
 NAME = st.text("ab.\udcff ", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))

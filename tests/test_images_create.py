@@ -153,7 +153,7 @@ SOURCES = {
         {"a.sources": "Types: deb\nURIs: http://m/\nSuites: sid sid-security\nComponents: x\n"}, ["a.sources"]
     ),
     "others": ({"a.list": "deb http://m/ sid main\n", "b.list": "deb http://m/ side main\n"}, ["a.list"]),
-    "a file of two suites": ({"a.list": "deb http://m/ sid main\ndeb http://m/ stable main\n"}, []),
+    "a file of two suites": ({"a.list": "deb http://m/ stable main\ndeb http://m/ sid main\n"}, []),
     "a file with nothing": ({"a.list": "# deb http://m/ sid main\n"}, []),
     "no files": ({}, []),
 }  # fmt: skip

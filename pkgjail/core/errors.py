@@ -221,6 +221,8 @@ class ModifiedEnvironmentError(PkgjailError):
     `attempt` says what was attempted, with the environment's directory; `advice` says what to do.
     """
 
+    _maker = "build"
+
     def __init__(self, attempt: str, changes: tuple[Change, ...], advice: str) -> None:
         super().__init__(attempt, changes, advice)
         self.attempt = attempt
@@ -228,10 +230,16 @@ class ModifiedEnvironmentError(PkgjailError):
         self.advice = advice
 
     def __str__(self) -> str:
-        lines = [f"cannot {self.attempt}: it is not as 'pkgjail build' left it:"]
+        lines = [f"cannot {self.attempt}: it is not as 'pkgjail {self._maker}' left it:"]
         rows = [f"{printable(path)} {words}" for path, words in describe_changes(self.changes)]
         lines += [f"  {row}" for row in first_of(rows)]
         return "\n".join([*lines, self.advice])
+
+
+class ModifiedImageError(ModifiedEnvironmentError):
+    """An image of a store is not as it was imported; `changes` pairs each path with the mismatch."""
+
+    _maker = "image import"
 
 
 class CommandError(JailError):

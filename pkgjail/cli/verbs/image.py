@@ -66,6 +66,17 @@ Then it is a source like any other: pkgjail resolve --source image:spack spack -
 
 The same packages give the same digest, whoever creates the image and when, unless SOURCE_DATE_EPOCH is set.
 """
+_EXPORT = """\
+Write an image with all that was imported: owners, set-user-ID bits, hard links. Imported again, it has the
+same digest. Each file is compared with the list; nothing is written if one has changed.
+"""
+_EXPORT_EPILOG = """\
+examples:
+  pkgjail image export bookworm | tar -t | head
+  pkgjail image export bookworm --format oci-archive -o bookworm.oci.tar && podman load -i bookworm.oci.tar
+  pkgjail image export bookworm --format squashfs --compress zstd -o bookworm.sqfs
+"""
+EXPORTS = ("docker-archive", "oci", "oci-archive", "squashfs", "tar")
 VARIANTS = ("apt", "buildd", "essential", "important", "minbase", "required", "standard")
 FORMS = ("auto", "tar", "directory", "oci", "docker", "squashfs")
 
@@ -91,11 +102,27 @@ def add_parser(verbs: Verbs) -> None:
         commands,
         "export",
         _export,
-        "write an image as a tar archive, with owners and set-user-ID bits",
+        "write an image as an archive, a file system or an OCI image",
         without_file,
+        description=_EXPORT,
+        epilog=_EXPORT_EPILOG,
     )
     exported.add_argument(
-        "-o", "--output", default="-", metavar="FILE", help="write it here, not to standard output"
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="write it here, not to standard output; oci writes a directory",
+    )
+    exported.add_argument(
+        "--format",
+        choices=EXPORTS,
+        default="tar",
+        metavar="FORMAT",
+        help=f"{', '.join(EXPORTS)} (default: tar)",
+    )
+    exported.add_argument(
+        "--compress", choices=("gzip", "zstd"), help="compress the layer of oci and oci-archive, or squashfs"
     )
     _add(commands, "prune", _prune, "remove images without a name, and what killed processes left", never)
     for each in (shown, verified, exported):
@@ -312,22 +339,27 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from pkgjail.images.exporting import archive_image
+    from pkgjail.export.image.stored import archive_image, export_stored_image
     from pkgjail.images.store import used_image
-    from pkgjail.storage.atomic import new_file
 
     path: str = arguments.output
     if path == "-" and (sys.stdout.isatty() or arguments.json):
         raise UsageError("cannot write an archive to a terminal or beside JSON; name a file with -o")
+    if path == "-" and arguments.format != "tar":
+        raise UsageError(f"cannot write {arguments.format} to standard output: name a path with -o")
     reporter = ConsoleReporter(as_json=arguments.json)
     with used_image(arguments.name, arguments.store) as image, reporter:
         if path == "-":
             archive_image(image, sys.stdout.buffer, reporter=reporter)
             return 0
-        with new_file(path) as descriptor, open(descriptor, "wb", closefd=False) as stream:
-            archive_image(image, stream, reporter=reporter)
+        exported = export_stored_image(
+            image, arguments.format, path, compression=arguments.compress or "", reporter=reporter
+        )
     if arguments.json:
-        print(json.dumps({"file": path, "digest": image.digest}, indent=2))
+        facts = {"file": path, "format": arguments.format, "digest": image.digest}
+        print(json.dumps({**facts, **({"image": exported.digest} if exported.digest else {})}, indent=2))
+    elif exported.digest:
+        print(exported.digest)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.untrusted import MIB
 from pkgjail.export.image.content import Part, shares_of, write_parts
-from pkgjail.export.image.tar import END, file_header, member_size, padding
+from pkgjail.export.image.tar import END, OF_MANIFESTS, file_header, member_size, padding
 from pkgjail.storage.atomic import write_all
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pkgjail.core.errors import Change
     from pkgjail.core.model import FileEntry
     from pkgjail.core.reporter import Reporter
+    from pkgjail.export.image.tar import Stamp
 
 
 def opened_again(descriptor: int) -> str:
@@ -26,9 +27,14 @@ def opened_again(descriptor: int) -> str:
     return f"/proc/self/fd/{descriptor}"
 
 
-def archive_size(entries: Sequence[FileEntry], content: Mapping[bytes, bytes]) -> int:
+def archive_size(
+    entries: Sequence[FileEntry], content: Mapping[bytes, bytes], stamps: Mapping[bytes, Stamp]
+) -> int:
     """Return the bytes of the archive of these entries, with its end."""
-    return sum(member_size(entry, size_of(entry, content)) for entry in entries) + len(END)
+    sizes = (
+        member_size(entry, size_of(entry, content), stamps.get(entry.path, OF_MANIFESTS)) for entry in entries
+    )
+    return sum(sizes) + len(END)
 
 
 def size_of(entry: FileEntry, content: Mapping[bytes, bytes]) -> int:
@@ -36,9 +42,10 @@ def size_of(entry: FileEntry, content: Mapping[bytes, bytes]) -> int:
     return len(content.get(entry.path, b"")) if entry.origin == "entry" else entry.size or 0
 
 
-def write_archive(
+def write_archive(  # noqa: PLR0913, PLR0917 - what, from where, and where to
     entries: Sequence[FileEntry],
     content: Mapping[bytes, bytes],
+    stamps: Mapping[bytes, Stamp],
     root: bytes,
     descriptor: int,
     reporter: Reporter,
@@ -52,8 +59,9 @@ def write_archive(
     parts, offset = [], 0
     for share in shares_of(entries):
         made = {entry.path: content[entry.path] for entry in share if entry.path in content}
-        parts.append(Part(opened_again(descriptor), offset, share, made))
-        offset += archive_size(share, made) - len(END)
+        stamped = {entry.path: stamps[entry.path] for entry in share if entry.path in stamps}
+        parts.append(Part(opened_again(descriptor), offset, share, made, stamped))
+        offset += archive_size(share, made, stamped) - len(END)
     changes = [change for written in write_parts(parts, root, reporter) for change in written.changes]
     os.lseek(descriptor, offset, os.SEEK_SET)
     write_all(descriptor, END)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.core.entries import MISSING, NOUNS, Mismatch, failure, noun_of
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.parallel import in_processes
-from pkgjail.export.image.tar import END, member_header, padding
+from pkgjail.export.image.tar import END, OF_MANIFESTS, member_header, padding
 from pkgjail.storage.atomic import write_all
 from pkgjail.storage.digests import FILE_FLAGS, sha256_of
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pkgjail.core.errors import Change
     from pkgjail.core.model import FileEntry
     from pkgjail.core.reporter import Reporter
+    from pkgjail.export.image.tar import Stamp
 
     Sink: TypeAlias = Callable[[memoryview], object]
 
@@ -47,14 +48,16 @@ ZSTD = "zstd"
 class Part(NamedTuple):
     """A part of an archive: entries of a manifest, and the place in a file where they are written.
 
-    `content` has the files made at entry, by path. A part that is `whole` has an archive's end, and is
-    hashed and compressed (`compression` is "", "gzip" or "zstd").
+    `content` has the files made at entry, and `stamps` the owners and times that are not a manifest's, by
+    path. A part that is `whole` has an archive's end, and is hashed and compressed (`compression` is "",
+    "gzip" or "zstd").
     """
 
     file: str
     offset: int
     entries: tuple[FileEntry, ...]
     content: Mapping[bytes, bytes]
+    stamps: Mapping[bytes, Stamp]
     whole: bool = False
     compression: str = ""
 
@@ -135,7 +138,7 @@ def _write_part(prefix: bytes, numbered: tuple[int, Part]) -> tuple[int, Written
         if part.whole:
             return number, _write_whole(part, descriptor, prefix)
         buffer = Buffer(partial(write_all, descriptor))
-        changes = write_members(part.entries, part.content, prefix, buffer)
+        changes = write_members(part.entries, part.content, part.stamps, prefix, buffer)
         buffer.flush()
         return number, Written(tuple(changes))
     finally:
@@ -152,7 +155,7 @@ def _write_whole(part: Part, descriptor: int, prefix: bytes) -> Written:
             compress(data)
 
         buffer = Buffer(sink)
-        changes = write_members(part.entries, part.content, prefix, buffer)
+        changes = write_members(part.entries, part.content, part.stamps, prefix, buffer)
         buffer.write(END)
         buffer.flush()
     diff_id = hashed.hexdigest()
@@ -207,7 +210,11 @@ class Buffer:
 
 
 def write_members(
-    entries: Iterable[FileEntry], content: Mapping[bytes, bytes], prefix: bytes, buffer: Buffer
+    entries: Iterable[FileEntry],
+    content: Mapping[bytes, bytes],
+    stamps: Mapping[bytes, Stamp],
+    prefix: bytes,
+    buffer: Buffer,
 ) -> list[Change]:
     """Write entries as members of an archive; return those whose files are not as the manifest says.
 
@@ -215,14 +222,15 @@ def write_members(
     """
     changes = []
     for entry in entries:
-        if entry.kind != "regular":
-            buffer.write(member_header(entry, 0))
+        stamp = stamps.get(entry.path, OF_MANIFESTS)
+        if entry.kind != "regular" or stamp.link:
+            buffer.write(member_header(entry, 0, stamp))
         elif entry.origin == "entry":
             data = content.get(entry.path, b"")
             buffer.write(member_header(entry, len(data)) + data + padding(len(data)))
         else:
             size = entry.size or 0
-            buffer.write(member_header(entry, size))
+            buffer.write(member_header(entry, size, stamp))
             if mismatch := copy_file(entry, prefix + entry.path, buffer):
                 changes.append((entry.path, mismatch))
             buffer.write(padding(size))

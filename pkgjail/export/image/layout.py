@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from pkgjail.export.image.content import Written
     from pkgjail.export.image.layers import Layer
     from pkgjail.export.image.oci import Documents
+    from pkgjail.export.image.tar import Stamp
 
 
 @record
 class ImagePlan:
     """What to write, and how.
 
-    `content` has the files made at entry, by path; `root` is the real path of the directory of the others;
-    `compression` is "", "gzip" or "zstd"; `describe` returns the documents for the layers that were written.
+    `content` has the files made at entry, and `stamps` owners and times, by path; `root` is the real path of
+    the directory of the other files; `compression` is "", "gzip" or "zstd"; `describe` returns the documents
+    for the layers that were written.
     """
 
     layers: tuple[Layer, ...]
     content: Mapping[bytes, bytes]
+    stamps: Mapping[bytes, Stamp]
     root: bytes
     compression: str
     describe: Callable[[Sequence[Written]], Documents]
@@ -86,7 +89,7 @@ def write_archive(plan: ImagePlan, descriptor: int, directory: str) -> Exported:
                 packed.append(files.enter_context(tempfile.TemporaryFile(dir=directory)).fileno())
                 parts.append(_part(plan, layer, opened_again(packed[-1]), 0))
             else:
-                start = archive.reserve(archive_size(layer.entries, plan.content))
+                start = archive.reserve(archive_size(layer.entries, plan.content, plan.stamps))
                 parts.append(_part(plan, layer, opened_again(descriptor), start))
         written = _write_layers(plan, parts)
         for number, each in enumerate(written):
@@ -105,7 +108,7 @@ def write_archive(plan: ImagePlan, descriptor: int, directory: str) -> Exported:
 
 def _part(plan: ImagePlan, layer: Layer, file: str, offset: int) -> Part:
     content = {} if layer.packages else plan.content  # only the last layer has files made at entry
-    return Part(file, offset, layer.entries, content, whole=True, compression=plan.compression)
+    return Part(file, offset, layer.entries, content, plan.stamps, whole=True, compression=plan.compression)
 
 
 def _exported(documents: Documents, written: Sequence[Written]) -> Exported:

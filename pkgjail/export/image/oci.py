@@ -19,7 +19,7 @@ from pkgjail.manifest import dump_manifest, manifest_digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.core.model import Manifest
+    from pkgjail.core.model import FileEntry, Manifest
     from pkgjail.export.image.content import Written
     from pkgjail.export.image.layers import Layer
 
@@ -34,7 +34,7 @@ NAME = re.compile(
 )
 """The names of images, perhaps with a tag, that Docker and podman accept without a registry's host."""
 
-_MANIFEST_KEY, _PACKAGES_KEY = "pkgjail.manifest", "pkgjail.packages"
+_PACKAGES_KEY = "pkgjail.packages"
 _REFERENCE = "org.opencontainers.image.ref.name"
 _TYPE = "application/vnd.oci.image.{}+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -67,31 +67,68 @@ class Documents:
     files: Mapping[str, bytes]
 
 
+@record
+class Description:
+    """What the documents say of an image: what it is of, and its name.
+
+    `label` is the key that has the `digest` of what it is of. `architecture` is a word of the package
+    manager's. `owners` are the packages of each layer, as text; "" if it has none.
+    """
+
+    label: str
+    digest: str
+    name: str
+    architecture: str
+    has_shell: bool
+    owners: tuple[str, ...]
+
+
+def describe_manifest(manifest: Manifest, name: str, layers: Sequence[Layer]) -> Description:
+    """Return the description of a manifest's image."""
+    return Description(
+        label="pkgjail.manifest",
+        digest=manifest_digest(dump_manifest(manifest)),
+        name=name,
+        architecture=manifest.header.architecture,
+        has_shell=has_shell(manifest.files),
+        owners=tuple(
+            ", ".join(f"{package.key} {package.version}" for package in layer.packages) for layer in layers
+        ),
+    )
+
+
+def has_shell(files: Sequence[FileEntry]) -> bool:
+    """Return whether an image of these names has a shell at the usual path."""
+    shell = Names(files).find(b"/bin/sh").entry
+    return shell is not None and shell.kind == "regular"
+
+
 def default_name(manifest: Manifest) -> str:
-    """Return the name of an image of a manifest: that of its whitelists, in the characters of such names."""
-    lists = "-".join(name.removesuffix(".toml") for name in manifest.header.whitelists)
-    name = re.sub("[^a-z0-9]+", "-", lists.lower()).strip("-")
-    return name or "manifest"
+    """Return the name of an image of a manifest: that of its whitelists."""
+    return fit_name("-".join(name.removesuffix(".toml") for name in manifest.header.whitelists), "manifest")
 
 
-def oci_documents(
-    manifest: Manifest, name: str, layers: Sequence[Layer], bill: Bill | None, written: Sequence[Written]
-) -> Documents:
+def fit_name(text: str, otherwise: str) -> str:
+    """Return a name in the characters that such names have; `otherwise` if nothing is left of it."""
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-") or otherwise
+
+
+def oci_documents(description: Description, bill: Bill | None, written: Sequence[Written]) -> Documents:
     """Return the documents of an OCI image layout, whose layers were `written` in their order."""
-    digest = manifest_digest(dump_manifest(manifest))
-    config = _config(manifest, digest, layers, written)
+    config = _config(description, written)
     image = _json(
         {
             "schemaVersion": 2,
             "mediaType": _TYPE.format("manifest.v1"),
             "config": _descriptor(_TYPE.format("config.v1"), config),
-            "layers": [_layer(*pair) for pair in zip(layers, written)],
-            "annotations": {_MANIFEST_KEY: digest},
+            "layers": [_layer(*pair) for pair in zip(description.owners, written)],
+            "annotations": {description.label: description.digest},
         }
     )
     described = _descriptor(_TYPE.format("manifest.v1"), image)
     blobs = [config, image]
-    entries = [{**described, "annotations": {_REFERENCE: name}, "platform": _platform(manifest)}]
+    named = {_REFERENCE: description.name}
+    entries = [{**described, "annotations": named, "platform": _platform(description)}]
     if bill is not None:
         referrer = _referrer(bill, described)
         blobs += [bill.data, _EMPTY, referrer]
@@ -105,12 +142,11 @@ def oci_documents(
     )
 
 
-def docker_documents(
-    manifest: Manifest, name: str, layers: Sequence[Layer], written: Sequence[Written]
-) -> Documents:
+def docker_documents(description: Description, written: Sequence[Written]) -> Documents:
     """Return the documents of an archive for `docker load`."""
-    config = _config(manifest, manifest_digest(dump_manifest(manifest)), layers, written)
+    config = _config(description, written)
     digest = hex_digest(config)
+    name = description.name
     tagged = name if ":" in name else f"{name}:latest"
     images = [
         {
@@ -134,21 +170,20 @@ def hex_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _config(manifest: Manifest, digest: str, layers: Sequence[Layer], written: Sequence[Written]) -> bytes:
-    shell = Names(manifest.files).find(b"/bin/sh").entry
+def _config(description: Description, written: Sequence[Written]) -> bytes:
     history = [
-        {"created": CREATED, "created_by": "pkgjail export", "comment": _owners(layer) or "other files"}
-        for layer in layers
+        {"created": CREATED, "created_by": "pkgjail export", "comment": owners or "other files"}
+        for owners in description.owners
     ]
     return _json(
         {
-            **_platform(manifest),
+            **_platform(description),
             "created": CREATED,
             "config": {
                 "Env": [f"PATH={SEARCH_PATH}", "LANG=C.UTF-8"],
-                **({"Cmd": ["/bin/sh"]} if shell is not None and shell.kind == "regular" else {}),
+                **({"Cmd": ["/bin/sh"]} if description.has_shell else {}),
                 "WorkingDir": "/",
-                "Labels": {_MANIFEST_KEY: digest},
+                "Labels": {description.label: description.digest},
             },
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{each.diff_id}" for each in written]},
             "history": history,
@@ -156,26 +191,21 @@ def _config(manifest: Manifest, digest: str, layers: Sequence[Layer], written: S
     )
 
 
-def _platform(manifest: Manifest) -> dict[str, str]:
-    made = manifest.header.architecture
+def _platform(description: Description) -> dict[str, str]:
+    made = description.architecture
     architecture, variant = _ARCHITECTURES.get(made, (made, ""))
     found = {"architecture": architecture, "os": "linux"}
     return {**found, "variant": variant} if variant else found
 
 
-def _layer(layer: Layer, written: Written) -> dict[str, Any]:
+def _layer(owners: str, written: Written) -> dict[str, Any]:
     kind = written.compression
     described = {
         "mediaType": f"{_LAYER}+{kind}" if kind else _LAYER,
         "digest": f"sha256:{written.sha256}",
         "size": written.size,
     }
-    owners = _owners(layer)
     return {**described, "annotations": {_PACKAGES_KEY: owners}} if owners else described
-
-
-def _owners(layer: Layer) -> str:
-    return ", ".join(f"{package.key} {package.version}" for package in layer.packages)
 
 
 def _referrer(bill: Bill, subject: dict[str, Any]) -> bytes:

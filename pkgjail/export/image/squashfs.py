@@ -12,18 +12,20 @@ from pkgjail.export.image.archive import opened_again
 from pkgjail.export.image.tar import TIME
 
 PROGRAM = "mksquashfs"
-_MODE = slice(100, 108)  # of the first member of an archive, in octal
+# Of the first member of an archive: the mode and the owner's numbers, in octal or (tar(5)) in binary.
+_ROOT = (slice(100, 108), slice(108, 116), slice(116, 124))
 _GZIP = "gzip"
 _MOST_SAID = 1000  # characters
 
 
-def write(tar: int, descriptor: int, compression: str) -> None:
+def write(tar: int, descriptor: int, compression: str, *, all_of: int | None = TIME) -> None:
     """Write the file system of an archive's members into an empty file.
 
     Args:
         tar: a descriptor of the archive, which begins with the root directory.
         descriptor: a descriptor of the file.
         compression: "gzip", which "" stands for, or "zstd".
+        all_of: the time of all names; None for that of each member.
 
     Raises:
         PkgjailError: the program is missing or fails.
@@ -34,11 +36,13 @@ def write(tar: int, descriptor: int, compression: str) -> None:
         raise PkgjailError(
             f"cannot export to squashfs: the program {PROGRAM} is not in PATH; install squashfs-tools"
         )
-    mode = os.pread(tar, _MODE.stop, 0)[_MODE]
+    first = os.pread(tar, _ROOT[-1].stop, 0)
+    mode, uid, gid = (_number(first[field]) for field in _ROOT)
     command = [
         program, "-", opened_again(descriptor), "-tar", "-noappend", "-quiet", "-no-progress", "-no-xattrs",
-        "-comp", compression or _GZIP, "-mkfs-time", str(TIME), "-all-time", str(TIME),
-        "-root-mode", mode.rstrip(b"\0").decode(), "-root-uid", "0", "-root-gid", "0",
+        "-comp", compression or _GZIP, "-mkfs-time", str(TIME),
+        *([] if all_of is None else ["-all-time", str(all_of)]),
+        "-root-mode", f"{mode:o}", "-root-uid", str(uid), "-root-gid", str(gid),
     ]  # fmt: skip
     # The program refuses a time of both the environment and the command line.
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
@@ -52,3 +56,7 @@ def write(tar: int, descriptor: int, compression: str) -> None:
             f"cannot export to squashfs: {PROGRAM} ended with status {done.returncode}: "
             f"{shortened(' '.join(words), _MOST_SAID)}"
         )
+
+
+def _number(field: bytes) -> int:
+    return int.from_bytes(field[1:], "big") if field[0] & 0x80 else int(field.rstrip(b"\0"), 8)
