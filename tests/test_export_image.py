@@ -527,16 +527,16 @@ def test_zstd_that_is_missing_or_fails(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="zstd: the program is not in PATH"):
         export_image(manifest, "oci", str(tmp_path / "out"), root=root, compression="zstd")
-    with pytest.raises(PkgjailError, match="mksquashfs is not in PATH; install squashfs-tools"):
+    with pytest.raises(PkgjailError, match="tar2sqfs is not in PATH; install squashfs-tools-ng"):
         export_image(manifest, "squashfs", str(tmp_path / "out"), root=root)
-    for name in ("zstd", "mksquashfs"):
+    for name in ("zstd", "tar2sqfs"):
         (tmp_path / name).write_text("#!/bin/sh\n/bin/cat >&2; exit 3\n")
         (tmp_path / name).chmod(0o755)
     with pytest.raises(PkgjailError, match="zstd ended with status 3"):
         export_image(manifest, "oci", str(tmp_path / "out"), root=root, compression="zstd")
-    with pytest.raises(PkgjailError, match="mksquashfs ended with status 3: etc/"):
+    with pytest.raises(PkgjailError, match="tar2sqfs ended with status 3: etc/"):
         export_image(manifest, "squashfs", str(tmp_path / "out"), root=root)
-    assert names_in(tmp_path) == {"root", "zstd", "mksquashfs"}
+    assert names_in(tmp_path) == {"root", "zstd", "tar2sqfs"}
 
 
 @pytest.mark.parametrize("form", ["oci", "oci-bundle"])
@@ -607,7 +607,7 @@ def test_a_bundle_has_the_files_and_no_rights(tmp_path: Path) -> None:
 
 
 def test_a_squashfs_has_exactly_the_manifest(tmp_path: Path) -> None:
-    """Read by unsquashfs, whose own writer made it from a tar archive."""
+    """Read by unsquashfs, whose authors are others than the writer's."""
     names = [name for name in NAMES if b"\n" not in name]
     manifest = odd_tree(tmp_path / "root", names)
     for kind in ("", "zstd"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.reporter import SILENT
-from pkgjail.export.image import DIRECTORIES, IMAGE_FORMS
+from pkgjail.export.image import IMAGE_FORMS
 from pkgjail.export.image.content import COMPRESSIONS
 from pkgjail.images.importing import import_image
 from pkgjail.images.store import find_image, list_images, verify_image
@@ -40,6 +40,7 @@ LAYERS = [
 KILL, *_OTHER_SIGNALS, FULL = STOPS
 FAULTS = (*STOPS, "error=EIO", "error=ENOMEM", "error=EINTR")
 TAR = directory("d", mode=0o555) + file("d/a", b"abc") + symlink("e", "d") + END
+DIRECTORIES = ("oci", "oci-bundle")  # formats that are no file
 SOURCES = ("oci archive", "directory", "zstd", "squashfs")
 # The jobs of which `make test` disturbs some calls.
 USUAL = ("oci archive", "new", "oci-archive", "oci-bundle")

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -21,9 +20,10 @@ from pkgjail.core.text import printable
 from pkgjail.core.untrusted import shortened
 from pkgjail.images.importing import import_pieces
 from pkgjail.images.store import check_name, refuse_taken_name
-from pkgjail.images.streams import PIECE
+from pkgjail.images.streams import PIECE, started
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Sequence
 
     from pkgjail.core.model import Requirement
@@ -175,10 +175,10 @@ def _written_by(
         start_new_session=True,
     ) as process:
         said: deque[str] = deque(maxlen=_MOST_KEPT)
-        thread = threading.Thread(target=_hear, args=(process, said, listen), daemon=True)
-        thread.start()
+        threads: list[threading.Thread] = []
         try:
-            yield _pieces(process, thread, said, requirements)
+            threads.append(started(_hear, process, said, listen))
+            yield _pieces(process, threads[0], said, requirements)
         finally:
             if process.poll() is None:
                 with suppress(ProcessLookupError):
@@ -186,7 +186,8 @@ def _written_by(
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             process.stdout.close()
             process.wait()
-            thread.join()
+            for thread in threads:
+                thread.join()
 
 
 def _pieces(

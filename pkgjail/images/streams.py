@@ -186,9 +186,9 @@ def through_program(command: tuple[str, ...], packed: Packed | None) -> Iterator
         said: list[bytes] = []
         threads: list[threading.Thread] = []
         try:
-            threads.append(_started(_listen, process, said))
+            threads.append(started(_listen, process, said))
             if packed is not None:
-                threads.append(_started(_feed, process, packed))
+                threads.append(started(_feed, process, packed))
             yield _written(command[0], process, threads, said)
         finally:
             process.kill()
@@ -196,7 +196,8 @@ def through_program(command: tuple[str, ...], packed: Packed | None) -> Iterator
                 thread.join()
 
 
-def _started(work: Callable[..., object], *arguments: object) -> threading.Thread:
+def started(work: Callable[..., object], *arguments: object) -> threading.Thread:
+    """Start a thread. Raises `PkgjailError` if there is no room for one."""
     thread = threading.Thread(target=work, args=arguments, daemon=True)
     try:
         thread.start()

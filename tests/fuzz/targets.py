@@ -51,8 +51,8 @@ from pkgjail.core.reporter import SILENT
 from pkgjail.core.untrusted import MIB
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.export import export_manifest
+from pkgjail.export.image.stored import archive_image
 from pkgjail.images import tree
-from pkgjail.images.exporting import archive_image
 from pkgjail.images.importing import import_image
 from pkgjail.images.model import ImageLimits
 from pkgjail.images.store import remove_image, verify_image

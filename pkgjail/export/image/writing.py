@@ -15,7 +15,6 @@ from pkgjail.export.image import archive, layout, squashfs
 from pkgjail.export.image.content import COMPRESSIONS, ZSTD
 from pkgjail.export.image.layout import Exported
 from pkgjail.export.image.oci import NAME, docker_documents, oci_documents
-from pkgjail.export.image.tar import TIME
 from pkgjail.storage.atomic import new_directory, new_file
 
 if TYPE_CHECKING:
@@ -110,8 +109,7 @@ def write_files(work: Work, form: str, destination: str) -> Exported:
             return Exported()
         with tempfile.TemporaryFile(dir=beside) as tar:
             _write_tar(work, tar.fileno())
-            # A manifest has no times: without this, the program would take them from the members.
-            squashfs.write(tar.fileno(), descriptor, work.compression, all_of=None if work.stamps else TIME)
+            squashfs.write(tar.fileno(), descriptor, work.compression)
         return Exported()
 
 
