@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.core.jail_names import DEVICES, ENTRY_FILES, ROOT_CAPABILITIES
+from pkgjail.core.jail_names import (
+    DEVICES,
+    ENTRY_FILES,
+    PROC_HIDDEN,
+    PROC_READ_ONLY,
+    ROOT_CAPABILITIES,
+    SYS_ROOT_ONLY,
+)
 from pkgjail.core.model import text_path
 from pkgjail.jail.etc_files import Account, current_account, etc_files
 from pkgjail.sandbox import capabilities, pseudo_filesystems
@@ -16,9 +23,12 @@ from pkgjail.sandbox import capabilities, pseudo_filesystems
 _USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")
 
 
-def test_the_sandbox_has_the_same_devices() -> None:
-    """Protects the sandbox's own list, which exists because the sandbox imports nothing of pkgjail."""
+def test_the_sandbox_has_the_same_lists() -> None:
+    """Protects the sandbox's own lists, which exist because the sandbox imports nothing of pkgjail."""
     assert sorted(pseudo_filesystems._DEVICES) == sorted(DEVICES)
+    assert pseudo_filesystems._PROC_READ_ONLY == PROC_READ_ONLY
+    assert pseudo_filesystems._PROC_HIDDEN == PROC_HIDDEN
+    assert pseudo_filesystems._SYS_ROOT_ONLY == SYS_ROOT_ONLY
 
 
 def test_the_sandbox_gives_the_capabilities_by_which_a_jail_is_detected() -> None:

@@ -1,6 +1,6 @@
 """The paths and names that every jail has, whatever its manifest says: pure data, shared by all rooms.
 
-The sandbox imports nothing of pkgjail, so it has its own list of devices; a test compares the two.
+The sandbox imports nothing of pkgjail, so it has lists of its own that are here too; a test compares them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,22 @@ SHARED_MEMORY = b"/dev/shm"
 
 DEVICES = (b"full", b"null", b"random", b"tty", b"urandom", b"zero")
 """The devices in `/dev`, the same in every jail."""
+
+PROC_READ_ONLY = (b"acpi", b"bus", b"fs", b"irq", b"scsi", b"sys", b"sysrq-trigger")
+"""What is read-only in /proc: a process of the host's root may write there without any capability."""
+
+PROC_HIDDEN = (
+    b"kcore", b"keys", b"key-users", b"latency_stats", b"sched_debug", b"timer_list", b"timer_stats",
+)  # fmt: skip
+"""What is hidden in /proc."""
+
+SYS_ROOT_ONLY = (
+    b"class/zram-control", b"devices/virtual/dmi", b"devices/virtual/powercap", b"firmware", b"fs/bpf",
+    b"fs/fuse", b"fs/pstore", b"hypervisor", b"kernel/config", b"kernel/debug", b"kernel/mm/damon",
+    b"kernel/security", b"kernel/slab", b"kernel/tracing", b"module", b"power",
+)  # fmt: skip
+"""What is hidden in /sys if root enters, besides PCI buses (`SYS_BUSES`): root alone may read it."""
+SYS_BUSES = b"devices/pci*"
 
 HOSTNAME = "pkgjail"
 """The host name in a jail."""

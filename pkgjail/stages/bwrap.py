@@ -7,7 +7,9 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.core.jail_names import PROC_READ_ONLY
 from pkgjail.core.untrusted import in_memory
+from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.sandbox import seccomp
 from pkgjail.stages.engine import Engine, Started
 from pkgjail.stages.model import KEPT, Promise
@@ -70,6 +72,7 @@ def _arguments(container: Container) -> Iterator[bytes]:
         yield from (b"--setenv", os.fsencode(name), os.fsencode(value))
     yield from (b"--ro-bind", container.root, b"/")
     yield from (b"--proc", b"/proc", b"--dev", b"/dev", b"--ro-bind", b"/sys", b"/sys")
+    yield from _covers()
     for path, kind, _, target in container.devices:
         yield from (b"--symlink", target, path) if kind == "link" else (b"--dev-bind", path, path)
     for path in container.scratch:
@@ -77,6 +80,21 @@ def _arguments(container: Container) -> Iterator[bytes]:
     for mount in container.mounts:
         yield from _mount(mount)
     yield from (b"--chdir", container.cwd)
+
+
+def _covers() -> Iterator[bytes]:
+    """Cover what bubblewrap leaves open to the host's root; it covers other parts of /proc itself."""
+    if os.geteuid():
+        return
+    for name in PROC_READ_ONLY:
+        path = b"/proc/" + name
+        if os.path.lexists(path):
+            yield from (b"--ro-bind", path, path)
+    for path in hidden_paths(as_root=True):
+        if os.path.isdir(path):
+            yield from (b"--tmpfs", path, b"--remount-ro", path)
+        else:
+            yield from (b"--ro-bind", b"/dev/null", path)
 
 
 def _mount(mount: Mount) -> tuple[bytes, bytes, bytes]:

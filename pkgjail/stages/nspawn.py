@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import RUN, TMP
 from pkgjail.core.model import text_path
+from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.stages.engine import Engine, Started
 from pkgjail.stages.model import Promise, RefusedError
 
@@ -39,6 +40,9 @@ class Nspawn(Engine):
         """Return what differs from other engines."""
         return {
             "exact": Promise(kept=False, note="systemd-nspawn adds /run"),
+            "kernel": Promise(
+                kept=False, note="root's command can write to /proc/sysrq-trigger and to control groups"
+            ),
             "filter": Promise(kept=False, note="systemd-nspawn's own filter of system calls"),
             "variables": Promise(kept=False, note="systemd-nspawn adds container, NOTIFY_SOCKET and others"),
             "ends": Promise(kept=False, note="untried"),
@@ -85,6 +89,10 @@ def _options(container: Container) -> Iterator[str | bytes]:
     for path in container.scratch:
         if path not in _COVERED:
             yield b"--tmpfs=%s:mode=1777" % _escaped(path)
+    # What is in /proc cannot be covered: systemd-nspawn mounts it later.
+    for path in hidden_paths(as_root=True):
+        if path.startswith(b"/sys/"):
+            yield b"--tmpfs=%s:ro" % _escaped(path)
     for mount in container.mounts:
         yield _mount(mount)
     yield b"--chdir=" + container.cwd

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import ROOT_CAPABILITY_NAMES
+from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.stages.engine import Engine, Started, check_texts
 from pkgjail.stages.model import Promise, RefusedError
 from pkgjail.stages.seccomp_profile import seccomp_profile
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from pkgjail.stages.container import Container, Mount
     from pkgjail.stages.model import Property
 
-# A field of --mount is CSV, and -v is split at colons.
-_FORBIDDEN = ',:"\n'
+# The fields of --mount are CSV.
+_FORBIDDEN = ',"\n'
 _VARIABLES, _PROFILE, _ID = "variables", "seccomp.json", "id"
 _FLAGS = (
     "--rm", "--interactive", "--read-only", "--read-only-tmpfs=false", "--no-hosts", "--unsetenv-all",
@@ -82,6 +83,11 @@ class Podman(Engine):
         yield f"--cidfile={self._file(container, _ID)}"
         yield f"--env-file={self._file(container, _VARIABLES)}"
         yield f"--security-opt=seccomp={self._file(container, _PROFILE)}"
+        if not os.geteuid():  # podman hides less of /sys
+            hidden = [os.fsdecode(path) for path in hidden_paths(as_root=True)]
+            yield f"--security-opt=mask={':'.join(path for path in hidden if ':' not in path)}"
+            for bus in (path for path in hidden if ":" in path):
+                yield from ("--mount", f"type=tmpfs,dst={bus},ro,notmpcopyup")
         for path in container.scratch:
             yield f"--tmpfs={os.fsdecode(path)}:mode=1777,exec,nosuid,nodev"
         for mount in container.mounts:

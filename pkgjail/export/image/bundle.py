@@ -9,12 +9,22 @@ belong to the user, whom config.json maps to root: such a bundle is for this use
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.errors import ExportDriftError
-from pkgjail.core.jail_names import HOSTNAME, RESOLV_CONF, SEARCH_PATH, TMP
+from pkgjail.core.jail_names import (
+    HOSTNAME,
+    PROC_HIDDEN,
+    PROC_READ_ONLY,
+    RESOLV_CONF,
+    SEARCH_PATH,
+    SYS_BUSES,
+    SYS_ROOT_ONLY,
+    TMP,
+)
 from pkgjail.core.model import text_path
 from pkgjail.export.common import scratch_directories, warn_of_dropped_bits
 from pkgjail.export.image.tree import write_tree
@@ -69,7 +79,7 @@ KERNEL_MOUNTS = (
     mount("/dev/pts", "devpts", "devpts", *_TERMINALS),
     mount("/dev/shm", "tmpfs", "shm", *PRIVATE, "mode=1777"),  # noqa: S108 - in the jail
     mount("/dev/mqueue", "mqueue", "mqueue", *PRIVATE, "noexec"),
-    mount("/sys", "none", "/sys", "rbind", "ro", *PRIVATE, "noexec"),
+    mount("/sys", "none", "/sys", "rbind", "rro", *PRIVATE, "noexec"),
 )
 """The kernel's file systems of every jail."""
 
@@ -110,8 +120,17 @@ def config(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def hidden_paths(*, as_root: bool) -> list[bytes]:
+    """Return what is hidden of /proc and, for the host's root, of /sys, as far as this host has it."""
+    paths = [b"/proc/" + name for name in PROC_HIDDEN]
+    if as_root:
+        paths += [b"/sys/" + name for name in SYS_ROOT_ONLY]
+        paths += sorted(glob.glob(b"/sys/" + SYS_BUSES))
+    return list(filter(os.path.lexists, paths))
+
+
 def namespaces(uid: int, gid: int, *, network: bool = True) -> dict[str, Any]:
-    """Return the namespaces of a container, and the maps of a user who is root in it.
+    """Return the namespaces of a container, the maps of a user who is root in it, and what is covered.
 
     Args:
         uid: the user's id, of which root needs no map.
@@ -120,9 +139,14 @@ def namespaces(uid: int, gid: int, *, network: bool = True) -> dict[str, Any]:
 
     """
     kinds = ["pid", "ipc", "uts", "mount", *([] if network else ["network"])]
+    covered = {
+        "maskedPaths": [text_path(path) for path in hidden_paths(as_root=not uid)],
+        "readonlyPaths": [text_path(b"/proc/" + name) for name in PROC_READ_ONLY],
+    }
     if not uid:
-        return {"namespaces": [{"type": kind} for kind in kinds]}
+        return {"namespaces": [{"type": kind} for kind in kinds], **covered}
     return {
+        **covered,
         "namespaces": [{"type": kind} for kind in ("user", *kinds)],
         "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
         "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
