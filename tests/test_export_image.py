@@ -727,8 +727,10 @@ def test_runc_runs_the_bundle(anyone: Caller) -> None:
     done = anyone.pkgjail("export", "m.jsonl", "--root", "root", "--format", "oci-bundle", "-o", "bundle")
     assert done.returncode == 0, done.stderr
     config = json.loads((anyone.home / "bundle/config.json").read_bytes())
-    script = "id -u; grep CapBnd /proc/self/status; touch /x || echo no; echo yes >/tmp/x; cat /tmp/x; cd /proc/sys/kernel;"
-    script += "cat core_pattern >/tmp/x; cat /tmp/x >core_pattern || echo no; exit 7"
+    script = (
+        "id -u; grep CapBnd /proc/self/status; touch /x || echo no; echo yes >/tmp/x; cat /tmp/x; "
+        "cd /proc/sys/kernel; cat core_pattern >/tmp/x; cat /tmp/x >core_pattern || echo no; exit 7"
+    )
     config["process"]["args"] = ["/usr/bin/busybox", "sh", "-c", script]
     (anyone.home / "bundle/config.json").write_text(json.dumps(config))
     command = ["runc", "--root", "state", "run", "--bundle", "bundle", f"pkgjail-test-{os.getpid()}"]
