@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import tempfile
 from typing import TYPE_CHECKING
 
 from tests.conftest import SYSTEM_PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 HOST_NAME = "box-of-tests"
 _X86_64 = {
@@ -76,3 +78,22 @@ def in_engine(filter_of: str, command: Sequence[object], *, covered: bool) -> li
     filtered = [SYSTEM_PYTHON, "-c", _FILTERED, refused, clone, *map(str, command)]
     script = f"hostname {HOST_NAME}\n{_COVERS if covered else ''}exec {shlex.join(filtered)}"
     return [*_AROUND, "sh", "-ec", script]
+
+
+def settings_of_podman(place: Path) -> dict[str, str]:
+    """Write settings of podman to `place`, and return the variables that name them.
+
+    It keeps all that it stores there, starts runc, and raises no limits: a machine may forbid that to root.
+    """
+    containers, storage = place / "containers.conf", place / "storage.conf"
+    containers.write_text(
+        "[containers]\n"
+        'default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
+        "[engine]\n"
+        'runtime = "runc"\n'
+        'cgroup_manager = "cgroupfs"\n'
+    )
+    # podman takes at most 50 characters.
+    run = tempfile.mkdtemp(prefix="p", dir=os.environ["XDG_RUNTIME_DIR"])
+    storage.write_text(f'[storage]\ndriver = "vfs"\nrunroot = "{run}"\ngraphroot = "{place}/podman"\n')
+    return {"CONTAINERS_CONF": str(containers), "CONTAINERS_STORAGE_CONF": str(storage)}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.test_stages import CONTAINERS
+from tests.engines import settings_of_podman
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,9 +58,8 @@ class _Ways:
     def __init__(self, user: Caller) -> None:
         self._user = user
         self._home = user.home
-        (user.home / "containers.conf").write_text(CONTAINERS)
         self._variables = {
-            "CONTAINERS_CONF": str(user.home / "containers.conf"),
+            **settings_of_podman(user.home),
             "PKGJAIL_STORE": str(user.home / "store"),
             "USER": "somebody",  # which ch-run wants
         }
@@ -83,9 +82,7 @@ class _Ways:
     def podman(self, place: Path) -> Sequence[str]:
         """Return the command that starts the exported image."""
         image = f"oci-archive:{self._home}/oci-archive"
-        run = f"{os.environ['XDG_RUNTIME_DIR']}/podman"  # of at most 50 characters
-        options = ["--storage-driver=vfs", f"--root={self._home}/podman", f"--runroot={run}"]
-        return ["podman", *options, "run", "--rm", "--network=none", "-v", f"{place}:/srv", image, *_COMMAND]
+        return ["podman", "run", "--rm", "--network=none", "-v", f"{place}:/srv", image, *_COMMAND]
 
     def charliecloud(self, place: Path) -> Sequence[str]:
         """Return the command that enters the exported archive, unpacked."""
