@@ -80,10 +80,11 @@ def in_engine(filter_of: str, command: Sequence[object], *, covered: bool) -> li
     return [*_AROUND, "sh", "-ec", script]
 
 
-def settings_of_podman(place: Path) -> dict[str, str]:
+def settings_of_podman(place: Path, driver: str = "vfs") -> dict[str, str]:
     """Write settings of podman to `place`, and return the variables that name them.
 
     It keeps all that it stores there, starts runc, and raises no limits: a machine may forbid that to root.
+    The driver "vfs" works everywhere, but copies an image once for each of its layers.
     """
     containers, storage = place / "containers.conf", place / "storage.conf"
     containers.write_text(
@@ -95,5 +96,5 @@ def settings_of_podman(place: Path) -> dict[str, str]:
     )
     # podman takes at most 50 characters.
     run = tempfile.mkdtemp(prefix="p", dir=os.environ["XDG_RUNTIME_DIR"])
-    storage.write_text(f'[storage]\ndriver = "vfs"\nrunroot = "{run}"\ngraphroot = "{place}/podman"\n')
+    storage.write_text(f'[storage]\ndriver = "{driver}"\nrunroot = "{run}"\ngraphroot = "{place}/podman"\n')
     return {"CONTAINERS_CONF": str(containers), "CONTAINERS_STORAGE_CONF": str(storage)}

@@ -59,7 +59,7 @@ class _Ways:
         self._user = user
         self._home = user.home
         self._variables = {
-            **settings_of_podman(user.home),
+            **settings_of_podman(user.home, "overlay"),
             "PKGJAIL_STORE": str(user.home / "store"),
             "USER": "somebody",  # which ch-run wants
         }
@@ -88,9 +88,10 @@ class _Ways:
         """Return the command that enters the exported archive, unpacked."""
         root = self._home / "charliecloud"
         root.mkdir()
-        self._user.run(["tar", "-C", root, "-xf", self._home / "tar"], check=True)
+        unpacked = self._user.run(["tar", "-C", root, "-xf", self._home / "tar"])
+        assert unpacked.returncode == 0, unpacked.stderr
         (root / "srv").mkdir()
-        return ["ch-run", "--no-home", "-b", f"{place}:/srv", str(root), "--", *_COMMAND]
+        return ["ch-run", "-b", f"{place}:/srv", str(root), "--", *_COMMAND]
 
     def runc(self, place: Path) -> Sequence[str]:
         """Return the command that starts the exported bundle."""
