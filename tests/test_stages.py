@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pkgjail.cli import jail_options
 from pkgjail.cli.main import main
-from pkgjail.core.errors import CommandError, JailError
+from pkgjail.core.errors import CommandError, JailError, UsageError
 from pkgjail.core.jail_names import ROOT_CAPABILITIES, ROOT_CAPABILITY_NAMES
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.export.image.bundle import hidden_paths
@@ -436,7 +437,11 @@ def test_all_that_cannot_be_kept_is_said_at_once(caller: Caller) -> None:
 def test_an_unknown_stage_and_a_missing_engine(caller: Caller) -> None:
     staged = Staged("bwrap", caller)
     unknown = staged.user.pkgjail("run", "--stage", "chroot", "--root", "root", "m.jsonl", "--", "true")
-    assert "the stages are namespaces, bwrap, podman, runc, nspawn" in unknown.stderr
+    assert "invalid choice: 'chroot'" in unknown.stderr
+    assert unknown.returncode == 125
+    with pytest.raises(UsageError, match="the stages are namespaces, bwrap, podman, runc, nspawn"):
+        run_in_stage(staged.manifest, ["true"], stage="chroot")
+    assert list(STAGES) == list(jail_options.STAGES)
     done = staged.user.pkgjail(*staged.words(), "true", environment={"PATH": "/nonexistent"})
     assert done.returncode == 125
     assert "bwrap is not in PATH (Debian's package bubblewrap has it)" in done.stderr

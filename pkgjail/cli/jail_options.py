@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # What may follow the second colon of a bind.
 _BIND_OPTIONS = ("", "ro", "rw")
+STAGES = ("namespaces", "bwrap", "podman", "runc", "nspawn")
+"""The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
 
@@ -156,11 +158,16 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
     """Add the option for another stage than the jail of namespaces."""
     parser.add_argument(
         "--stage",
-        default="",
-        metavar="STAGE",
-        help="run the command in a container of another program (bwrap, podman, runc, nspawn), with a copy "
-        "of the files that is kept in the cache; what that cannot keep is refused (see 'pkgjail stages')",
+        default=STAGES[0],
+        choices=STAGES,
+        help="run the command in a container of another program, with a copy of the files that is kept in the "
+        "cache; what that cannot keep is refused (see 'pkgjail stages')",
     )
+
+
+def is_other_stage(arguments: argparse.Namespace) -> bool:
+    """Return whether `add_stage_option` names another stage than the jail."""
+    return bool(arguments.stage != STAGES[0])
 
 
 def run_in_named_stage(

@@ -13,6 +13,7 @@ from pkgjail.cli.jail_options import (
     add_stage_option,
     can_replay,
     command_of,
+    is_other_stage,
     is_whitelist,
     load_manifest,
     open_jail,
@@ -84,7 +85,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     command = _command(arguments)
-    if arguments.stage:
+    if is_other_stage(arguments):
         return run_in_named_stage(arguments, command, terminal=arguments.tty)
     source = source_place(arguments)
     manifest = source if arguments.manifest == WHOLE_IMAGE else os.fsencode(arguments.manifest)

@@ -9,6 +9,7 @@ from pkgjail.cli.jail_options import (
     MANIFEST_HELP,
     add_jail_options,
     add_stage_option,
+    is_other_stage,
     load_manifest,
     open_jail,
     run_in_named_stage,
@@ -44,8 +45,8 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the shell; return its exit status."""
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    manifest = load_manifest(arguments, hashed=bool(arguments.stage))
-    if arguments.stage:
+    manifest = load_manifest(arguments, hashed=is_other_stage(arguments))
+    if is_other_stage(arguments):
         return run_in_named_stage(arguments, [_shell(manifest)], manifest, terminal=terminal)
     return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)
 
