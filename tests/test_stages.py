@@ -23,6 +23,7 @@ from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.manifest import write_manifest
 from pkgjail.stages import STAGES, run_in_stage
 from pkgjail.stages.model import PROPERTIES, RefusedError
+from tests.conftest import SYSTEM_PYTHON
 from tests.engines import settings_of_podman
 from tests.sleepers import Marked
 from tests.terminals import INTERRUPT, SUSPEND, shell
@@ -252,6 +253,25 @@ def test_a_command_that_cannot_be_started(
     assert done.returncode in statuses - (set() if staged.stage == "nspawn" else {1})
     assert words in done.stderr
     assert done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_command_handles(staged: Staged, number: signal.Signals) -> None:
+    """It ends by itself in containers of podman and runc; the others are killed, as their promise says."""
+    marked = Marked()
+    script = f"trap 'echo handled; exit 5' INT TERM; sleep {marked.seconds} & wait"
+    words = [SYSTEM_PYTHON, "-m", "pkgjail", *staged.words(), BUSYBOX, "sh", "-c", script]
+    given = staged.user.options(staged.variables)
+    given.pop("capture_output")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, **given) as process:
+        marked.wait_for("S")
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=30)
+    if staged.stage in {"podman", "runc"}:
+        assert (process.returncode, out) == (5, "handled\n")
+    else:
+        assert process.returncode not in {0, 5}
+    marked.wait_for()
 
 
 def test_keys_end_it_and_nothing_is_left(staged: Staged) -> None:

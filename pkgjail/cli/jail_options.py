@@ -160,8 +160,8 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
         "--stage",
         default=STAGES[0],
         choices=STAGES,
-        help="run the command in a container of another program, with a copy of the files that is kept in the "
-        "cache; what that cannot keep is refused (see 'pkgjail stages')",
+        help="run the command in a container of another program, with a copy of the files that is kept in "
+        "the cache; what that cannot keep is refused (see 'pkgjail stages')",
     )
 
 

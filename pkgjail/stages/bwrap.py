@@ -11,7 +11,7 @@ from pkgjail.core.jail_names import PROC_READ_ONLY
 from pkgjail.core.untrusted import in_memory
 from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.sandbox import seccomp
-from pkgjail.stages.engine import Engine, Started
+from pkgjail.stages.engine import KILLED_AT_ONCE, Engine, Started
 from pkgjail.stages.model import KEPT, Promise
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Bwrap(Engine):
         """Return what differs from other engines."""
         return {
             "devices": KEPT,
+            "signals": Promise(kept=False, note=KILLED_AT_ONCE),
             "map-root": Promise(kept=False, note="bubblewrap maps one user alone"),
         }
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _SECONDS = 60
 _MOST_SHOWN = 400  # characters of an engine's own message
+PROCESS_ONE = "the command is process 1: INT and TERM do nothing unless it handles them"
+KILLED_AT_ONCE = "INT and TERM kill the container at once: the command cannot handle them"
+GOES_ON = "if pkgjail is killed by SIGKILL, the container goes on"
 _OWN = "pkgjail does this in its own jail alone"
 _COPY = "the files are a copy of what the manifest says"
 # Names that every jail has, or whose content is not the manifest's.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.jail_names import RUN, TMP
 from pkgjail.core.model import text_path
 from pkgjail.export.image.bundle import hidden_paths
-from pkgjail.stages.engine import Engine, Started
+from pkgjail.stages.engine import KILLED_AT_ONCE, Engine, Started
 from pkgjail.stages.model import Promise, RefusedError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Nspawn(Engine):
                 kept=False, note="root's command can write to /proc/sysrq-trigger and to control groups"
             ),
             "filter": Promise(kept=False, note="systemd-nspawn's own filter of system calls"),
+            "signals": Promise(kept=False, note=KILLED_AT_ONCE),
             "variables": Promise(kept=False, note="systemd-nspawn adds container, NOTIFY_SOCKET and others"),
             "ends": Promise(kept=False, note="untried"),
             "failure": Promise(kept=False, note="systemd-nspawn's failures have the status 1"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import ROOT_CAPABILITY_NAMES
 from pkgjail.export.image.bundle import hidden_paths
-from pkgjail.stages.engine import Engine, Started, check_texts
+from pkgjail.stages.engine import GOES_ON, PROCESS_ONE, Engine, Started, check_texts
 from pkgjail.stages.model import Promise, RefusedError
 from pkgjail.stages.seccomp_profile import seccomp_profile
 from pkgjail.storage.mounts import mounts_below
@@ -47,10 +47,8 @@ class Podman(Engine):
             ),
             "variables": Promise(kept=False, note="podman adds HOSTNAME"),
             "map-root": Promise(kept=user, note="" if user else "root's user 0 would be the host's"),
-            "signals": Promise(
-                kept=False, note="the command is process 1: INT and TERM do nothing unless it handles them"
-            ),
-            "ends": Promise(kept=False, note="if pkgjail is killed by SIGKILL, the container goes on"),
+            "signals": Promise(kept=False, note=PROCESS_ONE),
+            "ends": Promise(kept=False, note=GOES_ON),
         }
 
     @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pkgjail.core.jail_names import ROOT_CAPABILITY_NAMES
 from pkgjail.core.model import text_path
 from pkgjail.export.image.bundle import KERNEL_MOUNTS, NO_CAPABILITIES, PRIVATE, mount, namespaces
 from pkgjail.sandbox.id_maps import IdMaps
-from pkgjail.stages.engine import Engine, Started, check_texts
+from pkgjail.stages.engine import GOES_ON, PROCESS_ONE, Engine, Started, check_texts
 from pkgjail.stages.model import Promise
 from pkgjail.stages.seccomp_profile import seccomp_profile
 
@@ -46,10 +46,8 @@ class Runc(Engine):
                 if user
                 else "root's user 0 would be the host's",
             ),
-            "signals": Promise(
-                kept=False, note="the command is process 1: INT and TERM do nothing unless it handles them"
-            ),
-            "ends": Promise(kept=False, note="if pkgjail is killed by SIGKILL, the container goes on"),
+            "signals": Promise(kept=False, note=PROCESS_ONE),
+            "ends": Promise(kept=False, note=GOES_ON),
         }
 
     @contextlib.contextmanager
