@@ -16,12 +16,14 @@ import pytest
 
 from pkgjail.cli import jail_options
 from pkgjail.cli.main import main
-from pkgjail.core.errors import CommandError, JailError, UsageError
+from pkgjail.core.errors import CommandError, JailError, PkgjailError, UsageError
 from pkgjail.core.jail_names import ROOT_CAPABILITIES, ROOT_CAPABILITY_NAMES
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.manifest import write_manifest
+from pkgjail.sandbox import steps as s
 from pkgjail.stages import STAGES, run_in_stage
+from pkgjail.stages.container import container_of
 from pkgjail.stages.model import PROPERTIES, RefusedError
 from tests.conftest import SYSTEM_PYTHON
 from tests.engines import settings_of_podman
@@ -365,6 +367,47 @@ def test_a_manifest_without_digests_is_refused(caller: Caller) -> None:
     done = staged.sh("true")
     assert done.returncode == 125
     assert re.search("cannot export .* to a stage of copied files: the manifest has no digest", done.stderr)
+
+
+def test_every_step_of_a_plan_has_its_place_in_a_container(tmp_path: Path) -> None:
+    """Protects steps that few manifests have: a cover, a hidden directory, and what no engine can do."""
+    steps: list[s.Step] = [
+        s.Directory(b"/", 0o755),
+        s.WholeDirectory(b"/a", 0o555),
+        s.Cover(b"/a/f", 0o640, b"covered"),
+        s.Directory(b"/tmp", 0o1777),
+        s.Seal(),
+        s.Tmpfs(b"/tmp", 0o1777),
+        s.Directory(b"/tmp/x", 0o755),
+        s.Bind(b"/tmp/x", b"/srv", writable=True),
+        s.Hidden(b"/tmp/x/cache"),
+        s.OneMountNamespace(),
+    ]
+    plan = s.Plan(b"/copy", tuple(steps), network=True, hostname="h")
+    made = container_of(plan, str(tmp_path), argv=("x",))
+    mounts = [(m.source.removeprefix(os.fsencode(tmp_path)), m.path, m.writable) for m in made.mounts]
+    assert mounts == [
+        (b"/copy/a", b"/a", False),
+        (b"/cover-1", b"/a/f", False),
+        (b"/srv", b"/tmp/x", True),
+        (b"/empty", b"/tmp/x/cache", False),
+    ]
+    assert ((tmp_path / "cover-1").read_bytes(), made.keep_names) == (b"covered", True)
+    assert (tmp_path / "skeleton/a").stat().st_mode & 0o7777 == 0o555
+    assert not list((tmp_path / "skeleton/tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([s.KeptLink(b"/srv/l", b"/host/l")], "cannot protect /host/l, a link on which"),
+        ([s.Tmpfs(b"/tmp", 0o1777), s.Symlink(b"/tmp/l", b"x")], "cannot make the link /tmp/l"),
+    ],
+)
+def test_what_no_engine_can_do_is_refused(steps: list[s.Step], words: str, tmp_path: Path) -> None:
+    plan = s.Plan(b"/copy", (s.Directory(b"/", 0o755), *steps), network=True, hostname="h")
+    with pytest.raises(PkgjailError, match=words):
+        container_of(plan, str(tmp_path), argv=("x",))
 
 
 # --- what is promised and what is refused ---------------------------------------------------------

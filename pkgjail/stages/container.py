@@ -64,6 +64,7 @@ class _Skeleton:
 
     def __init__(self, work: bytes, source: bytes) -> None:
         self._source = source.rstrip(b"/")
+        self._work = work
         self._empty = os.path.join(work, _EMPTY)
         self.root = os.path.join(work, _SKELETON)
         self.mounts: list[Mount] = []
@@ -100,6 +101,8 @@ class _Skeleton:
             os.symlink(step.target, self.root + step.path)
         elif isinstance(step, plans.Content):
             self._file(step.path, step.mode, step.content)
+        elif isinstance(step, plans.Cover):
+            self._cover(step)
         elif isinstance(step, plans.HostFile):
             self._file(step.path, 0o444, b"")
             self.mounts.append(Mount(self._source + step.path, step.path))
@@ -128,9 +131,18 @@ class _Skeleton:
         self._modes.append((self.root + path.rstrip(b"/"), mode))
 
     def _file(self, path: bytes, mode: int, content: bytes) -> None:
-        with open(os.open(self.root + path, _NEW, 0o600), "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
+        _write(self.root + path, mode, content)
+
+    def _cover(self, step: plans.Cover) -> None:
+        source = os.path.join(self._work, b"cover-%d" % len(self.mounts))
+        _write(source, step.mode, step.content)
+        self.mounts.append(Mount(source, step.path))
+
+
+def _write(path: bytes, mode: int, content: bytes) -> None:
+    with open(os.open(path, _NEW, 0o600), "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
 
 
 # What an engine does by itself, or what is a field of the container.
