@@ -9,7 +9,7 @@ belong to the user, whom config.json maps to root: such a bundle is for this use
 
 from __future__ import annotations
 
-import glob
+import fnmatch
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -121,12 +121,27 @@ def config(manifest: Manifest) -> dict[str, Any]:
 
 
 def hidden_paths(*, as_root: bool) -> list[bytes]:
-    """Return what is hidden of /proc and, for the host's root, of /sys, as far as this host has it."""
+    """Return what is hidden of /proc and, for the host's root, of /sys, as far as this host has it.
+
+    Raises:
+        OSError: it cannot be seen what the host has, so that something would not be hidden.
+
+    """
     paths = [b"/proc/" + name for name in PROC_HIDDEN]
     if as_root:
         paths += [b"/sys/" + name for name in SYS_ROOT_ONLY]
-        paths += sorted(glob.glob(b"/sys/" + SYS_BUSES))
-    return list(filter(os.path.lexists, paths))
+        directory, pattern = os.path.split(b"/sys/" + SYS_BUSES)
+        names = os.listdir(directory) if _exists(directory) else []
+        paths += [os.path.join(directory, name) for name in sorted(fnmatch.filter(names, pattern))]
+    return list(filter(_exists, paths))
+
+
+def _exists(path: bytes) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def namespaces(uid: int, gid: int, *, network: bool = True) -> dict[str, Any]:
