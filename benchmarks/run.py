@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.building import build_subjects
 from benchmarks.databases import database_subjects
-from benchmarks.exporting import export_subjects
+from benchmarks.exporting import export_subjects, image_entry_subjects, image_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
 from benchmarks.planning import planning_subjects
 from benchmarks.plans import plan_subjects
@@ -48,7 +48,7 @@ APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
 GROWN = (1000, 100_000)
-GROUPS = ("resolve", "available", "databases", "plans", "verify", "export", "entry", "build")
+GROUPS = ("resolve", "available", "databases", "plans", "verify", "export", "images", "entry", "build")
 SLOW_BUILDS = 5
 
 
@@ -285,6 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows += measure("verify", verify_subjects(PKGJAIL, place), options.runs)
         if options.only in (None, "export"):
             rows += measure("export", export_subjects(PKGJAIL, place), options.runs)
+        if options.only in (None, "images"):
+            rows += measure("images", image_subjects(PKGJAIL, place), options.runs)
+            rows += measure("entry of images", image_entry_subjects(PKGJAIL, place), options.runs)
         if options.only in (None, "entry"):
             entries, entry_notes = entry_rows(place, options.runs)
             rows += entries
