@@ -410,6 +410,19 @@ def test_what_no_engine_can_do_is_refused(steps: list[s.Step], words: str, tmp_p
         container_of(plan, str(tmp_path), argv=("x",))
 
 
+def test_a_whole_image_with_a_file_that_others_may_not_read(staged: Staged) -> None:
+    """An image has such files (/etc/shadow): they are there, and have no content."""
+    user, store = staged.user, {"PKGJAIL_STORE": str(staged.user.home / "store")}
+    imported = user.pkgjail("image", "import", "root", "odd", environment=store)
+    assert imported.returncode == 0, imported.stderr
+    script = "cat /odd/hidden; stat -c '%A %s' /closed/file; cat /closed/file"
+    words = ["run", "--source", "image:odd", "--stage", staged.stage, *staged.needed]
+    shell_words = ["--", BUSYBOX, "sh", "-c", script]
+    done = user.pkgjail(*words, *shell_words, environment={**staged.variables, **store})
+    may_read = bool(staged.needed)  # user 0 with capabilities reads that it is empty
+    assert (done.returncode == 0, done.stdout) == (may_read, "hidden---------- 0\n"), done.stderr
+
+
 # --- what is promised and what is refused ---------------------------------------------------------
 
 _NOT_KEPT = [

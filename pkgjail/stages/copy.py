@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _KIND = "copy"
 _ATTEMPTS = 3
+_OTHERS_READ = 0o004
+_UNREADABLE = "others may not read it"
 
 
 @contextlib.contextmanager
@@ -46,7 +48,8 @@ def copied_files(manifest: Manifest, root: bytes, reporter: Reporter) -> Iterato
         reporter: receives the progress.
 
     Yields:
-        The manifest of the copy, in which no file has a set-user-ID or set-group-ID bit, and its directory.
+        The manifest of the copy, and its directory. No file has a set-user-ID or set-group-ID bit. A file
+        that others may not read, so that the manifest has no digest of it, is empty, and nobody may read it.
 
     Raises:
         NamesError: files have no digest.
@@ -55,15 +58,13 @@ def copied_files(manifest: Manifest, root: bytes, reporter: Reporter) -> Iterato
         SourceError: the manifest was made from another source.
 
     """
-    files = [entry for entry in manifest.files if entry.kind == "regular" and entry.origin != "entry"]
-    undigested = [entry.path for entry in files if entry.sha256 is None]
-    why = "the manifest has no digest of it, as others may not read it, or it was resolved without digests"
-    refuse("a stage of copied files", undigested, why)
+    undigested = filter(_is_undigested, manifest.files)
+    readable = [entry.path for entry in undigested if entry.mode & _OTHERS_READ]
+    refuse("a stage of copied files", readable, "the manifest has no digest of it; resolve it with digests")
     root = os.path.realpath(root)
     place, locks = _locked(manifest, root, reporter)
     try:
-        copied = [entry._replace(mode=entry.mode & COPIED_BITS) for entry in manifest.files]
-        yield replace(manifest, files=tuple(map(_as_copied, manifest.files, copied))), place
+        yield _as_copied(manifest), place
     finally:
         unlock(locks)
 
@@ -77,8 +78,20 @@ def _locked(manifest: Manifest, root: bytes, reporter: Reporter) -> tuple[bytes,
     raise JailError(f"cannot use the copy of files in {cache_directory()}: it keeps being removed")
 
 
-def _as_copied(entry: FileEntry, copied: FileEntry) -> FileEntry:
-    return entry if entry.kind == "symlink" else copied
+def _as_copied(manifest: Manifest) -> Manifest:
+    return replace(manifest, files=tuple(map(_copied, manifest.files)))
+
+
+def _copied(entry: FileEntry) -> FileEntry:
+    if entry.kind == "symlink":
+        return entry
+    if _is_undigested(entry):
+        return entry._replace(mode=0, size=None, origin="entry", detail=_UNREADABLE)
+    return entry._replace(mode=entry.mode & COPIED_BITS)
+
+
+def _is_undigested(entry: FileEntry) -> bool:
+    return entry.kind == "regular" and entry.origin != "entry" and entry.sha256 is None
 
 
 def _ensure(manifest: Manifest, root: bytes, reporter: Reporter) -> bytes:
@@ -89,7 +102,7 @@ def _ensure(manifest: Manifest, root: bytes, reporter: Reporter) -> bytes:
         refuse_other_source(manifest, root)
         compare_host(manifest, root, DriftCheck(reporter=reporter))
         content = content_for_anyone(manifest, root)
-        if changes := write_tree(manifest, content, root, place, reporter):
+        if changes := write_tree(_as_copied(manifest), content, root, place, reporter):
             raise DriftError(changes)
 
     # Without entries: no state of the host matters to a copy, once it is right.
