@@ -26,7 +26,7 @@ from pkgjail.core.model import FileEntry, Manifest, Package
 from pkgjail.export import FORMS
 from pkgjail.export.image import IMAGE_FORMS, content, export_image
 from pkgjail.export.image.layers import ALONE, MOST_LAYERS, layers_of, stem
-from pkgjail.export.image.tar import TIME, member_header
+from pkgjail.export.image.tar import TIME, Stamp, member_header, member_size, padding
 from pkgjail.export.image.writing import BILLS
 from pkgjail.manifest import dump_manifest, manifest_digest, write_manifest
 from tests.manifest_text import files_alone
@@ -209,6 +209,22 @@ def test_an_image_has_exactly_the_manifest(tmp_path: Path) -> None:
     assert image_manifest(tmp_path / "oci")["annotations"] == {
         "pkgjail.manifest": manifest_digest(dump_manifest(manifest))
     }
+
+
+@given(
+    st.integers(1, 1600), st.integers(0, 1600), st.sampled_from(["regular", "directory", "symlink", "link"])
+)
+@settings(max_examples=200, deadline=None)
+def test_the_size_of_a_member_is_known_before(name: int, target: int, kind: Any) -> None:
+    """Protects archives that several processes write at once, from a member that covers the next one."""
+    path, text = b"/" + b"n" * name, b"t" * target
+    stamp = Stamp(link=b"/" + text) if kind == "link" else Stamp()
+    entry = FileEntry(
+        path, "regular" if kind == "link" else kind, 0o644, target=text if kind == "symlink" else None
+    )
+    header = member_header(entry, name, stamp)
+    size = name if kind == "regular" else 0
+    assert member_size(entry, size, stamp) == len(header) + size + len(padding(size))
 
 
 VERSIONS = {f"p{number}": "1" for number in range(70)}

@@ -79,12 +79,19 @@ def padding(size: int) -> bytes:
 def member_size(entry: FileEntry, size: int, stamp: Stamp = OF_MANIFESTS) -> int:
     """Return the bytes that an entry takes in an archive, with its header and padding."""
     content = 0 if stamp.link else size
-    return len(member_header(entry, size, stamp)) + content + -content % BLOCK
+    name = len(entry.path) - 1 + (entry.kind == "directory")
+    target = len(stamp.link) - 1 if stamp.link else len(entry.target or b"")
+    return BLOCK + _size_if_long(name) + _size_if_long(target) + content + -content % BLOCK
 
 
 def _long(kind: bytes, name: bytes) -> bytes:
     size = len(name) + 1
     return _block(b"././@LongLink", kind, 0o644, size, b"", OF_MANIFESTS) + name + b"\0" + padding(size)
+
+
+def _size_if_long(length: int) -> int:
+    """Return the bytes of the member with a name of this length; 0 if it needs none."""
+    return 2 * BLOCK + length // BLOCK * BLOCK if length > _MOST_NAME else 0
 
 
 def _block(  # noqa: PLR0913, PLR0917 - the fields of a header
