@@ -15,7 +15,7 @@ from pkgjail.jail import strategy
 from tests.forking import serve
 
 _NEEDED = (
-    "encodings.ascii", "pkgjail.images.importing", "pkgjail.export.image.stored", "pkgjail.cli.limit_options",
+    "encodings.ascii", "pkgjail.images.creating", "pkgjail.export.image.stored", "pkgjail.cli.limit_options",
     "pkgjail.export.image", "pkgjail.storage.beside", "pkgjail.storage.removal",
     "pkgjail.api", "pkgjail.backends.dpkg", "pkgjail.storage.hashing", "pkgjail.jail.run",
     "pkgjail.manifest.problems", "pkgjail.sandbox.terminal", "rich.filesize",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.cli.verbs.image import EXPORTS
 from pkgjail.core.reporter import SILENT
 from pkgjail.export.image import IMAGE_FORMS
 from pkgjail.export.image.content import COMPRESSIONS
@@ -104,11 +105,8 @@ class Store:
         return [name for name in names if name.startswith(".")]
 
 
-@jobs(*SOURCES)
-def test_import(scene: Scene, job: str, what: str, *, every: bool) -> None:
-    """There is the whole image or none, and the next import removes what is left."""
-    store = Store(scene)
-    words = ["image", "import", str(store.source(job)), "--store", str(store.path)]
+def check_import(scene: Scene, store: Store, words: list[str], what: str, *, every: bool) -> None:
+    """Walk over an import of `app`: there is the whole image or none, and the next one cleans up."""
 
     def prepare() -> None:
         scene.fresh()
@@ -120,6 +118,27 @@ def test_import(scene: Scene, job: str, what: str, *, every: bool) -> None:
         again = scene.run(words)
         assert (again.status, store.whole()) == (0, ["app"]), (fault, again.err)
         assert store.left() == [], fault
+
+
+@jobs(*SOURCES)
+def test_import(scene: Scene, job: str, what: str, *, every: bool) -> None:
+    """From each form."""
+    store = Store(scene)
+    words = ["image", "import", str(store.source(job)), "--store", str(store.path)]
+    check_import(scene, store, words, what, every=every)
+
+
+@jobs("create")
+def test_creation(scene: Scene, job: str, what: str, *, every: bool) -> None:
+    """As for an import, with a program in the place of mmdebstrap, which may be what is disturbed."""
+    store = Store(scene)
+    programs = write(
+        {"mmdebstrap": b"#!/bin/sh\nexec cat %s\n" % bytes(store.source("tar"))}, store.place / "bin"
+    )
+    (programs / "mmdebstrap").chmod(0o755)
+    scene.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+    words = ["image", job, "app", "--replace", "--suite", "sid", "--mirror", "http://none"]
+    check_import(scene, store, [*words, "--store", str(store.path)], what, every=every)
 
 
 @jobs("replacement")
@@ -238,7 +257,7 @@ def check_export(scene: Scene, words: list[str], what: str, target: Target, *, e
     for fault, done in walk(scene, words, what, every=every, prepare=prepare):
         assert target.content() in (old, whole), fault
         assert done.status != 0 or target.content() == whole, fault
-        if words[0] == "export" and target.path.is_dir() and target.content() == whole:
+        if target.path.is_dir() and target.content() == whole:
             target.path.rename(target.path.with_name("moved"))  # no export replaces what is not empty
             shutil.rmtree(target.path.with_name("moved"))
         again = scene.run(words)
@@ -246,12 +265,12 @@ def check_export(scene: Scene, words: list[str], what: str, target: Target, *, e
         assert os.listdir(target.directory) == ["out"], fault
 
 
-@jobs("image export")
+@jobs("image export", *(f"image export --format {form}" for form in EXPORTS if form != "tar"))
 def test_export_of_an_image(scene: Scene, job: str, what: str, *, every: bool) -> None:
-    """At the path is the old file or the whole archive."""
+    """At the path is the old file, an empty directory, or the whole export."""
     store = Store(scene)
     import_image(store.source("oci archive"), store=str(store.path))
-    target = Target(scene, is_directory=False)
+    target = Target(scene, is_directory=job.rsplit(maxsplit=1)[-1] in DIRECTORIES)
     words = [*job.split(), "app", "--store", str(store.path), "-o", str(target.path)]
     check_export(scene, words, what, target, every=every)
     assert store.whole() == ["app"]
