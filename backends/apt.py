@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import apt_pkg  # pyright: ignore[reportMissingImports]  (not on every host)
 
 from pkgjail.backends.debian import FIELDS, DebianDatabase, text_field
+from pkgjail.core.errors import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,13 +22,23 @@ _BETWEEN = re.compile(rb"\n\n+")
 
 
 class AptReader:
-    """A `debian.Reader` on python-apt. Making one initialises apt's packaging system."""
+    """A `debian.Reader` on python-apt. Making one initialises apt's packaging system.
+
+    Raises:
+        DatabaseError: dpkg's own tables of this host cannot be read.
+
+    """
 
     name = "apt"
 
     def __init__(self) -> None:
         # apt's configuration files are not read: none of them affects versions or stanzas.
-        apt_pkg.init_system()
+        try:
+            apt_pkg.init_system()
+        except (SystemError, apt_pkg.Error) as error:
+            raise DatabaseError(
+                f"cannot start apt's library: {error}; look at /usr/share/dpkg, or use the dpkg backend"
+            ) from error
 
     def stanzas(self, data: bytes) -> Iterator[dict[str, str]]:
         """Yield the `FIELDS` of each stanza, in the order of the file."""

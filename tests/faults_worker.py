@@ -17,6 +17,7 @@ from tests.forking import serve
 _NEEDED = (
     "encodings.ascii", "pkgjail.images.creating", "pkgjail.export.image.stored", "pkgjail.cli.limit_options",
     "pkgjail.export.image", "pkgjail.storage.beside", "pkgjail.storage.removal", "pkgjail.backends.apt",
+    "pkgjail.backends.debian.archive",
     "pkgjail.api", "pkgjail.backends.dpkg", "pkgjail.storage.hashing", "pkgjail.jail.run",
     "pkgjail.manifest.problems", "pkgjail.sandbox.terminal", "rich.filesize",
 )  # fmt: skip

@@ -259,3 +259,17 @@ def test_architecture_unknown(backend: str, tmp_path: Path) -> None:
     database = open_database(make_root(tmp_path, files={"var/lib/dpkg/status": stanza("a 1 i386")}), backend)
     with pytest.raises(DatabaseError, match=r"the native architecture is unknown"):
         assert database.architecture
+
+
+@pytest.mark.skipif("apt" not in USABLE, reason="its library is not here")
+def test_an_apt_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from a traceback where dpkg's own tables cannot be read."""
+    import apt_pkg  # pyright: ignore[reportMissingImports]
+
+    def init_system() -> None:
+        raise apt_pkg.Error("E:Error reading the CPU table")
+
+    make_root(tmp_path, "a 1 amd64")
+    monkeypatch.setattr(apt_pkg, "init_system", init_system)
+    with pytest.raises(DatabaseError, match=r"Error reading the CPU table; look at /usr/share/dpkg"):
+        open_database(bytes(tmp_path), "apt")
