@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -124,6 +125,14 @@ def _dpkg_at_rest() -> None:
     """If the host's own package database is read: wait until dpkg has finished."""
     if _FROZEN not in os.environ:
         surroundings.wait_for_rest()
+
+
+@pytest.fixture(autouse=True)
+def _as_a_new_process() -> Iterator[None]:
+    """Undo what the command line does in a process that ends soon, and a test does in one that goes on."""
+    yield
+    gc.enable()
+    surroundings.restore_signals()
 
 
 @pytest.fixture(scope="session")

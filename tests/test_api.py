@@ -68,7 +68,6 @@ def test_what_nothing_satisfies_can_be_accepted(root: bytes, backend: str, hashe
 def test_garbage_collection_is_as_the_caller_has_it(root: bytes) -> None:
     """Protects programs that resolve: off meanwhile, and then on again, or off as before."""
     states: list[bool] = []
-    gc.enable()  # a test of the command line, whose process ends soon, may have switched it off
 
     class Watching:
         def progress(self, task: str, done: int, total: int) -> None:

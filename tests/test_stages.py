@@ -266,9 +266,12 @@ def test_a_signal_that_the_command_handles(staged: Staged, number: signal.Signal
     given = staged.user.options(staged.variables)
     given.pop("capture_output")
     with subprocess.Popen(words, stdout=subprocess.PIPE, **given) as process:
-        marked.wait_for("S")
-        process.send_signal(number)
-        out, _ = process.communicate(timeout=30)
+        try:
+            marked.wait_for("S")
+            process.send_signal(number)
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
     if staged.stage in {"podman", "runc"}:
         assert (process.returncode, out) == (5, "handled\n")
     else:
