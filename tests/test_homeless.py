@@ -59,6 +59,7 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         "run base -- true",
         "shell m.jsonl",
         "plan m.jsonl",
+        "stages",
         "backends",
         "export m.jsonl --format fstab --at jail --skeleton -o fstab",
         "build m.jsonl env",
