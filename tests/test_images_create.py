@@ -46,7 +46,7 @@ def fake(place: Path, script: str) -> None:
 
 
 def left_in(place: Path) -> set[str]:
-    """What is in the store."""
+    """Return what is in the store, but for its own files."""
     return set(os.listdir(place / "store")) - {"lock", "names"} if (place / "store").exists() else set()
 
 

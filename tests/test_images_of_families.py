@@ -36,7 +36,7 @@ def row(entry: FileEntry | ImageEntry) -> str:
 
 
 def rows_of(files: tuple[FileEntry, ...]) -> dict[bytes, str]:
-    """What an export of these files has: kinds, modes, and contents by their digests."""
+    """Return what an export of these files has: kinds, modes, and contents by their digests."""
     found = {}
     for entry in files:
         found[entry.path] = MADE if entry.origin == "entry" else row(entry)

@@ -99,8 +99,7 @@ class Engine(ABC):
 
     def run(self, request: Request) -> int:
         """Run the command in a container of the engine."""
-        program = self._path()
-        if not program:
+        if not self._path():
             raise JailError(f"cannot use the stage {self.name}: {self._absence()}")
         if problems := self._problems(request):
             raise RefusedError(self.name, problems)
