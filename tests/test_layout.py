@@ -37,7 +37,7 @@ ROWS = """
     api
     jail
     review export
-    environments stages
+    environments stages audit
     __init__
     cli
     integrations

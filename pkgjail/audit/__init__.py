@@ -1,0 +1,1 @@
+"""What a command looked for in its jail, as evidence: recorded, reported, and tried out by building again."""
