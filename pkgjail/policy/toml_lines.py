@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
+
+from pkgjail.core.untrusted import parsing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,23 +42,33 @@ _TOKEN = re.compile(
 )
 
 
-def excess(text: str) -> tuple[int, str] | None:
+def excess(text: str, noun: str = "whitelist") -> tuple[int, str] | None:
     """Find what is too long or too deep for tomllib to read in a reasonable time: its line and a message.
 
-    tomllib's time grows with the square of a key's parts, and Python's with the square of a number's
-    digits. `text` need not be valid TOML. The result is None if it can be read.
+    The message says that it is no `noun`. tomllib's time grows with the square of a key's parts, and
+    Python's with the square of a number's digits. `text` need not be valid TOML. The result is None if it
+    can be read.
     """
     dots, depth = 0, 0
     for kind, found, line in _tokens(text):
         dots = dots + (found == ".") if found == "." or kind in {"bare", "string"} else 0
         depth = max(0, depth + (found in {"[", "{"}) - (found in {"]", "}"}))
         if dots >= MAX_DEPTH:
-            return line, f"not a whitelist: a key has more than {MAX_DEPTH} parts"
+            return line, f"not a {noun}: a key has more than {MAX_DEPTH} parts"
         if depth > MAX_DEPTH:
-            return line, f"not a whitelist: arrays or tables are nested more than {MAX_DEPTH} deep"
+            return line, f"not a {noun}: arrays or tables are nested more than {MAX_DEPTH} deep"
         if kind == "bare" and len(found) > _MAX_WORD:
-            return line, f"not a whitelist: a word has more than {_MAX_WORD} characters"
+            return line, f"not a {noun}: a word has more than {_MAX_WORD} characters"
     return None
+
+
+def load_table(data: bytes, noun: str) -> dict[str, Any]:
+    """Return the content of a TOML file that somebody else wrote. Raises `ValueError` if it is no `noun`."""
+    text = data.decode("utf-8")
+    if found := excess(text, noun):
+        raise ValueError(f"line {found[0]}: {found[1]}")
+    with parsing(ValueError):
+        return tomllib.loads(text)
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:

@@ -151,6 +151,15 @@ def data_directory() -> str:
     return f"{base if os.path.isabs(base) else os.path.expanduser('~/.local/share')}/pkgjail"
 
 
+def configuration_directory() -> str:
+    """Return `$XDG_CONFIG_HOME/pkgjail` or `~/.config/pkgjail`, where users keep files for pkgjail to read.
+
+    A relative XDG_CONFIG_HOME is ignored. The directory may not exist.
+    """
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return f"{base if os.path.isabs(base) else os.path.expanduser('~/.config')}/pkgjail"
+
+
 def shared_directory(owner: int) -> str:
     """Return where a user publishes what other users may read: `/var/tmp/pkgjail-UID`. It may not exist.
 
