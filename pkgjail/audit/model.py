@@ -64,11 +64,11 @@ class LookUp:
     path: bytes
     inside: Kind
     area: Area
+    calls: Mapping[str, int]
     source: Kind = "absent"
     clue: Clue = "asked"
     owners: tuple[str, ...] = ()
     rule: str = ""
-    calls: Mapping[str, int]
     programs: tuple[tuple[int, int], ...] = ()
     mentions: tuple[Mention, ...] = ()
 
@@ -91,14 +91,15 @@ class Listing:
 
 @record
 class Nowhere:
-    """Names in one directory that neither the jail nor the source has: how many, and how often asked for.
+    """A directory with names that say nothing one by one: how many, and how often a command asked for them.
 
-    Beyond a limit, it also counts names of binds, and `names` may count a name more than once.
+    Neither the jail nor the source has them, or the directory is the jail's own, as /tmp and /proc. Beyond a
+    limit, names of binds are here too. A name may be counted more than once.
     """
 
     directory: bytes
     names: int
-    calls: int
+    asked: int
 
 
 @record

@@ -165,6 +165,37 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_audit_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option for a record of what the command looks for."""
+    parser.add_argument(
+        "--audit",
+        metavar="FILE",
+        help="record in FILE every path that the command asks for, and what this system has there that the "
+        "jail does not; 'pkgjail audit show FILE' reports it",
+    )
+
+
+def run_audited_in(
+    arguments: argparse.Namespace,
+    jail: Jail,
+    command: Sequence[str],
+    *,
+    source: bytes = b"",
+    terminal: bool,
+) -> int:
+    """Run a command in a jail, and write the record of `add_audit_option`; return the exit status.
+
+    `source` is as `pkgjail.audit.run.audit_in` takes it.
+    """
+    from pkgjail.audit.record import refuse_target, write_audit
+    from pkgjail.audit.run import audit_in
+
+    refuse_target(arguments.audit)  # before a long build
+    audit = audit_in(jail, command, source=source, terminal=terminal)
+    write_audit(audit, arguments.audit)
+    return audit.status
+
+
 def is_other_stage(arguments: argparse.Namespace) -> bool:
     """Return whether `add_stage_option` names another stage than the jail."""
     return bool(arguments.stage != STAGES[0])
@@ -177,6 +208,11 @@ def run_in_named_stage(
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.stages import run_in_stage
 
+    if arguments.audit:
+        raise UsageError(
+            f"cannot audit a command in the stage {arguments.stage}: only the stage {STAGES[0]} lets another "
+            "process see its calls; leave out --stage or --audit"
+        )
     with ConsoleReporter(as_json=arguments.json) as reporter:
         return run_in_stage(
             load_manifest(arguments, hashed=True) if manifest is None else manifest,

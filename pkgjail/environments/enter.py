@@ -28,7 +28,7 @@ from pkgjail.storage.baseline import publisher_of
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
@@ -36,16 +36,18 @@ if TYPE_CHECKING:
     from pkgjail.environments.record import Form, Header, Record
     from pkgjail.jail.run import Jail
 
+    Run = Callable[[Jail, bytes], int]
     # As `pkgjail.storage.fingerprint.take_fingerprint` returns them.
     States = tuple[tuple[bytes, int, int, int, int], ...]
 
 
-def enter_environment(
+def enter_environment(  # noqa: PLR0913 - all but three by keyword
     directory: bytes,
     argv: Sequence[str],
     options: JailOptions | None = None,
     *,
     terminal: bool = False,
+    run: Run | None = None,
     reporter: Reporter = SILENT,
 ) -> int:
     """Run `argv` in the jail of an environment, and wait until it ends.
@@ -56,7 +58,9 @@ def enter_environment(
         options: what this entry adds to the options that the environment was built with. Its
             `environment` is added to `default_environment` and the environment's own variables.
         terminal: as `run_in_jail` takes it.
-        reporter: likewise.
+        run: a function that runs `argv` in the jail in its own way, as an audit does. It gets the jail and
+            the root directory that the manifest was made from, and returns the exit status.
+        reporter: as `run_in_jail` takes it.
 
     Returns:
         The command's exit status, or 128 + n if signal n ended it.
@@ -70,6 +74,8 @@ def enter_environment(
     """
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter"):
         jail, _ = _prepare(environment, options or JailOptions(), reporter)
+        if run is not None:
+            return run(jail, read_header(environment.path).root)
         return jail.run(argv, terminal=terminal)
 
 

@@ -83,11 +83,28 @@ def _why_not_made(failure: SetupError, proc: Path) -> str:
     if failure.doing == "limit":
         why = failure.name.decode("utf-8", "backslashreplace")
         return f"cannot limit the jail: {why}; {HOW_TO_DELEGATE}"
+    if failure.doing == "audit":
+        return _cannot_audit(failure)
     if failure.doing in {"unshare", "build"} and (limit := limit_at_fault(failure.errno)):
         return f"cannot make a jail: {failure}: {limit}"
     if failure.doing == "unshare":
         return _cannot_unshare(failure, proc)
     return f"cannot make a jail: {_building(failure, proc)}"
+
+
+def _cannot_audit(failure: SetupError) -> str:
+    if failure.errno == errno.EBUSY:
+        return (
+            "cannot audit a jail here: a filter of system calls around this process has a listener already, "
+            "as in some containers and in an audited jail; start pkgjail outside of it"
+        )
+    if failure.errno:
+        return (
+            "cannot audit a jail here: this kernel does not let another process see system calls (Linux 5.5 "
+            f"does): {os.strerror(failure.errno)}"
+        )
+    why = failure.name.decode("utf-8", "backslashreplace")
+    return f"the process that audits the jail failed, and the jail was killed, so there is no record: {why}"
 
 
 def _cannot_execute(failure: SetupError, command: str, package_of: Callable[[bytes], str]) -> CommandError:

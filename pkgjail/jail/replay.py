@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from pkgjail.core.devices import Device
     from pkgjail.sandbox.limits import Limits
+    from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Program
 
     # The user's id and group id, their names, and the ids and names of the supplementary groups.
@@ -138,10 +139,12 @@ class PreparedJail:
         terminal: bool = False,
         limits: Limits | None = None,
         warn: Callable[[str], None] | None = None,
+        observation: Observation | None = None,
     ) -> int:
         """Run `argv` in this jail, within `limits`, and return its exit status.
 
         `warn` is called, from another thread, about layers that are removed while the jail runs.
+        `observation` is as `pkgjail.sandbox.launch.run` takes it.
 
         Raises:
             StaleError: the host, or other state that this jail depends on, has changed.
@@ -162,7 +165,9 @@ class PreparedJail:
                 monitor.start()
 
         try:
-            return run(self.program, command, limits=limits, during_setup=check_state)
+            return run(
+                self.program, command, limits=limits, during_setup=check_state, observation=observation
+            )
         finally:
             if monitor is not None:
                 monitor.stop()

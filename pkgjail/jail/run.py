@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
     from pkgjail.jail.strategy import Choice
+    from pkgjail.sandbox.observation import Observation, Observe
     from pkgjail.sandbox.steps import Plan, Step
     from pkgjail.storage.baseline import Publisher
 
@@ -155,20 +156,22 @@ def prepare_jail(  # noqa: PLR0913 - all but two by keyword
 class Jail:
     """A jail that can be entered many times, from one thread at a time.
 
+    `manifest`, `options` and `root` are those that it was made of; `root` is a real path.
     `prepared` is the prepared jail. Each entry checks the state that it depends on, and prepares it anew if
     that has changed. It is `lasting`, and so worth saving, unless a better strategy failed for a reason that
     may be temporary.
     """
 
     def __init__(self, manifest: Manifest, options: JailOptions, root: bytes, check: DriftCheck) -> None:
-        self._manifest = manifest
-        self._options = options
-        self._root = root
+        self.manifest = manifest
+        self.options = options
+        self.root = root
         self._check = check
         self._accepted: tuple[Change, ...] = ()
         self._warned_of: set[bytes] = set()
         self._warnings: set[str] = set()
         self.lasting = True
+        self.observed = b""
         self._probed_again = False
         _limits(options)  # refuses a wrong limit before any work
         refuse_other_source(manifest, root)
@@ -176,10 +179,14 @@ class Jail:
         for warning in absent_devices(manifest):
             check.reporter.warn(warning)
 
-    def run(self, argv: Sequence[str], *, terminal: bool = False) -> int:
-        """Run `argv` in the jail and return its exit status, as `run_in_jail` does."""
+    def run(self, argv: Sequence[str], *, terminal: bool = False, observe: Observe | None = None) -> int:
+        """Run `argv` in the jail and return its exit status, as `run_in_jail` does.
+
+        `observe` is called in a process of its own that sees the jail's calls
+        (`pkgjail.sandbox.observation`); what it returns is then in `observed`.
+        """
         for _ in range(_ATTEMPTS):
-            status = self._try(argv, terminal=terminal)
+            status = self._try(argv, terminal=terminal, observe=observe)
             if status is not None:
                 return status
         raise JailError(
@@ -187,13 +194,16 @@ class Jail:
             f"locked the layers in {runtime_directory()}; see who with 'lslocks', or use {parameter(_BINDS)}"
         )
 
-    def _try(self, argv: Sequence[str], *, terminal: bool) -> int | None:
+    def _try(self, argv: Sequence[str], *, terminal: bool, observe: Observe | None) -> int | None:
         """Run `argv` once and return its exit status, or None if the jail had to be prepared anew instead."""
         if self._accepted:
             self._check.reporter.warn(str(DriftError(self._accepted, accepted=True)))
         try:
-            limits, warn = _limits(self._options), self._check.reporter.warn
-            status = self.prepared.run(argv, terminal=terminal, limits=limits, warn=warn)
+            limits, warn = _limits(self.options), self._check.reporter.warn
+            observation = None if observe is None else _observation(observe)
+            status = self.prepared.run(
+                argv, terminal=terminal, limits=limits, warn=warn, observation=observation
+            )
         except StaleError:
             self.prepared = self._prepare()
             return None
@@ -204,23 +214,25 @@ class Jail:
                 self.prepared = self._prepare()
                 return None
             raise diagnose(failure, argv[0], package_of=partial(self._package_of, argv[0])) from failure
+        if observation is not None:
+            self.observed = observation.result
         if self.prepared.host_changed():
-            strict = self._options.strict_exit
+            strict = self.options.strict_exit
             report_changes(
-                self._manifest, self._root, self._check, accepted=self._accepted, strict=strict, status=status
+                self.manifest, self.root, self._check, accepted=self._accepted, strict=strict, status=status
             )
         return status
 
     def _package_of(self, command: str, path: bytes) -> str:
         """Return words on who could bring a missing path into the jail; for b"", that of the command."""
-        names = [path] if path else candidates(command, self._options.environment)
-        return advice_on_missing(names, self._manifest, self._root)
+        names = [path] if path else candidates(command, self.options.environment)
+        return advice_on_missing(names, self.manifest, self.root)
 
     def _may_probe_again(self, failure: SetupError) -> bool:
         return failure.doing == "build" and not failure.changes and not self._probed_again
 
     def _prepare(self) -> PreparedJail:
-        options = self._options
+        options = self.options
         account = read_account()
         resolv_conf = read_resolv_conf() if options.network else None
         sources = tuple(bind_source_state(bind.source) for bind in options.binds)
@@ -231,14 +243,14 @@ class Jail:
         writable = [os.path.realpath(bind.source) for bind in options.binds if bind.writable]
         if options.share_ipc:
             writable.append(os.path.realpath(SHARED_MEMORY))
-        mounts = relevant_mounts(self._root, writable)
-        patterns = device_patterns(self._manifest, options)
+        mounts = relevant_mounts(self.root, writable)
+        patterns = device_patterns(self.manifest, options)
         devices = find_devices(patterns)
-        database_states = take_settled_fingerprint(database_sources(self._manifest, self._root))
-        host = compare_host(self._manifest, self._root, self._check)
+        database_states = take_settled_fingerprint(database_sources(self.manifest, self.root))
+        host = compare_host(self.manifest, self.root, self._check)
         self._accepted = host.accepted
-        copies, copied = owned_copies(host.manifest.files, self._root, allow_drift=options.allow_drift)
-        plan, choices, protected = _plan(host.manifest, options, self._root, devices, copies)
+        copies, copied = owned_copies(host.manifest.files, self.root, allow_drift=options.allow_drift)
+        plan, choices, protected = _plan(host.manifest, options, self.root, devices, copies)
         self._warn_of_protected(protected)
         cwd = directory_inside(host.manifest, options)
         environment = dict(options.environment)
@@ -258,12 +270,12 @@ class Jail:
             account=account,
             resolv_conf=resolv_conf,
             devices=(patterns, devices),
-            locked=(os.path.dirname(self._root),) if source_at(self._root).kind == "image" else (),
+            locked=(os.path.dirname(self.root),) if source_at(self.root).kind == "image" else (),
         )
 
     def _warn_of_automounts(self) -> None:
         """Warn once of each bind that will not show what an automounter mounts."""
-        for message in automount_warnings(self._options.binds):
+        for message in automount_warnings(self.options.binds):
             if message not in self._warnings:
                 self._warnings.add(message)
                 self._check.reporter.warn(message)
@@ -272,7 +284,7 @@ class Jail:
         """Warn once of each path in a writable bind that is read-only nevertheless."""
         new = [text_path(path) for path in paths if path not in self._warned_of]
         self._warned_of.update(paths)
-        if new and self._options.warn_of_inputs:
+        if new and self.options.warn_of_inputs:
             self._check.reporter.warn(
                 f"shown read-only in the jail, because later runs depend on it: {', '.join(new)}"
             )
@@ -307,6 +319,12 @@ def report_changes(  # noqa: PLR0913 - all but three by keyword
     if strict:
         raise ExitDriftError(changes, status)
     check.reporter.warn(str(ExitDriftError(changes, status)))
+
+
+def _observation(observe: Observe) -> Observation:
+    from pkgjail.sandbox.observation import Observation  # imported only if needed
+
+    return Observation(observe)
 
 
 def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None] | None:

@@ -80,7 +80,7 @@ class RootCommand:
         if not os.read(ready, 1):  # it has reported why
             os._exit(SETUP_FAILED)
         os.close(ready)
-        job.namespaces += (os.stat(f"/proc/{self._child}/ns/user").st_ino,)
+        job.add_namespace(os.stat(f"/proc/{self._child}/ns/user").st_ino)
         job.maps.write_nested(self._child)
 
     def start(self) -> int:

@@ -15,7 +15,7 @@ from pkgjail.sandbox import syscalls as sc
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     # The first and the last id of each range that is mapped, for users and for groups.
     Ranges = tuple[tuple[int, int], ...]
@@ -60,6 +60,37 @@ SHAPES: dict[int, Shapes] = {
     0x00000016: _old_shapes(291),
 }
 """By AUDIT_ARCH (linux/audit.h). setgroups(2) answers EPERM itself; setfsuid(2) has no errors."""
+
+
+class IdRules:
+    """Which calls with ids are refused, for a process that answers all calls of a jail.
+
+    `ids` are those that the jail has, None for all. `namespaces` returns the inodes of its user namespaces.
+    """
+
+    def __init__(self, ids: Ids | None, namespaces: Callable[[], Iterable[int]]) -> None:
+        self._ids = ids
+        self._namespaces = namespaces
+
+    def is_refused(self, architecture: int, number: int, arguments: Sequence[int], process: int) -> bool:
+        """Return whether a call gets EPERM: as `answer_calls`. `architecture` is its ABI's AUDIT_ARCH."""
+        if self._ids is None:
+            return False
+        wide, narrow = SHAPES[architecture]
+        for shapes, mask in ((wide, 0xFFFFFFFF), (narrow, 0xFFFF)):
+            for numbers, *positions in shapes:
+                if number in numbers and not self._are_mapped(positions, arguments, mask):
+                    return _user_namespace(process) in {0, *self._namespaces()}
+        return False
+
+    def _are_mapped(self, positions: Sequence[Sequence[int]], arguments: Sequence[int], mask: int) -> bool:
+        """Check the user ids and the group ids at these positions. -1 leaves an id as it is."""
+        for places, ranges in zip(positions, self._ids or ()):
+            for place in places:
+                value = arguments[place] & mask
+                if value != mask and not any(first <= value <= last for first, last in ranges):
+                    return False
+        return True
 
 
 def answer_calls(listener: int, namespaces: Iterable[int]) -> None:

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from pkgjail.sandbox.executables import Fault
     from pkgjail.sandbox.limits import EnforcedLimits
+    from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Change, Program
     from pkgjail.sandbox.signals import Relay
 
-    # What failed; "memory" is the limit that a jail reached.
-    Doing = Literal["inherit", "unshare", "build", "execute", "limit", "memory"]
+    # What failed; "memory" is the limit that a jail reached, "audit" the process that sees its calls.
+    Doing = Literal["inherit", "unshare", "build", "execute", "limit", "memory", "audit"]
     # The fields of `pkgjail.sandbox.steps.Command`: argv, working directory, environment, terminal.
     Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
 
@@ -74,10 +75,12 @@ class Job:
     - `stops`: a pipe on which init reports the signals that stopped the command.
     - `listener`: a descriptor of init's, on which it answers calls with ids that the jail does not have.
     - `channel`: a socket on which init sends its terminal, if the command gets one.
+    - `observation`: if there is one, its process gets the listener, and answers calls with ids too.
     """
 
-    def __init__(self, program: Program, command: Command) -> None:
+    def __init__(self, program: Program, command: Command, observation: Observation | None = None) -> None:
         self.program = program
+        self.observation = observation
         self.argv, self.cwd, self.environment, self.terminal = command
         self.limits: EnforcedLimits | None = None
         self.network = program[2]
@@ -107,6 +110,8 @@ class Job:
             self._own_channel, self.channel = socket.socketpair()
         # Signals wait until `relaying` handles them.
         self.mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}
+        if self.observation is not None:
+            self.observation.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,6 +128,8 @@ class Job:
         os.close(self.stops_write)
         if self.channel is not None:
             self.channel.close()
+        if self.observation is not None:
+            self.observation.close_inside()
 
     def allow_start(self) -> None:
         """In the caller: let init start the command."""
@@ -150,8 +157,22 @@ class Job:
 
     def install_filter(self) -> None:
         """In init: install the filter of system calls."""
-        self.listener = _moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
-        self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
+        if self.observation is None:
+            self.listener = _moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
+            self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
+            return
+        self.observation.prepare()
+        try:
+            listener = seccomp.install_audited(network=self.network, ids=self.maps.ids)
+        except OSError as error:
+            raise SetupError("audit", error.errno or 0, b"seccomp", []) from None
+        self.observation.hand_over(listener, self.maps.ids)
+
+    def add_namespace(self, inode: int) -> None:
+        """In init: add a user namespace of the jail, in which calls with ids are answered."""
+        self.namespaces += (inode,)
+        if self.observation is not None:
+            self.observation.add_namespace(inode)
 
     def start_thread(self) -> None:
         """In init: start the thread that answers calls with ids that the jail does not have, if none runs.

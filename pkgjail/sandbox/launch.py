@@ -17,6 +17,7 @@ See user_namespaces(7), pid_namespaces(7), capabilities(7).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -39,12 +40,13 @@ from pkgjail.sandbox.signals import follow_stops, relaying, wait
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
     from pkgjail.sandbox.id_maps import IdMaps
     from pkgjail.sandbox.job import Command
     from pkgjail.sandbox.limits import EnforcedLimits, Limits
+    from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Program
 
 _KILLED = 128 + 9
@@ -56,6 +58,7 @@ def run(
     *,
     limits: Limits | None = None,
     during_setup: Callable[[], None] | None = None,
+    observation: Observation | None = None,
 ) -> int:
     """Run `command` in the jail that `program` describes and wait for its end.
 
@@ -66,6 +69,8 @@ def run(
             is None for no limit.
         during_setup: called in this process while the jail is being built. The command starts after it
             returns. If it raises, the command does not start, and the error is raised to the caller.
+        observation: a process that sees the calls of the jail's processes; its result is then there
+            (`Observation.result`).
 
     Returns:
         The command's exit status, or 128 + n if signal n ended it.
@@ -78,13 +83,14 @@ def run(
     """
     _refuse_directory_descriptors()
     if limits is None:
-        return _run(Job(program, command), during_setup)
+        return _run(Job(program, command, observation), during_setup)
     from pkgjail.sandbox.limits import LimitError, enforced  # imported only if needed: it takes 3 ms
 
-    job = Job(program, command)
+    job = Job(program, command, observation)
     try:
         # Init has a second thread if it answers calls with ids.
-        with enforced(limits, own_processes=2 if job.maps.ids is None else 3) as job.limits:
+        has_thread = observation is None and job.maps.ids is not None
+        with enforced(limits, own_processes=3 if has_thread else 2) as job.limits:
             enforcement = job.limits
             status = _run(job, during_setup)
             if status == _KILLED and enforcement.ran_out_of_memory():
@@ -114,25 +120,45 @@ def try_out(program: Program) -> None:
 
 def _run(job: Job, during_setup: Callable[[], None] | None) -> int:
     with job:
-        child = _start_init(job)
-        job.close_init_ends()
-        with relaying(child, job.mask, insistent=True) as relay:
-            try:
-                if during_setup is not None:
-                    during_setup()
-                job.allow_start()
-                job.relay_terminal(relay)
-                if relay.active:
-                    follow_stops(child, job.stops, relay)
-            except BaseException:
-                job.forbid_start()
-                raise
-            finally:
-                status = wait(child)
-        if relay.killed:
-            raise KeyboardInterrupt("interrupted twice: killed the jail")
+        with _observing(job) as watch:
+            child = _start_init(job)
+            job.close_init_ends()
+            watch(child)
+            with relaying(child, job.mask, insistent=True) as relay:
+                try:
+                    if during_setup is not None:
+                        during_setup()
+                    job.allow_start()
+                    job.relay_terminal(relay)
+                    if relay.active:
+                        follow_stops(child, job.stops, relay)
+                except BaseException:
+                    job.forbid_start()
+                    raise
+                finally:
+                    status = wait(child)
+            if relay.killed:
+                raise KeyboardInterrupt("interrupted twice: killed the jail")
         job.raise_failure()
     return status
+
+
+@contextlib.contextmanager
+def _observing(job: Job) -> Iterator[Callable[[int], None]]:
+    """Finish the observation of a jail, if it has one, when the jail has ended.
+
+    The function that it gives starts the watch over it.
+    """
+    observation = job.observation
+    if observation is None:
+        yield lambda _: None
+        return
+    try:
+        yield observation.watch
+    finally:
+        fault = observation.finish()
+        if fault:
+            raise SetupError("audit", 0, fault.encode("utf-8", "surrogateescape"), [])
 
 
 def _refuse_directory_descriptors() -> None:

@@ -53,6 +53,14 @@ def interpreter_of(path: bytes) -> bytes:
         os.close(sc.openat2(sc.AT_FDCWD, path, os.O_PATH, sc.RESOLVE_NO_MAGICLINKS))
         return b""
     try:
+        return interpreter_of_file(opened)
+    finally:
+        os.close(opened)
+
+
+def interpreter_of_file(opened: int) -> bytes:
+    """Return the interpreter of a file that is open for reading, or nothing if it has none."""
+    try:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             return b""
         start = os.pread(opened, _FIRST_LINE, 0)
@@ -63,8 +71,6 @@ def interpreter_of(path: bytes) -> bytes:
         return _elf_interpreter(opened, start) if start.startswith(b"\x7fELF") else b""
     except (struct.error, IndexError, OverflowError):  # the header is incomplete
         return b""
-    finally:
-        os.close(opened)
 
 
 def _elf_interpreter(opened: int, start: bytes) -> bytes:

@@ -14,6 +14,9 @@
   ciphers. This concerns above all vsock(7), but also qrtr, IUCV and future ones. They return EAFNOSUPPORT.
 
 The filter refuses these calls and allows all others. It is no list of harmless calls.
+
+In an audit, another process also sees every call with a path before the kernel goes on with it
+(`path_calls`), except stat(2) of an open file (AT_EMPTY_PATH), and it refuses io_uring_setup(2), to count it.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 # From linux/bpf_common.h and linux/seccomp.h; the offsets are those of struct seccomp_data.
 _LOAD, _EQUAL, _ABOVE, _AT_LEAST, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
-_JUMP, _AND = 0x05, 0x54
+_JUMP, _AND, _HAS_BITS = 0x05, 0x54, 0x45
 _ALLOW, _ERRNO, _ASK = 0x7FFF0000, 0x00050000, 0x7FC00000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -97,6 +100,16 @@ def install(*, network: bool, ids: Ids | None = None) -> int:
     return -1
 
 
+def install_audited(*, network: bool, ids: Ids | None = None) -> int:
+    """Install the filter as `install`, with all calls of an audit. Return the listener that sees them.
+
+    Raises:
+        OSError: as `install`, or EBUSY: an outer filter has a process that answers already.
+
+    """
+    return _install(_program(_abis(), network=network, ids=ids, audited=True), listener=True)
+
+
 def compiled(*, network: bool) -> bytes:
     """Return the filter for another program to install: an array of struct sock_filter, without ids.
 
@@ -124,21 +137,30 @@ def _install(instructions: list[_Instruction], *, listener: bool) -> int:
 
 
 def _program(
-    abis: tuple[_Abi, ...], *, network: bool, ids: Ids | None = None, answer: int = _ASK
+    abis: tuple[_Abi, ...],
+    *,
+    network: bool,
+    ids: Ids | None = None,
+    answer: int = _ASK,
+    audited: bool = False,
 ) -> list[_Instruction]:
     """Return the filter. `answer` is what calls with ids that are not mapped get."""
     instructions: list[_Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE)]
     for abi in abis:
-        calls = _calls(abi, network=network, owners=[] if ids is None else _owners(abi, ids, answer))
+        owners = [] if ids is None else _owners(abi, ids, answer)
+        paths = _path_calls(abi[0]) if audited else []
+        calls = _calls(abi, network=network, further=[*paths, *owners])
         instructions += [(_EQUAL, 1, 0, abi[0]), (_JUMP, 0, 0, len(calls)), *calls]
     return [*instructions, _refuse(errno.ENOSYS)]  # no ABI of this machine
 
 
-def _calls(abi: _Abi, *, network: bool, owners: list[_Instruction]) -> list[_Instruction]:
+def _calls(abi: _Abi, *, network: bool, further: list[_Instruction]) -> list[_Instruction]:
+    """Return the instructions for an ABI. `further` can ask about calls that the others refuse."""
     _, keys, ioctl, socket, socketcall = abi
     calls: list[_Instruction] = [(_LOAD, 0, 0, _NUMBER)]
     if abi is _X86_64:
         calls += [(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
+    calls += further
     for number in (*keys, *_IO_URING, _CLONE3):
         calls += _when(number, [_refuse(errno.ENOSYS)])
     pushes = [*_when(_TIOCSTI, [_refuse(errno.EPERM)]), *_when(_TIOCLINUX, [_refuse(errno.EPERM)])]
@@ -149,7 +171,22 @@ def _calls(abi: _Abi, *, network: bool, owners: list[_Instruction]) -> list[_Ins
         if socketcall:
             sockets = _when(_SOCKETCALL_SOCKET, [_refuse(errno.EAFNOSUPPORT)])
             calls += _when(socketcall, [_argument(0), *sockets, _allow()])
-    return [*calls, *owners, _allow()]
+    return [*calls, _allow()]
+
+
+def _path_calls(architecture: int) -> list[_Instruction]:
+    """Return instructions that ask about calls with paths, and skip all others."""
+    from pkgjail.sandbox import path_calls as paths  # imported only for an audit
+
+    made: list[_Instruction] = []
+    plain = [paths.SET_UP_RING]
+    for number, (kind, _, flags) in paths.shapes(architecture).items():
+        if kind == paths.LOOK and flags >= 0:
+            of_open_file = [(_HAS_BITS, 0, 1, sc.AT_EMPTY_PATH), _allow()]
+            made += _when(number, [_argument(flags), *of_open_file, (_RETURN, 0, 0, _ASK)])
+        else:
+            plain.append(number)
+    return [*made, *_when_any(tuple(plain), [(_RETURN, 0, 0, _ASK)])]
 
 
 def _owners(abi: _Abi, ids: Ids, answer: int) -> list[_Instruction]:

@@ -77,6 +77,7 @@ _NR_SECCOMP = {
 }  # fmt: skip
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
+_SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 _SECCOMP_USER_NOTIF_FLAG_CONTINUE = 0x1
 _SECCOMP_IOCTL_NOTIF_RECV = 0xC0502100
 _SECCOMP_IOCTL_NOTIF_SEND = 0xC0182101
@@ -315,11 +316,22 @@ def seccomp_filter(program: int, *, listener: bool = False) -> int:
     """Install a filter, the struct sock_fprog at the address `program`, for this process; see seccomp(2).
 
     With `listener`, return a descriptor of the calls that the filter leaves to another process to answer.
+    Once that has seen a call, only a signal that kills interrupts it, where the kernel can (since 5.19).
     """
+    if not listener:
+        return _seccomp(program, 0)
+    try:
+        return _seccomp(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER | _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return _seccomp(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER)
+
+
+def _seccomp(program: int, flags: int) -> int:
     number = ctypes.c_long(_NR_SECCOMP[os.uname().machine])
-    flags = ctypes.c_uint(_SECCOMP_FILTER_FLAG_NEW_LISTENER if listener else 0)
     operation = ctypes.c_uint(_SECCOMP_SET_MODE_FILTER)
-    return _check(_libc.syscall(number, operation, flags, ctypes.c_void_p(program)), "seccomp")
+    return _check(_libc.syscall(number, operation, ctypes.c_uint(flags), ctypes.c_void_p(program)), "seccomp")
 
 
 def receive_notice(listener: int) -> tuple[int, int]:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.jail_options import (
+    add_audit_option,
     add_command,
     add_jail_options,
     can_replay,
     command_of,
     jail_options,
+    run_audited_in,
 )
 from pkgjail.cli.parser import Parser
 from pkgjail.cli.results import never
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
+    from pkgjail.jail.run import Jail
 
 _DESCRIPTION = """\
 Run a command in the jail of an environment that 'pkgjail build' made. The environment is first
@@ -51,6 +54,7 @@ def add_parser(verbs: Verbs) -> None:
 def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add everything that may follow DIR."""
     add_jail_options(parser, resolving=False)
+    add_audit_option(parser)
     add_command(parser)
     parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)
 
@@ -79,6 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
     options = jail_options(arguments, defaults={})
     directory = os.fsencode(arguments.directory)
     with ConsoleReporter(as_json=arguments.json) as reporter:
+        if arguments.audit:
+
+            def run_audited(jail: Jail, source: bytes) -> int:
+                return run_audited_in(arguments, jail, command, source=source, terminal=arguments.tty)
+
+            return enter_environment(directory, command, options, run=run_audited, reporter=reporter)
         if not can_replay(arguments):
             return enter_environment(directory, command, options, terminal=arguments.tty, reporter=reporter)
         return enter_and_save(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.jail_options import (
     MANIFEST_HELP,
+    add_audit_option,
     add_command,
     add_jail_options,
     add_stage_option,
@@ -18,6 +19,7 @@ from pkgjail.cli.jail_options import (
     load_manifest,
     open_jail,
     publisher_of_manifest,
+    run_audited_in,
     run_in_named_stage,
 )
 from pkgjail.cli.parser import WHOLE_IMAGE, Parser
@@ -45,6 +47,7 @@ examples:
   pkgjail run --memory 4G --cpus 2 --pids 500 --cwd spack -- make -j2
   pkgjail run --source image:bookworm -- cat /etc/os-release    (the whole image)
   pkgjail run --stage podman --cwd spack.manifest.jsonl -- make     ('pkgjail stages' lists them)
+  pkgjail run --audit audit.jsonl --cwd spack -- ./configure      ('pkgjail audit show audit.jsonl')
   pkgjail run spack -- python3 -c 'import ssl'          (a whitelist, resolved on the spot)
 
 The exit status is the command's, or 128 + n after signal n; 125 if pkgjail failed (bad usage, a
@@ -72,6 +75,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add everything that may follow MANIFEST."""
     add_jail_options(parser)
     add_stage_option(parser)
+    add_audit_option(parser)
     add_command(parser)
     parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)
 
@@ -87,6 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
     command = _command(arguments)
     if is_other_stage(arguments):
         return run_in_named_stage(arguments, command, terminal=arguments.tty)
+    if arguments.audit:
+        jail = open_jail(arguments, load_manifest(arguments))
+        return run_audited_in(arguments, jail, command, terminal=arguments.tty)
     source = source_place(arguments)
     manifest = source if arguments.manifest == WHOLE_IMAGE else os.fsencode(arguments.manifest)
     places = [bind_source_state(path) for path in (manifest, source)]

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.jail_options import (
     MANIFEST_HELP,
+    add_audit_option,
     add_jail_options,
     add_stage_option,
     is_other_stage,
     load_manifest,
     open_jail,
+    run_audited_in,
     run_in_named_stage,
 )
 from pkgjail.cli.output import JSON_ERRORS
@@ -38,6 +40,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     add_jail_options(parser)
     add_stage_option(parser)
+    add_audit_option(parser)
     parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
     parser.set_defaults(run=run, failure=125, result_is_output=never)
 
@@ -48,6 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = load_manifest(arguments, hashed=is_other_stage(arguments))
     if is_other_stage(arguments):
         return run_in_named_stage(arguments, [_shell(manifest)], manifest, terminal=terminal)
+    if arguments.audit:
+        jail = open_jail(arguments, manifest)
+        return run_audited_in(arguments, jail, [_shell(manifest)], terminal=terminal)
     return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)
 
 
