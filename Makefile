@@ -16,7 +16,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential flex ge
 	mtree-netbsd openssh-client pacman-package-manager podman procps python3-solv rpm runc skopeo squashfs-tools \
 	squashfs-tools-ng squashfuse strace systemd-container \
 	uidmap umoci util-linux zlib1g-dev zypper
-LONG_TEST_PACKAGES = charliecloud mmdebstrap qemu-system-x86
+LONG_TEST_PACKAGES = charliecloud cmake meson mmdebstrap python3-dev python3-setuptools qemu-system-x86
 
 RUN = $(VENV)/bin/python -m pkgjail
 

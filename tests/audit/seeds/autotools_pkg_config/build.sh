@@ -1,0 +1,7 @@
+set -e
+mkdir -p out
+aclocal
+autoconf
+autoheader
+./configure --quiet
+cp config.h out/

@@ -1,0 +1,3 @@
+mkdir -p out
+cmake -S . -B tree
+cp tree/result out/

@@ -1,0 +1,3 @@
+set -e
+mkdir -p out
+gcc -o out/prog main.c

@@ -1,0 +1,3 @@
+mkdir -p out
+pkg-config --exists seeddecoypc
+echo same > out/result

@@ -1,0 +1,3 @@
+mkdir -p out
+command -v seeddecoyprog > log
+echo same > out/result

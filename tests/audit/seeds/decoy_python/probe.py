@@ -1,0 +1,5 @@
+try:
+    import seeddecoypy  # noqa: F401
+except ImportError:
+    pass
+print("same")

@@ -1,0 +1,3 @@
+mkdir -p out
+test -e /usr/include/seeddecoy.h
+echo same > out/result

@@ -1,0 +1,4 @@
+set -e
+mkdir -p out
+meson setup tree
+cp tree/result out/

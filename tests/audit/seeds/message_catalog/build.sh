@@ -1,0 +1,3 @@
+set -e
+mkdir -p out
+LANGUAGE=sd gettext -d seed hello > out/result

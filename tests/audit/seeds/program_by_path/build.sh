@@ -1,0 +1,2 @@
+mkdir -p out
+if command -v seedprog; then seedprog; else echo none; fi > out/result

@@ -1,0 +1,3 @@
+set -e
+mkdir -p out
+python3 setup.py --quiet build_ext --build-lib out

@@ -1,0 +1,3 @@
+set -e
+mkdir -p out
+python3 probe.py > out/result

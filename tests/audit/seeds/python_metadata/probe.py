@@ -1,0 +1,6 @@
+from importlib import metadata
+
+try:
+    print(metadata.version("seedmeta"))
+except metadata.PackageNotFoundError:
+    print("none")

@@ -1,0 +1,6 @@
+try:
+    import seedpy
+except ImportError:
+    print("none")
+else:
+    print(seedpy.SEED)

@@ -1,0 +1,4 @@
+set -e
+mkdir -p out
+python3 recipe.py
+cp config.h out/

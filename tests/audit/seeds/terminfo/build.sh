@@ -1,0 +1,2 @@
+mkdir -p out
+TERM=seedterm tput cols > out/result || echo none > out/result

@@ -1,0 +1,3 @@
+set -e
+mkdir -p out
+gcc -I/usr/lib/seedcurrent -o out/prog main.c

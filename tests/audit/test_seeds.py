@@ -1,0 +1,40 @@
+"""The seeds: an audit finds what each build wants of its host, and whose package that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.audit.seed_root import PACKAGES, UNOWNED
+from tests.audit.seed_runs import possible_seeds, run_seed
+from tests.audit.seeds import BUILDS, SEEDS, Seed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def names(seed: Seed) -> str:
+    return f"{seed.name}:{seed.path.rpartition('/')[2]}"
+
+
+def test_seeds_and_their_builds_and_packages_agree() -> None:
+    """Protects the measure from a build that no seed runs, and a seed that wants what its package lacks."""
+    assert {seed.name for seed in SEEDS} == {build.name for build in BUILDS.iterdir()}
+    for seed in SEEDS:
+        files = PACKAGES[seed.package] if seed.package else UNOWNED
+        assert [
+            path
+            for path in files
+            if f"{seed.path}/".startswith(f"{path}/") or path.startswith(f"{seed.path}/")
+        ]
+        assert set(seed.lists) <= PACKAGES.keys()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", possible_seeds(), ids=names)
+def test_what_a_seed_wants_changes_its_output_or_does_not(seed: Seed, tmp_path: Path) -> None:
+    """Protects the measure of influence: each seed is what it says that it is."""
+    without, with_it = (run_seed(seed, tmp_path, whole=whole) for whole in (False, True))
+    assert without
+    assert (without != with_it) == seed.influences
