@@ -56,6 +56,15 @@ class Answer(NamedTuple):
         return self.area == "jail" or self.inside == self.source == "absent"
 
 
+def kind_of(path: bytes, directory: int | None = None) -> Kind:
+    """Return what is at a path, without following a link at its end. `directory` is where it starts."""
+    try:
+        mode = os.lstat(path, dir_fd=directory).st_mode
+    except OSError as error:
+        return "absent" if error.errno in _NOT_THERE else "refused"
+    return _KINDS.get(stat.S_IFMT(mode), "special")
+
+
 class Tree:
     """One directory tree, in which paths are looked up as if `root`, a descriptor, were the root directory.
 
@@ -77,11 +86,7 @@ class Tree:
         if parent is None:
             return self._beyond(directory, name), "absent"
         place = parent.rstrip(b"/") + b"/" + name
-        try:
-            mode = os.lstat(place[1:], dir_fd=self._root).st_mode
-        except OSError as error:
-            return place, "absent" if error.errno in _NOT_THERE else "refused"
-        return place, _KINDS.get(stat.S_IFMT(mode), "special")
+        return place, kind_of(place[1:], self._root)
 
     def directory(self, path: bytes) -> bytes | None:
         """Return the resolved path of a directory, None if there is none."""

@@ -106,13 +106,15 @@ class Nowhere:
 class Audit:
     """All evidence of one run. `status` is the command's exit status, `manifest` the manifest's digest.
 
-    `family` is that of the source's package database ("" if it has none). `events` counts all calls that were
+    `family` is that of the source's package database ("" if it has none), `architecture` the manifest's.
+    `events` counts all calls that were
     seen, `unread` those whose path could not be read, `rings` calls of io_uring_setup(2), which were refused.
     `folded` is set if paths of binds had to be counted by directory, or programs given up, to save memory.
     """
 
     manifest: str
     family: str
+    architecture: str
     command: tuple[str, ...]
     status: int
     events: int

@@ -135,7 +135,7 @@ def _header(kind: object, decoded: dict[str, Any]) -> dict[str, Any]:
     header = {name: decoded[name] for name in _HEADER}
     header["command"] = _texts(header["command"])
     for name, value in header.items():
-        if name in {"manifest", "family"}:
+        if name in {"manifest", "family", "architecture"}:
             _checked(value, str)
         elif name != "command":
             _number(value)

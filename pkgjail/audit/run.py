@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.api import open_database
-from pkgjail.audit.evidence import Source, make_audit
+from pkgjail.audit.evidence import Run, Source, make_audit
 from pkgjail.audit.libraries import known_libraries
 from pkgjail.audit.supervisor import observe
 from pkgjail.core.errors import DatabaseError
@@ -59,7 +59,8 @@ def audit_in(jail: Jail, argv: Sequence[str], *, source: bytes = b"", terminal: 
     binds = [bind.destination for bind in jail.options.binds]
     seen = partial(observe, root=root, binds=binds, libraries=known_libraries(root))
     status = jail.run(argv, terminal=terminal, observe=seen)
-    return make_audit(jail.manifest, argv, status, jail.observed, Source(root, _database(root)))
+    run = Run(argv, status, jail.observed, jail.options.binds)
+    return make_audit(jail.manifest, run, Source(root, _database(root)))
 
 
 def _database(root: bytes) -> PackageDatabase | None:

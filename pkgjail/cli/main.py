@@ -33,6 +33,7 @@ VERBS = (
     "check",
     "verify",
     "report",
+    "audit",
     "run",
     "shell",
     "build",

@@ -207,13 +207,8 @@ class _Index:
             return ""
         if not owner:
             there = self._exists is not None and self._exists(path)
-            pattern = _PATTERN.sub(r"\\\g<0>", text_path(path))
-            is_device = path.startswith(_DEV) and not pattern_fault(raw_path(pattern))
-            table = "devices" if is_device else "files"
-            return f"[{table}] include = [{_toml(pattern)}]" if there and _is_utf8(path) else ""
-        package = self._database.packages[owner]
-        native = package.architecture in {self._database.architecture, "all"}
-        return f"[packages] {self._database.family} = [{_toml(package.name if native else owner)}]"
+            return file_line(path) if there else ""
+        return package_line(owner, self._database.family, self._database.architecture)
 
     def _reasons(self, keys: Iterable[str], *, every: bool) -> tuple[Reason, ...]:
         """Return the reasons of packages, nearest to a rule first; only the first unless `every`."""
@@ -253,6 +248,20 @@ class _Index:
     def _target(self, path: bytes) -> bytes | None:
         entry = self._files.get(path)
         return None if entry is None else entry.target
+
+
+def package_line(key: str, family: str, architecture: str) -> str:
+    """Return the whitelist's line that adds the package `key`, on a system of this native architecture."""
+    name, _, own = key.rpartition(":")
+    return f"[packages] {family} = [{_toml(name if own in {architecture, 'all'} else key)}]"
+
+
+def file_line(path: bytes) -> str:
+    """Return the whitelist's line that adds a path without a package; "" if a whitelist cannot name it."""
+    pattern = _PATTERN.sub(r"\\\g<0>", text_path(path))
+    is_device = path.startswith(_DEV) and not pattern_fault(raw_path(pattern))
+    table = "devices" if is_device else "files"
+    return f"[{table}] include = [{_toml(pattern)}]" if _is_utf8(path) else ""
 
 
 def _top_links(files: Iterable[FileEntry]) -> Iterator[tuple[bytes, bytes]]:
