@@ -53,9 +53,9 @@ FACTS = [
         "sub/config.log",
         CONFIG_LOG,
         {
-            ("test", "for zlib.h"): "yes",
-            ("test", "for gcc"): "gcc",
-            ("test", "for gcc (2)"): "gcc2",
+            ("test", "checking for zlib.h"): "yes",
+            ("test", "checking for gcc"): "gcc",
+            ("test", "checking for gcc (2)"): "gcc2",
             ("variable", "ac_cv_header_zlib_h"): "yes",
             ("variable", "LIBS"): "'-lz '",
         },
@@ -88,6 +88,11 @@ FACTS = [
             ("meson", "zlib.link_args"): '["-lz"]',
             ("meson", "1.version"): "0",
         },
+    ),
+    (
+        "b/CMakeFiles/CMakeOutput.log",
+        "Determining if the include file zlib.h exists passed with the following output:\nx\n",
+        {("test", "Determining if the include file zlib.h exists"): "passed"},
     ),
     ("other.h", "#define X 1\n", {}),
 ]
@@ -224,7 +229,7 @@ def test_the_most_telling_first(tmp_path: Path) -> None:
         Difference("status", b"", "", "0", "2"),
         Difference("needed", b"x", "libz.so.1", "needed", ""),
         Difference("define", b"config.h", "A", "#define A 1", "#undef A"),
-        Difference("test", b"config.log", "for zlib.h", "yes", "no"),
+        Difference("test", b"config.log", "checking for zlib.h", "yes", "no"),
     )
     rest = [(each.kind, each.file) for each in compare(old, new).differences[4:]]
     assert rest == [

@@ -12,6 +12,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
+from pkgjail.audit.build_files import build_file
+from pkgjail.audit.log_tests import logged_tests
 from pkgjail.core.untrusted import MIB, PARSE_INT, is_nested
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 FactKind = Literal["needed", "runpath", "soname", "define", "test", "cmake", "meson", "variable"]
 """A kind of fact: libraries that an ELF file needs, directories where it looks for them, its own name; a
-macro of config.h; the result of a test of configure; a variable of CMake, of meson, of configure."""
+macro of config.h; the result of a test in a log; a variable of CMake, of meson, of configure."""
 
 Facts = dict[tuple[FactKind, str], str]
 
@@ -40,9 +42,6 @@ _CONFIG_LOG = re.compile(rb"(?:.*/)?config\.log", re.DOTALL)
 _CONFIG_HEADER = re.compile(rb"(?:.*/)?[^/]*conf(?:ig|defs)[^/]*\.h(?:pp|h)?", re.DOTALL | re.IGNORECASE)
 _CMAKE_CACHE = re.compile(rb"(?:.*/)?CMakeCache\.txt", re.DOTALL)
 _MESON = re.compile(rb"(?:.*/)?meson-info/intro-[a-z_-]+\.json", re.DOTALL)
-# configure:2345: checking for zlib.h
-_CHECKING = re.compile(r"configure:[0-9]+: checking (.+)")
-_RESULT = re.compile(r"configure:[0-9]+: result: ?(.*)")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z_0-9]*)=(.*)")
 _DEFINE = re.compile(r"[ \t]*#[ \t]*define[ \t]+([A-Za-z_][A-Za-z_0-9]*)(?:\([^)]*\))?[ \t]*(.*)")
 _UNDEFINED = re.compile(r"[ \t]*/\*[ \t]*#[ \t]*undef[ \t]+([A-Za-z_][A-Za-z_0-9]*)[ \t]*\*/")
@@ -54,15 +53,15 @@ _VARIABLES = ("Cache variables.", "Output variables.")
 
 def has_facts(path: bytes) -> bool:
     """Return whether a file of this name may have facts for `read_facts`."""
-    return any(name.fullmatch(path) for name in (_CONFIG_LOG, _CONFIG_HEADER, _CMAKE_CACHE, _MESON))
+    return any(name.fullmatch(path) for name in (LOGS, _CONFIG_HEADER, _CMAKE_CACHE, _MESON))
 
 
 def read_facts(path: bytes, content: bytes) -> Facts:
     """Return the facts of a file by kind and name; none if it has no such name, or makes no sense."""
     text = content.decode("utf-8", "surrogateescape")
     found: Iterable[tuple[FactKind, str, str]] = ()
-    if _CONFIG_LOG.fullmatch(path):
-        found = _config_log(text)
+    if LOGS.fullmatch(path):
+        found = (*_tests(path, content), *(_variables(text) if _CONFIG_LOG.fullmatch(path) else ()))
     elif _CMAKE_CACHE.fullmatch(path):
         found = _cmake_cache(text)
     elif _MESON.fullmatch(path):
@@ -93,20 +92,21 @@ def _short(text: str) -> str:
     return f"{text[: _LONGEST // 2]}… ({len(text)} characters, sha256:{digest})"
 
 
-def _config_log(text: str) -> Iterator[tuple[FactKind, str, str]]:
-    """Yield the results of tests, and the variables, of configure. A result is that of the last test."""
-    test, section = "", ""
+def _tests(path: bytes, content: bytes) -> Iterator[tuple[FactKind, str, str]]:
+    """Yield the results of the tests that a log has."""
+    file = build_file(path, content)
+    for test in () if file is None else logged_tests(file):
+        yield "test", test.title, test.result
+
+
+def _variables(text: str) -> Iterator[tuple[FactKind, str, str]]:
+    """Yield the variables that configure wrote at the end of config.log."""
+    section = ""
     for line in text.split("\n"):
         if title := _SECTION.fullmatch(line):
             section = title[1]
-        elif section in _VARIABLES:
-            if found := _VARIABLE.fullmatch(line):
-                yield "variable", found[1], found[2]
-        elif found := _CHECKING.fullmatch(line):
-            test = found[1]
-        elif test and (found := _RESULT.fullmatch(line)):
-            yield "test", test, found[1]
-            test = ""
+        elif section in _VARIABLES and (found := _VARIABLE.fullmatch(line)):
+            yield "variable", found[1], found[2]
 
 
 def _config_header(text: str) -> Iterator[tuple[FactKind, str, str]]:
