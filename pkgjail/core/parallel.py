@@ -39,7 +39,7 @@ def in_processes(
         processes, mp_context=get_context("fork"), initializer=_start_worker, initargs=(os.getpid(),)
     )
     try:
-        with _without_fork_warning():
+        with without_fork_warning():
             futures = [executor.submit(work, share) for share in shares]
         for future in as_completed(futures):
             yield future.result()
@@ -58,7 +58,7 @@ def run_alongside(work: Callable[[], object]) -> Iterator[None]:
 
     The result is ignored, and so is a failure.
     """
-    with _without_fork_warning():
+    with without_fork_warning():
         child = os.fork()
     if not child:
         try:
@@ -72,7 +72,7 @@ def run_alongside(work: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
-def _without_fork_warning() -> Iterator[None]:
+def without_fork_warning() -> Iterator[None]:
     """Silence the warning of Python 3.12 and later about fork in a process with threads (a progress bar).
 
     The child processes here touch nothing that a thread could have locked.
@@ -86,6 +86,11 @@ def _start_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, and die when it dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with(parent)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its `parent` ends (prctl(2), PR_SET_PDEATHSIG)."""
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

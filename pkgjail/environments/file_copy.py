@@ -1,13 +1,9 @@
-"""Copies of the host's files in an environment, each compared with the manifest while it is copied.
-
-Content is shared where the filesystem has reflinks; otherwise the kernel copies it.
-"""
+"""Copies of the host's files in an environment, each compared with the manifest while it is copied."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 from dataclasses import replace
 from functools import partial
@@ -18,7 +14,7 @@ from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import text_path
 from pkgjail.core.text import first_of
 from pkgjail.sandbox import syscalls as sc
-from pkgjail.storage.atomic import write_all
+from pkgjail.storage.copying import copy_content
 from pkgjail.storage.digests import sha256_of
 
 if TYPE_CHECKING:
@@ -37,22 +33,6 @@ _NO_SUCH_FILE = {
     errno.ENOENT: MISSING,
     errno.ENOTDIR: MISSING,
 }
-_FICLONE = 0x40049409  # ioctl_ficlone(2), linux/fs.h; refused on architectures where it has another number
-_CHUNK = 1 << 30
-_BLOCK = 1 << 18
-# The errors of the two calls if the filesystems, or this pair of files, do not support them.
-_UNSUPPORTED = frozenset(
-    {
-        errno.EBADF,
-        errno.EINVAL,
-        errno.ENOSYS,
-        errno.ENOTTY,
-        errno.EOPNOTSUPP,
-        errno.EPERM,
-        errno.ETXTBSY,
-        errno.EXDEV,
-    }
-)
 
 
 def copied_manifest(manifest: Manifest) -> Manifest:
@@ -157,48 +137,6 @@ class _ChangedError(Exception):
     def __init__(self, mismatch: Mismatch) -> None:
         super().__init__(mismatch)
         self.mismatch = mismatch
-
-
-def copy_content(source: int, destination: int) -> None:
-    """Copy the content of `source` into the empty file `destination`; both are descriptors.
-
-    Raises:
-        OSError: it cannot be read or written; `ENOSPC` if there is no room.
-
-    """
-    if not (_clone(source, destination) or _copy_in_kernel(source, destination)):
-        _copy_through_memory(source, destination)
-
-
-def _clone(source: int, destination: int) -> bool:
-    """Share the blocks (a reflink); return whether the filesystem can."""
-    try:
-        fcntl.ioctl(destination, _FICLONE, source)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return False
-        raise
-    return True
-
-
-def _copy_in_kernel(source: int, destination: int) -> bool:
-    offset = 0
-    try:
-        while copied := os.copy_file_range(source, destination, _CHUNK, offset, offset):
-            offset += copied
-    except OSError as error:
-        if error.errno in _UNSUPPORTED and not offset:
-            return False
-        raise
-    # Some pseudo filesystems return 0 for a file that has content; see copy_file_range(2).
-    return offset > 0
-
-
-def _copy_through_memory(source: int, destination: int) -> None:
-    offset = 0
-    while block := os.pread(source, _BLOCK, offset):
-        write_all(destination, block)
-        offset += len(block)
 
 
 def sync_filesystem(descriptor: int) -> None:

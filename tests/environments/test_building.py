@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 from dataclasses import replace
@@ -240,37 +239,6 @@ def test_changes_during_the_copy_are_reported(
             build_environment(manifest, env_path, form="copy", root=host)
     assert describe_changes(caught.value.changes) == [expected]
     assert not os.path.exists(env_path)
-
-
-@pytest.mark.parametrize("failing", [(), ("_clone",), ("_clone", "_copy_in_kernel")])
-@pytest.mark.parametrize("size", [0, 1, 300_000])
-def test_content_is_copied_on_every_filesystem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...], size: int
-) -> None:
-    for name in failing:
-        monkeypatch.setattr(file_copy, name, lambda *_: False)
-    content = os.urandom(size)
-    (tmp_path / "source").write_bytes(content)
-    with (tmp_path / "source").open("rb") as source, (tmp_path / "copy").open("xb") as destination:
-        file_copy.copy_content(source.fileno(), destination.fileno())
-    assert (tmp_path / "copy").read_bytes() == content
-
-
-@pytest.mark.parametrize("call", ["ioctl", "copy_file_range"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_an_error_in_a_copy_is_not_retried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(file_copy, "_clone", file_copy._clone if call == "ioctl" else lambda *_: False)
-    monkeypatch.setattr(*((fcntl, "ioctl") if call == "ioctl" else (os, "copy_file_range")), fail)
-    (tmp_path / "source").write_text("x")
-    with (tmp_path / "source").open("rb") as source, (tmp_path / "copy").open("xb") as destination:
-        descriptors = source.fileno(), destination.fileno()
-        with pytest.raises(OSError, match=os.strerror(number)):
-            file_copy.copy_content(*descriptors)
 
 
 def test_a_full_filesystem_is_reported_and_nothing_is_left(

@@ -1,0 +1,256 @@
+"""Builds that are run again from the same start, each with a private copy of what the build may write.
+
+What the user binds writable is copied once, before the first run, and each run gets a copy of that copy at the
+same path inside: the paths that a build sees are equal, and the user's own files are never changed. Copies share
+their content where the filesystem of TMPDIR has reflinks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Callable, NamedTuple, Union
+
+from pkgjail.audit.differences import find_noise
+from pkgjail.audit.model import Audit
+from pkgjail.audit.outputs import take_outputs
+from pkgjail.core.child import Child, first_ended
+from pkgjail.core.errors import CommandError, PkgjailError, UsageError
+from pkgjail.core.model import JailOptions, text_path
+from pkgjail.core.reporter import SILENT
+from pkgjail.jail.run import default_environment, run_in_jail
+from pkgjail.storage.copying import copy_tree
+from pkgjail.storage.removal import remove_tree
+from pkgjail.storage.scratch import scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from pkgjail.audit.differences import Noise
+    from pkgjail.audit.outputs import Outputs
+    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.reporter import Reporter
+    from pkgjail.storage.baseline import Publisher
+
+Runner = Callable[..., Union[int, Audit]]
+"""A function that runs a command in a jail, with the arguments of `run_in_jail`."""
+
+# So many seconds after the first run, the second one begins: archives record times in steps of two seconds.
+_APART = 2.1
+_MOST_LOG = 1 << 16  # bytes
+
+
+class Rebuilt(NamedTuple):
+    """One run: its exit status, what it put out, and the end of what it printed.
+
+    `error` says why the command could not be run, if it could not. `audit` is that of an audited run.
+    """
+
+    status: int
+    outputs: Outputs
+    log: bytes
+    error: str = ""
+    audit: Audit | None = None
+
+
+class Rebuilds:
+    """Runs one command from the same start, with different manifests. Use it as a context manager.
+
+    Raises:
+        UsageError: the directory of outputs is in no writable bind.
+        NamesError, OSError: what a bind shows cannot be copied.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - all but three by keyword
+        self,
+        argv: Sequence[str],
+        options: JailOptions | None,
+        output: bytes,
+        *,
+        root: bytes = b"/",
+        publisher: Publisher | None = None,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        """Check where the outputs will be.
+
+        Args:
+            argv: the command.
+            options: the options of its jails; None as for `run_in_jail`.
+            output: the directory with the outputs, in a writable bind: its path on the host, or inside.
+            root: the directory that the manifests were resolved from.
+            publisher: as for `run_in_jail`.
+            reporter: receives the warnings of the first run.
+
+        """
+        self._options = JailOptions(environment=default_environment()) if options is None else options
+        self._argv = tuple(argv)
+        self._output = _find_output(self._options.binds, output)
+        self._jail = {"root": root, "publisher": publisher}
+        self._reporter = reporter
+        self._stack = ExitStack()
+        self._place = b""
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._place = os.fsencode(stack.enter_context(scratch("rebuild")))
+            found = os.stat(self._place)
+            own = {(found.st_dev, found.st_ino)}
+            os.mkdir(self._place + b"/start")
+            for number, bind in enumerate(self._options.binds):
+                if bind.writable:
+                    copy_tree(os.path.realpath(bind.source), self._start(number), leaving_out=own)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def run(self, manifest: Manifest, through: Runner = run_in_jail) -> Rebuilt:
+        """Run the command once, and return what came of it.
+
+        Raises:
+            DriftError, JailError, SourceError: as `run_in_jail`; but a command that cannot be executed is a
+                result like any other.
+            NamesError, OSError: a copy cannot be made.
+
+        """
+        return next(self.run_all([manifest], through=through))[1]
+
+    def run_all(
+        self, manifests: Sequence[Manifest], jobs: int = 1, through: Runner = run_in_jail
+    ) -> Iterator[tuple[int, Rebuilt]]:
+        """Run the command with each manifest, at most `jobs` at a time, from the first on.
+
+        Yields the number (from 0) of each manifest with its result, in the order in which the runs end. The
+        runs that have not ended are killed if the iterator is closed. Raises as `run`.
+        """
+        waiting = list(enumerate(manifests))
+        running: dict[Child[Rebuilt], int] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    number, manifest = waiting.pop(0)
+                    running[self._begin(manifest, through)] = number
+                child = first_ended(running)
+                found = child.result()
+                child.kill()
+                yield running.pop(child), found
+        finally:
+            for child in running:
+                child.kill()
+
+    def run_twice(self, manifest: Manifest, through: Runner = run_in_jail) -> tuple[Rebuilt, Rebuilt, Noise]:
+        """Run the command twice, the first time `through` a function; return both results and their noise.
+
+        The second run begins later by as much as makes all recorded times differ. Raises as `run`.
+        """
+        children: list[Child[Rebuilt]] = []
+        try:
+            for runner, pause in ((through, _APART), (run_in_jail, 0)):
+                children.append(self._begin(manifest, runner))
+                time.sleep(pause)
+            first, second = (child.result() for child in children)
+        finally:
+            for child in children:
+                child.kill()
+        return first, second, find_noise(first.outputs, second.outputs)
+
+    def _start(self, number: int) -> bytes:
+        """Return where the first copy of a bind is."""
+        return b"%s/start/%d" % (self._place, number)
+
+    def _begin(self, manifest: Manifest, through: Runner) -> Child[Rebuilt]:
+        self._count += 1
+        place = b"%s/%d" % (self._place, self._count)
+        os.mkdir(place)
+        log = place + b".log"
+        return Child(partial(self._build, place, log, manifest, through), log, "a build")
+
+    def _build(self, place: bytes, log: bytes, manifest: Manifest, through: Runner) -> Rebuilt:
+        """Run the command with copies in `place`, which is removed at the end. In a process of its own."""
+        binds = tuple(self._bind(number, bind, place) for number, bind in enumerate(self._options.binds))
+        options = replace(self._options, binds=binds, inputs=(), warn_of_inputs=False)
+        error, audit = "", None
+        try:
+            found = through(manifest, self._argv, options, **self._jail)
+        except CommandError as failure:
+            found, error = failure.status, str(failure)
+        if isinstance(found, Audit):
+            found, audit = found.status, found
+        number, below = self._output
+        outputs = take_outputs(binds[number].source + below, found)
+        end = _end_of(log)
+        _remove(place)
+        return Rebuilt(status=found, outputs=outputs, log=end, error=error, audit=audit)
+
+    def _bind(self, number: int, bind: UserBind, place: bytes) -> UserBind:
+        if not bind.writable:
+            return bind
+        copy = b"%s/%d" % (place, number)
+        copy_tree(self._start(number), copy)
+        return replace(bind, source=copy)
+
+
+def refuse_unequal(first: Rebuilt, second: Rebuilt) -> None:
+    """Refuse a build of which two equal runs end differently, or that puts out nothing.
+
+    Raises:
+        PkgjailError: says which.
+
+    """
+    if first.status != second.status:
+        raise PkgjailError(
+            f"cannot compare builds: two equal runs of the command ended with the statuses {first.status} and "
+            f"{second.status}; make it repeatable first"
+        )
+    if not first.outputs.files:
+        said = text_path(first.log[-1000:]).strip()
+        raise PkgjailError(
+            f"cannot compare builds: the command ended with status {first.status} and left nothing in the "
+            f"directory of outputs; name the one that it writes to{f'. {first.error}' * bool(first.error)}"
+            + (f". It said last:\n{said}" if said else "")
+        )
+
+
+def _find_output(binds: Sequence[UserBind], output: bytes) -> tuple[int, bytes]:
+    """Return the number of the writable bind that has the directory, and its path below the bind's source."""
+    real = os.path.realpath(output)
+    found = [
+        (len(top), number, path[len(top) :])
+        for number, bind in enumerate(binds)
+        if bind.writable
+        for path, top in ((real, os.path.realpath(bind.source)), (output, bind.destination))
+        if (path + b"/").startswith(top.rstrip(b"/") + b"/")
+    ]
+    if not found:
+        raise UsageError(
+            f"cannot find the outputs in {text_path(output)}: no writable bind has it; bind the directory, or "
+            "one above it"
+        )
+    _, number, below = max(found)
+    return number, below
+
+
+def _end_of(log: bytes) -> bytes:
+    with open(log, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _MOST_LOG))
+        return file.read()
+
+
+def _remove(place: bytes) -> None:
+    parent = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(parent, os.fsdecode(os.path.basename(place)))
+    finally:
+        os.close(parent)
