@@ -211,7 +211,7 @@ def test_no_directory(tmp_path: Path) -> None:
 
 
 def _at(place: Path, status: int = 0, **files: bytes) -> Outputs:
-    """What is in a directory with these files."""
+    """Take the outputs of a directory with these files."""
     place.mkdir()
     for name, content in files.items():
         (place / name.replace("_", ".")).write_bytes(content)
@@ -241,7 +241,7 @@ def test_the_most_telling_first(tmp_path: Path) -> None:
 
 
 def test_noise_is_left_out(tmp_path: Path) -> None:
-    """What differs between two equal runs does not count, in a file of which the rest still counts."""
+    """A difference between two equal runs does not count; the rest of the same file still does."""
     one = _at(tmp_path / "a", x=_library(b"a") + b"10:00", tmp4f_o=b"", same=b"1")
     two = _at(tmp_path / "b", x=_library(b"a") + b"10:01", tmp3z_o=b"", same=b"1")
     noise = find_noise(one, two)

@@ -51,7 +51,7 @@ def test_an_error_in_a_copy_is_not_retried(
 
 
 def _state(top: Path) -> dict[str, tuple[object, ...]]:
-    """What is below a directory, with all that a copy has to have."""
+    """Return all below a directory that a copy has to have."""
     found: dict[str, tuple[object, ...]] = {}
     for path in (top, *sorted(top.rglob("*"))):
         one = path.lstat()

@@ -1,15 +1,16 @@
 """Builds that are run again from the same start, each with a private copy of what the build may write.
 
-What the user binds writable is copied once, before the first run, and each run gets a copy of that copy at the
-same path inside: the paths that a build sees are equal, and the user's own files are never changed. Copies share
-their content where the filesystem of TMPDIR has reflinks.
+What the user binds writable is copied once, before the first run. Each run gets a copy of that copy, at the
+same path inside: the paths that a build sees are equal, and the user's own files are never changed. Copies
+share their content where the filesystem of TMPDIR has reflinks.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Callable, NamedTuple, Union
@@ -44,6 +45,7 @@ Runner = Callable[..., Union[int, Audit]]
 # So many seconds after the first run, the second one begins: archives record times in steps of two seconds.
 _APART = 2.1
 _MOST_LOG = 1 << 16  # bytes
+_ATTEMPTS, _PAUSE = 100, 0.05  # seconds
 
 
 class Rebuilt(NamedTuple):
@@ -97,6 +99,7 @@ class Rebuilds:
         self._stack = ExitStack()
         self._place = b""
         self._count = 0
+        self._begun: dict[bytes, Child[Rebuilt]] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -136,62 +139,67 @@ class Rebuilds:
         """
         waiting = list(enumerate(manifests))
         running: dict[Child[Rebuilt], int] = {}
-        try:
+        with self._ending():
             while waiting or running:
                 while waiting and len(running) < jobs:
                     number, manifest = waiting.pop(0)
                     running[self._begin(manifest, through)] = number
                 child = first_ended(running)
                 found = child.result()
-                child.kill()
                 yield running.pop(child), found
-        finally:
-            for child in running:
-                child.kill()
 
     def run_twice(self, manifest: Manifest, through: Runner = run_in_jail) -> tuple[Rebuilt, Rebuilt, Noise]:
         """Run the command twice, the first time `through` a function; return both results and their noise.
 
         The second run begins later by as much as makes all recorded times differ. Raises as `run`.
         """
-        children: list[Child[Rebuilt]] = []
-        try:
-            for runner, pause in ((through, _APART), (run_in_jail, 0)):
-                children.append(self._begin(manifest, runner))
-                time.sleep(pause)
-            first, second = (child.result() for child in children)
-        finally:
-            for child in children:
-                child.kill()
+        with self._ending():
+            one = self._begin(manifest, through)
+            time.sleep(_APART)
+            other = self._begin(manifest, run_in_jail)
+            first, second = one.result(), other.result()
         return first, second, find_noise(first.outputs, second.outputs)
 
     def _start(self, number: int) -> bytes:
         """Return where the first copy of a bind is."""
         return b"%s/start/%d" % (self._place, number)
 
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """At the end of the block, kill the runs that were begun in it and have not ended."""
+        try:
+            yield
+        finally:
+            for place, child in self._begun.items():
+                child.kill()
+                _remove(place)
+            self._begun = {}
+
     def _begin(self, manifest: Manifest, through: Runner) -> Child[Rebuilt]:
         self._count += 1
         place = b"%s/%d" % (self._place, self._count)
         os.mkdir(place)
         log = place + b".log"
-        return Child(partial(self._build, place, log, manifest, through), log, "a build")
+        child = Child(partial(self._build, place, log, manifest, through), log, "a build")
+        self._begun[place] = child
+        return child
 
     def _build(self, place: bytes, log: bytes, manifest: Manifest, through: Runner) -> Rebuilt:
         """Run the command with copies in `place`, which is removed at the end. In a process of its own."""
         binds = tuple(self._bind(number, bind, place) for number, bind in enumerate(self._options.binds))
         options = replace(self._options, binds=binds, inputs=(), warn_of_inputs=False)
-        error, audit = "", None
+        error = ""
         try:
             found = through(manifest, self._argv, options, **self._jail)
         except CommandError as failure:
             found, error = failure.status, str(failure)
-        if isinstance(found, Audit):
-            found, audit = found.status, found
+        audit = found if isinstance(found, Audit) else None
+        status = found.status if isinstance(found, Audit) else found
         number, below = self._output
-        outputs = take_outputs(binds[number].source + below, found)
+        outputs = take_outputs(binds[number].source + below, status)
         end = _end_of(log)
         _remove(place)
-        return Rebuilt(status=found, outputs=outputs, log=end, error=error, audit=audit)
+        return Rebuilt(status=status, outputs=outputs, log=end, error=error, audit=audit)
 
     def _bind(self, number: int, bind: UserBind, place: bytes) -> UserBind:
         if not bind.writable:
@@ -210,8 +218,8 @@ def refuse_unequal(first: Rebuilt, second: Rebuilt) -> None:
     """
     if first.status != second.status:
         raise PkgjailError(
-            f"cannot compare builds: two equal runs of the command ended with the statuses {first.status} and "
-            f"{second.status}; make it repeatable first"
+            f"cannot compare builds: two equal runs of the command ended with the statuses {first.status} "
+            f"and {second.status}; make it repeatable first"
         )
     if not first.outputs.files:
         said = text_path(first.log[-1000:]).strip()
@@ -234,8 +242,8 @@ def _find_output(binds: Sequence[UserBind], output: bytes) -> tuple[int, bytes]:
     ]
     if not found:
         raise UsageError(
-            f"cannot find the outputs in {text_path(output)}: no writable bind has it; bind the directory, or "
-            "one above it"
+            f"cannot find the outputs in {text_path(output)}: no writable bind has it; bind the directory, "
+            "or one above it"
         )
     _, number, below = max(found)
     return number, below
@@ -249,8 +257,27 @@ def _end_of(log: bytes) -> bytes:
 
 
 def _remove(place: bytes) -> None:
-    parent = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Remove the copies of a run. After a kill, its processes may still be making files for a moment."""
+    parent, name = os.path.split(place)
+    descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        remove_tree(parent, os.fsdecode(os.path.basename(place)))
+        for _ in range(_ATTEMPTS):
+            if _is_removed(descriptor, os.fsdecode(name)):
+                return
+            time.sleep(_PAUSE)
+        remove_tree(descriptor, os.fsdecode(name))
     finally:
-        os.close(parent)
+        os.close(descriptor)
+
+
+def _is_removed(parent: int, name: str) -> bool:
+    """Try to remove a directory; return False if somebody makes files in it."""
+    try:
+        remove_tree(parent, name)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True

@@ -72,6 +72,7 @@ class _Copy:
         self._directories: list[tuple[bytes, os.stat_result]] = []
 
     def run(self, source: bytes, destination: bytes) -> None:
+        """Copy what is at `source` to `destination`: names in the two directories."""
         todo, unreadable = [b""], list[bytes]()
         while todo:
             below = todo.pop()
