@@ -28,7 +28,8 @@ _KINDS: dict[int, Kind] = {
     stat.S_IFLNK: "symlink",
 }
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-_MOST_REMEMBERED = 50_000  # directories
+_SLASH = ord("/")
+_MOST_REMEMBERED = 8 << 20  # bytes of the paths of directories
 _MOST_LISTED = 100_000  # names of a directory
 
 
@@ -65,6 +66,14 @@ def kind_of(path: bytes, directory: int | None = None) -> Kind:
     return _KINDS.get(stat.S_IFMT(mode), "special")
 
 
+def _without_trailing_dots(path: bytes) -> bytes:
+    """Return an absolute path without a slash or `/.` at its end, which only say that it is a directory."""
+    end = len(path)
+    while end > 1 and (path[end - 1] == _SLASH or path[end - 2 : end] == b"/."):
+        end -= 1 if path[end - 1] == _SLASH else 2
+    return path[:end] or b"/"
+
+
 class Tree:
     """One directory tree, in which paths are looked up as if `root`, a descriptor, were the root directory.
 
@@ -75,13 +84,15 @@ class Tree:
         self._root = root
         self._prefix = prefix
         self._directories: dict[bytes, bytes | None] = {}
+        self._remembered = 0
 
     def find(self, path: bytes) -> tuple[bytes, Kind]:
         """Return the resolved path of a name and its kind; for what is absent, as far as links lead."""
-        directory, _, name = path.rstrip(b"/").rpartition(b"/")
-        if name in {b"", b".", b".."}:
+        path = _without_trailing_dots(path)
+        directory, _, name = path.rpartition(b"/")
+        if name in {b"", b".."}:
             place = self.directory(path)
-            return (posixpath.normpath(path), "absent") if place is None else (place, "directory")
+            return (self._beyond(directory, name), "absent") if place is None else (place, "directory")
         parent = self.directory(directory or b"/")
         if parent is None:
             return self._beyond(directory, name), "absent"
@@ -93,8 +104,10 @@ class Tree:
         known = self._directories.get(path, b"")
         if known != b"":
             return known
-        if len(self._directories) >= _MOST_REMEMBERED:
+        self._remembered += len(path)
+        if self._remembered > _MOST_REMEMBERED:
             self._directories.clear()
+            self._remembered = len(path)
         place = self._directories[path] = self._resolve(path, os.O_DIRECTORY)
         return place
 

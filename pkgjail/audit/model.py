@@ -80,7 +80,7 @@ class LookUp:
 
 @record
 class Listing:
-    """A directory of which a command saw a listing, or looked for as a whole, and what that lacked.
+    """A directory that a command listed, or asked for in vain, and what it lacked there.
 
     `hidden` counts the source's names in it that the jail does not have, by package; "" for no package.
     """

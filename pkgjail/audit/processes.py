@@ -68,7 +68,7 @@ class Processes:
     `grow` is called for each new path in a table. `gave_up` is set when programs are too many to tell apart.
     """
 
-    def __init__(self, jail: Observed, grow: Callable[[], None]) -> None:
+    def __init__(self, jail: Observed, grow: Callable[[bytes], None]) -> None:
         self.gave_up = False
         self._init = jail.init
         self._grow = grow
@@ -138,7 +138,7 @@ class Processes:
         if parent is self._start:  # its own execution, which nobody else counts
             table = program.tables[EXEC]
             table[path] = table.get(path, 0) + 1
-            self._grow()
+            self._grow(path)
         return program
 
     def others(self) -> RunningProgram:

@@ -36,9 +36,12 @@ _WORD = 0xFFFFFFFF
 _PAGE = 4096
 _FIRST_READ = 256  # bytes; most paths are shorter
 _LONGEST = 4096  # PATH_MAX, with the NUL
+# The process was killed meanwhile, or the kernel finds no path at the address either, or too long a one.
+_NO_LOOK_UP = (errno.ESRCH, errno.ENOENT, errno.EFAULT, errno.ENAMETOOLONG)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
-_libc = ctypes.PyDLL(None)  # keeps the lock of the interpreter, of which this process has one thread
+# Keeps the lock of the interpreter, of which this process has one thread.
+_libc = ctypes.PyDLL(None, use_errno=True)
 _process_vm_readv = _libc.process_vm_readv
 _process_vm_readv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p) + (
     ctypes.c_ulong,
@@ -86,7 +89,7 @@ class Supervisor:
                     table[path] += 1
                 else:
                     table[path] = 1
-                    tally.grow()
+                    tally.grow(path)
 
     def _see(
         self, process: int, architecture: int, call: int, arguments: Sequence[int]
@@ -116,8 +119,9 @@ class Supervisor:
                 if path[:1] != b"/" or state.root:
                     start = arguments[directory] if directory >= 0 else _AT_FDCWD
                     path = _absolute(process, start, path, state.root)
-            except OSError:
-                self._tally.unread += 1
+            except OSError as error:
+                if error.errno not in _NO_LOOK_UP:
+                    self._tally.unread += 1
                 continue
             seen.append((table, path))
         return seen, 0
@@ -185,23 +189,24 @@ def read_path(process: int, address: int) -> bytes:
     """Return the path at an address in the memory of a process, without its NUL.
 
     Raises:
-        OSError: it cannot be read, or is longer than PATH_MAX, which the kernel refuses too.
+        OSError: it cannot be read; ENAMETOOLONG for what the kernel refuses, too.
 
     """
     found = b""
-    while len(found) < _LONGEST:
+    while True:
         size = min(_FIRST_READ, _PAGE - address % _PAGE)  # the next page may be none of the process's
         _there[0] = address
         _there[1] = _here[1] = size
         if _process_vm_readv(process, _here_address, 1, _there_address, 1, 0) != size:
-            break
+            raise OSError(ctypes.get_errno() or errno.EFAULT, "cannot read a path")
         _buffer[size] = b"\0"
         part = _buffer.value
-        if len(part) < size:
-            return found + part
         found += part
+        if len(found) >= _LONGEST:
+            raise OSError(errno.ENAMETOOLONG, "longer than PATH_MAX")
+        if len(part) < size:
+            return found
         address += size
-    raise OSError(errno.EFAULT, "no path")
 
 
 def observe(jail: Observed, root: bytes, binds: Sequence[bytes], libraries: Mapping[bytes, bytes]) -> bytes:

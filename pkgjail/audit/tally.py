@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     # A program, the number of a kind of call, what became of a path, and how often.
     Counted = tuple[RunningProgram, int, Answer, int]
 
-MOST_PATHS = 200_000
-"""So many counted paths are kept before they are resolved; each takes some 200 bytes, with its table's."""
+MOST_BYTES = 32 << 20
+"""How much memory counted paths may take before they are resolved."""
 
-_MOST_DIRECTORIES = 20_000
+_ENTRY = 160  # bytes: a path's place in a table, and what its object takes besides its text
+_MOST_DIRECTORIES = 4 << 20  # bytes of their paths
 _ELSEWHERE = b"/"  # where names are counted whose directories are too many
 
 
@@ -34,7 +35,7 @@ class Tally:
     whose path could not be read.
     """
 
-    def __init__(self, answers: Answers, most: int = MOST_PATHS) -> None:
+    def __init__(self, answers: Answers, most: int = MOST_BYTES) -> None:
         self.rings = 0
         self.unread = 0
         self._folded = False
@@ -43,10 +44,11 @@ class Tally:
         self._most = most
         self._size = 0
         self._nowhere: dict[bytes, list[int]] = {}
+        self._directories = 0
 
-    def grow(self) -> None:
-        """Count a path that was not in its table, and fold if there are too many."""
-        self._size += 1
+    def grow(self, path: bytes) -> None:
+        """Take note of a path that was not in its table, and fold if they take too much memory."""
+        self._size += len(path) + _ENTRY
         if self._size > self._most:
             self._fold()
 
@@ -85,16 +87,17 @@ class Tally:
     def _fold(self) -> None:
         """Resolve what was counted. If that leaves too much, give up names in binds, and then programs."""
         kept = list(self._without_nowhere())
-        if len(kept) > self._most // 2:
+        if _size(kept) > self._most // 2:
             kept = list(self._without_binds(kept))
-        one = self.processes.others() if len(kept) > self._most // 2 else None
+        one = self.processes.others() if _size(kept) > self._most // 2 else None
         for program in self.processes.programs:
             for table in program.tables:
                 table.clear()
         for program, kind, answer, count in kept:
             table = (one or program).tables[kind]
             table[answer.path] = table.get(answer.path, 0) + count
-        self._size = sum(len(table) for program in self.processes.programs for table in program.tables)
+        tables = [table for program in self.processes.programs for table in program.tables]
+        self._size = sum(len(path) + _ENTRY for table in tables for path in table)
         self._most = max(self._most, 2 * self._size)
 
     def _without_nowhere(self) -> Iterator[Counted]:
@@ -115,11 +118,17 @@ class Tally:
                 self._add_nowhere(answer.directory, count)
 
     def _add_nowhere(self, directory: bytes, count: int) -> None:
-        if directory not in self._nowhere and len(self._nowhere) >= _MOST_DIRECTORIES:
-            directory = _ELSEWHERE
+        if directory not in self._nowhere:
+            if self._directories > _MOST_DIRECTORIES:
+                directory = _ELSEWHERE
+            self._directories += len(directory) + _ENTRY
         counts = self._nowhere.setdefault(directory, [0, 0])
         counts[0] += 1
         counts[1] += count
+
+
+def _size(counted: Iterable[Counted]) -> int:
+    return sum(len(answer.path) + _ENTRY for _, _, answer, _ in counted)
 
 
 class _Found:

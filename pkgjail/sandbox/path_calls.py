@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     Place = tuple[int, int]
     # A kind of call, the places of its paths, and the position of its flags, -1 for none or not needed.
     Shape = tuple[int, tuple[Place, ...], int]
-    # The numbers of a call in the ABIs of `_COLUMNS`, in that order; -1 if an ABI does not have it.
-    _Row = tuple[int, tuple[Place, ...], int, tuple[int, ...]]
+    # A call's name, its shape, and its numbers in the ABIs of `_COLUMNS`; -1 if an ABI does not have it.
+    _Row = tuple[str, int, tuple[Place, ...], int, tuple[int, ...]]
 
 KINDS = ("look", "open", "list", "link", "exec", "change")
 """The kinds of calls by their number: stat(2), access(2) and chdir(2); open(2) of anything, and of a
@@ -40,78 +40,79 @@ _AT = ((0, 1),)
 _TWO = ((-1, 0), (-1, 1))
 _TWO_AT = ((0, 1), (2, 3))
 _NONE = -1
-_ROWS: tuple[_Row, ...] = (
-    (OPEN, _PATH, 1, (2, 5, _NONE, 5, 5, 5)),  # open
-    (OPEN, _AT, 2, (257, 295, 56, 322, 286, 288)),  # openat
-    (OPEN, _AT, _NONE, (437,) * 6),  # openat2
-    (CHANGE, _PATH, _NONE, (85, 8, _NONE, 8, 8, 8)),  # creat
-    (LOOK, _PATH, _NONE, (4, 106, _NONE, 106, 106, 106)),  # stat
-    (LOOK, _PATH, _NONE, (6, 107, _NONE, 107, 107, 107)),  # lstat
-    (LOOK, _PATH, _NONE, (_NONE, 195, _NONE, 195, 195, 195)),  # stat64
-    (LOOK, _PATH, _NONE, (_NONE, 196, _NONE, 196, 196, 196)),  # lstat64
-    (LOOK, _PATH, _NONE, (_NONE, 18, _NONE, _NONE, 18, _NONE)),  # oldstat
-    (LOOK, _PATH, _NONE, (_NONE, 84, _NONE, _NONE, 84, _NONE)),  # oldlstat
-    (LOOK, _AT, 3, (262, 300, 79, 327, 291, 293)),  # newfstatat, fstatat64
-    (LOOK, _AT, 2, (332, 383, 291, 397, 383, 379)),  # statx
-    (LOOK, _PATH, _NONE, (21, 33, _NONE, 33, 33, 33)),  # access
-    (LOOK, _AT, _NONE, (269, 307, 48, 334, 298, 300)),  # faccessat
-    (LOOK, _AT, _NONE, (439,) * 6),  # faccessat2
-    (LINK, _PATH, _NONE, (89, 85, _NONE, 85, 85, 85)),  # readlink
-    (LINK, _AT, _NONE, (267, 305, 78, 332, 296, 298)),  # readlinkat
-    (EXEC, _PATH, _NONE, (59, 11, 221, 11, 11, 11)),  # execve
-    (EXEC, _AT, _NONE, (322, 358, 281, 387, 362, 354)),  # execveat
-    (OPEN, _PATH, _NONE, (134, 86, _NONE, 86, 86, 86)),  # uselib
-    (LOOK, _PATH, _NONE, (80, 12, 49, 12, 12, 12)),  # chdir
-    (LOOK, _PATH, _NONE, (161, 61, 51, 61, 61, 61)),  # chroot
-    (LOOK, _PATH, _NONE, (137, 99, 43, 99, 99, 99)),  # statfs
-    (LOOK, _PATH, _NONE, (_NONE, 268, _NONE, 266, 252, 265)),  # statfs64
-    (LOOK, _PATH, _NONE, (191, 229, 8, 229, 212, 227)),  # getxattr
-    (LOOK, _PATH, _NONE, (192, 230, 9, 230, 213, 228)),  # lgetxattr
-    (LOOK, _PATH, _NONE, (194, 232, 11, 232, 215, 230)),  # listxattr
-    (LOOK, _PATH, _NONE, (195, 233, 12, 233, 216, 231)),  # llistxattr
-    (LOOK, _AT, _NONE, (464,) * 6),  # getxattrat
-    (LOOK, _AT, _NONE, (465,) * 6),  # listxattrat
-    (LOOK, ((-1, 1),), _NONE, (254, 292, 27, 317, 276, 285)),  # inotify_add_watch
-    (LOOK, _AT, _NONE, (303, 341, 264, 370, 345, 335)),  # name_to_handle_at
-    (CHANGE, _PATH, _NONE, (188, 226, 5, 226, 209, 224)),  # setxattr
-    (CHANGE, _PATH, _NONE, (189, 227, 6, 227, 210, 225)),  # lsetxattr
-    (CHANGE, _PATH, _NONE, (197, 235, 14, 235, 218, 233)),  # removexattr
-    (CHANGE, _PATH, _NONE, (198, 236, 15, 236, 219, 234)),  # lremovexattr
-    (CHANGE, _AT, _NONE, (463,) * 6),  # setxattrat
-    (CHANGE, _AT, _NONE, (466,) * 6),  # removexattrat
-    (CHANGE, _PATH, _NONE, (83, 39, _NONE, 39, 39, 39)),  # mkdir
-    (CHANGE, _AT, _NONE, (258, 296, 34, 323, 287, 289)),  # mkdirat
-    (CHANGE, _PATH, _NONE, (84, 40, _NONE, 40, 40, 40)),  # rmdir
-    (CHANGE, _PATH, _NONE, (87, 10, _NONE, 10, 10, 10)),  # unlink
-    (CHANGE, _AT, _NONE, (263, 301, 35, 328, 292, 294)),  # unlinkat
-    (CHANGE, _TWO, _NONE, (82, 38, _NONE, 38, 38, 38)),  # rename
-    (CHANGE, _TWO_AT, _NONE, (264, 302, 38, 329, 293, 295)),  # renameat
-    (CHANGE, _TWO_AT, _NONE, (316, 353, 276, 382, 357, 347)),  # renameat2
-    (CHANGE, _TWO, _NONE, (86, 9, _NONE, 9, 9, 9)),  # link
-    (CHANGE, _TWO_AT, _NONE, (265, 303, 37, 330, 294, 296)),  # linkat
-    (CHANGE, ((-1, 1),), _NONE, (88, 83, _NONE, 83, 83, 83)),  # symlink: the first is a text
-    (CHANGE, ((1, 2),), _NONE, (266, 304, 36, 331, 295, 297)),  # symlinkat
-    (CHANGE, _PATH, _NONE, (133, 14, _NONE, 14, 14, 14)),  # mknod
-    (CHANGE, _AT, _NONE, (259, 297, 33, 324, 288, 290)),  # mknodat
-    (CHANGE, _PATH, _NONE, (90, 15, _NONE, 15, 15, 15)),  # chmod
-    (CHANGE, _AT, _NONE, (268, 306, 53, 333, 297, 299)),  # fchmodat
-    (CHANGE, _AT, _NONE, (452,) * 6),  # fchmodat2
-    (CHANGE, _PATH, _NONE, (92, 182, _NONE, 182, 181, 212)),  # chown
-    (CHANGE, _PATH, _NONE, (94, 16, _NONE, 16, 16, 198)),  # lchown
-    (CHANGE, _PATH, _NONE, (_NONE, 212, _NONE, 212, _NONE, 182)),  # chown32; on s390, chown with 16 bits
-    (CHANGE, _PATH, _NONE, (_NONE, 198, _NONE, 198, _NONE, 16)),  # lchown32; likewise lchown
-    (CHANGE, _AT, _NONE, (260, 298, 54, 325, 289, 291)),  # fchownat
-    (CHANGE, _PATH, _NONE, (76, 92, 45, 92, 92, 92)),  # truncate
-    (CHANGE, _PATH, _NONE, (_NONE, 193, _NONE, 193, 193, 193)),  # truncate64
-    (CHANGE, _PATH, _NONE, (132, 30, _NONE, _NONE, 30, 30)),  # utime
-    (CHANGE, _PATH, _NONE, (235, 271, _NONE, 269, 251, 313)),  # utimes
-    (CHANGE, _AT, _NONE, (261, 299, _NONE, 326, 290, 292)),  # futimesat
-    (CHANGE, _AT, _NONE, (280, 320, 88, 348, 304, 315)),  # utimensat
-    (CHANGE, _AT, _NONE, (_NONE, 412, _NONE, 412, 412, 412)),  # utimensat_time64
+ROWS: tuple[_Row, ...] = (
+    ("open", OPEN, _PATH, 1, (2, 5, _NONE, 5, 5, 5)),
+    ("openat", OPEN, _AT, 2, (257, 295, 56, 322, 286, 288)),
+    ("openat2", OPEN, _AT, _NONE, (437,) * 6),
+    ("creat", CHANGE, _PATH, _NONE, (85, 8, _NONE, 8, 8, 8)),
+    ("stat", LOOK, _PATH, _NONE, (4, 106, _NONE, 106, 106, 106)),
+    ("lstat", LOOK, _PATH, _NONE, (6, 107, _NONE, 107, 107, 107)),
+    ("stat64", LOOK, _PATH, _NONE, (_NONE, 195, _NONE, 195, 195, 195)),
+    ("lstat64", LOOK, _PATH, _NONE, (_NONE, 196, _NONE, 196, 196, 196)),
+    ("oldstat", LOOK, _PATH, _NONE, (_NONE, 18, _NONE, _NONE, 18, _NONE)),
+    ("oldlstat", LOOK, _PATH, _NONE, (_NONE, 84, _NONE, _NONE, 84, _NONE)),
+    ("newfstatat", LOOK, _AT, 3, (262, 300, 79, 327, 291, 293)),  # fstatat64, where numbers have 32 bits
+    ("statx", LOOK, _AT, 2, (332, 383, 291, 397, 383, 379)),
+    ("access", LOOK, _PATH, _NONE, (21, 33, _NONE, 33, 33, 33)),
+    ("faccessat", LOOK, _AT, _NONE, (269, 307, 48, 334, 298, 300)),
+    ("faccessat2", LOOK, _AT, _NONE, (439,) * 6),
+    ("readlink", LINK, _PATH, _NONE, (89, 85, _NONE, 85, 85, 85)),
+    ("readlinkat", LINK, _AT, _NONE, (267, 305, 78, 332, 296, 298)),
+    ("execve", EXEC, _PATH, _NONE, (59, 11, 221, 11, 11, 11)),
+    ("execveat", EXEC, _AT, _NONE, (322, 358, 281, 387, 362, 354)),
+    ("uselib", OPEN, _PATH, _NONE, (134, 86, _NONE, 86, 86, 86)),
+    ("chdir", LOOK, _PATH, _NONE, (80, 12, 49, 12, 12, 12)),
+    ("chroot", LOOK, _PATH, _NONE, (161, 61, 51, 61, 61, 61)),
+    ("statfs", LOOK, _PATH, _NONE, (137, 99, 43, 99, 99, 99)),
+    ("statfs64", LOOK, _PATH, _NONE, (_NONE, 268, _NONE, 266, 252, 265)),
+    ("getxattr", LOOK, _PATH, _NONE, (191, 229, 8, 229, 212, 227)),
+    ("lgetxattr", LOOK, _PATH, _NONE, (192, 230, 9, 230, 213, 228)),
+    ("listxattr", LOOK, _PATH, _NONE, (194, 232, 11, 232, 215, 230)),
+    ("llistxattr", LOOK, _PATH, _NONE, (195, 233, 12, 233, 216, 231)),
+    ("getxattrat", LOOK, _AT, _NONE, (464,) * 6),
+    ("listxattrat", LOOK, _AT, _NONE, (465,) * 6),
+    ("inotify_add_watch", LOOK, ((-1, 1),), _NONE, (254, 292, 27, 317, 276, 285)),
+    ("name_to_handle_at", LOOK, _AT, _NONE, (303, 341, 264, 370, 345, 335)),
+    ("setxattr", CHANGE, _PATH, _NONE, (188, 226, 5, 226, 209, 224)),
+    ("lsetxattr", CHANGE, _PATH, _NONE, (189, 227, 6, 227, 210, 225)),
+    ("removexattr", CHANGE, _PATH, _NONE, (197, 235, 14, 235, 218, 233)),
+    ("lremovexattr", CHANGE, _PATH, _NONE, (198, 236, 15, 236, 219, 234)),
+    ("setxattrat", CHANGE, _AT, _NONE, (463,) * 6),
+    ("removexattrat", CHANGE, _AT, _NONE, (466,) * 6),
+    ("mkdir", CHANGE, _PATH, _NONE, (83, 39, _NONE, 39, 39, 39)),
+    ("mkdirat", CHANGE, _AT, _NONE, (258, 296, 34, 323, 287, 289)),
+    ("rmdir", CHANGE, _PATH, _NONE, (84, 40, _NONE, 40, 40, 40)),
+    ("unlink", CHANGE, _PATH, _NONE, (87, 10, _NONE, 10, 10, 10)),
+    ("unlinkat", CHANGE, _AT, _NONE, (263, 301, 35, 328, 292, 294)),
+    ("rename", CHANGE, _TWO, _NONE, (82, 38, _NONE, 38, 38, 38)),
+    ("renameat", CHANGE, _TWO_AT, _NONE, (264, 302, 38, 329, 293, 295)),
+    ("renameat2", CHANGE, _TWO_AT, _NONE, (316, 353, 276, 382, 357, 347)),
+    ("link", CHANGE, _TWO, _NONE, (86, 9, _NONE, 9, 9, 9)),
+    ("linkat", CHANGE, _TWO_AT, _NONE, (265, 303, 37, 330, 294, 296)),
+    ("symlink", CHANGE, ((-1, 1),), _NONE, (88, 83, _NONE, 83, 83, 83)),  # the first is a text
+    ("symlinkat", CHANGE, ((1, 2),), _NONE, (266, 304, 36, 331, 295, 297)),
+    ("mknod", CHANGE, _PATH, _NONE, (133, 14, _NONE, 14, 14, 14)),
+    ("mknodat", CHANGE, _AT, _NONE, (259, 297, 33, 324, 288, 290)),
+    ("chmod", CHANGE, _PATH, _NONE, (90, 15, _NONE, 15, 15, 15)),
+    ("fchmodat", CHANGE, _AT, _NONE, (268, 306, 53, 333, 297, 299)),
+    ("fchmodat2", CHANGE, _AT, _NONE, (452,) * 6),
+    ("chown", CHANGE, _PATH, _NONE, (92, 182, _NONE, 182, 181, 212)),
+    ("lchown", CHANGE, _PATH, _NONE, (94, 16, _NONE, 16, 16, 198)),
+    ("chown32", CHANGE, _PATH, _NONE, (_NONE, 212, _NONE, 212, _NONE, 182)),  # on s390, chown with 16 bits
+    ("lchown32", CHANGE, _PATH, _NONE, (_NONE, 198, _NONE, 198, _NONE, 16)),  # likewise lchown
+    ("fchownat", CHANGE, _AT, _NONE, (260, 298, 54, 325, 289, 291)),
+    ("truncate", CHANGE, _PATH, _NONE, (76, 92, 45, 92, 92, 92)),
+    ("truncate64", CHANGE, _PATH, _NONE, (_NONE, 193, _NONE, 193, 193, 193)),
+    ("utime", CHANGE, _PATH, _NONE, (132, 30, _NONE, _NONE, 30, 30)),
+    ("utimes", CHANGE, _PATH, _NONE, (235, 271, _NONE, 269, 251, 313)),
+    ("futimesat", CHANGE, _AT, _NONE, (261, 299, _NONE, 326, 290, 292)),
+    ("utimensat", CHANGE, _AT, _NONE, (280, 320, 88, 348, 304, 315)),
+    ("utimensat_time64", CHANGE, _AT, _NONE, (_NONE, 412, _NONE, 412, 412, 412)),
 )
 
 
 def shapes(architecture: int) -> dict[int, Shape]:
     """Return the calls of an ABI by their numbers; `architecture` is its AUDIT_ARCH (linux/audit.h)."""
     column = _COLUMNS[architecture]
-    return {row[3][column]: (row[0], row[1], row[2]) for row in _ROWS if row[3][column] != _NONE}
+    found = ((numbers[column], (kind, places, flags)) for _, kind, places, flags, numbers in ROWS)
+    return {number: shape for number, shape in found if number != _NONE}
