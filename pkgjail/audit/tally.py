@@ -145,11 +145,9 @@ class _Found:
         _, calls, programs = self._found.setdefault(answer.path, (answer, {}, {}))
         calls[KINDS[kind]] = calls.get(KINDS[kind], 0) + count
         programs[program] = programs.get(program, 0) + count
-        if (
-            answer.area == "manifest"
-            and kind in {LIST, OPEN}
-            and "directory" in {answer.inside, answer.source}
-        ):
+        is_listed = answer.inside == "directory" and kind in {LIST, OPEN}
+        # Of a directory that is not there, no compiler or shell asks for what it would have had.
+        if answer.area == "manifest" and (is_listed or answer.source == "directory"):
             self._listed.add(answer.path)
         if answer.then:
             self.add(self._answers.find(answer.then), kind, program, count)
