@@ -43,6 +43,7 @@ _CONFIG_HEADER = re.compile(rb"(?:.*/)?[^/]*conf(?:ig|defs)[^/]*\.h(?:pp|h)?", r
 _CMAKE_CACHE = re.compile(rb"(?:.*/)?CMakeCache\.txt", re.DOTALL)
 _MESON = re.compile(rb"(?:.*/)?meson-info/intro-[a-z_-]+\.json", re.DOTALL)
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z_0-9]*)=(.*)")
+_QUOTED = re.compile(r"'([^']*)'")  # some shells quote all values, and some only if they must
 _DEFINE = re.compile(r"[ \t]*#[ \t]*define[ \t]+([A-Za-z_][A-Za-z_0-9]*)(?:\([^)]*\))?[ \t]*(.*)")
 _UNDEFINED = re.compile(r"[ \t]*/\*[ \t]*#[ \t]*undef[ \t]+([A-Za-z_][A-Za-z_0-9]*)[ \t]*\*/")
 _CACHED = re.compile(r"([^#/\s][^:=]*|\"[^\"]*\"):([A-Z]+)=(.*)")
@@ -106,7 +107,7 @@ def _variables(text: str) -> Iterator[tuple[FactKind, str, str]]:
         if title := _SECTION.fullmatch(line):
             section = title[1]
         elif section in _VARIABLES and (found := _VARIABLE.fullmatch(line)):
-            yield "variable", found[1], found[2]
+            yield "variable", found[1], _QUOTED.sub(r"\1", found[2])
 
 
 def _config_header(text: str) -> Iterator[tuple[FactKind, str, str]]:

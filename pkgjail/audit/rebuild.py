@@ -28,7 +28,7 @@ from pkgjail.storage.removal import remove_tree
 from pkgjail.storage.scratch import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -130,20 +130,21 @@ class Rebuilds:
         return next(self.run_all([manifest], through=through))[1]
 
     def run_all(
-        self, manifests: Sequence[Manifest], jobs: int = 1, through: Runner = run_in_jail
+        self, manifests: Iterable[Manifest], jobs: int = 1, through: Runner = run_in_jail
     ) -> Iterator[tuple[int, Rebuilt]]:
-        """Run the command with each manifest, at most `jobs` at a time, from the first on.
+        """Run the command with each manifest, at most `jobs` at a time; it is taken when it is needed.
 
         Yields the number (from 0) of each manifest with its result, in the order in which the runs end. The
         runs that have not ended are killed if the iterator is closed. Raises as `run`.
         """
-        waiting = list(enumerate(manifests))
+        waiting = enumerate(manifests)
         running: dict[Child[Rebuilt], int] = {}
         with self._ending():
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    number, manifest = waiting.pop(0)
-                    running[self._begin(manifest, through)] = number
+            while True:
+                while len(running) < jobs and (one := next(waiting, None)) is not None:
+                    running[self._begin(one[1], through)] = one[0]
+                if not running:
+                    return
                 child = first_ended(running)
                 found = child.result()
                 yield running.pop(child), found
@@ -213,9 +214,12 @@ def refuse_unequal(first: Rebuilt, second: Rebuilt) -> None:
     """Refuse a build of which two equal runs end differently, or that puts out nothing.
 
     Raises:
-        PkgjailError: says which.
+        CommandError: the command could not be run.
+        PkgjailError: says what is wrong otherwise.
 
     """
+    if first.error:
+        raise CommandError(first.error, first.status)
     if first.status != second.status:
         raise PkgjailError(
             f"cannot compare builds: two equal runs of the command ended with the statuses {first.status} "
@@ -225,7 +229,7 @@ def refuse_unequal(first: Rebuilt, second: Rebuilt) -> None:
         said = text_path(first.log[-1000:]).strip()
         raise PkgjailError(
             f"cannot compare builds: the command ended with status {first.status} and left nothing in the "
-            f"directory of outputs; name the one that it writes to{f'. {first.error}' * bool(first.error)}"
+            f"directory of outputs; name the one that it writes to"
             + (f". It said last:\n{said}" if said else "")
         )
 

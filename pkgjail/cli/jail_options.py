@@ -33,6 +33,11 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     """Add the command to run, and the options of the run itself."""
     parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
     parser.add_argument("--tty", "-t", action="store_true", help="give the command a terminal of its own")
+    add_command_alone(parser)
+
+
+def add_command_alone(parser: argparse.ArgumentParser) -> None:
+    """Add the command to run."""
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _ENTRY = "whitelist"
 _MANAGERS = ("dpkg", "pacman", "rpm")
+_MADE = ("generated", "entry")  # the origins of the files of a package database
 _FIRST = (_ENTRY, "essential")  # the kinds of edges that no package has
 
 
@@ -36,6 +37,11 @@ class Root(NamedTuple):
 def whitelist_roots(manifest: Manifest) -> tuple[Root, ...]:
     """Return the entries of whitelists that brought packages, sorted. What "essential" brought is none."""
     return tuple(sorted({_root(edge) for edge in manifest.dependencies if edge.kind == _ENTRY}))
+
+
+def has_package_database(manifest: Manifest) -> bool:
+    """Return whether the jail has a package database of its packages."""
+    return any(entry.detail in _MANAGERS and entry.origin in _MADE for entry in manifest.files)
 
 
 def packages_below(manifest: Manifest, roots: Collection[Root]) -> frozenset[str]:
@@ -179,7 +185,7 @@ def _files_without(
     all_files = {entry.path: entry for entry in files}
     kept: dict[bytes, FileEntry] = {}
     for entry in files:
-        if entry.detail in managers and entry.origin in {"generated", "entry"}:
+        if entry.detail in managers and entry.origin in _MADE:
             continue
         owners = tuple(owner for owner in entry.owners if owner not in gone)
         if owners or (not entry.owners and entry.origin != "parent"):

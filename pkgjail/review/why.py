@@ -252,16 +252,26 @@ class _Index:
 
 def package_line(key: str, family: str, architecture: str) -> str:
     """Return the whitelist's line that adds the package `key`, on a system of this native architecture."""
+    return f"[packages] {family} = [{toml_string(package_entry(key, architecture))}]"
+
+
+def package_entry(key: str, architecture: str) -> str:
+    """Return the entry of a whitelist that names the package `key`, on a system of this architecture."""
     name, _, own = key.rpartition(":")
-    return f"[packages] {family} = [{_toml(name if own in {architecture, 'all'} else key)}]"
+    return name if own in {architecture, "all"} else key
 
 
 def file_line(path: bytes) -> str:
     """Return the whitelist's line that adds a path without a package; "" if a whitelist cannot name it."""
-    pattern = _PATTERN.sub(r"\\\g<0>", text_path(path))
+    pattern = file_pattern(path)
     is_device = path.startswith(_DEV) and not pattern_fault(raw_path(pattern))
     table = "devices" if is_device else "files"
-    return f"[{table}] include = [{_toml(pattern)}]" if _is_utf8(path) else ""
+    return f"[{table}] include = [{toml_string(pattern)}]" if pattern else ""
+
+
+def file_pattern(path: bytes) -> str:
+    """Return the pattern of a whitelist that matches a path alone; "" if a whitelist cannot name it."""
+    return _PATTERN.sub(r"\\\g<0>", text_path(path)) if _is_utf8(path) else ""
 
 
 def _top_links(files: Iterable[FileEntry]) -> Iterator[tuple[bytes, bytes]]:
@@ -275,6 +285,6 @@ def _is_utf8(path: bytes) -> bool:
     return path.decode("utf-8", "replace").encode() == path
 
 
-def _toml(text: str) -> str:
+def toml_string(text: str) -> str:
     """Return a TOML basic string: as in JSON, but for one character that only TOML forbids."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

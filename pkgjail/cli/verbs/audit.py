@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.audit_influence import add_influence
 from pkgjail.cli.results import always
 from pkgjail.core.errors import QuestionError
 from pkgjail.core.model import raw_path, text_path
@@ -31,6 +32,7 @@ examples:
   pkgjail audit show --fail-on wanted --format markdown audit.jsonl
   pkgjail audit why audit.jsonl /usr/include/zlib.h
   pkgjail audit diff before.jsonl after.jsonl
+  pkgjail audit influence --cwd --output . base -- ./configure
 """
 _SHOW = """\
 Report an audit: packages of the manifest that the command used, packages of this system that it wanted and
@@ -99,6 +101,7 @@ def add_parser(verbs: Verbs) -> None:
     diff.add_argument("new", metavar="NEW", help="another")
     diff.add_argument("--json", action="store_true", help="print the same as JSON")
     diff.set_defaults(run=run_diff, failure=2, result_is_output=always)
+    add_influence(commands)
     parser.inner.update(commands.choices)
 
 
