@@ -307,7 +307,18 @@ def test_a_plan_is_no_manifest(
 
 def test_every_reader_is_tried() -> None:
     """Protects the test above from new verbs that read manifests."""
-    others = {"resolve", "enter", "remove", "stages", "backends", "image", "cache", "completion", "man"}
+    others = {
+        "resolve",
+        "audit",
+        "enter",
+        "remove",
+        "stages",
+        "backends",
+        "image",
+        "cache",
+        "completion",
+        "man",
+    }
     assert {words[0] for words in READERS} == set(VERBS) - others
 
 

@@ -57,6 +57,8 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         "report new.jsonl -o page.html",
         "run m.jsonl -- true",
         "run base -- true",
+        "run --audit audit.jsonl m.jsonl -- true",
+        "audit show audit.jsonl",
         "shell m.jsonl",
         "plan m.jsonl",
         "stages",

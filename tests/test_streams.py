@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from pkgjail.audit.model import Audit
+from pkgjail.audit.record import write_audit
 from pkgjail.cli.main import VERBS, main
 from pkgjail.manifest import write_manifest
 
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pkgjail.core.model import FileEntry, Manifest
+
+
+AUDIT = Audit(
+    manifest="sha256:0", family="debian", architecture="amd64", command=("true",), status=0, events=0
+)
 
 
 class Work(NamedTuple):
@@ -37,7 +44,8 @@ class Work(NamedTuple):
     prints: bool = True
 
 
-# M is a manifest, D a directory that is not there, E an environment, F a file to write.
+# M is a manifest, A the record of an audit, D a directory that is not there, E an environment, F a file to
+# write.
 WORK = {
     "resolve": Work("resolve base --no-hash -o F"),
     "resolve, printing": Work("resolve base --no-hash", lost=1),
@@ -52,6 +60,9 @@ WORK = {
     "verify": Work("verify --quick M"),
     "verify, differing": Work("verify --quick DRIFTED", 1, 1),
     "report": Work("report M -o F"),
+    "audit": Work("audit show A", lost=1),
+    "audit, of programs": Work("audit why A /no/such", 1, 1),
+    "audit, compared": Work("audit diff A A", prints=False),
     "report, printing": Work("report M -o -", lost=1),
     "run": Work("run M -- sh -c 'exit 5'", 5, 5, prints=False),
     "run, failing": Work("run /no/such -- true", 125, 125, prints=False),
@@ -101,9 +112,10 @@ STATES = {
 def places(base_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The files that the letters of `WORK` stand for: manifests of this host, and an environment."""
     place = tmp_path_factory.mktemp("stdio")
-    made = {name: str(place / name) for name in ("M", "OLD", "HOLED", "DRIFTED", "E", "D", "F")}
+    made = {name: str(place / name) for name in ("M", "A", "OLD", "HOLED", "DRIFTED", "E", "D", "F")}
     files = base_manifest.files
     write_manifest(base_manifest, made["M"])
+    write_audit(AUDIT, made["A"])
     write_manifest(_with_files(base_manifest, [e for e in files if e.path != b"/usr/bin/env"]), made["OLD"])
     holed = [e for e in files if not e.path.endswith(b"/libselinux.so.1")]
     write_manifest(_with_files(base_manifest, holed), made["HOLED"])
