@@ -181,23 +181,18 @@ def add_audit_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run_audited_in(
-    arguments: argparse.Namespace,
-    jail: Jail,
-    command: Sequence[str],
-    *,
-    source: bytes = b"",
-    terminal: bool,
+    jail: Jail, command: Sequence[str], record: str, *, source: bytes = b"", terminal: bool
 ) -> int:
-    """Run a command in a jail, and write the record of `add_audit_option`; return the exit status.
+    """Run a command in a jail, and write the record of its audit to a file; return the exit status.
 
     `source` is as `pkgjail.audit.run.audit_in` takes it.
     """
     from pkgjail.audit.record import refuse_target, write_audit
     from pkgjail.audit.run import audit_in
 
-    refuse_target(arguments.audit)  # before a long build
+    refuse_target(record)  # before a long build
     audit = audit_in(jail, command, source=source, terminal=terminal)
-    write_audit(audit, arguments.audit)
+    write_audit(audit, record)
     return audit.status
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.audit.record import read_audit
 from pkgjail.integrations.spack.active import state_directories
 from tests.conftest import SYSTEM_PYTHON
 from tests.sleepers import Marked
@@ -405,6 +406,19 @@ def test_run_and_cli_and_status(spack: Spack) -> None:
     assert plain.stdout.splitlines()[-1] == "spack commands still run outside", plain.stderr
     inside = spack("jail", "--run", "--", spack.script, "jail", "--status")
     assert inside.stdout == f"inside; active: {spack.environment}\n"
+
+
+def test_an_audit(spack: Spack) -> None:
+    """The record says what the host has that the environment does not; it goes with a command."""
+    spack.build()
+    record = spack.user.home / "audit.jsonl"
+    ran = spack(
+        "jail", "--audit", str(record), "--run", "--", "sh", "-c", "[ -e /usr/include/zlib.h ] || exit 5"
+    )
+    assert ran.returncode == 5, ran.stderr
+    (header,) = [each for each in read_audit(record).look_ups if each.path == b"/usr/include/zlib.h"]
+    assert header.owners == ("zlib1g-dev:amd64",)
+    assert "--audit goes with --run or --cli" in spack("jail", "--audit", str(record), "--status").stderr
 
 
 def test_a_builtin_isolate_stays_spacks_own(spack: Spack) -> None:

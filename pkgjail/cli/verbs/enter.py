@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.audit:
 
             def run_audited(jail: Jail, source: bytes) -> int:
-                return run_audited_in(arguments, jail, command, source=source, terminal=arguments.tty)
+                return run_audited_in(jail, command, arguments.audit, source=source, terminal=arguments.tty)
 
             return enter_environment(directory, command, options, run=run_audited, reporter=reporter)
         if not can_replay(arguments):

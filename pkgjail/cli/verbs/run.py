@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_in_named_stage(arguments, command, terminal=arguments.tty)
     if arguments.audit:
         jail = open_jail(arguments, load_manifest(arguments))
-        return run_audited_in(arguments, jail, command, terminal=arguments.tty)
+        return run_audited_in(jail, command, arguments.audit, terminal=arguments.tty)
     source = source_place(arguments)
     manifest = source if arguments.manifest == WHOLE_IMAGE else os.fsencode(arguments.manifest)
     places = [bind_source_state(path) for path in (manifest, source)]

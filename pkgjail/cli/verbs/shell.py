@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_in_named_stage(arguments, [_shell(manifest)], manifest, terminal=terminal)
     if arguments.audit:
         jail = open_jail(arguments, manifest)
-        return run_audited_in(arguments, jail, [_shell(manifest)], terminal=terminal)
+        return run_audited_in(jail, [_shell(manifest)], arguments.audit, terminal=terminal)
     return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)
 
 

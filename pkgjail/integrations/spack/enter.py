@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import ConsoleReporter
+from pkgjail.cli.jail_options import run_audited_in
 from pkgjail.core.errors import InputError, PkgjailError, Problem
 from pkgjail.core.model import JailOptions
 from pkgjail.environments.directory import read_header
-from pkgjail.environments.enter import enter_and_save, report_environment_changes
+from pkgjail.environments.enter import enter_and_save, enter_environment, report_environment_changes
 from pkgjail.environments.isolate import VARIABLE
 from pkgjail.integrations.spack.active import protected_directories
 from pkgjail.integrations.spack.caller.place_binds import show_places
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pkgjail.integrations.spack.active import ActiveEnvironment
     from pkgjail.integrations.spack.caller.request import Request
     from pkgjail.integrations.spack.instance.model import Instance
+    from pkgjail.jail.run import Jail
 
 
 def enter(  # noqa: PLR0913 - four by position, two that belong together
@@ -50,6 +53,7 @@ def enter(  # noqa: PLR0913 - four by position, two that belong together
     *,
     key: Sequence[str] = (),
     watched: States = (),
+    record: str = "",
 ) -> int:
     """Run `argv` in the environment, with what `instance` needs; return its exit status.
 
@@ -62,6 +66,7 @@ def enter(  # noqa: PLR0913 - four by position, two that belong together
         request: what it asks for.
         key: the key by which the jail is saved (`replay_key`); without one, a digest of the jail's options.
         watched: the states of the files that `instance` depends on, as `enter_and_save` takes them.
+        record: a file for the record of an audit; "" for none.
 
     Raises:
         PkgjailError, OSError: as `enter_and_save` and `show_places`.
@@ -86,6 +91,15 @@ def enter(  # noqa: PLR0913 - four by position, two that belong together
     terminal = has_terminal()
     sys.stdout.flush()
     sys.stderr.flush()
+    if record:
+
+        def run_audited(jail: Jail, source: bytes) -> int:
+            return run_audited_in(jail, argv, record, source=source, terminal=terminal)
+
+        fixed = read_header(directory).variables
+        options = replace(options, environment={**request.given, **fixed, **options.environment})
+        with ConsoleReporter() as reporter:
+            return enter_environment(directory, argv, options, run=run_audited, reporter=reporter)
     if key and not shown.warnings and has_all_paths(instance, binds):
         watched += take_settled_fingerprint(symbolic_links(instance))
     else:

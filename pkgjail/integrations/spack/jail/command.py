@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     actions.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
     _add_build_options(parser)
+    parser.add_argument(
+        "--audit",
+        metavar="FILE",
+        help="with --run or --cli: record what the command looks for; 'pkgjail audit show FILE' reports it",
+    )
     parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command of --run")
 
 
@@ -157,6 +162,8 @@ def _run(name: str, arguments: argparse.Namespace) -> int:
 
     if arguments.argv and not arguments.run:
         raise InputError([Problem("", f"unexpected argument {arguments.argv[0]!r}; a command needs --run")])
+    if arguments.audit and not (arguments.run or arguments.cli):
+        raise InputError([Problem("", "--audit goes with --run or --cli, which run a command")])
     if arguments.describe:
         print(json.dumps(describe()))
         return 0
@@ -283,7 +290,7 @@ def _enter(arguments: argparse.Namespace, active: ActiveEnvironment, instance: I
     if not argv:
         raise InputError([Problem("", "there is no command to run; write it after '--run --'")])
     with _advising(active):
-        return enter(active, instance, argv, request_of(active, "", []))
+        return enter(active, instance, argv, request_of(active, "", []), record=arguments.audit or "")
 
 
 @contextlib.contextmanager
