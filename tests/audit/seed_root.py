@@ -135,18 +135,18 @@ def _make(place: Path, tools: Sequence[str]) -> None:
         _copy_host(resolve([str(whitelist)], hashed=False, baseline=False), root)
         for name, files in PACKAGES.items():
             _package(name, files, Path(work, name), packages)
-    install = ("dpkg", "--root", root, "--force-all", "--no-triggers", "--log=/dev/null", "-i")
+    install = ("dpkg", "--root", root, "--force-all", "--no-triggers", "--log=/dev/null", "--unpack")
     more = sorted(Path(DEBS).glob("*.deb")) if DEBS else []
     run(*AS_ROOT, *install, *sorted(packages.iterdir()), *more)
-    _drop_triggers(root / "var/lib/dpkg/status")
+    _mark_as_installed(root / "var/lib/dpkg/status")
     for path, content in UNOWNED.items():
         _write(root, path, content)
 
 
-def _drop_triggers(status: Path) -> None:
-    """Let no package wait for its triggers: their scripts would run in the root."""
+def _mark_as_installed(status: Path) -> None:
+    """Say that all packages are configured, and wait for no triggers: their scripts would run in the root."""
     text = re.sub(r"^Triggers-.*\n", "", status.read_text(), flags=re.MULTILINE)
-    status.write_text(re.sub(r"(?<=^Status: install ok )triggers-\w+", "installed", text, flags=re.MULTILINE))
+    status.write_text(re.sub(r"(?<=^Status: install ok )[\w-]+", "installed", text, flags=re.MULTILINE))
 
 
 def _copy_host(manifest: Manifest, root: Path) -> None:
