@@ -55,6 +55,7 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         "check new.jsonl",
         "verify new.jsonl",
         "report new.jsonl -o page.html",
+        "learn --manifest m.jsonl -o list.toml -- true",
         "run m.jsonl -- true",
         "run base -- true",
         "run --audit audit.jsonl m.jsonl -- true",

@@ -64,6 +64,8 @@ WORK = {
     "audit, of programs": Work("audit why A /no/such", 1, 1),
     "audit, compared": Work("audit diff A A", prints=False),
     "report, printing": Work("report M -o -", lost=1),
+    "learn": Work("learn --manifest M -o F -- true"),
+    "learn, printing": Work("learn --manifest M --no-check -- true", lost=1),
     "run": Work("run M -- sh -c 'exit 5'", 5, 5, prints=False),
     "run, failing": Work("run /no/such -- true", 125, 125, prints=False),
     "run, no such command": Work("run M -- nope", 127, 127, prints=False),

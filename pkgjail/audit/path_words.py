@@ -32,7 +32,8 @@ _ASKS_HEADER = r"<|check|CHECK|has_header|find_path|fatal error"
 _ASKS_LIBRARY = r"find_library|AC_(?:CHECK|SEARCH)_LIB|libraries|LIBS|check_library_exists|pkg_search"
 _ASKS_PC = r"dependency|pkg[-_]?config|pkg_(?:check|search)_module|PKG_CHECK|PKG_CONFIG|pkgconf|requires"
 _ASKS_PYTHON = (
-    r"\bimport\b|\bfrom\b|\bmodules?\b|requires|import_module|PYTHON_MODULE|python3? +-m|find_installation"
+    r"\bimport\b|\bfrom\b|\bmetadata\b|get_distribution|iter_entry_points|"
+    r"\bmodules?\b|requires|import_module|PYTHON_MODULE|python3? +-m|find_installation"
 )
 # What stands before a name in the title of a test that looks for it.
 _LOOKS_FOR = r"(?:\bfor|\b(?:[Pp]rogram|[Ll]ibrary|[Hh]eader|dependency|in|in the)|^find(?: \S+)*) [\"'<]?"

@@ -34,6 +34,7 @@ VERBS = (
     "verify",
     "report",
     "audit",
+    "learn",
     "run",
     "shell",
     "build",
