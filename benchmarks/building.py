@@ -27,6 +27,10 @@ SCRIPTS = {
     "200 times true": "i=0; while [ $i -lt 200 ]; do /usr/bin/true; i=$((i+1)); done",
     "20 times gcc -c": "i=0; while [ $i -lt 20 ]; do gcc -c small.c; i=$((i+1)); done",
 }
+_LARGE = "".join(
+    f"#include <{name}.h>\n"
+    for name in ("errno", "math", "netinet/in", "pthread", "stdio", "stdlib", "string", "sys/stat", "unistd")
+)
 _SMALL = '#include <stdio.h>\nint main(void) { return puts("small") < 0; }\n'
 
 
@@ -72,6 +76,9 @@ class Side:
         self._work.mkdir()
         shutil.copytree(self._source, self._work / "project", symlinks=True)
         (self._work / "small.c").write_text(_SMALL, encoding="utf-8")
+        (self._work / "large.c").write_text(_LARGE + "int main(void) { return 0; }\n", encoding="utf-8")
+        text = "#include <iostream>\n#include <map>\nint main() { std::cout << 1; }\n"
+        (self._work / "large.cc").write_text(text, encoding="utf-8")
         os.sync()
         began = perf_counter()
         # The jail's command leads a session, which on a busy machine has its own share of the CPUs (sched(7),
@@ -91,6 +98,40 @@ class Side:
     def last_process(self) -> float:
         """Return the seconds of the whole process that `time_work` ran last."""
         return self._process_seconds
+
+
+# What an audit costs most: compilers look for headers and libraries in many places.
+AUDITED = {
+    f"configure and make {PROJECT}": SCRIPTS[f"configure and make {PROJECT}"],
+    "30 times gcc": "i=0; while [ $i -lt 30 ]; do gcc -O2 -o large large.c -lm -lpthread; i=$((i+1)); done",
+    "6 times g++": "i=0; while [ $i -lt 6 ]; do g++ -o large large.cc; i=$((i+1)); done",
+}
+
+
+def audit_subjects(manifest: Path, pkgjail: Sequence[str], place: Path) -> list[Subject]:
+    """Return each script of `AUDITED` in the jail, in the jail with an audit, bare, and bare with strace."""
+    source, work = fetch_project(place), place / "work"
+    temporary = f"TMPDIR={work}"
+    bare = ["env", "-i", *(f"{name}={value}" for name, value in default_environment().items()), temporary]
+    run = [*pkgjail, "run", "--cwd", "--env", temporary]
+    traced = ["strace", "-f", "-qq", "-o", str(place / "trace"), "-e", "trace=%file", "--seccomp-bpf"]
+    launchers = {
+        "jail": ([*run, str(manifest), "--"], ""),
+        "audited": ([*run, "--audit", str(place / "audit.jsonl"), str(manifest), "--"], "jail"),
+        "bare": (bare, ""),
+        "strace": ([*bare, *traced], "bare"),
+    }
+    subjects = []
+    for name, script in AUDITED.items():
+        for how, (launcher, peer) in launchers.items():
+            side = Side(launcher, script, work, source)
+            subjects += [
+                Subject(f"{name}, {how}", side.time_work, f"{name}, {peer}" if peer else ""),
+                Subject(
+                    f"{name}, {how}, process", side.last_process, f"{name}, {peer}, process" if peer else ""
+                ),
+            ]
+    return subjects
 
 
 def build_subjects(manifest: Path, pkgjail: Sequence[str], place: Path) -> list[Subject]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 # As a script this file finds its neighbours only from the top of the clone.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.building import build_subjects
+from benchmarks.building import audit_subjects, build_subjects
 from benchmarks.databases import database_subjects
 from benchmarks.exporting import export_subjects, image_entry_subjects, image_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
@@ -48,7 +48,18 @@ APT_CACHE = Path("/var/cache/apt/pkgcache.bin")
 SIZES = (100, 1000, 2900)
 TOO_MANY = 3100
 GROWN = (1000, 100_000)
-GROUPS = ("resolve", "available", "databases", "plans", "verify", "export", "images", "entry", "build")
+GROUPS = (
+    "resolve",
+    "available",
+    "databases",
+    "plans",
+    "verify",
+    "export",
+    "images",
+    "entry",
+    "build",
+    "audit",
+)
 SLOW_BUILDS = 5
 
 
@@ -295,6 +306,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only in (None, "build"):
             subjects = build_subjects(make_manifest("build", place), PKGJAIL, place)
             rows += measure("build", subjects, options.runs, slow_runs=SLOW_BUILDS)
+        if options.only in (None, "audit"):
+            subjects = audit_subjects(make_manifest("build", place), PKGJAIL, place)
+            rows += measure("audit", subjects, options.runs, slow_runs=SLOW_BUILDS)
     if options.json:
         print(json.dumps({"notes": notes, "rows": [row.as_json() for row in rows]}, indent=2))
     else:

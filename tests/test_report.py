@@ -13,6 +13,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from pkgjail import report_page, write_manifest
+from pkgjail.audit.advice import advise
+from pkgjail.audit.model import Audit, LookUp, Mention
+from pkgjail.audit.section import audit_section
+from pkgjail.audit.spack_names import SpackNames
+from pkgjail.audit.wanted import used
 from pkgjail.cli.main import main
 from pkgjail.core.model import FileEntry, Unmet
 from pkgjail.review.check.findings import Finding
@@ -74,6 +79,31 @@ FINDINGS = [
 ]
 
 
+# It wants one header, which a test of the build's names, and used one program.
+AUDIT = Audit(
+    manifest="sha256:abc",
+    family="debian",
+    architecture="amd64",
+    command=("make", "<all>"),
+    status=2,
+    events=3,
+    look_ups=(
+        LookUp(
+            path=b"/usr/bin/gcc", inside="regular", area="manifest", calls={"exec": 1}, owners=("gcc:amd64",)
+        ),
+        LookUp(
+            path=b"/usr/include/<b>.h",
+            inside="absent",
+            area="manifest",
+            calls={"open": 2},
+            source="regular",
+            owners=("odd-dev:amd64",),
+            mentions=(Mention(file=b"/b/c", line=1, text="<i>", result="no"),),
+        ),
+    ),
+)
+
+
 def _hostile() -> Manifest:
     """Return the new manifest with names that would break out of a page, or are not text."""
     manifest = manifest_of(NEW)
@@ -84,7 +114,8 @@ def _hostile() -> Manifest:
 
 
 def _page() -> bytes:
-    return report_page(_hostile(), "sha256:abc", against=manifest_of(OLD), findings=FINDINGS)
+    section = audit_section(AUDIT, advise(AUDIT, SpackNames([], ())), used(AUDIT, _hostile()))
+    return report_page(_hostile(), "sha256:abc", against=manifest_of(OLD), findings=FINDINGS, audit=section)
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +260,11 @@ def test_sections_without_script(opened: Browser) -> None:
         "summary": ["4\npackages", "unmet", "gcc:amd64\tDepends: gone\t<not installed>", "sha256:abc"],
         "dropped": ["docs.ignore:4: /usr/share/doc/<b>\t1", "absent\t1"],
         "findings": ["/usr/bin/gcc\t<needs> libx.so\tx.ignore:1: libx*\tbring libx"],
+        "audit": [
+            "/usr/include/<b>.h\t/b/c:1: <i> no\t",
+            "never touched: 3 packages",
+            "packages used\t1 of 4",
+        ],
         "difference": ["gcc:amd64\tchanged\t11 → 12", "package gcc:amd64 changed: 1 added, 2 changed"],
     }.items():
         for part in parts:

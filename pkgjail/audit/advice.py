@@ -20,7 +20,7 @@ class Advice:
     """A package that a command wanted ("" for paths of no package), with its look-ups, most telling first.
 
     `lines` are the whitelist's lines that bring it into the jail: one for a package, one for each path of no
-    package; none for what only a blacklist hides. `spack` is the package that a recipe probably lacks.
+    package; none for what only a blacklist hides. `spack` is what a recipe probably lacks, if anything.
     """
 
     package: str
@@ -45,5 +45,7 @@ def _advice(audit: Audit, package: WantedPackage, names: SpackNames) -> Advice:
         package=package.package,
         look_ups=package.look_ups,
         lines=lines,
-        spack=names.depends_on(audit.family, package.package, paths) if package.package else SpackName(),
+        spack=names.depends_on(audit.family, package.package, paths)
+        if package.package and hidden
+        else SpackName(),
     )

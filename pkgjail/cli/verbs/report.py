@@ -26,6 +26,7 @@ reason, what was dropped and, with --against, what changed. The page needs no ne
 _EPILOG = """\
 examples:
   pkgjail report spack.manifest.jsonl -o review.html
+  pkgjail report --audit audit.jsonl spack.manifest.jsonl -o review.html
   pkgjail report --check --against old.manifest.jsonl new.manifest.jsonl -o review.html
 """
 
@@ -42,6 +43,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--against", metavar="OLD", help="an older manifest to compare with")
     parser.add_argument(
         "--check", action="store_true", help="check whether the manifest is closed, and show the findings"
+    )
+    parser.add_argument(
+        "--audit",
+        metavar="FILE",
+        help="show what a command used and wanted: a record that 'run --audit' made",
     )
     add_source_options(parser, "where --check finds the manifest's files")
     parser.add_argument(
@@ -67,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         against=against,
         compare=version_order(manifest.header.distribution),
         findings=findings,
+        audit=_audit(manifest, arguments.audit) if arguments.audit else "",
     )
     if arguments.output == "-":
         write_result(page)
@@ -82,6 +89,18 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.output != "-":
         print(f"written to {printable(arguments.output)}")
     return 0
+
+
+def _audit(manifest: Manifest, record: str) -> str:
+    """Return the section of an audit."""
+    from pkgjail.audit.advice import advise
+    from pkgjail.audit.record import read_audit
+    from pkgjail.audit.section import audit_section
+    from pkgjail.audit.spack_names import load_spack_names
+    from pkgjail.audit.wanted import used
+
+    audit = read_audit(record)
+    return audit_section(audit, advise(audit, load_spack_names()), used(audit, manifest))
 
 
 def _findings(manifest: Manifest, arguments: argparse.Namespace) -> tuple[Finding, ...]:

@@ -33,13 +33,14 @@ _LICENCES = ("cytoscape.txt", "cytoscape-dagre.txt", "dagre.txt", "graphlib.txt"
 _SOURCE_MAP = "//# sourceMappingURL="
 
 
-def report_page(
+def report_page(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
     digest: str,
     *,
     against: Manifest | None = None,
     compare: Callable[[str, str], int] | None = None,
     findings: Sequence[Finding] | None = None,
+    audit: str = "",
 ) -> bytes:
     """Return the page of `manifest`, as UTF-8.
 
@@ -49,6 +50,7 @@ def report_page(
         against: an older manifest; the page then lists the differences.
         compare: orders versions, see `pkgjail.review.diff.diff_manifests`.
         findings: the findings of a check; None if there was no check, which the page says.
+        audit: the section of an audit (`pkgjail.audit.section.audit_section`), as HTML; "" for none.
 
     """
     difference = None if against is None else diff_manifests(against, manifest, compare=compare)
@@ -59,6 +61,7 @@ def report_page(
         "FINDINGS": findings_section(findings),
         "DIFFERENCE": difference_section(difference),
         "DROPPED": dropped_section(manifest),
+        "AUDIT": audit or "<p>No audit was given.</p>",
         "DATA": _inert(json.dumps(columns(manifest), ensure_ascii=True, separators=(",", ":"))),
         "LICENCES": _inert("\n\n".join(f"{name[:-4]}:\n{_asset('licences/' + name)}" for name in _LICENCES)),
         "SCRIPTS": "".join(map(_script, (*LIBRARIES, "page.js"))),

@@ -141,6 +141,12 @@ def _names(cause: str, changes: Sequence[FileChange]) -> str:
     return f"<details><summary>{_text(cause)}: {counts}</summary><pre>{listed}{more}</pre></details>"
 
 
+def listing(title: str, rows: Sequence[str]) -> str:
+    """Return lines of text, escaped, under a heading that opens them."""
+    listed = "\n".join(map(_text, rows))
+    return f"<details><summary>{_text(title)}</summary><pre>{listed}</pre></details>"
+
+
 def _name(change: FileChange) -> str:
     aspects = f" ({', '.join(change.what)})" if change.what else ""
     return f"{_SIGNS[change.change]} {_text(text_path(change.path))}{aspects}"
