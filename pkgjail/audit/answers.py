@@ -14,6 +14,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, RUN, SCRATCH_DIRECTORIES
+from pkgjail.core.paths import MAXSYMLINKS
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.proc_links import interpreter_of_file
 
@@ -36,7 +37,7 @@ _MOST_LISTED = 100_000  # names of a directory
 class Answer(NamedTuple):
     """What is at a path: the path with the links on the way resolved, and the fields of a `LookUp`.
 
-    `then` is the file that a symbolic link leads to, in the jail.
+    `then` is where a symbolic link leads to in the jail, which need not be there.
     """
 
     path: bytes
@@ -112,8 +113,17 @@ class Tree:
         return place
 
     def target(self, path: bytes) -> bytes:
-        """Return the file that a link leads to, resolved; b"" if there is none."""
-        return self._resolve(path, 0) or b""
+        """Return where a link leads to, resolved: a file, or a name that is not there; b"" for a circle."""
+        found = self._resolve(path, 0)
+        for _ in range(MAXSYMLINKS if found is None else 0):
+            try:
+                text = os.readlink(path[1:], dir_fd=self._root)
+            except OSError:
+                return b""
+            path, kind = self.find(posixpath.join(posixpath.dirname(path), text))
+            if kind != "symlink":
+                return path if kind == "absent" else b""
+        return found or b""
 
     def names(self, path: bytes) -> set[bytes]:
         """Return the names in a directory, as far as there are not too many; none if it cannot be read."""

@@ -47,6 +47,8 @@ _PACKAGE = re.compile(r"(?i:find_package|find_dependency|dependency) *\(\s*'?([\
 _MACRO = re.compile(
     r"\b(?:AC_DEFUN|AC_DEFUN_ONCE|AU_DEFUN|AU_ALIAS|m4_defun|m4_define|define)\(\[?([A-Za-z_]\w{2,100})\]?"
 )
+# Files that a build names by themselves, and a tool looks for in the directories that it knows.
+_NAMED_ALONE = re.compile(rb"\.(?:cmake|pc|so|a|pm|h|hh|hpp|hxx)$|\.so\.")
 _DISTRIBUTION = re.compile(r"(.+?)(?:-[^-]+)*\.(?:dist|egg)-info")
 _NOT_FOUND = re.compile(r"(\w+):\w+=\1-NOTFOUND")
 _VARIABLE = re.compile(r"(?i:find_\w+) *\(\s*(\w+)")
@@ -125,7 +127,7 @@ class BuildFiles:
         elif _MACRO_PLACE.search(directory):
             if name.endswith(b".m4") and self._in_lines:
                 yield from map(exact_word, _macros(directory + b"/" + name, read))
-        elif name.endswith((b".cmake", b".pc", b".so", b".a", b".pm")) or b".so." in name:
+        elif _NAMED_ALONE.search(name):
             yield from words_for(directory + b"/" + name)[1:]
         else:
             yield from words_for_names(directory)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.sandbox.path_calls import EXEC, KINDS, LIST, OPEN
+from pkgjail.sandbox.path_calls import EXEC, KINDS, LINK, LIST, OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -150,7 +150,9 @@ class _Found:
         if answer.area == "manifest" and (is_listed or answer.source == "directory"):
             self._listed.add(answer.path)
         if answer.then:
-            self.add(self._answers.find(answer.then), kind, program, count)
+            led_to = self._answers.find(answer.then)
+            if kind != LINK or led_to.inside != "absent":  # who reads a link may not follow it
+                self.add(led_to, kind, program, count)
         elif kind == EXEC and answer.inside == "regular" and answer.path not in self._executed:
             self._executed.add(answer.path)
             self._add_interpreter(answer.path, program)

@@ -163,6 +163,7 @@ NAMING = [
     ("a package of CMake by its directory", b"/usr/lib/cmake", [b"Foo-1.2", b"Food", b"Other"], [b"Foo-1.2"]),
     ("a package of CMake in /usr/share", b"/usr/share", [b"foo", b"foot", b"doc"], [b"foo"]),
     ("a library", b"/usr/lib/x86_64-linux-gnu", [b"libbz2x.so", b"libc.so", b"libbz.a"], [b"libbz2x.so"]),
+    ("a header", b"/usr/local/include", [b"absent_x.h", b"other.h"], [b"absent_x.h"]),
     ("modules, and their records", b"/usr/lib/python3/dist-packages",
      [b"yaml", b"_yaml.cpython-311-x86_64-linux-gnu.so", b"six.py", b"wheel-0.38.dist-info", b"re"],
      [b"six.py", b"wheel-0.38.dist-info", b"yaml"]),
