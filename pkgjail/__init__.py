@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
     from pkgjail.audit.advice import advise
     from pkgjail.audit.compare import compare_audits
+    from pkgjail.audit.learn import whitelist_text
+    from pkgjail.audit.learn_build import learn_build
     from pkgjail.audit.record import dump_audit, parse_audit, read_audit, write_audit
     from pkgjail.audit.run import audit_in, run_audited
     from pkgjail.audit.spack_names import load_spack_names
@@ -102,6 +104,7 @@ __all__ = [
     "hash_files",
     "import_image",
     "isolate_environment",
+    "learn_build",
     "list_images",
     "load_policy",
     "load_spack_names",
@@ -130,6 +133,7 @@ __all__ = [
     "verify_image",
     "verify_manifest",
     "wanted",
+    "whitelist_text",
     "whole_image",
     "why",
     "write_audit",
@@ -161,6 +165,7 @@ _HOMES = {
     "hash_files": "storage.hashing",
     "import_image": "images.importing",
     "isolate_environment": "environments.isolate",
+    "learn_build": "audit.learn_build",
     "list_images": "images.store",
     "load_spack_names": "audit.spack_names",
     "parse_audit": "audit.record",
@@ -183,6 +188,7 @@ _HOMES = {
     "verify_image": "images.store",
     "verify_manifest": "review.verify",
     "wanted": "audit.wanted",
+    "whitelist_text": "audit.learn",
     "why": "review.why",
     "write_audit": "audit.record",
 }
