@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     )
     from pkgjail.audit.advice import advise
     from pkgjail.audit.compare import compare_audits
+    from pkgjail.audit.influence import find_influence
     from pkgjail.audit.learn import whitelist_text
     from pkgjail.audit.learn_build import learn_build
+    from pkgjail.audit.minimise import minimise
     from pkgjail.audit.record import dump_audit, parse_audit, read_audit, write_audit
     from pkgjail.audit.run import audit_in, run_audited
     from pkgjail.audit.spack_names import load_spack_names
@@ -99,6 +101,7 @@ __all__ = [
     "export_manifest",
     "export_stored_image",
     "find_image",
+    "find_influence",
     "find_source",
     "graph_view",
     "hash_files",
@@ -108,6 +111,7 @@ __all__ = [
     "list_images",
     "load_policy",
     "load_spack_names",
+    "minimise",
     "open_database",
     "parse_audit",
     "parse_manifest",
@@ -160,6 +164,7 @@ _HOMES = {
     "export_manifest": "export",
     "export_stored_image": "export.image.stored",
     "find_image": "images.store",
+    "find_influence": "audit.influence",
     "find_source": "images.store",
     "graph_view": "review.graph",
     "hash_files": "storage.hashing",
@@ -168,6 +173,7 @@ _HOMES = {
     "learn_build": "audit.learn_build",
     "list_images": "images.store",
     "load_spack_names": "audit.spack_names",
+    "minimise": "audit.minimise",
     "parse_audit": "audit.record",
     "parse_manifest": "manifest",
     "plan_jail": "jail.plan",

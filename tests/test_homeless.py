@@ -60,6 +60,8 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         "run base -- true",
         "run --audit audit.jsonl m.jsonl -- true",
         "audit show audit.jsonl",
+        "audit influence --cwd --output . --limit 1 new.jsonl -- true",
+        "minimise --cwd --output . new.jsonl -- true",
         "shell m.jsonl",
         "plan m.jsonl",
         "stages",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from pkgjail.api import resolve
 from pkgjail.audit.model import Audit
 from pkgjail.audit.record import write_audit
 from pkgjail.cli.main import VERBS, main
@@ -44,8 +45,8 @@ class Work(NamedTuple):
     prints: bool = True
 
 
-# M is a manifest, A the record of an audit, D a directory that is not there, E an environment, F a file to
-# write.
+# M is a manifest, S a small one, A the record of an audit, B a directory with a file, D a directory that is
+# not there, E an environment, F a file to write.
 WORK = {
     "resolve": Work("resolve base --no-hash -o F"),
     "resolve, printing": Work("resolve base --no-hash", lost=1),
@@ -63,9 +64,12 @@ WORK = {
     "audit": Work("audit show A", lost=1),
     "audit, of programs": Work("audit why A /no/such", 1, 1),
     "audit, compared": Work("audit diff A A", prints=False),
+    "audit, influence": Work("audit influence --bind B --output B --limit 0 S -- true", lost=1),
     "report, printing": Work("report M -o -", lost=1),
     "learn": Work("learn --manifest M -o F -- true"),
     "learn, printing": Work("learn --manifest M --no-check -- true", lost=1),
+    "minimise": Work("minimise --bind B --output B -o F S -- true"),
+    "minimise, printing": Work("minimise --bind B --output B S -- true", lost=1),
     "run": Work("run M -- sh -c 'exit 5'", 5, 5, prints=False),
     "run, failing": Work("run /no/such -- true", 125, 125, prints=False),
     "run, no such command": Work("run M -- nope", 127, 127, prints=False),
@@ -114,9 +118,15 @@ STATES = {
 def places(base_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The files that the letters of `WORK` stand for: manifests of this host, and an environment."""
     place = tmp_path_factory.mktemp("stdio")
-    made = {name: str(place / name) for name in ("M", "A", "OLD", "HOLED", "DRIFTED", "E", "D", "F")}
+    made = {
+        name: str(place / name) for name in ("M", "S", "A", "B", "OLD", "HOLED", "DRIFTED", "E", "D", "F")
+    }
     files = base_manifest.files
     write_manifest(base_manifest, made["M"])
+    (place / "s.toml").write_text('[packages]\ndebian = ["coreutils"]\n[options]\nessential = false\n')
+    write_manifest(resolve([str(place / "s.toml")], hashed=False), made["S"])
+    (place / "B").mkdir()
+    (place / "B/file").write_text("content\n")
     write_audit(AUDIT, made["A"])
     write_manifest(_with_files(base_manifest, [e for e in files if e.path != b"/usr/bin/env"]), made["OLD"])
     holed = [e for e in files if not e.path.endswith(b"/libselinux.so.1")]

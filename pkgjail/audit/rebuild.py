@@ -8,6 +8,7 @@ share their content where the filesystem of TMPDIR has reflinks.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import time
 from contextlib import ExitStack, contextmanager
@@ -116,7 +117,23 @@ class Rebuilds:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        try:
+            self._kill(list(self._begun))  # of an iterator that nobody closed
+        finally:
+            self._stack.close()
+
+    def start_digest(self) -> str:
+        """Return `sha256:` and a digest of what the runs start from: options, names, modes, contents."""
+        environment = {name: value for name, value in self._options.environment.items() if name != "TERM"}
+        options = replace(self._options, environment=dict(sorted(environment.items())), inputs=())
+        digest = hashlib.sha256(repr(options).encode("utf-8", "backslashreplace"))
+        for number, bind in enumerate(self._options.binds):
+            if bind.writable:
+                digest.update(b"bind %d %b\0" % (number, bind.destination))
+                for path, each in sorted(take_outputs(self._start(number), 0).files.items()):
+                    facts = f"{each.kind} {each.mode} {each.size} {each.sha256}".encode()
+                    digest.update(b"%b\0%b\0%b\0" % (path, facts, each.target))
+        return f"sha256:{digest.hexdigest()}"
 
     def run(self, manifest: Manifest, through: Runner = run_in_jail) -> Rebuilt:
         """Run the command once, and return what came of it.
@@ -168,13 +185,16 @@ class Rebuilds:
     @contextmanager
     def _ending(self) -> Iterator[None]:
         """At the end of the block, kill the runs that were begun in it and have not ended."""
+        before = set(self._begun)
         try:
             yield
         finally:
-            for place, child in self._begun.items():
-                child.kill()
-                _remove(place)
-            self._begun = {}
+            self._kill(set(self._begun) - before)
+
+    def _kill(self, places: Iterable[bytes]) -> None:
+        for place in places:
+            self._begun.pop(place).kill()
+            _remove(place)
 
     def _begin(self, manifest: Manifest, through: Runner) -> Child[Rebuilt]:
         self._count += 1

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MOST_LINES = 5
 _FEW = 3
 _TEXTS: dict[str, Any] = {
-    "usage": "pkgjail audit influence [options] --output DIR MANIFEST [options] -- COMMAND [ARGUMENT ...]",
+    "usage": "pkgjail audit influence --output DIR [options] MANIFEST [options]\n       -- COMMAND ...",
     "description": """\
 Say which packages of this system change a build. The build is run twice as it is, and then once more with
 each package that it asked for and its jail does not have. What it put out is compared: exit status, libraries

@@ -35,6 +35,7 @@ VERBS = (
     "report",
     "audit",
     "learn",
+    "minimise",
     "run",
     "shell",
     "build",
