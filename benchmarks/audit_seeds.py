@@ -1,4 +1,4 @@
-"""Measure what an audit, and other tracers, find of the seeds of tests/audit: path, package, and what else.
+"""Measure what an audit and other tracers find of the seeds of tests/audit: paths, packages, and too many.
 
     python -m benchmarks.audit_seeds [--influence] [--peers DIR]
 
@@ -99,7 +99,7 @@ def by_depcheck(root: Path, build: str) -> Found:
     said = _run(root, build, "perl", "-I/peers/perl", "/peers/dpkg-depcheck", "-a", *COMMAND)
     files, _, packages = said.rpartition("Packages used:")
     unowned = frozenset(re.findall(r"^(/\S+)$", files, re.MULTILINE))
-    named = {name.partition(":")[0] for name in packages.split()}
+    named = {name.partition(":")[0] for name in re.findall(r"^  (\S+)$", packages, re.MULTILINE)}
     return Found(unowned, frozenset(named), unowned)
 
 

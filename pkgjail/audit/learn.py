@@ -208,9 +208,10 @@ def whitelist_text(learned: Learned) -> str:
 def _telling(audit: Audit, also: Iterable[str]) -> dict[str, LookUp]:
     """Return the package of each file that was used, with the look-up that says most."""
     found: dict[str, list[LookUp]] = defaultdict(list)
-    for look_up in used_files(audit):
-        for owner in look_up.owners[:1]:
-            found[owner].append(look_up)
+    # What several packages have, as /lib where that is a link, is no reason for one more of them.
+    for look_up in sorted(used_files(audit), key=lambda each: len(each.owners)):
+        if look_up.owners and (len(look_up.owners) == 1 or found.keys().isdisjoint(look_up.owners)):
+            found[look_up.owners[0]].append(look_up)
     telling = {key: min(look_ups, key=_order) for key, look_ups in found.items()}
     for key in also:
         telling.setdefault(key, _LINK_ON_THE_WAY)

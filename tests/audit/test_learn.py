@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,6 +111,17 @@ def test_only_roots_have_a_line(used: list[str], expected: str, root: bytes) -> 
     learned = learn(audit_of(*used, directories=("/usr/share",)), manifest, root=root)
     assert packages(learned) == expected
     assert learned.used == len(used)
+
+
+def test_a_file_of_several_packages_needs_one_of_them(root: bytes) -> None:
+    """Protects from a line for a package that has nothing that was used but a link which all have."""
+    shared = LookUp(path=b"/lib", inside="symlink", area="manifest", calls={"link": 1},
+                    owners=("app:amd64", "tool:amd64"))  # fmt: skip
+    manifest = everything(root=root)
+    for used, expected in (("/usr/bin/tool", "tool"), ("/usr/bin/other", "app other")):
+        audit = audit_of(used)
+        audit = replace(audit, look_ups=(shared, *audit.look_ups))
+        assert packages(learn(audit, manifest, root=root)) == expected
 
 
 def test_what_the_base_brings_has_no_line(root: bytes, tmp_path: Path) -> None:
