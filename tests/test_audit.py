@@ -324,6 +324,14 @@ def _family(caller: int) -> dict[str, int]:
     return found
 
 
+def test_closed_streams_leak_nothing(auditor: Auditor) -> None:
+    """Protects the command from descriptors of the audit's in the place of closed ones."""
+    command = "for n in 0 1 2 3 4 5 6; do [ -e /proc/self/fd/$n ] && echo $n; done > open 2>&1; true"
+    words = ["-m", "pkgjail", *auditor.words("sh", "-c", command)]
+    auditor.user.run(["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', SYSTEM_PYTHON, *words], cwd=auditor.place)
+    assert (auditor.place / "open").read_text().split() == ["1", "2"], "the shell's own redirections"
+
+
 def test_an_audit_in_an_audit_is_refused(auditor: Auditor) -> None:
     """The outer one has the only listener: a clear error, and no record of nothing."""
     ran = auditor.user.pkgjail(

@@ -71,6 +71,7 @@ WORK = {
     "minimise": Work("minimise --bind B --output B -o F S -- true"),
     "minimise, printing": Work("minimise --bind B --output B S -- true", lost=1),
     "run": Work("run M -- sh -c 'exit 5'", 5, 5, prints=False),
+    "run, audited": Work("run --audit F M -- sh -c 'exit 5'", 5, 5, prints=False),
     "run, failing": Work("run /no/such -- true", 125, 125, prints=False),
     "run, no such command": Work("run M -- nope", 127, 127, prints=False),
     "shell": Work("shell M", prints=False),
