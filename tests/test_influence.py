@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -150,6 +151,74 @@ def test_an_audit_of_another_manifest(small: Manifest, options: JailOptions, tmp
     (tmp_path / "build").write_text("mkdir out; exit $(($(date +%s) % 120))")
     with pytest.raises(PkgjailError, match="two equal runs"):
         find_influence(small, ["sh", "build"], options, os.fsencode(tmp_path / "out"))
+
+
+SOURCE = """\
+#ifdef HAVE_LIBZ
+#include <zlib.h>
+int main(void) { return zlibVersion() == 0; }
+#else
+int main(void) { return 0; }
+#endif
+"""
+AUTOCONF = """\
+AC_INIT([demo], [1])
+AC_CONFIG_HEADERS([config.h])
+AC_PROG_CC
+AC_CHECK_HEADERS([zlib.h])
+AC_CHECK_LIB([z], [deflate])
+AC_CONFIG_FILES([Makefile])
+AC_OUTPUT
+"""
+CMAKE = """\
+cmake_minimum_required(VERSION 3.10)
+project(demo C)
+find_package(ZLIB)
+add_executable(demo demo.c)
+if(ZLIB_FOUND)
+  target_link_libraries(demo ZLIB::ZLIB)
+  target_compile_definitions(demo PRIVATE HAVE_LIBZ)
+endif()
+"""
+REAL: dict[str, tuple[dict[str, str], list[str], str, set[tuple[str, bytes, str]]]] = {
+    "autotools": (
+        {
+            "configure.ac": AUTOCONF,
+            "Makefile.in": "demo: demo.c\n\t@CC@ @DEFS@ -include config.h -o $@ $< @LIBS@\n",
+        },
+        ["gcc", "make", "libc6-dev", "sed", "grep", "mawk", "diffutils"],
+        "./configure && make",
+        {("define", b"config.h", "HAVE_ZLIB_H"), ("test", b"config.log", "checking for zlib.h")},
+    ),
+    "cmake": (
+        {"CMakeLists.txt": CMAKE},
+        ["gcc", "make", "libc6-dev", "cmake"],
+        "cmake . && make",
+        {("cmake", b"CMakeCache.txt", "ZLIB_INCLUDE_DIR")},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REAL)
+def test_real_builds(options: JailOptions, tmp_path: Path, kind: str) -> None:
+    """Tests of configure and CMake that one package more changes are named, and the program's library."""
+    files, packages, command, expected = REAL[kind]
+    for name, text in {**files, "demo.c": SOURCE}.items():
+        (tmp_path / name).write_text(text)
+    if "configure.ac" in files:
+        subprocess.run(["autoreconf", "-i"], cwd=tmp_path, check=True, capture_output=True)
+    listed = ", ".join(f'"{name}"' for name in ("coreutils", "dash", *packages))
+    (tmp_path / "b.toml").write_text(f"[packages]\ndebian = [{listed}]\n[options]\nessential = false\n")
+    manifest = resolve([str(tmp_path / "b.toml")], hashed=False)
+    found = find_influence(
+        manifest, ["sh", "-c", command], options, os.fsencode(tmp_path), packages=["zlib1g-dev", "m4"], jobs=2
+    )
+    zlib, macros = found.trials
+    differences = zlib.comparison.differences
+    assert differences[0][:3] == ("needed", b"demo", "libz.so.1")
+    assert expected <= {each[:3] for each in differences}
+    assert (zlib.package, zlib.verdict, macros.verdict) == ("zlib1g-dev:amd64", "changed", "same")
 
 
 def test_the_command(
