@@ -57,7 +57,7 @@ FACTS = [
             ("test", "checking for gcc"): "gcc",
             ("test", "checking for gcc (2)"): "gcc2",
             ("variable", "ac_cv_header_zlib_h"): "yes",
-            ("variable", "LIBS"): "-lz ",
+            ("variable", "LIBS"): "-lz",
         },
     ),
     (

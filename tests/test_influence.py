@@ -236,7 +236,7 @@ def test_the_command(
         "the build ends with status 0; 4 runs",
         "zlib1g-dev:amd64: changed the build",
         "    asked for: /usr/include/zlib.h",
-        "    config.h: not there -> #define HAVE_ZLIB_H 1",
+        "    config.h: nothing -> #define HAVE_ZLIB_H 1",
         "    config.log: checking for zlib.h: no -> yes",
         "    config.h: content: 1 bytes, 01ba4719c80b6fe9 -> 22 bytes, 968d460f353729c0",
         "m4:amd64: changed the build",

@@ -107,7 +107,7 @@ def _variables(text: str) -> Iterator[tuple[FactKind, str, str]]:
         if title := _SECTION.fullmatch(line):
             section = title[1]
         elif section in _VARIABLES and (found := _VARIABLE.fullmatch(line)):
-            yield "variable", found[1], _QUOTED.sub(r"\1", found[2])
+            yield "variable", found[1], _QUOTED.sub(r"\1", found[2]).strip()
 
 
 def _config_header(text: str) -> Iterator[tuple[FactKind, str, str]]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pkgjail.audit.differences import Comparison, Difference, DifferenceKind
 
-_NOT_THERE = "not there"
+_NOTHING = "nothing"
 _WORDS: dict[DifferenceKind, str] = {
     "needed": "needs {name}: {change}",
     "soname": "its name as a library: {change}",
@@ -43,7 +43,7 @@ def _line(each: Difference) -> str:
     if each.kind == "needed":
         change = "no longer" if each.old else "now"
     else:
-        change = f"{each.old or _NOT_THERE} -> {each.new or _NOT_THERE}"
+        change = f"{each.old or _NOTHING} -> {each.new or _NOTHING}"
     return printable(f"{text_path(each.file)}: {_WORDS[each.kind].format(name=each.name, change=change)}")
 
 
