@@ -122,7 +122,7 @@ class Tree:
                 return b""
             path, kind = self.find(posixpath.join(posixpath.dirname(path), text))
             if kind != "symlink":
-                return path if kind == "absent" else b""
+                return path
         return found or b""
 
     def names(self, path: bytes) -> set[bytes]:
