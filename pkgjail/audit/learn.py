@@ -24,8 +24,9 @@ from pkgjail.audit.model import LookUp
 from pkgjail.audit.owners import Owners
 from pkgjail.audit.wanted import used_files
 from pkgjail.core.families import with_family
-from pkgjail.core.model import Requirement, Rule, record, text_path
-from pkgjail.core.paths import links_below
+from pkgjail.core.jail_names import SEARCH_PATH
+from pkgjail.core.model import Requirement, Rule, raw_path, record, text_path
+from pkgjail.core.paths import follow, links_below
 from pkgjail.core.reporter import SILENT, ProgressOnly
 from pkgjail.core.sources import source_at
 from pkgjail.core.text import counted, is_visible, printable
@@ -152,7 +153,7 @@ def learn(  # noqa: PLR0913 - two say what; the rest have defaults
     """
     database = open_database(root, backend)
     policy = load_policy(base, database=database)
-    telling = _telling(audit, also)
+    telling = _telling((*_command_look_ups(audit.command[0], manifest), *used_files(audit)), also)
     roots = _roots(telling, manifest, database, policy)
     included = {entry.path for entry in manifest.files if entry.origin == "include"}
     paths = [look_up for look_up in used_files(audit) if look_up.path in included]
@@ -205,11 +206,34 @@ def whitelist_text(learned: Learned) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _telling(audit: Audit, also: Iterable[str]) -> dict[str, LookUp]:
+def _command_look_ups(name: str, manifest: Manifest) -> Iterator[LookUp]:
+    """Yield look-ups of the links that lead to the command itself, which ran before calls were seen."""
+    entries = {entry.path: entry for entry in manifest.files}
+
+    def target_of(path: bytes) -> bytes | None:
+        return entries[path].target if path in entries else None
+
+    for place in [name] if "/" in name else [f"{each}/{name}" for each in SEARCH_PATH.split(":")]:
+        path = raw_path(place)
+        for _ in range(_MOST_LINKS):
+            directory, _, last = path.rpartition(b"/")
+            path = posixpath.join(follow(directory or b"/", target_of), last)
+            entry = entries.get(path)
+            if entry is None or not entry.owners:
+                break
+            yield LookUp(
+                path=path, inside=entry.kind, area="manifest", calls={"exec": 1}, owners=entry.owners
+            )
+            if entry.target is None:
+                return
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.target))
+
+
+def _telling(look_ups: Iterable[LookUp], also: Iterable[str]) -> dict[str, LookUp]:
     """Return the package of each file that was used, with the look-up that says most."""
     found: dict[str, list[LookUp]] = defaultdict(list)
     # What several packages have, as /lib where that is a link, is no reason for one more of them.
-    for look_up in sorted(used_files(audit), key=lambda each: len(each.owners)):
+    for look_up in sorted(look_ups, key=lambda each: len(each.owners)):
         if look_up.owners and (len(look_up.owners) == 1 or found.keys().isdisjoint(look_up.owners)):
             found[look_up.owners[0]].append(look_up)
     telling = {key: min(look_ups, key=_order) for key, look_ups in found.items()}

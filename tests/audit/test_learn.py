@@ -124,6 +124,18 @@ def test_a_file_of_several_packages_needs_one_of_them(root: bytes) -> None:
         assert packages(learn(audit, manifest, root=root)) == expected
 
 
+def test_links_that_lead_to_the_command_are_used(root: bytes) -> None:
+    """Protects the command itself: its own links were followed before the record began."""
+    place = os.fsdecode(root)
+    os.symlink("tool", f"{place}/usr/bin/run")
+    with open(f"{place}/var/lib/dpkg/info/links.list", "a") as file:
+        file.write("/usr/bin/run\n")
+    manifest = everything(root=root)
+    for name in ("run", "/usr/bin/run"):
+        audit = replace(audit_of("/usr/lib/b"), command=(name,))
+        assert packages(learn(audit, manifest, root=root)) == "links loop-b tool"
+
+
 def test_what_the_base_brings_has_no_line(root: bytes, tmp_path: Path) -> None:
     """Protects from a list that repeats the one that it includes."""
     base = tmp_path / "base.toml"
