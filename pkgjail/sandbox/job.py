@@ -158,7 +158,7 @@ class Job:
     def install_filter(self) -> None:
         """In init: install the filter of system calls."""
         if self.observation is None:
-            self.listener = moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
+            self.listener = _moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
             self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
             return
         self.observation.prepare()
@@ -223,10 +223,10 @@ class ignore_closed_pipe:  # noqa: N801 - used as contextlib.suppress is
 def make_pipe() -> tuple[int, int]:
     """Make a pipe that does not have descriptors 0 to 2, which the command gets, even if they were closed."""
     reading, writing = os.pipe()
-    return moved_up(reading), moved_up(writing)
+    return _moved_up(reading), _moved_up(writing)
 
 
-def moved_up(descriptor: int) -> int:
+def _moved_up(descriptor: int) -> int:
     """Return a descriptor of the same file that is not 0 to 2, and close the given one if it is."""
     if not 0 <= descriptor < FIRST_UNINHERITED:
         return descriptor

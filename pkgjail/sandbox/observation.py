@@ -19,7 +19,6 @@ from typing import Callable, NamedTuple
 
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.id_calls import IdRules
-from pkgjail.sandbox.job import make_pipe, moved_up
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -75,13 +74,11 @@ class Observation:
 
     def start(self) -> None:
         """In the caller: start the process. Signals that the caller relays are blocked in it, too."""
-        # The command gets descriptors 0 to 2, which may be closed here.
-        self._memory = moved_up(os.memfd_create("pkgjail-audit"))
+        # If descriptors 0 to 2 are closed here, these may be among them; all are closed at exec.
+        self._memory = os.memfd_create("pkgjail-audit")
         self._report = mmap.mmap(-1, _REPORT_SIZE)
-        self._outside, self.inside = (
-            socket.socket(fileno=moved_up(end.detach())) for end in socket.socketpair()
-        )
-        alive, self._alive = make_pipe()
+        self._outside, self.inside = socket.socketpair()
+        alive, self._alive = os.pipe()
         caller = os.getpid()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {_END})
         try:
