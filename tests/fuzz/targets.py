@@ -23,6 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 from unittest import mock
 
+from pkgjail.audit.advice import advise
+from pkgjail.audit.compare import compare_audits
+from pkgjail.audit.libraries import known_libraries
+from pkgjail.audit.record import dump_audit, parse_audit
+from pkgjail.audit.section import audit_section
+from pkgjail.audit.spack_names import SpackNames
+from pkgjail.audit.wanted import used
 from pkgjail.backends import open_database
 from pkgjail.backends.debian.root import Root as DebianRoot
 from pkgjail.backends.debian.ucf import read_ucf
@@ -30,6 +37,8 @@ from pkgjail.backends.release import read_distribution, read_release, release_fa
 from pkgjail.backends.root import Root
 from pkgjail.backends.rpm import query
 from pkgjail.backends.rpm.store import database_directories, has_no_packages
+from pkgjail.cli.audit_text import facts, markdown
+from pkgjail.cli.audit_text import text as audit_text
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.devices import absence_reason, find_devices, pattern_fault
 from pkgjail.core.errors import PkgjailError
@@ -185,6 +194,26 @@ def _uses_of(manifest: Manifest) -> None:
     for form in ("bwrap", "fstab", "mtree", "nspawn", "sha256sums"):
         with refusing(PkgjailError):
             export_manifest(manifest, form, at=b"/srv/jail")
+
+
+def _audit(data: bytes) -> None:
+    """Read the record of an audit, and tell all that can be told of it."""
+    for text in (data, _with_digest_line(data)):
+        with refusing(PkgjailError):
+            audit = parse_audit(text, "fuzzed.jsonl")
+            assert dump_audit(audit) == text
+            advice = advise(audit, SpackNames([], ()))
+            list(audit_text(audit, advice, None, most=None, command=""))
+            markdown(audit, advice)
+            json.dumps(facts(audit, advice, None))
+            audit_section(audit, advice, used(audit, sample()))
+            assert compare_audits(audit, audit).same
+
+
+def _ld_cache(data: bytes) -> None:
+    """Read a loader's cache of another system."""
+    root = _put("ld/etc/ld.so.cache", data).parents[1]
+    assert all(path.startswith(b"/") for path in known_libraries(os.fsencode(root)).values())
 
 
 def _record(data: bytes) -> None:
@@ -553,6 +582,8 @@ TARGETS: dict[str, Target] = {
     "whitelist": Target(_whitelist, 2),
     "blacklist": Target(_blacklist, 2),
     "manifest": Target(_manifest, 2),
+    "audit": Target(_audit, 2),
+    "ld.so.cache": Target(_ld_cache),
     "environment": Target(_record, 2),
     "active": Target(_active, 1, ValueError),
     "dpkg-status": Target(partial(_database, "dpkg", "var/lib/dpkg/status", backends=("apt", "dpkg")), 2),
