@@ -49,7 +49,7 @@ MAKE = {
 }
 BUILDS = [
     pytest.param((AUTOTOOLS, "autoreconf -fi && ./configure && make"), id="autotools"),
-    pytest.param((CMAKE, "cmake -S . -B b && cmake --build b"), id="CMake", marks=pytest.mark.long),
+    pytest.param((CMAKE, "cmake -S . -B b && cmake --build b"), id="CMake"),
     pytest.param((MAKE, "make"), id="make"),
 ]
 

@@ -176,8 +176,16 @@ def test_the_most_telling_package_comes_first() -> None:
             want("/usr/local/include", source="directory"),
             want("/usr/share/aclocal", source="directory", owners=("a:all", "b:all")),
             want("/usr/local/include/own.h"),
-        )
+            want("/opt/tool", source="directory"),
+        ),
+        listings=(
+            Listing(path=b"/opt/tool", hidden={"": 2}),
+            Listing(path=b"/usr/local/include", hidden={"": 1}),
+            Listing(path=b"/usr/share/aclocal", hidden={"a:all": 1}),
+        ),
     )
+    none = next(each for each in wanted(audit) if not each.package)
+    assert [look_up.path for look_up in none.look_ups] == [b"/usr/local/include/own.h", b"/opt/tool"]
     found = [(each.package, each.look_ups[0].path) for each in wanted(audit)]
     assert found == [
         ("zlib1g-dev:amd64", b"/usr/include/zlib.h"),

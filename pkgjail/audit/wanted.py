@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.model import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from pkgjail.audit.model import Audit, LookUp
     from pkgjail.core.model import Manifest
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 # Directories of what a build is made from, in which a look-up says more than elsewhere.
 _TELLING = (b"/include/", b"/pkgconfig/", b"/cmake/", b"/aclocal", b"/bin/", b"/sbin/", b"/lib")
 _NOISE = (b"/locale/", b"/locale-langpack/", b"/etc/localtime", b"/zoneinfo", b"/share/doc/", b"/share/man/")
+# Where an administrator puts files that no package has: FHS 3.0, sections 3 and 4.9.
+_LOCAL = (b"bin", b"etc", b"include", b"lib", b"sbin", b"share", b"src")
+_OF_EVERYBODY = frozenset(
+    (
+        *(b"/home", b"/media", b"/mnt", b"/opt", b"/root", b"/srv", b"/usr/local"),
+        *(b"/usr/local/" + name for name in _LOCAL),
+    )
+)
 
 
 @record
@@ -32,12 +40,13 @@ class WantedPackage:
 def wanted(audit: Audit) -> tuple[WantedPackage, ...]:
     """Return the packages that the source has and the command asked for in vain, the most telling first.
 
-    A directory counts only if one package alone has it, or none and nothing else of it was asked for: many
-    packages share a directory, and to look whether it is there says little.
+    A directory counts only if one package alone has it, or if no package has anything in it, as in a tree of
+    /opt: many packages share the others, and to look whether they are there says little.
     """
+    unpackaged = {listing.path for listing in audit.listings if listing.hidden.keys() == {""}}
     by_package: dict[str, list[LookUp]] = defaultdict(list)
     for look_up in audit.look_ups:
-        if look_up.is_wanted and len(look_up.owners) <= 1 and not _is_shared_directory(look_up):
+        if look_up.is_wanted and len(look_up.owners) <= 1 and not _is_shared(look_up, unpackaged):
             by_package["".join(look_up.owners)].append(look_up)
     found = [
         WantedPackage(package=package, look_ups=tuple(sorted(look_ups, key=_order)))
@@ -46,8 +55,11 @@ def wanted(audit: Audit) -> tuple[WantedPackage, ...]:
     return tuple(sorted(found, key=lambda each: (_order(each.look_ups[0]), each.package)))
 
 
-def _is_shared_directory(look_up: LookUp) -> bool:
-    return look_up.source == "directory" and not look_up.owners
+def _is_shared(look_up: LookUp, unpackaged: Container[bytes]) -> bool:
+    """Return whether it is a directory that many things are in, as far as the audit knows."""
+    if look_up.source != "directory" or look_up.owners:
+        return False
+    return look_up.path not in unpackaged or look_up.path in _OF_EVERYBODY
 
 
 def _order(look_up: LookUp) -> tuple[object, ...]:
