@@ -185,6 +185,17 @@ def test_programs_are_known_with_those_that_started_them(auditor: Auditor) -> No
     assert loader is not None, "the kernel opens the loader itself"
 
 
+@pytest.mark.parametrize("limits", [(), ("--tty",)], ids=["spawned", "forked"])
+def test_the_python_that_runs_pkgjail(caller: Caller, limits: tuple[str, ...]) -> None:
+    """Protects from taking the command, which may be the same Python, for pkgjail's own process before it."""
+    (caller.home / "w.toml").write_text('[packages]\ndebian = ["python3"]\n')
+    assert caller.pkgjail("resolve", "./w.toml", "--no-hash", "-o", "w.jsonl").returncode == 0
+    command = ["/usr/bin/python3", "-c", "import os; os.access('/usr/include/zlib.h', 0)"]
+    ran = caller.pkgjail("run", *limits, "--audit", "a.jsonl", "w.jsonl", "--", *command)
+    assert ran.returncode == 0, ran.stderr
+    assert at(read_audit(caller.home / "a.jsonl"), ZLIB) is not None
+
+
 def test_a_missing_interpreter_is_wanted(auditor: Auditor) -> None:
     """The kernel itself looks for it, so no call has its name."""
     script = auditor.place / "script"

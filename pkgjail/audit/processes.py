@@ -77,7 +77,7 @@ class Processes:
         self._start = RunningProgram(0, b"", b"", None)
         self._others: RunningProgram | None = None
         self._made: dict[tuple[int, bytes, bytes], RunningProgram] = {}
-        self._host_program = _link(f"/proc/{self._init}/exe")
+        self._own = (_link(f"/proc/{self._init}/exe"), _command_line(self._init))
         self.get = self._known.get
 
     @property
@@ -109,7 +109,9 @@ class Processes:
         else:
             program = self._program_of(parent)
         path = _link(f"/proc/{process}/exe")
-        if path != self._host_program or program.parent is not None:
+        # The command may be the same Python; only its command line tells it from the process before.
+        is_ours = program.parent is None and self._own == (path, _command_line(process))
+        if not is_ours:
             script = _script(process, path)
             if (path, script) != (program.path, program.script) and path:
                 program = self._started(program, path, script)
@@ -181,14 +183,18 @@ def _script(process: int, path: bytes) -> bytes:
     """Return the script that an interpreter was given; b"" for any other program."""
     if not _INTERPRETERS.fullmatch(path.rpartition(b"/")[2]):
         return b""
-    try:
-        with open(f"/proc/{process}/cmdline", "rb", buffering=0) as file:
-            words = file.read(_MOST_WORDS).split(b"\0")[1:]
-    except OSError:
-        return b""
-    for word in words:
+    for word in _command_line(process).split(b"\0")[1:]:
         if word in (b"-c", b"-e", b"-m"):
             return b""
         if word and not word.startswith(b"-"):
             return word
     return b""
+
+
+def _command_line(process: int) -> bytes:
+    """Return the words of a process's command line, each with a NUL, as far as they are read."""
+    try:
+        with open(f"/proc/{process}/cmdline", "rb", buffering=0) as file:
+            return file.read(_MOST_WORDS)
+    except OSError:
+        return b""
