@@ -130,6 +130,7 @@ def test_paths_of_no_package(options: JailOptions, tmp_path: Path) -> None:
     assert {trial.paths[0]: trial.verdict for trial in found.trials} == {
         b"/usr/local/include/x.h": "changed",
         b"/usr/local/lib/libx.so": "changed",
+        b"/opt/tool": "changed",
     }
     whole = find_influence(
         manifest,
