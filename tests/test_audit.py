@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -285,6 +286,19 @@ def test_folding_loses_nothing_that_exists(
             assert kept[look_up.path].calls == look_up.calls
     counts = [{each.directory: each.asked for each in audit.nowhere} for audit in audits]
     assert counts[0][b"/usr/include"] == counts[1][b"/usr/include"] == 10_000
+
+
+def test_a_caller_with_threads(base_manifest: Manifest) -> None:
+    """Protects a jail from being killed if the process that sees its calls notices its end first."""
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    try:
+        statuses = [run_audited(base_manifest, ["true"]).status for _ in range(12)]
+    finally:
+        stop.set()
+        other.join()
+    assert statuses == [0] * 12
 
 
 class Ends(NamedTuple):

@@ -167,8 +167,8 @@ class Observation:
         poll.poll(int(seconds * 1000))
 
     def _wait_for_death(self) -> None:
-        os.read(self._alive, 1)  # until the other end is closed
-        if self._ended:
+        has_finished = os.read(self._alive, 1)  # nothing, if the other end is closed by its death
+        if has_finished or self._ended:
             return
         with contextlib.suppress(ProcessLookupError):
             if self._jail >= 0:
@@ -185,6 +185,7 @@ class Observation:
                 os.setsid()  # keys of the terminal are not for it
                 self._leave_everything()
                 _write_all(self._memory, self._observe_jail())
+                os.write(self._alive, b".")  # it may see the jail's end before the caller does
                 status = 0
         except BaseException as error:  # noqa: BLE001 - it must never go on in the caller's code
             import traceback
