@@ -50,8 +50,6 @@ _IMPORTED = (
 UNMEASURED = frozenset(
     f"tests/{name}.py"
     for name in (
-        # Those of builds come first: coverage would leave files of its own in what they compare.
-        "audit/test_learn", "test_influence", "test_minimise", "test_rebuild",
         "environments/test_interruptions", "test_acceptance", "test_bounded_available",
         "test_bounded_databases", "test_bounded_lists", "test_closure_oracle", "test_docs",
         "test_docs_examples", "test_escapes", "test_exactness_host", "test_faults", "test_floods",

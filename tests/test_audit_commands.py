@@ -22,7 +22,8 @@ def audited(base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_manifest(base_manifest, tmp_path / "m.jsonl")
     (tmp_path / "b").mkdir()
     (tmp_path / "b/use.c").write_text("#include <zlib.h>\n")
-    script = "cat use.c /usr/include/zlib.h; ls /usr/share/aclocal; [ -e /usr/bin/make ]; exit 3"
+    (tmp_path / "b/configure.ac").write_text("PKG_CHECK_MODULES([Z], [zlib])\n")
+    script = "cat use.c configure.ac /usr/include/zlib.h; ls /usr/share/aclocal; [ -e /usr/bin/make ]; exit 3"
     monkeypatch.chdir(tmp_path / "b")
     assert main(["run", "--audit", "../a.jsonl", "--cwd", "../m.jsonl", "--", "sh", "-c", script]) == 3
     monkeypatch.chdir(tmp_path)
@@ -41,6 +42,7 @@ def test_show(audited: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "zlib1g-dev:amd64" in lines
     assert f"    {audited}/b/use.c:1: #include <zlib.h>" in lines
     assert any(line.startswith("  /usr/share/aclocal: ") for line in lines)
+    assert "  /usr/share/aclocal/pkg.m4: its directory was listed by ls" in lines
     assert main(["audit", "show", "--fail-on", "wanted", "a.jsonl"]) == 1
     capfd.readouterr()
     assert main(["audit", "show", "--json", "--manifest", "m.jsonl", "a.jsonl"]) == 0

@@ -57,6 +57,7 @@ def options(tmp_path: Path) -> JailOptions:
     return JailOptions(binds=(bind,), cwd=here, environment=default_environment())
 
 
+@pytest.mark.unmeasured  # coverage leaves files of its own in what is built
 def test_influence(small: Manifest, options: JailOptions, tmp_path: Path) -> None:
     """A header and a program change the build, and how; a program that it only looks for does not."""
     found = find_influence(small, ["sh", "build"], options, os.fsencode(tmp_path / "out"), jobs=2)
@@ -81,6 +82,7 @@ def test_influence(small: Manifest, options: JailOptions, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.unmeasured  # coverage leaves files of its own in what is built
 def test_what_to_try(small: Manifest, options: JailOptions, tmp_path: Path) -> None:
     """The first ones, or packages by name, wanted or not; what cannot be tried says why."""
     names = ["m4", "flex:amd64", "no-such-package", "dash", "/no/such", "/usr/include/zlib.h"]
@@ -222,6 +224,7 @@ def test_real_builds(options: JailOptions, tmp_path: Path, kind: str) -> None:
     assert (zlib.package, zlib.verdict, macros.verdict) == ("zlib1g-dev:amd64", "changed", "same")
 
 
+@pytest.mark.unmeasured  # coverage leaves files of its own in what is built
 def test_the_command(
     options: JailOptions, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

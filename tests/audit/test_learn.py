@@ -202,6 +202,7 @@ def build_in(place: Path) -> list[str]:
     return ["--cwd", "--", "sh", "build.sh"]
 
 
+@pytest.mark.unmeasured  # coverage leaves files of its own in what is built
 def test_the_command(
     base_manifest: Manifest,
     tmp_path: Path,
