@@ -1,4 +1,4 @@
-"""The data types of an audit, all frozen: what a command in a jail looked for, and what it was told."""
+"""The data types of an audit, all frozen: what a command in a jail looked for, and what was there."""
 
 from __future__ import annotations
 

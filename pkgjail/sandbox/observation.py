@@ -232,6 +232,7 @@ class Observation:
         known = {first}
 
         def all_of_them() -> set[int]:
+            """Return those that init has told of so far, all before a process in them makes a call."""
             with contextlib.suppress(BlockingIOError):
                 while data := self._outside.recv(_INODE.size, socket.MSG_DONTWAIT):
                     known.add(_INODE.unpack(data)[0])

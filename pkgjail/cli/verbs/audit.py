@@ -49,7 +49,7 @@ Names that Spack has for packages can be added in pkgjail/spack-names.toml in yo
 """
 _WHY = """\
 Say who asked for a path, or for any path of a package: the programs, each with those that started it, what
-they were told, and who has the path.
+the jail has there, and who has the path.
 """
 _DIFF = """\
 Say what a command wants and uses according to one audit and not to another.
