@@ -37,6 +37,7 @@ ROWS = """
     api
     jail
     review export
+    machine
     environments stages audit
     __init__
     cli

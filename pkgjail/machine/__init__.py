@@ -1,0 +1,14 @@
+"""Virtual machines: the files of a manifest in a machine of qemu, with a kernel of a distribution.
+
+model          what a machine is
+kernels        kernels, and their modules
+initramfs      the archive that a kernel starts from
+root_disk      the file system image of a manifest, kept in the cache
+agent          the program in the guest, compiled once
+frames         the messages between the agent and this side
+qemu           the command line
+session        a command in a guest: its streams, terminal, signals and exit status
+shares         directories of the host in the guest
+copied_binds   directories that cannot be shared: copies, and what changed in them
+libvirt        the same machine as a domain of libvirt
+"""
