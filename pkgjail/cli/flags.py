@@ -19,6 +19,7 @@ FLAGS: Mapping[Parameter, str] = {
     "devices": "--device",
     "focus": "--focus",
     "hashed=False": "--no-hash",
+    "kernel": "--kernel",
     "map_root=True": "--map-root",
     "package_database=False": "--no-package-database",
     "plan='auto'": "'--plan auto'",

@@ -17,6 +17,7 @@ Parameter = Literal[
     "devices",
     "focus",
     "hashed=False",
+    "kernel",
     "map_root=True",
     "package_database=False",
     "plan='auto'",

@@ -1,7 +1,9 @@
 """Virtual machines: the files of a manifest in a machine of qemu, with a kernel of a distribution.
 
 model          what a machine is
-kernels        kernels, and their modules
+kernels        which kernel a machine starts
+kernel_images  what a kernel's file says of itself
+modules        a kernel's modules, in the order of loading
 initramfs      the archive that a kernel starts from
 root_disk      the file system image of a manifest, kept in the cache
 agent          the program in the guest, compiled once
