@@ -25,6 +25,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.storage.fingerprint import changed_directories, take_fingerprint, take_settled_fingerprint
+from pkgjail.storage.locks import lock_shared
 from pkgjail.storage.marshal_store import digest, pack, unpack
 from pkgjail.storage.own_files import NEW_PREFIX, open_own_file, opened_directory, read_own_file, set_aside
 from pkgjail.storage.removal import is_left_over, make_locked_directory, remove_unused, signals_blocked
@@ -100,6 +101,22 @@ def ensure_layer(recipe: Recipe, cache: Path, *, thorough: bool = False) -> Laye
         directory, host_states, layer_states = _find_or_build(recipe, layers, descriptor, thorough=thorough)
         os.utime(directory.name, dir_fd=descriptor)  # the time of the last use, for `pkgjail cache prune`
     return Layer(bytes(directory / "layer"), (*(host_states if recipe.fits is None else ()), *layer_states))
+
+
+def lock_layer(recipe: Recipe, cache: Path) -> tuple[bytes, list[int]]:
+    """Return the path of a recipe's layer, and a lock that keeps it from being removed (`unlock`).
+
+    Every name of it is checked.
+
+    Raises:
+        OSError: it cannot be made there, or keeps being removed.
+
+    """
+    for _ in range(_ATTEMPTS):
+        path = ensure_layer(recipe, cache, thorough=True).path
+        with contextlib.suppress(OSError):  # it is being removed
+            return path, lock_shared([os.path.dirname(path)])
+    raise BlockingIOError(0, "it keeps being removed", os.fsdecode(cache))
 
 
 def _find_or_build(

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkgjail.core.entries import COPIED_BITS
 from pkgjail.core.errors import DriftError, JailError, os_error_text
 from pkgjail.core.sources import refuse_other_source
-from pkgjail.export.common import refuse
+from pkgjail.export.copied import as_copied, refuse_undigested
 from pkgjail.export.image.tree import write_tree
 from pkgjail.jail.drift import DriftCheck, compare_host
-from pkgjail.jail.layer_cache import Recipe, ensure_layer
+from pkgjail.jail.layer_cache import Recipe, lock_layer
 from pkgjail.jail.run import content_for_anyone
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.storage.locations import cache_directory
-from pkgjail.storage.locks import lock_shared, unlock
+from pkgjail.storage.locks import unlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from pkgjail.core.reporter import Reporter
 
 _KIND = "copy"
-_ATTEMPTS = 3
-_OTHERS_READ = 0o004
-_UNREADABLE = "others may not read it"
 
 
 @contextlib.contextmanager
@@ -58,51 +53,23 @@ def copied_files(manifest: Manifest, root: bytes, reporter: Reporter) -> Iterato
         SourceError: the manifest was made from another source.
 
     """
-    undigested = filter(_is_undigested, manifest.files)
-    readable = [entry.path for entry in undigested if entry.mode & _OTHERS_READ]
-    refuse("a stage of copied files", readable, "the manifest has no digest of it; resolve it with digests")
-    root = os.path.realpath(root)
-    place, locks = _locked(manifest, root, reporter)
+    refuse_undigested("a stage of copied files", manifest)
+    place, locks = _locked(manifest, os.path.realpath(root), reporter)
     try:
-        yield _as_copied(manifest), place
+        yield as_copied(manifest), place
     finally:
         unlock(locks)
 
 
 def _locked(manifest: Manifest, root: bytes, reporter: Reporter) -> tuple[bytes, list[int]]:
     """Return the directory of the copy, and locks that keep it from being removed."""
-    for _ in range(_ATTEMPTS):
-        place = _ensure(manifest, root, reporter)
-        with contextlib.suppress(OSError):  # it is being removed
-            return place, lock_shared([os.path.dirname(place)])
-    raise JailError(f"cannot use the copy of files in {cache_directory()}: it keeps being removed")
-
-
-def _as_copied(manifest: Manifest) -> Manifest:
-    return replace(manifest, files=tuple(map(_copied, manifest.files)))
-
-
-def _copied(entry: FileEntry) -> FileEntry:
-    if entry.kind == "symlink":
-        return entry
-    if _is_undigested(entry):
-        return entry._replace(mode=0, size=None, origin="entry", detail=_UNREADABLE)
-    return entry._replace(mode=entry.mode & COPIED_BITS)
-
-
-def _is_undigested(entry: FileEntry) -> bool:
-    return entry.kind == "regular" and entry.origin != "entry" and entry.sha256 is None
-
-
-def _ensure(manifest: Manifest, root: bytes, reporter: Reporter) -> bytes:
-    """Return the directory of the copy."""
 
     def make(place: bytes, _entries: Sequence[FileEntry], _root: bytes) -> None:
         """Copy the files, each compared with the manifest."""
         refuse_other_source(manifest, root)
         compare_host(manifest, root, DriftCheck(reporter=reporter))
         content = content_for_anyone(manifest, root)
-        if changes := write_tree(_as_copied(manifest), content, root, place, reporter):
+        if changes := write_tree(as_copied(manifest), content, root, place, reporter):
             raise DriftError(changes)
 
     # Without entries: no state of the host matters to a copy, once it is right.
@@ -110,7 +77,7 @@ def _ensure(manifest: Manifest, root: bytes, reporter: Reporter) -> bytes:
     recipe = Recipe(kind=_KIND, entries=(), root=root, make=make, content=content)
     cache = Path(cache_directory())
     try:
-        return ensure_layer(recipe, cache.resolve(), thorough=True).path
+        return lock_layer(recipe, cache.resolve())
     except OSError as error:
         why = os_error_text(error, str(cache))
         raise JailError(f"cannot copy the files of the manifest: {why}; set XDG_CACHE_HOME") from error

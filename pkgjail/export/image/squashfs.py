@@ -25,7 +25,8 @@ def write(tar: int, descriptor: int, compression: str) -> None:
     Args:
         tar: a descriptor of the archive.
         descriptor: a descriptor of the file.
-        compression: "gzip", which "" stands for, or "zstd".
+        compression: "gzip", which "" stands for, "zstd", or "lz4": that takes half a second for 550 MB, where
+            the others take half a minute, and gives half as much again.
 
     Raises:
         PkgjailError: the program is missing or fails.
