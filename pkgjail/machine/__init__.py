@@ -1,16 +1,17 @@
 """Virtual machines: the files of a manifest in a machine of qemu, with a kernel of a distribution.
 
-model          what a machine is
-kernels        which kernel a machine starts
-kernel_images  what a kernel's file says of itself
-modules        a kernel's modules, in the order of loading
-initramfs      the archive that a kernel starts from
-root_disk      the file system image of a manifest, kept in the cache
-agent          the program in the guest, compiled once
-frames         the messages between the agent and this side
-qemu           the command line
-session        a command in a guest: its streams, terminal, signals and exit status
-shares         directories of the host in the guest
-copied_binds   directories that cannot be shared: copies, and what changed in them
-libvirt        the same machine as a domain of libvirt
+model             what a machine is
+kernels           which kernel a machine starts
+kernel_images     what a kernel's file says of itself
+kernel_packages   the kernel of a Debian package that is not installed
+modules           a kernel's modules, in the order of loading
+initramfs         the archive that a kernel starts from
+root_disk         the file system image of a manifest, kept in the cache
+agent             the program in the guest, compiled once
+frames            the messages between the agent and this side
+qemu              the command line
+session           a command in a guest: its streams, terminal, signals and exit status
+shares            directories of the host in the guest
+copied_binds      directories that cannot be shared: copies, and what changed in them
+libvirt           the same machine as a domain of libvirt
 """

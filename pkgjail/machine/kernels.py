@@ -17,6 +17,7 @@ from pkgjail.core.paths import resolve_inside
 from pkgjail.core.text import first_of, printable
 from pkgjail.core.untrusted import names_below, opened_below, shortened
 from pkgjail.machine.kernel_images import NoKernelError, is_release, recognize
+from pkgjail.machine.kernel_packages import ARCHIVE, unpacked_package
 from pkgjail.machine.model import Kernel, MachineError
 from pkgjail.machine.modules import ModuleFiles, load_modules
 
@@ -58,11 +59,13 @@ def find_kernel(architecture: str, *, named: str = "", root: bytes = b"/") -> Ke
 
     Args:
         architecture: Debian's word, such as "arm64".
-        named: a kernel's file, or a directory like a root or an unpacked package, in which one is looked for.
+        named: a kernel's file, a Debian package with one (which is unpacked into the cache), or a directory
+            like a root, in which one is looked for.
         root: the source, whose own kernels come before the host's.
 
     Raises:
         MachineError: there is none; the message says what was looked at and what to do.
+        PkgjailError: a program that unpacks the package is missing.
 
     """
     looked: list[str] = []
@@ -96,6 +99,8 @@ def _named(architecture: str, path: bytes, looked: list[str]) -> Kernel | None:
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             return _best(architecture, path, looked)
+        if _is_package(path):
+            return _packaged(architecture, path, looked)
     except OSError as error:
         looked.append(f"{printable(path)}: {error.strerror}")
         return None
@@ -111,6 +116,18 @@ def _named(architecture: str, path: bytes, looked: list[str]) -> Kernel | None:
     beside = [os.path.dirname(directory) + each for each in _MODULES] if directory.endswith(_BOOT) else []
     place = _Place(b"/", path, match[1] if match else b"")
     return _usable(architecture, place, [*beside, *_MODULES], looked)
+
+
+def _is_package(path: bytes) -> bool:
+    with opened_below(b"/", path) as descriptor:
+        return os.read(descriptor, len(ARCHIVE)) == ARCHIVE
+
+
+def _packaged(architecture: str, path: bytes, looked: list[str]) -> Kernel | None:
+    found = _best(architecture, unpacked_package(path), looked)
+    if found is None and not looked:
+        looked.append(f"{printable(path)} has none, but may depend on a package that has")
+    return found
 
 
 def _best(architecture: str, root: bytes, looked: list[str]) -> Kernel | None:
