@@ -5,6 +5,7 @@ python-debian neither fails nor waits because of them.
 
 root          files below a root, and errors
 release       os-release(5)
+machine       the architecture of a root without a package database
 alternatives  the records of update-alternatives(1) and alternatives(8)
 unowned       rows of a backend's allow-list of unowned files
 debian        everything that the backends apt and dpkg share

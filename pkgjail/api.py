@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -247,13 +246,15 @@ def whole_image(image: Image) -> Manifest:
 def system_of(root: bytes) -> tuple[Distribution, str]:
     """Return the distribution and the architecture of a root.
 
-    Without a package database, they are "linux" and this machine's.
+    Without a package database, they are "linux" and that of the programs in the root.
     """
+    from pkgjail.backends.machine import machine_of
+
     try:
         database = open_database(root)
         return with_family(database.distribution, database.family), database.architecture
     except DatabaseError:
-        return Distribution(id="linux", version=""), os.uname().machine
+        return Distribution(id="linux", version=""), machine_of(root)
 
 
 def _hasher(root: bytes, reporter: Reporter) -> Callable[[Sequence[bytes]], Mapping[bytes, str]]:

@@ -59,8 +59,13 @@ COMMANDS = {
         Recipe(
             suite="sid", variant="apt", include=["a,b", "c"], mirrors=[MIRROR, LINE], architecture="arm64"
         ),
-        [MODE, "--variant=apt", "--architectures=arm64", "--include=a,b", "--include=c"],
+        [MODE, "--variant=apt", "--architectures=arm64", "--skip=check/qemu", "--include=a,b", "--include=c"],
         ["--", "sid", "-", MIRROR, LINE],
+    ),
+    "words of other systems": (
+        Recipe(suite="sid", variant="apt", architecture="aarch64,x86_64"),
+        [MODE, "--variant=apt", "--architectures=arm64,amd64", "--skip=check/qemu"],
+        ["--", "sid", "-"],
     ),
     "a file of sources": (
         Recipe(suite="sid", variant="apt", mirrors=[__file__]),

@@ -10,7 +10,7 @@ from pkgjail.api import open_database
 from pkgjail.audit.evidence import Run, Source, make_audit
 from pkgjail.audit.libraries import known_libraries
 from pkgjail.audit.supervisor import observe
-from pkgjail.core.errors import DatabaseError
+from pkgjail.core.errors import DatabaseError, JailError
 from pkgjail.core.reporter import SILENT
 from pkgjail.jail.run import prepare_jail
 
@@ -40,7 +40,8 @@ def run_audited(  # noqa: PLR0913 - all but two by keyword
     those of `run_in_jail`. The command's exit status is in the result.
 
     Raises:
-        JailError: as `run_in_jail`; also if calls cannot be seen here, or the process that sees them failed.
+        JailError: as `run_in_jail`; also if calls cannot be seen here, the process that sees them failed, or
+            the programs run by emulation.
         CommandError: as `run_in_jail`, and other errors likewise.
         DatabaseError: the source's package database is damaged; a source without one has no packages.
 
@@ -55,6 +56,12 @@ def audit_in(jail: Jail, argv: Sequence[str], *, source: bytes = b"", terminal: 
     `source` is the root directory of the source, if the jail shows a copy of its files; b"" for the root that
     the jail was prepared with.
     """
+    if jail.emulated:
+        raise JailError(
+            "cannot audit a command that runs by emulation: its look-ups would be recorded as those of the "
+            "emulator, which adds its own; audit it on a host of the manifest's architecture, "
+            f"{jail.manifest.header.architecture}"
+        )
     root = os.path.realpath(source or jail.root)
     binds = [bind.destination for bind in jail.options.binds]
     seen = partial(observe, root=root, binds=binds, libraries=known_libraries(root))

@@ -31,6 +31,7 @@ FLAGS: Mapping[Parameter, str] = {
     "replace=True": "--replace",
     "root": "--root",
     "source": "--source",
+    "stage='vm'": "'--stage vm'",
     "store": "--store",
     "suite": "--suite",
     "verify='hash'": "'=hash'",

@@ -170,6 +170,16 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_arch_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the architecture that a manifest must have."""
+    parser.add_argument(
+        "--arch",
+        default="",
+        help="refuse a manifest or an image for another architecture, such as arm64 or aarch64 (in "
+        "any system's words); without it, the manifest's is taken, by emulation if it is not this host's",
+    )
+
+
 def add_audit_option(parser: argparse.ArgumentParser) -> None:
     """Add the option for a record of what the command looks for."""
     parser.add_argument(
@@ -248,8 +258,18 @@ def can_replay(arguments: argparse.Namespace) -> bool:
 def load_manifest(arguments: argparse.Namespace, *, hashed: bool = False) -> Manifest:
     """Read the manifest, or resolve the whitelist given in its place, by default without digests.
 
-    The whitelists of demanded devices are resolved with it.
+    The whitelists of demanded devices are resolved with it. Refuses another architecture than that of
+    `add_arch_option`.
     """
+    manifest = _loaded(arguments, hashed=hashed)
+    if asked := getattr(arguments, "arch", ""):
+        from pkgjail.core.architectures import refuse_other
+
+        refuse_other(manifest.header.architecture, asked)
+    return manifest
+
+
+def _loaded(arguments: argparse.Namespace, *, hashed: bool) -> Manifest:
     name: str = arguments.manifest
     if name == WHOLE_IMAGE:
         return _whole_image(arguments)

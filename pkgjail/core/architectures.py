@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pkgjail.core.errors import UsageError
+from pkgjail.core.parameters import parameter
 
 _LITTLE, _BIG = 1, 2  # EI_DATA
 _ARM, _HARD_FLOAT = 40, 0x400  # EM_ARM, EF_ARM_ABI_FLOAT_HARD
@@ -107,6 +108,21 @@ def architecture_named(word: str) -> Architecture:
     if found is None:
         raise UsageError(_unknown(word))
     return found
+
+
+def refuse_other(made: str, asked: str) -> None:
+    """Refuse what was made for another architecture than the one that is asked for, in any words.
+
+    Raises:
+        UsageError: it is for another one, or there is none with that name.
+
+    """
+    wanted = architecture_named(asked)
+    if made not in wanted.words:
+        raise UsageError(
+            f"cannot run programs for {wanted}: the manifest is for {made}; leave out "
+            f"{parameter('architecture')}, or name a manifest or an image for {wanted}"
+        )
 
 
 def known_architecture(word: str) -> Architecture | None:

@@ -29,6 +29,7 @@ Parameter = Literal[
     "replace=True",
     "root",
     "source",
+    "stage='vm'",
     "store",
     "suite",
     "verify='hash'",

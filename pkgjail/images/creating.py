@@ -14,6 +14,8 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from pkgjail.core.architectures import architecture_named, runs_natively
+from pkgjail.core.binfmt import obstacle, refusal
 from pkgjail.core.errors import PkgjailError, UsageError
 from pkgjail.core.model import record
 from pkgjail.core.text import printable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
+    from pkgjail.core.architectures import Architecture
     from pkgjail.core.model import Requirement
     from pkgjail.core.reporter import Reporter
     from pkgjail.images.model import Image, ImageLimits
@@ -62,7 +65,8 @@ class Recipe:
 
     `requirements` have texts in the syntax of Depends. `include` are packages as apt-get(8) takes them.
     `mirrors` are addresses, lines of sources.list(5) or files with such lines; if there are none, mmdebstrap
-    chooses. `architecture` is "" for this machine's.
+    chooses. `architecture` is in any system's words, or several with commas between them, of which the first
+    is the image's own; "" for this machine's.
     """
 
     suite: str
@@ -88,7 +92,8 @@ def create_from_recipe(  # noqa: PLR0913 - what and where; the rest is by name
 
     Raises:
         ImageError: the image has more than the limits allow.
-        PkgjailError: another image has the name, mmdebstrap is missing, or it failed.
+        PkgjailError: another image has the name, mmdebstrap is missing, or it failed; programs of the
+            architecture do not run here.
         UsageError: the name is none that an image may have, or the recipe has what mmdebstrap would take for
             something else.
         OSError: the store cannot be written.
@@ -98,6 +103,7 @@ def create_from_recipe(  # noqa: PLR0913 - what and where; the rest is by name
     if not replace:
         refuse_taken_name(name, store)
     command = command_of(recipe)
+    refuse_foreign_image(recipe)
     environment = {
         "SOURCE_DATE_EPOCH": _TIME,
         **os.environ,
@@ -117,7 +123,7 @@ def command_of(recipe: Recipe) -> list[str]:
     packages would see the host.
 
     Raises:
-        UsageError: the recipe has what mmdebstrap would take for something else.
+        UsageError: the recipe has what mmdebstrap would take for something else, or an unknown architecture.
 
     """
     if recipe.variant not in VARIANTS:
@@ -131,11 +137,13 @@ def command_of(recipe: Recipe) -> list[str]:
                 f"cannot use the mirror {printable(mirror)!r}: name an address (http://…), a line of "
                 "sources.list(5), or a file with such lines"
             )
+    wanted = _architectures(recipe)
     return [
         PROGRAM,
         f"--mode={'auto' if os.geteuid() == 0 else 'unshare'}",
         f"--variant={recipe.variant}",
-        *([f"--architectures={recipe.architecture}"] if recipe.architecture else ()),
+        # That its programs run here was found by trying: arch-test(1) is not needed.
+        *([f"--architectures={','.join(map(str, wanted))}", "--skip=check/qemu"] if wanted else ()),
         *(f"--include={package}" for package in recipe.include),
         f"--customize-hook={_HOOK}",
         "--",
@@ -143,6 +151,27 @@ def command_of(recipe: Recipe) -> list[str]:
         "-",
         *recipe.mirrors,
     ]
+
+
+def refuse_foreign_image(recipe: Recipe) -> None:
+    """Refuse an image whose packages' scripts do not run here, before anything is downloaded.
+
+    Raises:
+        PkgjailError: its programs run neither natively nor by emulation.
+        UsageError: there is no such architecture.
+
+    """
+    for architecture in _architectures(recipe)[:1]:
+        if runs_natively(architecture):
+            return
+        if fault := obstacle(architecture):
+            raise PkgjailError(refusal(architecture, fault, what="create the image", machine=False))
+
+
+def _architectures(recipe: Recipe) -> list[Architecture]:
+    return (
+        [architecture_named(word) for word in recipe.architecture.split(",")] if recipe.architecture else []
+    )
 
 
 @contextmanager

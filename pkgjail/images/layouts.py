@@ -13,6 +13,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pkgjail.core.architectures import host_architecture
 from pkgjail.core.text import printable
 from pkgjail.core.untrusted import MIB, PARSE_INT, is_nested, opened_below, parsing, read_descriptor
 from pkgjail.images.streams import DamagedError
@@ -20,16 +21,6 @@ from pkgjail.images.streams import DamagedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Docker's and Go's names of machines, by those of uname(2).
-_ARCHITECTURES = {
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "i686": "386",
-    "ppc64le": "ppc64le",
-    "riscv64": "riscv64",
-    "s390x": "s390x",
-    "x86_64": "amd64",
-}
 _REFERENCE = "org.opencontainers.image.ref.name"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_JSON = 8 * MIB
@@ -131,7 +122,8 @@ def _names(descriptor: dict[str, Any], reference: str) -> bool:
 
 def _fits(descriptor: dict[str, Any]) -> bool:
     platform = descriptor.get("platform") or {}
-    here = _ARCHITECTURES.get(os.uname().machine, os.uname().machine)
+    host = host_architecture()
+    here = host.oci[0] if host else os.uname().machine
     return (platform.get("os", "linux"), platform.get("architecture", here)) == ("linux", here)
 
 

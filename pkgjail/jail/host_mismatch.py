@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.core.architectures import host_architecture, is_host_word, known_architecture, runs_natively
 from pkgjail.core.errors import DatabaseError
 from pkgjail.core.model import text_path
 from pkgjail.core.parameters import parameter
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pkgjail.core.model import Distribution, FileEntry, Manifest
-
-# The machines of uname(2), and the architectures of packages whose programs they run.
-_ARCHITECTURES = {
-    "aarch64": {"aarch64", "arm64", "armhf"},
-    "armv7l": {"armel", "armhf", "armv7h", "armv7hl"},
-    "i686": {"i386", "i586", "i686"},
-    "ppc64le": {"ppc64el", "ppc64le"},
-    "riscv64": {"riscv64"},
-    "s390x": {"s390x"},
-    "x86_64": {"amd64", "i386", "i686", "x86_64"},
-}
 
 
 def absent_paths(entries: Iterable[FileEntry], root: bytes) -> tuple[bytes, ...]:
@@ -82,11 +72,13 @@ def _other_distribution(manifest: Manifest, root: bytes, here: str) -> list[str]
 
 def _other_machine(manifest: Manifest, root: bytes) -> list[str]:
     """Compare the architecture with this host's. That of another root is not known."""
-    machine = os.uname().machine
     made = manifest.header.architecture
-    if root != b"/" or made in _ARCHITECTURES.get(machine, {made}):
+    if root != b"/" or is_host_word(made) or host_architecture() is None:
         return []
-    return [f"the manifest was made for {made}, and this host is {machine}"]
+    known = known_architecture(made)
+    if known is not None and runs_natively(known):
+        return []
+    return [f"the manifest was made for {made}, and this host is {os.uname().machine}"]
 
 
 def _version(distribution: Distribution) -> str:

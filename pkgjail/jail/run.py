@@ -22,6 +22,7 @@ from pkgjail.jail.automounts import automount_warnings
 from pkgjail.jail.devices import absent_devices, device_patterns, show_devices
 from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
+from pkgjail.jail.emulation import runs_by_emulation
 from pkgjail.jail.etc_files import Account, current_account, etc_files
 from pkgjail.jail.host_name import host_name
 from pkgjail.jail.layout import Layout
@@ -117,8 +118,8 @@ def run_in_jail(  # noqa: PLR0913 - all but two by keyword
         CommandError: there is no such command in the jail, or it cannot be executed.
         DriftError: the host differs from the manifest, or, if `options` are strict about it, entries changed
             while the command ran.
-        JailError: the jail cannot be set up here, or its limits cannot be enforced; the message names the
-            setting at fault.
+        JailError: the jail cannot be set up here, its limits cannot be enforced, or the manifest is for an
+            architecture whose programs do not run here; the message names the setting at fault.
         OutOfMemoryError: the jail reached its memory limit and was killed.
         SourceError: the manifest was made from another source.
 
@@ -156,7 +157,8 @@ def prepare_jail(  # noqa: PLR0913 - all but two by keyword
 class Jail:
     """A jail that can be entered many times, from one thread at a time.
 
-    `manifest`, `options` and `root` are those that it was made of; `root` is a real path.
+    `manifest`, `options` and `root` are those that it was made of; `root` is a real path. It is `emulated` if
+    its programs are for another architecture and run by an emulator.
     `prepared` is the prepared jail. Each entry checks the state that it depends on, and prepares it anew if
     that has changed. It is `lasting`, and so worth saving, unless a better strategy failed for a reason that
     may be temporary.
@@ -175,6 +177,7 @@ class Jail:
         self._probed_again = False
         _limits(options)  # refuses a wrong limit before any work
         refuse_other_source(manifest, root)
+        self.emulated = runs_by_emulation(manifest, check.reporter)
         self.prepared = self._prepare()
         for warning in absent_devices(manifest):
             check.reporter.warn(warning)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.backends.debian.relations import parse_entry
+from pkgjail.core.architectures import known_architecture
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.untrusted import FILE_LISTS
 from pkgjail.repositories.formats import LoadedRepository
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from pkgjail.core.model import DependencyGroup, Package
     from pkgjail.repositories.formats import Offer, PoolIndex
 
-_ARCHITECTURES = {
-    "x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686": "i386", "ppc64le": "ppc64el",
-    "loongarch64": "loong64",
-}  # fmt: skip
 # Neither a field, nor the continuation of one, nor empty.
 _BAD_LINE = re.compile(rb"^(?![A-Za-z0-9][!-9;-~]*:|[ \t]+[^ \t\n]|\n|\Z)", re.MULTILINE)
 _STANZA = re.compile(rb"(?:[^\n]+\n)+")
@@ -50,7 +47,8 @@ class DebianFormat:
 
     def architecture(self, machine: str) -> str:
         """Return `amd64` for `x86_64`."""
-        return _ARCHITECTURES.get(machine, machine)
+        known = known_architecture(machine)
+        return known.debian if known else machine
 
     def load(
         self, solv: Any, solv_pool: Any, path: str, architecture: str, *, contents: bool

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.backends.pacman.database import BASE
 from pkgjail.backends.pacman.relations import entry_groups, is_satisfied, parse_relation
 from pkgjail.core import untrusted
+from pkgjail.core.architectures import known_architecture
 from pkgjail.core.model import is_word, text_path
 from pkgjail.repositories.formats import LoadedRepository
 from pkgjail.repositories.metadata import Metadata, as_file, fault, first_packed, parsing
@@ -38,7 +39,8 @@ class PacmanFormat:
 
     def architecture(self, machine: str) -> str:
         """Return pacman's word, which is mostly that of uname(2)."""
-        return {"armv7l": "armv7h"}.get(machine, machine)
+        known = known_architecture(machine)
+        return known.pacman if known and machine in {known.machine, known.debian} else machine
 
     def load(
         self, solv: Any, solv_pool: Any, path: str, architecture: str, *, contents: bool

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.installed import ARCHITECTURES, BASE
+from pkgjail.core.architectures import known_architecture
 from pkgjail.core.model import record
 from pkgjail.core.untrusted import FILE_LISTS, METADATA, SETTINGS
 from pkgjail.repositories.formats import LoadedRepository
@@ -57,7 +58,8 @@ class RpmMdFormat:
 
     def architecture(self, machine: str) -> str:
         """Return rpm's word, which is mostly that of uname(2)."""
-        return {"armv7l": "armv7hl"}.get(machine, machine)
+        known = known_architecture(machine)
+        return known.rpm if known and machine not in ARCHITECTURES else machine
 
     def load(
         self, solv: Any, solv_pool: Any, path: str, architecture: str, *, contents: bool

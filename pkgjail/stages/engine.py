@@ -16,6 +16,7 @@ from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.text import printable
 from pkgjail.jail.diagnosis import diagnose
+from pkgjail.jail.emulation import runs_by_emulation
 from pkgjail.jail.layout import Layout
 from pkgjail.jail.missing import advice_on_missing, candidates
 from pkgjail.jail.run import directory_inside, prepare
@@ -103,6 +104,7 @@ class Engine(ABC):
             raise JailError(f"cannot use the stage {self.name}: {self._absence()}")
         if problems := self._problems(request):
             raise RefusedError(self.name, problems)
+        runs_by_emulation(request.manifest, request.reporter)
         # A copy is shown best by whole directories: each is one mount.
         options = replace(request.options, plan="whole")
         with copied_files(request.manifest, request.root, request.reporter) as (manifest, place):

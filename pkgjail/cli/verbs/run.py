@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.jail_options import (
     MANIFEST_HELP,
+    add_arch_option,
     add_audit_option,
     add_command,
     add_jail_options,
@@ -75,6 +76,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     """Add everything that may follow MANIFEST."""
     add_jail_options(parser)
     add_stage_option(parser)
+    add_arch_option(parser)
     add_audit_option(parser)
     add_command(parser)
     parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)

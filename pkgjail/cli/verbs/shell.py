@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.jail_options import (
     MANIFEST_HELP,
+    add_arch_option,
     add_audit_option,
     add_jail_options,
     add_stage_option,
@@ -40,6 +41,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("manifest", metavar="MANIFEST", help=MANIFEST_HELP)
     add_jail_options(parser)
     add_stage_option(parser)
+    add_arch_option(parser)
     add_audit_option(parser)
     parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
     parser.set_defaults(run=run, failure=125, result_is_output=never)

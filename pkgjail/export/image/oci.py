@@ -11,6 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pkgjail.core.architectures import known_architecture
 from pkgjail.core.jail_names import SEARCH_PATH
 from pkgjail.core.model import record
 from pkgjail.core.paths import Names
@@ -39,13 +40,6 @@ _REFERENCE = "org.opencontainers.image.ref.name"
 _TYPE = "application/vnd.oci.image.{}+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _EMPTY_TYPE, _EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
-# Go's names for architectures and their variants, by the words of dpkg, rpm and pacman.
-_ARCHITECTURES = {
-    "aarch64": ("arm64", "v8"), "arm64": ("arm64", "v8"), "armel": ("arm", "v5"), "armhf": ("arm", "v7"),
-    "armv7h": ("arm", "v7"), "armv7hl": ("arm", "v7"), "i386": ("386", ""), "i586": ("386", ""),
-    "i686": ("386", ""), "loong64": ("loong64", ""), "mips64el": ("mips64le", ""), "ppc64el": ("ppc64le", ""),
-    "x86_64": ("amd64", ""),
-}  # fmt: skip
 
 
 class Bill(NamedTuple):
@@ -193,7 +187,8 @@ def _config(description: Description, written: Sequence[Written]) -> bytes:
 
 def _platform(description: Description) -> dict[str, str]:
     made = description.architecture
-    architecture, variant = _ARCHITECTURES.get(made, (made, ""))
+    known = known_architecture(made)
+    architecture, variant = known.oci if known else (made, "")
     found = {"architecture": architecture, "os": "linux"}
     return {**found, "variant": variant} if variant else found
 
