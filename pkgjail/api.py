@@ -173,7 +173,8 @@ def create_image(  # noqa: PLR0913 - one name says what; the rest have defaults
         name: its name in the store.
         whitelists: names of shipped lists, or paths. Only their requirements for Debian count.
         suite: the release, such as "bookworm"; "" for that of this host, if it is Debian.
-        architecture: Debian's word for it; "" for this machine's.
+        architecture: any system's word for it; "" for this machine's. Its programs must run here, natively
+            or by emulation, which is tried first.
         mirrors: addresses, lines of sources.list(5), or files with such lines; none for this host's own apt
             sources of the suite, or if there are none, mmdebstrap's choice.
         include: packages besides, as apt-get(8) takes them.

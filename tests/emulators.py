@@ -1,17 +1,21 @@
-"""Emulators for tests: programs run in a user namespace with a binfmt_misc of its own (Linux 6.7).
+"""Emulators for tests, mostly in a user namespace with a binfmt_misc of its own (Linux 6.7).
 
 What is registered there, the host does not have, and what the host has registered does not matter there.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import architecture_named, tiny_program
 from pkgjail.core.binfmt import BINFMT_MISC
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 ARM64 = architecture_named("arm64")
 _MASK = "ff" * 7 + "00" + "ff" * 8 + "feffffff"
@@ -51,3 +55,19 @@ def tree_of(place: Path, word: str) -> Path:
     program.write_bytes(tiny_program(architecture_named(word)))
     program.chmod(0o755)
     return place
+
+
+@contextmanager
+def registered_on_the_host() -> Iterator[None]:
+    """Register qemu for arm64 on this host, as root, and undo that at the end."""
+    place, name = Path(BINFMT_MISC), f"pkgjail-test-{os.getpid()}"
+    was_mounted = (place / "register").exists()
+    if not was_mounted:
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", place], check=True)
+    try:
+        (place / "register").write_text(registration(name=name))
+        yield
+    finally:
+        (place / name).write_text("-1")
+        if not was_mounted:
+            subprocess.run(["umount", place], check=True)

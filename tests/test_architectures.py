@@ -95,6 +95,13 @@ def test_compatible_ones_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(architectures, "runs_program", runs)
     answers = [architectures.runs_natively(architecture_named(word)) for word in ("i386", "i386", "arm64")]
     assert (answers, tried) == ([True, False, False], [architecture_named("i386")] * 2)
+    monkeypatch.setattr(architectures, "host_architecture", lambda: architecture_named("arm64"))
+    monkeypatch.setattr(architectures, "runs_program", lambda _: True)
+    assert [str(one) for one in ARCHITECTURES if architectures.runs_natively(one)] == [
+        "arm64",
+        "armhf",
+        "armel",
+    ]
 
 
 def test_a_host_without_a_row_runs_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pkgjail.api import create_image
 from pkgjail.audit.run import run_audited
 from pkgjail.backends.machine import machine_of
 from pkgjail.cli.main import main
 from pkgjail.core import binfmt, exit_programs
-from pkgjail.core.architectures import architecture_named, host_architecture, tiny_program
+from pkgjail.core.architectures import (
+    architecture_named,
+    architecture_of_elf,
+    host_architecture,
+    tiny_program,
+)
 from pkgjail.core.binfmt import Registration, obstacle, registration_for
 from pkgjail.core.errors import JailError, PkgjailError
 from pkgjail.core.reporter import Silent
 from pkgjail.images.creating import Recipe, refuse_foreign_image
 from pkgjail.jail import emulation
 from pkgjail.jail.emulation import runs_by_emulation, runs_in_jail
-from pkgjail.jail.run import prepare_jail
+from pkgjail.jail.run import content_for_anyone, prepare_jail
+from pkgjail.manifest import read_manifest
 from pkgjail.stages import run_in_stage
+from tests import hello
 from tests.conftest import SYSTEM_PYTHON
-from tests.emulators import ARM64, registration, tree_of, within
+from tests.emulators import ARM64, registered_on_the_host, registration, tree_of, within
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     from pkgjail.core.model import Manifest
@@ -63,6 +73,7 @@ STATES: dict[str, tuple[dict[str, str], str, str]] = {
     "another architecture": (
         {**WHOLE, "qemu": ON.replace("b700", "f300")}, "no emulator is registered for it in {}", "install "
     ),
+    "a mask": ({**WHOLE, "qemu": ON.replace("magic 7f454c4602010100", "magic 7f454c46020101ff")}, "", ""),
     "no mask": ({**WHOLE, "qemu": ON[: ON.index("mask")]}, "", ""),
     "damaged": (
         {**WHOLE, "qemu": ON.replace("magic 7f", "magic zz")}, "no emulator is registered", "install "
@@ -214,17 +225,34 @@ def test_the_probe_in_a_jail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not runs_in_jail(host)
 
 
+def test_an_ld_cache_needs_them_too(
+    base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects exports of foreign manifests: they say why there is no ld.so cache, not ldconfig's status."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(emulation, "runs_natively", lambda _: False)
+    monkeypatch.setattr(binfmt, "obstacle", lambda _: binfmt.Obstacle("no emulator is there", "install it"))
+    with pytest.raises(JailError) as refused:
+        content_for_anyone(made_for(base_manifest, "s390x"), b"/")
+    assert re.fullmatch(
+        r"cannot make /etc/ld\.so\.cache by the manifest's own /usr/sbin/ldconfig: it is for s390x, this "
+        r"host is \w+, and no emulator is there; as root: install it",
+        str(refused.value),
+    )
+
+
 # --- images -------------------------------------------------------------------------------------
 
 
-def test_an_image_is_refused_before_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_refused_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects from a download of which no package can be configured, in our own words."""
     monkeypatch.setattr("pkgjail.images.creating.obstacle", lambda _: binfmt.Obstacle("nothing", "do it"))
     monkeypatch.setattr("pkgjail.images.creating.runs_natively", lambda one: one.debian == "amd64")
     refuse_foreign_image(Recipe(suite="sid", variant="apt", architecture="x86_64,s390x"))
     refuse_foreign_image(Recipe(suite="sid", variant="apt"))
+    monkeypatch.setenv("PATH", "")  # mmdebstrap would be missed
     with pytest.raises(PkgjailError, match=r"cannot create the image: it is for s390x, .* as root: do it$"):
-        refuse_foreign_image(Recipe(suite="sid", variant="apt", architecture="s390x"))
+        create_image("foreign", suite="sid", architecture="s390x", store=str(tmp_path))
     monkeypatch.setattr("pkgjail.images.creating.obstacle", lambda _: None)
     refuse_foreign_image(Recipe(suite="sid", variant="apt", architecture="s390x"))
 
@@ -333,3 +361,34 @@ def test_the_architecture_that_is_asked_for(imported: Imported, capfd: pytest.Ca
     other = "arm64" if host.debian != "arm64" else "amd64"
     assert main(["shell", "--arch", other, "base"]) == 125
     assert f"cannot run programs for {other}: the manifest is for {host.debian}" in capfd.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may register an emulator for all programs")
+def test_a_real_image_builds_by_emulation(caller: Caller) -> None:
+    """Protects the promise: for another architecture, a whitelist becomes an image, and that builds right."""
+    variables = {"PKGJAIL_STORE": str(caller.home / "store")}
+    place = hello.prepare(caller.home / "build", hello.download())
+
+    def pkgjail(*words: str) -> subprocess.CompletedProcess[str]:
+        return caller.pkgjail(*words, environment=variables, stdin=subprocess.DEVNULL)
+
+    with registered_on_the_host():
+        words = ["--arch", "aarch64", "--suite", "bookworm", "--whitelist", "build"]
+        made = pkgjail("image", "create", "arm", *words)
+        assert made.returncode == 0, made.stderr
+        resolved = pkgjail("resolve", "build", "--source", "image:arm", "-o", "arm.jsonl")
+        assert resolved.returncode == 0, resolved.stderr
+        options = ["--arch", "arm64", "--source", "image:arm", "--bind", f"{place}:/srv", "arm.jsonl"]
+        built = pkgjail("run", *options, "--", *hello.COMMAND)
+        checked = pkgjail("check", "--source", "image:arm", "arm.jsonl")
+        database = pkgjail("run", *options, "--", "dpkg", "--print-architecture")
+    manifest = read_manifest(caller.home / "arm.jsonl")
+    assert manifest.header.architecture == "arm64"
+    assert {package.architecture for package in manifest.packages} == {"all", "arm64"}
+    assert (built.returncode, built.stdout) == (3, "Hello, world!\nno zlib\n"), built.stderr
+    for name in ("hello-2.10/hello", "hello-z"):
+        assert architecture_of_elf((place / name).read_bytes()[:64]) is ARM64
+        assert "ARM aarch64" in caller.run(["file", "-b", place / name]).stdout
+    assert checked.returncode == 0, checked.stdout
+    assert database.stdout == "arm64\n"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 
 from pkgjail.api import resolve
 from pkgjail.cli.main import main

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 _PROGRAM = b"/program"
 _TIMEOUT = 60
+_WHAT = "run programs of the manifest"
 
 
-def runs_by_emulation(manifest: Manifest, reporter: Reporter = SILENT) -> bool:
+def runs_by_emulation(manifest: Manifest, reporter: Reporter = SILENT, *, what: str = "") -> bool:
     """Return whether a manifest's programs run in a jail here by emulation, of which it warns, or natively.
 
-    One of this host's architecture costs a comparison of words.
+    One of this host's architecture costs a comparison of words. `what` is what they are needed for besides a
+    command; a virtual machine is no way to that.
 
     Raises:
         JailError: they do not run; it names both ways out: an emulator, and a virtual machine.
@@ -38,12 +40,12 @@ def runs_by_emulation(manifest: Manifest, reporter: Reporter = SILENT) -> bool:
     if architecture is None or runs_natively(architecture):
         return False  # of an unknown one, the kernel knows more
     reporter.warn(
-        f"the manifest is for {architecture}: its programs run by emulation{_emulator(architecture)}"
+        f"the manifest is for {architecture}: its programs run by emulation{_emulator(architecture, what)}"
     )
     return True
 
 
-def _emulator(architecture: Architecture) -> str:
+def _emulator(architecture: Architecture, what: str) -> str:
     """Return the name of the emulator that runs programs of an architecture in a jail, in parentheses."""
     from pkgjail.core import binfmt  # for other architectures alone
     from pkgjail.core.text import printable
@@ -54,7 +56,7 @@ def _emulator(architecture: Architecture) -> str:
         emulator = f"the emulator {printable(found.interpreter)}" if found else "the emulator of this host"
         fault = binfmt.Obstacle(f"{emulator} does not run a program in a jail, which was tried", "replace it")
     if fault is not None:
-        raise JailError(binfmt.refusal(architecture, fault, what="run programs of the manifest"))
+        raise JailError(binfmt.refusal(architecture, fault, what=what or _WHAT, machine=not what))
     return f" ({printable(found.name)})" if found else ""
 
 

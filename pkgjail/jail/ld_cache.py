@@ -19,6 +19,7 @@ from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.programs import UnansweredError, capture_output
 from pkgjail.core.text import printable
 from pkgjail.jail.diagnosis import diagnose
+from pkgjail.jail.emulation import runs_by_emulation
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.scratch import runtime_scratch
 from pkgjail.sandbox.job import SetupError
@@ -66,7 +67,8 @@ def make_ld_cache(
         directory_steps: returns the argument of that name for `plan_jail`; called only if nothing is stored.
 
     Raises:
-        JailError: that jail cannot be set up here, or ldconfig fails or does not end.
+        JailError: that jail cannot be set up here, ldconfig fails or does not end, or it is for an
+            architecture whose programs do not run here.
 
     """
     names = {entry.path for entry in manifest.files}
@@ -78,6 +80,9 @@ def make_ld_cache(
     if is_lasting(states):
         with contextlib.suppress(OSError):
             return read_own_file(_stored_path(manifest, root, states))
+    runs_by_emulation(
+        manifest, what=f"make {text_path(LD_CACHE)} by the manifest's own {text_path(ldconfig)}"
+    )
     states = take_settled_fingerprint(paths)
     plan = plan_jail(
         manifest,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests import hello
 from tests.engines import settings_of_podman
 
 if TYPE_CHECKING:
@@ -23,26 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Caller
-
-_SOURCE = "http://deb.debian.org/debian/pool/main/h/hello/hello_2.10.orig.tar.gz"
-_SHA256 = "31e066137a962676e89f69d1b65382de95a7ef7d914b8cb956f41ea72e0f516b"
-_BUILD = """\
-cd /srv && tar -xf hello.tar.gz || exit
-(cd hello-2.10 && ./configure --quiet && make -s) >/dev/null 2>log || exit
-if cc -include zlib.h empty.c -lz -o /tmp/empty 2>/dev/null; then found='-D ZLIB -lz'; fi
-cc -O2 -o hello-z hello-z.c $found || exit
-hello-2.10/hello && exec ./hello-z
-"""
-_HELLO_Z = """\
-#include <stdio.h>
-#ifdef ZLIB
-#include <zlib.h>
-int main(void) { puts(zlibVersion()); return 3; }
-#else
-int main(void) { puts("no zlib"); return 3; }
-#endif
-"""
-_COMMAND = ("sh", "/srv/build")
 
 
 class _Outcome(NamedTuple):
@@ -77,12 +58,12 @@ class _Ways:
     def jail(self, *words: str) -> Callable[[Path], Sequence[str]]:
         """Return a way of pkgjail's."""
         run = ["/usr/bin/python3", "-m", "pkgjail", "run"]
-        return lambda place: [*run, "--bind", f"{place}:/srv", *words, "--", *_COMMAND]
+        return lambda place: [*run, "--bind", f"{place}:/srv", *words, "--", *hello.COMMAND]
 
     def podman(self, place: Path) -> Sequence[str]:
         """Return the command that starts the exported image."""
         image = f"oci-archive:{self._home}/oci-archive"
-        return ["podman", "run", "--rm", "--network=none", "-v", f"{place}:/srv", image, *_COMMAND]
+        return ["podman", "run", "--rm", "--network=none", "-v", f"{place}:/srv", image, *hello.COMMAND]
 
     def charliecloud(self, place: Path) -> Sequence[str]:
         """Return the command that enters the exported archive, unpacked."""
@@ -91,13 +72,13 @@ class _Ways:
         unpacked = self._user.run(["tar", "-C", root, "-xf", self._home / "tar"])
         assert unpacked.returncode == 0, unpacked.stderr
         (root / "srv").mkdir()
-        return ["ch-run", "-b", f"{place}:/srv", str(root), "--", *_COMMAND]
+        return ["ch-run", "-b", f"{place}:/srv", str(root), "--", *hello.COMMAND]
 
     def runc(self, place: Path) -> Sequence[str]:
         """Return the command that starts the exported bundle."""
         bundle = self._home / "oci-bundle"
         config = json.loads((bundle / "config.json").read_bytes())
-        config["process"]["args"] = _COMMAND
+        config["process"]["args"] = hello.COMMAND
         mount = {"destination": "/srv", "type": "none", "source": str(place), "options": ["rbind"]}
         config["mounts"].append(mount)
         (bundle / "rootfs/srv").mkdir()
@@ -107,12 +88,7 @@ class _Ways:
 
     def build(self, way: Callable[[Path], Sequence[str]], source: bytes) -> tuple[_Outcome, float]:
         """Build in a new directory; return what came of it, and the seconds."""
-        place = self._home / f"build-{time.time_ns()}"
-        place.mkdir()
-        (place / "hello.tar.gz").write_bytes(source)
-        (place / "build").write_text(_BUILD)
-        (place / "empty.c").write_text("int main(void) { return 0; }\n")
-        (place / "hello-z.c").write_text(_HELLO_Z)
+        place = hello.prepare(self._home / f"build-{time.time_ns()}", source)
         words = way(place)
         began = time.monotonic()
         done = self._user.run(words, environment=self._variables, stdin=subprocess.DEVNULL)
@@ -126,8 +102,7 @@ class _Ways:
 @pytest.mark.long
 def test_the_same_build_in_each_way(caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     """Statuses, outputs and the bytes of the programs agree. A table with times is printed."""
-    source = subprocess.run(["curl", "--fail", "--silent", _SOURCE], capture_output=True, check=True).stdout
-    assert hashlib.sha256(source).hexdigest() == _SHA256
+    source = hello.download()
     ways = _Ways(caller)
     image = ("--source", "image:made")
     root = () if os.geteuid() == 0 else ("--map-root",)

@@ -181,7 +181,9 @@ def _add_create(commands: Verbs) -> None:
         "--suite", default="", help="the release, such as bookworm (default: this host's, if it is Debian)"
     )
     parser.add_argument(
-        "--arch", default="", help="the architecture in Debian's word (default: this machine's)"
+        "--arch",
+        default="",
+        help="the architecture, such as arm64 or aarch64, whose programs run here (default: this machine's)",
     )
     parser.add_argument(
         "--mirror",
