@@ -51,7 +51,9 @@ def agent(architecture: str) -> bytes:
 
     def make(place: bytes, _entries: Sequence[FileEntry], _root: bytes) -> None:
         files = [str(source) for source in sources if source.suffix == ".c"]
-        _compile([compiler, *_OPTIONS, "-o", os.fsdecode(os.path.join(place, _PROGRAM)), *files], architecture)
+        _compile(
+            [compiler, *_OPTIONS, "-o", os.fsdecode(os.path.join(place, _PROGRAM)), *files], architecture
+        )
 
     recipe = Recipe(kind=_KIND, entries=(), root=b"/", make=make, content=state.hexdigest())
     try:

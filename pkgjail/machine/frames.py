@@ -42,6 +42,10 @@ class Type(IntEnum):
     SEAL = 6
     CHANGES = 7
     SHUTDOWN = 8
+    KEEP = 9
+    HIDE = 10
+    NO_NAMESPACES = 11
+    SCRATCH = 12
     EXEC = 32
     INPUT = 33
     INPUT_END = 34

@@ -58,7 +58,7 @@ class Relay:
         if number == signal.SIGINT and self._insistent and self._is_second_interrupt():
             self.killed = True
             number = signal.SIGKILL
-        self._send(number)
+        self.send(number)
 
     def stop(self, number: int, *, group: bool = False) -> None:
         """Stop this process (or its `group`) by the signal that stopped the child, until it is continued.
@@ -80,7 +80,7 @@ class Relay:
     def resume(self) -> None:
         """Continue the child after `stop`."""
         if self.active:
-            self._send(signal.SIGCONT)
+            self.send(signal.SIGCONT)
 
     def _is_second_interrupt(self) -> bool:
         now = time.monotonic()
@@ -88,7 +88,8 @@ class Relay:
             self._interrupted = now
         return now - self._interrupted > _SAME_KEY_SECONDS
 
-    def _send(self, number: int) -> None:
+    def send(self, number: int) -> None:
+        """Send a signal to the child, or to its process group if it is one for all of a job."""
         send = os.killpg if self._to_group and number in _FOR_GROUP else os.kill
         with contextlib.suppress(ProcessLookupError):
             send(self._child, number)
@@ -100,14 +101,24 @@ def relaying(
 ) -> Iterator[Relay]:
     """Relay the `RELAYED` signals to `child` in a `with` block. The arguments are those of `Relay`.
 
+    As `relayed_by` does.
+    """
+    relay = Relay(child, to_group=to_group, insistent=insistent)
+    with relayed_by(relay, mask):
+        yield relay
+
+
+@contextlib.contextmanager
+def relayed_by(relay: Relay, mask: set[int]) -> Iterator[None]:
+    """Relay the `RELAYED` signals in a `with` block.
+
     The caller has blocked them. They are unblocked (`mask` is restored) only while the handlers are in place,
     so that none is lost. Ignored signals stay ignored, as nohup(1) and a shell's `&` need it: the command
     ignores them too. Python handles signals only in its main thread, so in another thread this does nothing,
     and the signals act on this process.
     """
-    relay = Relay(child, to_group=to_group, insistent=insistent)
     if threading.current_thread() is not threading.main_thread():
-        yield relay
+        yield
         return
     found = {number: signal.getsignal(number) for number in RELAYED}
     # None: the handler is not Python's, and could not be restored.
@@ -117,7 +128,7 @@ def relaying(
     relay.active = True
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield relay
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)
         relay.active = False

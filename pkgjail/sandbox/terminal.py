@@ -69,7 +69,7 @@ def relay(channel: socket.socket, stops: int, signals: Relay) -> None:
     if not message:
         return
     leader = descriptors[0]
-    callers = _CallersTerminal(leader)
+    callers = CallersTerminal(lambda: _copy_size(leader))
     try:
         with callers.raw(), callers.same_size(watched=signals.active):
             _copy(leader, stops, lambda number: callers.stop(number, signals))
@@ -77,11 +77,14 @@ def relay(channel: socket.socket, stops: int, signals: Relay) -> None:
         os.close(leader)
 
 
-class _CallersTerminal:
-    """The caller's terminal on descriptor 0, if that is one, while the jail's terminal is relayed to it."""
+class CallersTerminal:
+    """The caller's terminal on descriptor 0, if that is one, while another is relayed to it.
 
-    def __init__(self, leader: int) -> None:
-        self._leader = leader
+    `resize` is called to give the other one its size.
+    """
+
+    def __init__(self, resize: Callable[[], object]) -> None:
+        self._give_size = resize
         self._before: list[Any] | None = None
         self._is_terminal = os.isatty(0)
 
@@ -142,13 +145,19 @@ class _CallersTerminal:
             _retry_after_signal(lambda: termios.tcsetattr(0, termios.TCSADRAIN, before))
 
     def _resize(self, _number: int = 0, _frame: object = None) -> None:
-        _copy_size(self._leader)
+        self._give_size()
 
 
 def _copy_size(terminal: int) -> None:
     """Give a terminal the size of the one on descriptor 0. A change sends SIGWINCH to the programs on it."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *callers_size(), 0, 0))
+
+
+def callers_size() -> tuple[int, int]:
+    """Return the rows and columns of the terminal on descriptor 0."""
     size = fcntl.ioctl(0, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+    rows, columns, _, _ = struct.unpack("HHHH", size)
+    return rows, columns
 
 
 def _retry_after_signal(change: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@
 
 enum message {
     /* to the agent */
-    ROOT = 1, DIRECTORY, CONTENT, SYMLINK, MOUNT, SEAL, CHANGES, SHUTDOWN,
+    ROOT = 1, DIRECTORY, CONTENT, SYMLINK, MOUNT, SEAL, CHANGES, SHUTDOWN, KEEP, HIDE, NO_NAMESPACES, SCRATCH,
     EXEC = 32, INPUT, INPUT_END, SIGNAL, RESIZE, TAKEN, CLOSED,
     /* from the agent */
     READY = 64, DONE, FAILED, CHANGE, CHANGE_CONTENT,
@@ -63,6 +63,10 @@ const char *root_directory(struct fields *fields);
 const char *root_content(struct fields *fields);
 const char *root_symlink(struct fields *fields);
 const char *root_share(struct fields *fields);
+const char *root_scratch(struct fields *fields);
+const char *root_keep(struct fields *fields);
+const char *root_hide(struct fields *fields);
+const char *root_close_namespaces(void);
 const char *root_seal(struct fields *fields);
 /* In a command's namespaces: make the guest's root the process's own. */
 const char *root_enter(void);

@@ -121,6 +121,10 @@ static void handle(uint16_t session, uint16_t type, struct fields *fields)
     case CONTENT: answer(session, root_content(fields)); break;
     case SYMLINK: answer(session, root_symlink(fields)); break;
     case MOUNT: answer(session, root_share(fields)); break;
+    case SCRATCH: answer(session, root_scratch(fields)); break;
+    case KEEP: answer(session, root_keep(fields)); break;
+    case HIDE: answer(session, root_hide(fields)); break;
+    case NO_NAMESPACES: answer(session, root_close_namespaces()); break;
     case SEAL: answer(session, root_seal(fields)); break;
     case CHANGES: changes_send(session, take_number(fields)); break;
     case SHUTDOWN: root_unmount(); power_off();

@@ -29,7 +29,6 @@
 #define HARMLESS (MS_NOSUID | MS_NODEV)
 
 static int root = -1;
-static int scratch_is_disk;
 static int uppers[MOST_COPIES] = {[0 ... MOST_COPIES - 1] = -1};
 
 int root_upper(uint32_t number) { return number < MOST_COPIES ? uppers[number] : -1; }
@@ -122,9 +121,8 @@ const char *root_mount(struct fields *fields)
         return "make mount points";
     if (mount(device, IMAGE, type, MS_RDONLY | HARMLESS, NULL))
         return "mount the image of the files";
-    scratch_is_disk = disk[0] != 0;
-    if (scratch_is_disk ? mount(disk, SCRATCH, "ext4", HARMLESS, NULL)
-                        : mount("scratch", SCRATCH, "tmpfs", HARMLESS, options))
+    if (disk[0] ? mount(disk, SCRATCH, "ext4", HARMLESS, NULL)
+                : mount("scratch", SCRATCH, "tmpfs", HARMLESS, options))
         return "mount the scratch space";
     failed = overlay(IMAGE, SCRATCH "/root", TOP);
     if (failed)
@@ -237,6 +235,74 @@ const char *root_share(struct fields *fields)
     return failed;
 }
 
+/* The path of a directory that becomes an empty writable one. */
+const char *root_scratch(struct fields *fields)
+{
+    static unsigned count;
+    char *path = take_text(fields), target[64], place[64];
+    int failed = make_directories(path, 01777), directory = open_inside(path, O_PATH | O_DIRECTORY);
+
+    snprintf(target, sizeof target, "/proc/self/fd/%d", directory);
+    snprintf(place, sizeof place, SCRATCH "/%u", count++);
+    failed = failed || directory < 0 || mkdir(place, 0700) || chmod(place, 01777)
+             || mount(place, target, NULL, MS_BIND, NULL);
+    close(directory);
+    free(path);
+    return failed ? "make a writable directory" : NULL;
+}
+
+static const char *mount_on_itself(const char *path, unsigned long flags)
+{
+    char target[64];
+    int place = open_inside(path, O_PATH | O_NOFOLLOW);
+    const char *failed = NULL;
+
+    snprintf(target, sizeof target, "/proc/self/fd/%d", place);
+    if (place < 0 || mount(target, target, NULL, MS_BIND, NULL))
+        failed = "protect a name";
+    close(place);
+    place = open_inside(path, O_PATH | O_NOFOLLOW);
+    snprintf(target, sizeof target, "/proc/self/fd/%d", place);
+    if (!failed && (place < 0 || mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | flags, NULL)))
+        failed = "make a name read-only";
+    close(place);
+    return failed;
+}
+
+/* The path of a name in a share, which becomes read-only. */
+const char *root_keep(struct fields *fields)
+{
+    char *path = take_text(fields);
+    const char *failed = mount_on_itself(path, MS_RDONLY | HARMLESS);
+
+    free(path);
+    return failed;
+}
+
+/* The path of a directory in a share, of which nothing is shown. */
+const char *root_hide(struct fields *fields)
+{
+    char *path = take_text(fields), target[64];
+    int place = open_inside(path, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+    int failed;
+
+    snprintf(target, sizeof target, "/proc/self/fd/%d", place);
+    failed = place < 0 || mount("hidden", target, "tmpfs", MS_RDONLY | HARMLESS, "mode=555,size=4k");
+    close(place);
+    free(path);
+    return failed ? "hide a directory" : NULL;
+}
+
+/* In a mount namespace of its own, a command could rename the directories above what is protected. */
+const char *root_close_namespaces(void)
+{
+    int file = open("/proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
+    int failed = file < 0 || write(file, "0", 1) != 1;
+
+    close(file);
+    return failed ? "forbid user namespaces" : NULL;
+}
+
 static const char *fill_devices(void)
 {
     static const struct { const char *name; unsigned major, minor; } nodes[] = {
@@ -328,8 +394,7 @@ const char *root_seal(struct fields *fields)
     uint32_t address = take_number(fields), mask = take_number(fields), gateway = take_number(fields);
     const char *failed;
 
-    if (make_directories("/proc", 0555) || make_directories("/sys", 0555) || make_directories("/dev", 0755)
-        || make_directories("/tmp", 01777))
+    if (make_directories("/proc", 0555) || make_directories("/sys", 0555) || make_directories("/dev", 0755))
         return "make the directories of the kernel";
     if (mount("sysfs", TOP "/sys", "sysfs", MS_RDONLY | HARMLESS | MS_NOEXEC, NULL))
         return "mount /sys";
@@ -366,25 +431,9 @@ static const char *mount_proc(void)
 
 const char *root_enter(void)
 {
-    char place[] = SCRATCH "/tmp-XXXXXX", path[64];
-    const char *failed;
-    int scratch = -1;
-
-    if (scratch_is_disk) {
-        if (!mkdtemp(place) || chmod(place, 01777))
-            return "make a directory for /tmp";
-        scratch = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    }
     if (chdir(TOP) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
         return "enter the root";
-    failed = mount_proc();
-    if (failed)
-        return failed;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", scratch);
-    if (scratch_is_disk ? mount(path, "/tmp", NULL, MS_BIND, NULL)
-                        : mount("tmp", "/tmp", "tmpfs", HARMLESS, "mode=1777"))
-        return "mount /tmp";
-    return NULL;
+    return mount_proc();
 }
 
 void root_unmount(void)
