@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of
+from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of, size
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
 from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import JailOptions, Manifest, UserBind
     from pkgjail.jail.run import Jail
+    from pkgjail.machine.model import MachineOptions
     from pkgjail.storage.baseline import Publisher
 
 # What may follow the second colon of a bind.
 _BIND_OPTIONS = ("", "ro", "rw")
-STAGES = ("namespaces", "bwrap", "podman", "runc", "nspawn")
+STAGES = ("namespaces", "bwrap", "podman", "runc", "nspawn", "vm")
 """The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
@@ -168,6 +169,28 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
         help="run the command in a container of another program, with a copy of the files that is kept in "
         "the cache; what that cannot keep is refused (see 'pkgjail stages')",
     )
+    machine = parser.add_argument_group("virtual machine", "with --stage vm, besides --memory and --cpus")
+    machine.add_argument(
+        "--kernel",
+        metavar="PATH",
+        default="",
+        help="a kernel's file, a directory with boot/ and lib/modules/, or a Debian package of one (default: "
+        "the newest of the source or of this host)",
+    )
+    machine.add_argument(
+        "--scratch",
+        metavar="SIZE",
+        type=size,
+        default=0,
+        help="put what the command writes outside of binds on a disk of this size, as 20G (default: memory)",
+    )
+    machine.add_argument(
+        "--share",
+        choices=("auto", "9p", "copy"),
+        default="auto",
+        help="how directories of --bind are shown: shared, or copied and brought back at the end (default: "
+        "shared if the kernel can)",
+    )
 
 
 def add_arch_option(parser: argparse.ArgumentParser) -> None:
@@ -232,8 +255,16 @@ def run_in_named_stage(
             root=root_of(arguments),
             publisher=publisher_of_manifest(arguments),
             terminal=terminal,
+            machine=machine_options(arguments),
             reporter=reporter,
         )
+
+
+def machine_options(arguments: argparse.Namespace) -> MachineOptions:
+    """Return the machine of `add_stage_option`."""
+    from pkgjail.machine.model import MachineOptions
+
+    return MachineOptions(kernel=arguments.kernel, scratch=arguments.scratch, share=arguments.share)
 
 
 def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:

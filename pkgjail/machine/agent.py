@@ -41,10 +41,10 @@ def agent(architecture: str) -> bytes:
         OSError: the cache cannot be written.
 
     """
-    compiler = _compiler(architecture)
+    program = compiler(architecture)
     sources = sorted(_SOURCES.iterdir())
     state = hashlib.sha256()
-    for part in (compiler, _version(compiler), *_OPTIONS):
+    for part in (program, _version(program), *_OPTIONS):
         state.update(part.encode("utf-8", "surrogateescape") + b"\0")
     for source in sources:
         state.update(source.read_bytes() + b"\0")
@@ -52,7 +52,7 @@ def agent(architecture: str) -> bytes:
     def make(place: bytes, _entries: Sequence[FileEntry], _root: bytes) -> None:
         files = [str(source) for source in sources if source.suffix == ".c"]
         _compile(
-            [compiler, *_OPTIONS, "-o", os.fsdecode(os.path.join(place, _PROGRAM)), *files], architecture
+            [program, *_OPTIONS, "-o", os.fsdecode(os.path.join(place, _PROGRAM)), *files], architecture
         )
 
     recipe = Recipe(kind=_KIND, entries=(), root=b"/", make=make, content=state.hexdigest())
@@ -64,7 +64,7 @@ def agent(architecture: str) -> bytes:
     return Path(os.fsdecode(os.path.join(layer.path, _PROGRAM))).read_bytes()
 
 
-def _compiler(architecture: str) -> str:
+def compiler(architecture: str) -> str:
     """Return the path of a C compiler for an architecture."""
     named = architecture_named(architecture)
     names = [f"{named.triplet}-gcc"]
@@ -80,9 +80,9 @@ def _compiler(architecture: str) -> str:
     )
 
 
-def _version(compiler: str) -> str:
+def _version(program: str) -> str:
     found = subprocess.run(
-        [compiler, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False, errors="replace"
+        [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False, errors="replace"
     )
     return found.stdout
 

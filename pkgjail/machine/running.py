@@ -110,6 +110,15 @@ class Running:
             self._process.stdout.close()
         self.channel.close()
 
+    def others(self) -> list[int]:
+        """Return the console's descriptor; nothing once it is closed."""
+        return [] if self.console.is_closed else [self.console.fileno()]
+
+    def attend(self, descriptor: int) -> None:
+        """Read from the console."""
+        del descriptor
+        self.console.read()
+
     def messages(self, timeout: float | None = None) -> Iterator[Message]:
         """Wait for messages and yield those that came. Yield none if `timeout` seconds went by.
 

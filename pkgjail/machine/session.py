@@ -23,7 +23,7 @@ from pkgjail.sandbox.terminal import CallersTerminal, callers_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.machine.frames import Channel
+    from pkgjail.machine.model import Link
 
 _BLOCK = 1 << 16
 _PIPE_BLOCK = select.PIPE_BUF  # that many bytes never block where poll(2) says that some can be written
@@ -63,23 +63,6 @@ class NotStartedError(MachineError):
 
     def __str__(self) -> str:
         return f"the guest cannot {self.doing}: {os.strerror(self.number)}"
-
-
-class Link:
-    """What a session talks over: a channel, and what else must be read meanwhile (a console)."""
-
-    channel: Channel
-
-    def others(self) -> list[int]:
-        """Return descriptors to read from besides the channel's."""
-        return []
-
-    def attend(self, descriptor: int) -> None:
-        """Read from one of them."""
-
-    def lost(self) -> MachineError:
-        """Return the error for the end of the channel."""
-        return MachineError("the machine is gone")
 
 
 def run_command(link: Link, session: int, command: Command) -> Ended:

@@ -4,7 +4,9 @@ model        what a stage is, and what it can promise
 namespaces   the default: the jail of `pkgjail.jail`
 bwrap, nspawn, podman, runc
              the same files in containers of these programs (engines)
+vm           a virtual machine (`pkgjail.machine`)
 engine       what engines have in common
+command      the command of a stage that does not run it in the jail itself
 copy         the copy of a manifest's files that an engine shows
 container    what an engine is to run: a root, mounts, the command
 supervise    the process of an engine: signals, terminal, exit status
@@ -18,12 +20,14 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import UsageError
 from pkgjail.core.model import JailOptions
 from pkgjail.core.reporter import SILENT
+from pkgjail.machine.model import MachineOptions
 from pkgjail.stages.bwrap import Bwrap
 from pkgjail.stages.model import Request
 from pkgjail.stages.namespaces import Namespaces
 from pkgjail.stages.nspawn import Nspawn
 from pkgjail.stages.podman import Podman
 from pkgjail.stages.runc import Runc
+from pkgjail.stages.vm import Vm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from pkgjail.storage.baseline import Publisher
 
 STAGES: Mapping[str, Stage] = {
-    stage.name: stage for stage in (Namespaces(), Bwrap(), Podman(), Runc(), Nspawn())
+    stage.name: stage for stage in (Namespaces(), Bwrap(), Podman(), Runc(), Nspawn(), Vm())
 }
 """The stages by name; the first is the default."""
 
@@ -48,11 +52,12 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
     root: bytes = b"/",
     publisher: Publisher | None = None,
     terminal: bool = False,
+    machine: MachineOptions | None = None,
     reporter: Reporter = SILENT,
 ) -> int:
     """Run `argv` in a stage among the files of `manifest`, and wait for its end.
 
-    All stages but "namespaces" show a copy of the files, which is made at the first entry and kept in the
+    All stages but "namespaces" show a copy of the files ("vm" as a disk), which is made at the first entry and kept in the
     user's cache.
 
     Args:
@@ -63,6 +68,7 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
         root: the directory that the manifest was resolved from.
         publisher: as for `run_in_jail`.
         terminal: whether the command gets a terminal of its own, relayed to the caller's.
+        machine: the machine of the stage "vm".
         reporter: receives progress and warnings.
 
     Returns:
@@ -83,6 +89,7 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
         root=root,
         publisher=publisher,
         terminal=terminal,
+        machine=machine or MachineOptions(),
         reporter=reporter,
     )
     return STAGES[stage].run(request)

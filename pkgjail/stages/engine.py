@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import shutil
 import subprocess
@@ -12,15 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pkgjail.core.errors import JailError, PkgjailError
-from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.model import raw_path
 from pkgjail.core.text import printable
-from pkgjail.jail.diagnosis import diagnose
 from pkgjail.jail.emulation import runs_by_emulation
-from pkgjail.jail.layout import Layout
-from pkgjail.jail.missing import advice_on_missing, candidates
 from pkgjail.jail.run import directory_inside, prepare
-from pkgjail.sandbox.job import SetupError
+from pkgjail.stages.command import find_command, variables_of
 from pkgjail.stages.container import container_of
 from pkgjail.stages.copy import copied_files
 from pkgjail.stages.model import KEPT, PROPERTIES, Promise, RefusedError, asked_for, refusals
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from pkgjail.core.model import JailOptions, Manifest
     from pkgjail.sandbox.steps import Plan
     from pkgjail.stages.container import Container
     from pkgjail.stages.model import Property, Request
@@ -44,8 +37,6 @@ KILLED_AT_ONCE = "INT and TERM kill the container at once: the command cannot ha
 GOES_ON = "if pkgjail is killed by SIGKILL, the container goes on"
 _OWN = "pkgjail does this in its own jail alone"
 _COPY = "the files are a copy of what the manifest says"
-# Names that every jail has, or whose content is not the manifest's.
-_NOT_LISTED = (*KERNEL_DIRECTORIES, TMP)
 
 
 class Started(NamedTuple):
@@ -109,7 +100,7 @@ class Engine(ABC):
         options = replace(request.options, plan="whole")
         with copied_files(request.manifest, request.root, request.reporter) as (manifest, place):
             plan = prepare(manifest, options, root=place)
-            _find_command(request, manifest)
+            find_command(request, manifest)
             with scratch("stage") as work:
                 cwd = directory_inside(manifest, options)
                 container = container_of(
@@ -117,7 +108,7 @@ class Engine(ABC):
                     work,
                     argv=request.argv,
                     cwd=cwd,
-                    environment=_variables(options, cwd).items(),
+                    environment=variables_of(options, cwd).items(),
                     terminal=request.terminal,
                 )
                 return self._run(container)
@@ -203,44 +194,6 @@ def _as_root(plan: Plan) -> Plan:
     from pkgjail.sandbox.steps import MapRoot
 
     return plan._replace(steps=(MapRoot(), *plan.steps))
-
-
-def _variables(options: JailOptions, cwd: bytes) -> dict[str, str]:
-    variables = dict(options.environment)
-    if options.cwd in options.paths:
-        variables.setdefault("PWD", text_path(cwd))  # as the caller's shell has it
-    return variables
-
-
-def _find_command(request: Request, manifest: Manifest) -> None:
-    """Refuse a command that nothing in the container has: engines answer that in ways of their own.
-
-    Raises:
-        CommandError: with the status 127, and the words of the jail.
-
-    """
-    name, options = request.argv[0], request.options
-    paths = candidates(name, options.environment)
-    layout = Layout(manifest)
-    for path in paths:
-        with contextlib.suppress(JailError):
-            if _is_there(layout.resolve(path), layout, options):
-                return
-    if not paths:  # relative to the working directory, which a bind may show
-        return
-    advice = advice_on_missing(paths, request.manifest, os.path.realpath(request.root))
-    failure = SetupError("execute", errno.ENOENT, raw_path(name), [])
-    raise diagnose(failure, name, package_of=lambda _: advice) from None
-
-
-def _is_there(path: bytes, layout: Layout, options: JailOptions) -> bool:
-    if layout.kind(path) is not None or path.startswith(tuple(each + b"/" for each in _NOT_LISTED)):
-        return True
-    shown = ((bind.destination.rstrip(b"/"), bind.source) for bind in options.binds)
-    return any(
-        (path + b"/").startswith(destination + b"/") and os.path.lexists(source + path[len(destination) :])
-        for destination, source in shown
-    )
 
 
 # --- words that an engine can have ----------------------------------------------------------------

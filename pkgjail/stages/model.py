@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import JailOptions, Limits, record
 from pkgjail.core.reporter import SILENT
+from pkgjail.machine.model import MachineOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ KEPT = Promise(kept=True)
 class Request:
     """What a stage is asked to run.
 
-    The fields are the arguments of `pkgjail.jail.run.run_in_jail`.
+    The fields are the arguments of `pkgjail.jail.run.run_in_jail`; `machine` is for the stage `vm` alone.
     """
 
     manifest: Manifest
@@ -92,6 +93,7 @@ class Request:
     root: bytes = b"/"
     publisher: Publisher | None = None
     terminal: bool = False
+    machine: MachineOptions = MachineOptions()
     reporter: Reporter = SILENT
 
 

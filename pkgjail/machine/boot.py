@@ -1,0 +1,169 @@
+"""Start a machine with the files of a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pkgjail.core.model import record
+from pkgjail.core.untrusted import in_memory
+from pkgjail.machine.accelerator import SECONDS, failed_before, remember_failure, why_no_kvm
+from pkgjail.machine.agent import agent
+from pkgjail.machine.contents import Request
+from pkgjail.machine.frames import Type, number, text
+from pkgjail.machine.initramfs import initramfs
+from pkgjail.machine.kernels import find_kernel
+from pkgjail.machine.model import MachineError, MachineOptions
+from pkgjail.machine.modules import load_modules
+from pkgjail.machine.qemu import ADDRESS, GATEWAY, MASK, Hardware
+from pkgjail.machine.root_disk import root_disk
+from pkgjail.machine.running import Running
+from pkgjail.machine.scratch_disk import scratch_disk
+from pkgjail.machine.shares import prepared_shares
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.reporter import Reporter
+    from pkgjail.machine.contents import Contents
+    from pkgjail.machine.model import Kernel
+    from pkgjail.machine.shares import Shares
+
+_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "squashfs", "overlay")
+_NETWORK = "virtio_net"
+_RANDOM = "virtio_rng"
+_SCRATCH = "ext4"
+_SECONDS = 120  # an emulated guest on a busy host
+_MEMORY = 2 << 30
+# What emulation has no use for: the tests of ciphers, and fences against other users of the processor.
+_EMULATED = "cryptomgr.notests=1 mitigations=off"
+_SCRATCH_IN_MEMORY = b"mode=755,size=80%"
+
+
+@record
+class Guest:
+    """A machine that has started and has its root. `why_emulated` is why it does not use KVM, or ""."""
+
+    running: Running
+    shares: Shares
+    accelerator: str
+    why_emulated: str
+
+
+@contextlib.contextmanager
+def started_machine(  # noqa: PLR0913 - what, and by name how
+    manifest: Manifest,
+    contents: Contents,
+    options: MachineOptions,
+    *,
+    root: bytes,
+    hostname: str,
+    network: bool,
+    reporter: Reporter,
+) -> Iterator[Guest]:
+    """Start a machine, and end it when the `with` block ends.
+
+    Args:
+        manifest: the files.
+        contents: what the root has besides.
+        options: the machine.
+        root: the directory that the manifest was resolved from.
+        hostname: the name of the guest.
+        network: whether it has qemu's user-mode network.
+        reporter: receives progress, and warnings of what the machine cannot do in the usual way.
+
+    Raises:
+        MachineError: it cannot be started.
+        DriftError, JailError, SourceError: as `root_disk`.
+
+    """
+    architecture = manifest.header.architecture
+    kernel = find_kernel(architecture, named=options.kernel, root=root)
+    with contextlib.ExitStack() as stack:
+        disk = stack.enter_context(root_disk(manifest, root, reporter))
+        shares = stack.enter_context(prepared_shares(contents, kernel, options.share, reporter))
+        scratch = stack.enter_context(scratch_disk(options.scratch)) if options.scratch else None
+        names = [*_MODULES, *shares.modules]
+        names += [_NETWORK] * network + [_SCRATCH] * bool(options.scratch)
+        hardware = Hardware(
+            architecture=architecture,
+            kernel=_opened(kernel.image, stack),
+            initramfs=_archive(kernel, names, stack),
+            disks=((_opened(os.fsencode(disk), stack), False), *shares.disks, *([scratch] if scratch else [])),
+            channel=-1,
+            shares=shares.shares,
+            memory=options.memory or _MEMORY,
+            processors=options.processors or len(os.sched_getaffinity(0)),
+            network=network,
+        )
+        running, why = _start(hardware, kernel, reporter)
+        with running:
+            _fill(running, contents, shares, scratch_number=len(shares.disks) + 1 if scratch else 0)
+            network_numbers = (ADDRESS, MASK, GATEWAY) if network else (0, 0, 0)
+            running.ask(Type.SEAL, text(os.fsencode(hostname)) + b"".join(map(number, network_numbers)))
+            yield Guest(running=running, shares=shares, accelerator="tcg" if why else "kvm", why_emulated=why)
+
+
+def _archive(kernel: Kernel, names: Sequence[str], stack: contextlib.ExitStack) -> int:
+    modules, absent = load_modules(kernel, [*names, _RANDOM])
+    if lacking := [name for name in absent if name != _RANDOM]:
+        raise MachineError(
+            f"the kernel {kernel.release} cannot be used: it has no {', '.join(lacking)}; name another one"
+        )
+    files = {b"/init": (0o755, agent(kernel.architecture))}
+    for place, module in enumerate(modules):
+        files[b"/modules/%03d-%s.ko" % (place, module.name.encode())] = (0o644, module.content)
+    return stack.enter_context(in_memory(initramfs(files))).fileno()
+
+
+def _opened(path: bytes, stack: contextlib.ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _start(hardware: Hardware, kernel: Kernel, reporter: Reporter) -> tuple[Running, str]:
+    """Return a machine that is ready, and why it is emulated, or "" if it uses KVM."""
+    why = why_no_kvm(hardware.architecture)
+    if not why and failed_before(kernel):
+        why = "no guest starts with it on this host"
+    if not why:
+        running = Running(replace(hardware, accelerator="kvm"))
+        try:
+            running.wait_for_start(SECONDS)
+        except MachineError:
+            running.kill()
+            remember_failure(kernel)
+            why = "no guest starts with it on this host"
+        else:
+            return running, ""
+    reporter.warn(f"the machine is emulated, which is many times slower: it cannot use KVM, as {why}")
+    running = Running(replace(hardware, arguments=_EMULATED))
+    try:
+        running.wait_for_start(_SECONDS)
+    except BaseException:
+        running.kill()
+        raise
+    return running, why
+
+
+def _fill(running: Running, contents: Contents, shares: Shares, *, scratch_number: int) -> None:
+    """Mount the root and make what it has; all at once, since each answer takes a while."""
+    scratch = _device(scratch_number) if scratch_number else b""
+    requests = [
+        Request(
+            Type.ROOT, text(b"squashfs") + text(_device(0)) + text(scratch) + text(_SCRATCH_IN_MEMORY)
+        )
+    ]
+    for step in contents.steps:
+        requests.append(step if isinstance(step, Request) else shares.mount(step))
+    for request in requests:
+        running.channel.send(0, request.type, request.content)
+    running.answers(len(requests))
+
+
+def _device(number_: int) -> bytes:
+    return b"/dev/vd%c" % (ord("a") + number_)

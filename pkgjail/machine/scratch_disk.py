@@ -1,0 +1,58 @@
+"""A disk for what commands write: an empty ext4 file system in a file without a name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING
+
+from pkgjail.core.errors import os_error_text
+from pkgjail.core.text import printable
+from pkgjail.machine.model import MachineError
+from pkgjail.storage.locations import temporary_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = "mke2fs"
+_LIKELY = "/usr/sbin:/sbin"
+# No journal: the disk is thrown away.
+_OPTIONS = ("-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=1,nodiscard")
+
+
+@contextlib.contextmanager
+def scratch_disk(size: int) -> Iterator[tuple[int, bool]]:
+    """Make a disk of `size` bytes, which takes space as it is written to; it is gone after the `with` block.
+
+    Yields:
+        A descriptor of it, and that it can be written.
+
+    Raises:
+        MachineError: the program is missing or fails, or there is no room.
+
+    """
+    program = shutil.which(PROGRAM, path=os.environ.get("PATH", os.defpath) + os.pathsep + _LIKELY)
+    if program is None:
+        raise MachineError(f"cannot make a scratch disk: the program {PROGRAM} is not in PATH; install e2fsprogs")
+    place = temporary_directory()
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.truncate(size)
+            path = os.path.join("/proc/self/fd", str(file.fileno()))
+            done = subprocess.run(
+                [program, *_OPTIONS, path],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=(file.fileno(),),
+                check=False,
+                errors="replace",
+            )
+            if done.returncode:
+                said = printable(" ".join(done.stderr.split()))
+                raise MachineError(f"cannot make a scratch disk: {PROGRAM}: {said}")
+            yield file.fileno(), True
+    except OSError as error:
+        raise MachineError(f"cannot make a scratch disk: {os_error_text(error, place)}") from error
