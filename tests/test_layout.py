@@ -47,7 +47,7 @@ ROWS = """
 HEIGHT = {room: height for height, row in enumerate(ROWS.strip().splitlines()) for room in row.split()}
 
 # The sandbox is known where its steps are made and where its system calls serve, not elsewhere.
-USERS_OF_THE_SANDBOX = ("audit/", "core/untrusted.py", "environments/", "jail/", "stages/")
+USERS_OF_THE_SANDBOX = ("audit/", "core/untrusted.py", "environments/", "jail/", "machine/", "stages/")
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {

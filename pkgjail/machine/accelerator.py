@@ -26,7 +26,7 @@ _PREFIX = "no-kvm-"
 
 
 def why_no_kvm(architecture: str) -> str:
-    """Return why a guest of an architecture cannot use KVM here, as far as that shows without booting; or ""."""
+    """Return why a guest of an architecture cannot use KVM here, as far as shows without booting; or ""."""
     if architecture_named(architecture) != host_architecture():
         return f"the host is {host_architecture()}"
     try:

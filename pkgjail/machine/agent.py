@@ -51,9 +51,7 @@ def agent(architecture: str) -> bytes:
 
     def make(place: bytes, _entries: Sequence[FileEntry], _root: bytes) -> None:
         files = [str(source) for source in sources if source.suffix == ".c"]
-        _compile(
-            [program, *_OPTIONS, "-o", os.fsdecode(os.path.join(place, _PROGRAM)), *files], architecture
-        )
+        _compile([program, *_OPTIONS, "-o", os.fsdecode(os.path.join(place, _PROGRAM)), *files], architecture)
 
     recipe = Recipe(kind=_KIND, entries=(), root=b"/", make=make, content=state.hexdigest())
     try:
@@ -75,8 +73,8 @@ def compiler(architecture: str) -> str:
             return os.path.abspath(found)
     package = "gcc and libc6-dev" if len(names) > 1 else f"gcc-{named.triplet.replace('_', '-')}"
     raise MachineError(
-        f"cannot make the program that runs in a machine of {architecture}: no C compiler ({' or '.join(names)}) "
-        f"is in PATH; install {package} (Debian's name)"
+        f"cannot make the program that runs in a machine of {architecture}: no C compiler "
+        f"({' or '.join(names)}) is in PATH; install {package} (Debian's name)"
     )
 
 
@@ -94,7 +92,7 @@ def _compile(command: list[str], architecture: str) -> None:
     if done.returncode:
         said = shortened(printable(" ".join(done.stderr.split())), _MOST_SAID)
         raise MachineError(
-            f"cannot make the program that runs in a machine of {architecture}: {command[0]} ended with status "
-            f"{done.returncode}: {said or 'it gives no reason'}; it needs a C library to link statically "
-            "(Debian: libc6-dev, or libc6-dev-ARCH-cross; Fedora: glibc-static)"
+            f"cannot make the program that runs in a machine of {architecture}: {command[0]} ended with "
+            f"status {done.returncode}: {said or 'it gives no reason'}; it needs a C library "
+            "to link statically (Debian: libc6-dev, or libc6-dev-ARCH-cross; Fedora: glibc-static)"
         )

@@ -84,7 +84,7 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
     kernel = find_kernel(architecture, named=options.kernel, root=root)
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(root_disk(manifest, root, reporter))
-        shares = stack.enter_context(prepared_shares(contents, kernel, options.share, reporter))
+        shares = stack.enter_context(prepared_shares(contents, kernel, options.share))
         scratch = stack.enter_context(scratch_disk(options.scratch)) if options.scratch else None
         names = [*_MODULES, *shares.modules]
         names += [_NETWORK] * network + [_SCRATCH] * bool(options.scratch)
@@ -92,7 +92,11 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
             architecture=architecture,
             kernel=_opened(kernel.image, stack),
             initramfs=_archive(kernel, names, stack),
-            disks=((_opened(os.fsencode(disk), stack), False), *shares.disks, *([scratch] if scratch else [])),
+            disks=(
+                (_opened(os.fsencode(disk), stack), False),
+                *shares.disks,
+                *([scratch] if scratch else []),
+            ),
             channel=-1,
             shares=shares.shares,
             memory=options.memory or _MEMORY,
@@ -154,12 +158,9 @@ def _fill(running: Running, contents: Contents, shares: Shares, *, scratch_numbe
     """Mount the root and make what it has; all at once, since each answer takes a while."""
     scratch = _device(scratch_number) if scratch_number else b""
     requests = [
-        Request(
-            Type.ROOT, text(b"squashfs") + text(_device(0)) + text(scratch) + text(_SCRATCH_IN_MEMORY)
-        )
+        Request(Type.ROOT, text(b"squashfs") + text(_device(0)) + text(scratch) + text(_SCRATCH_IN_MEMORY))
     ]
-    for step in contents.steps:
-        requests.append(step if isinstance(step, Request) else shares.mount(step))
+    requests += (step if isinstance(step, Request) else shares.mount(step) for step in contents.steps)
     for request in requests:
         running.channel.send(0, request.type, request.content)
     running.answers(len(requests))

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pkgjail.machine.model import MachineError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 VERSION = 1
 """The version of the agent that these messages are for."""
@@ -84,7 +84,7 @@ class Fields:
         self._content = content
         self._at = 0
 
-    def bytes(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes:
         """Return the next bytes.
 
         Raises:
@@ -99,15 +99,15 @@ class Fields:
 
     def number(self) -> int:
         """Return the next number of 32 bits."""
-        return int(_NUMBER.unpack(self.bytes(_NUMBER.size))[0])
+        return int(_NUMBER.unpack(self.take(_NUMBER.size))[0])
 
     def long(self) -> int:
         """Return the next number of 64 bits."""
-        return int(_LONG.unpack(self.bytes(_LONG.size))[0])
+        return int(_LONG.unpack(self.take(_LONG.size))[0])
 
     def text(self) -> bytes:
         """Return the next text."""
-        return self.bytes(self.number())
+        return self.take(self.number())
 
 
 def number(value: int) -> bytes:
@@ -199,3 +199,24 @@ class Channel:
                 yield Message(session, kind, content)
         finally:
             del self._incoming[:at]
+
+
+class Link(Protocol):
+    """What a session talks over: a channel to a guest, and what else must be read meanwhile."""
+
+    @property
+    def channel(self) -> Channel:
+        """Return the channel."""
+        ...
+
+    def others(self) -> Sequence[int]:
+        """Return descriptors to read from besides the channel's, such as a console."""
+        ...
+
+    def attend(self, descriptor: int) -> None:
+        """Read from one of them."""
+        ...
+
+    def lost(self) -> MachineError:
+        """Return the error for the end of the channel."""
+        ...

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import record
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pkgjail.machine.frames import Channel
 
 
 class MachineError(JailError):
@@ -47,9 +42,9 @@ ShareOption = Literal["auto", "9p", "copy"]
 class MachineOptions:
     """A machine of the stage `vm`.
 
-    `kernel` names a kernel's file or a directory with one (`pkgjail.machine.kernels.find_kernel`). `memory` is
-    in bytes, `processors` their number; 0 is the default. `scratch` is the size in bytes of a disk for what
-    commands write outside of binds; 0 is memory.
+    `kernel` names a kernel's file, or a directory or a package with one, as `pkgjail.machine.kernels` finds
+    it. `memory` is in bytes, `processors` their number; 0 is the default. `scratch` is the size in bytes
+    of a disk for what commands write outside of binds; 0 is memory.
     """
 
     kernel: str = ""
@@ -57,24 +52,3 @@ class MachineOptions:
     processors: int = 0
     scratch: int = 0
     share: ShareOption = "auto"
-
-
-class Link(Protocol):
-    """What a session talks over: a channel to a guest, and what else must be read meanwhile."""
-
-    @property
-    def channel(self) -> Channel:
-        """Return the channel."""
-        ...
-
-    def others(self) -> Sequence[int]:
-        """Return descriptors to read from besides the channel's, such as a console."""
-        ...
-
-    def attend(self, descriptor: int) -> None:
-        """Read from one of them."""
-        ...
-
-    def lost(self) -> MachineError:
-        """Return the error for the end of the channel."""
-        ...

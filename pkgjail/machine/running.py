@@ -23,6 +23,8 @@ from pkgjail.machine.qemu import command_line, program_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import Self
+
     from pkgjail.machine.qemu import Hardware
 
 _MOST_LINES = 12
@@ -95,7 +97,7 @@ class Running:
         self.console = Console(self._process.stdout.fileno())
         self.channel = Channel(ours)
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,14 +128,16 @@ class Running:
             MachineError: the machine ended.
 
         """
-        readers = [self.channel, self.console]
-        writers = [self.channel] if self.channel.wants_to_write else []
-        readable, writable, _ = select.select(readers, writers, [], timeout)
-        if self.console in readable:
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN | (select.POLLOUT if self.channel.wants_to_write else 0))
+        poll.register(self.console, select.POLLIN)
+        ready = dict(poll.poll(None if timeout is None else timeout * 1000))
+        if self.console.fileno() in ready:
             self.console.read()
-        if writable:
+        events = ready.get(self.channel.fileno(), 0)
+        if events & select.POLLOUT:
             self.channel.write()
-        if self.channel in readable:
+        if events & ~select.POLLOUT:
             yield from self.channel.read()
         if self.channel.is_closed or self.console.is_closed:
             raise self.lost()

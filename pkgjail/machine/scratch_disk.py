@@ -36,7 +36,9 @@ def scratch_disk(size: int) -> Iterator[tuple[int, bool]]:
     """
     program = shutil.which(PROGRAM, path=os.environ.get("PATH", os.defpath) + os.pathsep + _LIKELY)
     if program is None:
-        raise MachineError(f"cannot make a scratch disk: the program {PROGRAM} is not in PATH; install e2fsprogs")
+        raise MachineError(
+            f"cannot make a scratch disk: the program {PROGRAM} is not in PATH; install e2fsprogs"
+        )
     place = temporary_directory()
     try:
         with tempfile.TemporaryFile(dir=place) as file:

@@ -23,7 +23,7 @@ from pkgjail.sandbox.terminal import CallersTerminal, callers_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.machine.model import Link
+    from pkgjail.machine.frames import Link
 
 _BLOCK = 1 << 16
 _PIPE_BLOCK = select.PIPE_BUF  # that many bytes never block where poll(2) says that some can be written
@@ -161,9 +161,7 @@ class _Session:
         channel = self._link.channel
         poll = select.poll()
         poll.register(self._waking, select.POLLIN)
-        poll.register(
-            channel.fileno(), select.POLLIN | (select.POLLOUT if channel.wants_to_write else 0)
-        )
+        poll.register(channel.fileno(), select.POLLIN | (select.POLLOUT if channel.wants_to_write else 0))
         for other in self._link.others():
             poll.register(other, select.POLLIN)
         if self._reads and self._window and self._ended is None and not channel.wants_to_write:
@@ -221,7 +219,7 @@ class _Session:
             self._send(Type.INPUT_END)
 
     def _write(self, descriptor: int) -> None:
-        """Write what the command said, so much that this does not block. A reader's end reaches the command."""
+        """Write what the command said, as much as does not block. It notices that nobody reads."""
         waiting = self._shown[descriptor]
         try:
             written = os.write(descriptor, memoryview(waiting)[:_PIPE_BLOCK])

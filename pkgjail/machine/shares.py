@@ -1,7 +1,7 @@
 """Directories of the host in a guest: shared by 9p where the guest's kernel can, or else copied.
 
-A share is the directory itself: what the command writes is there at once. A copy is a disk that is made of the
-directory before the start; what commands changed of it comes back at the end (`pkgjail.machine.copied_binds`).
+A share is the directory itself: what the command writes is there at once. A copy is a disk that is made of
+the directory before the start; what commands changed of it comes back at the end.
 """
 
 from __future__ import annotations
@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import os_error_text
 from pkgjail.core.model import record, text_path
 from pkgjail.machine.contents import Request, Shown
-from pkgjail.machine.copied_binds import copied_disk, receive_changes
 from pkgjail.machine.frames import Type, number, text
 from pkgjail.machine.model import MachineError
 from pkgjail.machine.modules import load_modules
 from pkgjail.machine.qemu import Share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from pkgjail.core.reporter import Reporter
     from pkgjail.machine.contents import Contents
     from pkgjail.machine.model import Kernel, ShareOption
-    from pkgjail.machine.running import Running
 
 _MODULES = ("9p", "9pnet_virtio")
 # Names that the kernel keeps would be wrong after the host changes them; mmap(2) needs a cache to write to.
@@ -59,22 +56,9 @@ class Shares:
         what = text(b"9p") + text(tag.encode()) + text(_OPTIONS)
         return Request(Type.MOUNT, what + number(flags) + number(0) + text(shown.path))
 
-    def bring_back(self, running: Running, kept: Sequence[bytes], reporter: Reporter) -> None:
-        """Change the directories that were copied as commands changed the copies.
-
-        Raises:
-            MachineError: the changes cannot be had, or not made.
-
-        """
-        for place, shown in enumerate(self.copied):
-            if shown.writable:
-                receive_changes(running, place, shown, kept, reporter)
-
 
 @contextlib.contextmanager
-def prepared_shares(
-    contents: Contents, kernel: Kernel, way: ShareOption, reporter: Reporter
-) -> Iterator[Shares]:
+def prepared_shares(contents: Contents, kernel: Kernel, way: ShareOption) -> Iterator[Shares]:
     """Open the directories that a machine shows, and copy them if they cannot be shared.
 
     Raises:
@@ -94,14 +78,8 @@ def prepared_shares(
             yield Shares(modules=_MODULES, shares=shares, disks=(), copied=(), shown=shown)
         else:
             names = ", ".join(text_path(each.source) for each in shown)
-            why = f"the kernel {kernel.release} has no {', '.join(absent)}" if absent else "copies were asked for"
-            if way != "auto" and absent:
-                raise MachineError(f"cannot share {names}: {why}")
-            reporter.warn(
-                f"copied into the machine, as {why}: {names}; what changes there comes back at the end"
-            )
-            disks = tuple((stack.enter_context(copied_disk(each.source)), False) for each in shown)
-            yield Shares(modules=(), shares=(), disks=disks, copied=shown, shown=shown)
+            why = f"the kernel {kernel.release} has no {', '.join(absent)}" if absent else "no copies yet"
+            raise MachineError(f"cannot share {names}: {why}")
 
 
 def _opened(path: bytes, stack: contextlib.ExitStack) -> int:

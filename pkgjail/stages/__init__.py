@@ -57,8 +57,8 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
 ) -> int:
     """Run `argv` in a stage among the files of `manifest`, and wait for its end.
 
-    All stages but "namespaces" show a copy of the files ("vm" as a disk), which is made at the first entry and kept in the
-    user's cache.
+    All stages but "namespaces" show a copy of the files, a directory or a disk, which is made at the first
+    entry and kept in the user's cache.
 
     Args:
         manifest: what the command sees; for other stages than "namespaces", with digests.

@@ -14,8 +14,8 @@ from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.sources import refuse_other_source
 from pkgjail.jail.diagnosis import diagnose
-from pkgjail.jail.replay import read_account
 from pkgjail.jail.host_name import host_name
+from pkgjail.jail.replay import read_account
 from pkgjail.jail.run import directory_inside
 from pkgjail.machine.agent import compiler
 from pkgjail.machine.boot import started_machine
@@ -60,7 +60,10 @@ class Vm:
 
         Nothing is booted: that takes seconds, and an emulated machine needs nothing of the host.
         """
-        architecture = host_architecture().debian
+        host = host_architecture()
+        if host is None:
+            return f"there is no machine for this host, {os.uname().machine}"
+        architecture = host.debian
         try:
             program, package = program_of(architecture)
             if shutil.which(program) is None:
@@ -83,9 +86,7 @@ class Vm:
         contents = contents_of(manifest, options, hostname)
         if contents.read_only:
             names = ", ".join(map(text_path, contents.read_only))
-            request.reporter.warn(
-                f"shown read-only in the machine, because later runs depend on it: {names}"
-            )
+            request.reporter.warn(f"shown read-only in the machine, because later runs depend on it: {names}")
         machine = started_machine(
             manifest,
             contents,
@@ -96,9 +97,7 @@ class Vm:
             reporter=request.reporter,
         )
         with machine as guest:
-            status = self._run(request, guest)
-            guest.shares.bring_back(guest.running, contents.kept, request.reporter)
-            return status
+            return self._run(request, guest)
 
     def _run(self, request: Request, guest: Guest) -> int:
         command = _command(request)

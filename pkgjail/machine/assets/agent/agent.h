@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#define MOST_OPEN 4096          /* descriptors */
+
 enum message {
     /* to the agent */
     ROOT = 1, DIRECTORY, CONTENT, SYMLINK, MOUNT, SEAL, CHANGES, SHUTDOWN, KEEP, HIDE, NO_NAMESPACES, SCRATCH,

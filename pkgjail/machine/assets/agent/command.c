@@ -132,10 +132,19 @@ static int open_streams(const struct exec *exec, int pairs[3][2], int *terminal)
     return 0;
 }
 
+/* The ends of pipes that are the agent's would keep them open, and the channel is not for commands. */
+static void close_others(int control, int pairs[3][2])
+{
+    for (int number = 3; number < MOST_OPEN; number++)
+        if (number != control && number != pairs[0][1] && number != pairs[1][1] && number != pairs[2][1])
+            close(number);
+}
+
 static void run_in_namespaces(const struct exec *exec, int control, int pairs[3][2])
 {
     pid_t child;
 
+    close_others(control, pairs);
     if (unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC)
         || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || (child = fork()) < 0) {
         runner_failed(control, "make namespaces");

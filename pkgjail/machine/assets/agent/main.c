@@ -184,7 +184,7 @@ int main(void)
     if (adjustment >= 0 && write(adjustment, "-1000", 5) != 5)
         say("cannot protect the agent from the lack of memory: %s", strerror(errno));
     close(adjustment);
-    setrlimit(RLIMIT_NOFILE, &(struct rlimit){4096, 4096});
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){MOST_OPEN, MOST_OPEN});
     mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
     load_modules();
     channel_open();
