@@ -12,6 +12,8 @@ frames            the messages between the agent and this side
 qemu              the command line
 session           a command in a guest: its streams, terminal, signals and exit status
 shares            directories of the host in the guest
-copied_binds      directories that cannot be shared: copies, and what changed in them
+copies            directories that cannot be shared: their copies
+changes           what commands changed in a copy, received from the guest
+applying          the same changes, made in the directory that was copied
 libvirt           the same machine as a domain of libvirt
 """
