@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import architecture_named, host_architecture
 from pkgjail.core.errors import os_error_text
-from pkgjail.storage.locations import make_directory, runtime_directory
+from pkgjail.storage.locations import runtime_directory
+from pkgjail.storage.own_files import opened_directory
 
 if TYPE_CHECKING:
     from pkgjail.machine.model import Kernel
@@ -42,10 +43,11 @@ def failed_before(kernel: Kernel) -> bool:
 
 
 def remember_failure(kernel: Kernel) -> None:
-    """Keep that answer."""
-    with suppress(OSError):  # then the next run tries again
-        make_directory(runtime_directory())
-        os.close(os.open(_answer(kernel), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    """Keep that answer; if that fails, the next run tries again."""
+    path = _answer(kernel)
+    with suppress(OSError), opened_directory(os.path.dirname(path), make=True) as directory:
+        name = os.path.basename(path)
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory))
 
 
 def _answer(kernel: Kernel) -> str:

@@ -45,12 +45,18 @@ _SCRATCH_IN_MEMORY = b"mode=755,size=80%"
 
 @record
 class Guest:
-    """A machine that has started and has its root. `why_emulated` is why it does not use KVM, or ""."""
+    """A machine that has started and has its root.
+
+    `kernel` is the kernel's release. `idle` are the seconds without a command after which it ends, if it is
+    kept running.
+    """
 
     running: Running
     shares: Shares
+    architecture: str
+    kernel: str
     accelerator: str
-    why_emulated: str
+    idle: float
 
 
 @contextlib.contextmanager
@@ -108,7 +114,14 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
             _fill(running, contents, shares, scratch_number=len(shares.disks) + 1 if scratch else 0)
             network_numbers = (ADDRESS, MASK, GATEWAY) if network else (0, 0, 0)
             running.ask(Type.SEAL, text(os.fsencode(hostname)) + b"".join(map(number, network_numbers)))
-            yield Guest(running=running, shares=shares, accelerator="tcg" if why else "kvm", why_emulated=why)
+            yield Guest(
+                running=running,
+                shares=shares,
+                architecture=architecture,
+                kernel=kernel.release,
+                accelerator="tcg" if why else "kvm",
+                idle=options.idle,
+            )
 
 
 def _archive(kernel: Kernel, names: Sequence[str], stack: contextlib.ExitStack) -> int:

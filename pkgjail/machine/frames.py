@@ -217,6 +217,10 @@ class Link(Protocol):
         """Read from one of them."""
         ...
 
+    def hear(self, message: Message) -> None:
+        """Receive a message that belongs to no session."""
+        ...
+
     def lost(self) -> MachineError:
         """Return the error for the end of the channel."""
         ...

@@ -44,7 +44,8 @@ class MachineOptions:
 
     `kernel` names a kernel's file, or a directory or a package with one, as `pkgjail.machine.kernels` finds
     it. `memory` is in bytes, `processors` their number; 0 is the default. `scratch` is the size in bytes
-    of a disk for what commands write outside of binds; 0 is memory.
+    of a disk for what commands write outside of binds; 0 is memory. A machine that is kept running ends after
+    `idle` seconds without a command.
     """
 
     kernel: str = ""
@@ -52,3 +53,4 @@ class MachineOptions:
     processors: int = 0
     scratch: int = 0
     share: ShareOption = "auto"
+    idle: float = 900

@@ -121,6 +121,9 @@ class Running:
         del descriptor
         self.console.read()
 
+    def hear(self, message: Message) -> None:
+        """Ignore what belongs to no session: nothing was asked."""
+
     def messages(self, timeout: float | None = None) -> Iterator[Message]:
         """Wait for messages and yield those that came. Yield none if `timeout` seconds went by.
 

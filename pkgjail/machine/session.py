@@ -234,6 +234,7 @@ class _Session:
 
     def _hear(self, message: Message) -> None:
         if message.session != self._session:
+            self._link.hear(message)
             return
         fields = Fields(message.content)
         if message.type in (Type.OUTPUT, Type.ERRORS):

@@ -19,10 +19,12 @@ from pkgjail.machine.modules import load_modules
 from pkgjail.machine.qemu import Share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from pkgjail.core.reporter import Reporter
     from pkgjail.machine.contents import Contents
     from pkgjail.machine.model import Kernel, ShareOption
+    from pkgjail.machine.running import Running
 
 _MODULES = ("9p", "9pnet_virtio")
 # Names that the kernel keeps would be wrong after the host changes them; mmap(2) needs a cache to write to.
@@ -55,6 +57,9 @@ class Shares:
         tag = self.shares[self.shown.index(shown)].tag
         what = text(b"9p") + text(tag.encode()) + text(_OPTIONS)
         return Request(Type.MOUNT, what + number(flags) + number(0) + text(shown.path))
+
+    def bring_back(self, running: Running, kept: Sequence[bytes], reporter: Reporter) -> None:
+        """Change the directories that were copied as commands changed the copies."""
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ bwrap, nspawn, podman, runc
              the same files in containers of these programs (engines)
 vm           a virtual machine (`pkgjail.machine`)
 engine       what engines have in common
-command      the command of a stage that does not run it in the jail itself
 copy         the copy of a manifest's files that an engine shows
 container    what an engine is to run: a root, mounts, the command
 supervise    the process of an engine: signals, terminal, exit status

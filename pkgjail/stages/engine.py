@@ -13,8 +13,8 @@ from pkgjail.core.errors import JailError, PkgjailError
 from pkgjail.core.model import raw_path
 from pkgjail.core.text import printable
 from pkgjail.jail.emulation import runs_by_emulation
+from pkgjail.jail.find_command import find_command, variables_of
 from pkgjail.jail.run import directory_inside, prepare
-from pkgjail.stages.command import find_command, variables_of
 from pkgjail.stages.container import container_of
 from pkgjail.stages.copy import copied_files
 from pkgjail.stages.model import KEPT, PROPERTIES, Promise, RefusedError, asked_for, refusals
@@ -100,7 +100,7 @@ class Engine(ABC):
         options = replace(request.options, plan="whole")
         with copied_files(request.manifest, request.root, request.reporter) as (manifest, place):
             plan = prepare(manifest, options, root=place)
-            find_command(request, manifest)
+            find_command(request.argv[0], manifest, request.options, request.root)
             with scratch("stage") as work:
                 cwd = directory_inside(manifest, options)
                 container = container_of(

@@ -1,4 +1,4 @@
-"""The command of a stage that does not run it in the jail itself: its variables, and whether it is there."""
+"""A command that something else than the jail itself runs: its variables, and whether it is there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pkgjail.sandbox.job import SetupError
 
 if TYPE_CHECKING:
     from pkgjail.core.model import JailOptions, Manifest
-    from pkgjail.stages.model import Request
 
 # Names that every jail has, or whose content is not the manifest's.
 _NOT_LISTED = (*KERNEL_DIRECTORIES, TMP)
@@ -31,14 +30,19 @@ def variables_of(options: JailOptions, cwd: bytes) -> dict[str, str]:
     return variables
 
 
-def find_command(request: Request, manifest: Manifest) -> None:
-    """Refuse a command that nothing in the jail has: other programs answer that in ways of their own.
+def find_command(name: str, manifest: Manifest, options: JailOptions, root: bytes) -> None:
+    """Refuse a command that nothing in the jail has, for programs that answer that in ways of their own.
+
+    Args:
+        name: the first word of the command.
+        manifest: what the jail has.
+        options: its binds and variables.
+        root: the directory that the manifest was resolved from.
 
     Raises:
         CommandError: with the status 127, and the words of the jail.
 
     """
-    name, options = request.argv[0], request.options
     paths = candidates(name, options.environment)
     layout = Layout(manifest)
     for path in paths:
@@ -47,7 +51,7 @@ def find_command(request: Request, manifest: Manifest) -> None:
                 return
     if not paths:  # relative to the working directory, which a bind may show
         return
-    advice = advice_on_missing(paths, request.manifest, os.path.realpath(request.root))
+    advice = advice_on_missing(paths, manifest, os.path.realpath(root))
     failure = SetupError("execute", errno.ENOENT, raw_path(name), [])
     raise diagnose(failure, name, package_of=lambda _: advice) from None
 
