@@ -90,7 +90,7 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
     kernel = find_kernel(architecture, named=options.kernel, root=root)
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(root_disk(manifest, root, reporter))
-        shares = stack.enter_context(prepared_shares(contents, kernel, options.share))
+        shares = stack.enter_context(prepared_shares(contents, kernel, options.share, reporter))
         scratch = stack.enter_context(scratch_disk(options.scratch)) if options.scratch else None
         names = [*_MODULES, *shares.modules]
         names += [_NETWORK] * network + [_SCRATCH] * bool(options.scratch)

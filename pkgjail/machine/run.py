@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import CommandError
+from pkgjail.core.errors import CommandError, UsageError
 from pkgjail.core.model import JailOptions, raw_path, record, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
@@ -129,6 +129,9 @@ def run_in_machine(  # noqa: PLR0913 - all but two by keyword
     )
     command = _command(manifest, argv, options, terminal=terminal)
     if keep:
+        if made_of.machine.share == "copy":
+            raise UsageError("a machine that is kept running shares directories, and does not copy them")
+        made_of = replace(made_of, machine=replace(made_of.machine, share="9p"))
         with kept_machine(keep, made_of.key, made_of.started) as link:
             return _status(_run(link, command), reporter)
     with made_of.started() as guest:
