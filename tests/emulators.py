@@ -17,6 +17,8 @@ from pkgjail.core.binfmt import BINFMT_MISC
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+FAILED = 99
+"""The status if nothing can be registered."""
 ARM64 = architecture_named("arm64")
 _MASK = "ff" * 7 + "00" + "ff" * 8 + "feffffff"
 
@@ -43,7 +45,7 @@ def within(*registrations: str, then: str = "") -> list[str]:
         "--mount",
         "sh",
         "-c",
-        f'{script} || exit 99; exec "$@"',
+        f'{script} || exit {FAILED}; exec "$@"',
         "sh",
     ]
 
