@@ -330,7 +330,7 @@ _RECORDS = st.builds(
     Change,
     st.sampled_from(["f", "d", "o", "x", "l", "q"]),
     st.lists(_PIECES, max_size=3).map(b"/".join),
-    st.integers(0, 0o7777),
+    st.integers(0, 0o7777).map(lambda mode: mode | 0o700),
     st.integers(0, 2**63 - 1),
     st.integers(0, 2),
     st.sampled_from([b"", b"/", b"..", b"a", b"x" * 5000]),
@@ -340,8 +340,8 @@ _RECORDS = st.builds(
 @EACH
 @given(records=st.lists(_RECORDS, max_size=8), whole=st.booleans())
 @example(records=[Change("l", b"a", target=b".."), Change("f", b"a/b", size=0)], whole=True)
-@example(records=[Change("d", b"link"), Change("f", b"link/b", size=0)], whole=True)
-@example(records=[Change("d", b"a"), Change("x", b"a/..")], whole=True)
+@example(records=[Change("d", b"link", 0o755), Change("f", b"link/b", size=0)], whole=True)
+@example(records=[Change("d", b"a", 0o755), Change("x", b"a/..")], whole=True)
 def test_a_hostile_guest_reaches_nothing_else(tmp_path: Path, *, records: list[Change], whole: bool) -> None:
     """Protects the user's files from names that lead out, links, and records that no directory gives."""
     outside = tmp_path / "outside"
