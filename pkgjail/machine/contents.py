@@ -14,7 +14,7 @@ from pkgjail.jail.etc_files import current_account, etc_files
 from pkgjail.jail.plan import plan_jail
 from pkgjail.jail.protected_paths import protected_paths
 from pkgjail.jail.protection import protect
-from pkgjail.machine.frames import Type, number, text
+from pkgjail.machine.frames import Fields, Type, number, text
 from pkgjail.machine.qemu import NAME_SERVER
 from pkgjail.sandbox import steps as plans
 
@@ -71,8 +71,8 @@ def contents_of(manifest: Manifest, options: JailOptions, hostname: str) -> Cont
             steps.append(_kept(step) if _is_in_share(step, shares) else _shown(step))
         else:
             steps += _requests(step, on_disk)
-    kept = tuple(step.content for step in steps if isinstance(step, Request) and step.type == Type.KEEP)
-    return Contents(tuple(steps), kept, read_only)
+    kept = (step for step in steps if isinstance(step, Request) and step.type == Type.KEEP)
+    return Contents(tuple(steps), tuple(Fields(step.content).text() for step in kept), read_only)
 
 
 def _entry_files(manifest: Manifest, options: JailOptions, hostname: str) -> dict[bytes, bytes]:
