@@ -11,17 +11,15 @@ from tests.test_export import directory, manifest_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
-
-def test_what_later_runs_depend_on_is_named_by_its_paths(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Protects pkgjail's own cache below a writable bind: changes of a copy are compared with these paths."""
-    (tmp_path / "cache/pkgjail").mkdir(parents=True, mode=0o700)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    place = bytes(tmp_path)
-    options = JailOptions(binds=(UserBind(source=place, destination=place, writable=True),))
+def test_what_later_runs_depend_on_is_named_by_its_paths(tmp_path: Path) -> None:
+    """Protects a manifest below a writable bind: changes of a copy are compared with these paths."""
+    place = bytes(tmp_path / "place")
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place/m.jsonl").write_bytes(b"")
+    options = JailOptions(
+        binds=(UserBind(source=place, destination=place, writable=True),), inputs=(place + b"/m.jsonl",)
+    )
     found = contents_of(manifest_of(directory(b"/")), options, "host")
     assert [step.path for step in found.steps if isinstance(step, Shown)] == [place]
-    assert place + b"/cache/pkgjail" in found.kept
+    assert found.kept == (place + b"/m.jsonl",)
