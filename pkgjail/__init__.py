@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     )
     from pkgjail.jail.plan import plan_jail
     from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
+    from pkgjail.machine.libvirt import export_domain
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.review.check import check_manifest
     from pkgjail.review.diff import diff_manifests
@@ -97,6 +98,7 @@ __all__ = [
     "dump_audit",
     "dump_manifest",
     "enter_environment",
+    "export_domain",
     "export_image",
     "export_manifest",
     "export_stored_image",
@@ -160,6 +162,7 @@ _HOMES = {
     "diff_manifests": "review.diff",
     "dump_audit": "audit.record",
     "enter_environment": "environments.enter",
+    "export_domain": "machine.libvirt",
     "export_image": "export.image",
     "export_manifest": "export",
     "export_stored_image": "export.image.stored",

@@ -32,14 +32,18 @@ if TYPE_CHECKING:
     from pkgjail.machine.model import Kernel
     from pkgjail.machine.shares import Shares
 
-_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "squashfs", "overlay")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "squashfs", "overlay")
+"""The modules of every machine."""
+MEMORY = 2 << 30
+"""The bytes of memory of a machine, unless the caller says otherwise."""
+EMULATED = "cryptomgr.notests=1 mitigations=off"
+"""What the kernel of an emulated machine is told: it has no use for tests of ciphers, and for fences against
+other users of the processor."""
+
 _NETWORK = "virtio_net"
 _RANDOM = "virtio_rng"
 _SCRATCH = "ext4"
 _SECONDS = 120  # an emulated guest on a busy host
-_MEMORY = 2 << 30
-# What emulation has no use for: the tests of ciphers, and fences against other users of the processor.
-_EMULATED = "cryptomgr.notests=1 mitigations=off"
 _SCRATCH_IN_MEMORY = b"mode=755,size=80%"
 
 
@@ -92,12 +96,12 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
         disk = stack.enter_context(root_disk(manifest, root, reporter))
         shares = stack.enter_context(prepared_shares(contents, kernel, options.share, reporter))
         scratch = stack.enter_context(scratch_disk(options.scratch)) if options.scratch else None
-        names = [*_MODULES, *shares.modules]
+        names = [*MODULES, *shares.modules]
         names += [_NETWORK] * network + [_SCRATCH] * bool(options.scratch)
         hardware = Hardware(
             architecture=architecture,
             kernel=_opened(kernel.image, stack),
-            initramfs=_archive(kernel, names, stack),
+            initramfs=stack.enter_context(in_memory(first_files(kernel, names))).fileno(),
             disks=(
                 (_opened(os.fsencode(disk), stack), False),
                 *shares.disks,
@@ -105,7 +109,7 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
             ),
             channel=-1,
             shares=shares.shares,
-            memory=options.memory or _MEMORY,
+            memory=options.memory or MEMORY,
             processors=options.processors or len(os.sched_getaffinity(0)),
             network=network,
         )
@@ -124,7 +128,13 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
             )
 
 
-def _archive(kernel: Kernel, names: Sequence[str], stack: contextlib.ExitStack) -> int:
+def first_files(kernel: Kernel, names: Sequence[str] = MODULES) -> bytes:
+    """Return the archive that a guest starts from: the agent, and modules with what they need.
+
+    Raises:
+        MachineError: the kernel lacks one of the modules, or there is no compiler for the agent.
+
+    """
     modules, absent = load_modules(kernel, [*names, _RANDOM])
     if lacking := [name for name in absent if name != _RANDOM]:
         raise MachineError(
@@ -133,7 +143,7 @@ def _archive(kernel: Kernel, names: Sequence[str], stack: contextlib.ExitStack) 
     files = {b"/init": (0o755, agent(kernel.architecture))}
     for place, module in enumerate(modules):
         files[b"/modules/%03d-%s.ko" % (place, module.name.encode())] = (0o644, module.content)
-    return stack.enter_context(in_memory(initramfs(files))).fileno()
+    return initramfs(files)
 
 
 def _opened(path: bytes, stack: contextlib.ExitStack) -> int:
@@ -158,7 +168,7 @@ def _start(hardware: Hardware, kernel: Kernel, reporter: Reporter) -> tuple[Runn
         else:
             return running, ""
     reporter.warn(f"the machine is emulated, which is many times slower: it cannot use KVM, as {why}")
-    running = Running(replace(hardware, arguments=_EMULATED))
+    running = Running(replace(hardware, arguments=EMULATED))
     try:
         running.wait_for_start(_SECONDS)
     except BaseException:

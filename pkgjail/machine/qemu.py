@@ -26,7 +26,7 @@ ADDRESS, MASK, GATEWAY, NAME_SERVER = 0x0A00020F, 0xFFFFFF00, 0x0A000202, "10.0.
 _RESTRICTIONS = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-class _Board(NamedTuple):
+class Board(NamedTuple):
     """A machine of qemu: its program, Debian's package of it, the machine, a processor, the console."""
 
     program: str
@@ -37,9 +37,9 @@ class _Board(NamedTuple):
 
 
 _BOARDS = {
-    "amd64": _Board("qemu-system-x86_64", "qemu-system-x86", "q35", "max", "ttyS0"),
+    "amd64": Board("qemu-system-x86_64", "qemu-system-x86", "q35", "max", "ttyS0"),
     # Without impdef, emulation spends most of its time on pointer authentication.
-    "arm64": _Board("qemu-system-aarch64", "qemu-system-arm", "virt", "max,pauth-impdef=on", "ttyAMA0"),
+    "arm64": Board("qemu-system-aarch64", "qemu-system-arm", "virt", "max,pauth-impdef=on", "ttyAMA0"),
 }
 MACHINES = tuple(_BOARDS)
 """The architectures of which there are machines, in Debian's words."""
@@ -88,10 +88,16 @@ def program_of(architecture: str) -> tuple[str, str]:
         MachineError: there is no machine of that architecture.
 
     """
-    return _board(architecture)[:2]
+    return board_of(architecture)[:2]
 
 
-def _board(architecture: str) -> _Board:
+def board_of(architecture: str) -> Board:
+    """Return what qemu calls a machine of an architecture.
+
+    Raises:
+        MachineError: there is none.
+
+    """
     name = architecture_named(architecture).debian
     if name not in _BOARDS:
         raise MachineError(f"there is no machine of {name}: the machines are {', '.join(MACHINES)}")
@@ -105,18 +111,18 @@ def command_line(hardware: Hardware) -> list[str]:
         MachineError: there is no machine of that architecture.
 
     """
-    return list(_words(hardware, _board(hardware.architecture)))
+    return list(_words(hardware, board_of(hardware.architecture)))
 
 
 def kernel_arguments(hardware: Hardware) -> str:
     """Return what the kernel is told. A panic restarts the machine, which ends qemu."""
-    console = _board(hardware.architecture).console
+    console = board_of(hardware.architecture).console
     return " ".join(
         (f"console={console} quiet loglevel=4 panic=-1 rdinit=/init net.ifnames=0", hardware.arguments)
     ).rstrip()
 
 
-def _words(hardware: Hardware, board: _Board) -> Iterator[str]:
+def _words(hardware: Hardware, board: Board) -> Iterator[str]:
     yield from (board.program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
     yield from ("-name", "pkgjail", "-sandbox", _RESTRICTIONS)
     yield from ("-machine", f"{board.machine},accel={hardware.accelerator}")

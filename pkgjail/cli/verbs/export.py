@@ -24,8 +24,8 @@ Write a manifest for another program to read: arguments for bubblewrap, settings
 lines for fstab, a specification for mtree and bsdtar, a list for sha256sum, read rules for Spack's
 Landlock sandbox, a bill of materials in SPDX or CycloneDX. Or write it with its files, for programs that
 have no host with the packages: an image for container engines, a bundle for OCI runtimes, a squashfs
-file system, a tar archive. A name that a format can't express is an error; no name is left out
-silently.
+file system, a tar archive, a virtual machine of libvirt. A name that a format can't express is an error;
+no name is left out silently.
 """
 _EPILOG = """\
 examples:
@@ -40,7 +40,8 @@ docs/export.md says how each format is used, and what it cannot do.
 # Listed here so that the parser need not import the exporters; a test compares the two lists.
 TEXTS = ("apptainer", "bwrap", "cyclonedx", "fstab", "landlock", "mtree", "nspawn", "sha256sums", "spdx")
 IMAGES = ("docker-archive", "oci", "oci-archive", "oci-bundle", "squashfs", "tar")
-FORMATS = (*TEXTS, *IMAGES)
+DOMAINS = ("libvirt",)
+FORMATS = (*TEXTS, *IMAGES, *DOMAINS)
 COMPRESSIONS = ("gzip", "zstd")
 BILLS = ("cyclonedx", "spdx")
 _OF_DIGESTS = ("cyclonedx", "sha256sums", "spdx")
@@ -63,14 +64,14 @@ def add_parser(verbs: Verbs) -> None:
         required=True,
         choices=FORMATS,
         metavar="FORMAT",
-        help=f"{', '.join(TEXTS)}; with the files: {', '.join(IMAGES)}",
+        help=f"{', '.join(TEXTS)}; with the files: {', '.join((*IMAGES, *DOMAINS))}",
     )
     parser.add_argument(
         "-o",
         "--output",
         default="-",
         metavar="FILE",
-        help="write it here, not to standard output; oci and oci-bundle write a directory",
+        help="write it here, not to standard output; oci, oci-bundle and libvirt write a directory",
     )
     add_source_options(parser, "where the manifest's files are")
     parser.add_argument(
@@ -100,6 +101,12 @@ def add_parser(verbs: Verbs) -> None:
         "--sbom", choices=BILLS, help="attach a bill of materials to the image in oci and oci-archive"
     )
     parser.add_argument(
+        "--kernel",
+        metavar="PATH",
+        help="libvirt: a kernel's file, a directory with boot/ and lib/modules/, or a Debian package of one "
+        "(default: the newest of the source or of this host)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print what was written, and warnings, as JSON; goes with -o FILE"
     )
     parser.set_defaults(run=run, failure=0, result_is_output=without_file)
@@ -117,15 +124,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--skeleton goes with --at DIR and one of {', '.join(_WITH_SKELETON)}")
     if arguments.json and arguments.output == "-":
         raise UsageError("--json needs -o FILE: the export itself goes to standard output")
-    if form in IMAGES and arguments.output == "-":
+    if form in (*IMAGES, *DOMAINS) and arguments.output == "-":
         raise UsageError(f"--format {form} needs -o FILE: nothing is written until every file was compared")
     unfit = [f"--{name}" for name in ("compress", "name", "sbom") if getattr(arguments, name)]
     if form not in IMAGES and unfit:
         raise UsageError(f"{unfit[0]} goes with the formats {', '.join(IMAGES)}")
+    if arguments.kernel and form not in DOMAINS:
+        raise UsageError(f"--kernel goes with the format {', '.join(DOMAINS)}")
     manifest = read_manifest(arguments.manifest)
     root = root_of(arguments)
     if form in IMAGES:
         return _export_image(manifest, arguments, root)
+    if form in DOMAINS:
+        return _export_domain(manifest, arguments, root)
     if form not in _WITHOUT_ROOT:
         refuse_other_source(manifest, root)
     at = None if arguments.at is None else os.fsencode(os.path.realpath(arguments.at))
@@ -169,6 +180,17 @@ def _export_image(manifest: Manifest, arguments: argparse.Namespace, root: bytes
         print(json.dumps({**facts, **image}, indent=2))
     elif exported.digest:
         print(exported.digest)
+    return 0
+
+
+def _export_domain(manifest: Manifest, arguments: argparse.Namespace, root: bytes) -> int:
+    from pkgjail.machine.libvirt import DOMAIN, export_domain
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        export_domain(manifest, arguments.output, root=root, kernel=arguments.kernel or "", reporter=reporter)
+    written = os.path.join(os.path.abspath(arguments.output), DOMAIN)
+    facts = {"file": arguments.output, "format": arguments.format, "domain": written}
+    print(json.dumps(facts, indent=2) if arguments.json else written)
     return 0
 
 

@@ -23,6 +23,7 @@
 
 #define VERSION 1
 #define MODULES "/modules"
+#define CONNECTING 100000 /* microseconds between two looks */
 #define MOST_POLLED 1024
 
 static void print(const char *format, va_list values)
@@ -149,6 +150,7 @@ static void greet(void)
 static void loop(void)
 {
     static struct pollfd polled[MOST_POLLED];
+    int heard = 0;
 
     for (;;) {
         size_t count = 1 + command_polled(polled + 1, MOST_POLLED - 1);
@@ -160,10 +162,16 @@ static void loop(void)
         if (poll(polled, count, -1) < 0 && errno != EINTR)
             give_up("cannot poll: %s", strerror(errno));
         command_ready(polled + 1, count - 1);
-        if (polled[0].revents & POLLHUP)
-            give_up("the other side of the channel is gone");
-        if (polled[0].revents & POLLIN)
+        if (polled[0].revents & POLLHUP) {
+            if (heard)
+                give_up("the other side of the channel is gone");
+            usleep(CONNECTING); /* a domain of libvirt starts before anybody connects */
+            continue;
+        }
+        if (polled[0].revents & POLLIN) {
+            heard = 1;
             channel_read(handle);
+        }
         channel_write();
         while (waitpid(-1, NULL, WNOHANG) > 0) /* runners, whose news came by their sockets */
             ;
