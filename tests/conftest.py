@@ -51,6 +51,7 @@ UNMEASURED = frozenset(
     f"tests/{name}.py"
     for name in (
         "environments/test_interruptions", "test_acceptance", "test_bounded_available",
+        "test_copied_binds_faults",
         "test_bounded_databases", "test_bounded_lists", "test_closure_oracle", "test_docs",
         "test_docs_examples", "test_escapes", "test_exactness_host", "test_faults", "test_floods",
         "test_fuzz_corpus", "test_homeless", "test_layout", "test_limits_guest", "test_manifest_properties",

@@ -156,17 +156,18 @@ class Changes:
         if self._left:
             raise MachineError("the guest sent less of a file than it has")
         self._end_file()
-        with self._errors():
-            kept = f"{KEPT}{os.urandom(4).hex()}"  # nothing removes it, if this process is killed now
-            os.rename(self._name, kept, src_dir_fd=self._parent, dst_dir_fd=self._parent)
-        self._name = ""
-        applying = Applying(self._copy, self._top, self._received, self._kept, self._reporter)
+        kept = f"{KEPT}{os.urandom(4).hex()}"  # nothing removes it, if this process is killed now
         try:
+            with self._errors():
+                os.rename(self._name, kept, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+            self._name = ""
+            applying = Applying(self._copy, self._top, self._received, self._kept, self._reporter)
             problems = applying.run(self._records)
         except BaseException:
-            self._reporter.warn(
-                f"what commands changed in {self._where()} is in {self._path(kept)}, not there"
-            )
+            if os.path.lexists(self._path(kept)):
+                self._reporter.warn(
+                    f"what commands changed in {self._where()} is in {printable(self._path(kept))}, not there"
+                )
             raise
         if not problems:
             with contextlib.suppress(OSError):
@@ -175,7 +176,8 @@ class Changes:
         listed = "; ".join(first_of([f"{printable(path)}: {why}" for path, why in problems]))
         raise MachineError(
             f"cannot bring back {counted(len(problems), 'change')} of {self._where()}, of "
-            f"{len(self._records):,}: {listed}; files that the machine has of them are in {self._path(kept)}"
+            f"{len(self._records):,}: {listed}; files that the machine has of them are in "
+            f"{printable(self._path(kept))}"
         )
 
     def _refuse_wrong(self, change: Change) -> None:
@@ -215,9 +217,9 @@ class Changes:
             os.close(directory)
 
     def _end_file(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -233,5 +235,5 @@ class Changes:
     def _where(self) -> str:
         return printable(self._copy.directory)
 
-    def _path(self, name: str) -> str:
-        return printable(os.path.join(self._place, os.fsencode(name)))
+    def _path(self, name: str) -> bytes:
+        return os.path.join(self._place, os.fsencode(name))

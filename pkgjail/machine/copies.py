@@ -115,9 +115,10 @@ def copied_disk(directory: bytes, reporter: Reporter) -> Iterator[Copy]:
         PkgjailError: tar2sqfs is missing, or failed.
 
     """
-    place = temporary_directory()
+    place = ""
     with contextlib.ExitStack() as stack:
         try:
+            place = temporary_directory()
             image = stack.enter_context(tempfile.TemporaryFile(dir=place))
             with tempfile.TemporaryFile(dir=place) as archive, _opened(directory) as top:
                 packing = _Packing(archive.fileno())
