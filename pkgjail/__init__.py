@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from pkgjail.jail.plan import plan_jail
     from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
     from pkgjail.machine.libvirt import export_domain
+    from pkgjail.machine.model import MachineOptions
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.review.check import check_manifest
     from pkgjail.review.diff import diff_manifests
@@ -79,6 +80,7 @@ __version__ = "0.2.0"
 __all__ = [
     "JailOptions",
     "Limits",
+    "MachineOptions",
     "PkgjailError",
     "UserBind",
     "advise",
@@ -149,6 +151,7 @@ __all__ = [
 _HOMES = {
     "JailOptions": "core.model",
     "Limits": "core.model",
+    "MachineOptions": "machine.model",
     "PkgjailError": "core.errors",
     "UserBind": "core.model",
     "advise": "audit.advice",

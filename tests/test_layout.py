@@ -38,7 +38,8 @@ ROWS = """
     jail
     review export
     machine
-    environments stages audit
+    stages
+    environments audit
     __init__
     cli
     integrations

@@ -21,6 +21,7 @@ from pkgjail.environments.file_copy import (
     sync_filesystem,
 )
 from pkgjail.environments.journal import Built, start_build, write_bytes
+from pkgjail.environments.machine import checked_machine
 from pkgjail.environments.record import FORMS, MANIFEST, RECORD, Header
 from pkgjail.export.common import warn_of_dropped_bits
 from pkgjail.export.skeleton import Piece, pieces_of_skeleton
@@ -30,6 +31,7 @@ from pkgjail.jail.protected_paths import protected_environment
 from pkgjail.jail.protection import refuse_writable_binds
 from pkgjail.jail.run import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
+from pkgjail.stages.model import Request
 from pkgjail.storage.baseline import publisher_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.journal import JournaledBuild
     from pkgjail.environments.record import Form
+    from pkgjail.machine.model import MachineOptions
 
 # The manifest's entries were just compared; other names that the host now has do not matter.
 _ACCEPT_DRIFT = JailOptions(allow_drift=True)
@@ -56,6 +59,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
     device_sets: tuple[str, ...] = (),
     network: bool = True,
     variables: Mapping[str, str] | None = None,
+    machine: MachineOptions | None = None,
     reporter: Reporter = SILENT,
 ) -> Built:
     """Make `directory` an environment of `manifest`, which can be entered again and again.
@@ -71,6 +75,8 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         device_sets: likewise.
         network: whether each entry shares the host's network.
         variables: what the environment of each entry has in addition to `default_environment`.
+        machine: the virtual machine in which commands run, instead of a jail; only for the form "host". It is
+            started at the first entry and kept running.
         reporter: gets progress ("copying"), and warnings of mode bits that a copy does not have and of
             binds whose sources do not exist.
 
@@ -78,6 +84,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         InputError: the directory cannot be used.
         DriftError: files are not as the manifest says; it lists all of them.
         JailError: a writable bind would show the environment, or is in it.
+        MachineError, RefusedError: the machine has no kernel, or cannot keep what is asked for.
         PkgjailError: there is no room, or the caller may not read files that are to be copied. As with
             every other failure, nothing is left of the environment.
         OSError: something cannot be read or written.
@@ -87,6 +94,11 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
     refuse_other_source(manifest, root)
     refuse_writable_binds(binds, [protected_environment(b"/".join(parent_and_name(directory)))])
     changes = _compare_host(manifest, form, root, reporter)
+    if machine is not None:
+        shown = JailOptions(binds=binds, devices=devices, device_sets=device_sets, network=network)
+        machine = checked_machine(
+            machine, form, Request(manifest=manifest, argv=(), options=shown, root=root)
+        )
     content = {} if changes or form == "host" else content_at_entry(manifest, root, _ACCEPT_DRIFT)
     data = dump_manifest(manifest)
     header = Header(
@@ -99,6 +111,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         device_sets=device_sets,
         network=network,
         variables=dict(variables or {}),
+        machine=machine,
     )
     with start_build(directory, header) as build:
         build.make_file(MANIFEST, 0o644, write_bytes(data))

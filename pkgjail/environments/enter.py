@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.entries import Mismatch
-from pkgjail.core.errors import ModifiedEnvironmentError
+from pkgjail.core.errors import InputError, ModifiedEnvironmentError, Problem
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.working_directory import path_of_working_directory
@@ -16,6 +16,7 @@ from pkgjail.environments.compare import compare_inputs
 from pkgjail.environments.directory import open_environment, read_file, read_header, read_record
 from pkgjail.environments.file_copy import copied_manifest
 from pkgjail.environments.lock import lock_environment
+from pkgjail.environments.machine import run_in_kept_machine
 from pkgjail.environments.record import MANIFEST, RECORD, TREE
 from pkgjail.images.users import note_user
 from pkgjail.jail.drift import DriftCheck
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest, UserBind
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import EnvironmentDirectory
-    from pkgjail.environments.record import Form, Header, Record
+    from pkgjail.environments.record import Header, Record
     from pkgjail.jail.run import Jail
 
     Run = Callable[[Jail, bytes], int]
@@ -66,16 +67,23 @@ def enter_environment(  # noqa: PLR0913 - all but three by keyword
         The command's exit status, or 128 + n if signal n ended it.
 
     Raises:
-        InputError: there is no environment, or its build or removal was interrupted.
+        InputError: there is no environment, or its build or removal was interrupted; or it has a machine, in
+            which `run` cannot run.
         ModifiedEnvironmentError: its manifest or its tree is not as it was built.
         PkgjailError: another process removes it.
+        MachineError, RefusedError: its machine cannot be started, or cannot keep what `options` ask for.
         CommandError, DriftError, JailError: as `run_in_jail`.
 
     """
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter"):
-        jail, _ = _prepare(environment, options or JailOptions(), reporter)
+        checked = _check(environment, options or JailOptions())
+        if checked.header.machine is not None:
+            if run is not None:
+                raise _no_audit(environment)
+            return _run_in_machine(environment, checked, argv, terminal=terminal, reporter=reporter)
+        jail = _prepare(environment, checked, reporter)
         if run is not None:
-            return run(jail, read_header(environment.path).root)
+            return run(jail, checked.header.root)
         return jail.run(argv, terminal=terminal)
 
 
@@ -94,7 +102,8 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
 ) -> int:
     """As `enter_environment`; the prepared jail is saved, so that `pkgjail.jail.replay.replay` can replay it.
 
-    An environment with a tree must be compared with its record at each entry, so its jail is never saved.
+    An environment with a tree must be compared with its record at each entry, so its jail is never saved;
+    one with a machine has no jail.
     A replay checks first that nothing has changed that the jail depends on, including the environment's
     manifest and record.
 
@@ -123,8 +132,11 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
             over = {**fixed, **options.environment}
             replaceable = GivenVariables(given, under=defaults, over=over, compared=compared)
             options = replace(options, environment={**given, **over})
-        jail, form = _prepare(environment, options, reporter)
-        if form == "host" and jail.lasting:
+        checked = _check(environment, options)
+        if checked.header.machine is not None:
+            return _run_in_machine(environment, checked, argv, terminal=terminal, reporter=reporter)
+        jail = _prepare(environment, checked, reporter)
+        if checked.header.form == "host" and jail.lasting:
             jail.prepared.watched += states + watched
             jail.prepared.sources += (source,)
             jail.prepared.locked += (lock,)
@@ -140,26 +152,60 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         return jail.run(argv, terminal=terminal)
 
 
-def _prepare(
-    environment: EnvironmentDirectory, options: JailOptions, reporter: Reporter
-) -> tuple[Jail, Form]:
-    """Return the jail of a locked environment, and the environment's form."""
+class _Checked(NamedTuple):
+    """What an entry reads of a locked environment, and its options with those of the build."""
+
+    header: Header
+    manifest: Manifest
+    options: JailOptions
+
+
+def _check(environment: EnvironmentDirectory, options: JailOptions) -> _Checked:
+    """Compare an environment with its record, and return what an entry needs."""
     record = read_record(environment)
     manifest = _read_manifest(environment, record)
     merged = _merge(record.header, options)
     if environment.path not in merged.inputs:  # these are shown read-only
         refuse_writable_binds(merged.binds, [protected_environment(environment.path)])
-    if record.header.form == "copy":
+    if record.header.form != "copy":
+        with contextlib.suppress(OSError):  # the build did it; the environment may have moved since then
+            note_user(record.header.root, environment.path + b"/" + RECORD)
+    return _Checked(record.header, manifest, merged)
+
+
+def _run_in_machine(
+    environment: EnvironmentDirectory,
+    checked: _Checked,
+    argv: Sequence[str],
+    *,
+    terminal: bool,
+    reporter: Reporter,
+) -> int:
+    return run_in_kept_machine(
+        environment,
+        checked.header,
+        checked.manifest,
+        argv,
+        checked.options,
+        terminal=terminal,
+        reporter=reporter,
+    )
+
+
+def _no_audit(environment: EnvironmentDirectory) -> InputError:
+    why = "it has a machine, and only in a jail can another process see the command's calls"
+    return InputError([Problem("", f"cannot audit a command in {text_path(environment.path)}: {why}")])
+
+
+def _prepare(environment: EnvironmentDirectory, checked: _Checked, reporter: Reporter) -> Jail:
+    """Return the jail of a locked environment."""
+    header, manifest, merged = checked
+    if header.form == "copy":
         # The tree was just compared with the environment's record, so no digest needs to be compared.
         tree = environment.path + b"/" + TREE
-        jail = prepare_jail(copied_manifest(manifest), merged, root=tree, recorded=True, reporter=reporter)
-    else:
-        publisher = publisher_of(environment.path + b"/" + MANIFEST)
-        root = record.header.root
-        with contextlib.suppress(OSError):  # the build did it; the environment may have moved since then
-            note_user(root, environment.path + b"/" + RECORD)
-        jail = prepare_jail(manifest, merged, root=root, publisher=publisher, reporter=reporter)
-    return jail, record.header.form
+        return prepare_jail(copied_manifest(manifest), merged, root=tree, recorded=True, reporter=reporter)
+    publisher = publisher_of(environment.path + b"/" + MANIFEST)
+    return prepare_jail(manifest, merged, root=header.root, publisher=publisher, reporter=reporter)
 
 
 def report_environment_changes(directory: bytes, status: int, *, strict: bool, reporter: Reporter) -> None:

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.model import UserBind, raw_path, record, text_path
 from pkgjail.core.untrusted import PARSE_INT, is_nested
+from pkgjail.machine.model import MachineOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pkgjail.core.model import FileKind
 
-SCHEMA = 2
-"""The newest version of the format: 2 has devices. Without devices, 1 is written, which is the same."""
+SCHEMA = 3
+"""The newest version of the format: 2 has devices, and 3 a machine. The oldest that has all is written."""
 
 Form = Literal["host", "copy", "fstab"]
 """The place of the files: on the host at each entry, copied into the tree, or mounted there by fstab(5)."""
@@ -81,7 +83,7 @@ class Header:
 
     `inode` is that of its directory, and `root` is the directory of the host's files.
     `manifest` is the manifest's digest. The other fields are the options that each entry starts with;
-    `variables` are set in addition to the jail's own.
+    `variables` are set in addition to the jail's own. With a `machine`, commands run in that, not in a jail.
     """
 
     form: Form
@@ -93,6 +95,7 @@ class Header:
     device_sets: tuple[str, ...] = ()
     network: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
+    machine: MachineOptions | None = None
 
 
 @record
@@ -117,7 +120,7 @@ def header_line(header: Header) -> bytes:
         {
             "kind": "header",
             "of": "pkgjail environment",
-            "schema": SCHEMA if header.devices or header.device_sets else 1,
+            "schema": _schema(header),
             "form": header.form,
             "inode": header.inode,
             "manifest": header.manifest,
@@ -127,8 +130,28 @@ def header_line(header: Header) -> bytes:
             **({"device_sets": list(header.device_sets)} if header.device_sets else {}),
             "network": header.network,
             "variables": dict(sorted(header.variables.items())),
+            **({"machine": _machine_values(header.machine)} if header.machine is not None else {}),
         }
     )
+
+
+def _schema(header: Header) -> int:
+    """Return the oldest version of the format that has all that the header has."""
+    if header.machine is not None:
+        return SCHEMA
+    return 2 if header.devices or header.device_sets else 1
+
+
+def _machine_values(machine: MachineOptions) -> dict[str, Any]:
+    """Return what is recorded of a machine; directories are always shared in one that is kept running."""
+    idle = machine.idle
+    return {
+        "kernel": machine.kernel,
+        "memory": machine.memory,
+        "processors": machine.processors,
+        "scratch": machine.scratch,
+        "idle": int(idle) if idle == int(idle) else idle,
+    }
 
 
 def entry_line(entry: RecordEntry) -> bytes:
@@ -231,7 +254,21 @@ def _header_from(values: dict[str, Any]) -> Header:
         device_sets=tuple(map(_variable, values.get("device_sets", ()))),
         network=bool(values["network"]),
         variables={_variable(key): _variable(value) for key, value in values["variables"].items()},
+        machine=_machine_from(values["machine"]) if "machine" in values else None,
     )
+
+
+def _machine_from(values: dict[str, Any]) -> MachineOptions:
+    machine = MachineOptions(
+        kernel=_variable(values["kernel"]),
+        memory=int(values["memory"]),
+        processors=int(values["processors"]),
+        scratch=int(values["scratch"]),
+        idle=float(values["idle"]),
+    )
+    if min(machine.memory, machine.processors, machine.scratch) < 0 or not 0 < machine.idle < math.inf:
+        raise ValueError
+    return machine
 
 
 def _variable(text: str) -> str:

@@ -20,6 +20,7 @@ from pkgjail.core.reporter import SILENT
 from pkgjail.environments.compare import compare_all, compare_entry, group_by_directory
 from pkgjail.environments.directory import open_environment, read_state
 from pkgjail.environments.lock import has_lock_alone, lock_environment, wait_for_others
+from pkgjail.environments.machine import stop_machine
 from pkgjail.environments.record import LOCK, PHASE_FILES, SCRATCH
 from pkgjail.storage.filesystems import sets_times
 from pkgjail.storage.mounts import mounts_below
@@ -49,8 +50,8 @@ def remove_environment(directory: bytes, *, reporter: Reporter = SILENT) -> Remo
 
     Raises:
         InputError: there is no environment.
-        PkgjailError: something is mounted below, or another process works with the environment;
-            nothing was deleted.
+        PkgjailError: something is mounted below, another process works with the environment, or its machine
+            does not end; nothing was deleted.
         ModifiedEnvironmentError: a name is not as `build` left it. Nothing was deleted, unless the name
             changed during the removal; the message says so.
         OSError: the kernel refused; another call can remove what is left.
@@ -64,6 +65,8 @@ def remove_environment(directory: bytes, *, reporter: Reporter = SILENT) -> Remo
         state = read_state(environment, "remove")
         refuse_mounts(environment)
         wait_for_others(environment, "remove", reporter)
+        if state.record is not None and state.record.header.machine is not None:
+            stop_machine(environment)
         entries = state.record.entries if state.record is not None else ()
         return clear(environment, entries, state.phase)
 

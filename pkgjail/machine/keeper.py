@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import pickle
@@ -148,10 +147,11 @@ def stop_kept_machine(place: bytes) -> bool:
 
 @contextlib.contextmanager
 def _opened_place(place: bytes) -> Iterator[int]:
-    """Open the private directory with a keeper's socket and locks."""
-    name = hashlib.sha256(os.path.realpath(place)).hexdigest()[:32]
-    path = os.path.join(runtime_directory(), _DIRECTORY, name)
+    """Open the private directory with a keeper's socket and locks. A place that is renamed keeps its own."""
+    path = text_path(place)
     try:
+        found = os.stat(place)
+        path = os.path.join(runtime_directory(), _DIRECTORY, f"{found.st_dev:x}-{found.st_ino:x}")
         descriptor = open_directory(path, make=True)
     except OSError as error:
         raise MachineError(f"cannot keep a machine: {os_error_text(error, path)}") from error

@@ -84,7 +84,8 @@ KEPT = Promise(kept=True)
 class Request:
     """What a stage is asked to run.
 
-    The fields are the arguments of `pkgjail.jail.run.run_in_jail`; `machine` is for the stage `vm` alone.
+    The fields are the arguments of `pkgjail.jail.run.run_in_jail`; `machine` and `keep` are for the
+    stage `vm` alone, as `pkgjail.machine.run.run_in_machine` takes them.
     """
 
     manifest: Manifest
@@ -94,6 +95,7 @@ class Request:
     publisher: Publisher | None = None
     terminal: bool = False
     machine: MachineOptions = MachineOptions()
+    keep: bytes = b""
     reporter: Reporter = SILENT
 
 

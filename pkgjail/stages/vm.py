@@ -58,17 +58,27 @@ class Vm:
 
     def run(self, request: Request) -> int:
         """Run the command in a machine."""
-        if problems := self._problems(request):
-            raise RefusedError(self.name, problems)
+        self.refuse(request)
         return run_in_machine(
             request.manifest,
             request.argv,
             request.options,
             machine=request.machine,
+            keep=request.keep,
             root=request.root,
             terminal=request.terminal,
             reporter=request.reporter,
         )
+
+    def refuse(self, request: Request) -> None:
+        """Refuse what a machine cannot keep.
+
+        Raises:
+            RefusedError: as `pkgjail.stages.run_in_stage`.
+
+        """
+        if problems := self._problems(request):
+            raise RefusedError(self.name, problems)
 
     def _problems(self, request: Request) -> list[str]:
         promises = self.promises()

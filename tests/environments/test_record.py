@@ -23,6 +23,7 @@ from pkgjail.environments.record import (
     parse_journal,
     parse_record,
 )
+from pkgjail.machine.model import MachineOptions
 
 HEADER = Header(form="copy", inode=7, manifest="sha256:0", root=b"/")
 ENTRIES = (
@@ -31,6 +32,7 @@ ENTRIES = (
     RecordEntry(b"root/a", "symlink", 10, target=b"b"),
     RecordEntry(b"root/b", "regular", 11, 5, 6, 7, "cd"),
 )
+MACHINE = {"kernel": "", "memory": 0, "processors": 0, "scratch": 0, "idle": 900}
 RECORD = dump_record(Record(header=HEADER, entries=ENTRIES))
 _PARTS = st.binary(min_size=1, max_size=9).filter(
     lambda part: not {0, 47} & set(part) and part not in (b".", b"..")
@@ -39,6 +41,14 @@ _TARGETS = st.binary(min_size=1).filter(lambda target: 0 not in target)
 _PATHS = st.binary().filter(lambda path: 0 not in path)
 _TEXTS = st.text().filter(lambda text: "\0" not in text)
 _NUMBERS = st.integers(0, 2**63)
+_MACHINES = st.builds(
+    MachineOptions,
+    kernel=_TEXTS,
+    memory=_NUMBERS,
+    processors=_NUMBERS,
+    scratch=_NUMBERS,
+    idle=st.floats(0.001, 1e9),
+)
 
 
 @st.composite
@@ -74,13 +84,15 @@ def record_entries(draw: st.DrawFn) -> tuple[RecordEntry, ...]:
     ),
     st.dictionaries(_TEXTS, _TEXTS),
     st.lists(_PATHS).map(tuple),
+    st.none() | _MACHINES,
 )
-def test_what_is_written_is_read_back(
+def test_what_is_written_is_read_back(  # noqa: PLR0913, PLR0917 - one for each part of a record
     names: tuple[RecordEntry, ...],
     form: Form,
     bind: UserBind,
     variables: dict[str, str],
     devices: tuple[bytes, ...],
+    machine: MachineOptions | None,
 ) -> None:
     """Paths may have any bytes that the kernel accepts; and the same record gives the same bytes."""
     header = Header(
@@ -92,11 +104,13 @@ def test_what_is_written_is_read_back(
         devices=devices,
         network=bind.writable,
         variables=variables,
+        machine=machine,
     )
     record = Record(header=header, entries=names)
     data = dump_record(record)
     assert parse_record(data, "r") == record
-    assert (b'"schema":2' in data.partition(b"\n")[0]) == bool(devices)
+    schema = 3 if machine else 2 if devices else 1
+    assert b'"schema":%d' % schema in data.partition(b"\n")[0]
     assert dump_record(parse_record(data, "r")) == data
     lines = data.splitlines(keepends=True)
     assert parse_journal(b"".join(lines[:-1]), "r") == record
@@ -138,10 +152,20 @@ def edited(number: int, **values: Any) -> bytes:
         pytest.param(b"\n", "it was not written by pkgjail", id="an empty line"),
         pytest.param(b"#!/bin/sh\n", "it was not written by pkgjail", id="something else"),
         pytest.param(
-            edited(0, schema=3), "r:1: .* it has schema 3, and this pkgjail supports up to 2", id="newer"
+            edited(0, schema=4), "r:1: .* it has schema 4, and this pkgjail supports up to 3", id="newer"
         ),
         pytest.param(edited(0, schema="1"), "r:1: .* it has schema 1, ", id="a schema of text"),
         pytest.param(edited(0, schema=None), "r:1: .* it was edited", id="no schema"),
+        pytest.param(edited(0, schema=3), "r:1: .* it was edited", id="a newer schema than it needs"),
+        pytest.param(edited(0, machine=[]), "r:1: .* it was edited", id="a machine that is a list"),
+        pytest.param(edited(0, machine={**MACHINE, "idle": 0}), "r:1: .* it was edited", id="no time idle"),
+        pytest.param(edited(0, machine={**MACHINE, "memory": -1}), "r:1: .* it was edited", id="less memory"),
+        pytest.param(
+            edited(0, machine={**MACHINE, "idle": True}), "r:1: .* it was edited", id="a time of truth"
+        ),
+        pytest.param(
+            edited(0, machine={**MACHINE, "more": 1}), "r:1: .* it was edited", id="a key of a machine"
+        ),
         pytest.param(edited(0, form="chroot"), "r:1: .* it was edited", id="an unknown form"),
         pytest.param(edited(0, inode="x"), "r:1: .* it was edited", id="an inode of text"),
         pytest.param(edited(0, more=1), "r:1: .* it was edited", id="an unknown key in the header"),

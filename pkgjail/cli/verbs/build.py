@@ -15,6 +15,7 @@ from pkgjail.cli.jail_options import (
     named_sets,
     named_variables,
 )
+from pkgjail.cli.machine_options import add_kept_machine_options, kept_machine
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.core.text import counted, printable, shell_quote
@@ -30,12 +31,13 @@ Make DIR an environment of a manifest, to be entered again and again with 'pkgja
 with 'pkgjail remove'. DIR must not exist, or be an empty directory of yours. It receives the
 manifest, a record of what was made, and the options for every entry; nothing is mounted. Each entry
 shows the host's files as they are then; with --copy they are copied now, and outlive upgrades of the
-host.
+host. With --stage vm commands run in a virtual machine that is kept running between them.
 """
 _EPILOG = """\
 examples:
   pkgjail build spack.manifest.jsonl ~/envs/spack
   pkgjail build --copy --bind /scratch --no-network spack.manifest.jsonl /srv/envs/2026-01
+  pkgjail build --stage vm --memory 4G --bind /scratch spack.manifest.jsonl ~/envs/machine
   pkgjail build --fstab spack.manifest.jsonl /srv/jail > jail.fstab   (for an administrator to add)
 
 However a build is interrupted, 'pkgjail remove DIR' removes what it left. docs/environments.md
@@ -70,6 +72,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_source_options(parser, "where the manifest's files are")
     add_sight_options(parser)
+    add_kept_machine_options(parser)
     parser.add_argument("--json", action="store_true", help="print the summary, and fstab's lines, as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=_prints_lines, form="host")
 
@@ -87,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments.manifest)
     directory = os.fsencode(arguments.directory)
     root = root_of(arguments)
+    machine = kept_machine(arguments)
     lines = b""
     if arguments.form == "fstab":
         from pkgjail.export import export_manifest
@@ -104,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             device_sets=named_sets(arguments),
             network=not arguments.no_network,
             variables=named_variables(arguments),
+            machine=machine,
             reporter=reporter,
         )
     _print(arguments, built, lines)

@@ -1,0 +1,82 @@
+"""Options for the virtual machine of an environment, which is kept running between commands."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.limit_options import count, size
+from pkgjail.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pkgjail.machine.model import MachineOptions
+
+_STAGES = ("namespaces", "vm")
+_OPTIONS = ("kernel", "memory", "cpus", "scratch", "idle")
+
+
+def add_kept_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for an environment's machine."""
+    parser.add_argument(
+        "--stage",
+        choices=_STAGES,
+        default=_STAGES[0],
+        help="where commands run: in a jail (namespaces), or in a virtual machine (vm) that is started "
+        "at the first and kept running between them",
+    )
+    group = parser.add_argument_group("virtual machine", "with --stage vm")
+    group.add_argument(
+        "--kernel",
+        metavar="PATH",
+        help="a kernel's file, a directory with boot/ and lib/modules/, or a Debian package of one (default: "
+        "the newest of the source or of this host); directories are shared by its 9p",
+    )
+    group.add_argument(
+        "--memory", metavar="SIZE", type=size, help="give it SIZE of memory, such as 4G (default: 2G)"
+    )
+    group.add_argument(
+        "--cpus", metavar="N", type=_processors, help="give it N processors (default: all that you may use)"
+    )
+    group.add_argument(
+        "--scratch",
+        metavar="SIZE",
+        type=size,
+        help="put what commands write outside of binds on a disk of this size, as 20G (default: memory)",
+    )
+    group.add_argument(
+        "--idle",
+        metavar="SECONDS",
+        type=_seconds,
+        help="stop it after SECONDS without a command; the next starts it again (default: 900)",
+    )
+
+
+def _processors(text: str) -> int:
+    return count(text, "processors")
+
+
+def _seconds(text: str) -> int:
+    return count(text, "seconds")
+
+
+def kept_machine(arguments: argparse.Namespace) -> MachineOptions | None:
+    """Return the machine of `add_kept_machine_options`; None for a jail.
+
+    Raises:
+        UsageError: an option of machines is given without one.
+
+    """
+    from pkgjail.machine.model import MachineOptions
+
+    given = {name: value for name in _OPTIONS if (value := getattr(arguments, name)) is not None}
+    if arguments.stage == _STAGES[0]:
+        if given:
+            raise UsageError(f"--{next(iter(given))} is for a virtual machine: it needs --stage {_STAGES[1]}")
+        return None
+    if "kernel" in given:
+        given["kernel"] = os.path.abspath(given["kernel"])
+    if "cpus" in given:
+        given["processors"] = given.pop("cpus")
+    return MachineOptions(**given)
