@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -121,6 +122,19 @@ def test_a_domain_has_its_files(tmp_path: Path, manifest: Manifest, kernel: str)
         assert (out / "root.squashfs").read_bytes() == file.read()
     domain = ET.parse(out / "domain.xml").getroot()  # noqa: S314 - just written
     assert text(domain, "os/kernel") == str(out / "kernel")
+
+
+@pytest.mark.parametrize("word", ["x86_64", ""])
+def test_other_words_of_an_architecture_are_known(
+    tmp_path: Path, manifest: Manifest, kernel: str, word: str
+) -> None:
+    """Protects manifests of rpm and pacman, and those without packages, which name no architecture."""
+    other = replace(manifest, header=replace(manifest.header, architecture=word))
+    export_domain(other, str(tmp_path / "out"), root=bytes(tmp_path / "root"), kernel=kernel)
+    domain = ET.parse(tmp_path / "out/domain.xml").getroot()  # noqa: S314 - just written
+    found = domain.find("os/type")
+    assert found is not None
+    assert found.get("arch") == os.uname().machine
 
 
 def test_the_command_writes_a_domain(
