@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pkgjail.core.architectures import architecture_named, host_architecture
 from pkgjail.core.model import record
 from pkgjail.core.untrusted import in_memory
 from pkgjail.machine.accelerator import SECONDS, failed_before, remember_failure, why_no_kvm
@@ -90,7 +91,7 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
         DriftError, JailError, SourceError: as `root_disk`.
 
     """
-    architecture = manifest.header.architecture
+    architecture = _architecture_of(manifest)
     kernel = find_kernel(architecture, named=options.kernel, root=root)
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(root_disk(manifest, root, reporter))
@@ -126,6 +127,16 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
                 accelerator="tcg" if why else "kvm",
                 idle=options.idle,
             )
+
+
+def _architecture_of(manifest: Manifest) -> str:
+    """Return the architecture of a manifest's machine, in Debian's word: this host's if it names none."""
+    if manifest.header.architecture:
+        return architecture_named(manifest.header.architecture).debian
+    host = host_architecture()
+    if host is None:
+        raise MachineError(f"there is no machine for this host, {os.uname().machine}")
+    return host.debian
 
 
 def first_files(kernel: Kernel, names: Sequence[str] = MODULES) -> bytes:

@@ -90,24 +90,17 @@ static int make_directories(const char *path, mode_t mode)
 static const char *overlay(const char *lower, const char *place, const char *target)
 {
     char upper[80], work[80], options[512];
+    struct stat found;
 
     snprintf(upper, sizeof upper, "%s/upper", place);
     snprintf(work, sizeof work, "%s/work", place);
     snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
     if ((mkdir(place, 0755) && errno != EEXIST) || mkdir(upper, 0755) || mkdir(work, 0755))
         return "make the directories of an overlay";
+    /* The top of an overlay has the owner and mode that its upper directory has when it is mounted. */
+    if (stat(lower, &found) || chown(upper, found.st_uid, found.st_gid) || chmod(upper, found.st_mode & 07777))
+        return "prepare an overlay";
     return mount("overlay", target, "overlay", HARMLESS, options) ? "mount an overlay" : NULL;
-}
-
-/* The owner and mode of a mounted overlay are those of its upper directory. */
-static void copy_mode(const char *from, const char *place)
-{
-    char upper[80];
-    struct stat found;
-
-    snprintf(upper, sizeof upper, "%s/upper", place);
-    if (!stat(from, &found) && !chown(upper, found.st_uid, found.st_gid))
-        chmod(upper, found.st_mode & 07777);
 }
 
 /* The file system of the image, its device, a disk for scratch or "", options of scratch in memory. */
@@ -199,7 +192,6 @@ static const char *mount_copy(const char *type, const char *source, uint32_t num
     failed = overlay(lower, place, target);
     if (failed)
         return failed;
-    copy_mode(lower, place);
     uppers[number] = open(upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return uppers[number] < 0 ? "open a copy" : NULL;
 }
