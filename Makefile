@@ -13,10 +13,10 @@ DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip 
 TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential cmake flex gettext libtool m4 pkg-config \
 	chromium chromium-driver dropbear-bin graphviz groff-base lz4 \
 	bubblewrap busybox-static createrepo-c db5.3-util dnf e2fsprogs erofs-utils fakeroot fuse3 libarchive-tools makepkg \
-	mtree-netbsd openssh-client pacman-package-manager podman procps python3-solv qemu-user-static rpm runc skopeo \
-	squashfs-tools squashfs-tools-ng squashfuse strace systemd-container \
+	mtree-netbsd openssh-client pacman-package-manager podman procps python3-solv qemu-system-x86 qemu-user-static rpm runc \
+	skopeo squashfs-tools squashfs-tools-ng squashfuse strace systemd-container \
 	uidmap umoci util-linux zlib1g-dev zypper
-LONG_TEST_PACKAGES = charliecloud libvirt-clients libxml2-utils meson mmdebstrap python3-dev python3-setuptools qemu-system-x86
+LONG_TEST_PACKAGES = charliecloud libvirt-clients libxml2-utils meson mmdebstrap python3-dev python3-setuptools
 
 RUN = $(VENV)/bin/python -m pkgjail
 

@@ -45,7 +45,7 @@ _NETWORK = "virtio_net"
 _RANDOM = "virtio_rng"
 _SCRATCH = "ext4"
 _SECONDS = 120  # an emulated guest on a busy host
-_SCRATCH_IN_MEMORY = b"mode=755,size=80%"
+_SCRATCH_IN_MEMORY = b"mode=755,size=50%"
 
 
 @record

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from pkgjail.machine.qemu import Hardware
 
+_PANIC = b"Kernel panic"
 _MOST_LINES = 12
 _MOST_OF_A_LINE = 200
 _BLOCK = 1 << 16
@@ -34,13 +35,17 @@ _SECONDS_TO_END = 10
 
 
 class Console:
-    """The last lines of a guest's console and of qemu's messages, read from a pipe."""
+    """The last lines of a guest's console and of qemu's messages, read from a pipe.
+
+    `panic` is the line in which the kernel says that it gives up, or b"".
+    """
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._lines: deque[bytes] = deque(maxlen=_MOST_LINES)
         self._rest = b""
+        self.panic = b""
         self.is_closed = False
 
     def fileno(self) -> int:
@@ -56,11 +61,16 @@ class Console:
         self.is_closed = not block
         *lines, rest = (self._rest + block).replace(b"\r", b"").split(b"\n")
         self._rest = rest[-_BLOCK:]
-        self._lines.extend(line for line in lines if line.strip())
+        for line in filter(bytes.strip, lines):
+            self._lines.append(line)
+            if _PANIC in line:
+                self.panic = line
 
     def last(self) -> list[str]:
         """Return the last lines, as they can be shown."""
         lines = [*self._lines, *([self._rest] if self._rest.strip() else [])]
+        if self.panic and self.panic not in lines:  # a trace of calls came after it
+            lines.insert(0, self.panic)
         shown = (printable(line.decode("utf-8", "replace").rstrip()) for line in lines)
         return [shortened(line, _MOST_OF_A_LINE) for line in shown]
 
@@ -199,8 +209,10 @@ class Running:
             how = f"qemu was killed by {signal.Signals(-status).name}"
         elif status:
             how = f"qemu ended with status {status}"
-        elif any("Kernel panic" in line for line in self.console.last()):
+        elif self.console.panic:
             how = "the guest's kernel panicked"
+        elif not self.console.last():
+            how = "the guest ended without a word; it may need more memory, or another kernel"
         else:
             how = "the guest ended"
         return MachineError(f"the machine is gone: {how}{self._words_of_console()}")

@@ -324,7 +324,7 @@ static const char *fill_devices(void)
         return "make a directory in /dev";
     if (mount("devpts", TOP "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "ptmxmode=666,mode=620,gid=5"))
         return "mount /dev/pts";
-    if (mount("shm", TOP "/dev/shm", "tmpfs", HARMLESS, "mode=1777"))
+    if (mount("shm", TOP "/dev/shm", "tmpfs", HARMLESS, "mode=1777,size=25%"))
         return "mount /dev/shm";
     if (mount(NULL, TOP "/dev", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC, NULL))
         return "make /dev read-only";
