@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -271,7 +271,7 @@ class Staged:
         own = ["--stage", "vm", "--kernel", str(kernel()), "--root", "root"]
         return ["run", *own, *options, "m.jsonl", "--"]
 
-    def sh(self, script: str, *options: str, **more: object) -> subprocess.CompletedProcess[str]:
+    def sh(self, script: str, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run a script of busybox's shell."""
         return self.user.pkgjail(*self.words(*options), BUSYBOX, "sh", "-c", script, **more)
 
@@ -387,10 +387,10 @@ FAILING = {
 
 @pytest.mark.parametrize(("changed", "argument", "words"), FAILING.values(), ids=FAILING)
 def test_a_machine_that_does_not_start(
-    machine: Machine, changed: dict[str, int], argument: str, words: str, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, changed: dict[str, Any], argument: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error says why, as far as the guest's console does."""
-    monkeypatch.setattr(boot, "_EMULATED", argument)
+    monkeypatch.setattr(boot, "EMULATED", argument)
     options = replace(machine.options, **changed)
     root = os.fsencode(machine.place / "root")
     with pytest.raises(MachineError, match=words):

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import architecture_named, host_architecture
-from pkgjail.core.model import record
+from pkgjail.core.jail_names import LD_CACHE
+from pkgjail.core.model import record, text_path
 from pkgjail.core.untrusted import in_memory
 from pkgjail.machine.accelerator import SECONDS, failed_before, remember_failure, why_no_kvm
 from pkgjail.machine.agent import agent
@@ -19,9 +20,10 @@ from pkgjail.machine.kernels import find_kernel
 from pkgjail.machine.model import MachineError, MachineOptions
 from pkgjail.machine.modules import load_modules
 from pkgjail.machine.qemu import ADDRESS, GATEWAY, MASK, Hardware
-from pkgjail.machine.root_disk import root_disk
+from pkgjail.machine.root_disk import makes_own_cache, root_disk
 from pkgjail.machine.running import Running
 from pkgjail.machine.scratch_disk import scratch_disk
+from pkgjail.machine.session import Command, Ended, NotStartedError, run_quietly
 from pkgjail.machine.shares import prepared_shares
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ other users of the processor."""
 _NETWORK = "virtio_net"
 _RANDOM = "virtio_rng"
 _SCRATCH = "ext4"
+_LDCONFIG = (b"/sbin/ldconfig", b"/usr/sbin/ldconfig", b"/usr/bin/ldconfig")
+_SESSION = 0xFFFF  # none of a command
 _SECONDS = 120  # an emulated guest on a busy host
 _SCRATCH_IN_MEMORY = b"mode=755,size=50%"
 
@@ -117,6 +121,8 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
         running, why = _start(hardware, kernel, reporter)
         with running:
             _fill(running, contents, shares, scratch_number=len(shares.disks) + 1 if scratch else 0)
+            if makes_own_cache(manifest):
+                _make_cache(running)
             network_numbers = (ADDRESS, MASK, GATEWAY) if network else (0, 0, 0)
             running.ask(Type.SEAL, text(os.fsencode(hostname)) + b"".join(map(number, network_numbers)))
             yield Guest(
@@ -198,6 +204,23 @@ def _fill(running: Running, contents: Contents, shares: Shares, *, scratch_numbe
     for request in requests:
         running.channel.send(0, request.type, request.content)
     running.answers(len(requests))
+
+
+def _make_cache(running: Running) -> None:
+    """Have the guest's own ldconfig(8) make the cache of libraries, before its root is read-only.
+
+    Raises:
+        MachineError: it fails.
+
+    """
+    ended = Ended(0)
+    for program in _LDCONFIG:
+        command = Command(argv=(program, b"-X", b"-C", LD_CACHE), cwd=b"/", environment=(), uid=0, gid=0)
+        with contextlib.suppress(NotStartedError):
+            ended = run_quietly(running, _SESSION, command)
+            break
+    if ended.status:
+        raise MachineError(f"the guest cannot make {text_path(LD_CACHE)}: ldconfig ended with {ended.status}")
 
 
 def _device(number_: int) -> bytes:

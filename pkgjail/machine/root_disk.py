@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pkgjail.core.architectures import is_host_word
 from pkgjail.core.errors import DriftError, ExportDriftError, os_error_text
+from pkgjail.core.jail_names import LD_CACHE
 from pkgjail.core.model import FileEntry
 from pkgjail.core.sources import refuse_other_source
 from pkgjail.export.common import missing_directories, refuse_other_kinds
@@ -95,7 +97,7 @@ def write_root_disk(manifest: Manifest, root: bytes, path: str, reporter: Report
     """
     refuse_other_source(manifest, root)
     compare_host(manifest, root, DriftCheck(reporter=reporter))
-    content = content_for_anyone(manifest, root)
+    content = content_for_anyone(_without_foreign_cache(manifest), root)
     copied = _with_mount_points(as_copied(manifest))
     layers = layers_of(copied)
     work = Work(
@@ -130,6 +132,20 @@ def _locked(manifest: Manifest, root: bytes, reporter: Reporter) -> tuple[bytes,
     except OSError as error:
         why = os_error_text(error, str(cache))
         raise MachineError(f"cannot make the disk of a machine: {why}; set XDG_CACHE_HOME") from error
+
+
+def _without_foreign_cache(manifest: Manifest) -> Manifest:
+    """Leave out an ld.so cache that this host's processor cannot make: the guest makes it (`boot`)."""
+    if not makes_own_cache(manifest):
+        return manifest
+    return replace(manifest, files=tuple(entry for entry in manifest.files if entry.path != LD_CACHE))
+
+
+def makes_own_cache(manifest: Manifest) -> bool:
+    """Return whether the guest makes the ld.so cache, since the manifest is for another architecture."""
+    if not manifest.header.architecture or is_host_word(manifest.header.architecture):
+        return False
+    return any(entry.path == LD_CACHE and entry.origin == "entry" for entry in manifest.files)
 
 
 def _with_mount_points(manifest: Manifest) -> Manifest:

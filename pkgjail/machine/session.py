@@ -95,6 +95,43 @@ def run_command(link: Link, session: int, command: Command) -> Ended:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def run_quietly(link: Link, session: int, command: Command) -> Ended:
+    """Run a command as `run_command` does, without input, and with what it says thrown away.
+
+    Raises:
+        NotStartedError, MachineError: as `run_command`.
+
+    """
+    link.channel.send(session, Type.EXEC, _content(command))
+    link.channel.send(session, Type.INPUT_END)
+    while not link.channel.is_closed:
+        _await(link)
+        for message in link.channel.read():
+            fields = Fields(message.content)
+            if message.session == session and message.type in (Type.OUTPUT, Type.ERRORS):
+                which = int(message.type == Type.ERRORS)
+                link.channel.send(session, Type.TAKEN, number(which) + number(len(message.content)))
+            elif message.session == session and message.type == Type.NOT_STARTED:
+                wrong = fields.number()
+                raise NotStartedError(fields.text().decode("utf-8", "replace"), wrong)
+            elif message.session == session and message.type == Type.ENDED:
+                return Ended(_exit_status(fields.number()), bool(fields.number()))
+    raise link.lost()
+
+
+def _await(link: Link) -> None:
+    """Wait until the channel can be read; write to it and read what else there is meanwhile."""
+    poll = select.poll()
+    poll.register(link.channel, select.POLLIN | (select.POLLOUT if link.channel.wants_to_write else 0))
+    for other in link.others():
+        poll.register(other, select.POLLIN)
+    for descriptor, events in poll.poll():
+        if descriptor != link.channel.fileno():
+            link.attend(descriptor)
+        elif events & select.POLLOUT:
+            link.channel.write()
+
+
 class _Relay(Relay):
     """Keeps signals for the loop, which sends them to the guest."""
 
