@@ -26,7 +26,7 @@ from pkgjail.stages import run_in_stage
 from pkgjail.stages.model import RefusedError
 from tests.conftest import SYSTEM_PYTHON
 from tests.kernels import FULL, kernel
-from tests.terminals import shell
+from tests.terminals import INTERRUPT, SUSPEND, shell
 from tests.test_export import FIT, LINE_ENDS, NOT_UTF8, described, odd_tree, seen
 
 if TYPE_CHECKING:
@@ -400,22 +400,37 @@ def test_a_machine_that_does_not_start(
 def test_a_terminal(caller: Caller) -> None:
     """A program at a terminal has its size, is told of a change, and gets keys as signals."""
     staged = Staged(caller)
-    line = " ".join([SYSTEM_PYTHON, "-m", "pkgjail", *staged.words("-t"), BUSYBOX, "sh"])
+    script = "trap 'stty size' WINCH; trap 'exit 9' INT; stty size; echo ready; while :; do sleep 0.1; done"
+    words = [SYSTEM_PYTHON, "-m", "pkgjail", *staged.words("-t"), BUSYBOX, "sh", "-c", f'"{script}"']
     with shell(caller.options()["env"], caller.uid) as typed:
         typed.run(f"cd {caller.home}")
         typed.wait_for_prompt()
-        typed.run(line)
-        typed.wait_for("/ # ")
+        typed.run(" ".join(words))
+        typed.wait_for("24 1000\r\nready")
         typed.resize(33, 77)
-        typed.run("stty size")
-        typed.wait_for("33 77.*/ # ")
-        typed.run("echo sleeping; sleep 1000")
-        typed.wait_for("\nsleeping")
-        typed.type(b"\x03")
-        typed.wait_for("/ # ")
-        typed.run("exit 9")
+        typed.wait_for("33 77")
+        typed.type(INTERRUPT)
         typed.wait_for_prompt()
         assert typed.status() == 9
+
+
+def test_a_stopped_command(caller: Caller) -> None:
+    """A command that is stopped at its terminal stops pkgjail, as a job of the shell, and goes on with it."""
+    staged = Staged(caller)
+    script = "echo ready; while :; do sleep 0.1; echo on; done"
+    words = [SYSTEM_PYTHON, "-m", "pkgjail", *staged.words("-t"), BUSYBOX, "sh", "-c", f'"{script}"']
+    with shell(caller.options()["env"], caller.uid) as typed:
+        typed.run(f"cd {caller.home}")
+        typed.wait_for_prompt()
+        typed.run(" ".join(words))
+        typed.wait_for("\nready")
+        typed.type(SUSPEND)
+        typed.wait_for("Stopped")
+        typed.wait_for_prompt()
+        typed.run("fg")
+        typed.wait_for("\non.*\non")
+        typed.type(INTERRUPT)
+        typed.wait_for_prompt()
 
 
 @pytest.mark.long

@@ -62,11 +62,13 @@ static void fail(int failure, const char *doing)
 
 static void execute(const struct exec *exec, const sigset_t *mask, int failure, const int streams[3])
 {
-    /* Whatever the runner has, the command does not: its streams alone. */
-    if (exec->terminal ? setsid() < 0 || ioctl(streams[0], TIOCSCTTY, 0) : setpgid(0, 0))
+    sigset_t output;
+
+    sigemptyset(&output);
+    sigaddset(&output, SIGTTOU); /* the kernel sends it to a background process */
+    sigprocmask(SIG_BLOCK, &output, NULL);
+    if (setpgid(0, 0) || (exec->terminal && tcsetpgrp(streams[0], getpid())))
         fail(failure, "make a process group");
-    if (exec->terminal && tcsetpgrp(streams[0], getpid()))
-        fail(failure, "make the foreground process group");
     for (int i = 0; i < 3; i++)
         if (dup2(streams[i], i) < 0)
             fail(failure, "open the streams");
@@ -144,6 +146,11 @@ void runner_main(const struct exec *exec, int control, int input, int output, in
 
     if (failed) {
         runner_failed(control, failed);
+        _exit(0);
+    }
+    /* In the command's session: otherwise its process group would be orphaned, which keys cannot stop. */
+    if (exec->terminal && (setsid() < 0 || ioctl(input, TIOCSCTTY, 0))) {
+        runner_failed(control, "make a session");
         _exit(0);
     }
     set_unprotected();
