@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
     from pkgjail.machine.libvirt import export_domain
     from pkgjail.machine.model import MachineOptions
+    from pkgjail.machine.run import run_in_machine
     from pkgjail.manifest import parse_manifest, read_manifest
     from pkgjail.review.check import check_manifest
     from pkgjail.review.diff import diff_manifests
@@ -135,6 +136,7 @@ __all__ = [
     "resolve_closure",
     "run_audited",
     "run_in_jail",
+    "run_in_machine",
     "run_in_stage",
     "used",
     "used_image",
@@ -194,6 +196,7 @@ _HOMES = {
     "report_page": "review.report",
     "run_audited": "audit.run",
     "run_in_jail": "jail.run",
+    "run_in_machine": "machine.run",
     "run_in_stage": "stages",
     "used": "audit.wanted",
     "used_image": "images.store",

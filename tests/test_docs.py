@@ -53,7 +53,10 @@ def test_the_site_has_what_the_code_has(site: Path) -> None:
     """It builds without a warning, and no public name and no verb is left out."""
     api = (site / "api.html").read_text(encoding="utf-8")
     functions = [name for name in pkgjail.__all__ if not isinstance(getattr(pkgjail, name), type)]
-    types = [f"core.model.{name}" for name in ("JailOptions", "Limits", "UserBind")]
+    types = [
+        "machine.model.MachineOptions",
+        *(f"core.model.{name}" for name in ("JailOptions", "Limits", "UserBind")),
+    ]
     assert [name for name in (*functions, *types) if f'id="pkgjail.{name}"' not in api] == []
     assert len(functions) + len(types) + len(["PkgjailError"]) == len(pkgjail.__all__)
     commands = (site / "commands.html").read_text(encoding="utf-8")
