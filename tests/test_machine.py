@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail.core.errors import CommandError
+from pkgjail.cli.main import main
+from pkgjail.core.errors import CommandError, UsageError
 from pkgjail.core.model import JailOptions, Limits, UserBind, raw_path
 from pkgjail.machine import boot
 from pkgjail.machine.keeper import find_kept_machine, stop_kept_machine
@@ -309,6 +310,27 @@ def test_a_copied_directory_comes_back(staged: Staged) -> None:
     assert {path.lstat().st_uid for path in data.rglob("*")} == {staged.user.uid}
 
 
+def test_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every option of a machine reaches it; a file that is bound is its content."""
+    write_manifest(odd_tree(tmp_path / "root", FIT), tmp_path / "m.jsonl")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "given").write_text("given\n")
+    monkeypatch.chdir(tmp_path / "data")
+    script = "cat /given; df -m /tmp | tail -n 1; grep -c ^processor /proc/cpuinfo; ls /sys/class/net"
+    machine = ["--kernel", str(kernel()), "--memory", "300M", "--cpus", "2", "--scratch", "700M"]
+    shown = ["--no-network", "--cwd", "--share", "copy", "--ro-bind", f"{tmp_path}/given:/given"]
+    words = ["run", "--stage", "vm", *machine, "--root", f"{tmp_path}/root", *shown, f"{tmp_path}/m.jsonl"]
+    assert main([*words, "--", BUSYBOX, "sh", "-c", f"{script}; echo 1 > new"]) == 0
+    said = capfd.readouterr()
+    given, disk, processors, *networks = said.out.splitlines()
+    assert (given, processors, networks) == ("given", "2", ["lo"])
+    assert 600 < int(disk.split()[1]) <= 700
+    assert f"{tmp_path}/data: copied into the machine; what changes there" in said.err
+    assert (tmp_path / "data/new").read_text() == "1\n"
+
+
 def test_memory_runs_out(staged: Staged) -> None:
     """The command is killed and not the machine; the status and the words say why."""
     done = staged.sh("x=$(seq 1000); while :; do x=$x$x; done", "--memory", "128M")
@@ -377,6 +399,12 @@ def test_refused_by_name(machine: Machine) -> None:
     words = str(refused.value)
     for each in ("user 0", "shared memory", "devices"):
         assert each in words
+
+
+def test_parts_of_processors(machine: Machine) -> None:
+    """A machine with more processors than were allowed would be weaker than what was asked for."""
+    with pytest.raises(UsageError, match=r"whole processors: .* cannot be 1.5"):
+        machine.run(BUSYBOX, "true", limits=Limits(cpus=1.5))
 
 
 FAILING = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from contextlib import contextmanager
 from dataclasses import replace
@@ -103,6 +102,7 @@ def run_in_machine(  # noqa: PLR0913 - all but two by keyword
         The command's exit status, or 128 + n if signal n ended it.
 
     Raises:
+        UsageError: a number of processors is not whole, or copies are asked for and the machine is kept.
         MachineError: there can be no such machine here, or it came to an end before the command.
         CommandError: the command cannot be executed, does not exist, or the machine ran out of memory.
         DriftError, JailError, SourceError: as `run_in_jail`.
@@ -143,7 +143,11 @@ def run_in_machine(  # noqa: PLR0913 - all but two by keyword
 def _with_limits(machine: MachineOptions, options: JailOptions) -> MachineOptions:
     limits = options.limits
     memory = limits.memory or machine.memory
-    processors = machine.processors if limits.cpus is None else math.ceil(limits.cpus)
+    processors = machine.processors if limits.cpus is None else int(limits.cpus)
+    if limits.cpus is not None and processors != limits.cpus:
+        raise UsageError(
+            f"a machine has whole processors: {parameter('Limits.cpus')} cannot be {limits.cpus:g}"
+        )
     return replace(machine, memory=memory, processors=processors)
 
 

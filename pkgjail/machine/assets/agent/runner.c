@@ -25,6 +25,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+#define USUAL_OPEN 1024         /* as systemd sets these for services */
+#define MOST_OF_A_COMMAND (512 << 10)
+
 static void tell(int control, uint32_t kind, uint32_t number, const char *doing)
 {
     struct news news = {.kind = kind, .number = number};
@@ -72,6 +75,7 @@ static void execute(const struct exec *exec, const sigset_t *mask, int failure, 
     for (int i = 0; i < 3; i++)
         if (dup2(streams[i], i) < 0)
             fail(failure, "open the streams");
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){USUAL_OPEN, MOST_OF_A_COMMAND});
     if (exec->processes)
         setrlimit(RLIMIT_NPROC, &(struct rlimit){exec->processes, exec->processes});
     if (drop_privileges(exec))
