@@ -403,7 +403,7 @@ def test_refused_by_name(machine: Machine) -> None:
 
 def test_parts_of_processors(machine: Machine) -> None:
     """A machine with more processors than were allowed would be weaker than what was asked for."""
-    with pytest.raises(UsageError, match=r"whole processors: .* cannot be 1.5"):
+    with pytest.raises(UsageError, match=r"whole processors: it cannot have 1\.5"):
         machine.run(BUSYBOX, "true", limits=Limits(cpus=1.5))
 
 
