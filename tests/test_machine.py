@@ -159,7 +159,7 @@ def test_no_right_and_nothing_of_the_caller(machine: Machine, capfd: pytest.Capt
 
 
 def test_each_command_has_its_own_processes(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
-    """What a command leaves is killed at its end, and the next does not see it."""
+    """All that a command leaves is killed at its end, and the next does not see it."""
     assert machine.sh("sleep 1000 & echo $$") == 0
     assert machine.sh("ls /proc | grep -c '^[0-9]'; ps | grep -c '[s]leep'") == 1
     assert capfd.readouterr().out.splitlines() == ["2", "4", "0"]
@@ -247,7 +247,7 @@ def test_what_a_killed_caller_leaves(machine: Machine, capfd: pytest.CaptureFixt
 
 
 def test_another_machine_for_other_directories(machine: Machine, tmp_path: Path) -> None:
-    """What is shown is never more than was asked for: the machine is started anew."""
+    """No command sees more than it asked for: other directories need another machine."""
     with pytest.raises(MachineError, match=r"cannot share .*: the kernel .* has no 9p"):
         machine.run(
             BUSYBOX, "true", binds=(UserBind(source=os.fsencode(tmp_path), destination=b"/x", writable=True),)
@@ -392,7 +392,7 @@ def test_the_machine_dies(who: str, caller: Caller) -> None:
 
 
 def test_refused_by_name(machine: Machine) -> None:
-    """What a machine cannot keep is refused, and each by its name."""
+    """All that a machine cannot keep is refused by name."""
     options = JailOptions(map_root=True, share_ipc=True, devices=(b"/dev/null",), limits=Limits(pids=5))
     with pytest.raises(RefusedError) as refused:
         run_in_stage(machine.manifest, ["x"], options, stage="vm")
@@ -409,7 +409,7 @@ def test_parts_of_processors(machine: Machine) -> None:
 
 FAILING = {
     "its kernel panics": ({}, "rdinit=/no", r"(?s)the guest's kernel panicked; its last words:\n  .*panic"),
-    "it has too little memory": ({"memory": 48 << 20}, "", "without a word; it may need more memory"),
+    "it has too little memory": ({"memory": 48 << 20}, "", "said nothing; it may need more memory"),
 }
 
 

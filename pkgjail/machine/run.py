@@ -145,9 +145,7 @@ def _with_limits(machine: MachineOptions, options: JailOptions) -> MachineOption
     memory = limits.memory or machine.memory
     processors = machine.processors if limits.cpus is None else int(limits.cpus)
     if limits.cpus is not None and processors != limits.cpus:
-        raise UsageError(
-            f"a machine has whole processors: {parameter('Limits.cpus')} cannot be {limits.cpus:g}"
-        )
+        raise UsageError(f"a machine has whole processors: it cannot have {limits.cpus:g}")
     return replace(machine, memory=memory, processors=processors)
 
 

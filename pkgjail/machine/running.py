@@ -212,7 +212,7 @@ class Running:
         elif self.console.panic:
             how = "the guest's kernel panicked"
         elif not self.console.last():
-            how = "the guest ended without a word; it may need more memory, or another kernel"
+            how = "the guest ended and said nothing; it may need more memory, or another kernel"
         else:
             how = "the guest ended"
         return MachineError(f"the machine is gone: {how}{self._words_of_console()}")
