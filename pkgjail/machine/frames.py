@@ -29,6 +29,8 @@ _NUMBER = struct.Struct("<I")
 _LONG = struct.Struct("<Q")
 _MOST = 64 << 20  # bytes of a message, as in the agent
 _BLOCK = 1 << 18
+_ENOUGH = 4 << 20  # bytes that wait: more than an honest reader ever leaves
+_MOST_ERROR, _MOST_STATUS = 4095, 0xFFFF
 
 
 class Type(IntEnum):
@@ -101,6 +103,20 @@ class Fields:
         """Return the next number of 32 bits."""
         return int(_NUMBER.unpack(self.take(_NUMBER.size))[0])
 
+    def error(self) -> int:
+        """Return the next number of 32 bits, which is one of errno(3)."""
+        return self._at_most(_MOST_ERROR, "an error that there is not")
+
+    def status(self) -> int:
+        """Return the next number of 32 bits, which is a status of wait(2)."""
+        return self._at_most(_MOST_STATUS, "a status that there is not")
+
+    def _at_most(self, most: int, otherwise: str) -> int:
+        found = self.number()
+        if found > most:
+            raise MachineError(f"the guest sent {otherwise}")
+        return found
+
     def long(self) -> int:
         """Return the next number of 64 bits."""
         return int(_LONG.unpack(self.take(_LONG.size))[0])
@@ -144,6 +160,11 @@ class Channel:
         return self._socket.fileno()
 
     @property
+    def has_room(self) -> bool:
+        """Return whether more may be sent; if not, the other end does not read."""
+        return len(self._outgoing) < _ENOUGH
+
+    @property
     def wants_to_write(self) -> bool:
         """Return whether messages wait."""
         return bool(self._outgoing) and not self.is_closed
@@ -155,8 +176,9 @@ class Channel:
 
     def send(self, session: int, kind: int, content: bytes = b"") -> None:
         """Send a message, or have it wait. Nothing is sent to a closed channel."""
-        self._outgoing += _HEADER.pack(len(content), session, kind) + content
-        self.write()
+        if not self.is_closed:
+            self._outgoing += _HEADER.pack(len(content), session, kind) + content
+            self.write()
 
     def write(self) -> None:
         """Send what waits, as far as that is possible now."""

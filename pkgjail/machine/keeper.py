@@ -25,6 +25,7 @@ from pkgjail.core.model import record, text_path
 from pkgjail.core.parallel import without_fork_warning
 from pkgjail.machine.frames import Channel, Message, Type, number
 from pkgjail.machine.model import MachineError
+from pkgjail.machine.session import check_command
 from pkgjail.sandbox.job import close_descriptors
 from pkgjail.storage.locations import runtime_directory
 from pkgjail.storage.own_files import open_directory
@@ -40,7 +41,14 @@ _DIRECTORY, _SOCKET, _LOCK, _START = "machines", "socket", "lock", "start"
 _KILL = 9
 _LAST_SESSION = 0xFFFF
 _MOST_WAITING = 100
-_COMMANDS = range(Type.EXEC, Type.READY)
+_SIZES: dict[int, int] = {
+    Type.INPUT_END: 0,
+    Type.SIGNAL: 4,
+    Type.RESIZE: 8,
+    Type.TAKEN: 8,
+    Type.CLOSED: 4,
+}
+"""The sizes of a command's messages that have one size."""
 _SECONDS_TO_END = 30
 _BLOCK = 1 << 20
 
@@ -340,7 +348,8 @@ class _Keeper:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         for channel in (running.channel, *(client.channel for client in self._clients)):
-            poll.register(channel, select.POLLIN | (select.POLLOUT if channel.wants_to_write else 0))
+            reads = select.POLLIN if channel is running.channel or running.channel.has_room else 0
+            poll.register(channel, reads | (select.POLLOUT if channel.wants_to_write else 0))
         for other in running.others():
             poll.register(other, select.POLLIN)
         left = self._guest.idle - (time.monotonic() - self._used)
@@ -352,9 +361,7 @@ class _Keeper:
                 running.attend(other)
         self._copy(running.channel, ready, self._from_guest)
         for client in list(self._clients):
-            self._copy(client.channel, ready, partial(self._from_client, client))
-            if client.channel.is_closed:
-                self._leave(client)
+            self._attend(client, ready)
         if self._listener.fileno() in ready:
             self._accept()
         if running.channel.is_closed or not running.others():
@@ -367,6 +374,15 @@ class _Keeper:
         if events & ~select.POLLOUT:
             for message in channel.read():
                 hear(message)
+
+    def _attend(self, client: _Client, ready: dict[int, int]) -> None:
+        is_ours = True
+        try:
+            self._copy(client.channel, ready, partial(self._from_client, client))
+        except MachineError:  # it is another program
+            is_ours = False
+        if not is_ours or client.channel.is_closed or not client.channel.has_room:
+            self._leave(client)
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -384,7 +400,8 @@ class _Keeper:
             client.channel.send(0, Type.READY, json.dumps(self._described()).encode())
         elif message.type == Type.SHUTDOWN:
             self._goes_on = False
-        elif message.type in _COMMANDS:
+        else:
+            _check(message, started=client.session in self._commands)
             if message.type == Type.EXEC:
                 self._commands[client.session] = client
             self._running.channel.send(client.session, message.type, message.content)
@@ -402,6 +419,8 @@ class _Keeper:
         client.channel.close()
         if client.session in self._commands:
             self._running.channel.send(client.session, Type.SIGNAL, number(_KILL))
+            for stream in range(2):  # what nobody takes would be kept for ever, and the session with it
+                self._running.channel.send(client.session, Type.CLOSED, number(stream))
 
     def _flush(self, channel: Channel) -> None:
         end = time.monotonic() + 1
@@ -420,3 +439,16 @@ class _Keeper:
             "commands": len(self._commands),
             "idle": self._guest.idle,
         }
+
+
+def _check(message: Message, *, started: bool) -> None:
+    """Refuse what the agent would take for the end of the machine.
+
+    Raises:
+        MachineError: it is not a message of a command.
+
+    """
+    if message.type == Type.EXEC and not started:
+        check_command(message.content)
+    elif message.type != Type.INPUT and _SIZES.get(message.type, -1) != len(message.content):
+        raise MachineError("a command sent a message that there is not")

@@ -237,6 +237,6 @@ class Running:
 def failure(message: Message) -> MachineError:
     """Return the error that a guest's answer says."""
     fields = Fields(message.content)
-    number = fields.number()
+    number = fields.error()
     doing = printable(fields.text().decode("utf-8", "replace"))
     return MachineError(f"the guest cannot {doing}: {os.strerror(number)}")

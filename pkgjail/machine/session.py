@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.model import record
+from pkgjail.core.text import printable
 from pkgjail.machine.frames import WINDOW, Fields, Message, Type, number, text, texts
 from pkgjail.machine.model import MachineError
 from pkgjail.sandbox.signals import RELAYED, Relay, relayed_by
@@ -104,6 +105,7 @@ def run_quietly(link: Link, session: int, command: Command) -> Ended:
     """
     link.channel.send(session, Type.EXEC, _content(command))
     link.channel.send(session, Type.INPUT_END)
+    failed: NotStartedError | None = None
     while not link.channel.is_closed:
         _await(link)
         for message in link.channel.read():
@@ -112,10 +114,11 @@ def run_quietly(link: Link, session: int, command: Command) -> Ended:
                 which = int(message.type == Type.ERRORS)
                 link.channel.send(session, Type.TAKEN, number(which) + number(len(message.content)))
             elif message.session == session and message.type == Type.NOT_STARTED:
-                wrong = fields.number()
-                raise NotStartedError(fields.text().decode("utf-8", "replace"), wrong)
+                failed = _not_started(fields)
             elif message.session == session and message.type == Type.ENDED:
-                return Ended(_exit_status(fields.number()), bool(fields.number()))
+                if failed is not None:
+                    raise failed
+                return Ended(_exit_status(fields.status()), bool(fields.number()))
     raise link.lost()
 
 
@@ -198,7 +201,8 @@ class _Session:
         channel = self._link.channel
         poll = select.poll()
         poll.register(self._waking, select.POLLIN)
-        poll.register(channel.fileno(), select.POLLIN | (select.POLLOUT if channel.wants_to_write else 0))
+        reads = select.POLLIN if channel.has_room else 0  # each message may need an answer
+        poll.register(channel.fileno(), reads | (select.POLLOUT if channel.wants_to_write else 0))
         for other in self._link.others():
             poll.register(other, select.POLLIN)
         if self._reads and self._window and self._ended is None and not channel.wants_to_write:
@@ -278,18 +282,22 @@ class _Session:
             self._show(2 if message.type == Type.ERRORS else 1, message.content)
         elif message.type == Type.INPUT_TAKEN:
             self._window += fields.number()
+            if self._window > WINDOW:
+                raise MachineError("the guest took more input than it was sent")
         elif message.type == Type.STOPPED:
             self._stop(fields.number())
         elif message.type == Type.NOT_STARTED:
-            wrong = fields.number()
-            self._failed = NotStartedError(fields.text().decode("utf-8", "replace"), wrong)
+            self._failed = _not_started(fields)
         elif message.type == Type.ENDED:
-            status = fields.number()
+            status = fields.status()
             self._ended = Ended(_exit_status(status), bool(fields.number()))
 
     def _show(self, descriptor: int, content: bytes) -> None:
-        if descriptor not in self._closed:
-            self._shown[descriptor] += content
+        if descriptor in self._closed:
+            return
+        self._shown[descriptor] += content
+        if len(self._shown[descriptor]) > WINDOW:
+            raise MachineError("the guest sent more output than it may")
 
     def _stop(self, number_: int) -> None:
         if self._command.terminal:
@@ -317,6 +325,28 @@ def _content(command: Command) -> bytes:
             *(text(command.cwd), texts(command.argv), texts(command.environment)),
         )
     )
+
+
+def _not_started(fields: Fields) -> NotStartedError:
+    number_ = fields.error()
+    return NotStartedError(printable(fields.text().decode("utf-8", "replace")), number_)
+
+
+def check_command(content: bytes) -> None:
+    """Check that a message describes a command, as the agent reads it.
+
+    Raises:
+        MachineError: it does not.
+
+    """
+    fields = Fields(content)
+    fields.take(2 * 4)
+    fields.take(4 * fields.number())
+    fields.take(5 * 4)
+    fields.text()
+    for _ in range(2):
+        for _ in range(fields.number()):
+            fields.text()
 
 
 def _exit_status(status: int) -> int:

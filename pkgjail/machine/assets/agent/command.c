@@ -95,7 +95,7 @@ static struct exec take_exec(struct fields *fields)
     return exec;
 }
 
-/* Three pairs: of each, [0] is the agent's end and [1] the command's. */
+/* Three pairs: of each, [0] is the agent's end and [1] the command's. Those that are not made are -1. */
 static int open_streams(const struct exec *exec, int pairs[3][2], int *terminal)
 {
     int pipes[3][2];
@@ -111,14 +111,11 @@ static int open_streams(const struct exec *exec, int pairs[3][2], int *terminal)
         number = ioctl(*terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
         if (number < 0)
             return -1;
-        if (fchown(number, exec->uid, -1) || fchmod(number, 0600))
-            return -1;
         for (int i = 0; i < 3; i++)
             pairs[i][1] = number;
         pairs[0][0] = dup(*terminal);
         pairs[1][0] = *terminal;
-        pairs[2][0] = -1;
-        return 0;
+        return pairs[0][0] < 0 || fchown(number, exec->uid, -1) || fchmod(number, 0600) ? -1 : 0;
     }
     for (int i = 0; i < 3; i++) {
         int ours = i == 0; /* the agent writes input */
@@ -155,27 +152,65 @@ static void run_in_namespaces(const struct exec *exec, int control, int pairs[3]
     _exit(0);
 }
 
+static void close_pairs(int pairs[3][2], int which)
+{
+    for (int i = 0; i < 3; i++)
+        if (pairs[i][which] >= 0 && (i == 0 || pairs[i][which] != pairs[0][which]))
+            close(pairs[i][which]);
+}
+
+static void send_ended(uint16_t number, uint32_t status, uint32_t killed)
+{
+    struct bytes content = {0};
+
+    add_number(&content, status);
+    add_number(&content, killed);
+    send_message(number, ENDED, content.at, content.size);
+    free(content.at);
+}
+
+/* Starts the runner; returns its process, or -1 with nothing left of it. */
+static pid_t start_runner(const struct exec *exec, struct session *session, int control[2], int pairs[3][2])
+{
+    pid_t child = -1;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control))
+        return -1;
+    if (!open_streams(exec, pairs, &session->terminal))
+        child = fork();
+    if (!child)
+        run_in_namespaces(exec, control[1], pairs);
+    if (child < 0) {
+        int number = errno;
+
+        close(control[0]);
+        close_pairs(pairs, 0);
+        if (session->terminal >= 0 && pairs[1][0] < 0)
+            close(session->terminal);
+        close(control[1]);
+        close_pairs(pairs, 1);
+        errno = number;
+        return -1;
+    }
+    close(control[1]);
+    close_pairs(pairs, 1);
+    return child;
+}
+
 void command_start(uint16_t number, struct fields *fields)
 {
     struct exec exec = take_exec(fields);
     struct session *session = calloc(1, sizeof *session);
-    int control[2], pairs[3][2];
-    pid_t child;
+    int control[2], pairs[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}};
 
     if (!session)
         give_up("no memory for a session");
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control)
-        || open_streams(&exec, pairs, &session->terminal) || (child = fork()) < 0) {
-        send_failure(number, NOT_STARTED, errno, "open the streams of the command");
+    if (start_runner(&exec, session, control, pairs) < 0) {
+        send_failure(number, NOT_STARTED, errno, "start a process for the command");
+        send_ended(number, SIGKILL, 0);
         free(session);
         return;
     }
-    if (!child)
-        run_in_namespaces(&exec, control[1], pairs);
-    close(control[1]);
-    for (int i = 0; i < 3; i++)
-        if (i == 0 || pairs[i][1] != pairs[0][1])
-            close(pairs[i][1]);
     session->number = number;
     session->control = control[0];
     session->input = pairs[0][0];
@@ -241,7 +276,9 @@ static void end_stream(struct session *session, int which)
 
 static void send_signal(struct session *session, uint32_t number)
 {
-    if (session->control >= 0 && send(session->control, &number, sizeof number, MSG_NOSIGNAL) < 0)
+    /* As the kernel's own, signals are not counted: those that the runner has no room for are not new. */
+    if (session->control >= 0
+        && send(session->control, &number, sizeof number, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN)
         say("cannot send the signal %u: %s", number, strerror(errno));
 }
 
@@ -291,7 +328,8 @@ size_t command_polled(struct pollfd *entries, size_t most)
     size_t count = 0;
 
     for (struct session *each = sessions; each && count + ENTRIES <= most; each = each->next) {
-        entries[count++] = (struct pollfd){.fd = each->control, .events = POLLIN};
+        entries[count++] = (struct pollfd){
+            .fd = channel_has_room() ? each->control : -1, .events = POLLIN};
         entries[count++] = (struct pollfd){.fd = may_send(each, 0) ? each->output : -1, .events = POLLIN};
         entries[count++] = (struct pollfd){.fd = may_send(each, 1) ? each->errors : -1, .events = POLLIN};
         entries[count++] = (struct pollfd){
@@ -351,12 +389,8 @@ static void hear(struct session *session)
 static void finish(struct session **place)
 {
     struct session *session = *place;
-    struct bytes content = {0};
 
-    add_number(&content, session->status);
-    add_number(&content, oom_kills() - session->oom_before);
-    send_message(session->number, ENDED, content.at, content.size);
-    free(content.at);
+    send_ended(session->number, session->status, oom_kills() - session->oom_before);
     if (session->input >= 0)
         close(session->input);
     free(session->waiting.at);

@@ -407,6 +407,7 @@ static const char *mount_proc(void)
 {
     static const char *const closed[] = {
         "/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi",
+        "/proc/dynamic_debug", "/proc/mtrr", "/proc/scsi",
     };
 
     if (mount("proc", "/proc", "proc", HARMLESS | MS_NOEXEC, NULL))
@@ -421,8 +422,30 @@ static const char *mount_proc(void)
     return NULL;
 }
 
+/* What is in the namespace and not to be reached by a name would still count as shown: then a command could
+   mount a whole /proc, or a writable /sys, in a user namespace of its own. See mount_too_revealing in Linux. */
+static const char *leave_own(void)
+{
+    static const char *const own[] = {"/proc", "/sys", "/dev", IMAGE, SCRATCH};
+    char lower[64];
+
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (umount2(own[i], MNT_DETACH))
+            return "leave the file systems of the agent";
+    for (unsigned i = 0; i < MOST_COPIES; i++) {
+        snprintf(lower, sizeof lower, "/copy-%u", i);
+        if (umount2(lower, MNT_DETACH) && errno != ENOENT && errno != EINVAL)
+            return "leave the file systems of the agent";
+    }
+    return NULL;
+}
+
 const char *root_enter(void)
 {
+    const char *failed = leave_own();
+
+    if (failed)
+        return failed;
     if (chdir(TOP) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
         return "enter the root";
     return mount_proc();
