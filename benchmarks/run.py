@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.building import audit_subjects, build_subjects
 from benchmarks.databases import database_subjects
 from benchmarks.exporting import export_subjects, image_entry_subjects, image_subjects
+from benchmarks.machines import machine_subjects
 from benchmarks.measure import Row, Subject, measure, table, timed
 from benchmarks.planning import planning_subjects
 from benchmarks.plans import plan_subjects
@@ -59,6 +60,7 @@ GROUPS = (
     "entry",
     "build",
     "audit",
+    "machines",
 )
 SLOW_BUILDS = 5
 
@@ -271,6 +273,21 @@ def machine() -> str:
     return f"Linux {platform.release()}, {cpus} CPUs, load {load:.1f}, Python {platform.python_version()}"
 
 
+def slow_rows(only: str | None, place: Path, runs: int) -> list[Row]:
+    """Measure the groups whose subjects take seconds."""
+    rows: list[Row] = []
+    if only in (None, "build"):
+        subjects = build_subjects(make_manifest("build", place), PKGJAIL, place)
+        rows += measure("build", subjects, runs, slow_runs=SLOW_BUILDS)
+    if only in (None, "audit"):
+        subjects = audit_subjects(make_manifest("build", place), PKGJAIL, place)
+        rows += measure("audit", subjects, runs, slow_runs=SLOW_BUILDS)
+    if only in (None, "machines"):
+        with machine_subjects(PKGJAIL, place) as subjects:
+            rows += measure("machines", subjects, runs, slow_runs=SLOW_BUILDS)
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print tables or JSON."""
     parser = argparse.ArgumentParser(description="Compare pkgjail with its peers on this machine.")
@@ -303,12 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             entries, entry_notes = entry_rows(place, options.runs)
             rows += entries
             notes += entry_notes
-        if options.only in (None, "build"):
-            subjects = build_subjects(make_manifest("build", place), PKGJAIL, place)
-            rows += measure("build", subjects, options.runs, slow_runs=SLOW_BUILDS)
-        if options.only in (None, "audit"):
-            subjects = audit_subjects(make_manifest("build", place), PKGJAIL, place)
-            rows += measure("audit", subjects, options.runs, slow_runs=SLOW_BUILDS)
+        rows += slow_rows(options.only, place, options.runs)
     if options.json:
         print(json.dumps({"notes": notes, "rows": [row.as_json() for row in rows]}, indent=2))
     else:
