@@ -17,16 +17,16 @@ _STAGES = ("namespaces", "vm")
 _OPTIONS = ("kernel", "memory", "cpus", "scratch", "idle")
 
 
-def add_kept_machine_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for an environment's machine."""
-    parser.add_argument(
+def add_kept_machine_options(parser: argparse.ArgumentParser, when: str) -> None:
+    """Add the options for an environment's machine; `when` says when they apply."""
+    group = parser.add_argument_group("virtual machine", when)
+    group.add_argument(
         "--stage",
         choices=_STAGES,
         default=_STAGES[0],
         help="where commands run: in a jail (namespaces), or in a virtual machine (vm) that is started "
         "at the first and kept running between them",
     )
-    group = parser.add_argument_group("virtual machine", "with --stage vm")
     group.add_argument(
         "--kernel",
         metavar="PATH",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.model import text_path
 from pkgjail.core.sources import refuse_other_source
+from pkgjail.core.text import counted
+from pkgjail.environments.directory import open_environment, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Form, Header
+    from pkgjail.machine.keeper import KeptMachine
     from pkgjail.machine.model import MachineOptions
     from pkgjail.stages.model import Request
 
@@ -69,8 +72,9 @@ def run_in_kept_machine(  # noqa: PLR0913 - as `enter_environment`, and what it 
     from pkgjail.stages import STAGES
     from pkgjail.stages.model import Request
 
-    if header.machine is None:
-        raise InputError([Problem("", f"{text_path(environment.path)} has no machine")])
+    machine = header.machine
+    if machine is None:
+        raise _no_machine(environment)
     refuse_other_source(manifest, header.root)
     request = Request(
         manifest=manifest,
@@ -78,11 +82,51 @@ def run_in_kept_machine(  # noqa: PLR0913 - as `enter_environment`, and what it 
         options=options,
         root=header.root,
         terminal=terminal,
-        machine=header.machine,
+        machine=machine,
         keep=environment.path,
         reporter=reporter,
     )
     return STAGES["vm"].run(request)
+
+
+def machine_of(directory: bytes) -> KeptMachine | None:
+    """Return the machine that runs for an environment, as its keeper describes it.
+
+    Raises:
+        InputError: there is no environment, or it has no machine.
+
+    """
+    from pkgjail.machine.keeper import find_kept_machine
+
+    with open_environment(directory, "enter") as environment:
+        if read_record(environment).header.machine is None:
+            raise _no_machine(environment)
+        return find_kept_machine(environment.path)
+
+
+def stop_idle_machine(directory: bytes) -> bool:
+    """Stop the machine of an environment; return whether it ran.
+
+    Raises:
+        InputError: there is no environment, or it has no machine.
+        MachineError: commands run in it, or it does not end.
+
+    """
+    from pkgjail.machine.model import MachineError
+
+    found = machine_of(directory)
+    if found is not None and found.commands:
+        commands = counted(found.commands, "command")
+        raise MachineError(
+            f"cannot stop the machine of {text_path(directory)}: it runs {commands}; wait for the end"
+        )
+    with open_environment(directory, "enter") as environment:
+        return stop_machine(environment)
+
+
+def _no_machine(environment: EnvironmentDirectory) -> InputError:
+    name = text_path(environment.path)
+    return InputError([Problem("", f"{name} has no machine: its commands run in a jail")])
 
 
 def stop_machine(environment: EnvironmentDirectory) -> bool:

@@ -58,7 +58,7 @@ class KeptMachine:
     """A machine that is kept running, as its keeper describes it.
 
     `started` is in seconds since 1970, `commands` the number that runs now, `idle` the seconds without a
-    command after which it ends.
+    command after which it ends, and `waited` those since the last one.
     """
 
     pid: int
@@ -69,6 +69,7 @@ class KeptMachine:
     started: float
     commands: int
     idle: float
+    waited: float
 
 
 class _Connection:
@@ -438,6 +439,7 @@ class _Keeper:
             "started": self._started,
             "commands": len(self._commands),
             "idle": self._guest.idle,
+            "waited": 0 if self._commands else time.monotonic() - self._used,
         }
 
 

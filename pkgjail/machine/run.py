@@ -115,7 +115,7 @@ def run_in_machine(  # noqa: PLR0913 - all but two by keyword
     find_command(argv[0], manifest, options, root)
     hostname = host_name()
     contents = contents_of(manifest, options, hostname)
-    if contents.read_only:
+    if contents.read_only and options.warn_of_inputs:
         names = ", ".join(map(text_path, contents.read_only))
         reporter.warn(f"shown read-only in the machine, because later runs depend on it: {names}")
     made_of = _Machine(

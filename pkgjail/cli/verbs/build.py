@@ -72,7 +72,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_source_options(parser, "where the manifest's files are")
     add_sight_options(parser)
-    add_kept_machine_options(parser)
+    add_kept_machine_options(parser, "all but the first with --stage vm")
     parser.add_argument("--json", action="store_true", help="print the summary, and fstab's lines, as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=_prints_lines, form="host")
 

@@ -17,7 +17,7 @@ from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import enter_and_save, enter_environment, report_environment_changes
 from pkgjail.environments.isolate import VARIABLE
 from pkgjail.integrations.spack.active import protected_directories
-from pkgjail.integrations.spack.caller.place_binds import show_places
+from pkgjail.integrations.spack.caller.place_binds import find_places, show_places
 from pkgjail.integrations.spack.caller.places import why_not_whole
 from pkgjail.integrations.spack.caller.variables import configuring_variables
 from pkgjail.integrations.spack.instance.model import (
@@ -75,9 +75,13 @@ def enter(  # noqa: PLR0913 - four by position, two that belong together
     make_directories(instance)
     binds = instance_binds(instance)
     directory = os.fsencode(active.environment)
-    inputs = _inputs(active, instance)
-    _refuse_never_shown(instance, read_header(directory).binds)
-    shown = show_places(request, directory, binds, inputs)
+    inputs = protected_inputs(active, instance)
+    header = read_header(directory)
+    _refuse_never_shown(instance, header.binds)
+    if header.machine is None:
+        shown = show_places(request, directory, binds, inputs)
+    else:
+        shown = find_places(request, directory, binds)
     for warning in shown.warnings:
         print_warning(warning)
     options = JailOptions(
@@ -91,15 +95,18 @@ def enter(  # noqa: PLR0913 - four by position, two that belong together
     terminal = has_terminal()
     sys.stdout.flush()
     sys.stderr.flush()
+    if record or header.machine is not None:
+        options = replace(options, environment={**request.given, **header.variables, **options.environment})
     if record:
 
         def run_audited(jail: Jail, source: bytes) -> int:
             return run_audited_in(jail, argv, record, source=source, terminal=terminal)
 
-        fixed = read_header(directory).variables
-        options = replace(options, environment={**request.given, **fixed, **options.environment})
         with ConsoleReporter() as reporter:
             return enter_environment(directory, argv, options, run=run_audited, reporter=reporter)
+    if header.machine is not None:
+        with ConsoleReporter() as reporter:
+            return enter_environment(directory, argv, options, terminal=terminal, reporter=reporter)
     if key and not shown.warnings and has_all_paths(instance, binds):
         watched += take_settled_fingerprint(symbolic_links(instance))
     else:
@@ -137,7 +144,7 @@ def _refuse_never_shown(instance: Instance, binds: Iterable[UserBind]) -> None:
         )
 
 
-def _inputs(active: ActiveEnvironment, instance: Instance) -> tuple[bytes, ...]:
+def protected_inputs(active: ActiveEnvironment, instance: Instance) -> tuple[bytes, ...]:
     """Return what no command in the jail may change: the environment, its record, and Spack's interpreters.
 
     These interpreters also run Spack outside of the jail.

@@ -10,7 +10,7 @@ from pkgjail.core.model import JailOptions, UserBind, text_path
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import read_built_manifest, shows
-from pkgjail.integrations.spack.caller.places import is_in_system, is_setting, why_not_whole
+from pkgjail.integrations.spack.caller.places import is_in_system, is_setting, named_places, why_not_whole
 from pkgjail.integrations.spack.caller.request import OF_WORKING_DIRECTORY
 from pkgjail.jail.protected_paths import protected_paths
 from pkgjail.jail.protection import refuse_unprotectable
@@ -28,6 +28,21 @@ class Shown(NamedTuple):
     binds: tuple[UserBind, ...]
     cwd: bytes
     warnings: tuple[str, ...]
+
+
+def find_places(request: Request, environment: bytes, binds: Sequence[UserBind]) -> Shown:
+    """Return how a machine shows a command's places: it shows what it shows to all commands, or not at all.
+
+    Args:
+        request: what the command asks for.
+        environment: the directory of the environment, which has a machine.
+        binds: those that the machine has for Spack.
+
+    Raises:
+        InputError: the command would look for a place, or write to it, and the machine does not show it.
+
+    """
+    return _Search(request, environment, binds, ()).found()
 
 
 def show_places(
@@ -67,6 +82,26 @@ class _Search:
         for file in self._request.files:
             self._show_file(os.fsencode(file))
         return Shown(tuple(self._added), self._cwd(path), tuple(self._warnings))
+
+    def found(self) -> Shown:
+        """Return what `find_places` does."""
+        try:
+            path = path_of_working_directory()
+        except FileNotFoundError:  # it was deleted
+            path = b"/"
+        is_shown = self._shows(path)
+        places = named_places(self._request.words, os.fsdecode(path) if is_shown else "")
+        if not is_shown and self._request.command in OF_WORKING_DIRECTORY and not places:
+            raise _not_in_machine(path)
+        if not is_shown and self._request.command is None:
+            self._warnings.append(f"{_NOT_SHOWN.format(text_path(path))}; the command starts in /")
+        for place in places:
+            if self._shows(os.fsencode(place.path)):
+                continue
+            if not is_in_system(place.source):
+                raise _not_in_machine(os.fsencode(place.path))
+            self._warn_of_system(place)
+        return Shown((), path if is_shown else b"/", tuple(self._warnings))
 
     def _working_directory(self) -> bytes:
         """Bind the working directory if it may be bound, and return its path."""
@@ -161,6 +196,16 @@ class _Search:
         except JailError as error:
             return str(error)
         return ""
+
+
+_NOT_SHOWN = (
+    "the machine does not show {0}: it shows Spack's directories, and those of the build; to show it, use "
+    "'spack jail --build-environment' with --bind {0}"
+)
+
+
+def _not_in_machine(path: bytes) -> InputError:
+    return InputError([Problem("", _NOT_SHOWN.format(text_path(path)))])
 
 
 def _refusal(what: str, why: str, advice: str) -> InputError:

@@ -34,7 +34,8 @@ class Request(NamedTuple):
     the caller that programs in the jail read. `given` are the variables that are only passed on, and `script`
     is the path by which the caller came to the program `spack`, or "". With `is_editing`, the command starts
     an editor. With `is_new`, its jail is not replayed, as the caller is first told what the jail lacks.
-    With `is_building`, the caller is warned of tools that a build cannot see.
+    With `is_building`, the caller is warned of tools that a build cannot see. `words` are what follows the
+    command's name.
     """
 
     script: str
@@ -46,6 +47,7 @@ class Request(NamedTuple):
     is_editing: bool = False
     is_new: bool = False
     is_building: bool = False
+    words: tuple[str, ...] = ()
 
 
 def request_of(active: ActiveEnvironment, script: str, argv: Sequence[str]) -> Request:
@@ -64,4 +66,5 @@ def request_of(active: ActiveEnvironment, script: str, argv: Sequence[str]) -> R
         is_editing,
         is_editing or (command in OF_WORKING_DIRECTORY and not directory),
         command in _BUILDING,
+        tuple(arguments),
     )

@@ -7,8 +7,10 @@ import contextlib
 import json
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.machine_options import add_kept_machine_options, kept_machine
 from pkgjail.core.errors import InputError, PkgjailError, Problem, os_error_text
 from pkgjail.core.text import counted
 
@@ -36,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="build an environment in PATH, a new or empty directory, and activate it",
     )
     actions.add_argument("--remove-environment", action="store_true", help="remove the active environment")
+    actions.add_argument(
+        "--stop-machine",
+        action="store_true",
+        help="stop the active environment's virtual machine; the next command starts it again",
+    )
     actions.add_argument("--cli", action="store_true", help="start a shell in the active environment")
     actions.add_argument(
         "--run",
@@ -123,6 +130,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-f", "--force", action="store_true", help="replace the active environment, or one in PATH"
     )
+    add_kept_machine_options(parser, "with --build-environment; all but the first with --stage vm")
 
 
 def run(
@@ -171,18 +179,8 @@ def _run(name: str, arguments: argparse.Namespace) -> int:
     active = environment.active_environment(instance.root)
     if arguments.build_environment is not None:
         return _build(name, arguments, instance)
-    if arguments.remove_environment:
-        from pkgjail.cli.console import ConsoleReporter
-
-        with ConsoleReporter() as reporter:
-            removed = environment.remove(_require(name, active), instance.root, reporter)
-        now = environment.active_environment(instance.root)
-        rest = "nothing is active" if now is None else f"{now.environment} is active, as for others"
-        done = f"{counted(removed.deleted, 'name')} deleted" if removed.deleted else "was gone already"
-        print(f"{_require(name, active).environment}: {done}; {rest}")
-        return 0
-    if arguments.cli or arguments.run:
-        return _enter(arguments, _require(name, active), instance)
+    if arguments.remove_environment or arguments.stop_machine or arguments.cli or arguments.run:
+        return _use(arguments, _require(name, active), instance)
     if arguments.landlock:
         return _landlock(arguments, active, instance)
     return _print_status(name, active, instance)
@@ -213,6 +211,7 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
 
     path, replace = arguments.build_environment, arguments.force
     environment.refuse_early(path, instance, replace=replace)
+    kept_machine(arguments)  # refused before anything is made
     with ConsoleReporter() as reporter, shown_files(arguments, reporter) as shown:
         spack_options, _ = split_argv(sys.argv[1:])
         options = _build_options(arguments, shown)
@@ -248,6 +247,33 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     return 0
 
 
+def _use(arguments: argparse.Namespace, active: ActiveEnvironment, instance: Instance) -> int:
+    if arguments.remove_environment:
+        return _remove(active, instance)
+    return _stop_machine(active) if arguments.stop_machine else _enter(arguments, active, instance)
+
+
+def _remove(active: ActiveEnvironment, instance: Instance) -> int:
+    from pkgjail.cli.console import ConsoleReporter
+    from pkgjail.integrations.spack.jail import environment
+
+    with ConsoleReporter() as reporter:
+        removed = environment.remove(active, instance.root, reporter)
+    now = environment.active_environment(instance.root)
+    rest = "nothing is active" if now is None else f"{now.environment} is active, as for others"
+    done = f"{counted(removed.deleted, 'name')} deleted" if removed.deleted else "was gone already"
+    print(f"{active.environment}: {done}; {rest}")
+    return 0
+
+
+def _stop_machine(active: ActiveEnvironment) -> int:
+    from pkgjail.environments.machine import stop_idle_machine
+
+    stopped = stop_idle_machine(os.fsencode(active.environment))
+    print(f"{active.environment}: its machine {'is stopped' if stopped else 'did not run'}")
+    return 0
+
+
 def _build_options(arguments: argparse.Namespace, shown: Shown) -> BuildOptions:
     from pkgjail.cli.jail_options import check_variables, named_binds
     from pkgjail.integrations.spack.jail.environment import BuildOptions
@@ -259,6 +285,7 @@ def _build_options(arguments: argparse.Namespace, shown: Shown) -> BuildOptions:
     return BuildOptions(
         manifest=shown.manifest,
         root=shown.source.root,
+        machine=kept_machine(arguments),
         form="copy" if arguments.copy else "fstab" if arguments.permanent else "host",
         binds=tuple(named_binds(arguments)),
         network=not arguments.no_network,
@@ -344,6 +371,8 @@ def _print_status(name: str, active: ActiveEnvironment | None, instance: Instanc
         return 0
     with _advising(active):
         print(_contents(active))
+        for line in machine_lines(active):
+            print(line)
         for tool in uncovered_tools(active, instance):
             print(tool)
     hooks = " and ".join(_hooks())
@@ -361,6 +390,28 @@ def _contents(active: ActiveEnvironment) -> str:
     source = f" of {manifest.header.source}" if manifest.header.source else ""
     names = f"{len(manifest.packages):,} packages, {len(manifest.files):,} names{source}"
     return f"{names}, {network}; {header.manifest}"
+
+
+def machine_lines(active: ActiveEnvironment) -> Iterator[str]:
+    """Yield what there is to say of the environment's machine."""
+    from pkgjail.environments.directory import read_header
+    from pkgjail.environments.machine import machine_of
+
+    directory = os.fsencode(active.environment)
+    if read_header(directory).machine is None:
+        return
+    found = machine_of(directory)
+    if found is None:
+        yield "virtual machine: does not run; the next command starts it"
+        return
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.started))
+    how = "by KVM" if found.accelerator == "kvm" else "emulated"
+    what = f"{found.architecture}, Linux {found.kernel}, {how}, process {found.pid}"
+    yield f"virtual machine: runs since {since}, {what}"
+    if found.commands:
+        yield f"{counted(found.commands, 'command')} running in it"
+    else:
+        yield f"no command for {found.waited:.0f} s; it stops after {found.idle:g}"
 
 
 def _hooks() -> list[str]:

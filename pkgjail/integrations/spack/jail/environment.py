@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import CommandError, InputError, JailError, PkgjailError, Problem
 from pkgjail.core.model import JailOptions, record
 from pkgjail.core.reporter import SILENT
 from pkgjail.environments.build import build_environment
-from pkgjail.environments.directory import open_environment
+from pkgjail.environments.directory import open_environment, read_header
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.isolate import VARIABLE
 from pkgjail.environments.lock import lock_environment
@@ -33,7 +34,7 @@ from pkgjail.integrations.spack.active import (
     may_change,
     save_active,
 )
-from pkgjail.integrations.spack.enter import jail_variables
+from pkgjail.integrations.spack.enter import jail_variables, protected_inputs
 from pkgjail.integrations.spack.instance.cache import store_instance
 from pkgjail.integrations.spack.instance.model import instance_binds, make_directories
 from pkgjail.integrations.spack.jail.users import own_advice, whose
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pkgjail.environments.record import Form
     from pkgjail.integrations.spack.instance.model import Instance
     from pkgjail.integrations.spack.instance.uncovered import UncoveredTool
+    from pkgjail.machine.model import MachineOptions
 
 _INSTEAD = (
     "If no jail can be made here, as in many CI containers, Spack 1.2 and newer can deny a build the same "
@@ -68,6 +70,7 @@ class BuildOptions:
     manifest: Manifest
     root: bytes = b"/"
     form: Form = "host"
+    machine: MachineOptions | None = None
     binds: tuple[UserBind, ...] = ()
     network: bool = True
     variables: tuple[tuple[str, str], ...] = ()
@@ -128,6 +131,7 @@ def build(
         binds=options.binds,
         network=options.network,
         variables=dict(options.variables),
+        machine=options.machine,
         reporter=reporter,
     )
     active = ActiveEnvironment(
@@ -140,7 +144,7 @@ def build(
     )
     try:
         make_directories(instance)
-        _try_python(active._replace(environment=os.fsdecode(place)), instance)
+        _try_python(active._replace(environment=os.fsdecode(place)), instance, reporter)
         active, replaced = _activate(active, place, instance)
     except BaseException:
         with contextlib.suppress(PkgjailError, OSError):
@@ -277,21 +281,27 @@ def _explaining_bind(path: str, source: str) -> Iterator[None]:
         raise InputError([Problem("", why)]) from error
 
 
-def _try_python(active: ActiveEnvironment, instance: Instance) -> None:
-    """Check that Spack's Python runs in the environment."""
+def _try_python(active: ActiveEnvironment, instance: Instance, reporter: Reporter) -> None:
+    """Check that Spack's Python runs in the environment. A machine is the one of the commands that follow."""
     options = JailOptions(
         binds=instance_binds(instance), environment=jail_variables(os.environ, active, instance)
     )
+    directory = os.fsencode(active.environment)
+    has_machine = read_header(directory).machine is not None
+    if has_machine:
+        options = replace(options, inputs=protected_inputs(active, instance), warn_of_inputs=False)
     argv: Sequence[str] = [instance.python, "-c", "import json, ssl, sqlite3, ctypes"]
     message = (
         f"cannot run Spack's Python {instance.python} in the environment; add the package that has it to "
         "the whitelist"
     )
     try:
-        status = enter_environment(os.fsencode(active.environment), argv, options)
+        status = enter_environment(directory, argv, options, reporter=reporter if has_machine else SILENT)
     except CommandError as error:
         raise PkgjailError(f"{message}: {error}") from error
     except JailError as error:
+        if has_machine:
+            raise
         raise JailError(f"{error}\n{_INSTEAD}") from error
     if status != 0:
         raise PkgjailError(f"{message}: it ended with status {status}")
