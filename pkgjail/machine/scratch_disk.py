@@ -40,21 +40,27 @@ def scratch_disk(size: int) -> Iterator[tuple[int, bool]]:
             f"cannot make a scratch disk: the program {PROGRAM} is not in PATH; install e2fsprogs"
         )
     place = temporary_directory()
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=place))
             file.truncate(size)
-            path = os.path.join("/proc/self/fd", str(file.fileno()))
-            done = subprocess.run(
-                [program, *_OPTIONS, path],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                pass_fds=(file.fileno(),),
-                check=False,
-                errors="replace",
-            )
-            if done.returncode:
-                said = printable(" ".join(done.stderr.split()))
-                raise MachineError(f"cannot make a scratch disk: {PROGRAM}: {said}")
-            yield file.fileno(), True
-    except OSError as error:
-        raise MachineError(f"cannot make a scratch disk: {os_error_text(error, place)}") from error
+            _format(program, file.fileno())
+        except OSError as error:
+            why = os_error_text(error, place)
+            raise MachineError(f"cannot make a scratch disk: {why}; set TMPDIR") from error
+        yield file.fileno(), True
+
+
+def _format(program: str, descriptor: int) -> None:
+    path = os.path.join("/proc/self/fd", str(descriptor))
+    done = subprocess.run(
+        [program, *_OPTIONS, path],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        pass_fds=(descriptor,),
+        check=False,
+        errors="replace",
+    )
+    if done.returncode:
+        said = printable(" ".join(done.stderr.split()))
+        raise MachineError(f"cannot make a scratch disk: {PROGRAM}: {said}; if it is full, set TMPDIR")
