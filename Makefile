@@ -16,7 +16,8 @@ TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential cmake f
 	mtree-netbsd openssh-client pacman-package-manager podman procps python3-solv qemu-system-x86 qemu-user-static rpm runc \
 	skopeo squashfs-tools squashfs-tools-ng squashfuse strace systemd-container \
 	uidmap umoci util-linux zlib1g-dev zypper
-LONG_TEST_PACKAGES = charliecloud libvirt-clients libxml2-utils meson mmdebstrap python3-dev python3-setuptools
+LONG_TEST_PACKAGES = charliecloud gcc-aarch64-linux-gnu libc6-dev-arm64-cross libvirt-clients libxml2-utils meson mmdebstrap \
+	python3-dev python3-setuptools qemu-system-arm
 
 RUN = $(VENV)/bin/python -m pkgjail
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import tempfile
@@ -24,3 +25,29 @@ def kernel(name: str = CLOUD) -> Path:
     subprocess.run(["dpkg-deb", "--extract", file, place], check=True)
     file.unlink()
     return place
+
+
+@functools.cache
+def kernel_of(architecture: str) -> Path:
+    """Return the package of a small kernel of an architecture, in Debian's word, by lists of its own."""
+    place = Path(tempfile.mkdtemp(prefix="kernel-"))
+    place.chmod(0o755)
+    settings = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "Dir::State": place / "state",
+        "Dir::State::status": os.devnull,
+        "Dir::Cache": place / "cache",
+        "Acquire::Languages": "none",
+    }
+    options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+    for each in ("state/lists/partial", "cache/archives/partial"):
+        (place / each).mkdir(parents=True)
+    subprocess.run(["apt-get", *options, "-q", "update"], check=True, capture_output=True)
+    depends = ["apt-cache", *options, "depends", f"linux-image-cloud-{architecture}"]
+    said = subprocess.run(depends, check=True, capture_output=True, text=True).stdout
+    package = re.findall(r"Depends: (linux-image-[^\s:]+)", said)[0]
+    subprocess.run(
+        ["apt-get", *options, "download", "-q", package], cwd=place, check=True, capture_output=True
+    )
+    return next(place.glob("linux-image-*.deb"))
