@@ -157,14 +157,22 @@ def edited(number: int, **values: Any) -> bytes:
         pytest.param(edited(0, schema="1"), "r:1: .* it has schema 1, ", id="a schema of text"),
         pytest.param(edited(0, schema=None), "r:1: .* it was edited", id="no schema"),
         pytest.param(edited(0, schema=3), "r:1: .* it was edited", id="a newer schema than it needs"),
-        pytest.param(edited(0, machine=[]), "r:1: .* it was edited", id="a machine that is a list"),
-        pytest.param(edited(0, machine={**MACHINE, "idle": 0}), "r:1: .* it was edited", id="no time idle"),
-        pytest.param(edited(0, machine={**MACHINE, "memory": -1}), "r:1: .* it was edited", id="less memory"),
+        pytest.param(edited(0, schema=3, machine=[]), "r:1: .* it was edited", id="a machine that is a list"),
         pytest.param(
-            edited(0, machine={**MACHINE, "idle": True}), "r:1: .* it was edited", id="a time of truth"
+            edited(0, schema=3, machine={**MACHINE, "idle": 0}), "r:1: .* it was edited", id="no time idle"
         ),
         pytest.param(
-            edited(0, machine={**MACHINE, "more": 1}), "r:1: .* it was edited", id="a key of a machine"
+            edited(0, schema=3, machine={**MACHINE, "memory": -1}), "r:1: .* it was edited", id="less memory"
+        ),
+        pytest.param(
+            edited(0, schema=3, machine={**MACHINE, "idle": True}),
+            "r:1: .* it was edited",
+            id="a time of truth",
+        ),
+        pytest.param(
+            edited(0, schema=3, machine={**MACHINE, "more": 1}),
+            "r:1: .* it was edited",
+            id="a key of a machine",
         ),
         pytest.param(edited(0, form="chroot"), "r:1: .* it was edited", id="an unknown form"),
         pytest.param(edited(0, inode="x"), "r:1: .* it was edited", id="an inode of text"),
