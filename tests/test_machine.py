@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import signal
+import struct
 import subprocess
+import termios
 import threading
 import time
 from dataclasses import replace
@@ -207,6 +210,28 @@ def test_input_that_nobody_reads(machine: Machine, capfd: pytest.CaptureFixture[
     with standard_input(b"x" * (1 << 20)):
         assert machine.sh("head -c 3; exec <&-; sleep 0.2; echo; echo end") == 0
     assert capfd.readouterr().out == "xxx\nend\n"
+
+
+def test_a_terminal_of_the_callers_own(machine: Machine) -> None:
+    """Keys and the size of the caller's terminal reach the command, and its status comes back."""
+    assert machine.sh("true") == 0
+    script = "trap 'stty size' WINCH; trap 'exit 9' INT; tty; echo ready; while :; do sleep 0.1; done"
+    child, leader = os.forkpty()
+    if not child:
+        os._exit(machine.run(BUSYBOX, "sh", "-c", script, terminal=True))
+    shown, steps = b"", [(b"ready", "resize"), (b"33 77", "interrupt"), (b"\0", "")]
+    while steps:
+        try:
+            shown += os.read(leader, 65536)
+        except OSError:
+            break
+        if steps[0][0] in shown and steps.pop(0)[1] == "resize":
+            fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+        elif len(steps) == 1:
+            os.write(leader, INTERRUPT)
+    os.close(leader)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert b"/dev/pts/0" in shown
 
 
 def test_two_commands_at_once(machine: Machine, tmp_path: Path) -> None:

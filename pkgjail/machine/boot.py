@@ -39,7 +39,7 @@ MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "squashfs", "overlay")
 """The modules of every machine."""
 MEMORY = 2 << 30
 """The bytes of memory of a machine, unless the caller says otherwise."""
-EMULATED = "cryptomgr.notests=1 mitigations=off"
+EMULATED = "cryptomgr.notests=1 mitigations=off no_timer_check"
 """What the kernel of an emulated machine is told: it has no use for tests of ciphers, and for fences against
 other users of the processor."""
 
