@@ -212,26 +212,88 @@ def test_input_that_nobody_reads(machine: Machine, capfd: pytest.CaptureFixture[
     assert capfd.readouterr().out == "xxx\nend\n"
 
 
+@contextlib.contextmanager
+def in_place_of(*replaced: tuple[int, int]) -> Iterator[None]:
+    """Have descriptors of this process be others: pairs of the number and what it is to be."""
+    before = [(number, os.dup(number)) for number, _ in replaced]
+    for number, other in replaced:
+        os.dup2(other, number)
+    try:
+        yield
+    finally:
+        for number, saved in before:
+            os.dup2(saved, number)
+            os.close(saved)
+
+
 def test_a_terminal_of_the_callers_own(machine: Machine) -> None:
     """Keys and the size of the caller's terminal reach the command, and its status comes back."""
     assert machine.sh("true") == 0
     script = "trap 'stty size' WINCH; trap 'exit 9' INT; tty; echo ready; while :; do sleep 0.1; done"
-    child, leader = os.forkpty()
-    if not child:
-        os._exit(machine.run(BUSYBOX, "sh", "-c", script, terminal=True))
-    shown, steps = b"", [(b"ready", "resize"), (b"33 77", "interrupt"), (b"\0", "")]
-    while steps:
-        try:
-            shown += os.read(leader, 65536)
-        except OSError:
-            break
-        if steps[0][0] in shown and steps.pop(0)[1] == "resize":
-            fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
-        elif len(steps) == 1:
-            os.write(leader, INTERRUPT)
-    os.close(leader)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert b"/dev/pts/0" in shown
+    leader, follower = os.openpty()
+    shown: list[bytes] = [b""]
+
+    def wait_for(words: bytes) -> None:
+        while words not in shown[0]:
+            shown[0] += os.read(leader, 65536)
+
+    def use() -> None:
+        wait_for(b"ready")
+        fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+        os.kill(os.getpid(), signal.SIGWINCH)  # as the kernel does for a controlling terminal
+        wait_for(b"33 77")
+        os.write(leader, INTERRUPT)
+
+    user = threading.Thread(target=use)
+    user.start()
+    try:
+        with in_place_of((0, follower), (1, follower)):
+            assert machine.run(BUSYBOX, "sh", "-c", script, terminal=True) == 9
+        user.join()
+        assert b"/dev/pts/0" in shown[0]
+    finally:
+        os.close(leader)
+        os.close(follower)
+
+
+def test_output_that_nobody_reads(machine: Machine) -> None:
+    """The command is told by SIGPIPE, as if its output went to the reader directly."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with in_place_of((1, writing)):
+            assert machine.sh("yes") == 128 + signal.SIGPIPE
+    finally:
+        os.close(writing)
+
+
+def test_interrupted_twice(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    """A command that ignores the first interrupt is given up at the second."""
+    assert machine.sh("true") == 0
+
+    def interrupt() -> None:
+        while "ready" not in capfd.readouterr().out:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    user = threading.Thread(target=interrupt)
+    user.start()
+    with pytest.raises(KeyboardInterrupt, match="interrupted twice"):
+        machine.sh("trap '' INT; echo ready; while :; do sleep 1; done")
+    user.join()
+
+
+def test_no_descriptors(machine: Machine) -> None:
+    """A caller without standard input has a command without any."""
+    before = os.dup(0)
+    os.close(0)
+    try:
+        assert machine.sh("read x; exit $?") == 1
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
 
 
 def test_two_commands_at_once(machine: Machine, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import select
 import socket
 import threading
@@ -359,3 +360,31 @@ def test_a_client_that_does_not_read(kept: Kept) -> None:
         kept.guest.write()
     assert kept.heard(Type.SIGNAL).session == session
     client.close()
+
+
+def test_a_keeper_from_its_start_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says when it is ready, answers at its place while it lives, and leaves nothing there."""
+    monkeypatch.setattr(keeper, "_leave_streams", lambda: None)
+    ours, theirs = socket.socketpair()
+    running: Any = _Running(ours)
+    shares = Shares(modules=(), shares=(), shown=())
+    guest = Guest(
+        running=running, shares=shares, architecture="arm64", kernel="6", accelerator="tcg", idle=30
+    )
+    directory = os.open(tmp_path, os.O_RDONLY)
+    reading, writing = os.pipe()
+    arguments = (directory, "key", lambda: contextlib.nullcontext(guest), writing)
+    thread = threading.Thread(target=keeper._keep, args=arguments)
+    thread.start()
+    with open(reading, "rb") as answer:
+        assert answer.read() == pickle.dumps(None)
+    found = keeper._asked(directory)
+    assert found is not None
+    assert (found.architecture, found.commands, found.key) == ("arm64", 0, "key")
+    assert keeper._stop(directory)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
+    assert (keeper._asked(directory), keeper._stop(directory)) == (None, False)
+    os.close(directory)
+    theirs.close()

@@ -337,12 +337,14 @@ class _Keeper:
         try:
             while self._goes_on:
                 self._wait()
+            self._running.shut_down()
         except MachineError as error:
             for client in self._clients:
                 client.channel.send(0, Type.FAILED, str(error).encode("utf-8", "replace"))
                 self._flush(client.channel)
-            return
-        self._running.shut_down()
+        finally:
+            for client in self._clients:
+                client.channel.close()
 
     def _wait(self) -> None:
         running = self._running

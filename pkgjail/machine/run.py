@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _SESSION = 1
 _KILLED = 137
+_LAST_STANDARD = 2
 
 
 @record
@@ -128,6 +129,13 @@ def run_in_machine(  # noqa: PLR0913 - all but two by keyword
         reporter=reporter,
     )
     command = _command(manifest, argv, options, terminal=terminal)
+    with _standard_descriptors():
+        return _run_in(made_of, command, keep)
+
+
+def _run_in(made_of: _Machine, command: Command, keep: bytes) -> int:
+    """Run a command in a machine of its own, or in the one that is kept for a directory."""
+    reporter = made_of.reporter
     if keep:
         if made_of.machine.share == "copy":
             raise UsageError("a machine that is kept running shares directories, and does not copy them")
@@ -136,8 +144,22 @@ def run_in_machine(  # noqa: PLR0913 - all but two by keyword
             return _status(_run(link, command), reporter)
     with made_of.started() as guest:
         ended = _run(guest.running, command)
-        guest.shares.bring_back(guest.running, contents.kept, reporter)
+        guest.shares.bring_back(guest.running, made_of.contents.kept, reporter)
     return _status(ended, reporter)
+
+
+@contextmanager
+def _standard_descriptors() -> Iterator[None]:
+    """Have descriptors 0 to 2 be open, so that none of a machine's own gets such a number."""
+    opened: list[int] = []
+    while not opened or opened[-1] <= _LAST_STANDARD:
+        opened.append(os.open(os.devnull, os.O_PATH | os.O_CLOEXEC))
+    os.close(opened.pop())
+    try:
+        yield
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def _with_limits(machine: MachineOptions, options: JailOptions) -> MachineOptions:

@@ -15,6 +15,7 @@ from pkgjail.core.errors import InputError, PkgjailError
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
+from pkgjail.environments.machine import machine_of, stop_idle_machine
 from pkgjail.environments.record import RECORD
 from pkgjail.environments.remove import remove_environment
 from pkgjail.machine.keeper import find_kept_machine
@@ -184,3 +185,15 @@ def test_options_of_the_command_line(
         "scratch": 3 << 30,
         "idle": 60,
     }
+
+
+def test_an_environment_whose_machine_does_not_run(scene: Scene) -> None:
+    """None is found and none is stopped; an environment of jails says that it has none."""
+    scene.build(machine=MachineOptions(kernel=str(kernel())))
+    assert machine_of(scene.path) is None
+    assert not stop_idle_machine(scene.path)
+    remove_environment(scene.path)
+    scene.build()
+    for ask in (machine_of, stop_idle_machine):
+        with pytest.raises(InputError, match="has no machine: its commands run in a jail"):
+            ask(scene.path)
