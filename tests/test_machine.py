@@ -546,6 +546,7 @@ def test_a_stopped_command(caller: Caller) -> None:
         typed.wait_for("\non.*\non")
         typed.type(INTERRUPT)
         typed.wait_for_prompt()
+        assert typed.status() == 128 + signal.SIGINT
 
 
 @pytest.mark.long

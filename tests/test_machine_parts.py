@@ -233,12 +233,10 @@ def test_a_manifest_without_an_architecture(monkeypatch: pytest.MonkeyPatch) -> 
     """Its machine is one of this host, if that has a name."""
     manifest = manifest_of("")
     bare = replace(manifest, header=replace(manifest.header, architecture=""))
-    assert (
-        boot._architecture_of(replace(bare, header=replace(bare.header, architecture="aarch64"))) == "arm64"
-    )
+    assert boot.architecture_of(replace(bare, header=replace(bare.header, architecture="aarch64"))) == "arm64"
     monkeypatch.setattr(boot, "host_architecture", lambda: None)
     with pytest.raises(MachineError, match="there is no machine for this host"):
-        boot._architecture_of(bare)
+        boot.architecture_of(bare)
 
 
 def test_a_cache_that_a_guest_cannot_make(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
         DriftError, JailError, SourceError: as `root_disk`.
 
     """
-    architecture = _architecture_of(manifest)
+    architecture = architecture_of(manifest)
     kernel = find_kernel(architecture, named=options.kernel, root=root)
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(root_disk(manifest, root, reporter))
@@ -135,8 +135,14 @@ def started_machine(  # noqa: PLR0913 - what, and by name how
             )
 
 
-def _architecture_of(manifest: Manifest) -> str:
-    """Return the architecture of a manifest's machine, in Debian's word: this host's if it names none."""
+def architecture_of(manifest: Manifest) -> str:
+    """Return the architecture of a manifest's machine, in Debian's word: this host's if it names none.
+
+    Raises:
+        MachineError: it names none, and this host has no name here.
+        UsageError: it names one that nobody knows.
+
+    """
     if manifest.header.architecture:
         return architecture_named(manifest.header.architecture).debian
     host = host_architecture()

@@ -17,7 +17,7 @@ from pkgjail.core.text import is_visible, printable
 from pkgjail.export.common import refuse_other_kinds
 from pkgjail.export.copied import refuse_undigested
 from pkgjail.machine.accelerator import failed_before, why_no_kvm
-from pkgjail.machine.boot import EMULATED, MEMORY, first_files
+from pkgjail.machine.boot import EMULATED, MEMORY, architecture_of, first_files
 from pkgjail.machine.kernels import find_kernel
 from pkgjail.machine.model import MachineError
 from pkgjail.machine.qemu import PORT, Hardware, board_of, kernel_arguments
@@ -66,7 +66,7 @@ def export_domain(
     if not is_visible(place):
         why = f"cannot write a domain to {printable(place)}: XML cannot have such a name; name another path"
         raise InputError([Problem("", why)])
-    architecture = _architecture_of(manifest)
+    architecture = architecture_of(manifest)
     board_of(architecture)
     refuse_undigested(_FORM, manifest)
     refuse_other_kinds(_FORM, manifest)
@@ -89,12 +89,6 @@ def export_domain(
         _copy_kernel(found.image, os.path.join(directory, _KERNEL))
         write_root_disk(manifest, os.path.realpath(root), os.path.join(directory, NAME), reporter)
         _write(os.path.join(directory, DOMAIN), domain_xml(hardware, name, place))
-
-
-def _architecture_of(manifest: Manifest) -> str:
-    """Return the architecture of a manifest, in Debian's word: this host's if it names none."""
-    word = manifest.header.architecture
-    return architecture_named(word or os.uname().machine).debian
 
 
 def domain_xml(hardware: Hardware, name: str, place: str) -> bytes:
