@@ -33,13 +33,13 @@ ROWS = """
     core
     storage
     policy closure manifest backends images
-    fileset repositories
+    fileset repositories settings
     api
     jail
     review export
-    machine
+    machine supervised helper
     stages
-    environments audit
+    environments audit doctor
     __init__
     cli
     integrations
@@ -48,7 +48,9 @@ ROWS = """
 HEIGHT = {room: height for height, row in enumerate(ROWS.strip().splitlines()) for room in row.split()}
 
 # The sandbox is known where its steps are made and where its system calls serve, not elsewhere.
-USERS_OF_THE_SANDBOX = ("audit/", "core/untrusted.py", "environments/", "jail/", "machine/", "stages/")
+USERS_OF_THE_SANDBOX = (
+    "audit/", "core/untrusted.py", "doctor/", "environments/", "helper/", "jail/", "machine/", "stages/", "supervised/",
+)  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.
 PLACES = {

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Property = Literal[
     "exact",
+    "content",
     "read-only",
     "stays",
     "unprivileged",
@@ -39,6 +40,7 @@ Property = Literal[
 
 PROPERTIES: Mapping[Property, str] = {
     "exact": "shows the names of the manifest, and no others but the jail's own directories",
+    "content": "the content of files outside of the manifest cannot be read",
     "read-only": "the command cannot write to them",
     "stays": "changes of the host's files do not reach a running command",
     "unprivileged": "the command has no capability and can gain no privilege",

@@ -1,0 +1,1 @@
+"""What this host offers, found by trying: stages, directories, kernel, package database, Spack."""
