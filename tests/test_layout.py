@@ -49,7 +49,8 @@ HEIGHT = {room: height for height, row in enumerate(ROWS.strip().splitlines()) f
 
 # The sandbox is known where its steps are made and where its system calls serve, not elsewhere.
 USERS_OF_THE_SANDBOX = (
-    "audit/", "core/untrusted.py", "doctor/", "environments/", "helper/", "jail/", "machine/", "stages/", "supervised/",
+    "audit/", "core/untrusted.py", "doctor/", "environments/", "helper/", "jail/", "machine/", "stages/",
+    "supervised/",
 )  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.

@@ -34,6 +34,7 @@ FLAGS: Mapping[Parameter, str] = {
     "stage='vm'": "'--stage vm'",
     "store": "--store",
     "suite": "--suite",
+    "user": "--user",
     "verify='hash'": "'=hash'",
 }
 _BY_NAME: Mapping[str, str] = {f"`{name}`": flag for name, flag in FLAGS.items()}

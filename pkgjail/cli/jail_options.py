@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What may follow the second colon of a bind.
 _BIND_OPTIONS = ("", "ro", "rw")
-STAGES = ("namespaces", "bwrap", "podman", "runc", "nspawn", "vm")
+STAGES = ("namespaces", "root", "bwrap", "podman", "runc", "nspawn", "vm")
 """The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
@@ -166,8 +166,15 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
         "--stage",
         default=STAGES[0],
         choices=STAGES,
-        help="run the command in a container of another program, with a copy of the files that is kept in "
-        "the cache; what that cannot keep is refused (see 'pkgjail stages')",
+        help="run the command in another way than in a jail of namespaces: root makes the jail without user "
+        "namespaces; the others show a copy of the files, kept in the cache; what a stage cannot keep is "
+        "refused (see 'pkgjail stages')",
+    )
+    parser.add_argument(
+        "--user",
+        default="",
+        metavar="NAME",
+        help="with --stage root: whose rights and ids the command gets (default: who called sudo)",
     )
     machine = parser.add_argument_group("virtual machine", "with --stage vm, besides --memory and --cpus")
     machine.add_argument(
@@ -256,6 +263,7 @@ def run_in_named_stage(
             publisher=publisher_of_manifest(arguments),
             terminal=terminal,
             machine=machine_options(arguments),
+            user=arguments.user,
             reporter=reporter,
         )
 

@@ -597,6 +597,9 @@ class JailOptions:
     With `map_root`, the command is user 0 and group 0, and has the ids from 1 on that the caller has as
     subordinate ids (subuid(5)). It may change owners and users among these, and has no other privilege.
 
+    Without `user_namespace`, the jail is made with the calling process's own privileges, which must be those
+    of `pkgjail.sandbox.privileged`; `pkgjail.stages.root` sees to that.
+
     `inputs` are files and directories that later runs read again, such as the manifest. Writable binds show
     them read-only (see `pkgjail.jail.protected_paths`), with a warning unless `warn_of_inputs` is off.
     """
@@ -614,6 +617,7 @@ class JailOptions:
     strict_exit: bool = False
     share_ipc: bool = False
     map_root: bool = False
+    user_namespace: bool = True
     limits: Limits = Limits()
     inputs: tuple[bytes, ...] = ()
     warn_of_inputs: bool = True

@@ -32,6 +32,7 @@ Parameter = Literal[
     "stage='vm'",
     "store",
     "suite",
+    "user",
     "verify='hash'",
 ]
 

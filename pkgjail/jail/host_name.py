@@ -16,24 +16,25 @@ from pkgjail.sandbox import syscalls as sc
 _FORBIDDEN = 1
 
 
-def host_name() -> str:
-    """Return the host name that a jail gets here."""
+def host_name(*, user_namespace: bool = True) -> str:
+    """Return the host name that a jail gets here; `user_namespace` is as `JailOptions` has it."""
     here = os.uname().nodename
-    return here if here != HOSTNAME and has_seccomp_filter() and not _can_set() else HOSTNAME
+    namespaces = sc.CLONE_NEWUTS | (sc.CLONE_NEWUSER if user_namespace else 0)
+    return here if here != HOSTNAME and has_seccomp_filter() and not _can_set(namespaces) else HOSTNAME
 
 
-def _can_set() -> bool:
+def _can_set(namespaces: int) -> bool:
     """Try to set a host name in namespaces of a child. If they cannot be had, entry says why."""
     child = os.fork()
     if child == 0:
-        _try()
+        _try(namespaces)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != _FORBIDDEN
 
 
-def _try() -> None:
+def _try(namespaces: int) -> None:
     status = 0
     try:
-        sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWUTS)
+        sc.unshare(namespaces)
         status = _FORBIDDEN
         sc.sethostname(HOSTNAME.encode())
         status = 0

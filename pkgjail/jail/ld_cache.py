@@ -54,6 +54,8 @@ def make_ld_cache(
     entry_files: Mapping[bytes, bytes],
     root: bytes,
     directory_steps: Callable[[], Mapping[bytes, Step]] = dict,
+    *,
+    user_namespace: bool = True,
 ) -> bytes:
     """Return the content of ld.so.cache for exactly the file set, as its own ldconfig(8) makes it in a jail.
 
@@ -65,6 +67,7 @@ def make_ld_cache(
         entry_files: the content of the other files that are made at entry.
         root: the directory of the manifest's files, a real path.
         directory_steps: returns the argument of that name for `plan_jail`; called only if nothing is stored.
+        user_namespace: as `JailOptions` has it.
 
     Raises:
         JailError: that jail cannot be set up here, ldconfig fails or does not end, or it is for an
@@ -86,7 +89,7 @@ def make_ld_cache(
     states = take_settled_fingerprint(paths)
     plan = plan_jail(
         manifest,
-        JailOptions(network=False),
+        JailOptions(network=False, user_namespace=user_namespace),
         entry_files=entry_files,
         root=root,
         hostname=os.uname().nodename,  # nothing there asks for it

@@ -19,6 +19,7 @@ from pkgjail.sandbox.steps import (
     Devices,
     Directory,
     MapRoot,
+    NoUserNamespace,
     Plan,
     Proc,
     Seal,
@@ -78,10 +79,12 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
     before, after = user_bind_steps(layout, options, scratch)
     kernel: list[Step] = [Proc(b"/proc"), Sys(b"/sys"), Devices(b"/dev", tuple(devices))]
     tmpfs: list[Step] = [Tmpfs(path, 0o1777) for path in scratch]
-    as_root = (MapRoot(),) if options.map_root else ()
+    first: tuple[Step, ...] = (MapRoot(),) if options.map_root else ()
+    if not options.user_namespace:
+        first = (NoUserNamespace(),)
     return Plan(
         root=os.path.realpath(root),
-        steps=(*as_root, *steps, *before, Seal(), *kernel, *tmpfs, *_with_shared_memory(after, options)),
+        steps=(*first, *steps, *before, Seal(), *kernel, *tmpfs, *_with_shared_memory(after, options)),
         network=options.network,
         hostname=hostname,
         share_ipc=options.share_ipc,

@@ -39,7 +39,14 @@ TEMPORARY_ERRORS = frozenset(
 )
 
 
-def probe_obstacle(strategy: StrategyName, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
+def probe_obstacle(
+    strategy: StrategyName,
+    directory: bytes,
+    cache: Path,
+    sample: bytes | None = None,
+    *,
+    user_namespace: bool = True,
+) -> str:
     """Return why the strategy cannot show `directory` here, or "" if it can.
 
     Success is stored. A failure can be temporary (a limit is reached), so it is not. Nor is success on a
@@ -51,11 +58,13 @@ def probe_obstacle(strategy: StrategyName, directory: bytes, cache: Path, sample
         directory: a directory of the host, a real path.
         cache: the directory that has the layers.
         sample: for "tree", a regular file in `directory`, relative to it, that the caller may read.
+        user_namespace: whether the jail has one of its own (`JailOptions.user_namespace`).
 
     Raises:
         OSError: the probe failed with one of `TEMPORARY_ERRORS`.
 
     """
+    namespaces = sc.CLONE_NEWNS | (sc.CLONE_NEWUSER if user_namespace else 0)
     try:
         with opened_directory(str(cache), make=True) as descriptor:
             device = os.stat(directory).st_dev
@@ -63,7 +72,7 @@ def probe_obstacle(strategy: StrategyName, directory: bytes, cache: Path, sample
             if _is_stored(descriptor, success):
                 return ""
             with signals_blocked(), _scratch(descriptor, cache) as scratch:
-                obstacle = _probe(strategy, directory, scratch, sample)
+                obstacle = _probe(strategy, directory, scratch, sample, namespaces)
             if not obstacle and os.major(device):
                 os.close(open_own_file(descriptor, success, os.O_CREAT | os.O_WRONLY))
     except OSError as error:
@@ -129,7 +138,9 @@ def mounts_left(proc: Path = Path("/proc")) -> int:
     return most - (proc / "self/mountinfo").read_bytes().count(b"\n")
 
 
-def _probe(strategy: StrategyName, directory: bytes, scratch: bytes, sample: bytes | None) -> str:
+def _probe(
+    strategy: StrategyName, directory: bytes, scratch: bytes, sample: bytes | None, namespaces: int
+) -> str:
     """Mount `directory` in namespaces of a child and look at it. Return the obstacle, or ""."""
     layer, mount_point = scratch + b"/layer", scratch + b"/mnt"
     os.mkdir(layer)
@@ -138,7 +149,7 @@ def _probe(strategy: StrategyName, directory: bytes, scratch: bytes, sample: byt
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _report(writing, strategy, (layer, directory, mount_point), sample)
+        _report(writing, namespaces, strategy, (layer, directory, mount_point), sample)
     os.close(writing)
     with os.fdopen(reading, "rb") as report:
         obstacle = report.read().decode("utf-8", "replace")
@@ -165,12 +176,17 @@ def _fill(strategy: StrategyName, layer: bytes, directory: bytes, sample: bytes 
 
 
 def _report(
-    writing: int, strategy: StrategyName, paths: tuple[bytes, bytes, bytes], sample: bytes | None
+    writing: int,
+    namespaces: int,
+    strategy: StrategyName,
+    paths: tuple[bytes, bytes, bytes],
+    sample: bytes | None,
 ) -> None:
     """In the child: mount, write the obstacle to the pipe, and end."""
     obstacle = "the probe ended early"
     try:
-        sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS)
+        sc.unshare(namespaces)
+        sc.mount(None, b"/", None, sc.MS_REC | sc.MS_PRIVATE)
         obstacle = _mount(strategy, *paths, sample)
     except OSError as error:
         obstacle = os_error_text(error, "overlay")

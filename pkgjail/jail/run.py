@@ -440,7 +440,7 @@ def _plan(
     """Return the plan, its strategies, and the paths in its writable binds that it shows read-only."""
     choices = choose_strategies(manifest, options, root, thorough=bool(options.verify))
     steps = steps_by_directory(choices)
-    hostname = host_name()
+    hostname = host_name(user_namespace=options.user_namespace)
     content = _entry_files(manifest, options, root, lambda: steps, hostname=hostname)
     plan = plan_jail(
         manifest,
@@ -484,5 +484,7 @@ def _entry_files(  # noqa: PLR0913 - what, and by name for whom
     )
     content.update(database_content(manifest, root))
     if any(entry.path == LD_CACHE and entry.origin == "entry" for entry in manifest.files):
-        content[LD_CACHE] = make_ld_cache(manifest, content, root, directory_steps)
+        content[LD_CACHE] = make_ld_cache(
+            manifest, content, root, directory_steps, user_namespace=options.user_namespace
+        )
     return content

@@ -90,6 +90,7 @@ class _TopDirectory:
     mounts: Sequence[bytes]
     mount_points: Sequence[bytes]
     thorough: bool = False
+    user_namespace: bool = True
 
     @property
     def path(self) -> bytes:
@@ -126,6 +127,7 @@ def choose_strategies(
                 mounts=mounts_below(root.rstrip(b"/") + top),
                 mount_points=[path for path in mount_points if path.startswith(top + b"/")],
                 thorough=thorough,
+                user_namespace=options.user_namespace,
             ),
             options.plan,
         )
@@ -228,12 +230,17 @@ class _OverlayStrategy(NamedTuple):
             obstacle = f"{text_path(top.mounts[0])} is a mount of its own"
         elif top.mount_points:
             obstacle = f"a bind needs a new mount point there: {text_path(top.mount_points[0])}"
-        obstacle = obstacle or probe_obstacle(self.name, top.on_host, Path(runtime_directory()), _sample(top))
+        obstacle = obstacle or _probed(self.name, top, top.on_host, _sample(top))
         if obstacle:
             return obstacle, {}, ()
         recipe = Recipe(self.name, top.entries, top.root, self.make, self.fits)
         layer = ensure_layer(recipe, Path(runtime_directory()).resolve(), thorough=top.thorough)
         return "", {top.path: self.step(top.path, layer.path)}, layer.observed
+
+
+def _probed(strategy: StrategyName, top: _TopDirectory, directory: bytes, sample: bytes | None = None) -> str:
+    cache = Path(runtime_directory())
+    return probe_obstacle(strategy, directory, cache, sample, user_namespace=top.user_namespace)
 
 
 def _sample(top: _TopDirectory) -> bytes | None:
@@ -253,7 +260,7 @@ def _attempt_directory_binds(top: _TopDirectory) -> Outcome:
     steps = directory_bind_steps(top.entries, top.root, (*mounts, *top.mount_points))
     if not steps:
         return "the host has something else in every directory", {}, ()
-    if obstacle := probe_obstacle("whole", prefix + next(iter(steps)), Path(runtime_directory())):
+    if obstacle := _probed("whole", top, prefix + next(iter(steps))):
         return obstacle, {}, ()
     return "", steps, observed
 

@@ -18,7 +18,7 @@ def give_up_capabilities() -> None:
     """Give up all capabilities: with one, a process could unmount a layer and see what is below."""
     sc.prctl(sc.PR_SET_SECUREBITS, sc.SECUREBITS_LOCKED_DOWN)
     sc.prctl(sc.PR_CAP_AMBIENT, sc.PR_CAP_AMBIENT_CLEAR_ALL)
-    _drop_from_bounding_set()
+    drop_from_bounding_set()
     sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
     sc.capset()
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
@@ -26,11 +26,11 @@ def give_up_capabilities() -> None:
 
 def keep_root_capabilities() -> None:
     """Give up all capabilities but those of `ROOT_CAPABILITIES`, also for programs that it executes."""
-    _drop_from_bounding_set(ROOT_CAPABILITIES)
+    drop_from_bounding_set(ROOT_CAPABILITIES)
     sc.capset(ROOT_CAPABILITIES)
 
 
-def _drop_from_bounding_set(spared: int = 0) -> None:
+def drop_from_bounding_set(spared: int = 0) -> None:
     """Drop all capabilities, except those whose bits are set, from what executed programs can get."""
     capability = 0
     try:

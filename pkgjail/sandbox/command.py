@@ -81,7 +81,8 @@ class RootCommand:
             os._exit(SETUP_FAILED)
         os.close(ready)
         job.add_namespace(os.stat(f"/proc/{self._child}/ns/user").st_ino)
-        job.maps.write_nested(self._child)
+        if job.maps is not None:  # it has the namespace that makes it root
+            job.maps.write_nested(self._child)
 
     def start(self) -> int:
         """In init: let the process become the command, and return it."""

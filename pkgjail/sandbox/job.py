@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Literal, NoReturn
 
     from pkgjail.sandbox.executables import Fault
+    from pkgjail.sandbox.id_calls import Ids
     from pkgjail.sandbox.limits import EnforcedLimits
     from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Change, Program
@@ -75,6 +76,7 @@ class Job:
     - `stops`: a pipe on which init reports the signals that stopped the command.
     - `listener`: a descriptor of init's, on which it answers calls with ids that the jail does not have.
     - `channel`: a socket on which init sends its terminal, if the command gets one.
+    - `maps`: the ids of its user namespace; None if it has none of its own.
     - `observation`: if there is one, its process gets the listener, and answers calls with ids too.
     """
 
@@ -85,7 +87,8 @@ class Job:
         self.limits: EnforcedLimits | None = None
         self.network = program[2]
         self.as_root = program[1][:1] == (("MapRoot",),)
-        self.maps = IdMaps(as_root=self.as_root)
+        self.user_namespace = program[1][:1] != (("NoUserNamespace",),)
+        self.maps = IdMaps(as_root=self.as_root) if self.user_namespace else None
         self.listener = -1
         self._has_thread = False
         self._may_answer = _thread.allocate_lock()
@@ -121,6 +124,11 @@ class Job:
         if self._own_channel is not None:
             self._own_channel.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    @property
+    def ids(self) -> Ids | None:
+        """Return the ids that the jail has; None if these are all that the caller has."""
+        return None if self.maps is None else self.maps.ids
 
     def close_init_ends(self) -> None:
         """In the caller: close the descriptors that belong to the jail."""
@@ -158,15 +166,16 @@ class Job:
     def install_filter(self) -> None:
         """In init: install the filter of system calls."""
         if self.observation is None:
-            self.listener = _moved_up(seccomp.install(network=self.network, ids=self.maps.ids))
+            listener = seccomp.install(network=self.network, ids=self.ids, nested=self.user_namespace)
+            self.listener = _moved_up(listener)
             self.namespaces = (os.stat("/proc/self/ns/user").st_ino,)
             return
         self.observation.prepare()
         try:
-            listener = seccomp.install_audited(network=self.network, ids=self.maps.ids)
+            listener = seccomp.install_audited(network=self.network, ids=self.ids, nested=self.user_namespace)
         except OSError as error:
             raise SetupError("audit", error.errno or 0, b"seccomp", []) from None
-        self.observation.hand_over(listener, self.maps.ids)
+        self.observation.hand_over(listener, self.ids)
 
     def add_namespace(self, inode: int) -> None:
         """In init: add a user namespace of the jail, in which calls with ids are answered."""

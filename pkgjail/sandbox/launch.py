@@ -89,7 +89,7 @@ def run(
     job = Job(program, command, observation)
     try:
         # Init has a second thread if it answers calls with ids.
-        has_thread = observation is None and job.maps.ids is not None
+        has_thread = observation is None and job.ids is not None
         with enforced(limits, own_processes=3 if has_thread else 2) as job.limits:
             enforcement = job.limits
             status = _run(job, during_setup)
@@ -179,7 +179,7 @@ def _start_init(job: Job) -> int:
     NOTES). os.fork() takes care of this, clone(2) does not. Some containers also forbid clone3(2). Limits
     need a monitor, because they must be in force before init starts.
     """
-    mapping = _Mapping(job.maps) if job.maps.outside else None
+    mapping = None if job.maps is None or not job.maps.outside else _Mapping(job.maps)
     child = _start_namespaces(job, mapping)
     if mapping is not None:
         try:
@@ -249,7 +249,8 @@ class _Mapping:
 
 
 def _namespaces(job: Job) -> int:
-    flags = sc.CLONE_NEWUSER | sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWUTS
+    flags = sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWUTS
+    flags |= sc.CLONE_NEWUSER if job.user_namespace else 0
     share_ipc = job.program[4]
     return flags | (0 if share_ipc else sc.CLONE_NEWIPC) | (0 if job.network else sc.CLONE_NEWNET)
 
@@ -265,10 +266,11 @@ def _become_init(job: Job, mapping: _Mapping | None) -> NoReturn:
 
 
 def _map_ids(job: Job, mapping: _Mapping | None) -> None:
-    """Map ids into this new user namespace (`pkgjail.sandbox.id_maps`)."""
+    """Map ids into this new user namespace (`pkgjail.sandbox.id_maps`), if it is one."""
     if mapping is not None:
         mapping.wait()
-    job.maps.write_inside()
+    if job.maps is not None:
+        job.maps.write_inside()
     sc.prctl(sc.PR_SET_DUMPABLE, 0)
 
 

@@ -192,13 +192,17 @@ def kept_link(path: bytes, source: bytes) -> None:
         os.close(descriptor)
 
 
-def procfs(path: bytes) -> None:
-    """Carry out a `Proc`: mount it, make its global parts read-only, and hide some of them."""
+def procfs(path: bytes, *, user_namespace: bool) -> None:
+    """Carry out a `Proc`: mount it, make its global parts read-only, and hide some of them.
+
+    Limits of namespaces are those of this user namespace: without one of the jail's own, they are the host's.
+    """
     path = NEW + path
     sc.mount(b"proc", path, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
     # With a cgroup namespace of its own, the command could mount a writable cgroup2 whose root is the
     # caller's own group, and kill or freeze the processes in it.
-    write_setting(path + b"/sys/user/max_cgroup_namespaces", b"0")
+    if user_namespace:
+        write_setting(path + b"/sys/user/max_cgroup_namespaces", b"0")
     for name in _PROC_READ_ONLY:
         if os.path.exists(path + b"/" + name):
             _cover(path + b"/" + name, path + b"/" + name)
@@ -229,7 +233,7 @@ def _protect_root_only_proc(top: bytes) -> None:
 
 
 def one_mount_namespace() -> None:
-    """Carry out a `OneMountNamespace`; namespaces(7), on /proc/sys/user."""
+    """Carry out a `OneMountNamespace`, in a user namespace of the jail's own; see namespaces(7)."""
     proc = b"/limits"  # in the base, which the jail does not see
     os.mkdir(proc)
     sc.mount(b"proc", proc, b"proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)

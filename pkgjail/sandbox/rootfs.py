@@ -64,7 +64,9 @@ def enter_new_root(program: Program) -> None:
         OSError: a system call failed; `filename` is the path.
 
     """
-    # In a user namespace, the mounts are slaves of the host's, if those are shared; mount_namespaces(7).
+    # So that no mount of the jail's appears on the host. In a user namespace, they are slaves already;
+    # mount_namespaces(7).
+    sc.mount(None, b"/", None, sc.MS_REC | sc.MS_SLAVE)
     flags = sc.OPEN_TREE_CLONE | sc.OPEN_TREE_CLOEXEC | sc.AT_RECURSIVE
     has_binds = any(step[0] == "Bind" for step in program[1])
     live = sc.open_tree(sc.AT_FDCWD, b"/", flags) if has_binds else -1
@@ -97,6 +99,10 @@ class _Builder:
 
     def __init__(self, program: Program) -> None:
         root, self._steps, _, _, _ = program
+        user_namespace = self._steps[:1] != (("NoUserNamespace",),)
+        # A namespace of a less privileged user cannot lift a mount of the host; this one could.
+        self._host_mounts = () if user_namespace else mount_points()
+        self._prefix = root.rstrip(b"/")
         self._changes: list[Change] = []
         self._content_count = 0
         self._parent: bytes | None = None
@@ -116,13 +122,14 @@ class _Builder:
             "Seal": self._seal,
             "Bind": bind_step,
             "Tmpfs": tmpfs,
-            "Proc": procfs,
+            "Proc": lambda path: procfs(path, user_namespace=user_namespace),
             "Sys": sysfs,
             "Devices": devices,
             "KeptLink": kept_link,
             "Hidden": hidden,
-            "OneMountNamespace": one_mount_namespace,
-            "MapRoot": lambda: None,
+            "OneMountNamespace": one_mount_namespace if user_namespace else _nothing,
+            "MapRoot": _nothing,
+            "NoUserNamespace": _nothing,
         }
 
     def build(self) -> None:
@@ -171,6 +178,7 @@ class _Builder:
             os.close(mount)
 
     def _whole_directory(self, path: bytes, mode: int) -> None:
+        self._refuse_mounts_below(path)
         if (mount := self._clone_of_host(path)) < 0:
             return
         try:
@@ -218,6 +226,7 @@ class _Builder:
 
     def _attach_overlay(self, path: bytes, layer: bytes, make: Callable[[int, int], int]) -> None:
         """Attach at `path` the overlay that `make` makes of a layer and the host's directory of that path."""
+        self._refuse_mounts_below(path)
         layers = (
             open_old(layer),
             sc.openat2(self._root, path[1:], os.O_PATH | os.O_DIRECTORY, NO_SYMLINKS),
@@ -226,6 +235,13 @@ class _Builder:
         sc.move_mount(mount, sc.AT_FDCWD, NEW + path)
         for descriptor in (mount, *layers):
             os.close(descriptor)
+
+    def _refuse_mounts_below(self, path: bytes) -> None:
+        """Refuse a directory of the host that is shown without the mounts below it: these may hide files."""
+        below = self._prefix + path + b"/"
+        for point in self._host_mounts:
+            if point.startswith(below):
+                raise OSError(errno.EBUSY, "is a mount of the host in a directory that is shown", point)
 
     def _open_parent(self, parent: bytes) -> None:
         if self._parent is not None:
@@ -236,6 +252,25 @@ class _Builder:
         self._host_parent = sc.openat2(self._root, parent[1:] or b".", flags, NO_SYMLINKS)
         self._jail_parent = os.open(NEW + parent, flags | os.O_CLOEXEC)
         self._parent = parent
+
+
+def _nothing() -> None:
+    """Carry out a step that other parts of the sandbox read."""
+
+
+def mount_points(top: bytes = OLD) -> tuple[bytes, ...]:
+    """Return the paths below `top` that have mounts, without it; `top` has a proc(5).
+
+    In proc_pid_mountinfo(5), blanks, line ends and backslashes are written as three octal digits.
+    """
+    points = []
+    with open(top + b"/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            first, *rest = line.split()[4].split(b"\\")
+            point = first + b"".join([bytes([int(part[:3], 8)]) + part[3:] for part in rest])
+            if point.startswith(top + b"/"):
+                points.append(point[len(top) :])
+    return tuple(points)
 
 
 def _change(path: bytes, mode: int, size: int | None, found: os.stat_result) -> Change | None:

@@ -10,6 +10,8 @@
   even through a read-only mount, and so outside of the jail's limits. Its flags are in memory, where no
   filter sees them. It returns ENOSYS, and programs use clone(2).
 - Calls with user or group ids that the jail does not have. They return EPERM, as outside; see `id_calls`.
+- Without a user namespace of the jail's own, new user namespaces. In one, the command would have capabilities
+  over new mounts, and settings of the kernel would count them as the host's. They return EPERM.
 - Without network, sockets of all families except those that network namespaces separate, and the kernel's
   ciphers. This concerns above all vsock(7), but also qrtr, IUCV and future ones. They return EAFNOSUPPORT.
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.id_calls import Ids, Ranges, Shape
 
     _Abi = tuple[int, tuple[int, ...], int, int, int]
+    _Calls = tuple[int, int, int]
     # struct sock_filter: code, jump if true, jump if false, value.
     _Instruction = tuple[int, int, int, int]
 
@@ -67,18 +70,32 @@ _ABIS = {
 }  # fmt: skip
 
 
+_NEW_USER = 0x10000000  # CLONE_NEWUSER, of clone(2)
+_GENERIC_CLONE = (220, 0, 97)
+_POWER_CLONE, _S390_CLONE = (120, 0, 282), (120, 1, 303)
+# By AUDIT_ARCH: the number of clone(2), the position of its flags, and the number of unshare(2).
+_CLONE: dict[int, _Calls] = {
+    0xC000003E: (56, 0, 272), 0x40000003: (120, 0, 310), 0xC00000B7: _GENERIC_CLONE,
+    0x40000028: (120, 0, 337), 0xC00000F3: _GENERIC_CLONE, 0x400000F3: _GENERIC_CLONE,
+    0xC0000102: _GENERIC_CLONE,
+    0xC0000015: _POWER_CLONE, 0x80000015: _POWER_CLONE, 0x00000014: _POWER_CLONE,
+    0x80000016: _S390_CLONE, 0x00000016: _S390_CLONE,
+}  # fmt: skip
+
+
 class _Program(ctypes.Structure):
     """struct sock_fprog."""
 
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def install(*, network: bool, ids: Ids | None = None) -> int:
+def install(*, network: bool, ids: Ids | None = None, nested: bool = True) -> int:
     """Install the filter for this process and all its descendants. It cannot be removed.
 
     Args:
         network: whether the jail shares the host's network.
         ids: the user ids and the group ids that the jail has; None for all.
+        nested: whether user namespaces may be made.
 
     Returns:
         A descriptor for `id_calls.answer_calls`, or -1 if no call is to be answered by a process: if all ids
@@ -92,22 +109,26 @@ def install(*, network: bool, ids: Ids | None = None) -> int:
     abis = _abis()
     if ids is not None:
         try:
-            return _install(_program(abis, network=network, ids=ids, answer=_ASK), listener=True)
+            return _install(
+                _program(abis, network=network, ids=ids, answer=_ASK, nested=nested), listener=True
+            )
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-    _install(_program(abis, network=network, ids=ids, answer=_ERRNO | errno.EPERM), listener=False)
+    _install(
+        _program(abis, network=network, ids=ids, answer=_ERRNO | errno.EPERM, nested=nested), listener=False
+    )
     return -1
 
 
-def install_audited(*, network: bool, ids: Ids | None = None) -> int:
+def install_audited(*, network: bool, ids: Ids | None = None, nested: bool = True) -> int:
     """Install the filter as `install`, with all calls of an audit. Return the listener that sees them.
 
     Raises:
         OSError: as `install`, or EBUSY: an outer filter has a process that answers already.
 
     """
-    return _install(_program(_abis(), network=network, ids=ids, audited=True), listener=True)
+    return _install(_program(_abis(), network=network, ids=ids, audited=True, nested=nested), listener=True)
 
 
 def compiled(*, network: bool) -> bytes:
@@ -136,20 +157,22 @@ def _install(instructions: list[_Instruction], *, listener: bool) -> int:
     return sc.seccomp_filter(ctypes.addressof(program), listener=listener)
 
 
-def _program(
+def _program(  # noqa: PLR0913 - all but one by keyword
     abis: tuple[_Abi, ...],
     *,
     network: bool,
     ids: Ids | None = None,
     answer: int = _ASK,
     audited: bool = False,
+    nested: bool = True,
 ) -> list[_Instruction]:
     """Return the filter. `answer` is what calls with ids that are not mapped get."""
     instructions: list[_Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE)]
     for abi in abis:
         owners = [] if ids is None else _owners(abi, ids, answer)
         paths = _path_calls(abi[0]) if audited else []
-        calls = _calls(abi, network=network, further=[*paths, *owners])
+        namespaces = [] if nested else _new_user_namespaces(abi[0])
+        calls = _calls(abi, network=network, further=[*paths, *owners, *namespaces])
         instructions += [(_EQUAL, 1, 0, abi[0]), (_JUMP, 0, 0, len(calls)), *calls]
     return [*instructions, _refuse(errno.ENOSYS)]  # no ABI of this machine
 
@@ -187,6 +210,13 @@ def _path_calls(architecture: int) -> list[_Instruction]:
         else:
             plain.append(number)
     return [*made, *_when_any(tuple(plain), [(_RETURN, 0, 0, _ASK)])]
+
+
+def _new_user_namespaces(architecture: int) -> list[_Instruction]:
+    """Return instructions that refuse new user namespaces, and skip all other calls."""
+    clone, position, unshare = _CLONE[architecture]
+    refused = [(_HAS_BITS, 0, 1, _NEW_USER), _refuse(errno.EPERM), _allow()]
+    return [*_when(clone, [_argument(position), *refused]), *_when(unshare, [_argument(0), *refused])]
 
 
 def _owners(abi: _Abi, ids: Ids, answer: int) -> list[_Instruction]:

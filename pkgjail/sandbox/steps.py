@@ -149,6 +149,14 @@ class MapRoot(NamedTuple):
     """
 
 
+class NoUserNamespace(NamedTuple):
+    """Make the jail without a user namespace. This is the first step, if it is one.
+
+    The process that makes the jail has the privileges of `pkgjail.sandbox.privileged`. The command cannot
+    make user namespaces either.
+    """
+
+
 class OneMountNamespace(NamedTuple):
     """Forbid the command to make mount namespaces. This is the last step: no mount can be made after it.
 
@@ -158,7 +166,8 @@ class OneMountNamespace(NamedTuple):
 
 Step = Union[
     Directory, Symlink, Content, HostFile, Overlay, Cover, MaskedOverlay, WholeDirectory, Seal, Proc, Sys,
-    Devices, Tmpfs, Bind, KeptLink, Hidden, MapRoot, OneMountNamespace,
+    Devices, Tmpfs, Bind, KeptLink, Hidden, MapRoot, NoUserNamespace,
+    OneMountNamespace,
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 model        what a stage is, and what it can promise
 namespaces   the default: the jail of `pkgjail.jail`
+root         the same, made by root without a user namespace
 bwrap, nspawn, podman, runc
              the same files in containers of these programs (engines)
 vm           a virtual machine (`pkgjail.machine`)
@@ -25,6 +26,7 @@ from pkgjail.stages.model import Request
 from pkgjail.stages.namespaces import Namespaces
 from pkgjail.stages.nspawn import Nspawn
 from pkgjail.stages.podman import Podman
+from pkgjail.stages.root import Root
 from pkgjail.stages.runc import Runc
 from pkgjail.stages.vm import Vm
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from pkgjail.storage.baseline import Publisher
 
 STAGES: Mapping[str, Stage] = {
-    stage.name: stage for stage in (Namespaces(), Bwrap(), Podman(), Runc(), Nspawn(), Vm())
+    stage.name: stage for stage in (Namespaces(), Root(), Bwrap(), Podman(), Runc(), Nspawn(), Vm())
 }
 """The stages by name; the first is the default."""
 
@@ -52,15 +54,16 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
     publisher: Publisher | None = None,
     terminal: bool = False,
     machine: MachineOptions | None = None,
+    user: str = "",
     reporter: Reporter = SILENT,
 ) -> int:
     """Run `argv` in a stage among the files of `manifest`, and wait for its end.
 
-    All stages but "namespaces" show a copy of the files, a directory or a disk, which is made at the first
-    entry and kept in the user's cache.
+    The stages of engines and machines show a copy of the files, a directory or a disk, which is made at the
+    first entry and kept in the user's cache.
 
     Args:
-        manifest: what the command sees; for other stages than "namespaces", with digests.
+        manifest: what the command sees; for stages that show a copy, with digests.
         argv: the command.
         options: as for `run_in_jail`.
         stage: one of `STAGES`.
@@ -68,6 +71,8 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
         publisher: as for `run_in_jail`.
         terminal: whether the command gets a terminal of its own, relayed to the caller's.
         machine: the machine of the stage "vm".
+        user: for the stage "root", whose rights and ids the command gets: a name or a number; "" for whoever
+            called sudo(8).
         reporter: receives progress and warnings.
 
     Returns:
@@ -89,6 +94,7 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
         publisher=publisher,
         terminal=terminal,
         machine=machine or MachineOptions(),
+        user=user,
         reporter=reporter,
     )
     return STAGES[stage].run(request)

@@ -87,7 +87,8 @@ class Request:
     """What a stage is asked to run.
 
     The fields are the arguments of `pkgjail.jail.run.run_in_jail`; `machine` and `keep` are for the
-    stage `vm` alone, as `pkgjail.machine.run.run_in_machine` takes them.
+    stage `vm` alone, as `pkgjail.machine.run.run_in_machine` takes them. `user` is for the stage `root`: the
+    user whose rights the command gets (`pkgjail.jail.as_user.find_user`).
     """
 
     manifest: Manifest
@@ -98,6 +99,7 @@ class Request:
     terminal: bool = False
     machine: MachineOptions = MachineOptions()
     keep: bytes = b""
+    user: str = ""
     reporter: Reporter = SILENT
 
 
