@@ -345,6 +345,8 @@ def test_replay_imports_little(entering: Entering) -> None:
     assert loaded & {"typing", "argparse", "pathlib", "dataclasses", "hashlib", "json", "subprocess"} == set()
     assert {name for name in loaded if name.startswith("pkgjail.")} == {
         "pkgjail.cli",
+        "pkgjail.settings",
+        "pkgjail.settings.files",
         "pkgjail.jail",
         "pkgjail.storage",
         "pkgjail.storage.fingerprint",
@@ -383,7 +385,7 @@ def test_a_temporary_fallback_is_not_saved(
 ) -> None:
     """If the runtime directory was full for a moment, file binds must not stay the strategy for good."""
 
-    def probe_obstacle(*_: object) -> str:
+    def probe_obstacle(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

@@ -12,6 +12,7 @@ from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, want
 from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.core.errors import UsageError
+from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.storage.baseline import publisher_of
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _BIND_OPTIONS = ("", "ro", "rw")
 STAGES = ("namespaces", "root", "bwrap", "podman", "runc", "nspawn", "vm")
 """The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
+_OF_USERS = "root"  # the stage that runs a command with another user's rights
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"
 
 
@@ -164,11 +166,13 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
     """Add the option for another stage than the jail of namespaces."""
     parser.add_argument(
         "--stage",
-        default=STAGES[0],
-        choices=STAGES,
+        default="",
+        metavar="STAGE",
+        choices=(*STAGES, AUTO),
         help="run the command in another way than in a jail of namespaces: root makes the jail without user "
-        "namespaces; the others show a copy of the files, kept in the cache; what a stage cannot keep is "
-        "refused (see 'pkgjail stages')",
+        "namespaces; auto takes the strongest of pkgjail's own ways that works here; engines and vm show a "
+        "copy of the files, kept in the cache; what a stage cannot keep is refused; 'pkgjail stages' lists "
+        "them (default: PKGJAIL_STAGE, or that of the settings, or namespaces)",
     )
     parser.add_argument(
         "--user",
@@ -236,29 +240,63 @@ def run_audited_in(
     return audit.status
 
 
-def is_other_stage(arguments: argparse.Namespace) -> bool:
-    """Return whether `add_stage_option` names another stage than the jail."""
-    return bool(arguments.stage != STAGES[0])
+def stage_of(arguments: argparse.Namespace) -> str:
+    """Return the stage that `add_stage_option` or the settings name; it may be "auto".
+
+    Raises:
+        SettingsError: a file of settings is wrong.
+        UsageError: the settings exclude the stage, or name none.
+
+    """
+    from pkgjail.settings.read import read_settings
+
+    settings = read_settings()
+    name: str = arguments.stage or settings.stage
+    if name != AUTO:
+        settings.refuse_excluded(name)
+    if arguments.user and name not in {_OF_USERS, AUTO}:
+        raise UsageError(f"--user goes with the stage {_OF_USERS}, and not with {name}; leave it out")
+    return name
 
 
-def run_in_named_stage(
-    arguments: argparse.Namespace, command: Sequence[str], manifest: Manifest | None = None, *, terminal: bool
+def climb(arguments: argparse.Namespace, manifest: Manifest, options: JailOptions) -> str:
+    """Return the strongest stage that can run a jail of `manifest` here; warn if it is not the default."""
+    from pkgjail.cli.console import ConsoleReporter
+    from pkgjail.stages import choose_stage
+    from pkgjail.stages.model import Request
+
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        request = Request(manifest=manifest, argv=(), options=options, user=arguments.user, reporter=reporter)
+        return choose_stage(AUTO, request)
+
+
+def run_in_named_stage(  # noqa: PLR0913 - all but three by keyword
+    arguments: argparse.Namespace,
+    stage: str,
+    command: Sequence[str],
+    *,
+    manifest: Manifest | None = None,
+    options: JailOptions | None = None,
+    terminal: bool,
 ) -> int:
-    """Run a command in the stage of `add_stage_option`; return its exit status."""
+    """Run a command in a stage that is not "auto"; return its exit status.
+
+    `manifest` and `options` are those of the arguments, if they are there already.
+    """
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.stages import run_in_stage
 
     if arguments.audit:
         raise UsageError(
-            f"cannot audit a command in the stage {arguments.stage}: only the stage {STAGES[0]} lets another "
-            "process see its calls; leave out --stage or --audit"
+            f"cannot audit a command in the stage {stage}: only the stage {DEFAULT} lets another process see "
+            f"its calls; use '--stage {DEFAULT}', or leave out --audit"
         )
     with ConsoleReporter(as_json=arguments.json) as reporter:
         return run_in_stage(
-            load_manifest(arguments, hashed=True) if manifest is None else manifest,
+            load_manifest(arguments, hashed=needs_digests(stage)) if manifest is None else manifest,
             command,
-            jail_options(arguments),
-            stage=arguments.stage,
+            jail_options(arguments) if options is None else options,
+            stage=stage,
             root=root_of(arguments),
             publisher=publisher_of_manifest(arguments),
             terminal=terminal,
@@ -268,6 +306,11 @@ def run_in_named_stage(
         )
 
 
+def needs_digests(stage: str) -> bool:
+    """Return whether a stage shows a copy of the files, which is compared with the manifest's digests."""
+    return stage not in {*RUNGS, AUTO}
+
+
 def machine_options(arguments: argparse.Namespace) -> MachineOptions:
     """Return the machine of `add_stage_option`."""
     from pkgjail.machine.model import MachineOptions
@@ -275,13 +318,17 @@ def machine_options(arguments: argparse.Namespace) -> MachineOptions:
     return MachineOptions(kernel=arguments.kernel, scratch=arguments.scratch, share=arguments.share)
 
 
-def open_jail(arguments: argparse.Namespace, manifest: Manifest) -> Jail:
-    """Prepare the jail of `manifest` by the options of `add_jail_options`; warn of drift that they allow."""
+def open_jail(arguments: argparse.Namespace, manifest: Manifest, options: JailOptions | None = None) -> Jail:
+    """Prepare the jail of `manifest`; warn of drift that the options allow.
+
+    `options` are those of `add_jail_options`, if they are there already.
+    """
     from pkgjail.cli.console import ConsoleReporter
     from pkgjail.jail.run import prepare_jail
 
     root = root_of(arguments)
-    options, publisher = jail_options(arguments), publisher_of_manifest(arguments)
+    options = jail_options(arguments) if options is None else options
+    publisher = publisher_of_manifest(arguments)
     with ConsoleReporter(as_json=arguments.json) as reporter:
         return prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
 

@@ -103,6 +103,10 @@ class PolicyError(InputError):
     """A whitelist or a blacklist that cannot be used."""
 
 
+class SettingsError(InputError):
+    """Settings of the site or of the user that cannot be used; each problem has its file and line."""
+
+
 class ManifestError(InputError):
     """A manifest that is truncated, reordered, edited by hand, or newer than this pkgjail."""
 

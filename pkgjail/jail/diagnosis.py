@@ -29,7 +29,7 @@ _MAP_ROOT: Final = "map_root=True"
 _COUNTS = ("user", "mnt", "pid", "ipc", "uts", "net")
 HOW_TO_DELEGATE = (
     "start pkgjail in a control group of its own: 'systemd-run --user --scope -p Delegate=yes pkgjail …' "
-    "(as root without --user); if a controller is missing there, an administrator adds "
+    "(as root leave out the first option); if a controller is missing there, an administrator adds "
     "'Delegate=cpu memory pids' to [Service] of user@.service (systemctl edit user@.service)"
 )
 # The exit statuses of a shell for a command that is not found or not executable (POSIX.1-2017, XCU 2.8.2).

@@ -20,6 +20,7 @@ from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.jail.privileges import current_privileges
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
+from pkgjail.settings.files import settings_changed, settings_state
 from pkgjail.storage.fingerprint import changed_directories, is_variable, take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory
 from pkgjail.storage.locks import LayerMonitor, layer_directories, lock_shared, unlock
@@ -36,22 +37,23 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.limits import Limits
     from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Program
+    from pkgjail.settings.files import SettingsState
 
     # The user's id and group id, their names, and the ids and names of the supplementary groups.
     AccountState = tuple[int, int, str, str, tuple[tuple[int, str], ...]]
 
 # Raised whenever the fields of a saved jail change.
-_FORMAT = 8
+_FORMAT = 9
 _RESOLV_CONF = "/etc/resolv.conf"
 _PACKAGE = os.path.dirname(os.path.dirname(os.fsencode(__file__)))
 # The folders of pkgjail whose code and lists decide how a jail is made.
 _FOLDERS = (b"core", b"storage", b"jail", b"jail/strategies", b"sandbox", b"whitelists")
 # Identifies this Python, whose files are protected.
 _PYTHON = (sys.executable, sys.prefix, sys.base_prefix)
-# Environment variables that decide where files are, and what a command gets by default.
+# Environment variables that decide where files are, where a command runs, and what it gets by default.
 _VARIABLES = (
-    "HOME", "PKGJAIL_STORE", "PYTHONPATH", "PYTHONUSERBASE", "TERM", "XDG_CACHE_HOME", "XDG_DATA_HOME",
-    "XDG_RUNTIME_DIR",
+    "HOME", "PKGJAIL_STAGE", "PKGJAIL_STORE", "PYTHONPATH", "PYTHONUSERBASE", "TERM", "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
 )  # fmt: skip
 
 # The verbs that run a command in a jail.
@@ -310,13 +312,15 @@ def save_prepared_jail(  # noqa: PLR0913 - all but two by keyword
     variables: Sequence[str] = (),
     defaults: Mapping[str, str] | None = None,
     given: GivenVariables | None = None,
+    settings: SettingsState | None = None,
 ) -> None:
     """Save a jail for `replay`, by its command line.
 
     `variables` are the words by which the caller's variables were chosen
     (`pkgjail.jail.variables.choose_variables`), and `defaults` the environment without those: a replay
-    chooses again. With `given`, a replay takes the variables that its caller gives. Does nothing for a
-    command line that `replay` would not look up. Raises `OSError`.
+    chooses again. With `given`, a replay takes the variables that its caller gives. `settings` is the state
+    of the settings before they were read, by default the present one. Does nothing for a command line that
+    `replay` would not look up. Raises `OSError`.
     """
     from pkgjail.storage.atomic import write_own_file  # not needed to enter
 
@@ -335,7 +339,8 @@ def save_prepared_jail(  # noqa: PLR0913 - all but two by keyword
     privileges = current_privileges()
     install = (_PACKAGE, _PYTHON)
     cwd, code = _working_directory(), _code_states()
-    record = (key, cwd, environment, install, privileges, code, terminal, chosen, fields)
+    settings = settings_state() if settings is None else settings
+    record = (key, cwd, environment, install, privileges, code, settings, terminal, chosen, fields)
     write_own_file(_path(key), pack(_FORMAT, record))
 
 
@@ -345,14 +350,14 @@ def _load(key: tuple[str, ...], given: Mapping[str, str] | None) -> tuple[Prepar
         record = unpack(_FORMAT, read_own_file(_path(key)))
         if record is None:
             return None
-        saved_key, cwd, environment, install, privileges, code, terminal, chosen, fields = record
+        saved_key, cwd, environment, install, privileges, code, settings, terminal, chosen, fields = record
         saved = (saved_key, cwd, install, privileges)
         same = saved == (key, _working_directory(), (_PACKAGE, _PYTHON), current_privileges())
     except OSError:
         return None
     if not same or any(os.environ.get(name) != value for name, value in environment.items()):
         return None
-    if changed_directories(code):
+    if changed_directories(code) or settings_changed(settings):
         return None
     by_name: dict[str, Any] = dict(zip(PreparedJail.__slots__, fields))
     prepared = PreparedJail(**by_name)

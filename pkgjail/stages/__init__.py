@@ -11,6 +11,7 @@ copy         the copy of a manifest's files that an engine shows
 container    what an engine is to run: a root, mounts, the command
 supervise    the process of an engine: signals, terminal, exit status
 trial        whether an engine works here, by trying
+ladder       the strongest stage of pkgjail's own that works here ("auto")
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import UsageError
 from pkgjail.core.model import JailOptions
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.stage_names import AUTO, DEFAULT
 from pkgjail.machine.model import MachineOptions
+from pkgjail.settings.read import read_settings
 from pkgjail.stages.bwrap import Bwrap
+from pkgjail.stages.ladder import strongest
 from pkgjail.stages.model import Request
 from pkgjail.stages.namespaces import Namespaces
 from pkgjail.stages.nspawn import Nspawn
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
+    from pkgjail.settings.model import Settings
     from pkgjail.stages.model import Stage
     from pkgjail.storage.baseline import Publisher
 
@@ -49,7 +54,7 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
     argv: Sequence[str],
     options: JailOptions | None = None,
     *,
-    stage: str = "namespaces",
+    stage: str = DEFAULT,
     root: bytes = b"/",
     publisher: Publisher | None = None,
     terminal: bool = False,
@@ -66,7 +71,7 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
         manifest: what the command sees; for stages that show a copy, with digests.
         argv: the command.
         options: as for `run_in_jail`.
-        stage: one of `STAGES`.
+        stage: one of `STAGES`, or "auto" for the strongest of pkgjail's own that works here.
         root: the directory that the manifest was resolved from.
         publisher: as for `run_in_jail`.
         terminal: whether the command gets a terminal of its own, relayed to the caller's.
@@ -80,12 +85,11 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
 
     Raises:
         RefusedError: the stage cannot keep what `options` ask for.
-        UsageError: there is no such stage.
+        SettingsError: a file of settings is wrong.
+        UsageError: there is no such stage, or settings exclude it.
         CommandError, DriftError, JailError, SourceError: as `run_in_jail`.
 
     """
-    if stage not in STAGES:
-        raise UsageError(f"there is no stage {stage!r}: the stages are {', '.join(STAGES)}")
     request = Request(
         manifest=manifest,
         argv=tuple(argv),
@@ -97,4 +101,26 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
         user=user,
         reporter=reporter,
     )
-    return STAGES[stage].run(request)
+    return STAGES[choose_stage(stage, request)].run(request)
+
+
+def choose_stage(stage: str, request: Request, settings: Settings | None = None) -> str:
+    """Return the name of the stage that a request runs in; only "auto" is not that name already.
+
+    Args:
+        stage: one of `STAGES`, or "auto".
+        request: what is to be run; with "auto", its reporter is warned if a weaker stage is taken.
+        settings: those that apply, by default the present ones.
+
+    Raises:
+        JailError: with "auto", if no stage can run it.
+        SettingsError, UsageError: as `run_in_stage`.
+
+    """
+    if stage not in {*STAGES, AUTO}:
+        raise UsageError(f"there is no stage {stage!r}: the stages are {', '.join((*STAGES, AUTO))}")
+    settings = read_settings() if settings is None else settings
+    if stage == AUTO:
+        return strongest(STAGES, settings, request)
+    settings.refuse_excluded(stage)
+    return stage

@@ -151,13 +151,18 @@ def data_directory() -> str:
     return f"{base if os.path.isabs(base) else os.path.expanduser('~/.local/share')}/pkgjail"
 
 
-def configuration_directory() -> str:
-    """Return `$XDG_CONFIG_HOME/pkgjail` or `~/.config/pkgjail`, where users keep files for pkgjail to read.
+def configuration_base() -> str:
+    """Return `$XDG_CONFIG_HOME` or `~/.config` (XDG Base Directory Specification); a relative one is ignored.
 
-    A relative XDG_CONFIG_HOME is ignored. The directory may not exist.
+    The directory may not exist. Without a home directory the path is relative.
     """
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    return f"{base if os.path.isabs(base) else os.path.expanduser('~/.config')}/pkgjail"
+    return base if os.path.isabs(base) else os.path.expanduser("~/.config")
+
+
+def configuration_directory() -> str:
+    """Return `configuration_base()`/pkgjail, where users keep files for pkgjail to read. It may not exist."""
+    return f"{configuration_base()}/pkgjail"
 
 
 def shared_directory(owner: int) -> str:

@@ -86,6 +86,7 @@ from pkgjail.review.graph import graph_view
 from pkgjail.review.graph_formats import as_graphml, as_json, dot, mermaid
 from pkgjail.review.report import report_page
 from pkgjail.review.why import why
+from pkgjail.settings.read import read_settings
 from tests import tars
 from tests.manifest_cases import sample
 from tests.memory import MemoryDatabase
@@ -161,6 +162,10 @@ def _blacklist(data: bytes) -> None:
     for path in _PATHS:
         match(path)
         match(path, is_directory=True)
+
+
+def _settings(data: bytes) -> None:
+    read_settings(site="", user=str(_put("settings/pkgjail.toml", data)), variables={})
 
 
 # --- what pkgjail writes itself --------------------------------------------------------------
@@ -581,6 +586,7 @@ def _answer(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "whitelist": Target(_whitelist, 2),
     "blacklist": Target(_blacklist, 2),
+    "settings": Target(_settings, 2),
     "manifest": Target(_manifest, 2),
     "audit": Target(_audit, 2),
     "ld.so.cache": Target(_ld_cache),

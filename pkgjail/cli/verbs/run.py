@@ -14,19 +14,23 @@ from pkgjail.cli.jail_options import (
     add_jail_options,
     add_stage_option,
     can_replay,
+    climb,
     command_of,
-    is_other_stage,
     is_whitelist,
+    jail_options,
     load_manifest,
     open_jail,
     publisher_of_manifest,
     run_audited_in,
     run_in_named_stage,
+    stage_of,
 )
 from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import root_of, source_place
 from pkgjail.cli.results import never
+from pkgjail.core.stage_names import AUTO, DEFAULT
 from pkgjail.jail.replay import bind_source_state, save_prepared_jail
+from pkgjail.settings.files import settings_state
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
     from pkgjail.cli.parser import Verbs
     from pkgjail.jail.run import Jail
+    from pkgjail.settings.files import SettingsState
 
 _DESCRIPTION = """\
 Run a command in a jail that shows exactly the files of a manifest, read-only, and nothing else of
@@ -91,23 +96,29 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     command = _command(arguments)
-    if is_other_stage(arguments):
-        return run_in_named_stage(arguments, command, terminal=arguments.tty)
-    if arguments.audit:
-        jail = open_jail(arguments, load_manifest(arguments))
-        return run_audited_in(jail, command, arguments.audit, terminal=arguments.tty)
+    settings = settings_state()  # before they are read
+    stage = stage_of(arguments)
+    if stage not in {DEFAULT, AUTO}:
+        return run_in_named_stage(arguments, stage, command, terminal=arguments.tty)
     source = source_place(arguments)
-    manifest = source if arguments.manifest == WHOLE_IMAGE else os.fsencode(arguments.manifest)
-    places = [bind_source_state(path) for path in (manifest, source)]
+    name = source if arguments.manifest == WHOLE_IMAGE else os.fsencode(arguments.manifest)
+    places = [bind_source_state(path) for path in (name, source)]
     # Before they are read.
     watched = (*places[0][:2], *(places[1][:2] if arguments.source else ()))
     before = take_settled_fingerprint(filter(os.path.lexists, watched))
-    jail = open_jail(arguments, load_manifest(arguments))
+    manifest, options = load_manifest(arguments), jail_options(arguments)
+    if stage == AUTO and (stage := climb(arguments, manifest, options)) != DEFAULT:
+        return run_in_named_stage(
+            arguments, stage, command, manifest=manifest, options=options, terminal=arguments.tty
+        )
+    jail = open_jail(arguments, manifest, options)
+    if arguments.audit:
+        return run_audited_in(jail, command, arguments.audit, terminal=arguments.tty)
     if before and jail.lasting and can_replay(arguments) and not is_whitelist(arguments.manifest):
         jail.prepared.watched += before
         jail.prepared.sources += tuple(places)
         with contextlib.suppress(OSError):  # otherwise the next entry prepares its jail again
-            _remember(arguments, jail)
+            _remember(arguments, jail, settings)
     return jail.run(command, terminal=arguments.tty)
 
 
@@ -125,8 +136,8 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
     report(manifest, root_of(arguments), check, strict=arguments.strict_exit, status=status)
 
 
-def _remember(arguments: argparse.Namespace, jail: Jail) -> None:
-    """Save the jail, for the same command line to replay."""
+def _remember(arguments: argparse.Namespace, jail: Jail, settings: SettingsState) -> None:
+    """Save the jail, for the same command line to replay as long as the settings are the same."""
     from pkgjail.jail.run import default_environment
 
     save_prepared_jail(
@@ -135,4 +146,5 @@ def _remember(arguments: argparse.Namespace, jail: Jail) -> None:
         terminal=arguments.tty,
         variables=arguments.env,
         defaults=default_environment(),
+        settings=settings,
     )

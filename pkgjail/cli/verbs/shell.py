@@ -11,14 +11,18 @@ from pkgjail.cli.jail_options import (
     add_audit_option,
     add_jail_options,
     add_stage_option,
-    is_other_stage,
+    climb,
+    jail_options,
     load_manifest,
+    needs_digests,
     open_jail,
     run_audited_in,
     run_in_named_stage,
+    stage_of,
 )
 from pkgjail.cli.output import JSON_ERRORS
 from pkgjail.cli.results import never
+from pkgjail.core.stage_names import AUTO, DEFAULT
 
 if TYPE_CHECKING:
     import argparse
@@ -50,13 +54,18 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the shell; return its exit status."""
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    manifest = load_manifest(arguments, hashed=is_other_stage(arguments))
-    if is_other_stage(arguments):
-        return run_in_named_stage(arguments, [_shell(manifest)], manifest, terminal=terminal)
+    stage = stage_of(arguments)
+    manifest, options = load_manifest(arguments, hashed=needs_digests(stage)), jail_options(arguments)
+    command = [_shell(manifest)]
+    stage = climb(arguments, manifest, options) if stage == AUTO else stage
+    if stage != DEFAULT:
+        return run_in_named_stage(
+            arguments, stage, command, manifest=manifest, options=options, terminal=terminal
+        )
+    jail = open_jail(arguments, manifest, options)
     if arguments.audit:
-        jail = open_jail(arguments, manifest)
-        return run_audited_in(jail, [_shell(manifest)], arguments.audit, terminal=terminal)
-    return open_jail(arguments, manifest).run([_shell(manifest)], terminal=terminal)
+        return run_audited_in(jail, command, arguments.audit, terminal=terminal)
+    return jail.run(command, terminal=terminal)
 
 
 def _shell(manifest: Manifest) -> str:

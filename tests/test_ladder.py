@@ -1,0 +1,212 @@
+"""The ladder: "auto" takes the strongest stage that works, says which, and never one that is excluded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pkgjail import stages
+from pkgjail.cli.main import main
+from pkgjail.core.errors import JailError, UsageError
+from pkgjail.core.model import DevicePattern, JailOptions
+from pkgjail.manifest import write_manifest
+from pkgjail.settings import files
+from pkgjail.settings.model import AllowedStages, Settings
+from pkgjail.stages import run_in_stage
+from pkgjail.stages.ladder import strongest
+from pkgjail.stages.model import KEPT, PROPERTIES, Promise, Request
+from tests.conftest import NOBODY, SYSTEM_PYTHON
+from tests.forbidden import without_user_namespaces
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pkgjail.core.model import Manifest
+    from pkgjail.stages.model import Property, Stage
+    from tests.conftest import Caller
+
+
+class Recorder:
+    """A reporter that remembers warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Nothing to remember."""
+
+    def warn(self, message: str) -> None:
+        """Remember it."""
+        self.warnings.append(message)
+
+
+class Rung:
+    """A stage that works or not, keeps all but some properties, and returns a status of its own."""
+
+    summary = ""
+
+    def __init__(self, name: str, obstacle: str = "", lacking: tuple[Property, ...] = ()) -> None:
+        self.name = name
+        self._obstacle = obstacle
+        self._lacking = lacking
+        self.tried = 0
+
+    def promises(self) -> Mapping[Property, Promise]:
+        """Return what it promises."""
+        return {each: Promise(kept=False) if each in self._lacking else KEPT for each in PROPERTIES}
+
+    def obstacle(self) -> str:
+        """Return what it was made with."""
+        self.tried += 1
+        return self._obstacle
+
+    def run(self, request: Request) -> int:
+        """Return a status by its name."""
+        return len(self.name) + len(request.argv)
+
+
+def _rungs(*rungs: Rung) -> Mapping[str, Stage]:
+    return {rung.name: rung for rung in rungs}
+
+
+_ALL = Settings(allowed=(AllowedStages(stages=("namespaces", "root", "helper", "supervised"), origin="s:1"),))
+_NO_ROOT = Settings(allowed=(AllowedStages(stages=("namespaces", "helper"), origin="/etc/pkgjail.toml:2"),))
+
+
+@pytest.mark.parametrize(
+    ("obstacles", "settings", "options", "uid", "chosen"),
+    [
+        ({}, Settings(), JailOptions(), 0, "namespaces"),
+        ({"namespaces": "n"}, Settings(), JailOptions(), 0, "root"),
+        ({"namespaces": "n"}, Settings(), JailOptions(), 7, "helper"),
+        ({"namespaces": "n"}, _NO_ROOT, JailOptions(), 0, "helper"),
+        ({"namespaces": "n", "root": "r", "helper": "h"}, Settings(), JailOptions(), 0, ""),
+        ({"namespaces": "n", "root": "r", "helper": "h"}, _ALL, JailOptions(), 0, "supervised"),
+        ({"namespaces": "n", "root": "r", "helper": "h"}, _ALL, JailOptions(network=False), 0, ""),
+        ({"namespaces": "n", "helper": "h"}, _NO_ROOT, JailOptions(), 0, ""),
+    ],
+)
+def test_the_strongest_that_works(  # noqa: PLR0913, PLR0917 - a row
+    base_manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    obstacles: dict[str, str],
+    settings: Settings,
+    options: JailOptions,
+    uid: int,
+    chosen: str,
+) -> None:
+    """Protects promises: the order, root for root alone, the weak one listed, all that is asked for kept."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    weak: tuple[Property, ...] = ("exact", "network")
+    rungs = [
+        Rung(name, obstacles.get(name, ""), weak if name == "supervised" else ())
+        for name in ("namespaces", "root", "helper", "supervised", "vm")
+    ]
+    reporter = Recorder()
+    request = Request(manifest=base_manifest, argv=(), options=options, reporter=reporter)
+    found = ""
+    try:
+        found = strongest(_rungs(*rungs), settings, request)
+    except JailError as error:
+        assert all(f"  {name}: {why}" in str(error) for name, why in obstacles.items())  # noqa: PT017
+        assert "'pkgjail doctor'" in str(error)  # noqa: PT017
+    assert found == chosen
+    assert bool(reporter.warnings) is (chosen not in {"", "namespaces"})
+    assert max(rung.tried for rung in rungs) <= 1
+
+
+def test_what_is_said(base_manifest: Manifest) -> None:
+    """The step down is said once, with the reasons; a rung that is excluded or not asked is not tried."""
+    reporter = Recorder()
+    rungs = [Rung("namespaces", "no userns"), Rung("helper"), Rung("supervised")]
+    request = Request(manifest=base_manifest, argv=(), reporter=reporter)
+    assert strongest(_rungs(*rungs), _ALL, request) == "helper"
+    assert reporter.warnings == [
+        "this runs in the stage helper, the strongest that can run it here (not namespaces: no userns)"
+    ]
+    assert rungs[2].tried == 0
+    rungs = [Rung("namespaces", "no userns"), Rung("helper", "none"), Rung("supervised")]
+    assert strongest(_rungs(*rungs), _ALL, request) == "supervised"
+    assert "; it promises less than namespaces does (not" in reporter.warnings[1]
+
+
+def test_whose_rights(base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects a command that is to have another user's rights from running with root's."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    reporter = Recorder()
+    request = Request(manifest=base_manifest, argv=(), user="nobody", reporter=reporter)
+    assert strongest(_rungs(Rung("namespaces"), Rung("root")), Settings(), request) == "root"
+    assert (
+        "with the rights of the user nobody (not namespaces: it cannot keep the rights"
+        in reporter.warnings[0]
+    )
+
+
+def test_devices_of_the_manifest(base_manifest: Manifest) -> None:
+    """A rung that cannot show the manifest's devices is not taken."""
+    manifest = replace(base_manifest, devices=(DevicePattern(pattern="/dev/fuse", rule=""),))
+    rungs = _rungs(Rung("namespaces", "", ("devices",)), Rung("helper"))
+    assert strongest(rungs, Settings(), Request(manifest=manifest, argv=())) == "helper"
+
+
+def test_the_library(base_manifest: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`run_in_stage` climbs too, and refuses what settings exclude."""
+    monkeypatch.setattr(stages, "STAGES", _rungs(Rung("namespaces", "no"), Rung("helper"), Rung("vm")))
+    assert run_in_stage(base_manifest, ["true"], stage="auto") == 7
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "pkgjail.toml").write_text('[stage]\nallow = ["vm"]\n')
+    with pytest.raises(UsageError, match=r"cannot use the stage helper: .*allows only vm"):
+        run_in_stage(base_manifest, ["true"], stage="helper")
+    assert run_in_stage(base_manifest, ["true"], stage="vm") == 3
+    with pytest.raises(JailError, match=r"helper: .*does not allow it"):
+        run_in_stage(base_manifest, ["true"], stage="auto")
+
+
+def test_the_command_line(
+    base_manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """`run` and `shell` take the default of the settings, climb if that is "auto", and refuse other users."""
+    path = tmp_path / "m.jsonl"
+    write_manifest(base_manifest, path)
+    monkeypatch.setattr(stages, "STAGES", _rungs(Rung("namespaces", "no"), Rung("helper"), Rung("vm")))
+    monkeypatch.setenv(files.VARIABLE, "auto")
+    assert main(["run", str(path), "--", "true"]) == 7
+    assert "warning: this runs in the stage helper" in capfd.readouterr().err
+    assert main(["shell", str(path)]) == 7
+    assert main(["run", "--stage", "namespaces", str(path), "--", "sh", "-c", "exit 9"]) == 9
+    assert main(["run", "--audit", str(tmp_path / "a"), str(path), "--", "true"]) == 125
+    assert "cannot audit a command in the stage helper" in capfd.readouterr().err
+    monkeypatch.setattr(stages, "STAGES", _rungs(Rung("namespaces"), Rung("helper")))
+    assert main(["run", str(path), "--", "sh", "-c", "exit 9"]) == 9
+    assert capfd.readouterr().err == ""
+    assert main(["run", "--stage", "namespaces", "--user", "nobody", str(path), "--", "true"]) == 125
+    assert "--user goes with the stage root" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="limits of a user namespace with all ids; CI is root")
+def test_where_user_namespaces_are_off(caller: Caller, base_manifest: Manifest) -> None:
+    """Root steps down to the stage root, and says so, in spite of a saved jail; others are told why not."""
+    path = caller.home / "m.jsonl"
+    write_manifest(base_manifest, path)
+    path.chmod(0o644)
+    caller.home.chmod(0o755)
+    words = [SYSTEM_PYTHON, "-m", "pkgjail", "run", "--stage", "auto", str(path), "--", "id", "-u"]
+    for _ in (1, 2):
+        assert caller.run(words).stdout == "0\n"
+    done = caller.run(without_user_namespaces(words), environment={"SUDO_UID": str(NOBODY)})
+    assert done.stdout == f"{NOBODY}\n", done.stderr
+    assert "this runs in the stage root, the strongest" in done.stderr
+    assert "user.max_user_namespaces is 0" in done.stderr
+    other = caller.run(
+        without_user_namespaces(words, NOBODY), environment={"XDG_RUNTIME_DIR": "", "HOME": "/"}
+    )
+    assert other.returncode == 125
+    assert "namespaces: cannot make a jail" in other.stderr
