@@ -10,8 +10,10 @@ import pytest
 
 from pkgjail import stages
 from pkgjail.cli.main import main
-from pkgjail.core.errors import JailError, UsageError
+from pkgjail.core.errors import InputError, JailError, UsageError
 from pkgjail.core.model import DevicePattern, JailOptions
+from pkgjail.environments.build import build_environment
+from pkgjail.environments.directory import read_header
 from pkgjail.manifest import write_manifest
 from pkgjail.settings import files
 from pkgjail.settings.model import AllowedStages, Settings
@@ -210,3 +212,59 @@ def test_where_user_namespaces_are_off(caller: Caller, base_manifest: Manifest) 
     )
     assert other.returncode == 125
     assert "namespaces: cannot make a jail" in other.stderr
+
+
+def test_environments(
+    base_manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """An environment has the stage that it was built for; "auto" climbs at each entry; settings count."""
+    manifest = tmp_path / "m.jsonl"
+    write_manifest(base_manifest, manifest)
+    monkeypatch.setattr(stages, "STAGES", _rungs(Rung("namespaces", "no"), Rung("helper", "", ("network",))))
+    place = str(tmp_path / "env")
+    assert main(["build", "--stage", "auto", str(manifest), place]) == 0
+    assert read_header(os.fsencode(place)).stage == "auto"
+    assert main(["enter", place, "--", "true"]) == 7
+    assert "this runs in the stage helper" in capfd.readouterr().err
+    assert main(["enter", "--audit", str(tmp_path / "a"), place, "--", "true"]) == 125
+    assert "it runs in the stage helper, and only in a jail of namespaces" in capfd.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "STAGES", _rungs(Rung("namespaces"), Rung("helper")))
+        for _ in (1, 2):  # the second may be a replay
+            assert main(["enter", place, "--", "sh", "-c", "exit 9"]) == 9
+    monkeypatch.setenv(files.VARIABLE, "helper")
+    second = str(tmp_path / "env2")
+    assert main(["build", "--no-network", str(manifest), second]) == 1
+    assert (
+        "the stage helper cannot keep what was asked for: a command without network" in capfd.readouterr().err
+    )
+    assert main(["build", str(manifest), second]) == 0
+    assert main(["enter", "--verify", second, "--", "true"]) == 7
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "pkgjail.toml").write_text('[stage]\nallow = ["vm"]\n')
+    assert main(["enter", second, "--", "true"]) == 125
+    assert "cannot use the stage helper, which PKGJAIL_STAGE makes the default" in capfd.readouterr().err
+    assert main(["build", str(manifest), str(tmp_path / "env3")]) == 2
+    monkeypatch.setenv(files.VARIABLE, "podman")
+    assert main(["build", str(manifest), str(tmp_path / "env3")]) == 2
+    assert "PKGJAIL_STAGE makes podman the default stage, which no environment can" in capfd.readouterr().err
+    with pytest.raises(InputError, match="'podman' cannot be its stage"):
+        build_environment(base_manifest, os.fsencode(tmp_path / "env3"), stage="podman")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the stage root is root's; CI is root")
+@pytest.mark.parametrize("form", [[], ["--copy"]])
+def test_an_environment_of_root(
+    caller: Caller, base_manifest: Manifest, form: list[str], tmp_path: Path
+) -> None:
+    """Protects environments where user namespaces are off: their jail is the stage root's."""
+    manifest = caller.home / "m.jsonl"
+    write_manifest(base_manifest, manifest)
+    words = ["build", "--stage", "root", *form, str(manifest), str(tmp_path / "env")]
+    assert caller.pkgjail(*words).returncode == 0
+    script = "readlink /proc/self/ns/user; id -u; ls -d /work"
+    done = caller.pkgjail("enter", str(tmp_path / "env"), "--", "sh", "-c", script)
+    assert done.stdout == f"{os.readlink('/proc/self/ns/user')}\n0\n", done.stderr

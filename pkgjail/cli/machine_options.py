@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.limit_options import count, size
 from pkgjail.core.errors import UsageError
+from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
 
 if TYPE_CHECKING:
     import argparse
 
     from pkgjail.machine.model import MachineOptions
 
-_STAGES = ("namespaces", "vm")
+_STAGES = (*RUNGS, AUTO, "vm")
+_MACHINE = "vm"
 _OPTIONS = ("kernel", "memory", "cpus", "scratch", "idle")
 
 
@@ -22,10 +24,12 @@ def add_kept_machine_options(parser: argparse.ArgumentParser, when: str) -> None
     group = parser.add_argument_group("virtual machine", when)
     group.add_argument(
         "--stage",
+        metavar="STAGE",
         choices=_STAGES,
-        default=_STAGES[0],
-        help="where commands run: in a jail (namespaces), or in a virtual machine (vm) that is started "
-        "at the first and kept running between them",
+        default="",
+        help="where commands run: in a jail (namespaces, root, helper, supervised; auto for the strongest of "
+        "these that works at each command), or in a virtual machine (vm) that is started at the first and "
+        "kept running between them (default: PKGJAIL_STAGE, or that of the settings, or namespaces)",
     )
     group.add_argument(
         "--kernel",
@@ -61,22 +65,34 @@ def _seconds(text: str) -> int:
     return count(text, "seconds")
 
 
-def kept_machine(arguments: argparse.Namespace) -> MachineOptions | None:
-    """Return the machine of `add_kept_machine_options`; None for a jail.
+def kept_stage(arguments: argparse.Namespace) -> tuple[str, MachineOptions | None]:
+    """Return the stage of `add_kept_machine_options` or of the settings, and the machine, if it has one.
 
     Raises:
-        UsageError: an option of machines is given without one.
+        SettingsError: a file of settings is wrong.
+        UsageError: an option of machines is given without one, or the settings exclude the stage, or name one
+            that no environment can have.
 
     """
     from pkgjail.machine.model import MachineOptions
+    from pkgjail.settings.read import read_settings
 
+    settings = read_settings()
+    stage: str = arguments.stage or settings.stage
+    if stage not in _STAGES:
+        raise UsageError(
+            f"{settings.origin} makes {stage} the default stage, which no environment can have; name one of "
+            f"{', '.join(_STAGES)} by --stage"
+        )
+    if stage != AUTO:
+        settings.refuse_excluded(stage)
     given = {name: value for name in _OPTIONS if (value := getattr(arguments, name)) is not None}
-    if arguments.stage == _STAGES[0]:
+    if stage != _MACHINE:
         if given:
-            raise UsageError(f"--{next(iter(given))} is for a virtual machine: it needs --stage {_STAGES[1]}")
-        return None
+            raise UsageError(f"--{next(iter(given))} is for a virtual machine: it needs --stage {_MACHINE}")
+        return stage, None
     if "kernel" in given:
         given["kernel"] = os.path.abspath(given["kernel"])
     if "cpus" in given:
         given["processors"] = given.pop("cpus")
-    return MachineOptions(**given)
+    return DEFAULT, MachineOptions(**given)

@@ -11,6 +11,7 @@ from pkgjail.core.errors import BuildDriftError, DriftError, InputError, Problem
 from pkgjail.core.model import JailOptions
 from pkgjail.core.reporter import SILENT, warn_each
 from pkgjail.core.sources import refuse_other_source
+from pkgjail.core.stage_names import DEFAULT
 from pkgjail.core.text import printable
 from pkgjail.environments.directory import parent_and_name
 from pkgjail.environments.file_copy import (
@@ -23,6 +24,7 @@ from pkgjail.environments.file_copy import (
 from pkgjail.environments.journal import Built, start_build, write_bytes
 from pkgjail.environments.machine import checked_machine
 from pkgjail.environments.record import FORMS, MANIFEST, RECORD, Header
+from pkgjail.environments.stage import refuse_stage
 from pkgjail.export.common import warn_of_dropped_bits
 from pkgjail.export.skeleton import Piece, pieces_of_skeleton
 from pkgjail.images.users import note_user
@@ -60,6 +62,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
     network: bool = True,
     variables: Mapping[str, str] | None = None,
     machine: MachineOptions | None = None,
+    stage: str = DEFAULT,
     reporter: Reporter = SILENT,
 ) -> Built:
     """Make `directory` an environment of `manifest`, which can be entered again and again.
@@ -77,6 +80,8 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         variables: what the environment of each entry has in addition to `default_environment`.
         machine: the virtual machine in which commands run, instead of a jail; only for the form "host". It is
             started at the first entry and kept running.
+        stage: what commands run in without a machine: one of pkgjail's own stages, or "auto" for the
+            strongest that works at each entry.
         reporter: gets progress ("copying"), and warnings of mode bits that a copy does not have and of
             binds whose sources do not exist.
 
@@ -84,7 +89,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         InputError: the directory cannot be used.
         DriftError: files are not as the manifest says; it lists all of them.
         JailError: a writable bind would show the environment, or is in it.
-        MachineError, RefusedError: the machine has no kernel, or cannot keep what is asked for.
+        MachineError, RefusedError: the machine has no kernel, or the stage cannot keep what is asked for.
         PkgjailError: there is no room, or the caller may not read files that are to be copied. As with
             every other failure, nothing is left of the environment.
         OSError: something cannot be read or written.
@@ -94,11 +99,11 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
     refuse_other_source(manifest, root)
     refuse_writable_binds(binds, [protected_environment(b"/".join(parent_and_name(directory)))])
     changes = _compare_host(manifest, form, root, reporter)
+    shown = JailOptions(binds=binds, devices=devices, device_sets=device_sets, network=network)
+    request = Request(manifest=manifest, argv=(), options=shown, root=root)
     if machine is not None:
-        shown = JailOptions(binds=binds, devices=devices, device_sets=device_sets, network=network)
-        machine = checked_machine(
-            machine, form, Request(manifest=manifest, argv=(), options=shown, root=root)
-        )
+        machine = checked_machine(machine, form, request)
+    refuse_stage(stage, request)
     content = {} if changes or form == "host" else content_at_entry(manifest, root, _ACCEPT_DRIFT)
     data = dump_manifest(manifest)
     header = Header(
@@ -112,6 +117,7 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         network=network,
         variables=dict(variables or {}),
         machine=machine,
+        stage=stage,
     )
     with start_build(directory, header) as build:
         build.make_file(MANIFEST, 0o644, write_bytes(data))

@@ -11,6 +11,7 @@ from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import InputError, ModifiedEnvironmentError, Problem
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.stage_names import DEFAULT
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.environments.compare import compare_inputs
 from pkgjail.environments.directory import open_environment, read_file, read_header, read_record
@@ -18,6 +19,7 @@ from pkgjail.environments.file_copy import copied_manifest
 from pkgjail.environments.lock import lock_environment
 from pkgjail.environments.machine import run_in_kept_machine
 from pkgjail.environments.record import MANIFEST, RECORD, TREE
+from pkgjail.environments.stage import MACHINE, stage_of_entry
 from pkgjail.images.users import note_user
 from pkgjail.jail.drift import DriftCheck
 from pkgjail.jail.protected_paths import protected_environment
@@ -25,6 +27,7 @@ from pkgjail.jail.protection import refuse_writable_binds
 from pkgjail.jail.replay import GivenVariables, bind_source_state, save_prepared_jail
 from pkgjail.jail.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
+from pkgjail.settings.files import settings_state
 from pkgjail.storage.baseline import publisher_of
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Header, Record
     from pkgjail.jail.run import Jail
+    from pkgjail.stages.model import Request
+    from pkgjail.storage.baseline import Publisher
 
     Run = Callable[[Jail, bytes], int]
     # As `pkgjail.storage.fingerprint.take_fingerprint` returns them.
@@ -67,20 +72,23 @@ def enter_environment(  # noqa: PLR0913 - all but three by keyword
         The command's exit status, or 128 + n if signal n ended it.
 
     Raises:
-        InputError: there is no environment, or its build or removal was interrupted; or it has a machine, in
-            which `run` cannot run.
+        InputError: there is no environment, or its build or removal was interrupted; or it has a machine or
+            another stage, in which `run` cannot run.
         ModifiedEnvironmentError: its manifest or its tree is not as it was built.
         PkgjailError: another process removes it.
-        MachineError, RefusedError: its machine cannot be started, or cannot keep what `options` ask for.
+        MachineError, RefusedError: its machine cannot be started, or its stage cannot keep what `options` ask
+            for.
+        SettingsError, UsageError: as `pkgjail.stages.run_in_stage`.
         CommandError, DriftError, JailError: as `run_in_jail`.
 
     """
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter"):
         checked = _check(environment, options or JailOptions())
-        if checked.header.machine is not None:
+        entry = _Entry(environment, checked, argv, terminal, reporter)
+        if (stage := entry.stage()) != DEFAULT:
             if run is not None:
-                raise _no_audit(environment)
-            return _run_in_machine(environment, checked, argv, terminal=terminal, reporter=reporter)
+                raise _no_audit(environment, stage)
+            return entry.run_in(stage)
         jail = _prepare(environment, checked, reporter)
         if run is not None:
             return run(jail, checked.header.root)
@@ -103,7 +111,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
     """As `enter_environment`; the prepared jail is saved, so that `pkgjail.jail.replay.replay` can replay it.
 
     An environment with a tree must be compared with its record at each entry, so its jail is never saved;
-    one with a machine has no jail.
+    one with a machine or another stage is not replayed.
     A replay checks first that nothing has changed that the jail depends on, including the environment's
     manifest and record.
 
@@ -122,7 +130,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
         reporter: likewise.
 
     """
-    source = bind_source_state(directory)
+    source, settings = bind_source_state(directory), settings_state()
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter") as lock:
         paths = [environment.path + b"/" + name for name in (MANIFEST, RECORD)]
         states = take_settled_fingerprint(filter(os.path.lexists, paths))  # before they are read
@@ -133,8 +141,9 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
             replaceable = GivenVariables(given, under=defaults, over=over, compared=compared)
             options = replace(options, environment={**given, **over})
         checked = _check(environment, options)
-        if checked.header.machine is not None:
-            return _run_in_machine(environment, checked, argv, terminal=terminal, reporter=reporter)
+        entry = _Entry(environment, checked, argv, terminal, reporter)
+        if (stage := entry.stage()) != DEFAULT:
+            return entry.run_in(stage)
         jail = _prepare(environment, checked, reporter)
         if checked.header.form == "host" and jail.lasting:
             jail.prepared.watched += states + watched
@@ -148,6 +157,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
                     variables=variables,
                     defaults={**defaults, **fixed},
                     given=replaceable,
+                    settings=settings,
                 )
         return jail.run(argv, terminal=terminal)
 
@@ -173,39 +183,76 @@ def _check(environment: EnvironmentDirectory, options: JailOptions) -> _Checked:
     return _Checked(record.header, manifest, merged)
 
 
-def _run_in_machine(
-    environment: EnvironmentDirectory,
-    checked: _Checked,
-    argv: Sequence[str],
-    *,
-    terminal: bool,
-    reporter: Reporter,
-) -> int:
-    return run_in_kept_machine(
-        environment,
-        checked.header,
-        checked.manifest,
-        argv,
-        checked.options,
-        terminal=terminal,
-        reporter=reporter,
-    )
+class _Entry(NamedTuple):
+    """An entry in another stage than the default, which makes no `Jail`."""
+
+    environment: EnvironmentDirectory
+    checked: _Checked
+    argv: Sequence[str]
+    terminal: bool
+    reporter: Reporter
+
+    def stage(self) -> str:
+        """Return the stage of this entry, as `stage_of_entry` does."""
+        return stage_of_entry(self.checked.header, self.request)
+
+    def request(self) -> Request:
+        """Return what a stage of pkgjail's own is asked for."""
+        from pkgjail.stages.model import Request  # loads all stages
+
+        header, manifest, options = self.checked
+        manifest, root, publisher = _shown(self.environment, header, manifest)
+        return Request(
+            manifest=manifest,
+            argv=tuple(self.argv),
+            options=options,
+            root=root,
+            publisher=publisher,
+            terminal=self.terminal,
+            reporter=self.reporter,
+        )
+
+    def run_in(self, stage: str) -> int:
+        """Run the command in the stage; return its exit status."""
+        if stage == MACHINE:
+            return run_in_kept_machine(
+                self.environment,
+                self.checked.header,
+                self.checked.manifest,
+                self.argv,
+                self.checked.options,
+                terminal=self.terminal,
+                reporter=self.reporter,
+            )
+        from pkgjail.stages import STAGES
+
+        return STAGES[stage].run(self.request())
 
 
-def _no_audit(environment: EnvironmentDirectory) -> InputError:
-    why = "it has a machine, and only in a jail can another process see the command's calls"
+def _no_audit(environment: EnvironmentDirectory, stage: str) -> InputError:
+    what = "it has a machine" if stage == MACHINE else f"it runs in the stage {stage}"
+    why = f"{what}, and only in a jail of namespaces can another process see the command's calls"
     return InputError([Problem("", f"cannot audit a command in {text_path(environment.path)}: {why}")])
+
+
+def _shown(
+    environment: EnvironmentDirectory, header: Header, manifest: Manifest
+) -> tuple[Manifest, bytes, Publisher | None]:
+    """Return the manifest that an entry shows, where its files are, and who may publish its baseline."""
+    if header.form == "copy":
+        return copied_manifest(manifest), environment.path + b"/" + TREE, None
+    return manifest, header.root, publisher_of(environment.path + b"/" + MANIFEST)
 
 
 def _prepare(environment: EnvironmentDirectory, checked: _Checked, reporter: Reporter) -> Jail:
     """Return the jail of a locked environment."""
     header, manifest, merged = checked
-    if header.form == "copy":
-        # The tree was just compared with the environment's record, so no digest needs to be compared.
-        tree = environment.path + b"/" + TREE
-        return prepare_jail(copied_manifest(manifest), merged, root=tree, recorded=True, reporter=reporter)
-    publisher = publisher_of(environment.path + b"/" + MANIFEST)
-    return prepare_jail(manifest, merged, root=header.root, publisher=publisher, reporter=reporter)
+    manifest, root, publisher = _shown(environment, header, manifest)
+    # A tree was just compared with the environment's record, so no digest needs to be compared.
+    recorded = header.form == "copy"
+    return prepare_jail(
+        manifest, merged, root=root, publisher=publisher, recorded=recorded, reporter=reporter
+    )
 
 
 def report_environment_changes(directory: bytes, status: int, *, strict: bool, reporter: Reporter) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.model import UserBind, raw_path, record, text_path
+from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
 from pkgjail.core.untrusted import PARSE_INT, is_nested
 from pkgjail.machine.model import MachineOptions
 
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import FileKind
 
-SCHEMA = 3
-"""The newest version of the format: 2 has devices, and 3 a machine. The oldest that has all is written."""
+SCHEMA = 4
+"""The newest version of the format: 2 has devices, 3 a machine, 4 a stage. The oldest with all is written."""
 
 Form = Literal["host", "copy", "fstab"]
 """The place of the files: on the host at each entry, copied into the tree, or mounted there by fstab(5)."""
 
 FORMS: tuple[Form, ...] = get_args(Form)
+
+STAGES = (*RUNGS, AUTO)
+"""The stages that an environment can have besides a machine."""
 
 Phase = Literal["building", "removing", "built"]
 """The phase of an environment; "building" and "removing" may also have been interrupted."""
@@ -83,7 +87,8 @@ class Header:
 
     `inode` is that of its directory, and `root` is the directory of the host's files.
     `manifest` is the manifest's digest. The other fields are the options that each entry starts with;
-    `variables` are set in addition to the jail's own. With a `machine`, commands run in that, not in a jail.
+    `variables` are set in addition to the jail's own. `stage` is what commands run in: one of pkgjail's own,
+    or "auto". With a `machine`, commands run in that.
     """
 
     form: Form
@@ -96,6 +101,7 @@ class Header:
     network: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
     machine: MachineOptions | None = None
+    stage: str = DEFAULT
 
 
 @record
@@ -131,14 +137,17 @@ def header_line(header: Header) -> bytes:
             "network": header.network,
             "variables": dict(sorted(header.variables.items())),
             **({"machine": _machine_values(header.machine)} if header.machine is not None else {}),
+            **({"stage": header.stage} if header.stage != DEFAULT else {}),
         }
     )
 
 
 def _schema(header: Header) -> int:
     """Return the oldest version of the format that has all that the header has."""
-    if header.machine is not None:
+    if header.stage != DEFAULT:
         return SCHEMA
+    if header.machine is not None:
+        return 3
     return 2 if header.devices or header.device_sets else 1
 
 
@@ -231,7 +240,7 @@ def _parse_header(line: bytes, name: str) -> Header:
         header = _header_from(values)
     except (TypeError, ValueError, KeyError, AttributeError):
         raise _refusal(f"{name}:1", "it was edited") from None
-    if header_line(header) != line or header.form not in FORMS:
+    if header_line(header) != line or header.form not in FORMS or header.stage not in STAGES:
         raise _refusal(f"{name}:1", "it was edited")
     return header
 
@@ -255,6 +264,7 @@ def _header_from(values: dict[str, Any]) -> Header:
         network=bool(values["network"]),
         variables={_variable(key): _variable(value) for key, value in values["variables"].items()},
         machine=_machine_from(values["machine"]) if "machine" in values else None,
+        stage=str(values.get("stage", DEFAULT)),
     )
 
 

@@ -14,6 +14,7 @@ from pkgjail.core.errors import InputError
 from pkgjail.core.model import FileKind, UserBind
 from pkgjail.environments.record import (
     FORMS,
+    STAGES,
     Form,
     Header,
     Record,
@@ -85,6 +86,7 @@ def record_entries(draw: st.DrawFn) -> tuple[RecordEntry, ...]:
     st.dictionaries(_TEXTS, _TEXTS),
     st.lists(_PATHS).map(tuple),
     st.none() | _MACHINES,
+    st.sampled_from(STAGES),
 )
 def test_what_is_written_is_read_back(  # noqa: PLR0913, PLR0917 - one for each part of a record
     names: tuple[RecordEntry, ...],
@@ -93,6 +95,7 @@ def test_what_is_written_is_read_back(  # noqa: PLR0913, PLR0917 - one for each 
     variables: dict[str, str],
     devices: tuple[bytes, ...],
     machine: MachineOptions | None,
+    stage: str,
 ) -> None:
     """Paths may have any bytes that the kernel accepts; and the same record gives the same bytes."""
     header = Header(
@@ -105,11 +108,12 @@ def test_what_is_written_is_read_back(  # noqa: PLR0913, PLR0917 - one for each 
         network=bind.writable,
         variables=variables,
         machine=machine,
+        stage=stage,
     )
     record = Record(header=header, entries=names)
     data = dump_record(record)
     assert parse_record(data, "r") == record
-    schema = 3 if machine else 2 if devices else 1
+    schema = 4 if stage != "namespaces" else 3 if machine else 2 if devices else 1
     assert b'"schema":%d' % schema in data.partition(b"\n")[0]
     assert dump_record(parse_record(data, "r")) == data
     lines = data.splitlines(keepends=True)
@@ -152,11 +156,15 @@ def edited(number: int, **values: Any) -> bytes:
         pytest.param(b"\n", "it was not written by pkgjail", id="an empty line"),
         pytest.param(b"#!/bin/sh\n", "it was not written by pkgjail", id="something else"),
         pytest.param(
-            edited(0, schema=4), "r:1: .* it has schema 4, and this pkgjail supports up to 3", id="newer"
+            edited(0, schema=5), "r:1: .* it has schema 5, and this pkgjail supports up to 4", id="newer"
         ),
         pytest.param(edited(0, schema="1"), "r:1: .* it has schema 1, ", id="a schema of text"),
         pytest.param(edited(0, schema=None), "r:1: .* it was edited", id="no schema"),
         pytest.param(edited(0, schema=3), "r:1: .* it was edited", id="a newer schema than it needs"),
+        pytest.param(edited(0, schema=4, stage="podman"), "r:1: .* it was edited", id="a stage of an engine"),
+        pytest.param(
+            edited(0, schema=4, stage=["root"]), "r:1: .* it was edited", id="a stage that is a list"
+        ),
         pytest.param(edited(0, schema=3, machine=[]), "r:1: .* it was edited", id="a machine that is a list"),
         pytest.param(
             edited(0, schema=3, machine={**MACHINE, "idle": 0}), "r:1: .* it was edited", id="no time idle"

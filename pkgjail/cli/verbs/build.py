@@ -15,7 +15,7 @@ from pkgjail.cli.jail_options import (
     named_sets,
     named_variables,
 )
-from pkgjail.cli.machine_options import add_kept_machine_options, kept_machine
+from pkgjail.cli.machine_options import add_kept_machine_options, kept_stage
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.core.text import counted, printable, shell_quote
@@ -31,7 +31,8 @@ Make DIR an environment of a manifest, to be entered again and again with 'pkgja
 with 'pkgjail remove'. DIR must not exist, or be an empty directory of yours. It receives the
 manifest, a record of what was made, and the options for every entry; nothing is mounted. Each entry
 shows the host's files as they are then; with --copy they are copied now, and outlive upgrades of the
-host. With --stage vm commands run in a virtual machine that is kept running between them.
+host. With --stage vm commands run in a virtual machine that is kept running between them; the other
+stages are those of 'pkgjail run'.
 """
 _EPILOG = """\
 examples:
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments.manifest)
     directory = os.fsencode(arguments.directory)
     root = root_of(arguments)
-    machine = kept_machine(arguments)
+    stage, machine = kept_stage(arguments)
     lines = b""
     if arguments.form == "fstab":
         from pkgjail.export import export_manifest
@@ -109,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
             network=not arguments.no_network,
             variables=named_variables(arguments),
             machine=machine,
+            stage=stage,
             reporter=reporter,
         )
     _print(arguments, built, lines)

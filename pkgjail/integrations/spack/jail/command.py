@@ -10,8 +10,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from pkgjail.cli.machine_options import add_kept_machine_options, kept_machine
+from pkgjail.cli.machine_options import add_kept_machine_options, kept_stage
 from pkgjail.core.errors import InputError, PkgjailError, Problem, os_error_text
+from pkgjail.core.stage_names import DEFAULT
 from pkgjail.core.text import counted
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
 
     path, replace = arguments.build_environment, arguments.force
     environment.refuse_early(path, instance, replace=replace)
-    kept_machine(arguments)  # refused before anything is made
+    kept_stage(arguments)  # refused before anything is made
     with ConsoleReporter() as reporter, shown_files(arguments, reporter) as shown:
         spack_options, _ = split_argv(sys.argv[1:])
         options = _build_options(arguments, shown)
@@ -281,11 +282,13 @@ def _build_options(arguments: argparse.Namespace, shown: Shown) -> BuildOptions:
     if arguments.copy and arguments.permanent:
         raise InputError([Problem("", "--copy and --permanent are two forms of an environment; choose one")])
     check_variables(arguments.env)
+    stage, machine = kept_stage(arguments)
     fixed = [word.partition("=") for word in arguments.env if "=" in word]
     return BuildOptions(
         manifest=shown.manifest,
         root=shown.source.root,
-        machine=kept_machine(arguments),
+        machine=machine,
+        stage=stage,
         form="copy" if arguments.copy else "fstab" if arguments.permanent else "host",
         binds=tuple(named_binds(arguments)),
         network=not arguments.no_network,
@@ -388,7 +391,8 @@ def _contents(active: ActiveEnvironment) -> str:
     header, manifest = read_header(directory), read_built_manifest(directory)
     network = "the host's network" if header.network else "no network"
     source = f" of {manifest.header.source}" if manifest.header.source else ""
-    names = f"{len(manifest.packages):,} packages, {len(manifest.files):,} names{source}"
+    stage = "" if header.stage == DEFAULT else f", the stage {header.stage}"
+    names = f"{len(manifest.packages):,} packages, {len(manifest.files):,} names{source}{stage}"
     return f"{names}, {network}; {header.manifest}"
 
 

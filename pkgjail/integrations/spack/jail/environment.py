@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.core.errors import CommandError, InputError, JailError, PkgjailError, Problem
 from pkgjail.core.model import JailOptions, record
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.stage_names import DEFAULT
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.directory import open_environment, read_header
 from pkgjail.environments.enter import enter_environment
@@ -71,6 +72,7 @@ class BuildOptions:
     root: bytes = b"/"
     form: Form = "host"
     machine: MachineOptions | None = None
+    stage: str = DEFAULT
     binds: tuple[UserBind, ...] = ()
     network: bool = True
     variables: tuple[tuple[str, str], ...] = ()
@@ -132,6 +134,7 @@ def build(
         network=options.network,
         variables=dict(options.variables),
         machine=options.machine,
+        stage=options.stage,
         reporter=reporter,
     )
     active = ActiveEnvironment(
