@@ -264,6 +264,17 @@ def anyone(request: pytest.FixtureRequest, library: Path) -> Iterator[Caller]:
     yield from _caller(0 if request.param == "as root" else os.geteuid() or NOBODY, library)
 
 
+@pytest.fixture(scope="session")
+def sudo() -> Iterator[str]:
+    """A program that runs others as root for the user who starts it, as sudo(8); only root can make it."""
+    with tempfile.TemporaryDirectory(prefix="pkgjail-sudo-") as made:
+        place = f"{made}/sudo"
+        subprocess.run(["cc", "-o", place, Path(__file__).with_name("sudo.c")], check=True)
+        Path(made).chmod(0o755)
+        Path(place).chmod(0o4755)
+        yield place
+
+
 @pytest.fixture
 def manifest_file(anyone: Caller, base_manifest: Manifest) -> Path:
     """Return the path of the manifest of `base`, which the user may read."""

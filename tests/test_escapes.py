@@ -121,6 +121,42 @@ def _row(name: str, tries: str, success: str, got: str) -> str:
     return f"{name}: tried to {tries}; success is {success}; expected refused: {_expected()[name]}; got {got}"
 
 
+def _refute(report: dict[str, Any], may: set[str], also: dict[str, set[str]] | None = None) -> None:
+    """Check that each attempt was refused as expected, but those that `may` succeed, and changed nothing.
+
+    `also` has further refusals that are right.
+    """
+    expected = {name: refusals | (also or {}).get(name, set()) for name, refusals in _expected().items()}
+    wrong = [
+        _row(name, tries, success, f"{outcome}: {detail}")
+        for name, tries, success, outcome, detail in report["inside"]
+        if (outcome != "refused" or detail not in expected[name])
+        and not (outcome == "SUCCEEDED" and name in may)
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert {row[0] for row in report["inside"]} == set(expected)
+    assert len(expected) >= 100
+    assert report["after"] == report["before"]
+    # Without these the refusals above would say nothing. ENOSYS: this kernel has no such thing.
+    works = {name: detail for name, _, _, outcome, detail in report["outside"] if outcome != "SUCCEEDED"}
+    assert set(works.values()) <= {"ENOSYS"}, works
+    assert len(report["outside"]) >= 30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be asked to make the jail")
+@pytest.mark.parametrize("network", [pytest.param(False, id="no network"), pytest.param(True, id="network")])
+def test_no_attempt_succeeds_in_a_jail_that_root_made(
+    anyone: Caller, site: Path, sudo: str, monkeypatch: pytest.MonkeyPatch, *, network: bool
+) -> None:
+    """A jail without a user namespace refuses the same, to the user who asked root for it and to root."""
+    if anyone.uid:
+        monkeypatch.setitem(anyone._environment, "AROUND", sudo)
+    report = _run_attempts(anyone, site, "--stage", "root", *(() if network else ("--no-network",)))
+    # The namespace that these attempts begin with is refused already.
+    nested = {name: {"EPERM"} for name in _expected() if name.startswith("nested: ")}
+    _refute(report, _NETWORK if network else set(), nested)
+
+
 @pytest.mark.parametrize(
     ("plan", "network"),
     [
@@ -135,19 +171,5 @@ def test_no_attempt_succeeds(anyone: Caller, site: Path, plan: str, *, network: 
     plans = ("--map-root",) if plan == "root" else ("--plan", plan)
     options = (*plans, *(() if network else ("--no-network",)))
     report = _run_attempts(anyone, site, *options)
-    expected = _expected()
     shared = (_NETWORK if network else set()) | (_ROOT_MAY if plan == "root" else set())
-    wrong = [
-        _row(name, tries, success, f"{outcome}: {detail}")
-        for name, tries, success, outcome, detail in report["inside"]
-        if (outcome != "refused" or detail not in expected[name])
-        and not (outcome == "SUCCEEDED" and name in shared)
-    ]
-    assert wrong == []
-    assert {row[0] for row in report["inside"]} == set(expected)
-    assert len(expected) >= 100
-    assert report["after"] == report["before"]
-    # Without these the refusals above would say nothing. ENOSYS: this kernel has no such thing.
-    works = {name: detail for name, _, _, outcome, detail in report["outside"] if outcome != "SUCCEEDED"}
-    assert set(works.values()) <= {"ENOSYS"}, works
-    assert len(report["outside"]) >= 30
+    _refute(report, shared)

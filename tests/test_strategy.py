@@ -6,7 +6,7 @@ import errno
 import os
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -44,8 +44,8 @@ def fail(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
     """Let the probe of these strategies fail."""
     real = probe.probe_obstacle
 
-    def probe_obstacle(way: StrategyName, directory: bytes, cache: Path, sample: bytes | None = None) -> str:
-        return f"no {way} today" if way in ways else real(way, directory, cache, sample)
+    def probe_obstacle(way: StrategyName, *others: Any, **more: Any) -> str:
+        return f"no {way} today" if way in ways else real(way, *others, **more)
 
     monkeypatch.setattr(strategy, "probe_obstacle", probe_obstacle)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FAILED = 125
 _LONGEST = 1 << 24  # bytes of an answer
 _SUDO_UID = "SUDO_UID"
-# Variables that name places of the user's, which the caller's may be root's.
+# Variables that name places of a user's; sudo(8) may leave root's or the user's own.
 _PLACES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
 
 
@@ -73,22 +73,17 @@ def run_as_user(user: User, work: Callable[[], int]) -> int:
         KeyboardInterrupt, PkgjailError: `work` raised it; `pkgjail.core.error_records` makes it anew.
 
     """
-    reading, writing = os.pipe()
+    answer = os.memfd_create("pkgjail-answer")  # no pipe, which could be full before anybody reads it
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*RELAYED, signal.SIGCHLD})
     try:
         with without_fork_warning():
             child = os.fork()
         if child == 0:
-            _work(user, work, writing, mask)
-        os.close(writing)
-        writing = -1
+            _work(user, work, answer, mask)
         status = _follow(child)
-        with os.fdopen(reading, "rb", closefd=False) as answer:
-            text = answer.read(_LONGEST)
+        text = os.pread(answer, _LONGEST, 0)
     finally:
-        os.close(reading)
-        if writing >= 0:
-            os.close(writing)
+        os.close(answer)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if text:
         raise error_of(json.loads(text))
@@ -97,16 +92,15 @@ def run_as_user(user: User, work: Callable[[], int]) -> int:
     return os.WEXITSTATUS(status)
 
 
-def _work(user: User, work: Callable[[], int], writing: int, mask: set[int | signal.Signals]) -> NoReturn:
+def _work(user: User, work: Callable[[], int], answer: int, mask: set[int | signal.Signals]) -> NoReturn:
     """In the child: become the user, work, and end with the status, or write the error."""
     status = _FAILED
     try:
-        os.set_inheritable(writing, False)
         _become(user)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = work()
     except BaseException as error:  # noqa: BLE001 - the child must never go on in the caller's code
-        os.write(writing, json.dumps(error_record(error)).encode())
+        os.write(answer, json.dumps(error_record(error)).encode())
     finally:
         os._exit(status)
 
@@ -120,8 +114,16 @@ def _become(user: User) -> None:
             "CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SETPCAP, CAP_SETUID and CAP_SETGID, which containers take away"
         ) from error
     for name in _PLACES:
-        os.environ.pop(name, None)
+        if name in os.environ and not _belongs_to(os.environ[name], user):
+            del os.environ[name]
     os.environ.update({"HOME": user.home, "LOGNAME": user.name, "USER": user.name})
+
+
+def _belongs_to(path: str, user: User) -> bool:
+    try:
+        return os.stat(path).st_uid == user.uid
+    except OSError:
+        return False
 
 
 def _follow(child: int) -> int:

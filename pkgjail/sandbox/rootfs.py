@@ -110,6 +110,8 @@ class _Builder:
         self._jail_parent = -1
         self._root = open_old(root)
         self._directories = {b"/"}
+        # Given at the end, the inner ones first: nothing can be put into some of them afterwards.
+        self._modes: list[tuple[bytes, int]] = []
         self._methods: dict[str, Callable[..., None]] = {
             "Directory": self._directory,
             "Symlink": self._symlink,
@@ -147,8 +149,8 @@ class _Builder:
         if path != b"/":
             self._require_planned_parent(path)
             self._directories.add(path)
-            os.mkdir(NEW + path)
-        os.chmod(NEW + path, mode)  # mkdir(2) applies the umask and sets no special bits
+            os.mkdir(NEW + path, 0o700)
+        self._modes.append((path, mode))
 
     def _symlink(self, path: bytes, target: bytes) -> None:
         self._require_planned_parent(path)
@@ -161,6 +163,8 @@ class _Builder:
     def _seal(self) -> None:
         if self._changes:
             raise HostChangedError(self._changes)  # only now, so that all of them are named
+        for path, mode in reversed(self._modes):
+            os.chmod(NEW + path, mode)
         sc.mount_setattr(sc.AT_FDCWD, NEW, sc.MOUNT_ATTR_RDONLY | SAFE)
 
     def _host_file(self, path: bytes, mode: int, size: int | None) -> None:

@@ -10,8 +10,9 @@
   even through a read-only mount, and so outside of the jail's limits. Its flags are in memory, where no
   filter sees them. It returns ENOSYS, and programs use clone(2).
 - Calls with user or group ids that the jail does not have. They return EPERM, as outside; see `id_calls`.
-- Without a user namespace of the jail's own, new user namespaces. In one, the command would have capabilities
-  over new mounts, and settings of the kernel would count them as the host's. They return EPERM.
+- Without a user namespace of the jail's own, new user namespaces, in which the command would have
+  capabilities. They return EPERM. Nor can it have the descriptor of a process at the other end of a socket,
+  which a user namespace would keep it from using (pidfd_getfd(2)): the options return ENOPROTOOPT.
 - Without network, sockets of all families except those that network namespaces separate, and the kernel's
   ciphers. This concerns above all vsock(7), but also qrtr, IUCV and future ones. They return EAFNOSUPPORT.
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.id_calls import Ids, Ranges, Shape
 
     _Abi = tuple[int, tuple[int, ...], int, int, int]
-    _Calls = tuple[int, int, int]
     # struct sock_filter: code, jump if true, jump if false, value.
     _Instruction = tuple[int, int, int, int]
 
@@ -71,15 +71,17 @@ _ABIS = {
 
 
 _NEW_USER = 0x10000000  # CLONE_NEWUSER, of clone(2)
-_GENERIC_CLONE = (220, 0, 97)
-_POWER_CLONE, _S390_CLONE = (120, 0, 282), (120, 1, 303)
-# By AUDIT_ARCH: the number of clone(2), the position of its flags, and the number of unshare(2).
-_CLONE: dict[int, _Calls] = {
-    0xC000003E: (56, 0, 272), 0x40000003: (120, 0, 310), 0xC00000B7: _GENERIC_CLONE,
-    0x40000028: (120, 0, 337), 0xC00000F3: _GENERIC_CLONE, 0x400000F3: _GENERIC_CLONE,
-    0xC0000102: _GENERIC_CLONE,
-    0xC0000015: _POWER_CLONE, 0x80000015: _POWER_CLONE, 0x00000014: _POWER_CLONE,
-    0x80000016: _S390_CLONE, 0x00000016: _S390_CLONE,
+_SOL_SOCKET, _SO_PASSPIDFD, _SO_PEERPIDFD = 1, 76, 77
+_SOCKETCALL_OPTIONS = (14, 15)  # setsockopt(2) and getsockopt(2)
+_GENERIC_CALLS = (220, 0, 97, 209, 208)
+_POWER_CALLS, _S390_CALLS = (120, 0, 282, 340, 339), (120, 1, 303, 365, 366)
+# By AUDIT_ARCH: the number of clone(2), the position of its flags, and the numbers of unshare(2),
+# getsockopt(2) and setsockopt(2).
+_CALLS_OF_ROOT: dict[int, tuple[int, int, int, int, int]] = {
+    0xC000003E: (56, 0, 272, 55, 54), 0x40000003: (120, 0, 310, 365, 366), 0xC00000B7: _GENERIC_CALLS,
+    0x40000028: (120, 0, 337, 295, 294), 0xC00000F3: _GENERIC_CALLS, 0x400000F3: _GENERIC_CALLS,
+    0xC0000102: _GENERIC_CALLS, 0xC0000015: _POWER_CALLS, 0x80000015: _POWER_CALLS, 0x00000014: _POWER_CALLS,
+    0x80000016: _S390_CALLS, 0x00000016: _S390_CALLS,
 }  # fmt: skip
 
 
@@ -171,7 +173,7 @@ def _program(  # noqa: PLR0913 - all but one by keyword
     for abi in abis:
         owners = [] if ids is None else _owners(abi, ids, answer)
         paths = _path_calls(abi[0]) if audited else []
-        namespaces = [] if nested else _new_user_namespaces(abi[0])
+        namespaces = [] if nested else _without_user_namespace(abi)
         calls = _calls(abi, network=network, further=[*paths, *owners, *namespaces])
         instructions += [(_EQUAL, 1, 0, abi[0]), (_JUMP, 0, 0, len(calls)), *calls]
     return [*instructions, _refuse(errno.ENOSYS)]  # no ABI of this machine
@@ -212,11 +214,18 @@ def _path_calls(architecture: int) -> list[_Instruction]:
     return [*made, *_when_any(tuple(plain), [(_RETURN, 0, 0, _ASK)])]
 
 
-def _new_user_namespaces(architecture: int) -> list[_Instruction]:
-    """Return instructions that refuse new user namespaces, and skip all other calls."""
-    clone, position, unshare = _CLONE[architecture]
+def _without_user_namespace(abi: _Abi) -> list[_Instruction]:
+    """Return instructions for a jail that has no user namespace of its own, which skip all other calls."""
+    clone, position, unshare, getsockopt, setsockopt = _CALLS_OF_ROOT[abi[0]]
     refused = [(_HAS_BITS, 0, 1, _NEW_USER), _refuse(errno.EPERM), _allow()]
-    return [*_when(clone, [_argument(position), *refused]), *_when(unshare, [_argument(0), *refused])]
+    made = [*_when(clone, [_argument(position), *refused]), *_when(unshare, [_argument(0), *refused])]
+    for number, option in ((getsockopt, _SO_PEERPIDFD), (setsockopt, _SO_PASSPIDFD)):
+        of_socket = [_argument(2), *_when(option, [_refuse(errno.ENOPROTOOPT)]), _allow()]
+        made += _when(number, [_argument(1), *_when(_SOL_SOCKET, of_socket), _allow()])
+    if abi[4]:  # its arguments are in memory, so all options are refused
+        options = [_argument(0), *_when_any(_SOCKETCALL_OPTIONS, [_refuse(errno.ENOPROTOOPT)])]
+        made += _when(abi[4], [*options, (_LOAD, 0, 0, _NUMBER)])
+    return made
 
 
 def _owners(abi: _Abi, ids: Ids, answer: int) -> list[_Instruction]:

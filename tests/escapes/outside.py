@@ -1,6 +1,7 @@
 """The program around the jail: lays out what is to be reached, enters the jail, and looks what became of it.
 
-Run as the user whom the test is about: HOME MANIFEST RESULT PKGJAIL-OPTION…. RESULT is JSON: what
+Run as the user whom the test is about: HOME MANIFEST RESULT PKGJAIL-OPTION…, with a program around pkgjail in
+the variable AROUND. RESULT is JSON: what
 the attempts got inside and (those that are known to work there) outside, and the state of what they
 are after, before and afterwards.
 """
@@ -288,7 +289,19 @@ def main() -> None:
         inside = ["-m", "tests.escapes.inside", str(bind / "facts.json")]
         options = ["--bind", str(bind), "--bind", f"{bind}/inner:/srv/inner", "--ro-bind", str(attempts)]
         options += ["--ro-bind", f"{home}/shown:/srv/shown", "--env", f"PYTHONPATH={attempts}", *sys.argv[4:]]
-        command = [sys.executable, "-m", "pkgjail", "run", *options, str(manifest), "--", "python3", *inside]
+        around = os.environ.get("AROUND", "").split()
+        command = [
+            *around,
+            sys.executable,
+            "-m",
+            "pkgjail",
+            "run",
+            *options,
+            str(manifest),
+            "--",
+            "python3",
+            *inside,
+        ]
         status, said = _enter(outside, [*command, str(bind / "inside.json"), "all"], bind / "started")
         time.sleep(0.2)
         after = outside.state()
