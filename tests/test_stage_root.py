@@ -141,7 +141,7 @@ from pkgjail.sandbox import steps as s
 def work():
     kernel = (s.Seal(), s.Proc(b"/proc"), s.Sys(b"/sys"), s.Devices(b"/dev"))
     tops = tuple(s.Directory(path, 0o755) for path in (b"/", b"/proc", b"/sys", b"/dev"))
-    plan = s.Plan(b"/", (s.NoUserNamespace(), *tops, s.WholeDirectory(b"/mnt", 0o755), *kernel), True, "x")
+    plan = s.Plan(b"/", (s.NoUserNamespace(), *tops, s.WholeDirectory(b"/srv", 0o755), *kernel), True, "x")
     try:
         return run(s.assemble(plan), (("true",), b"/", (), False))
     except SetupError as failure:
@@ -151,8 +151,8 @@ def work():
 print(run_as_user(find_user(sys.argv[1]), work))
 """
     covered = (
-        "mount -t tmpfs -o mode=755 none /mnt; mkdir -p /mnt/a; echo secret >/mnt/a/b;"
-        'mount -t tmpfs none /mnt/a; exec "$@"'
+        "mount -t tmpfs -o mode=755 none /srv; mkdir -p /srv/a; echo secret >/srv/a/b;"
+        'mount -t tmpfs none /srv/a; exec "$@"'
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", covered, "sh", sys.executable, "-c", script, str(NOBODY)],
@@ -161,7 +161,7 @@ print(run_as_user(find_user(sys.argv[1]), work))
         check=False,
         cwd=TOP,
     )
-    assert done.stdout == "build b'/mnt/a' 16\n0\n", done.stderr
+    assert done.stdout == "build b'/srv/a' 16\n0\n", done.stderr
 
 
 @needs_root

@@ -262,7 +262,7 @@ def test_a_command_that_cannot_be_started(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_the_command_handles(staged: Staged, number: signal.Signals) -> None:
-    """It ends by itself in root's jail and in containers of podman and runc; the others are killed, as their promise says."""
+    """It ends by itself in root's jail, podman's and runc's; the others are killed, as their promise says."""
     marked = Marked()
     script = f"trap 'echo handled; exit 5' INT TERM; sleep {marked.seconds} & wait"
     words = [SYSTEM_PYTHON, "-m", "pkgjail", *staged.words(), BUSYBOX, "sh", "-c", script]

@@ -111,7 +111,7 @@ class _Builder:
         self._root = open_old(root)
         self._directories = {b"/"}
         # Given at the end, the inner ones first: nothing can be put into some of them afterwards.
-        self._modes: list[tuple[bytes, int]] = []
+        self._modes: dict[bytes, int] = {}
         self._methods: dict[str, Callable[..., None]] = {
             "Directory": self._directory,
             "Symlink": self._symlink,
@@ -150,7 +150,7 @@ class _Builder:
             self._require_planned_parent(path)
             self._directories.add(path)
             os.mkdir(NEW + path, 0o700)
-        self._modes.append((path, mode))
+        self._modes[path] = mode
 
     def _symlink(self, path: bytes, target: bytes) -> None:
         self._require_planned_parent(path)
@@ -163,8 +163,8 @@ class _Builder:
     def _seal(self) -> None:
         if self._changes:
             raise HostChangedError(self._changes)  # only now, so that all of them are named
-        for path, mode in reversed(self._modes):
-            os.chmod(NEW + path, mode)
+        for path in reversed(self._modes):
+            os.chmod(NEW + path, self._modes[path])  # mkdir(2) applies the umask and sets no special bits
         sc.mount_setattr(sc.AT_FDCWD, NEW, sc.MOUNT_ATTR_RDONLY | SAFE)
 
     def _host_file(self, path: bytes, mode: int, size: int | None) -> None:
@@ -237,6 +237,7 @@ class _Builder:
         )
         mount = make(*layers)
         sc.move_mount(mount, sc.AT_FDCWD, NEW + path)
+        self._modes.pop(path, None)  # that of the directory below it
         for descriptor in (mount, *layers):
             os.close(descriptor)
 
