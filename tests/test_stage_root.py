@@ -246,8 +246,13 @@ def test_a_user_who_is_not_root_is_told_so(user: Caller, base_manifest: Manifest
 @needs_root
 def test_a_process_that_dies_is_reported() -> None:
     """A status that means something else must not be taken for the command's."""
+
+    def killed() -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
     with pytest.raises(JailError, match="killed by signal 9"):
-        run_as_user(find_user("nobody"), lambda: os.kill(os.getpid(), signal.SIGKILL) or 0)
+        run_as_user(find_user("nobody"), killed)
     with pytest.raises(JailError, match="ZeroDivisionError"):
         run_as_user(find_user("nobody"), lambda: 1 // 0)
     assert run_as_user(find_user("nobody"), lambda: 7) == 7
