@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError, os_error_text
@@ -33,7 +34,7 @@ from pkgjail.storage.marshal_store import digest
 from pkgjail.storage.own_files import read_own_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pkgjail.core.model import FileEntry, Manifest
     from pkgjail.sandbox.rootfs import Program
@@ -47,15 +48,18 @@ _MAGIC = (b"glibc-ld.so.cache", b"ld.so-1.7.0")
 _MOST_BYTES = 1 << 26
 # The seconds that ldconfig may take (it takes less than one), and the bytes of its output in a message.
 _TIMEOUT, _MOST_OUTPUT = 60, 300
+# No links are made, and no cache of ldconfig's own is used.
+_OPTIONS = ("-X", "-i", "-C")
 
 
-def make_ld_cache(
+def make_ld_cache(  # noqa: PLR0913 - the last two by keyword
     manifest: Manifest,
     entry_files: Mapping[bytes, bytes],
     root: bytes,
     directory_steps: Callable[[], Mapping[bytes, Step]] = dict,
     *,
     user_namespace: bool = True,
+    run_ldconfig: Callable[[Plan, Sequence[str], bytes], int] | None = None,
 ) -> bytes:
     """Return the content of ld.so.cache for exactly the file set, as its own ldconfig(8) makes it in a jail.
 
@@ -68,6 +72,8 @@ def make_ld_cache(
         root: the directory of the manifest's files, a real path.
         directory_steps: returns the argument of that name for `plan_jail`; called only if nothing is stored.
         user_namespace: as `JailOptions` has it.
+        run_ldconfig: runs ldconfig elsewhere than in a jail. It gets the plan of the jail, the command, and a
+            directory that the command may write to, and returns its exit status.
 
     Raises:
         JailError: that jail cannot be set up here, ldconfig fails or does not end, or it is for an
@@ -95,7 +101,7 @@ def make_ld_cache(
         hostname=os.uname().nodename,  # nothing there asks for it
         directory_steps=directory_steps(),
     )
-    content = _run_ldconfig(plan, text_path(ldconfig))
+    content = _run_ldconfig(plan, text_path(ldconfig), run_ldconfig)
     if is_lasting(states) and take_fingerprint(paths) == states:
         with contextlib.suppress(OSError):  # if it cannot be stored, the next entry makes it again
             write_own_file(_stored_path(manifest, root, states), content)
@@ -123,22 +129,20 @@ def _stored_path(manifest: Manifest, root: bytes, states: tuple[State, ...]) -> 
     return f"{cache_directory()}/ld.so.cache/{digest(facts)}"
 
 
-def _run_ldconfig(plan: Plan, ldconfig: str) -> bytes:
-    """Run ldconfig in the jail of this plan and return what it writes."""
+def _run_ldconfig(
+    plan: Plan, ldconfig: str, elsewhere: Callable[[Plan, Sequence[str], bytes], int] | None
+) -> bytes:
+    """Run ldconfig in the jail of this plan, or elsewhere, and return what it writes."""
     with _scratch() as directory:
         out = os.fsencode(directory)
-        steps = tuple(
-            Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == TMP else step
-            for step in plan.steps
-        )
-        program = assemble(plan._replace(steps=steps))
-        locks = lock_shared(layer_directories(program[1]))
+        if elsewhere is None:
+            run_it = _in_jail(plan, ldconfig, out)
+        else:
+            run_it = partial(elsewhere, plan, (ldconfig, *_OPTIONS, f"{directory}/ld.so.cache"), out)
         try:
-            ran = capture_output(lambda: _enter(program, ldconfig), seconds=_TIMEOUT)
+            ran = capture_output(run_it, seconds=_TIMEOUT)
         except UnansweredError as error:
             raise _failed(f"{ldconfig} of the file set: {error}") from error
-        finally:
-            unlock(locks)
         if ran.status:
             output = printable(ran.err[-_MOST_OUTPUT:].decode("utf-8", "replace").strip())
             why = f"{ldconfig} of the file set ended with status {ran.status}"
@@ -157,9 +161,28 @@ def _scratch() -> Iterator[str]:
         yield directory
 
 
+def _in_jail(plan: Plan, ldconfig: str, out: bytes) -> Callable[[], int]:
+    """Return a function that runs ldconfig in the jail of a plan, which shows the directory `out` as /tmp."""
+    steps = tuple(
+        Bind(step.path, out, writable=True) if isinstance(step, Tmpfs) and step.path == TMP else step
+        for step in plan.steps
+    )
+    program = assemble(plan._replace(steps=steps))
+
+    def enter() -> int:
+        """Return the exit status."""
+        locks = lock_shared(layer_directories(program[1]))
+        try:
+            return _enter(program, ldconfig)
+        finally:
+            unlock(locks)
+
+    return enter
+
+
 def _enter(program: Program, ldconfig: str) -> int:
     """Run ldconfig in its jail and return its exit status. Raises `JailError`."""
-    argv = (ldconfig, "-X", "-i", "-C", "/tmp/ld.so.cache")  # noqa: S108 - in the jail
+    argv = (ldconfig, *_OPTIONS, "/tmp/ld.so.cache")  # noqa: S108 - in the jail
     try:
         return run(program, Command(argv, b"/", (), terminal=False))
     except SetupError as failure:

@@ -400,7 +400,7 @@ def content_at_entry(
     refuse_other_source(manifest, root)
     check = DriftCheck(verify=options.verify, allow_drift=options.allow_drift)
     found = compare_host(manifest, root, check).manifest
-    content = _entry_files(
+    content = entry_files(
         found, options, root, lambda: steps_by_directory(choose_strategies(found, options, root))
     )
     names = (entry.path for entry in found.files if entry.origin == "entry")
@@ -419,7 +419,7 @@ def content_for_anyone(manifest: Manifest, root: bytes) -> dict[bytes, bytes]:
     """
     root = os.path.realpath(root)
     options = JailOptions(network=False)
-    content = _entry_files(
+    content = entry_files(
         manifest,
         options,
         root,
@@ -441,7 +441,7 @@ def _plan(
     choices = choose_strategies(manifest, options, root, thorough=bool(options.verify))
     steps = steps_by_directory(choices)
     hostname = host_name(user_namespace=options.user_namespace)
-    content = _entry_files(manifest, options, root, lambda: steps, hostname=hostname)
+    content = entry_files(manifest, options, root, lambda: steps, hostname=hostname)
     plan = plan_jail(
         manifest,
         options,
@@ -466,16 +466,21 @@ def directory_inside(manifest: Manifest, options: JailOptions) -> bytes:
     return path_inside(layout, options)
 
 
-def _entry_files(  # noqa: PLR0913 - what, and by name for whom
+def entry_files(  # noqa: PLR0913 - what, and by name for whom
     manifest: Manifest,
     options: JailOptions,
     root: bytes,
-    directory_steps: Callable[[], Mapping[bytes, Step]],
+    directory_steps: Callable[[], Mapping[bytes, Step]] = dict,
     *,
     hostname: str = HOSTNAME,
     account: Account | None = None,
+    run_ldconfig: Callable[[Plan, Sequence[str], bytes], int] | None = None,
 ) -> dict[bytes, bytes]:
-    """Return the content of the files made at entry. `directory_steps` is called if ldconfig must run."""
+    """Return the content of the files made at entry.
+
+    `directory_steps` is called if ldconfig must run, and that is done by `run_ldconfig` if it is given
+    (`pkgjail.jail.ld_cache.make_ld_cache`).
+    """
     content = etc_files(
         account or current_account(map_root=options.map_root, home=options.environment.get("HOME", "")),
         resolv_conf=read_resolv_conf(),
@@ -485,6 +490,11 @@ def _entry_files(  # noqa: PLR0913 - what, and by name for whom
     content.update(database_content(manifest, root))
     if any(entry.path == LD_CACHE and entry.origin == "entry" for entry in manifest.files):
         content[LD_CACHE] = make_ld_cache(
-            manifest, content, root, directory_steps, user_namespace=options.user_namespace
+            manifest,
+            content,
+            root,
+            directory_steps,
+            user_namespace=options.user_namespace,
+            run_ldconfig=run_ldconfig,
         )
     return content

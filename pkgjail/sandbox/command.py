@@ -24,9 +24,17 @@ from pkgjail.sandbox.proc_links import refuse_links_of_proc
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import NoReturn, Protocol
 
     from pkgjail.sandbox.job import Job
+
+    class Started(Protocol):
+        """What it takes to become a command."""
+
+        argv: tuple[str, ...]
+        environment: tuple[tuple[str, str], ...]
+        mask: set[int]
+
 
 _NOT_FOUND_ERRORS = (errno.ENOENT, errno.ENOTDIR)
 # A file is missing, or cannot be executed.
@@ -112,6 +120,22 @@ class RootCommand:
             raise SetupError("execute", 0, repr(error).encode(), []) from None
 
 
+def execute_in(job: Started, directory: bytes) -> NoReturn:
+    """In a child that is ready: change to a directory and become the command.
+
+    Raises:
+        SetupError: the command cannot be executed.
+
+    """
+    try:
+        _change_directory(directory)
+        _become(job)
+    except OSError as error:
+        raise SetupError("execute", error.errno or 0, os.fsencode(error.filename or b""), []) from None
+    except ValueError as error:  # for example, an argument contains NUL
+        raise SetupError("execute", 0, repr(error).encode(), []) from None
+
+
 def _change_directory(path: bytes) -> None:
     """Change the directory as chdir(2), but refuse links of proc(5): they lead to open files of a process."""
     directory = sc.openat2(sc.AT_FDCWD, path, os.O_PATH | os.O_DIRECTORY, sc.RESOLVE_NO_MAGICLINKS)
@@ -119,7 +143,7 @@ def _change_directory(path: bytes) -> None:
     os.close(directory)
 
 
-def _search_path(job: Job, start: Callable[[str], int]) -> int:
+def _search_path(job: Started, start: Callable[[str], int]) -> int:
     """Call `start` with each path of the command along the PATH inside, until one can be executed.
 
     Returns:
@@ -178,6 +202,11 @@ def _execute(job: Job, terminal: int) -> NoReturn:
         os.setpgid(0, 0)
     else:
         job.enter_foreground(terminal)
+    _become(job)
+
+
+def _become(job: Started) -> NoReturn:
+    """Become the command, with the signals that it expects."""
     for ignored in _IGNORED_BY_PYTHON:
         signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, job.mask)

@@ -84,6 +84,45 @@ _CALLS_OF_ROOT: dict[int, tuple[int, int, int, int, int]] = {
     0x80000016: _S390_CALLS, 0x00000016: _S390_CALLS,
 }  # fmt: skip
 
+# For a supervised command. Requests of ioctl(2) that change a file by any descriptor of its owner's, those of
+# Btrfs, by which a directory can be copied to another place, and of these the usual two of cp(1).
+_PUSHES = (_TIOCSTI, _TIOCLINUX)
+_ATTRIBUTES = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x800C6613)
+_BTRFS = 0x9400
+_CLONES = (0x40049409, 0x4020940D)
+_AF_UNIX = 1
+_DATAGRAMS = (2, 3)  # SOCK_DGRAM, SOCK_RAW, which is the same for Unix sockets
+_SET_DUMPABLE = 4
+_NAMESPACES = 0x7E020000
+_NEW_TIME = 0x80  # for unshare(2) alone: for clone(2), it is a part of a signal's number
+
+
+class Supervised:
+    """The calls of a supervised command, by their numbers.
+
+    Another process is asked about `asked`, and about `asked_unless_zero` unless the argument at this position
+    is zero. `refused` has the errors of others. The rest are the numbers of single calls.
+    """
+
+    def __init__(  # noqa: PLR0913 - all by keyword
+        self,
+        *,
+        asked: tuple[int, ...],
+        asked_unless_zero: tuple[tuple[int, int], ...],
+        refused: dict[int, int],
+        prctl: int,
+        unshare: int,
+        clone: int,
+        socketpair: int,
+    ) -> None:
+        self.asked = asked
+        self.asked_unless_zero = asked_unless_zero
+        self.refused = refused
+        self.prctl = prctl
+        self.unshare = unshare
+        self.clone = clone
+        self.socketpair = socketpair
+
 
 class _Program(ctypes.Structure):
     """struct sock_fprog."""
@@ -131,6 +170,18 @@ def install_audited(*, network: bool, ids: Ids | None = None, nested: bool = Tru
 
     """
     return _install(_program(_abis(), network=network, ids=ids, audited=True, nested=nested), listener=True)
+
+
+def install_supervised(calls: Supervised, *, network: bool) -> int:
+    """Install the filter of a supervised command for this process; return the listener that is asked.
+
+    Without network, sockets can only be Unix sockets.
+
+    Raises:
+        OSError: as `install_audited`.
+
+    """
+    return _install(_supervised(_abis()[0], calls, network=network), listener=True)
 
 
 def compiled(*, network: bool) -> bytes:
@@ -226,6 +277,44 @@ def _without_user_namespace(abi: _Abi) -> list[_Instruction]:
         options = [_argument(0), *_when_any(_SOCKETCALL_OPTIONS, [_refuse(errno.ENOPROTOOPT)])]
         made += _when(abi[4], [*options, (_LOAD, 0, 0, _NUMBER)])
     return made
+
+
+def _supervised(abi: _Abi, calls: Supervised, *, network: bool) -> list[_Instruction]:
+    """Return the filter of a supervised command. Programs of other ABIs than `abi` cannot run under it."""
+    _, keys, ioctl, socket, _ = abi
+    ask: list[_Instruction] = [(_RETURN, 0, 0, _ASK)]
+    made: list[_Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, abi[0]), _refuse(errno.ENOSYS)]
+    made.append((_LOAD, 0, 0, _NUMBER))
+    if abi is _X86_64:
+        made += [(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
+    by_error = dict.fromkeys((*keys, *_IO_URING, _CLONE3), errno.ENOSYS)
+    by_error.update(calls.refused)
+    for error in sorted(set(by_error.values())):
+        made += _when_any(tuple(each for each in by_error if by_error[each] == error), [_refuse(error)])
+    for number, position in calls.asked_unless_zero:
+        made += _when(number, [_argument(position), *_when(0, [_allow()]), *ask])
+    for number, bits in ((calls.unshare, _NAMESPACES | _NEW_TIME), (calls.clone, _NAMESPACES)):
+        namespaces = [(_HAS_BITS, 0, 1, bits), _refuse(errno.EPERM)]
+        made += _when(number, [_argument(0), *namespaces, _allow()])
+    # The supervisor reads the memory of the processes, so they stay readable for it; 0 is success.
+    made += _when(calls.prctl, [_argument(0), *_when(_SET_DUMPABLE, [_refuse(0)]), _allow()])
+    refused_requests = [step for request in _PUSHES for step in _when(request, [_refuse(errno.EPERM)])]
+    refused_requests += [step for request in _ATTRIBUTES for step in _when(request, [_refuse(errno.ENOTTY)])]
+    refused_requests += [step for request in _CLONES for step in _when(request, [_allow()])]
+    of_btrfs = [(_AND, 0, 0, 0xFF00), *_when(_BTRFS, [_refuse(errno.ENOTTY)])]
+    made += _when(ioctl, [_argument(1), *refused_requests, *of_btrfs, _allow()])
+    for number in (socket, calls.socketpair):
+        made += _when(number, _sockets(network=network))
+    return [*made, *_when_any(calls.asked, ask), _allow()]
+
+
+def _sockets(*, network: bool) -> list[_Instruction]:
+    """Return instructions for socket(2): no Unix sockets of datagrams, which take an address in memory."""
+    others = [_allow()] if network else [_refuse(errno.EAFNOSUPPORT)]
+    kinds = [_argument(1), (_AND, 0, 0, 0xF)]
+    for kind in _DATAGRAMS:
+        kinds += _when(kind, [_refuse(errno.ESOCKTNOSUPPORT)])
+    return [_argument(0), (_EQUAL, len(others), 0, _AF_UNIX), *others, *kinds, _allow()]
 
 
 def _owners(abi: _Abi, ids: Ids, answer: int) -> list[_Instruction]:

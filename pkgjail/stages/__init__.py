@@ -3,6 +3,7 @@
 model        what a stage is, and what it can promise
 namespaces   the default: the jail of `pkgjail.jail`
 root         the same, made by root without a user namespace
+supervised   a command beside a supervisor, without namespaces (`pkgjail.supervised`)
 bwrap, nspawn, podman, runc
              the same files in containers of these programs (engines)
 vm           a virtual machine (`pkgjail.machine`)
@@ -32,6 +33,7 @@ from pkgjail.stages.nspawn import Nspawn
 from pkgjail.stages.podman import Podman
 from pkgjail.stages.root import Root
 from pkgjail.stages.runc import Runc
+from pkgjail.stages.supervised import Supervised
 from pkgjail.stages.vm import Vm
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from pkgjail.storage.baseline import Publisher
 
 STAGES: Mapping[str, Stage] = {
-    stage.name: stage for stage in (Namespaces(), Root(), Bwrap(), Podman(), Runc(), Nspawn(), Vm())
+    stage.name: stage
+    for stage in (Namespaces(), Root(), Supervised(), Bwrap(), Podman(), Runc(), Nspawn(), Vm())
 }
 """The stages by name; the first is the default."""
 
