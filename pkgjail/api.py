@@ -89,6 +89,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     whitelists: Sequence[str],
     blacklists: Sequence[str] = (),
     *,
+    packages: Sequence[str] = (),
     root: bytes = b"/",
     backend: str = "auto",
     recommends: bool | None = None,
@@ -104,6 +105,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     Args:
         whitelists: names of shipped lists, or paths.
         blacklists: likewise; those that the whitelists name come first.
+        packages: requirements besides those of the lists, as the family writes them: "zlib1g (>= 1:1.2)".
         root: the directory whose package database and files are read: the host's, another one, or the `root`
             of an image (`find_source`). The manifest records which of these it is.
         backend: "auto", or a backend by name.
@@ -129,6 +131,7 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
     policy = load_policy(
         whitelists,
         blacklists,
+        packages=packages,
         database=database,
         recommends=recommends,
         essential=essential,
@@ -282,6 +285,7 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
     whitelists: Sequence[str],
     blacklists: Sequence[str] = (),
     *,
+    packages: Sequence[str] = (),
     sources: Sequence[str],
     architecture: str = "",
     recommends: bool | None = None,
@@ -297,6 +301,7 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
     Args:
         whitelists: names of shipped lists, or paths.
         blacklists: likewise; they remove file names.
+        packages: as `resolve` takes them.
         sources: repositories' metadata, each `FAMILY:PATH` (docs/package-plans.md says which paths).
         architecture: that of the packages; "" for this machine's architecture.
         recommends: include recommended packages; None leaves it to the whitelists.
@@ -314,13 +319,20 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
     from pkgjail.repositories.solver import solve
 
     pool = open_available(sources, architecture, contents=contents)
-    policy = load_policy(whitelists, blacklists, database=pool, recommends=recommends, essential=essential)
+    policy = load_policy(
+        whitelists,
+        blacklists,
+        packages=packages,
+        database=pool,
+        recommends=recommends,
+        essential=essential,
+    )
     solution = solve(pool, policy)
     no_files = "a plan has no files but those of packages"
     rules = [f"{rule.origin}: {rule.pattern}: {no_files}" for rule in policy.includes]
     warn_each(reporter, rules, f"rules of files; {no_files}")
     files = _planned_files(pool, solution.chosen, reporter) if contents else {}
-    packages, dropped = _planned(solution.chosen, files, policy)
+    planned, dropped = _planned(solution.chosen, files, policy)
     return PackagePlan(
         family=pool.family,
         architecture=pool.architecture,
@@ -330,7 +342,7 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
         recommends=policy.recommends,
         essential=policy.essential,
         repositories=pool.repositories,
-        packages=packages,
+        packages=planned,
         dependencies=solution.dependencies,
         reasons=shortest_reasons(solution.dependencies),
         dropped=dropped,

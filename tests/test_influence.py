@@ -248,7 +248,7 @@ def test_the_command(
         "    made: content: 21 bytes, 213c0928308df57b -> 2 bytes, 3bb2abb69ebb27fb",
         "not tried, beyond --limit: 4",
     ]
-    words = [*words[:-2], "--package", "bison", "--package", "none", "--json", "--fail-on", "changed"]
+    words = [*words[:-2], "--try", "bison", "--try", "none", "--json", "--fail-on", "changed"]
     assert main([*words, "--", "sh", "build"]) == 1
     found = json.loads(capfd.readouterr().out)
     assert [(one["package"], one["verdict"]) for one in found["packages"]] == [

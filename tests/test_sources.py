@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.api import resolve, whole_image
-from pkgjail.cli.main import main, make_parsers, with_whole_image
+from pkgjail.cli.main import main, make_parsers, with_place_of_manifest
 from pkgjail.core.errors import NoImageError, SourceError, UsageError
 from pkgjail.core.sources import refuse_other_source, source_at
 from pkgjail.images.importing import import_image
@@ -342,6 +342,6 @@ def test_a_whole_image_is_entered(store: Path, tmp_path: Path, anyone: Caller) -
 def test_a_command_is_no_manifest(words: str, *, whole: bool) -> None:
     """Protects the command of a whole image from being taken for a manifest, and the other way round."""
     given = words.split()
-    found = list(with_whole_image(given, make_parsers()[1]))
+    found = list(with_place_of_manifest(given, make_parsers()[1]))
     end = given.index("--") if "--" in given else 0
     assert found == ([*given[:end], "image:", *given[end:]] if whole else given)

@@ -45,7 +45,7 @@ Each run has a private copy of what is bound writable, so nothing of yours is ch
 examples:
   pkgjail audit influence --cwd --output build base -- sh -c 'cmake -B build && make -C build'
   pkgjail audit influence --cwd --output . --limit 5 --fail-on changed m.jsonl -- ./configure
-  pkgjail audit influence --cwd --output . --package zlib1g-dev m.jsonl -- ./configure
+  pkgjail audit influence --cwd --output . --try zlib1g-dev m.jsonl -- ./configure
 
 exit status: 0 done, 1 with --fail-on changed if a package changes the build, 2 bad usage or bad input, 3 this
 host cannot make the jail
@@ -69,8 +69,9 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="try the N most telling packages")
     parser.add_argument(
-        "--package",
+        "--try",
         action="append",
+        dest="tried",
         default=[],
         metavar="NAME",
         help="try this package, or an absolute path that no package has, wanted or not (may be repeated)",
@@ -128,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
             jail_options(arguments),
             output_of(arguments),
             audit=read_audit(arguments.record) if arguments.record else None,
-            packages=arguments.package,
+            packages=arguments.tried,
             limit=arguments.limit,
             jobs=jobs_of(arguments),
             root=root_of(arguments),

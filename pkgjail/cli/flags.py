@@ -22,6 +22,7 @@ FLAGS: Mapping[Parameter, str] = {
     "kernel": "--kernel",
     "map_root=True": "--map-root",
     "package_database=False": "--no-package-database",
+    "packages": "--package",
     "plan='auto'": "'--plan auto'",
     "plan='binds'": "'--plan binds'",
     "plan_packages": "'pkgjail resolve --available'",

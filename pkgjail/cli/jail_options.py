@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of, size
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
-from pkgjail.cli.parser import WHOLE_IMAGE, Parser
+from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.core.errors import UsageError
 from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
@@ -360,12 +360,13 @@ def _loaded(arguments: argparse.Namespace, *, hashed: bool) -> Manifest:
     if name == WHOLE_IMAGE:
         return _whole_image(arguments)
     if is_whitelist(name):
-        return resolve_arguments(arguments, [name, *named_sets(arguments)], hashed=hashed)
+        lists = [] if name == PACKAGES_ALONE else [name]
+        return resolve_arguments(arguments, [*lists, *named_sets(arguments)], hashed=hashed)
     off = (arguments.essential, arguments.package_database)
-    if arguments.blacklist or arguments.recommends or off != (None, None):
+    if arguments.packages or arguments.blacklist or arguments.recommends or off != (None, None):
         raise UsageError(
-            f"{name} is a manifest, which is complete: --blacklist, --recommends, --no-essential and "
-            "--no-package-database go with a whitelist; give them to 'pkgjail resolve'"
+            f"{name} is a manifest, which is complete: --package, --blacklist, --recommends, --no-essential "
+            "and --no-package-database go with a whitelist; give them to 'pkgjail resolve'"
         )
     from pkgjail.manifest import read_manifest
 
@@ -447,7 +448,7 @@ def _inputs(arguments: argparse.Namespace) -> tuple[bytes, ...]:
         return (os.path.abspath(os.fsencode(name)),)
     from pkgjail.policy import list_files
 
-    return list_files([name], arguments.blacklist)
+    return list_files([] if name == PACKAGES_ALONE else [name], arguments.blacklist)
 
 
 def named_binds(arguments: argparse.Namespace) -> list[UserBind]:

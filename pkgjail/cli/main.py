@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pkgjail import __version__
 from pkgjail.cli.exit_status import exit_status
 from pkgjail.cli.output import argv_wants_json, print_error, print_warning, stream_fault, wants_json
-from pkgjail.cli.parser import WHOLE_IMAGE, Parser
+from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
 from pkgjail.cli.streams import is_reader_gone, output_fault
 from pkgjail.core.errors import CommandError, OutputError, PkgjailError
 
@@ -158,7 +158,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments:
         parser.print_help(sys.stderr)
         parser.exit(2)
-    parsed, unknown = parser.parse_known_args(_explicit(with_whole_image(arguments, verbs)))
+    parsed, unknown = parser.parse_known_args(_explicit(with_place_of_manifest(arguments, verbs)))
     parsed.words = arguments
     if unknown:
         # The verb's own parser knows its usage and its exit status.
@@ -166,19 +166,21 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def with_whole_image(words: Sequence[str], verbs: Mapping[str, Parser]) -> Sequence[str]:
-    """Add the argument that stands for a whole image, if `run` names a source and no manifest before `--`.
+def with_place_of_manifest(words: Sequence[str], verbs: Mapping[str, Parser]) -> Sequence[str]:
+    """Add the argument that stands for the manifest, if `run` or `shell` names packages, or `run` a source.
 
     argparse would take the command for the manifest.
     """
-    if words[0] != "run" or "--" not in words:
+    if words[0] not in {"run", "shell"} or ("--" not in words and words[0] == "run"):
         return words
-    end = words.index("--")
+    end = words.index("--") if "--" in words else len(words)
     ours = words[1:end]
-    is_named = any(word.partition("=")[0] == "--source" for word in ours)
-    if not is_named or verbs["run"].has_positional(ours):
+    given = {word.partition("=")[0] for word in ours}
+    place = PACKAGES_ALONE if "--package" in given else WHOLE_IMAGE
+    has_place = place == PACKAGES_ALONE or (words[0] == "run" and "--source" in given)
+    if not has_place or verbs[words[0]].has_positional(ours):
         return words
-    return [*words[:end], WHOLE_IMAGE, *words[end:]]
+    return [*words[:end], place, *words[end:]]
 
 
 def _explicit(arguments: Sequence[str]) -> list[str]:

@@ -75,6 +75,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
         plan = plan_packages(
             arguments.whitelists,
             arguments.blacklist,
+            packages=arguments.packages,
             sources=arguments.available,
             architecture=arguments.arch or "",
             recommends=arguments.recommends,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WHOLE_IMAGE = "image:"
 """What stands in the place of a manifest for all of an image."""
+PACKAGES_ALONE = "package:"
+"""What stands in the place of a manifest for the packages of --package alone."""
 
 
 class Formatter(argparse.HelpFormatter):

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what a whitelist is resolved against."""
     parser.add_argument(
+        "--package",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        dest="packages",
+        help="add a package and all that it requires, with or without a list (may be repeated); a version "
+        "may follow, as your distribution writes it: 'zlib1g-dev (>= 1:1.2)'",
+    )
+    parser.add_argument(
         "--blacklist",
         action="append",
         default=[],
@@ -64,6 +73,7 @@ def resolve_arguments(
         return resolve(
             whitelists,
             arguments.blacklist,
+            packages=arguments.packages,
             root=root_of(arguments),
             backend=arguments.backend,
             recommends=arguments.recommends,

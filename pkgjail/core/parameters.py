@@ -20,6 +20,7 @@ Parameter = Literal[
     "kernel",
     "map_root=True",
     "package_database=False",
+    "packages",
     "plan='auto'",
     "plan='binds'",
     "plan_packages",

@@ -43,6 +43,7 @@ def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
     whitelists: Sequence[str],
     blacklists: Sequence[str] = (),
     *,
+    packages: Sequence[str] = (),
     database: PackageNames,
     recommends: bool | None = None,
     essential: bool | None = None,
@@ -50,7 +51,11 @@ def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
 ) -> Policy:
     """Read the named lists and everything that they include, for the family of `database`.
 
-    Each name is that of a shipped list, or a path: one with a slash, or that ends in `.toml` or `.ignore`.
+    `packages` are requirements of no list, as the family writes them, and come first; their origins are
+    `packages:1` and so on.
+
+    Each name of a list is that of a shipped list, or a path: one with a slash, or that ends in `.toml` or
+    `.ignore`.
     `recommends`, `essential` and `package_database` override the options of the whitelists; None leaves it to
     them. An option of a list overrides those of the lists that it includes; of lists named side by side, one
     true is enough.
@@ -63,6 +68,7 @@ def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
     """
     reader = PolicyReader(database)
     named = [reader.read_whitelist(name, Path(), reader.command_line, 1) for name in whitelists]
+    asked = reader.read_packages(packages)
     for each in reader.merged:
         for entry in each.own.blacklists:
             reader.read_blacklist(entry.text, each.source.folder, each.problems, entry.line)
@@ -73,13 +79,15 @@ def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
         raise PolicyError(problems)
     lists = reader.merged
     read = [each for each in named if each]
-    packages: dict[str, Requirement] = {}
+    required: dict[str, Requirement] = {}
     includes: dict[str, Rule] = {}
     devices: dict[str, Rule] = {}
     owners: dict[str, Rule] = {}
+    for requirement in asked:
+        required.setdefault(requirement.text, requirement)
     for each in lists:
         for requirement in each.requirements:
-            packages.setdefault(requirement.text, requirement)
+            required.setdefault(requirement.text, requirement)
         for entry in each.own.files:
             includes.setdefault(entry.text, each.problems.rule(entry))
         for entry in each.own.devices:
@@ -89,7 +97,7 @@ def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
     return Policy(
         whitelists=tuple(each.source.name for each in lists),
         blacklists=tuple(source.name for source in reader.blacklists),
-        packages=tuple(packages.values()),
+        packages=tuple(required.values()),
         includes=tuple(includes.values()),
         drops=tuple(reader.drops),
         devices=tuple(devices.values()),

@@ -6,6 +6,7 @@ import codecs
 from typing import TYPE_CHECKING
 
 from pkgjail.core.model import Requirement, record, text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.policy.lists import BLACKLIST, WHITELIST, Entry, ListProblems, Source, did_you_mean, find
 from pkgjail.policy.patterns import check_pattern, rule_text
 from pkgjail.policy.whitelist import Whitelist, read_whitelist
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _MAX_RULES = 10_000  # of a blacklist
 _MAX_DEPTH = 50  # lists that include each other
 _MAX_SUGGESTIONS = 20
+ASKED = "packages"
+"""What stands in the place of a list's file for requirements that are asked for by name."""
 
 
 @record
@@ -73,7 +76,7 @@ class PolicyReader:
                 return self._whitelists[source.identity]
             data = source.read()
         except ValueError as error:
-            namer.add(line, str(error))
+            namer.add(line, f"{error}{self._as_package(name)}")
             return None
         problems = self._problems_of(source)
         own = read_whitelist(data, self.database.family, problems)
@@ -82,6 +85,13 @@ class PolicyReader:
         if loaded:
             self.merged.append(loaded)
         return loaded
+
+    def read_packages(self, texts: Iterable[str]) -> tuple[Requirement, ...]:
+        """Read requirements that no list has. Their origins are `packages:1` and so on."""
+        problems = ListProblems(ASKED)
+        self.problems.append(problems)
+        entries = (Entry(text=" ".join(text.split()), line=line) for line, text in enumerate(texts, start=1))
+        return tuple(self._requirements(entries, problems))
 
     def read_blacklist(self, name: str, folder: Path | None, namer: ListProblems, line: int) -> None:
         """Read the blacklist that `namer` names in its `line`, unless it was read before."""
@@ -95,6 +105,12 @@ class PolicyReader:
             return
         self.blacklists.append(source)
         self.drops.extend(_blacklist_rules(data, self._problems_of(source)))
+
+    def _as_package(self, name: str) -> str:
+        """Say how to ask for a package that was named in the place of a list, for the end of a message."""
+        if any(package.name == name for package in self.database.packages.values()):
+            return f"; {name!r} is a package: ask for it with {parameter('packages')}"
+        return ""
 
     def _problems_of(self, source: Source) -> ListProblems:
         self.problems.append(ListProblems(source.file, shipped=source.folder is None))

@@ -15,6 +15,7 @@ from pkgjail.cli.package_plan import add_plan_arguments, is_plan, run_plan
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.cli.results import without_file
 from pkgjail.cli.summary import summarize
+from pkgjail.core.errors import UsageError
 from pkgjail.core.text import counted, printable, shell_quote
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ A list is a shipped one's name (see below) or a path (with a '/', or ending in .
 examples:
   pkgjail resolve spack -o spack.manifest.jsonl
   pkgjail resolve spack ./site.toml --blacklist docs --blacklist ./my.ignore -o site.jsonl
+  pkgjail resolve base --package zlib1g-dev --package gcc -o zlib.jsonl
   pkgjail resolve base | jq -r 'select(.kind == "file").path'
   pkgjail resolve spack --available rhel:/srv/mirror/BaseOS --available rhel:/srv/mirror/AppStream
 """
@@ -50,7 +52,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "whitelists",
-        nargs="+",
+        nargs="*",
         metavar="WHITELIST",
         help="a list by its name (such as build, spack or gpu-nvidia), or a path",
     )
@@ -69,6 +71,8 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve, write the manifest, print a summary; or plan."""
+    if not arguments.whitelists and not arguments.packages:
+        raise UsageError("there is nothing to resolve; name a whitelist, or a package with --package")
     if is_plan(arguments):
         return run_plan(arguments)
     # The process ends soon; looking through a growing manifest for garbage takes a twentieth of it.
