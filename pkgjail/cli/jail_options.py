@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # What may follow the second colon of a bind.
 _BIND_OPTIONS = ("", "ro", "rw")
-STAGES = ("namespaces", "root", "supervised", "bwrap", "podman", "runc", "nspawn", "vm")
+STAGES = ("namespaces", "root", "helper", "supervised", "bwrap", "podman", "runc", "nspawn", "vm")
 """The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
 _OF_USERS = "root"  # the stage that runs a command with another user's rights
 MANIFEST_HELP = "a manifest, or a whitelist's name or path"

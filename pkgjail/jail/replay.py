@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Program
     from pkgjail.settings.files import SettingsState
+    from pkgjail.sandbox.terminal import Terminal
 
     # The user's id and group id, their names, and the ids and names of the supplementary groups.
     AccountState = tuple[int, int, str, str, tuple[tuple[int, str], ...]]
@@ -138,12 +139,15 @@ class PreparedJail:
         self,
         argv: Sequence[str],
         *,
-        terminal: bool = False,
+        terminal: Terminal = False,
         limits: Limits | None = None,
         warn: Callable[[str], None] | None = None,
         observation: Observation | None = None,
     ) -> int:
         """Run `argv` in this jail, within `limits`, and return its exit status.
+
+        `terminal` says whether the command gets one, or is a function that takes the part of
+        `pkgjail.sandbox.terminal.relay`.
 
         `warn` is called, from another thread, about layers that are removed while the jail runs.
         `observation` is as `pkgjail.sandbox.launch.run` takes it.

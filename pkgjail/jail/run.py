@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from pkgjail.jail.strategy import Choice
     from pkgjail.sandbox.observation import Observation, Observe
     from pkgjail.sandbox.steps import Plan, Step
+    from pkgjail.sandbox.terminal import Terminal
     from pkgjail.storage.baseline import Publisher
 
 _ATTEMPTS = 10
@@ -182,8 +183,10 @@ class Jail:
         for warning in absent_devices(manifest):
             check.reporter.warn(warning)
 
-    def run(self, argv: Sequence[str], *, terminal: bool = False, observe: Observe | None = None) -> int:
+    def run(self, argv: Sequence[str], *, terminal: Terminal = False, observe: Observe | None = None) -> int:
         """Run `argv` in the jail and return its exit status, as `run_in_jail` does.
+
+        `terminal` may also be a function that takes the part of `pkgjail.sandbox.terminal.relay`.
 
         `observe` is called in a process of its own that sees the jail's calls
         (`pkgjail.sandbox.observation`); what it returns is then in `observed`.
@@ -197,7 +200,7 @@ class Jail:
             f"locked the layers in {runtime_directory()}; see who with 'lslocks', or use {parameter(_BINDS)}"
         )
 
-    def _try(self, argv: Sequence[str], *, terminal: bool, observe: Observe | None) -> int | None:
+    def _try(self, argv: Sequence[str], *, terminal: Terminal, observe: Observe | None) -> int | None:
         """Run `argv` once and return its exit status, or None if the jail had to be prepared anew instead."""
         if self._accepted:
             self._check.reporter.warn(str(DriftError(self._accepted, accepted=True)))

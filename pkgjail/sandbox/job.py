@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Change, Program
     from pkgjail.sandbox.signals import Relay
+    from pkgjail.sandbox.terminal import Terminal
 
     # What failed; "memory" is the limit that a jail reached, "audit" the process that sees its calls.
     Doing = Literal["inherit", "unshare", "build", "execute", "limit", "memory", "audit"]
     # The fields of `pkgjail.sandbox.steps.Command`: argv, working directory, environment, terminal.
-    Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], bool]
+    Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], Terminal]
 
 SETUP_FAILED = 125
 FIRST_UNINHERITED = 3  # the command inherits the descriptors below
@@ -107,7 +108,7 @@ class Job:
             # Import now: the jail's processes have no modules to import later.
             from pkgjail.sandbox import terminal
 
-            self.relay = terminal.relay
+            self.relay = terminal.relay if self.terminal is True else self.terminal
             self.open_terminal = terminal.open_terminal
             self.enter_foreground = terminal.enter_foreground
             self._own_channel, self.channel = socket.socketpair()

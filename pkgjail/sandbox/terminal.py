@@ -24,9 +24,12 @@ from pkgjail.sandbox.signals import last_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Union
 
     from pkgjail.sandbox.signals import Relay
+
+    # Whether the command gets a terminal, or the function that takes the part of `relay`.
+    Terminal = Union[bool, Callable[[socket.socket, int, Relay], None]]
 
 _CHUNK = 65536
 _MOST_CHUNKS = 100  # a read from a terminal returns at most 4,096 bytes

@@ -3,6 +3,7 @@
 model        what a stage is, and what it can promise
 namespaces   the default: the jail of `pkgjail.jail`
 root         the same, made by root without a user namespace
+helper       the same, made by a service of root's (`pkgjail.helper`)
 supervised   a command beside a supervisor, without namespaces (`pkgjail.supervised`)
 bwrap, nspawn, podman, runc
              the same files in containers of these programs (engines)
@@ -26,6 +27,7 @@ from pkgjail.core.stage_names import AUTO, DEFAULT
 from pkgjail.machine.model import MachineOptions
 from pkgjail.settings.read import read_settings
 from pkgjail.stages.bwrap import Bwrap
+from pkgjail.stages.helper import Helper
 from pkgjail.stages.ladder import strongest
 from pkgjail.stages.model import Request
 from pkgjail.stages.namespaces import Namespaces
@@ -47,7 +49,9 @@ if TYPE_CHECKING:
 
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
-    for stage in (Namespaces(), Root(), Supervised(), Bwrap(), Podman(), Runc(), Nspawn(), Vm())
+    for stage in (
+        Namespaces(), Root(), Helper(), Supervised(), Bwrap(), Podman(), Runc(), Nspawn(), Vm(),
+    )  # fmt: skip
 }
 """The stages by name; the first is the default."""
 
