@@ -113,15 +113,20 @@ def wait_until(holds: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes that a process started, and those that these started."""
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started and that have not been waited for."""
     found = []
-    for name in os.listdir("/proc"):
-        with contextlib.suppress(OSError, ValueError):
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
             fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
             if int(fields[1]) == pid:
-                found += [int(name), *descendants(int(name))]
+                found.append(int(name))
     return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that these started."""
+    return [each for child in children(pid) for each in (child, *descendants(child))]
 
 
 def mounts() -> int:
