@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import NOBODY, SYSTEM_PYTHON, Caller
+from tests.service import VARIABLE, running_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +156,18 @@ def test_no_attempt_succeeds_in_a_jail_that_root_made(
     # The namespace that these attempts begin with is refused already.
     nested = {name: {"EPERM"} for name in _expected() if name.startswith("nested: ")}
     _refute(report, _NETWORK if network else set(), nested)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start pkgjaild")
+def test_no_attempt_succeeds_in_a_jail_of_pkgjaild(
+    user: Caller, library: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A jail that the service made refuses what the default one does."""
+    with running_service(library) as service:
+        monkeypatch.setitem(user._environment, VARIABLE, service.socket)
+        report = _run_attempts(user, site, "--stage", "helper", "--no-network")
+    nested = {name: {"EPERM"} for name in _expected() if name.startswith("nested: ")}
+    _refute(report, set(), nested)
 
 
 @pytest.mark.parametrize(

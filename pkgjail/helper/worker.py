@@ -9,10 +9,14 @@ executes no program of the user's, and the user's processes cannot look into it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import pwd
 import signal
 import socket
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.error_records import error_record
@@ -23,13 +27,17 @@ from pkgjail.helper.errors import RequestError
 from pkgjail.helper.places import make_own, show_own, variables
 from pkgjail.helper.policy import is_within
 from pkgjail.helper.surroundings import take_over
-from pkgjail.helper.wishes import refusals, wish_of
+from pkgjail.helper.wishes import Wish, refusals, wish_of, wish_record
 from pkgjail.jail.drift import DriftCheck
-from pkgjail.jail.run import Jail
+from pkgjail.jail.replay import replay, save_prepared_jail
+from pkgjail.jail.run import Jail, report_changes
 from pkgjail.manifest import parse_manifest
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.job import close_descriptors
 from pkgjail.sandbox.privileged import become_user
+from pkgjail.storage.locations import runtime_directory
+from pkgjail.storage.own_files import opened_directory
+from pkgjail.storage.removal import remove_unused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.signals import Relay
 
 FAILED = 125
+_MOST_CACHED = 64
 _MOUNTS = (
     "HostFile",
     "WholeDirectory",
@@ -134,17 +143,57 @@ def prepare(task: Task, keeper: int) -> str:
 def enter(task: Task) -> int:
     """As the user: read the options and the manifest, make the jail, and run the command in it."""
     wish = wish_of(protocol.decoded(task.options))
+    report = _Report(task.connection)
+    terminal = _hand_over(task.connection) if task.terminal else False
+    words = ("run", _identity(task, wish), "--", *wish.argv)
+    if _is_replayable(wish.options):
+        changed = partial(_report_changes, task, wish, report)
+        status = replay(words, changed, report.warn, terminal=terminal)
+        if status is not None:
+            return status
     manifest = parse_manifest(task.manifest, "the manifest")
     if problems := refusals(wish, manifest, task.policy):
         raise RequestError(f"the administrator of this host does not allow: {'; '.join(problems)}")
-    report = _Report(task.connection)
+    bound_caches()
     root = os.path.realpath(wish.root)
     check = DriftCheck(
         verify=wish.options.verify, allow_drift=wish.options.allow_drift, publisher=None, reporter=report
     )
     jail = _AllowedJail(manifest, wish.options, root, check, task.policy, task.state)
-    terminal = _hand_over(task.connection) if task.terminal else False
+    if jail.lasting and _is_replayable(wish.options):
+        with contextlib.suppress(OSError):  # otherwise the next entry prepares its jail again
+            save_prepared_jail(words, jail.prepared, terminal=task.terminal)
     return jail.run(wish.argv, terminal=terminal)
+
+
+def _identity(task: Task, wish: Wish) -> str:
+    """Return a digest of all that a jail is made of, except for the command: manifest, options and policy."""
+    options = wish_record(replace(wish, argv=()))
+    made_of = (task.digest, json.dumps(options, sort_keys=True), repr(task.policy), task.terminal)
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()
+
+
+def _is_replayable(options: JailOptions) -> bool:
+    return not (options.verify or options.allow_drift)
+
+
+def _report_changes(task: Task, wish: Wish, report: _Report, status: int) -> int:
+    """Report files of the host that changed while a command ran; return its exit status."""
+    manifest = parse_manifest(task.manifest, "the manifest")
+    root = os.path.realpath(wish.root)
+    report_changes(
+        manifest, root, DriftCheck(reporter=report), strict=wish.options.strict_exit, status=status
+    )
+    return status
+
+
+def bound_caches() -> None:
+    """Remove the unused layers and prepared jails of this user if there are many."""
+    for name in ("layers", "prepared"):
+        with contextlib.suppress(OSError), opened_directory(f"{runtime_directory()}/{name}") as directory:
+            names = os.listdir(directory)
+            for each in names if len(names) > _MOST_CACHED else ():
+                remove_unused(directory, each)
 
 
 class _AllowedJail(Jail):

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.limits import Limits
     from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Program
-    from pkgjail.settings.files import SettingsState
     from pkgjail.sandbox.terminal import Terminal
+    from pkgjail.settings.files import SettingsState
 
     # The user's id and group id, their names, and the ids and names of the supplementary groups.
     AccountState = tuple[int, int, str, str, tuple[tuple[int, str], ...]]
@@ -278,6 +278,7 @@ def replay(
     report: Callable[[int], int],
     warn: Callable[[str], None] | None = None,
     given: Mapping[str, str] | None = None,
+    terminal: Terminal | None = None,
 ) -> int | None:
     """Run the command of `pkgjail run … -- COMMAND …` (or `enter`) in the jail saved for this command line.
 
@@ -287,6 +288,7 @@ def replay(
             returns the status to end with.
         warn: as `PreparedJail.run` takes it.
         given: the variables that a jail gets that was saved with others in their place; `GivenVariables`.
+        terminal: as `PreparedJail.run` takes it; by default, as the jail was saved.
 
     Returns:
         The command's exit status, or None if no such jail is saved or its state has changed. Then nothing
@@ -300,9 +302,11 @@ def replay(
     saved = None if key is None else _load(key, given)
     if key is None or saved is None:
         return None
-    prepared, terminal = saved
+    prepared, has_terminal = saved
     try:
-        status = prepared.run(arguments[len(key) + 1 :], terminal=terminal, warn=warn)
+        status = prepared.run(
+            arguments[len(key) + 1 :], terminal=has_terminal if terminal is None else terminal, warn=warn
+        )
     except (StaleError, SetupError):
         return None
     return report(status) if prepared.host_changed() else status
