@@ -53,7 +53,7 @@ class Service:
             "-m",
             "pkgjail.helper",
             "--policy",
-            self._policy,
+            str(self._policy),
             "--socket",
             self.socket,
             "--state",

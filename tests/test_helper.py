@@ -49,16 +49,26 @@ class Client:
         self, *command: str, options: tuple[str, ...] = (), **more: object
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a jail of the service."""
-        words = ("run", "--stage", "helper", *options, self.manifest, "--", *command)
+        words = ("run", "--stage", "helper", *options, str(self.manifest), "--", *command)
         return self.user.pkgjail(*words, environment=self.environment, **more)
 
     def start(self, *command: str, options: tuple[str, ...] = (), **more: object) -> subprocess.Popen[str]:
         """Start a command in a jail of the service."""
-        words = [SYSTEM_PYTHON, "-m", "pkgjail", "run", "--stage", "helper", *options, self.manifest, "--"]
+        words = [
+            SYSTEM_PYTHON,
+            "-m",
+            "pkgjail",
+            "run",
+            "--stage",
+            "helper",
+            *options,
+            str(self.manifest),
+            "--",
+        ]
         given = self.user.options(self.environment)
         given.pop("capture_output")
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*words, *command], **{**pipes, **given, **more})  # type: ignore[call-overload]
+        return subprocess.Popen([*words, *command], **{**pipes, **given, **more})
 
 
 @pytest.fixture
@@ -260,7 +270,17 @@ def test_a_signed_manifest_is_accepted(
         service.use(services.POLICY.replace("any = true", f'signers = "{signers}"'))
         client = Client(user, service, base_manifest)
         assert "sign it" in client.run("true").stderr
-        sign = ["ssh-keygen", "-q", "-Y", "sign", "-n", "pkgjail-manifest", "-f", key, client.manifest]
+        sign = [
+            "ssh-keygen",
+            "-q",
+            "-Y",
+            "sign",
+            "-n",
+            "pkgjail-manifest",
+            "-f",
+            str(key),
+            str(client.manifest),
+        ]
         subprocess.run(sign, check=True)
         signature = Path(f"{client.manifest}.sig")
         signature.chmod(0o644)

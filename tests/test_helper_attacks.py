@@ -20,6 +20,7 @@ import struct
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -123,12 +124,16 @@ def attack(
     return add
 
 
+def _given(function: Callable[[Site, Any], str], value: Any, site: Site) -> str:
+    return function(site, value)
+
+
 def rows(gets: str, values: dict[str, Any]) -> Callable[[Callable[[Site, Any], str]], None]:
     """Add a function to the table once for each of these values, by name."""
 
     def add(function: Callable[[Site, Any], str]) -> None:
         for name, value in values.items():
-            ATTACKS.append(Attack(name, gets, lambda site, value=value: function(site, value)))
+            ATTACKS.append(Attack(name, gets, partial(_given, function, value)))
 
     return add
 
@@ -1023,11 +1028,15 @@ def test_no_attack_succeeds(site: Site, each: Attack) -> None:
     assert re.search(each.gets, said, re.DOTALL), f"{each.name}: got {said[:2000]}"
     for service in (site.service, site.strict):
         assert service.process.poll() is None
-        wait_until(lambda service=service: service.children() == [])
+        wait_until(partial(_is_idle, service))
     assert services.mounts() == before
     assert set(os.listdir(site.service.state)) - state <= {str(NOBODY)}
     alive = Attack("an honest user", "welcome", _status)
     assert "welcome" in _as_user(site, alive)
+
+
+def _is_idle(service: Service) -> bool:
+    return service.children() == []
 
 
 def test_there_are_enough_attacks() -> None:
