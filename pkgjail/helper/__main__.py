@@ -11,7 +11,6 @@ import sysconfig
 if sys.path and sys.path[0] in {"", os.getcwd()} and not os.path.isdir(os.path.join(sys.path[0], "pkgjail")):
     del sys.path[0]
 
-import pkgjail
 from pkgjail.core.errors import PkgjailError, os_error_text
 from pkgjail.core.text import printable_lines, shell_quote
 from pkgjail.helper.errors import ServiceError
@@ -51,7 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="check policy and installation, and end")
     parser.add_argument("--print-unit", choices=_UNITS, help="print a unit for systemd, and end")
     parser.add_argument("--print-policy", action="store_true", help="print an example policy, and end")
-    parser.add_argument("--version", action="version", version=f"pkgjaild {pkgjail.__version__}")
     return parser
 
 
@@ -93,7 +91,7 @@ def refuse_replaceable(policy: str) -> None:
         ServiceError: names what they can replace.
 
     """
-    code = os.path.dirname(os.path.abspath(pkgjail.__file__))
+    code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     library = sysconfig.get_path("stdlib")
     for path in (policy, code, library, sys.executable, *filter(os.path.isdir, sys.path)):
         if part := replaceable_part(os.path.realpath(path)):
