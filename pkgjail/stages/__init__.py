@@ -50,8 +50,16 @@ if TYPE_CHECKING:
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Namespaces(), Root(), Helper(), Supervised(), Bwrap(), Podman(), Runc(), Nspawn(), Vm(),
-    )  # fmt: skip
+        Namespaces(),
+        Root(),
+        Helper(),
+        Supervised(),
+        Bwrap(),
+        Podman(),
+        Runc(),
+        Nspawn(),
+        Vm(),
+    )
 }
 """The stages by name; the first is the default."""
 
