@@ -319,6 +319,7 @@ def test_every_reader_is_tried() -> None:
         "cache",
         "completion",
         "man",
+        "help",
     }
     assert {words[0] for words in READERS} == set(VERBS) - others
 

@@ -74,6 +74,7 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         "cache prune",
         "completion bash",
         "man",
+        "help run",
     ):
         command = [*become, SYSTEM_PYTHON, "-m", "pkgjail", *words.split()]
         ran = caller.run(command, env=variables, cwd=place, input="")

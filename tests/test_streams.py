@@ -90,6 +90,7 @@ WORK = {
     "export to a file": Work("export M --format mtree -o F", prints=False),
     "completion": Work("completion bash", lost=1),
     "man": Work("man", lost=1),
+    "help of run, by the verb": Work("help run", lost=1),
     "help": Work("--help", lost=1),
     "help of run": Work("run --help", lost=125),
     "version": Work("--version", lost=1),

@@ -43,7 +43,7 @@ def audit_section(audit: Audit, advice: Sequence[Advice], use: Used) -> str:
     else:
         parts.append("<p>The command wanted nothing that the source has and the jail does not.</p>")
     if len(advice) > _MOST_ROWS:
-        parts.append(f"<p>and {len(advice) - _MOST_ROWS:,} more packages.</p>")
+        parts.append(f"<p>and {counted(len(advice) - _MOST_ROWS, 'more package')}.</p>")
     parts.append(listing(f"never touched: {counted(len(use.unused), 'package')}", use.unused))
     return "".join(parts)
 

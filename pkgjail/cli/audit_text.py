@@ -122,7 +122,7 @@ def _wanted(advice: Advice, names: Names, most: int | None) -> Iterator[str]:
         if look_up.rule:
             yield f"    dropped by {look_up.rule}"
     if few is not None and len(advice.look_ups) > few:
-        yield f"  and {len(advice.look_ups) - few:,} more paths (--all)"
+        yield f"  and {counted(len(advice.look_ups) - few, 'more path')} (--all)"
     for line in advice.lines[:few]:
         yield f"  whitelist: {printable(line)}"
     if advice.spack.name:
@@ -149,7 +149,7 @@ def _listings(listings: Iterable[Listing]) -> list[str]:
     return [
         f"{printable(text_path(each.path))}: "
         + ", ".join(f"{key or _NO_PACKAGE} {count:,}" for key, count in list(each.hidden.items())[:_FEW])
-        + (f" and {len(each.hidden) - _FEW:,} more packages" if len(each.hidden) > _FEW else "")
+        + (f" and {counted(len(each.hidden) - _FEW, 'more package')}" if len(each.hidden) > _FEW else "")
         for each in listings
     ]
 

@@ -11,6 +11,7 @@ from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of, 
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
 from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
+from pkgjail.cli.verbosity import take_verbosity
 from pkgjail.core.errors import UsageError
 from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
 from pkgjail.core.working_directory import path_of_working_directory
@@ -58,6 +59,7 @@ def command_of(arguments: argparse.Namespace, rest: Parser) -> list[str]:
     rest.as_json = argv_wants_json(arguments.words)
     if words and words[0] != "--" and words[0].startswith("-"):
         words = rest.parse_args(words, namespace=arguments).command
+        take_verbosity(arguments)
     words = words[1:] if words[:1] == ["--"] else words
     if not words:
         raise UsageError("there is no command to run; write it after '--'")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import sys
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from pkgjail.cli.exit_status import exit_status
 from pkgjail.cli.output import argv_wants_json, print_error, print_warning, stream_fault, wants_json
 from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
 from pkgjail.cli.streams import is_reader_gone, output_fault
+from pkgjail.cli.verbosity import is_verbose, take_verbosity
 from pkgjail.core.errors import CommandError, OutputError, PkgjailError
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ VERBS = (
     "export",
     "completion",
     "man",
+    "help",
 )
 
 _TAKE_COMMANDS = ("run", "enter")
@@ -95,7 +98,7 @@ def make_parsers(
         description="Jails that show exactly the files of whitelisted packages, for honest builds.",
         epilog=_EPILOG,
     )
-    parser.add_argument("--version", action="version", version=f"pkgjail {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"pkgjail {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", dest="verb", required=True)
     for verb in wanted:
         module = import_module(f"pkgjail.cli.verbs.{verb}")
@@ -118,14 +121,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     """
     parsed = _parse(sys.argv[1:] if arguments is None else arguments)
+    began = time.monotonic()
     try:
         status: int = parsed.run(parsed)
     except (PkgjailError, OSError) as error:
         return _failed(error, parsed)
+    except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
+        return _failed(_unexpected(error), parsed)
     finally:
         for descriptor in getattr(parsed, "locks", ()):
             os.close(descriptor)
-    return _done(status, parsed)
+    status = _done(status, parsed)
+    if is_verbose() and not wants_json(parsed):
+        with contextlib.suppress(OSError):
+            print(f"pkgjail: {parsed.verb}: done in {time.monotonic() - began:.2f} s", file=sys.stderr)
+    return status
+
+
+class InternalError(PkgjailError):
+    """An error that pkgjail does not foresee: a fault of its own."""
+
+
+def _unexpected(error: Exception) -> InternalError:
+    """Return an unexpected error as one line that says where it happened and how to report it."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
+    what = " ".join(traceback.format_exception_only(type(error), error)[-1].split())
+    found = InternalError(
+        f"an unexpected error at {place}: {what}; this is a fault of pkgjail {__version__}: report it with "
+        "what the same command prints with --debug"
+    )
+    found.__cause__ = error
+    return found
 
 
 def report_changes(arguments: Sequence[str], status: int) -> int:
@@ -160,6 +189,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.exit(2)
     parsed, unknown = parser.parse_known_args(_explicit(with_place_of_manifest(arguments, verbs)))
     parsed.words = arguments
+    take_verbosity(parsed)
     if unknown:
         # The verb's own parser knows its usage and its exit status.
         parsed.refuse_unknown(unknown)

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.flags import with_flags
+from pkgjail.cli.verbosity import is_quiet, is_verbose, wants_traceback
 from pkgjail.core.errors import (
     DriftError,
     InputError,
@@ -21,7 +22,7 @@ from pkgjail.core.text import printable_lines
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from pkgjail.core.errors import PkgjailError
@@ -41,7 +42,9 @@ def argv_wants_json(words: Sequence[str]) -> bool:
 
 
 def print_warning(message: str, *, as_json: bool) -> None:
-    """Print a warning on standard error; as JSON, an object on a line of its own."""
+    """Print a warning on standard error, unless -q is given; as JSON, an object on a line of its own."""
+    if is_quiet():
+        return
     message = with_flags(message)
     text = json.dumps({"warning": message}) if as_json else f"pkgjail: warning: {printable_lines(message)}"
     print(text, file=sys.stderr)
@@ -81,14 +84,30 @@ def print_error(error: PkgjailError | OSError, status: int, *, as_json: bool) ->
 
     As text, each problem of an input is a line, as compilers print them, so that editors find the
     place. As JSON, the object has `error` (its class), `message`, `exit_status` and, if there are any,
-    all `problems` (`origin`, `message`) with a likely `cause`, or all `changes` (`path`, `found`).
+    all `problems` (`origin`, `message`) with a likely `cause`, or all `changes` (`path`, `found`). With
+    --debug, the traceback comes first; with -v, text has the errors that led to this one behind it.
     """
+    if wants_traceback():
+        import traceback
+
+        lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        print(printable_lines(lines.rstrip()), file=sys.stderr)
     if as_json:
         facts = {"error": type(error).__name__, "message": _message(error), "exit_status": status}
         print(json.dumps({**facts, **_causes(error)}), file=sys.stderr)
     else:
         text = printable_lines(_message(error))
         print(text if isinstance(error, InputError) else f"pkgjail: {text}", file=sys.stderr)
+        for cause in _led_to(error) if is_verbose() else ():
+            print(f"  because of {type(cause).__name__}: {printable_lines(str(cause))}", file=sys.stderr)
+
+
+def _led_to(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that led to this one, the nearest first."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _message(error: PkgjailError | OSError) -> str:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter, human_size
+from pkgjail.cli.verbosity import print_note
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.text import counted, printable
 
@@ -98,7 +99,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     elif not to_file:
         _print_table(plan, summary, contents=arguments.contents)
     else:
-        print(f"{_text(summary)}\n{digest}\nwritten to {printable(arguments.output)}: {_NOTE}")
+        print_note(f"{_text(summary)}\n{digest}\nwritten to {printable(arguments.output)}: {_NOTE}")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pkgjail.cli.exit_status import BAD_USAGE, FAILURE
 from pkgjail.cli.output import print_error, stream_fault
 from pkgjail.cli.streams import is_reader_gone, output_fault
+from pkgjail.cli.verbosity import add_verbosity_options
 from pkgjail.core.errors import OutputError, UsageError
 from pkgjail.core.text import printable
 
@@ -53,6 +54,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": Formatter, **texts})
         self.as_json = False
         self.inner: dict[str, Parser] = {}
+        add_verbosity_options(self, argparse.SUPPRESS)
 
     def add_manifest(self) -> None:
         """Add the argument MANIFEST, for a verb that takes no whitelist in its place."""
@@ -85,7 +87,7 @@ class Parser(argparse.ArgumentParser):
     def refuse_unknown(self, words: Iterable[str]) -> NoReturn:
         """Exit because of unknown arguments; suggest the option that each may stand for."""
         unknown = [
-            word + _near(word.partition("=")[0], self._option_string_actions if word[:1] == "-" else ())
+            word + near(word.partition("=")[0], self._option_string_actions if word[:1] == "-" else ())
             for word in words
         ]
         self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -100,15 +102,18 @@ class Parser(argparse.ArgumentParser):
         raise AssertionError  # for type checkers: it has exited
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is not one of an action's choices, and suggest the nearest."""
+        """Refuse a value that is not one of an action's choices: name the nearest, or all if none is near."""
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            error.message += _near(str(value), map(str, action.choices or ()))
+            suggestion = near(str(value), map(str, action.choices or ()))
+            if suggestion:
+                error.message = f"invalid choice: {value!r}{suggestion}"
             raise
 
 
-def _near(word: str, known: Iterable[str]) -> str:
+def near(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the known word that is most like `word`, or ""."""
     from difflib import get_close_matches  # for bad usage alone
 
     found = get_close_matches(word, list(known), n=1)

@@ -18,6 +18,7 @@ from pkgjail.cli.jail_options import (
 from pkgjail.cli.machine_options import add_kept_machine_options, kept_stage
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import add_source_options, root_of
+from pkgjail.cli.verbosity import print_note
 from pkgjail.core.text import counted, printable, shell_quote
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ def _print(arguments: argparse.Namespace, built: Built, lines: bytes) -> None:
     write_result(lines)
     # fstab's lines go to a file; the summary does not belong in it.
     out = sys.stderr if lines else sys.stdout
-    print(
+    print_note(
         f"{printable(arguments.directory)}: {counted(built.names, 'name')}, {human_size(built.bytes)}; "
         f"enter it with: pkgjail enter {shell_quote(arguments.directory)} -- COMMAND",
-        file=out,
+        out,
     )

@@ -10,6 +10,7 @@ from pkgjail.cli.console import ConsoleReporter, human_size
 from pkgjail.cli.exit_status import FAILURE
 from pkgjail.cli.limit_options import count, size
 from pkgjail.cli.results import always, never, without_file
+from pkgjail.cli.verbosity import is_quiet, print_note
 from pkgjail.core.errors import UsageError
 from pkgjail.core.model import text_path
 from pkgjail.core.text import counted, first_of, printable
@@ -256,7 +257,7 @@ def _create(arguments: argparse.Namespace) -> int:
     from pkgjail.api import create_image
 
     def listen(line: str) -> None:
-        if not arguments.json:
+        if not (arguments.json or is_quiet()):
             print(f"mmdebstrap: {printable(line)}", file=sys.stderr)
 
     with ConsoleReporter(as_json=arguments.json) as reporter:
@@ -378,7 +379,7 @@ def _prune(arguments: argparse.Namespace) -> int:
     removed = prune_images(arguments.store)
     _print_images(removed, as_json=arguments.json)
     if not arguments.json:
-        print(f"{counted(len(removed), 'image')} removed")
+        print_note(f"{counted(len(removed), 'image')} removed")
     return 0
 
 

@@ -11,6 +11,7 @@ from pkgjail.cli.jail_options import add_jail_options, jail_options, publisher_o
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import without_file
+from pkgjail.cli.verbosity import print_note
 from pkgjail.core.errors import UsageError
 from pkgjail.core.text import counted, printable, printable_lines
 
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         with open(arguments.output, "w", encoding="utf-8") as file:
             file.write(text)
-    print(_summary(built), file=sys.stderr if arguments.output == "-" else sys.stdout)
+    print_note(_summary(built), sys.stderr if arguments.output == "-" else sys.stdout)
     return 0 if built.is_right else 1
 
 

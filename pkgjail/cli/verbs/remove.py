@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.results import never
+from pkgjail.cli.verbosity import print_note
 from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
@@ -51,5 +52,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(removed._asdict(), indent=2))
     else:
         before = f"; {removed.gone:,} had gone before" if removed.gone else ""
-        print(f"{printable(arguments.directory)}: {counted(removed.deleted, 'name')} deleted{before}")
+        print_note(f"{printable(arguments.directory)}: {counted(removed.deleted, 'name')} deleted{before}")
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import without_file
+from pkgjail.cli.verbosity import print_note
 from pkgjail.core.text import printable
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2), file=out)
     elif arguments.output != "-":
-        print(f"written to {printable(arguments.output)}")
+        print_note(f"written to {printable(arguments.output)}")
     return 0
 
 

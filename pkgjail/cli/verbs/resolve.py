@@ -15,6 +15,7 @@ from pkgjail.cli.package_plan import add_plan_arguments, is_plan, run_plan
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
 from pkgjail.cli.results import without_file
 from pkgjail.cli.summary import summarize
+from pkgjail.cli.verbosity import print_note
 from pkgjail.core.errors import UsageError
 from pkgjail.core.text import counted, printable, shell_quote
 
@@ -92,7 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     with run_alongside(partial(record_baseline, manifest.files, root_of(arguments), since=began)):
         digest, out = _write(manifest, arguments.output)
     summary = summarize(manifest, digest)
-    print(json.dumps(summary, indent=2) if arguments.json else _text(summary, arguments.output), file=out)
+    if arguments.json:
+        print(json.dumps(summary, indent=2), file=out)
+    else:
+        print_note(_text(summary, arguments.output), out)
     return 0
 
 

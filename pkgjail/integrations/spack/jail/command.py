@@ -392,7 +392,8 @@ def _contents(active: ActiveEnvironment) -> str:
     network = "the host's network" if header.network else "no network"
     source = f" of {manifest.header.source}" if manifest.header.source else ""
     stage = "" if header.stage == DEFAULT else f", the stage {header.stage}"
-    names = f"{len(manifest.packages):,} packages, {len(manifest.files):,} names{source}{stage}"
+    counts = f"{counted(len(manifest.packages), 'package')}, {counted(len(manifest.files), 'name')}"
+    names = f"{counts}{source}{stage}"
     return f"{names}, {network}; {header.manifest}"
 
 
