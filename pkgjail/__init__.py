@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pkgjail.audit.wanted import used, wanted
     from pkgjail.core.errors import PkgjailError
     from pkgjail.core.model import JailOptions, Limits, UserBind
+    from pkgjail.doctor.examine import examine_host
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.enter import enter_environment
     from pkgjail.environments.isolate import (
@@ -101,6 +102,7 @@ __all__ = [
     "dump_audit",
     "dump_manifest",
     "enter_environment",
+    "examine_host",
     "export_domain",
     "export_image",
     "export_manifest",
@@ -167,6 +169,7 @@ _HOMES = {
     "diff_manifests": "review.diff",
     "dump_audit": "audit.record",
     "enter_environment": "environments.enter",
+    "examine_host": "doctor.examine",
     "export_domain": "machine.libvirt",
     "export_image": "export.image",
     "export_manifest": "export",

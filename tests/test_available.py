@@ -313,6 +313,7 @@ def test_every_reader_is_tried() -> None:
         "audit",
         "enter",
         "remove",
+        "doctor",
         "stages",
         "backends",
         "image",

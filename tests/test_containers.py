@@ -69,6 +69,7 @@ def test_a_jail_with_the_name_of_its_host_is_recognized(
     assert (ran.stdout, ran.stderr) == (f"True {HOST_NAME}\n", "")
 
 
+_MORE = "; 'pkgjail doctor' says more, and '--stage auto' takes another stage if one works"
 _UNMASK = "podman run --security-opt unmask=ALL, docker run --security-opt systempaths=unconfined"
 _ALLOW = "podman run --security-opt seccomp=unconfined, docker run --security-opt seccomp=unconfined"
 _BOTH = (
@@ -106,7 +107,7 @@ def test_what_the_engine_must_allow_is_named(
         ran = pkgjail(user, engine, *words, covered=covered)
         assert (ran.returncode, ran.stderr) == (
             3 if words[0] == "plan" else 125,
-            f"pkgjail: cannot make a jail: {why}\n",
+            f"pkgjail: cannot make a jail: {why}{_MORE}\n",
         )
 
 
@@ -119,7 +120,10 @@ def test_a_plan_says_so_even_if_all_before_entry_works(caller: Caller, tmp_path:
         facts = json.loads(planned.stdout)
         assert facts["hostname"] == HOST_NAME
         if covered:
-            assert (planned.returncode, facts["entry"]) == (3, f"cannot make a jail: {_COVERED}{_UNMASK}")
+            assert (planned.returncode, facts["entry"]) == (
+                3,
+                f"cannot make a jail: {_COVERED}{_UNMASK}{_MORE}",
+            )
             assert json.loads(planned.stderr.splitlines()[-1])["message"] == facts["entry"]
         else:
             assert (planned.returncode, facts["entry"]) == (0, None)

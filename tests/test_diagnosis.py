@@ -41,6 +41,9 @@ _DOCKER = {"self/attr/current": "docker-default (enforce)\n", "self/mountinfo": 
 
 _UNSHARE = "cannot make a jail: this host does not let ordinary users make user namespaces: "
 _BUILD = "cannot make a jail: "
+_MORE = "; 'pkgjail doctor' says more, and `stage='auto'` takes another stage if one works"
+# The rows whose messages end in `_MORE`: an administrator can do something, or another stage may help.
+_OF_HOST = ("sysctl -w user.", "sysctl -w kernel.", "start the container with", "AppArmor", "a chroot")
 
 # Each row: what was tried, what failed and on what, the host's settings, the message.
 CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
@@ -90,6 +93,14 @@ CASES: list[tuple[str, int, bytes, dict[str, str], str]] = [
         _UNSHARE + "a seccomp filter (a container's?) forbids unshare(2); start the container with a profile "
         f"that allows it: podman run {_OPT}seccomp=unconfined {_OPT}unmask=ALL {_OPT}apparmor=unconfined, "
         f"docker run {_OPT}seccomp=unconfined {_OPT}systempaths=unconfined {_OPT}apparmor=unconfined",
+    ),
+    (
+        "unshare",
+        errno.EPERM,
+        b"unshare",
+        {**_FREE, "self/mountinfo": _mountinfo("kcore").replace(" / / ", " / /srv ")},
+        _UNSHARE + "this process is in a chroot, where the kernel forbids them; start pkgjail outside of it, "
+        "or enter its directory by pivot_root(8) or in a container",
     ),
     (
         "unshare",
@@ -219,6 +230,7 @@ def test_the_setting_at_fault_is_named(  # noqa: PLR0913, PLR0917 - a row
 ) -> None:
     proc = _proc(tmp_path, {**_SETTINGS, **settings})
     error = diagnose(SetupError(doing, number, name, []), "gcc", proc=proc)
+    message += _MORE if any(words in message for words in _OF_HOST) else ""
     assert (str(error), exit_status(error)) == (message, 3)
 
 

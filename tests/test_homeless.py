@@ -64,6 +64,7 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         "minimise --cwd --output . new.jsonl -- true",
         "shell m.jsonl",
         "plan m.jsonl",
+        "doctor",
         "stages",
         "backends",
         "export m.jsonl --format fstab --at jail --skeleton -o fstab",

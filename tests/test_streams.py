@@ -80,6 +80,7 @@ WORK = {
     "enter": Work("enter E -- sh -c 'exit 5'", 5, 5, prints=False),
     "remove": Work("remove D"),
     "plan": Work("plan M", lost=1),
+    "doctor": Work("doctor", lost=1),
     "stages": Work("stages", lost=1),
     "backends": Work("backends", lost=1),
     "image": Work("image ls", lost=1),

@@ -32,6 +32,7 @@ FLAGS: Mapping[Parameter, str] = {
     "replace=True": "--replace",
     "root": "--root",
     "source": "--source",
+    "stage='auto'": "'--stage auto'",
     "stage='vm'": "'--stage vm'",
     "store": "--store",
     "suite": "--suite",

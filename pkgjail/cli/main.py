@@ -44,6 +44,7 @@ VERBS = (
     "enter",
     "remove",
     "plan",
+    "doctor",
     "stages",
     "backends",
     "image",

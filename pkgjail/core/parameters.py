@@ -30,6 +30,7 @@ Parameter = Literal[
     "replace=True",
     "root",
     "source",
+    "stage='auto'",
     "stage='vm'",
     "store",
     "suite",

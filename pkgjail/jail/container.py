@@ -27,6 +27,11 @@ class Confinement(NamedTuple):
 
         `filtered` says that the filter forbids a call that is needed.
         """
+        both = (f"{engine} run {' '.join(options)}" for engine, options in self.by_engine(filtered=filtered))
+        return ", ".join(both)
+
+    def by_engine(self, *, filtered: bool = False) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return the same for each engine: its name, and its options."""
         docker = ["seccomp=unconfined"] if filtered else []
         podman = list(docker)
         if self.covered:
@@ -36,8 +41,10 @@ class Confinement(NamedTuple):
             module = "label=disable" if ":" in self.profile else "apparmor=unconfined"
             docker.append(module)
             podman.append(module)
-        both = (" ".join(f"--security-opt {option}" for option in options) for options in (podman, docker))
-        return "podman run {}, docker run {}".format(*both)
+        return tuple(
+            (engine, tuple(f"--security-opt {option}" for option in options))
+            for engine, options in (("podman", podman), ("docker", docker))
+        )
 
     def covered_names(self) -> str:
         """Return some of the names in /proc that are covered."""

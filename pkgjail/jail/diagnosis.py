@@ -1,7 +1,6 @@
 """Diagnose a failure of the sandbox: turn a `SetupError` into a `JailError` that the user can act on.
 
-It reads the kernel's settings (under `proc`) to name the one at fault; see user_namespaces(7),
-/proc/sys/user in namespaces(7), and the distributions' own settings.
+`pkgjail.jail.causes` finds the setting of the kernel at fault (under `proc`); the words are here.
 """
 
 from __future__ import annotations
@@ -16,17 +15,20 @@ from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemory
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.text import printable
-from pkgjail.jail.container import read_confinement
+from pkgjail.jail.causes import RESTRICTED, find_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pkgjail.jail.container import Confinement
+    from pkgjail.jail.causes import Cause
     from pkgjail.sandbox.job import SetupError
 
-_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_UNSHARE = "cannot make a jail: this host does not let ordinary users make user namespaces: "
+# Causes about which the host's administrators can do something, or another stage helps.
+_OF_HOST = frozenset({"apparmor", "chroot", "covered", "filter", "profile", "sysctl"})
+_AUTO: Final = "stage='auto'"
+_MORE = f"; 'pkgjail doctor' says more, and {parameter(_AUTO)} takes another stage if one works"
 _MAP_ROOT: Final = "map_root=True"
-_COUNTS = ("user", "mnt", "pid", "ipc", "uts", "net")
 HOW_TO_DELEGATE = (
     "start pkgjail in a control group of its own: 'systemd-run --user --scope -p Delegate=yes pkgjail …' "
     "(as root leave out the first option); if a controller is missing there, an administrator adds "
@@ -76,20 +78,63 @@ def diagnose(
         return _cannot_execute(failure, command, package_of)
     if failure.doing == "memory":
         return OutOfMemoryError()
-    return JailError(_why_not_made(failure, proc))
+    if failure.doing not in {"unshare", "build"}:
+        return JailError(_why_not_run(failure))
+    cause = find_cause(failure, proc)
+    is_forbidden = cause.kind in _OF_HOST or (cause.kind == "unknown" and failure.doing == "unshare")
+    return JailError(explain(cause) + (_MORE if is_forbidden else ""))
 
 
-def _why_not_made(failure: SetupError, proc: Path) -> str:
+def explain(cause: Cause) -> str:
+    """Return the words on why no jail can be made here."""
+    failure, confinement = cause.failure, cause.confinement
+    filtered = cause.kind == "filter"
+    if cause.kind == "subordinate":
+        return (
+            f"cannot map subordinate ids: {text_path(failure.name)} refuses; check its set-user-ID bit and "
+            f"your lines in /etc/subuid and /etc/subgid, or leave out {parameter(_MAP_ROOT)}"
+        )
+    if failure.doing == "unshare" and cause.kind != "limit":
+        return f"{_UNSHARE}{_forbidding_words(cause)}"
+    words = {
+        "limit": f"{failure}: {limit_at_fault(failure.errno)}",
+        "kernel": f"{failure}: the kernel is too old; pkgjail needs Linux 5.12 or newer",
+        "apparmor": f"AppArmor takes every capability away in a user namespace ({RESTRICTED} is 1); as root, "
+        "give this program a profile with the rule 'userns,', or set that sysctl to 0",
+        "covered": "the kernel refuses a new /proc because parts of this one are covered "
+        f"({confinement.covered_names()}), as a container's engine does; start the container with an "
+        f"unmasked /proc: {confinement.options()}",
+        "filter": f"{failure}: a seccomp filter (a container's?) may forbid it; start the container with "
+        f"{confinement.options(filtered=filtered)}",
+        "profile": f"{failure}: the security profile {confinement.profile} (a container's?) may forbid it; "
+        f"start the container with {confinement.options()}",
+        "mounts": f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000",
+    }
+    return f"cannot make a jail: {words.get(cause.kind, str(failure))}"
+
+
+def _forbidding_words(cause: Cause) -> str:
+    """Return what forbids new namespaces, in words."""
+    name, value = cause.setting
+    words = {
+        "sysctl": f"{name} is 0; as root: sysctl -w {name}={value}",
+        "reached": "a limit under /proc/sys/user is reached; end other jails, or raise the limit as root",
+        "filter": "a seccomp filter (a container's?) forbids unshare(2); start the container with a profile "
+        f"that allows it: {cause.confinement.options(filtered=True)}",
+        "chroot": "this process is in a chroot, where the kernel forbids them; start pkgjail outside of it, "
+        "or enter its directory by pivot_root(8) or in a container",
+    }
+    otherwise = f"{cause.failure}; as root, check /proc/sys/user, and whether a chroot or a security module "
+    return words.get(cause.kind, f"{otherwise}forbids it")
+
+
+def _why_not_run(failure: SetupError) -> str:
     if failure.doing == "limit":
         why = failure.name.decode("utf-8", "backslashreplace")
         return f"cannot limit the jail: {why}; {HOW_TO_DELEGATE}"
     if failure.doing == "audit":
         return _cannot_audit(failure)
-    if failure.doing in {"unshare", "build"} and (limit := limit_at_fault(failure.errno)):
-        return f"cannot make a jail: {failure}: {limit}"
-    if failure.doing == "unshare":
-        return _cannot_unshare(failure, proc)
-    return f"cannot make a jail: {_building(failure, proc)}"
+    return f"cannot make a jail: {failure}"
 
 
 def _cannot_audit(failure: SetupError) -> str:
@@ -134,72 +179,3 @@ def _cannot_execute(failure: SetupError, command: str, package_of: Callable[[byt
         f"cannot run {command} in the jail: {text_path(failure.name)}{why}",
         _CANNOT_EXECUTE,
     )
-
-
-def _cannot_unshare(failure: SetupError, proc: Path) -> str:
-    if failure.name.endswith(b"idmap"):  # newuidmap(1) or newgidmap(1)
-        return (
-            f"cannot map subordinate ids: {text_path(failure.name)} refuses; check its set-user-ID bit and "
-            f"your lines in /etc/subuid and /etc/subgid, or leave out {parameter(_MAP_ROOT)}"
-        )
-    return (
-        "cannot make a jail: this host does not let ordinary users make user namespaces: "
-        f"{_forbidding_setting(failure, proc)}"
-    )
-
-
-def _forbidding_setting(failure: SetupError, proc: Path) -> str:
-    for name in _COUNTS:
-        if _setting(proc / f"sys/user/max_{name}_namespaces") == "0":
-            return f"user.max_{name}_namespaces is 0; as root: sysctl -w user.max_{name}_namespaces=15000"
-    if _setting(proc / "sys/kernel/unprivileged_userns_clone") == "0":
-        return "kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1"
-    if failure.errno == errno.ENOSPC:
-        return "a limit under /proc/sys/user is reached; end other jails, or raise the limit as root"
-    confinement = read_confinement(proc)
-    if confinement.filtered:
-        return (
-            "a seccomp filter (a container's?) forbids unshare(2); start the container with a profile that "
-            f"allows it: {confinement.options(filtered=True)}"
-        )
-    return f"{failure}; as root, check /proc/sys/user, and whether a chroot or a security module forbids it"
-
-
-def _building(failure: SetupError, proc: Path) -> str:
-    confinement = read_confinement(proc)
-    if failure.errno == errno.ENOSYS and not confinement.filtered:
-        return f"{failure}: the kernel is too old; pkgjail needs Linux 5.12 or newer"
-    restricted = _setting(proc / "sys/kernel/apparmor_restrict_unprivileged_userns")
-    if failure.errno in (errno.EPERM, errno.EACCES) and restricted == "1":
-        return (
-            "AppArmor takes every capability away in a user namespace "
-            "(kernel.apparmor_restrict_unprivileged_userns is 1); as root, give this program a "
-            "profile with the rule 'userns,', or set that sysctl to 0"
-        )
-    if why := _container_at_fault(failure, confinement):
-        return why
-    if failure.errno == errno.ENOSPC:
-        return f"{failure}: too many mounts; as root: sysctl -w fs.mount-max=1000000"
-    return str(failure)
-
-
-def _container_at_fault(failure: SetupError, confinement: Confinement) -> str:
-    """Return what a container forbids, and the options that allow it, or "" if none is at fault."""
-    if failure.errno == errno.EPERM and failure.name.endswith(b"/proc") and confinement.covered:
-        return (
-            f"the kernel refuses a new /proc because parts of this one are covered "
-            f"({confinement.covered_names()}), as a container's engine does; start the container with an "
-            f"unmasked /proc: {confinement.options()}"
-        )
-    if failure.errno in _FORBIDDEN and (confinement.filtered or confinement.profile):
-        what = "a seccomp filter" if confinement.filtered else f"the security profile {confinement.profile}"
-        options = confinement.options(filtered=confinement.filtered)
-        return f"{failure}: {what} (a container's?) may forbid it; start the container with {options}"
-    return ""
-
-
-def _setting(path: Path) -> str | None:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return None

@@ -11,7 +11,7 @@ from pkgjail.core.jail_names import PROC_READ_ONLY
 from pkgjail.core.untrusted import in_memory
 from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.sandbox import seccomp
-from pkgjail.stages.engine import KILLED_AT_ONCE, Engine, Started
+from pkgjail.stages.engine import KILLED_AT_ONCE, SEE_ABOVE, Engine, Started
 from pkgjail.stages.model import KEPT, Promise
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Bwrap(Engine):
     def failure(self, container: Container, status: int) -> str:
         """Return that bubblewrap failed, if it did not report the end of the command."""
         if status and "exit-code" not in _reported(container) and status <= 128:  # noqa: PLR2004 - no signal
-            return "see its message above"
+            return SEE_ABOVE
         return ""
 
 

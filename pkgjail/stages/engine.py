@@ -34,6 +34,7 @@ _SECONDS = 60
 _MOST_SHOWN = 400  # characters of an engine's own message
 PROCESS_ONE = "the command is process 1: INT and TERM do nothing unless it handles them"
 KILLED_AT_ONCE = "INT and TERM kill the container at once: the command cannot handle them"
+SEE_ABOVE = "see its message above"
 GOES_ON = "if pkgjail is killed by SIGKILL, the container goes on"
 _OWN = "pkgjail does this in its own jail alone"
 _COPY = "the files are a copy of what the manifest says"
@@ -172,7 +173,9 @@ class Engine(ABC):
         if not tried.returncode:
             return ""
         lines = tried.stdout.decode("utf-8", "backslashreplace").strip().splitlines()
-        why = self.failure(container, tried.returncode) or (lines[-1] if lines else "it gives no reason")
+        why = self.failure(container, tried.returncode)
+        if why in {"", SEE_ABOVE}:
+            why = lines[-1] if lines else "it gives no reason"
         return printable(why[-_MOST_SHOWN:])
 
     def _path(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.jail.diagnosis import diagnose
+from pkgjail.jail.causes import find_cause
+from pkgjail.jail.diagnosis import explain
+from pkgjail.jail.host_name import host_name
 from pkgjail.jail.run import run_in_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
@@ -15,6 +17,7 @@ from pkgjail.stages.trial import trial_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pkgjail.jail.causes import Cause
     from pkgjail.stages.model import Property, Request
 
 
@@ -32,11 +35,16 @@ class Namespaces:
 
     def obstacle(self) -> str:
         """Return why there can be no jail here, or ""."""
+        cause = self.cause()
+        return explain(cause) if cause else ""
+
+    def cause(self) -> Cause | None:
+        """Return the same as data, or None."""
         try:
-            try_out(assemble(trial_plan()))
+            try_out(assemble(trial_plan(host_name())))
         except SetupError as failure:
-            return str(diagnose(failure, ""))
-        return ""
+            return find_cause(failure)
+        return None
 
     def run(self, request: Request) -> int:
         """Run the command in a jail."""

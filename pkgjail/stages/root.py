@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import is_host_word
-from pkgjail.core.errors import PkgjailError
+from pkgjail.core.errors import JailError, PkgjailError
 from pkgjail.jail.as_user import find_user, run_as_user
-from pkgjail.jail.diagnosis import diagnose
+from pkgjail.jail.causes import find_cause
+from pkgjail.jail.diagnosis import explain
+from pkgjail.jail.host_name import host_name
 from pkgjail.jail.run import default_environment, run_in_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
@@ -79,9 +81,9 @@ def _run(request: Request, callers: Mapping[str, str]) -> int:
 
 
 def _try_out() -> int:
-    plan = trial_plan()
+    plan = trial_plan(host_name(user_namespace=False))
     try:
         try_out(assemble(plan._replace(steps=(NoUserNamespace(), *plan.steps))))
     except SetupError as failure:
-        raise diagnose(failure, "") from failure
+        raise JailError(explain(find_cause(failure))) from failure
     return 0

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.flags import with_flags
 from pkgjail.cli.results import always
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ manifest. Each is tried, with a command that does nothing. The table says what e
 who asks; a number is that of a note.
 """
 _EPILOG = """\
-The exit status is 0 if the default stage, namespaces, works here, and 3 otherwise.
+The exit status is 0 if the default stage (of the settings, or namespaces) works here, and 3
+otherwise. 'pkgjail doctor' says what to do about a stage that does not work.
 """
 
 
@@ -42,15 +44,20 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; return 3 if the default stage does not work."""
+    from pkgjail.doctor.remedies import Surroundings
+    from pkgjail.doctor.stages import default_of, examine_stages
+    from pkgjail.settings.read import read_settings
     from pkgjail.stages import STAGES
 
-    obstacles = {name: stage.obstacle() for name, stage in STAGES.items()}
+    settings = read_settings()
+    reports = examine_stages(settings, Surroundings())
+    obstacles = {each.name: with_flags(each.why_not) for each in reports}
     if arguments.json:
         json.dump([_record(stage, obstacles[name]) for name, stage in STAGES.items()], sys.stdout, indent=2)
         print()
     else:
         _print(STAGES, obstacles)
-    return 3 if next(iter(obstacles.values())) else 0
+    return 0 if default_of(settings, reports).taken else 3
 
 
 def _record(stage: Stage, obstacle: str) -> dict[str, object]:
