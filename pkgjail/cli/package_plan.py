@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter, human_size
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from pkgjail.core.model import PackagePlan
 
-_WIDE = 1000
 _NOTE = "a package plan: its packages need not be installed here, and no jail can be made from it"
 
 
@@ -131,32 +129,18 @@ def _text(summary: dict[str, Any]) -> str:
 
 
 def _print_table(plan: PackagePlan, summary: dict[str, Any], *, contents: bool) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from pkgjail.cli.tables import print_table
 
-    # A file or a pipe has no width: each package is one line.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-    # `Text`, because a name may contain rich's markup.
-    lists = Text(printable(", ".join(plan.whitelists)), style="bold")
-    console.print(lists + Text(f" for {plan.family} {printable(plan.architecture)}: {_NOTE}"), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("package", "version", "repository", "size", "download", "because of"):
-        is_size = column in {"size", "download"}
-        table.add_column(
-            column,
-            justify="right" if is_size else "left",
-            overflow="fold",
-            no_wrap=is_size or column == "package",
-        )
+    lists = printable(", ".join(plan.whitelists))
+    print(f"{lists} for {plan.family} {printable(plan.architecture)}: {_NOTE}")
+    rows = []
     for one in plan.packages:
         package = one.package
         sizes = (human_size(package.size), human_size(one.download))
         because = _because(plan, package.key)
-        words = map(printable, (package.key, package.version, one.repository, *sizes, because))
-        table.add_row(*map(Text, words))
-    console.print(table)
+        rows.append(tuple(map(printable, (package.key, package.version, one.repository, *sizes, because))))
+    columns = ("package", "version", "repository", "size", "download", "because of")
+    print_table(columns, rows, least=("download", "repository", "because of", "version", "size"))
     for one in plan.packages if contents else ():
         for path in one.files or ():
             print(f"{printable(one.package.key)} {printable(path)}")

@@ -13,9 +13,7 @@ from pkgjail.core.text import counted, printable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping
-
-    from rich.table import Table
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pkgjail.cli.parser import Verbs
     from pkgjail.core.model import Manifest
@@ -92,52 +90,45 @@ def _by_directory(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _print_tables(facts: Mapping[str, Any], most: int | None) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=False)
     summary = facts["summary"]
-    console.print(
-        Text(", ".join(map(printable, summary["whitelists"])), "bold"),
-        Text(printable(f"on {summary['distribution']} {summary['architecture']}:")),
+    print(
+        f"{', '.join(map(printable, summary['whitelists']))} on "
+        f"{printable(summary['distribution'])} {printable(summary['architecture'])}: "
         f"{counted(summary['packages'], 'package')}, {counted(summary['names'], 'name')} "
-        f"({counted(summary['regular_files'], 'regular file')}), {human_size(summary['bytes'])}",
+        f"({counted(summary['regular_files'], 'regular file')}), {human_size(summary['bytes'])}"
     )
-    console.print(summary["digest"])
+    print(f"{summary['digest']}\n")
     packages = [
         (row["package"] or "(no package)", row["version"], f"{row['names']:,}", human_size(row["bytes"]))
         for row in facts["by_package"]
     ]
-    console.print(_table("By package", ("package", "version", "names", "size"), packages, most))
+    _print(
+        "By package", ("package", "version", "names", "size"), packages, most, ("names", "version", "size")
+    )
     directories = [
         (row["directory"], f"{row['names']:,}", human_size(row["bytes"])) for row in facts["by_directory"]
     ]
-    console.print(_table("By directory", ("directory", "names", "size"), directories, most))
+    _print("By directory", ("directory", "names", "size"), directories, most, ("names", "size"))
     for title, key in (("How names come", "by_origin"), ("Dropped", "dropped"), ("Missing", "missing")):
         pairs = sorted(facts[key].items(), key=lambda item: (-item[1], item[0]))
         if pairs:
             rows = [(name, f"{count:,}") for name, count in pairs]
-            console.print(_table(title, ("why" if key != "by_origin" else "origin", "names"), rows, most))
+            _print(title, ("why" if key != "by_origin" else "origin", "names"), rows, most)
     if facts["devices"]:
         rows = sorted(facts["devices"].items())
-        console.print(_table("Devices, if the host has them", ("pattern", "allowed by"), rows, most))
+        _print("Devices, if the host has them", ("pattern", "allowed by"), rows, most, ("allowed by",))
     for line in facts["unmet"]:
-        console.print("unmet:", printable(line), markup=False)
+        print("unmet:", printable(line))
 
 
-def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], most: int | None) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def _print(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    most: int | None,
+    least: Sequence[str] = (),
+) -> None:
+    from pkgjail.cli.tables import print_table
 
-    numeric = ("names", "size")
-    listed = list(rows)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
-    for row in listed[:most]:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    if most is not None and len(listed) > most:
-        table.caption = f"and {len(listed) - most} more (--all)"
-        table.caption_justify = "left"
-    return table
+    cells = [tuple(map(printable, row)) for row in rows]
+    print_table(columns, cells, title=title, least=least, most=most)

@@ -11,7 +11,7 @@ from pkgjail.cli.results import always
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pkgjail.cli.parser import Verbs
     from pkgjail.stages.model import Property, Stage
@@ -77,16 +77,27 @@ def _print(stages: Mapping[str, Stage], obstacles: Mapping[str, str]) -> None:
     for name, stage in stages.items():
         print(f"{name:11} {'works' if not obstacles[name] else 'no':6} {obstacles[name] or stage.summary}")
     notes: list[str] = []
-    print("\n" + " " * _WIDTH + "".join(f"{name:{_WIDTH}}" for name in stages).rstrip())
-    for each in PROPERTIES:
-        cells = (f"{_cell(stage, each, notes):{_WIDTH}}" for stage in stages.values())
-        print(f"{each:{_WIDTH}}{''.join(cells)}".rstrip())
+    for some in _blocks(tuple(stages.values())):
+        print("\n" + " " * _WIDTH + "".join(f"{stage.name:{_WIDTH}}" for stage in some).rstrip())
+        for each in PROPERTIES:
+            cells = (f"{_cell(stage, each, notes):{_WIDTH}}" for stage in some)
+            print(f"{each:{_WIDTH}}{''.join(cells)}".rstrip())
     print()
     for each, words in PROPERTIES.items():
         print(f"{each:{_WIDTH}}{words}")
     print()
     for number, note in enumerate(notes, 1):
         print(f"{number:3} {note}")
+
+
+def _blocks(stages: Sequence[Stage]) -> Iterator[Sequence[Stage]]:
+    """Yield the stages that fit side by side: all of them, unless standard output is a narrower terminal."""
+    from pkgjail.cli.tables import terminal_width
+
+    width = terminal_width()
+    room = len(stages) if width is None else max((width - _WIDTH) // _WIDTH, 1)
+    for first in range(0, len(stages), room):
+        yield stages[first : first + room]
 
 
 def _cell(stage: Stage, each: Property, notes: list[str]) -> str:
