@@ -309,6 +309,8 @@ def test_a_plan_is_no_manifest(
 def test_every_reader_is_tried() -> None:
     """Protects the test above from new verbs that read manifests."""
     others = {
+        "init",
+        "lock",
         "resolve",
         "audit",
         "enter",

@@ -48,6 +48,9 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(library)}
     for words in (
         "resolve ./small.toml -o new.jsonl",
+        "init --package coreutils --package dash",
+        "lock",
+        "run -- true",
         "show m.jsonl",
         "why m.jsonl /usr/bin/env",
         "diff m.jsonl m.jsonl",

@@ -35,7 +35,7 @@ ROWS = """
     policy closure manifest backends images
     fileset repositories settings
     api
-    jail
+    jail project
     review export
     machine supervised helper
     stages

@@ -63,7 +63,7 @@ def test_a_package_in_the_place_of_a_list_is_recognized() -> None:
         pytest.param("run base --package gcc -- true", "", id="a list besides"),
         pytest.param("run --package gcc --source image:x -- true", "package:", id="of an image"),
         pytest.param("run --source image:x -- true", "image:", id="all of an image"),
-        pytest.param("run -- make --package gcc", "", id="an option of the command's"),
+        pytest.param("run -- make --package gcc", "project:", id="an option of the command's"),
     ],
 )
 def test_the_place_of_the_manifest(words: str, place: str) -> None:

@@ -325,23 +325,23 @@ def test_a_whole_image_is_entered(store: Path, tmp_path: Path, anyone: Caller) -
 
 
 @pytest.mark.parametrize(
-    ("words", "whole"),
+    ("words", "place"),
     [
-        ("run --source image:x -- c", True),
-        ("run --source=image:x --cwd --bind a -- c", True),
-        ("run --source image:x -- c -- d", True),
-        ("run --source image:x m -- c", False),
-        ("run m --source image:x -- c", False),
-        ("run --source image:x --bind=a m -- c", False),
-        ("run -- c --source image:x", False),
-        ("run -t -- c", False),
-        ("run --source image:x c", False),
-        ("enter --source image:x -- c", False),
+        ("run --source image:x -- c", "image:"),
+        ("run --source=image:x --cwd --bind a -- c", "image:"),
+        ("run --source image:x -- c -- d", "image:"),
+        ("run --source image:x m -- c", ""),
+        ("run m --source image:x -- c", ""),
+        ("run --source image:x --bind=a m -- c", ""),
+        ("run -- c --source image:x", "project:"),
+        ("run -t -- c", "project:"),
+        ("run --source image:x c", ""),
+        ("enter --source image:x -- c", ""),
     ],
 )
-def test_a_command_is_no_manifest(words: str, *, whole: bool) -> None:
+def test_a_command_is_no_manifest(words: str, place: str) -> None:
     """Protects the command of a whole image from being taken for a manifest, and the other way round."""
     given = words.split()
     found = list(with_place_of_manifest(given, make_parsers()[1]))
     end = given.index("--") if "--" in given else 0
-    assert found == ([*given[:end], "image:", *given[end:]] if whole else given)
+    assert found == ([*given[:end], place, *given[end:]] if place else given)

@@ -48,6 +48,8 @@ class Work(NamedTuple):
 # M is a manifest, S a small one, A the record of an audit, B a directory with a file, D a directory that is
 # not there, E an environment, F a file to write.
 WORK = {
+    "init": Work("init --package coreutils"),
+    "lock": Work("lock"),
     "resolve": Work("resolve base --no-hash -o F"),
     "resolve, printing": Work("resolve base --no-hash", lost=1),
     "show": Work("show M", lost=1),
@@ -193,6 +195,11 @@ def _wrong(work: Work, places: dict[str, str], states: Iterable[str]) -> list[tu
     before = f"rm -rf {places['D']}; "
     if work.words == "remove D":
         before += f"{sys.executable} -m pkgjail build {places['M']} {places['D']} >/dev/null; "
+    if work.words.startswith(("init", "lock")):
+        project = f"{places['B']}/project"
+        before += f"rm -rf {project}; mkdir {project}; cd {project}; "
+    if work.words == "lock":
+        before += f"{sys.executable} -m pkgjail init --package coreutils >/dev/null; "
     wrong: list[tuple[object, ...]] = []
     for state in states:
         redirections, lost, readable = STATES[state]

@@ -11,6 +11,7 @@ from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of, 
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
 from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
+from pkgjail.cli.project import project_inputs
 from pkgjail.cli.verbosity import take_verbosity
 from pkgjail.core.errors import UsageError
 from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
@@ -431,6 +432,7 @@ def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | No
         map_root=arguments.map_root,
         limits=limits_of(arguments),
         inputs=_inputs(arguments),
+        warn_of_inputs=getattr(arguments, "project", None) is None,
     )
 
 
@@ -444,6 +446,8 @@ def _paths() -> tuple[bytes, ...]:
 def _inputs(arguments: argparse.Namespace) -> tuple[bytes, ...]:
     """Return the files that define the jail: the manifest, or the lists in its place."""
     name: str | None = getattr(arguments, "manifest", None)
+    if getattr(arguments, "project", None) is not None:
+        return project_inputs(arguments.project)
     if name is None or name == WHOLE_IMAGE:
         return ()
     if not is_whitelist(name):

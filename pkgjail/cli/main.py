@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pkgjail import __version__
 from pkgjail.cli.exit_status import exit_status
 from pkgjail.cli.output import argv_wants_json, print_error, print_warning, stream_fault, wants_json
-from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
+from pkgjail.cli.parser import PACKAGES_ALONE, PROJECT, WHOLE_IMAGE, Parser
 from pkgjail.cli.streams import is_reader_gone, output_fault
 from pkgjail.cli.verbosity import is_verbose, take_verbosity
 from pkgjail.core.errors import CommandError, OutputError, PkgjailError
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VERBS = (
+    "init",
     "resolve",
+    "lock",
     "show",
     "why",
     "diff",
@@ -198,7 +200,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def with_place_of_manifest(words: Sequence[str], verbs: Mapping[str, Parser]) -> Sequence[str]:
-    """Add the argument that stands for the manifest, if `run` or `shell` names packages, or `run` a source.
+    """Add the argument that stands for the manifest, if `run` or `shell` has none.
+
+    It is for the packages or, in `run`, for the source that are named, and otherwise for the project here.
 
     argparse would take the command for the manifest.
     """
@@ -207,10 +211,10 @@ def with_place_of_manifest(words: Sequence[str], verbs: Mapping[str, Parser]) ->
     end = words.index("--") if "--" in words else len(words)
     ours = words[1:end]
     given = {word.partition("=")[0] for word in ours}
-    place = PACKAGES_ALONE if "--package" in given else WHOLE_IMAGE
-    has_place = place == PACKAGES_ALONE or (words[0] == "run" and "--source" in given)
-    if not has_place or verbs[words[0]].has_positional(ours):
+    if given & {"-h", "--help"} or verbs[words[0]].has_positional(ours):
         return words
+    place = WHOLE_IMAGE if words[0] == "run" and "--source" in given else PROJECT
+    place = PACKAGES_ALONE if "--package" in given else place
     return [*words[:end], place, *words[end:]]
 
 

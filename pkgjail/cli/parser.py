@@ -26,6 +26,8 @@ WHOLE_IMAGE = "image:"
 """What stands in the place of a manifest for all of an image."""
 PACKAGES_ALONE = "package:"
 """What stands in the place of a manifest for the packages of --package alone."""
+PROJECT = "project:"
+"""What stands in the place of a manifest for the project of the working directory."""
 
 
 class Formatter(argparse.HelpFormatter):

@@ -71,7 +71,7 @@ class TableReader:
         self, place: Key, table: Mapping[str, Any], known: Iterable[str], noun: str = "key"
     ) -> None:
         """Report the keys of a table that are not among the `known` ones."""
-        inside = f" in [{place[0]}]" if place else ""
+        inside = f" in [{'.'.join(map(str, place))}]" if place else ""
         names = set(known)
         for key in table:
             if key not in names and not self.problems.is_full:

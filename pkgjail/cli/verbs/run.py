@@ -27,6 +27,7 @@ from pkgjail.cli.jail_options import (
 )
 from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import root_of, source_place
+from pkgjail.cli.project import add_locked_option, enter_project
 from pkgjail.cli.results import never
 from pkgjail.core.stage_names import AUTO, DEFAULT
 from pkgjail.jail.replay import bind_source_state, save_prepared_jail
@@ -54,6 +55,8 @@ examples:
   pkgjail run --source image:bookworm -- cat /etc/os-release    (the whole image)
   pkgjail run --stage podman --cwd spack.manifest.jsonl -- make     ('pkgjail stages' lists them)
   pkgjail run --audit audit.jsonl --cwd spack -- ./configure      ('pkgjail audit show audit.jsonl')
+  pkgjail run --package gcc --package zlib1g-dev --cwd -- gcc -c uses-zlib.c
+  pkgjail run -- make                                  (by the pkgjail.toml here; see 'pkgjail init')
   pkgjail run spack -- python3 -c 'import ssl'          (a whitelist, resolved on the spot)
 
 The exit status is the command's, or 128 + n after signal n; 125 if pkgjail failed (bad usage, a
@@ -64,7 +67,9 @@ such command, 137 if it was killed at its memory limit.
 
 _TEXTS: dict[str, Any] = {
     "usage": "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]\n"
-    "       pkgjail run [options] --source image:NAME -- COMMAND [ARGUMENT ...]",
+    "       pkgjail run [options] --package PACKAGE -- COMMAND [ARGUMENT ...]\n"
+    "       pkgjail run [options] --source image:NAME -- COMMAND [ARGUMENT ...]\n"
+    "       pkgjail run [options] -- COMMAND [ARGUMENT ...]      (in a project's directory)",
     "description": _DESCRIPTION,
     "epilog": _EPILOG,
 }
@@ -83,8 +88,11 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     add_stage_option(parser)
     add_arch_option(parser)
     add_audit_option(parser)
+    add_locked_option(parser)
     add_command(parser)
-    parser.set_defaults(run=run, report_changes=report_changes, failure=125, result_is_output=never)
+    parser.set_defaults(
+        run=run, report_changes=report_changes, failure=125, result_is_output=never, project=None
+    )
 
 
 def _command(arguments: argparse.Namespace) -> list[str]:
@@ -96,6 +104,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     command = _command(arguments)
+    enter_project(arguments)
     settings = settings_state()  # before they are read
     stage = stage_of(arguments)
     if stage not in {DEFAULT, AUTO}:
@@ -114,7 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
     jail = open_jail(arguments, manifest, options)
     if arguments.audit:
         return run_audited_in(jail, command, arguments.audit, terminal=arguments.tty)
-    if before and jail.lasting and can_replay(arguments) and not is_whitelist(arguments.manifest):
+    is_complete = not (is_whitelist(arguments.manifest) or arguments.project)
+    if before and jail.lasting and can_replay(arguments) and is_complete:
         jail.prepared.watched += before
         jail.prepared.sources += tuple(places)
         with contextlib.suppress(OSError):  # otherwise the next entry prepares its jail again
@@ -129,6 +139,7 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
     from pkgjail.jail.run import report_changes as report
 
     _command(arguments)  # reads the options that follow MANIFEST
+    enter_project(arguments)
     manifest = load_manifest(arguments)
     check = DriftCheck(
         publisher=publisher_of_manifest(arguments), reporter=ConsoleReporter(as_json=arguments.json)

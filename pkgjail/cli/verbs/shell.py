@@ -21,6 +21,7 @@ from pkgjail.cli.jail_options import (
     stage_of,
 )
 from pkgjail.cli.output import JSON_ERRORS
+from pkgjail.cli.project import add_locked_option, enter_project
 from pkgjail.cli.results import never
 from pkgjail.core.stage_names import AUTO, DEFAULT
 
@@ -47,12 +48,14 @@ def add_parser(verbs: Verbs) -> None:
     add_stage_option(parser)
     add_arch_option(parser)
     add_audit_option(parser)
+    add_locked_option(parser)
     parser.add_argument("--json", action="store_true", help=JSON_ERRORS)
-    parser.set_defaults(run=run, failure=125, result_is_output=never)
+    parser.set_defaults(run=run, failure=125, result_is_output=never, project=None)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the shell; return its exit status."""
+    enter_project(arguments)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     stage = stage_of(arguments)
     manifest, options = load_manifest(arguments, hashed=needs_digests(stage)), jail_options(arguments)
