@@ -110,7 +110,6 @@ def test_what_cannot_be_done_is_told(
         pytest.param(["run", "m", "--frob", "--", "x"], 125, "arguments: --frob", id="run: unknown behind"),
         pytest.param(["run", "m", "--bind"], 125, "argument --bind: expected one", id="run: lacks a value"),
         pytest.param(["run", "--verify=x", "m"], 125, "invalid choice: 'x'", id="run: no such way to verify"),
-        pytest.param(["shell"], 125, "pkgjail shell: error: the following", id="shell: too few"),
         pytest.param(["build", "m"], 2, "pkgjail build: error: the following", id="build: too few"),
         pytest.param(["build", "--copy", "--fstab", "m", "d"], 2, "not allowed with", id="build: two forms"),
         pytest.param(["enter"], 125, "pkgjail enter: error: the following", id="enter: too few"),

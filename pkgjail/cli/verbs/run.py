@@ -69,7 +69,7 @@ _TEXTS: dict[str, Any] = {
     "usage": "pkgjail run [options] MANIFEST [options] -- COMMAND [ARGUMENT ...]\n"
     "       pkgjail run [options] --package PACKAGE -- COMMAND [ARGUMENT ...]\n"
     "       pkgjail run [options] --source image:NAME -- COMMAND [ARGUMENT ...]\n"
-    "       pkgjail run [options] -- COMMAND [ARGUMENT ...]      (in a project's directory)",
+    "       pkgjail run [options] -- COMMAND [ARGUMENT ...]      (a project)",
     "description": _DESCRIPTION,
     "epilog": _EPILOG,
 }
