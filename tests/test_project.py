@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,21 +47,21 @@ env = ["A=1", "B"]
 cwd = false
 network = false
 """
-    expected = {
-        "lists": ("base",),
-        "blacklists": ("docs",),
-        "bind": ("/a:/b",),
-        "ro_bind": ("/c",),
-        "env": ("A=1", "B"),
-        "cwd": False,
-        "network": False,
-    }
+    expected = Project(
+        file=FILE,
+        lists=("base",),
+        blacklists=("docs",),
+        bind=("/a:/b",),
+        ro_bind=("/c",),
+        env=("A=1", "B"),
+        cwd=False,
+        network=False,
+    )
     (project / FILE).write_text(text)
-    assert read_project() == Project(file=FILE, **expected)
+    assert read_project() == expected
     (project / FILE).unlink()
-    lines = text.replace("[run]", "[tool.pkgjail.run]")
-    (project / PYPROJECT).write_text(f"[tool.pkgjail]{lines}")
-    assert read_project() == Project(file=PYPROJECT, **expected)
+    (project / PYPROJECT).write_text(f"[tool.pkgjail]{text.replace('[run]', '[tool.pkgjail.run]')}")
+    assert read_project() == replace(expected, file=PYPROJECT)
 
 
 @pytest.mark.parametrize(
