@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -134,15 +135,6 @@ def mounts() -> int:
     return len(Path("/proc/self/mountinfo").read_bytes().splitlines())
 
 
-def mount_namespaces() -> set[str]:
-    """Return the mount namespaces of all processes: a mount is in one of these, or gone."""
-    found = set()
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            found.add(os.readlink(f"/proc/{name}/ns/mnt"))
-    return found
-
-
 # --- a client that sends what it likes --------------------------------------------------------------
 
 
@@ -221,3 +213,39 @@ def acts(service: Service) -> list[str]:
 def copy_of(program: str, place: Path) -> Path:
     """Copy a program of the host to a place of a test's."""
     return Path(shutil.copy(program, place))
+
+
+# --- a user who can make no user namespace ----------------------------------------------------------
+
+_FILTERED = """
+import ctypes, json, os, struct, sys
+uid, command = int(sys.argv[1]), json.loads(sys.argv[2])
+load, equal, bits, end = 0x20, 0x15, 0x45, 0x06
+allow, eperm, enosys = 0x7fff0000, 0x00050001, 0x00050026
+new_user = 0x10000000
+program = [
+    (load, 0, 0, 0),
+    # unshare(2), clone(2), clone3(2)
+    (equal, 4, 0, 272), (equal, 3, 0, 56), (equal, 1, 0, 435),
+    (end, 0, 0, allow), (end, 0, 0, enosys),
+    (load, 0, 0, 16), (bits, 0, 1, new_user), (end, 0, 0, eperm), (end, 0, 0, allow),
+]
+data = b"".join(struct.pack("=HBBI", *each) for each in program)
+buffer = ctypes.create_string_buffer(data)
+fprog = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.syscall(317, 1, 0, fprog):
+    raise OSError(ctypes.get_errno(), "seccomp")
+os.setgroups([])
+os.setresgid(uid, uid, uid)
+os.setresuid(uid, uid, uid)
+os.execvp(command[0], command)
+"""
+
+
+def without_namespaces(command: Sequence[str], uid: int) -> list[str]:
+    """Return a command for root that runs `command` as a user to whom a filter forbids user namespaces.
+
+    The filter is one of x86_64, and does not set PR_SET_NO_NEW_PRIVS: it is as if the host forbade them.
+    """
+    return [SYSTEM_PYTHON, "-c", _FILTERED, str(uid), json.dumps(list(command))]

@@ -21,8 +21,9 @@ from pkgjail.helper.log import log
 from pkgjail.helper.peers import peer_of, refuse_foreign, refuse_other_sender
 from pkgjail.helper.signers import MOST_BYTES, signer_of
 from pkgjail.helper.surroundings import surroundings_of
-from pkgjail.helper.worker import Task, become_worker
+from pkgjail.helper.worker import Task, become_worker, tidy
 from pkgjail.manifest import manifest_digest
+from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.signals import RELAYED
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _MOST_OPTIONS = 4 << 20  # bytes
 _ANSWER_MS = 5000  # until a client has read how its command ended
+_PR_SET_CHILD_SUBREAPER = 36
 _SENT = frozenset({int(number) for number in (*RELAYED, signal.SIGKILL)})
 _WRONG_KINDS = {stat.S_IFDIR: "a directory", stat.S_IFBLK: "a block device", stat.S_IFLNK: "a link"}
 
@@ -49,6 +51,7 @@ class _Content(NamedTuple):
 def keep(connection: socket.socket, policy: Policy, state: str) -> None:
     """Serve one connection."""
     os.setsid()
+    sc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # to end what a killed worker leaves
     signal.alarm(policy.limits["seconds"])  # its default action ends this process
     uid = pid = -1
     try:
@@ -107,8 +110,12 @@ def _serve(connection: socket.socket, peer: Peer, policy: Policy, state: str) ->
         protocol.close(passed)
     signal.alarm(0)
     log("began", uid=peer.uid, pid=peer.pid, worker=worker, manifest=digest, signer=signer or "-")
-    status = _Follower(connection, peer, worker).follow()
+    follower = _Follower(connection, peer, worker)
+    status = follower.follow()
     log("ended", uid=peer.uid, worker=worker, status=status)
+    _end_orphans()
+    if follower.was_killed:
+        tidy(state, peer.uid, peer.gid)
 
 
 def _refuse_version(message: Mapping[str, Any]) -> None:
@@ -194,6 +201,18 @@ def _start(task: Task) -> int:
     return worker
 
 
+def _end_orphans() -> None:
+    """Kill and reap all children of this process: those of the worker's that it did not wait for."""
+    while True:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as children:
+            for child in map(int, children.read().split()):
+                os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
 class _Follower:
     """Follows a worker: passes on signals from the client, and reports stops and the end to it."""
 
@@ -202,6 +221,7 @@ class _Follower:
         self._peer = peer
         self._worker = worker
         self._is_heard = True
+        self.was_killed = False
 
     def follow(self) -> int:
         """Follow until the worker has ended, and return its exit status, or 128 + n for signal n."""
@@ -234,6 +254,7 @@ class _Follower:
             if not ended:
                 return None
             if not os.WIFSTOPPED(status):
+                self.was_killed = os.WIFSIGNALED(status)
                 return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
             self._answer({"stopped": os.WSTOPSIG(status)})
 

@@ -17,6 +17,7 @@ from pkgjail.helper.errors import ServiceError
 from pkgjail.helper.log import log
 from pkgjail.helper.peers import uid_of
 from pkgjail.helper.places import make_state
+from pkgjail.helper.worker import tidy
 from pkgjail.sandbox import syscalls as sc
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def serve(policy: Policy, path: str, state: str) -> None:
     if os.geteuid() != 0:
         raise ServiceError("cannot start: pkgjaild must be started by root")
     make_state(state)
+    for user in os.listdir(state):  # a daemon that was killed may have left something
+        found = os.lstat(f"{state}/{user}")
+        if found.st_uid != os.geteuid():  # root's only for a moment, when it is new
+            tidy(state, found.st_uid, found.st_gid)
     with _listening(policy, path) as listener:
         protocol.ask_for_senders(listener)
         log("started", socket=path, state=state)

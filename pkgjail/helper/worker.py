@@ -24,6 +24,7 @@ from pkgjail.core.errors import JailError, os_error_text
 from pkgjail.core.text import printable
 from pkgjail.helper import protocol
 from pkgjail.helper.errors import RequestError
+from pkgjail.helper.log import log
 from pkgjail.helper.places import make_own, show_own, variables
 from pkgjail.helper.policy import is_within
 from pkgjail.helper.surroundings import take_over
@@ -35,9 +36,9 @@ from pkgjail.manifest import parse_manifest
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.job import close_descriptors
 from pkgjail.sandbox.privileged import become_user
-from pkgjail.storage.locations import runtime_directory
+from pkgjail.storage.locations import SUBDIRECTORIES, cache_directory, runtime_directory
 from pkgjail.storage.own_files import opened_directory
-from pkgjail.storage.removal import remove_unused
+from pkgjail.storage.removal import is_left_over, remove_unused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from pkgjail.sandbox.signals import Relay
 
 FAILED = 125
-_MOST_CACHED = 64
+_MOST_CACHED = 64  # members of one kind in a user's caches
 _MOUNTS = (
     "HostFile",
     "WholeDirectory",
@@ -128,16 +129,38 @@ def prepare(task: Task, keeper: int) -> str:
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         os._exit(FAILED)
-    own = make_own(task.state, task.uid, task.gid)
-    sc.unshare(sc.CLONE_NEWNS)
-    sc.mount(None, b"/", None, sc.MS_REC | sc.MS_SLAVE)  # no mount of this process appears on the host
-    show_own(task.state, own)
+    _enter_namespace(task.state, task.uid, task.gid)
     sc.join_new_session_keyring()
-    os.chdir("/")
     home = _home(task.uid)
     take_over(task.surroundings)
     become_user(task.uid, task.gid, task.groups)
     return home
+
+
+def _enter_namespace(state: str, uid: int, gid: int) -> None:
+    """As root: enter a mount namespace in which a user's caches are shown."""
+    own = make_own(state, uid, gid)
+    sc.unshare(sc.CLONE_NEWNS)
+    sc.mount(None, b"/", None, sc.MS_REC | sc.MS_SLAVE)  # no mount of this process appears on the host
+    show_own(state, own)
+    os.chdir("/")
+
+
+def tidy(state: str, uid: int, gid: int) -> None:
+    """Remove what killed workers of a user's left half-made, in a child that becomes the user."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _enter_namespace(state, uid, gid)
+            become_user(uid, gid, ())
+            os.environ.clear()
+            os.environ.update(variables(state, "/"))
+            remove_left_over()
+        except OSError as error:
+            log("untidy", uid=uid, why=error)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
 
 
 def enter(task: Task) -> int:
@@ -154,7 +177,7 @@ def enter(task: Task) -> int:
     manifest = parse_manifest(task.manifest, "the manifest")
     if problems := refusals(wish, manifest, task.policy):
         raise RequestError(f"the administrator of this host does not allow: {'; '.join(problems)}")
-    bound_caches()
+    remove_left_over()
     root = os.path.realpath(wish.root)
     check = DriftCheck(
         verify=wish.options.verify, allow_drift=wish.options.allow_drift, publisher=None, reporter=report
@@ -187,13 +210,24 @@ def _report_changes(task: Task, wish: Wish, report: _Report, status: int) -> int
     return status
 
 
-def bound_caches() -> None:
-    """Remove the unused layers and prepared jails of this user if there are many."""
-    for name in ("layers", "prepared"):
-        with contextlib.suppress(OSError), opened_directory(f"{runtime_directory()}/{name}") as directory:
-            names = os.listdir(directory)
-            for each in names if len(names) > _MOST_CACHED else ():
-                remove_unused(directory, each)
+def remove_left_over() -> None:
+    """Remove from this user's caches what a killed process left half-made, and what is unused if it is much.
+
+    What another process is making is locked.
+    """
+    for top in (runtime_directory(), cache_directory()):
+        for directory in (top, *(f"{top}/{name}" for name in SUBDIRECTORIES)):
+            with contextlib.suppress(OSError), opened_directory(directory) as opened:
+                names = os.listdir(opened)
+                is_full = directory != top and len(names) > _MOST_CACHED
+                for name in names:
+                    if is_full or is_left_over(name):
+                        _remove(opened, name)
+
+
+def _remove(directory: int, name: str) -> None:
+    with contextlib.suppress(OSError):  # somebody else has removed it
+        remove_unused(directory, name)
 
 
 class _AllowedJail(Jail):
