@@ -57,7 +57,7 @@ def test_systemd_accepts_the_units(kind: str, tmp_path: Path) -> None:
     """Names of directives and their values are those of systemd."""
     for each in ("socket", "service"):
         (tmp_path / f"pkgjaild.{each}").write_text(unit(each))
-    words = ["systemd-analyze", "verify", "--man=no", tmp_path / f"pkgjaild.{kind}"]
+    words = ["systemd-analyze", "verify", "--man=no", f"{tmp_path}/pkgjaild.{kind}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert "pkgjaild" not in done.stderr, done.stderr
     assert f"ExecStart={sys.executable} -m pkgjail.helper" in unit("service")
