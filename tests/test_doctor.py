@@ -648,3 +648,34 @@ def test_a_trial_of_root_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JailError) as caught:
         root._try_out()
     assert "doctor" not in str(caught.value)
+
+
+# --- remedies that start something --------------------------------------------------------------
+
+_SERVICE = """
+mount -t tmpfs none /run
+mount -t overlay -o lowerdir=/etc,upperdir="$1/up",workdir="$1/work" none /etc
+pkgjaild() { %(python)s -m pkgjail.helper "$@"; }
+$DOCTOR; echo "ended $?"
+%(pasted)s
+sed -i 's/^users = .*/users = ["*"]/' /etc/pkgjaild.toml
+pkgjaild --check >&2 || exit 9
+%(python)s -m pkgjail.helper & service=$!
+for _ in $(seq 100); do test -S /run/pkgjaild/socket && break; sleep 0.1; done
+$DOCTOR; echo "ended $?"
+kill $service; wait $service
+"""
+
+
+@_AS_ROOT
+def test_pkgjaild_as_the_doctor_says(user: Caller, tmp_path: Path) -> None:
+    """Pasted by root (without systemd), the remedy works: then the service makes jails for the user."""
+    for name in ("up", "work"):
+        (tmp_path / name).mkdir()
+    lines = [line for line in remedies.of_helper().lines if "print-policy" in line or "groupadd" in line]
+    script = _SERVICE % {"python": SYSTEM_PYTHON, "pasted": "\n".join(lines)}
+    before, after = in_mounts(user, script, str(tmp_path))
+    found = before.stage("helper")
+    assert not found["works"]
+    assert "pkgjaild --check" in lines_of(found)
+    assert after.stage("helper")["works"], after.stage("helper")["obstacle"]

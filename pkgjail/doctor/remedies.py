@@ -182,11 +182,13 @@ def of_root(around: Surroundings) -> Remedy:
 def of_helper() -> Remedy:
     """Return how pkgjaild is set up."""
     units = "/etc/systemd/system/pkgjaild"
+    user = shell_quote(_user_name())
     return Remedy(
-        what="Run pkgjaild, which makes jails for users, with their rights; its policy says for whom",
+        what="Run pkgjaild, which makes jails with the rights of the users whom its policy allows",
         who="administrator",
         lines=(
-            "pkgjaild --print-policy > /etc/pkgjaild.toml    # then say there who may use it",
+            f"groupadd --system pkgjail && usermod --append --groups pkgjail {user}",
+            "pkgjaild --print-policy > /etc/pkgjaild.toml    # for the members of that group",
             "pkgjaild --check",
             f"pkgjaild --print-unit socket > {units}.socket",
             f"pkgjaild --print-unit service > {units}.service",
@@ -231,9 +233,7 @@ def installation(name: str, around: Surroundings) -> Remedy:
 
 def subordinate_ids() -> Remedy:
     """Return how the calling user gets subordinate ids: subuid(5)."""
-    user = str(os.getuid())
-    with suppress(KeyError):
-        user = pwd.getpwuid(os.getuid()).pw_name
+    user = _user_name()
     first = max(_next_free("/etc/subuid"), _next_free("/etc/subgid"))
     line = f"{user}:{first}:{_SUBORDINATES}"
     return Remedy(
@@ -241,6 +241,13 @@ def subordinate_ids() -> Remedy:
         who="administrator",
         lines=(f"echo {shell_quote(line)} | tee -a /etc/subuid >> /etc/subgid",),
     )
+
+
+def _user_name() -> str:
+    """Return the calling user's name, or the number if there is none."""
+    with suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    return str(os.getuid())
 
 
 def _next_free(path: str) -> int:
