@@ -204,6 +204,15 @@ class MemoryDatabase:
         asked = f" ({relation.operator} {relation.version})" if relation.operator else ""
         return f"{relation.name}{asked} for {wanted} is asked and {have} is installed"
 
+    def available_names(self) -> Collection[str]:
+        """Return no names: the metadata of repositories is not read."""
+        return ()
+
+    def available_with(self, path: bytes) -> tuple[str, ...]:
+        """Return no packages: the metadata of repositories is not read."""
+        del path
+        return ()
+
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """Return the paths in the order of the text, conffiles last."""
         return self._records[package.key].owned

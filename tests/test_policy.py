@@ -182,7 +182,7 @@ BAD = [
         my.toml:2: unknown key 'zzz'; use one of devices, files, include, options, packages
         my.toml:3: 'include' must be an array of strings, not a string
         my.toml:4: 'files' must be a table, not an integer
-        my.toml:6: cannot satisfy 'gfortan': gfortan is not installed; install it; did you mean 'gfortran'?
+        my.toml:6: cannot satisfy 'gfortan': gfortan is not installed; did you mean 'gfortran'?
         my.toml:7: an empty string in 'debian' names nothing
         my.toml:7: 'debian' must have only strings, not a float
         my.toml:7: cannot satisfy 'c (>= 9)': c (>= 9) for amd64 is asked and c:amd64 1 is installed

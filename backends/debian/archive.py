@@ -14,7 +14,7 @@ from pkgjail.core.families import DEBIAN
 from pkgjail.core.model import Package
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pkgjail.core.model import DependencyGroup, Relation
 
@@ -40,6 +40,10 @@ class AnyPackages:
         """Return nothing: there is always a candidate."""
         del relation, architecture
         return ""
+
+    def available_names(self) -> Collection[str]:
+        """Return no names: the metadata of repositories is not read."""
+        return ()
 
 
 def host_suite() -> str:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.alternatives import read_alternatives
+from pkgjail.backends.debian.available import Available
 from pkgjail.backends.debian.database_files import list_database_files
 from pkgjail.backends.debian.file_lists import FileLists
 from pkgjail.backends.debian.generated import GENERATED, emacs_packages
@@ -46,6 +47,7 @@ class DebianDatabase:
         self._installed = Installed(self._root, tuple(read_status(self._root, reader)), reader.compare)
         self._packages = MappingProxyType({key: one.package for key, one in self._installed.complete.items()})
         self._file_lists = FileLists(self._root, self._installed.complete)
+        self._available = Available(self._root)
         self._unmet_reasons = UnmetReasons(self._root, self._installed)
 
     @property
@@ -83,6 +85,14 @@ class DebianDatabase:
     def unmet_reason(self, relation: Relation, architecture: str) -> str:
         """Explain the nearest miss: version, architecture, a package in another state, or no such package."""
         return self._unmet_reasons.explain(relation, architecture)
+
+    def available_names(self) -> Collection[str]:
+        """Return the names in apt's lists, with those that packages provide."""
+        return self._available.names
+
+    def available_with(self, path: bytes) -> tuple[str, ...]:
+        """Return the packages that have a path, by the lists of contents that apt-file(1) has apt fetch."""
+        return self._available.having(path)
 
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """Return the paths in the package's list file, as moved by dpkg-divert(1)."""

@@ -145,6 +145,15 @@ class PacmanDatabase:
         install = self._root.command(f"pacman -S {relation.name}")
         return f"{relation.name!r} is not installed, and no group of that name; install it with {install}"
 
+    def available_names(self) -> Collection[str]:
+        """Return no names: the metadata of repositories is not read."""
+        return ()
+
+    def available_with(self, path: bytes) -> tuple[str, ...]:
+        """Return no packages: the metadata of repositories is not read."""
+        del path
+        return ()
+
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """Return the package's %FILES%, without those that a jail makes itself."""
         return tuple(path for path in self._list(package.key)[0] if path not in AT_ENTRY)

@@ -132,6 +132,15 @@ class RpmDatabase:
         """Explain the nearest miss: version, architecture, or no such package."""
         return self._unmet_reasons.explain(relation, architecture)
 
+    def available_names(self) -> Collection[str]:
+        """Return no names: the metadata of repositories is not read."""
+        return ()
+
+    def available_with(self, path: bytes) -> tuple[str, ...]:
+        """Return no packages: the metadata of repositories is not read."""
+        del path
+        return ()
+
     def owned_paths(self, package: Package) -> tuple[bytes, ...]:
         """Return the files that the package installed, and those of its ghosts that exist.
 

@@ -294,6 +294,13 @@ class PackageNames(Protocol):
         """Say why `candidates` is empty, and what to do: for a message, without a full stop."""
         ...
 
+    def available_names(self) -> Collection[str]:
+        """Return names of packages that are not there and could be; empty if that is not known.
+
+        For advice alone: they come from what a package manager has fetched at some time.
+        """
+        ...
+
 
 class PackageDatabase(PackageNames, Protocol):
     """The installed state of one root as its package manager recorded it, read once.
@@ -322,6 +329,13 @@ class PackageDatabase(PackageNames, Protocol):
 
     def owners(self, paths: Collection[bytes]) -> Mapping[bytes, str]:
         """Return the key of a package for each of `paths` that is among its `owned_paths`."""
+        ...
+
+    def available_with(self, path: bytes) -> tuple[str, ...]:
+        """Return packages of `available_names` that have an absolute path, or any path of this last name.
+
+        For advice alone, as `available_names`; empty if that is not known.
+        """
         ...
 
     def conffiles(self, package: Package) -> frozenset[bytes]:

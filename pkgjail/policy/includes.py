@@ -6,8 +6,9 @@ import codecs
 from typing import TYPE_CHECKING
 
 from pkgjail.core.model import Requirement, record, text_path
+from pkgjail.core.nearest import suggestion
 from pkgjail.core.parameters import parameter
-from pkgjail.policy.lists import BLACKLIST, WHITELIST, Entry, ListProblems, Source, did_you_mean, find
+from pkgjail.policy.lists import BLACKLIST, WHITELIST, Entry, ListProblems, Source, find
 from pkgjail.policy.patterns import check_pattern, rule_text
 from pkgjail.policy.whitelist import Whitelist, read_whitelist
 
@@ -176,16 +177,26 @@ class PolicyReader:
             return ""
         names = {package.name for package in self.database.packages.values()}
         return "; ".join(
-            self.database.unmet_reason(relation, architecture) + self._suggestion(relation.name, names)
+            self._absence(relation.name, self.database.unmet_reason(relation, architecture), names)
             for relation in group.alternatives[:_MAX_SUGGESTIONS]
         )
 
-    def _suggestion(self, name: str, names: set[str]) -> str:
-        """Suggest similar names, but not for the hundredth one, because each takes a long search."""
+    def _absence(self, name: str, reason: str, names: set[str]) -> str:
+        """Return the reason with similar names, and without the advice to install what does not exist.
+
+        There are none for the hundredth name, because each takes a long search.
+        """
         if name in names or self._suggestions == _MAX_SUGGESTIONS:
-            return ""
+            return reason
         self._suggestions += 1
-        return did_you_mean(name, names)
+        available = self.database.available_names()
+        if name in available:
+            return reason
+        what, install, _ = reason.partition("; install it")
+        near = suggestion(name, names, available)
+        if install and available:
+            return f"{what}, and no repository that this host knows has it{near}"
+        return f"{what if install and near else reason}{near}"
 
 
 def _refuse_cycle(including: tuple[Source, ...]) -> None:

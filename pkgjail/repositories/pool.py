@@ -221,6 +221,10 @@ class Pool:
             match.solvable for match in self.solv_pool.Dataiterator(self.solv.SOLVABLE_FILELIST, path, flags)
         ]
 
+    def available_names(self) -> Collection[str]:
+        """Return no names: what is in the pool is all that there is."""
+        return ()
+
     def unmet_reason(self, relation: Relation, architecture: str) -> str:
         """Explain the nearest miss: version, architecture, or no such package at all."""
         del architecture

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pkgjail.closure.reasons import Chains
 from pkgjail.core.devices import find_devices, is_own, pattern_fault
 from pkgjail.core.errors import QuestionError
 from pkgjail.core.model import raw_path, record, text_path
+from pkgjail.core.nearest import nearest_names
 from pkgjail.core.paths import follow
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ MOST_CHAINS = 1000
 """The most chains that `every` returns for a package."""
 
 _DEV = b"/dev/"
+_LINKS = b"/etc/alternatives/"
 Verdict = Literal["package", "file", "device", "dropped", "missing", "absent"]
 """The kinds of answers: see `Answer`."""
 
@@ -62,6 +65,11 @@ class Answer:
     manifest, `owner` is the host's package that owns the path or has the name ("" if there is none, or no
     database was given), `reasons` has that package if it is in the manifest, and `remedy` is the whitelist
     line that would add the name ("" if a blacklist's rule forbids it, or there is nothing to add).
+
+    `also` has the other paths of the same last name, if `asked` is no package's name but that of files.
+    `alternative` is the group of update-alternatives(1) by which `owner` has the path. `installable` has the
+    packages that are not installed and have the path or the name, by what a package manager has fetched, and
+    `nearest` names of packages that may have been meant.
     """
 
     asked: str
@@ -74,6 +82,10 @@ class Answer:
     missing: Missing | None = None
     owner: str = ""
     remedy: str = ""
+    also: tuple[bytes, ...] = ()
+    alternative: str = ""
+    installable: tuple[str, ...] = ()
+    nearest: tuple[str, ...] = ()
 
     @property
     def is_in(self) -> bool:
@@ -93,8 +105,8 @@ def why(
 
     Args:
         manifest: enough for everything that is in it or was dropped.
-        asked: absolute paths as `text_path` writes them, and names or keys (`name:architecture`) of
-            packages.
+        asked: absolute paths as `text_path` writes them, names or keys (`name:architecture`) of packages, and
+            last names of files (`zlib.h`).
         database: the host's packages, for names that are not in the manifest.
         exists: returns whether the host has a path; only an existing path is suggested for a whitelist.
         every: return every minimal chain instead of the shortest.
@@ -142,7 +154,32 @@ class _Index:
         keys = sorted(key for key, package in self._packages.items() if asked in {key, package.name})
         if keys:
             return Answer(asked=asked, verdict="package", reasons=self._reasons(keys, every=True))
-        return self._absent_package(asked)
+        return self._for_name(asked) or self._absent_package(asked)
+
+    def _for_name(self, asked: str) -> Answer | None:
+        """Answer for the files of this last name: the manifest's, otherwise those of the host's packages."""
+        end = b"/" + raw_path(asked)
+        found = [path for path in self._files if path.endswith(end)]
+        if not found and not self._is_package(asked):
+            found = self._on_host(end)
+        if not found:
+            return None
+        # The shortest is likelier meant than one in a directory of examples.
+        first, *others = sorted(found, key=lambda path: (path.startswith(_LINKS), path.count(b"/"), path))
+        return replace(self._for_path(text_path(first)), asked=asked, also=tuple(others))
+
+    def _on_host(self, end: bytes) -> list[bytes]:
+        """Return the paths of the host's packages and alternatives that have this end."""
+        if self._database is None:
+            return []
+        owned = (self._database.owned_paths(package) for package in self._database.packages.values())
+        links = [link for group in self._database.alternatives() for link, _ in group.links]
+        found = {path for paths in (*owned, links) for path in paths if path.endswith(end)}
+        return [path for path in found if self._exists is None or self._exists(path)]
+
+    def _is_package(self, asked: str) -> bool:
+        found = {} if self._database is None else self._database.packages
+        return any(asked in {key, package.name} for key, package in found.items())
 
     def _for_path(self, asked: str) -> Answer:
         spelled = b"/" + posixpath.normpath(raw_path(asked)).lstrip(b"/")
@@ -166,6 +203,9 @@ class _Index:
 
     def _absent_path(self, asked: str, spelled: bytes, path: bytes) -> Answer:
         owner = self._owner_on_host((path, spelled))
+        alternative = ""
+        if not owner:
+            owner, alternative = self._owner_by_alternative((path, spelled))
         missing, rule = self._missing.get(path), self._dropped.get(path, "")
         owners = missing.owners if missing else (owner,) if owner in self._packages else ()
         return Answer(
@@ -177,13 +217,46 @@ class _Index:
             missing=missing,
             owner=owner,
             remedy="" if missing or rule else self._remedy(owner, path),
+            alternative=alternative,
+            installable=() if owner or missing or rule else self._installable(spelled),
         )
+
+    def _installable(self, path: bytes) -> tuple[str, ...]:
+        """Return the packages that are not installed and have a path, or any path of this last name."""
+        if self._database is None or (self._exists is not None and path[:1] == b"/" and self._exists(path)):
+            return ()
+        return self._database.available_with(path)
+
+    def _owner_by_alternative(self, paths: Iterable[bytes]) -> tuple[str, str]:
+        """Return the host's package that one of `paths`, a link of alternatives, leads to, and the group."""
+        if self._database is None:
+            return "", ""
+        wanted = {other for path in paths for other in (path, *self._other_spellings(path))}
+        for group in self._database.alternatives():
+            for number, link in enumerate(group.links):
+                if wanted.isdisjoint(link):
+                    continue
+                for choice in sorted(group.choices, key=lambda each: -each.priority):
+                    if owner := self._owner_on_host(choice.targets[number : number + 1]):
+                        return owner, group.name
+        return "", ""
 
     def _absent_package(self, asked: str) -> Answer:
         found = {} if self._database is None else self._database.packages
         key = min((key for key, package in found.items() if asked in {key, package.name}), default="")
-        remedy = self._remedy(key, b"") if key else ""
-        return Answer(asked=asked, verdict="absent", owner=key, remedy=remedy)
+        if key or self._database is None:
+            remedy = self._remedy(key, b"") if key else ""
+            return Answer(asked=asked, verdict="absent", owner=key, remedy=remedy)
+        names = {package.name for package in found.values()}
+        available = self._database.available_names()
+        if asked in available:
+            return Answer(asked=asked, verdict="absent", installable=(asked,))
+        return Answer(
+            asked=asked,
+            verdict="absent",
+            installable=self._installable(raw_path(asked)),
+            nearest=tuple(nearest_names(asked, names) or nearest_names(asked, available)),
+        )
 
     def _owner_on_host(self, paths: Iterable[bytes]) -> str:
         """Return the key of the host's package that owns one of `paths`.

@@ -12,7 +12,7 @@ from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import always
 from pkgjail.core.model import text_path
 from pkgjail.core.sources import refuse_other_source
-from pkgjail.core.text import printable
+from pkgjail.core.text import first_of, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -26,16 +26,19 @@ _DESCRIPTION = """\
 Say why a package or a path is in a manifest: the shortest chain of requirements from a whitelist's line
 (file:line) to the package, and how the package is related to the path. If it is not in the manifest,
 name the blacklist rule that dropped it, or the host's package that has it and the whitelist line that
-would add it.
+would add it. If no package of the host has it, name those that could be installed, by apt's lists and
+the lists of contents that apt-file(1) has apt fetch, or the nearest names.
 """
 _EPILOG = """\
 examples:
   pkgjail why spack.manifest.jsonl perl-base
   pkgjail why spack.manifest.jsonl /usr/bin/awk /bin/sh
+  pkgjail why spack.manifest.jsonl zlib.h mpicc
   pkgjail why --all spack.manifest.jsonl libc6
 
 exit status: 0 all are in the manifest, 1 at least one is not, 2 bad usage or bad input
 """
+_FEW = 5
 _ORIGINS = {
     "package": "listed by",
     "conffile": "a configuration file of",
@@ -54,7 +57,12 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_manifest()
-    parser.add_argument("asked", nargs="+", metavar="NAME|PATH", help="a package's name or an absolute path")
+    parser.add_argument(
+        "asked",
+        nargs="+",
+        metavar="NAME|PATH",
+        help="a package's name, an absolute path, or a file's last name, such as zlib.h",
+    )
     parser.add_argument(
         "--all", action="store_true", help="print every minimal chain, for every package that owns a path"
     )
@@ -122,6 +130,10 @@ def facts(answer: Answer) -> dict[str, Any]:
         "missing": answer.missing.reason if answer.missing else "",
         "owner": answer.owner,
         "remedy": answer.remedy,
+        "also": list(map(text_path, answer.also)),
+        "alternative": answer.alternative,
+        "installable": list(answer.installable),
+        "nearest": list(answer.nearest),
     }
     entry = answer.entry
     if entry is not None:
@@ -140,6 +152,8 @@ def text(answer: Answer) -> Iterator[str]:
         yield f"{asked} is {path}"
     yield f"{path or asked}: {_presence(answer, answer.entry) if answer.entry else _absence(answer)}"
     yield from (f"  {line}" for line in _reasons(answer.reasons))
+    if answer.also:
+        yield f"  so are named too: {', '.join(first_of(list(map(printable, answer.also)), _FEW))}"
     if answer.remedy:
         yield f"  to add it, write in a whitelist: {answer.remedy}"
 
@@ -171,8 +185,20 @@ def _absence(answer: Answer) -> str:
         return f"not in the jail, because it is {answer.missing.reason} on the host; listed by {owners}"
     what = f"dropped by {printable(answer.rule)}" if answer.rule else "not in the manifest"
     if answer.owner:
-        return f"{what}; the host has it from {answer.owner}"
-    return what if answer.rule else f"{what}; no package of the host has it"
+        link = f", by the alternative {printable(answer.alternative)}" if answer.alternative else ""
+        return f"{what}; the host has it from {answer.owner}{link}"
+    return what if answer.rule else f"{what}{_elsewhere(answer)}"
+
+
+def _elsewhere(answer: Answer) -> str:
+    """Say who has what neither the manifest nor the host has, or what may have been meant."""
+    if answer.installable == (answer.asked,):
+        return ", and not installed; install the package to use it"
+    if answer.installable:
+        these = ", ".join(first_of(answer.installable, _FEW))
+        return f"; no package of the host has it; packages to install that have it: {these}"
+    near = f"; did you mean {' or '.join(map(repr, answer.nearest))}?" if answer.nearest else ""
+    return f"; no package of the host has it{near}"
 
 
 def _reasons(reasons: Sequence[Reason]) -> Iterator[str]:
