@@ -49,6 +49,11 @@ _ROOT_MAY = {
 }
 
 
+# Under supervision, without an effect: no_new_privs keeps what is in the bounding set from being gained, and
+# Landlock keeps SIGIO from being sent.
+_HARMLESS = {"bounding set", "owner of a descriptor"}
+
+
 @pytest.fixture
 def site() -> Iterator[Path]:
     """A directory of the manifest that every user may write to; not in /tmp, which the jail mounts itself."""
@@ -112,8 +117,8 @@ def _run_attempts(caller: Caller, site: Path, *options: str) -> dict[str, Any]:
     return report
 
 
-def _expected() -> dict[str, set[str]]:
-    lines = (_HERE / "expected.txt").read_text().splitlines()
+def _expected(name: str = "expected.txt") -> dict[str, set[str]]:
+    lines = (_HERE / name).read_text().splitlines()
     rows = (line.split(" | ") for line in lines if not line.startswith("#"))
     return {name: {"ENOSYS", *refusals.split(" / ")} for name, refusals in rows}
 
@@ -168,6 +173,13 @@ def test_no_attempt_succeeds_in_a_jail_of_pkgjaild(
         report = _run_attempts(user, site, "--stage", "helper", "--no-network")
     nested = {name: {"EPERM"} for name in _expected() if name.startswith("nested: ")}
     _refute(report, set(), nested)
+
+
+@pytest.mark.parametrize("network", [pytest.param(False, id="no network"), pytest.param(True, id="network")])
+def test_no_attempt_succeeds_under_supervision(anyone: Caller, site: Path, *, network: bool) -> None:
+    """Without namespaces, all but what the stage does not promise is refused, too."""
+    report = _run_attempts(anyone, site, "--stage", "supervised", *(() if network else ("--no-network",)))
+    _refute(report, (_NETWORK if network else set()) | _HARMLESS, _expected("supervised.txt"))
 
 
 @pytest.mark.parametrize(

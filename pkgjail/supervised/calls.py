@@ -43,6 +43,7 @@ _ON_PROCESSES = {
     "ioprio_set": ((251, 30), 1),
     "migrate_pages": ((256, 238), 0),
     "move_pages": ((279, 239), 0),
+    "pidfd_open": ((434, 434), 0),
 }
 # Calls with paths that only a privileged process may make.
 _PRIVILEGED = (

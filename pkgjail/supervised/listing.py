@@ -13,10 +13,10 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from pkgjail.core.jail_names import PROC_HIDDEN
 from pkgjail.sandbox.notices import error_answer, write_memory
 from pkgjail.supervised.names import DIRECTORY, NEW_TERMINAL, PROC, TERMINALS
 from pkgjail.supervised.processes import duplicate
+from pkgjail.supervised.view import is_shown_in_proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +83,7 @@ class Listing:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def _is_shown_in_proc(self, name: bytes) -> bool:
-        return self._view.is_ours(int(name)) if name.isdigit() else name not in PROC_HIDDEN
+        return self._view.is_ours(int(name)) if name.isdigit() else is_shown_in_proc(name)
 
 
 def _read(call: int, directory: int, size: int, name: int, is_shown: Callable[[bytes], bool] | None) -> bytes:

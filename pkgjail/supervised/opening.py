@@ -11,9 +11,11 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 import struct
 from typing import TYPE_CHECKING
 
+from pkgjail.core.jail_names import SYS_BUSES, SYS_ROOT_ONLY
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.notices import add_descriptor, error_answer, write_memory
 from pkgjail.supervised.names import LINK, MADE
@@ -52,7 +54,15 @@ class Opener:
 
     def open_in_bind(self, number: int, bind: Bind, path: bytes, flags: int) -> Answer:
         """Open a file below a bind and hand it over."""
-        return self._hand_over(number, lambda: open_below(bind, path, flags & _KEPT_FLAGS), flags)
+
+        def open_it() -> int:
+            opened = open_below(bind, path, flags & _KEPT_FLAGS)
+            if not os.geteuid() and is_for_root_alone(os.readlink(f"/proc/self/fd/{opened}".encode())):
+                os.close(opened)
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return opened
+
+        return self._hand_over(number, open_it, flags)
 
     def open_made(self, number: int, path: bytes, flags: int) -> Answer:
         """Open a file that was made at entry and hand it over."""
@@ -113,6 +123,26 @@ class Opener:
             return error_answer(ctypes.get_errno())
         write_memory(process, address, buffer.raw)
         return 0, 0, 0
+
+
+def is_for_root_alone(path: bytes) -> bool:
+    """Return whether a real path is one of those in /sys that root alone may read: root's command may not."""
+    below = path[len(b"/sys/") :]
+    hidden = any((below + b"/").startswith(name + b"/") for name in SYS_ROOT_ONLY)
+    return path.startswith(b"/sys/") and (hidden or below.startswith(SYS_BUSES.rstrip(b"*")))
+
+
+def is_device(bind: Bind, path: bytes) -> bool:
+    """Return whether a path below a bind leads to a device. Only /dev has devices for a command."""
+    try:
+        opened = open_below(bind, path, os.O_PATH)
+    except OSError:
+        return False
+    try:
+        mode = os.fstat(opened).st_mode
+    finally:
+        os.close(opened)
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def open_below(bind: Bind, path: bytes, flags: int) -> int:

@@ -40,7 +40,7 @@ from pkgjail.supervised.names import (
     PROC,
     TERMINALS,
 )
-from pkgjail.supervised.opening import Opener
+from pkgjail.supervised.opening import Opener, is_device
 from pkgjail.supervised.sockets import Sockets
 
 if TYPE_CHECKING:
@@ -212,7 +212,9 @@ class Supervisor:
             return GO_ON  # it gives no content; and the kernel hands over no such descriptors
         if place.bind is not None:
             by_us = place.bind.is_read_by_us
-            return opener.open_in_bind(number, place.bind, place.path, flags) if by_us else GO_ON
+            if by_us:
+                return opener.open_in_bind(number, place.bind, place.path, flags)
+            return error_answer(errno.EACCES) if is_device(place.bind, place.path) else GO_ON
         if what in {DEVICE, OPEN_FILE, MADE}:
             return self._open_other(number, place, flags)
         return opener.open(number, place.path, flags | (os.O_NOFOLLOW if what in _OF_THE_SET else 0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.jail_names import PROC_HIDDEN
@@ -36,6 +37,18 @@ _FOLLOWED_HERE = (b"cwd", b"root", b"exe")
 _LINKS_OF_PROC = {b"mounts": b"self/mounts", b"net": b"self/net"}
 _MOST_CACHED = 1 << 18
 _DELETED = b" (deleted)"
+
+
+def is_shown_in_proc(name: bytes) -> bool:
+    """Return whether a global name of /proc is shown; for root, what others may not read is not."""
+    if name in PROC_HIDDEN:
+        return False
+    if os.geteuid():
+        return True
+    try:
+        return bool(os.lstat(_PROC + b"/" + name).st_mode & stat.S_IROTH)
+    except OSError:
+        return True  # the kernel says that there is none
 
 
 class Place(NamedTuple):
@@ -294,7 +307,7 @@ class _Walk:
     def _is_shown(self, name: bytes) -> bool:
         if name.isdigit():
             return self._view.is_ours(int(name))
-        return name not in PROC_HIDDEN
+        return is_shown_in_proc(name)
 
     def _link_of_proc(self, words: list[bytes], name: bytes) -> bytes | None:
         """Return the text of the link `name` in a directory of /proc, or None if it is none."""

@@ -39,6 +39,8 @@ time.sleep(600)
 # Descriptors of the caller's; "" is the canary. The limit is lowered below the last two.
 _LEFT_OPEN = {50: "/", 100: "", 512: "/etc", 1000: "", 1001: "/"}
 _LIMIT = 900
+# Without namespaces, binds can be at their own paths alone.
+_OWN_PATHS = "supervised" in sys.argv
 _SETTINGS = (
     "kernel/core_pattern", "kernel/modprobe", "kernel/hostname", "kernel/domainname",
     "vm/drop_caches", "net/ipv4/ip_forward", "user/max_user_namespaces",
@@ -90,9 +92,9 @@ class Outside:
         return {
             "bind": str(bind),
             "canary": str(secret / "canary"),
-            "inner": "/srv/inner",
+            "inner": f"{self.home}/bind/inner" if _OWN_PATHS else "/srv/inner",
             "secret": str(secret),
-            "shown": "/srv/shown",
+            "shown": f"{self.home}/shown" if _OWN_PATHS else "/srv/shown",
         }
 
     def _services(self) -> dict[str, Any]:
@@ -287,8 +289,12 @@ def main() -> None:
         (bind / "facts.json").write_text(json.dumps(outside.facts), encoding="utf-8")
         before = outside.state()
         inside = ["-m", "tests.escapes.inside", str(bind / "facts.json")]
-        options = ["--bind", str(bind), "--bind", f"{bind}/inner:/srv/inner", "--ro-bind", str(attempts)]
-        options += ["--ro-bind", f"{home}/shown:/srv/shown", "--env", f"PYTHONPATH={attempts}", *sys.argv[4:]]
+        options = ["--bind", str(bind), "--ro-bind", str(attempts), "--env", f"PYTHONPATH={attempts}"]
+        if _OWN_PATHS:
+            options += ["--ro-bind", f"{home}/shown"]
+        else:
+            options += ["--bind", f"{bind}/inner:/srv/inner", "--ro-bind", f"{home}/shown:/srv/shown"]
+        options += sys.argv[4:]
         around = os.environ.get("AROUND", "").split()
         command = [
             *around,
