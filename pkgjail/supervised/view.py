@@ -292,13 +292,16 @@ class _Walk:
                 continue
             if self._is_last() and not self._follow:
                 return self._place(PROC, self._path(words, name))
-            if target[:1] != b"/" and words:
-                return self._open_file(self._path(words, name))
+            link = self._path(words, name)
+            if words and (target[:1] != b"/" or target.endswith(_DELETED)):
+                return self._open_file(link)
+            if words and not self._has_more():
+                return self._at_end(link, target)
             self._done = _PROC
             if not self._go_on_at(target):
-                return self._absent(self._path(words, name), errno.ELOOP)
-            if target[:1] == b"/":
-                return self._after_link(self._path(words, name), target)
+                return self._absent(link, errno.ELOOP)
+            if words:
+                return None
         return self._place(PROC, b"/".join([_PROC, *words]))
 
     def _path(self, words: list[bytes], name: bytes) -> bytes:
@@ -323,16 +326,12 @@ class _Walk:
         except OSError:
             return None
 
-    def _after_link(self, link: bytes, target: bytes) -> Place | None:
-        """Go on at the text of a link to an open file, unless its end has no path in the view."""
-        if not self._is_last() and not target.endswith(_DELETED):
-            return None
-        if target.endswith(_DELETED):
-            return self._open_file(link)
+    def _at_end(self, link: bytes, target: bytes) -> Place:
+        """Return what a link to an open file leads to: a name of the view, or a file that the caller gave."""
         place = self._view.find(target, self._process, follow=True)
-        if place.what != ABSENT:
-            return place._replace(is_fixed=False)
-        return self._open_file(link) if self._view.names.is_given(link) else place._replace(is_fixed=False)
+        if place.what == ABSENT and self._view.names.is_given(link):
+            return self._open_file(link)
+        return place._replace(is_fixed=False)
 
     def _open_file(self, link: bytes) -> Place:
         if self._has_more():
