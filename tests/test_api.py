@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import importlib
@@ -19,7 +20,10 @@ from tests.file_cases import Remembering
 from tests.tree_text import NOBODY, in_child, parse_tree, tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from pkgjail.core.model import Manifest
 
 _UNMET = "a:amd64: Depends: gone (>= 2): 'gone' is not installed"
 
@@ -117,3 +121,27 @@ def test_no_room_of_the_backends_hides_a_function() -> None:
     """Protects `available` from a package of that name, which would take the place of the function."""
     importlib.import_module("pkgjail.repositories")
     assert callable(importlib.import_module("pkgjail.backends").available)
+
+
+def test_results_are_short_in_a_shell(base_manifest: Manifest) -> None:
+    """Protects whoever types a name at Python's prompt: a manifest has megabytes."""
+    shown = repr(base_manifest)
+    assert len(shown) < 1000
+    assert f"files=<{len(base_manifest.files):,} items>" in shown
+    assert f"architecture={base_manifest.header.architecture!r}" in shown
+
+
+@pytest.mark.parametrize("read", [pkgjail.read_manifest, pkgjail.read_audit])
+def test_a_file_that_is_not_there_is_an_error_of_both_kinds(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """Protects callers who catch pkgjail's errors, and those who catch the system's."""
+    with pytest.raises(FileNotFoundError) as missing:
+        read(tmp_path / "m")
+    assert isinstance(missing.value, pkgjail.PkgjailError)
+    assert (missing.value.errno, missing.value.filename) == (errno.ENOENT, str(tmp_path / "m"))
+    assert str(missing.value) == f"{tmp_path}/m: No such file or directory"
+    (tmp_path / "m").mkdir()
+    with pytest.raises(OSError, match="m: Is a directory") as unreadable:
+        read(tmp_path / "m")
+    assert isinstance(unreadable.value, pkgjail.PkgjailError)

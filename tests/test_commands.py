@@ -273,7 +273,7 @@ def test_every_verb_speaks_json() -> None:
         ),
         pytest.param(
             ["graph", "--json", "/no/such"],
-            {"error": "FileNotFoundError", "exit_status": 1},
+            {"error": "MissingFileError", "exit_status": 1},
             id="no such file",
         ),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pkgjail.core.model import record
+from pkgjail.core.model import record, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,6 +111,8 @@ class Audit:
     seen, `unread` those whose path could not be read, `rings` calls of io_uring_setup(2), which were refused.
     `folded` is set if paths of binds had to be counted by directory, or programs given up, to save memory.
     """
+
+    __repr__ = short_repr
 
     manifest: str
     family: str

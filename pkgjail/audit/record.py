@@ -16,7 +16,7 @@ from dataclasses import fields
 from typing import Any, Callable, NamedTuple, get_args
 
 from pkgjail.audit.model import Area, Audit, Call, Clue, Kind, Listing, LookUp, Mention, Nowhere, Program
-from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.errors import InputError, Problem, unreadable
 from pkgjail.core.untrusted import MANIFEST, PARSE_INT, is_nested, parsing, read_named, shortened
 from pkgjail.storage.atomic import replace_file
 
@@ -84,10 +84,14 @@ def read_audit(path: str | os.PathLike[str]) -> Audit:
 
     Raises:
         InputError: it is no audit that this version of pkgjail would have written, with the line.
-        OSError: it cannot be read.
+        MissingFileError, UnreadableError: there is none, or it cannot be read; each is an `OSError`, too.
 
     """
-    return parse_audit(read_named(path, MANIFEST), os.fspath(path))
+    try:
+        data = read_named(path, MANIFEST)
+    except OSError as error:
+        raise unreadable(error, path) from None
+    return parse_audit(data, os.fspath(path))
 
 
 def parse_audit(data: bytes, name: str) -> Audit:

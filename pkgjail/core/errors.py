@@ -142,6 +142,31 @@ class OutputError(PkgjailError):
         return f"cannot write to standard output: {self.why}"
 
 
+class UnreadableError(PkgjailError, OSError):
+    """A file that was named and cannot be read. It is an `OSError`, too, with its number, reason and file."""
+
+    def __str__(self) -> str:
+        return os_error_text(self)
+
+
+class MissingFileError(UnreadableError, FileNotFoundError):
+    """A file that was named and is not there."""
+
+
+class ForbiddenFileError(UnreadableError, PermissionError):
+    """A file that was named and that this process may not read."""
+
+
+def unreadable(error: OSError, path: str | os.PathLike[str]) -> UnreadableError:
+    """Return the error for a file that the caller named, from the system's."""
+    kind: type[UnreadableError] = UnreadableError
+    if isinstance(error, FileNotFoundError):
+        kind = MissingFileError
+    elif isinstance(error, PermissionError):
+        kind = ForbiddenFileError
+    return kind(error.errno, error.strerror or str(error), os.fspath(path))
+
+
 class QuestionError(PkgjailError):
     """A question that no manifest can answer."""
 

@@ -11,7 +11,7 @@ This module contains no logic.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pkgjail.core.text import is_visible
@@ -50,6 +50,7 @@ Verify: TypeAlias = Literal["", "all", "hash"]
 """The extent of the comparison of the host with a manifest: see `JailOptions`."""
 
 # Keyword-only and slotted dataclasses came with Python 3.10; on 3.9 they are frozen alone.
+_MOST_SHOWN = 3  # items of a tuple in a short `repr`
 _OPTIONS: dict[str, bool] = {"kw_only": True, "slots": True} if sys.version_info >= (3, 10) else {}
 
 
@@ -57,6 +58,16 @@ _OPTIONS: dict[str, bool] = {"kw_only": True, "slots": True} if sys.version_info
 def record(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass that is constructed by keywords. It does not validate."""
     return dataclass(frozen=True, **_OPTIONS)(cls)
+
+
+def short_repr(instance: Any) -> str:
+    """Return the `repr` of a record that may have thousands of items: a number in the place of each tuple."""
+    shown = []
+    for each in fields(instance):
+        value = getattr(instance, each.name)
+        is_long = isinstance(value, (tuple, dict)) and len(value) > _MOST_SHOWN
+        shown.append(f"{each.name}={f'<{len(value):,} items>' if is_long else repr(value)}")
+    return f"{type(instance).__name__}({', '.join(shown)})"
 
 
 def text_path(path: bytes) -> str:
@@ -404,6 +415,8 @@ class Closure:
     of the shortest chain from a whitelist's line (or "essential") to it.
     """
 
+    __repr__ = short_repr
+
     packages: tuple[Package, ...]
     dependencies: tuple[Dependency, ...]
     reasons: Mapping[str, Dependency]
@@ -471,6 +484,8 @@ class Missing:
 class FileSet:
     """The names in the jail, and what was left out; each tuple is sorted by path."""
 
+    __repr__ = short_repr
+
     entries: tuple[FileEntry, ...]
     dropped: tuple[Dropped, ...] = ()
     missing: tuple[Missing, ...] = ()
@@ -509,6 +524,8 @@ class DevicePattern:
 @record
 class Manifest:
     """The complete description of a jail, for people to review and for `run` to enter."""
+
+    __repr__ = short_repr
 
     header: Header
     packages: tuple[Package, ...]
@@ -550,6 +567,8 @@ class PackagePlan:
 
     It is not a `Manifest`. `dropped` counts the paths that blacklists removed from the packages' `files`.
     """
+
+    __repr__ = short_repr
 
     family: str
     architecture: str

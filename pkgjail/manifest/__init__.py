@@ -17,7 +17,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import ManifestError
+from pkgjail.core.errors import ManifestError, unreadable
 from pkgjail.core.model import DevicePattern, Header, Manifest
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
 from pkgjail.manifest.codec import manifest_bytes
@@ -94,8 +94,18 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read the manifest at `path`. Raises `ManifestError` as `parse_manifest` does, and `OSError`."""
-    return parse_manifest(read_named(path, MANIFEST), os.fspath(path))
+    """Read the manifest at `path`.
+
+    Raises:
+        ManifestError: as `parse_manifest`.
+        MissingFileError, UnreadableError: there is none, or it cannot be read; each is an `OSError`, too.
+
+    """
+    try:
+        data = read_named(path, MANIFEST)
+    except OSError as error:
+        raise unreadable(error, path) from None
+    return parse_manifest(data, os.fspath(path))
 
 
 def parse_stream(descriptor: int, name: str) -> Manifest:
