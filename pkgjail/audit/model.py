@@ -112,7 +112,8 @@ class Audit:
     `folded` is set if paths of binds had to be counted by directory, or programs given up, to save memory.
     """
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     manifest: str
     family: str

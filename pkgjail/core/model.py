@@ -415,7 +415,8 @@ class Closure:
     of the shortest chain from a whitelist's line (or "essential") to it.
     """
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     packages: tuple[Package, ...]
     dependencies: tuple[Dependency, ...]
@@ -484,7 +485,8 @@ class Missing:
 class FileSet:
     """The names in the jail, and what was left out; each tuple is sorted by path."""
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     entries: tuple[FileEntry, ...]
     dropped: tuple[Dropped, ...] = ()
@@ -525,7 +527,8 @@ class DevicePattern:
 class Manifest:
     """The complete description of a jail, for people to review and for `run` to enter."""
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     header: Header
     packages: tuple[Package, ...]
@@ -568,7 +571,8 @@ class PackagePlan:
     It is not a `Manifest`. `dropped` counts the paths that blacklists removed from the packages' `files`.
     """
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     family: str
     architecture: str
