@@ -116,7 +116,7 @@ class Bad(NamedTuple):
 
 BAD = {
     "nothing": Bad("", "it is empty"),
-    "a manifest": Bad('{"kind":"header"}\n', "a:1: the first line is none of an audit"),
+    "a manifest": Bad('{"kind":"header"}\n', "a: this is a manifest, not a record of an audit"),
     "a newer one": Bad('{"kind":"audit","schema":2}\n', "a:1: made by a newer pkgjail (schema 2); upgrade"),
     "no JSON": Bad("x\n", "a:1: Expecting value"),
     "an unknown kind": Bad(

@@ -57,7 +57,7 @@ def test_refused(summary: str, old: str, new: str, problem: str) -> None:
 # Each row: what is wrong, the bytes, the first problem.
 BROKEN = [
     ("an empty file", b"", "m:1: this is not a manifest"),
-    ("another file", b"[packages]\ndebian = []\n", "m:1: this is not a manifest"),
+    ("another file", b"[packages]\ndebian = []\n", "m:1: this is a whitelist, not a manifest"),
     ("not UTF-8", SAMPLE.replace(b"docs.ignore", b"docs\xff"), "m:16: byte "),
     ("cut in a line", SAMPLE[:-1], "m:19: the manifest is cut in the middle of this line"),
     ("cut at a line", SAMPLE[: SAMPLE.rindex(b"\n", 0, -1) + 1], "m:18: the manifest is cut after this line"),
@@ -76,7 +76,7 @@ BROKEN = [
         SAMPLE.replace(b'"records":18', b'"records":17'),
         "m:19: the lines above are not those",
     ),
-    ("carriage returns", SAMPLE.replace(b"\n", b"\r\n"), "m:1: not the canonical form"),
+    ("carriage returns", SAMPLE.replace(b"\n", b"\r\n"), "m:1: its lines end in CR LF"),
 ]
 
 

@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple, get_args
 
 from pkgjail.audit.model import Area, Audit, Call, Clue, Kind, Listing, LookUp, Mention, Nowhere, Program
 from pkgjail.core.errors import InputError, Problem, unreadable
+from pkgjail.core.recognise import AUDIT, mistaken_for
 from pkgjail.core.untrusted import MANIFEST, PARSE_INT, is_nested, parsing, read_named, shortened
 from pkgjail.storage.atomic import replace_file
 
@@ -100,6 +101,8 @@ def parse_audit(data: bytes, name: str) -> Audit:
     def problem(why: str) -> InputError:
         return InputError([Problem(name, f"this is no record of an audit: {why}")])
 
+    if mistaken := mistaken_for(data, AUDIT):
+        raise InputError([Problem(name, mistaken)])
     with parsing(problem):
         audit = _parsed(data, name)
         if dump_audit(audit) != data:

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of, size
+from pkgjail.cli.manifests import STDIN, read_manifest
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
 from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
@@ -31,7 +32,7 @@ _BIND_OPTIONS = ("", "ro", "rw")
 STAGES = ("namespaces", "root", "helper", "supervised", "bwrap", "podman", "runc", "nspawn", "vm")
 """The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
 _OF_USERS = "root"  # the stage that runs a command with another user's rights
-MANIFEST_HELP = "a manifest, or a whitelist's name or path"
+MANIFEST_HELP = "a manifest (- for standard input), or a whitelist's name or path"
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -371,8 +372,6 @@ def _loaded(arguments: argparse.Namespace, *, hashed: bool) -> Manifest:
             f"{name} is a manifest, which is complete: --package, --blacklist, --recommends, --no-essential "
             "and --no-package-database go with a whitelist; give them to 'pkgjail resolve'"
         )
-    from pkgjail.manifest import read_manifest
-
     return read_manifest(name)
 
 
@@ -395,7 +394,7 @@ def is_whitelist(name: str) -> bool:
     Its jail depends on more than a replay checks: on the lists that it includes, on blacklists, and on the
     package database.
     """
-    if name == WHOLE_IMAGE:
+    if name in {WHOLE_IMAGE, STDIN}:
         return False
     is_list = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
     return is_list and not name.endswith(".jsonl")
@@ -448,7 +447,7 @@ def _inputs(arguments: argparse.Namespace) -> tuple[bytes, ...]:
     name: str | None = getattr(arguments, "manifest", None)
     if getattr(arguments, "project", None) is not None:
         return project_inputs(arguments.project)
-    if name is None or name == WHOLE_IMAGE:
+    if name is None or name in {WHOLE_IMAGE, STDIN}:
         return ()
     if not is_whitelist(name):
         return (os.path.abspath(os.fsencode(name)),)
@@ -568,4 +567,6 @@ def _parts(text: str) -> list[str]:
 def publisher_of_manifest(arguments: argparse.Namespace) -> Publisher | None:
     """Return who may publish a baseline of the manifest; None for a whitelist."""
     name = arguments.manifest
-    return None if name == WHOLE_IMAGE or is_whitelist(name) else publisher_of(os.fsencode(name))
+    if name in {WHOLE_IMAGE, STDIN} or is_whitelist(name):
+        return None
+    return publisher_of(os.fsencode(name))

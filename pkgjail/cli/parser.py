@@ -60,7 +60,11 @@ class Parser(argparse.ArgumentParser):
 
     def add_manifest(self) -> None:
         """Add the argument MANIFEST, for a verb that takes no whitelist in its place."""
-        self.add_argument("manifest", metavar="MANIFEST", help="a manifest that 'pkgjail resolve' made")
+        self.add_argument(
+            "manifest",
+            metavar="MANIFEST",
+            help="a manifest that 'pkgjail resolve' made; - for standard input",
+        )
 
     def has_positional(self, words: Iterable[str]) -> bool:
         """Return whether any of these words is neither an option nor the value of one."""

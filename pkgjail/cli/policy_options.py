@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.console import ConsoleReporter
+from pkgjail.cli.manifests import named_file
 from pkgjail.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blacklist",
         action="append",
+        type=named_file,
         default=[],
         metavar="LIST",
         help="drop paths: docs, locales, static-libs, python-bytecode, or a file (may be repeated)",

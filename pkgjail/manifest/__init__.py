@@ -17,7 +17,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import ManifestError, unreadable
+from pkgjail.core.errors import ManifestError, Problem, unreadable
 from pkgjail.core.model import DevicePattern, Header, Manifest
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
 from pkgjail.manifest.codec import manifest_bytes
@@ -105,12 +105,25 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         data = read_named(path, MANIFEST)
     except OSError as error:
         raise unreadable(error, path) from None
-    return parse_manifest(data, os.fspath(path))
+    name = os.fspath(path)
+    return parse_manifest(_unpacked(data, name), name)
 
 
 def parse_stream(descriptor: int, name: str) -> Manifest:
     """Read a manifest from `descriptor` to its end; messages call it `name`. Raises as `read_manifest`."""
-    return parse_manifest(read_descriptor(descriptor, name, MANIFEST), name)
+    return parse_manifest(_unpacked(read_descriptor(descriptor, name, MANIFEST), name), name)
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    """Return a manifest's bytes, also if it is kept packed by gzip(1). Raises `ManifestError`."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    from pkgjail.core.unpacking import UnpackError, unpack  # loads what packed files alone need
+
+    try:
+        return unpack(data, MANIFEST)
+    except UnpackError as error:
+        raise ManifestError([Problem(name, f"cannot unpack it by gzip: {error}")]) from error
 
 
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> str:

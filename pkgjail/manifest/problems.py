@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pkgjail.core.errors import Problem
 from pkgjail.core.families import implied_family
 from pkgjail.core.parameters import parameter
+from pkgjail.core.recognise import MANIFEST_FILE, mistaken_for
 from pkgjail.core.untrusted import PARSE_INT, is_nested, shortened
 from pkgjail.manifest.codec import end_line
 from pkgjail.manifest.reader import content_problems, from_records
@@ -33,6 +34,10 @@ _MODE = re.compile(r"[0-7]{4}")
 _A_PLAN = (
     f"this is a package plan ({parameter('plan_packages')}), not a manifest: it has no files, and its "
     "packages need not be installed here; install them, and resolve the whitelists on that system"
+)
+_AS_IT_WAS = (
+    "a manifest's digest names its exact bytes: fetch it again as it was, or convert it with dos2unix(1); in "
+    "Git, '*.jsonl -text' keeps it"
 )
 _RESOLVE_AGAIN = "resolve it again, or fetch it again"
 _LEFT_OUT = ", left out where empty"
@@ -62,16 +67,29 @@ def _faults(data: bytes) -> Iterable[tuple[int, str]]:
     lines = text.split("\n")
     cut = lines.pop()
     first = _decode(lines[0] if lines else cut)
-    if isinstance(first, dict) and first.get("kind") == "plan":
-        return [(1, _A_PLAN)]
-    if not isinstance(first, dict) or first.get("kind") != "header":
-        return [(1, "this is not a manifest: the first line is no header; make one with 'pkgjail resolve'")]
-    schema = first.get("schema")
+    if why := _another_file(data, text, first):
+        return [(1, why)]
+    schema = first.get("schema") if isinstance(first, dict) else None
     if type(schema) is int and schema > SCHEMA:
         return [
             (1, f"made by a newer pkgjail (schema {schema}, this one reads 1 to {SCHEMA}); upgrade pkgjail")
         ]
     return _form_and_content(lines, cut, data)
+
+
+def _another_file(data: bytes, text: str, first: Any) -> str:
+    """Return what a file is that is no manifest as pkgjail wrote it, by its first line; otherwise ""."""
+    if isinstance(first, dict) and first.get("kind") == "plan":
+        return _A_PLAN
+    if mistaken := mistaken_for(data, MANIFEST_FILE):
+        return mistaken
+    if text.startswith("\ufeff"):
+        return f"it begins with a byte order mark (BOM), which an editor added; {_AS_IT_WAS}"
+    if text.partition("\n")[0].endswith("\r"):
+        return f"its lines end in CR LF, as some editors and Git on Windows write them; {_AS_IT_WAS}"
+    if isinstance(first, dict) and first.get("kind") == "header":
+        return ""
+    return "this is not a manifest: the first line is no header; make one with 'pkgjail resolve'"
 
 
 def _form_and_content(lines: list[str], cut: str, data: bytes) -> list[tuple[int, str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.model import Requirement, record, text_path
 from pkgjail.core.nearest import suggestion
 from pkgjail.core.parameters import parameter
+from pkgjail.core.recognise import mistaken_for
 from pkgjail.policy.lists import BLACKLIST, WHITELIST, Entry, ListProblems, Source, find
 from pkgjail.policy.patterns import check_pattern, rule_text
 from pkgjail.policy.whitelist import Whitelist, read_whitelist
@@ -213,8 +214,11 @@ def _refuse_cycle(including: tuple[Source, ...]) -> None:
 def _blacklist_rules(data: bytes, problems: ListProblems) -> Iterator[Rule]:
     """The rules of a blacklist's content, in which any bytes may occur, as in paths."""
     rules = 0
+    if mistaken := mistaken_for(data, "blacklist"):
+        problems.add(1, mistaken)
+        return
     for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        text = rule_text(text_path(raw))
+        text = rule_text(text_path(raw.removesuffix(b"\r")))
         if not text:
             continue
         rules += 1

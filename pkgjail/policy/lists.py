@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pkgjail.core.errors import Problem
 from pkgjail.core.model import Rule, record
+from pkgjail.core.recognise import LIST_FILE, WHAT_TO_DO, kind_of
 from pkgjail.core.untrusted import LIST, read_named, shortened
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Source:
     def read(self) -> bytes:
         """Return the content. Raises `ValueError` with a message."""
         try:
-            return self._content()
+            return self._unpacked(self._content())
         except OSError as error:
             hint = ""
             file = PurePath(self.file)
@@ -78,6 +79,17 @@ class Source:
                 hint = f"; the shipped one is called {file.stem!r}"
             where = str(self.location)
             raise ValueError(f"cannot read the {self.kind.noun} {where!r}: {error.strerror}{hint}") from error
+
+    def _unpacked(self, data: bytes) -> bytes:
+        """Return a list's text, also if it is kept packed by gzip(1). Raises `ValueError` with a message."""
+        if not data.startswith(b"\x1f\x8b"):
+            return data
+        from pkgjail.core.unpacking import UnpackError, unpack  # loads what packed files alone need
+
+        try:
+            return unpack(data, self.kind.limit)
+        except UnpackError as error:
+            raise ValueError(f"cannot unpack the {self.kind.noun} {str(self.location)!r}: {error}") from error
 
     def _content(self) -> bytes:
         if self.folder is None:
@@ -128,8 +140,19 @@ def _as_file(kind: ListKind, name: str, folder: Path | None) -> str:
     if folder is not None and name:
         for file in (name, name + kind.suffix):
             if os.path.isfile(folder / file):  # false if the name is too long for a file
-                return f"; write {'./' + file!r} for the file"
+                other = _kind_at(folder / file)
+                if other in {"", LIST_FILE}:
+                    return f"; write {'./' + file!r} for the file"
+                return f"; the file {file!r} is a {other}: {WHAT_TO_DO[other]}"
     return ""
+
+
+def _kind_at(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(LIST))
+    except OSError:
+        return ""
 
 
 @record

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pkgjail.core.recognise import LIST_FILE, mistaken_for
 from pkgjail.policy.lists import Entry, nearest
 from pkgjail.policy.patterns import MAX_CHARACTERS
 from pkgjail.policy.toml_lines import Key, excess, locate
@@ -40,8 +42,11 @@ class Document(NamedTuple):
 
 def read_document(data: bytes, noun: str, problems: ListProblems) -> Document | None:
     """Parse a file; None if it is not TOML at all, which is added to `problems`, as no `noun`."""
+    if mistaken := mistaken_for(data, noun) if noun == LIST_FILE else "":
+        problems.add(1, mistaken)
+        return None
     try:
-        text = data.decode("utf-8")
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         problems.add(data.count(b"\n", 0, error.start) + 1, f"not UTF-8: byte 0x{data[error.start]:02x}")
         return None

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.audit_influence import add_influence
+from pkgjail.cli.manifests import named_file
 from pkgjail.cli.results import always
 from pkgjail.core.errors import QuestionError
 from pkgjail.core.model import raw_path, text_path
@@ -73,7 +74,7 @@ def add_parser(verbs: Verbs) -> None:
     show = commands.add_parser(
         "show", help="report what was used and wanted", description=_SHOW, epilog=_SHOW_EPILOG
     )
-    show.add_argument("audit", metavar="FILE", help=_RECORD)
+    show.add_argument("audit", type=named_file, metavar="FILE", help=_RECORD)
     show.add_argument(
         "--manifest", metavar="MANIFEST", help="the jail's manifest, to say what was never used"
     )
@@ -92,13 +93,13 @@ def add_parser(verbs: Verbs) -> None:
     show.add_argument("--fail-on", choices=("wanted",), help="exit 1 if the command wanted anything")
     show.set_defaults(run=run_show, failure=0, result_is_output=always)
     why = commands.add_parser("why", help="say who asked for a path", description=_WHY)
-    why.add_argument("audit", metavar="FILE", help=_RECORD)
+    why.add_argument("audit", type=named_file, metavar="FILE", help=_RECORD)
     why.add_argument("asked", nargs="+", metavar="PATH|PACKAGE", help="an absolute path or a package's name")
     why.add_argument("--json", action="store_true", help="print the same as JSON")
     why.set_defaults(run=run_why, failure=0, result_is_output=always)
     diff = commands.add_parser("diff", help="compare two audits", description=_DIFF, epilog=_DIFF_EPILOG)
-    diff.add_argument("old", metavar="OLD", help=_RECORD)
-    diff.add_argument("new", metavar="NEW", help="another")
+    diff.add_argument("old", type=named_file, metavar="OLD", help=_RECORD)
+    diff.add_argument("new", type=named_file, metavar="NEW", help="another")
     diff.add_argument("--json", action="store_true", help="print the same as JSON")
     diff.set_defaults(run=run_diff, failure=2, result_is_output=always)
     add_influence(commands)
@@ -112,7 +113,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     from pkgjail.audit.spack_names import load_spack_names
     from pkgjail.audit.wanted import used
     from pkgjail.cli.audit_text import facts, markdown, text
-    from pkgjail.manifest import read_manifest
+    from pkgjail.cli.manifests import read_manifest
 
     audit = read_audit(arguments.audit)
     use = used(audit, read_manifest(arguments.manifest)) if arguments.manifest else None

@@ -85,9 +85,9 @@ def _prints_lines(arguments: argparse.Namespace) -> bool:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build the environment, and print what was built."""
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.directory import parent_and_name
-    from pkgjail.manifest import read_manifest
 
     manifest = read_manifest(arguments.manifest)
     directory = os.fsencode(arguments.directory)

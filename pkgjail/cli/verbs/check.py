@@ -61,7 +61,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the manifest and print what was found; return 1 if there are findings."""
-    from pkgjail.manifest import read_manifest
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.review.check import check_manifest
 
     manifest = read_manifest(arguments.manifest)

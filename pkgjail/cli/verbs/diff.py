@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the difference; return 1 if there is one."""
     from pkgjail.backends import version_order
     from pkgjail.cli.diff_text import markdown, text
-    from pkgjail.manifest import read_manifest
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.review.diff import diff_manifests
 
     old, new = read_manifest(arguments.old), read_manifest(arguments.new)

@@ -114,9 +114,9 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the skeleton, if requested, and then the export."""
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.core.errors import UsageError
     from pkgjail.export import export_manifest
-    from pkgjail.manifest import read_manifest
     from pkgjail.storage.atomic import replace_file
 
     form: str = arguments.format

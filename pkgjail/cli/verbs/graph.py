@@ -62,7 +62,7 @@ def _depth(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the graph."""
-    from pkgjail.manifest import read_manifest
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.review.graph import graph_view
     from pkgjail.storage.atomic import replace_file
 

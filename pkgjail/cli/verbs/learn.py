@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pkgjail.audit.learn import whitelist_text
     from pkgjail.audit.learn_build import learn_build
     from pkgjail.audit.spack_names import load_spack_names
-    from pkgjail.manifest import read_manifest
+    from pkgjail.cli.manifests import read_manifest
 
     if arguments.recommends is not None or arguments.essential is not None:
         raise UsageError("cannot learn with --recommends or --no-essential: the list says what is needed")

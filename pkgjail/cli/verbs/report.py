@@ -61,7 +61,8 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page, and print where."""
     from pkgjail.backends import version_order
-    from pkgjail.manifest import dump_manifest, manifest_digest, read_manifest
+    from pkgjail.cli.manifests import read_manifest
+    from pkgjail.manifest import dump_manifest, manifest_digest
     from pkgjail.review.report import report_page
     from pkgjail.storage.atomic import replace_file
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import human_size
+from pkgjail.cli.manifests import named_file
 from pkgjail.cli.output import write_result
 from pkgjail.cli.package_plan import add_plan_arguments, is_plan, run_plan
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
@@ -54,8 +55,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "whitelists",
         nargs="*",
+        type=named_file,
         metavar="WHITELIST",
-        help="a list by its name (such as build, spack or gpu-nvidia), or a path",
+        help="a list by its name (such as build, spack or gpu-nvidia), or a path; - for standard input",
     )
     parser.add_argument(
         "-o", "--output", default="-", metavar="FILE", help="write the manifest here, not to standard output"

@@ -25,6 +25,7 @@ from pkgjail.cli.jail_options import (
     run_in_named_stage,
     stage_of,
 )
+from pkgjail.cli.manifests import STDIN
 from pkgjail.cli.parser import WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import root_of, source_place
 from pkgjail.cli.project import add_locked_option, enter_project
@@ -123,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     jail = open_jail(arguments, manifest, options)
     if arguments.audit:
         return run_audited_in(jail, command, arguments.audit, terminal=arguments.tty)
-    is_complete = not (is_whitelist(arguments.manifest) or arguments.project)
+    is_complete = not (is_whitelist(arguments.manifest) or arguments.project or arguments.manifest == STDIN)
     if before and jail.lasting and can_replay(arguments) and is_complete:
         jail.prepared.watched += before
         jail.prepared.sources += tuple(places)

@@ -38,8 +38,9 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the manifest and print it as tables or JSON."""
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.cli.summary import summarize
-    from pkgjail.manifest import dump_manifest, manifest_digest, read_manifest
+    from pkgjail.manifest import dump_manifest, manifest_digest
 
     manifest = read_manifest(arguments.manifest)
     facts = {

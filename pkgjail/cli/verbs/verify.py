@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
-from pkgjail.cli.output import stream_fault
 from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import as_json
-from pkgjail.core.errors import PkgjailError
 from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.text import counted
 
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.core.model import Manifest
     from pkgjail.review.verify import Difference, Verification
 
 _DESCRIPTION = """\
@@ -75,10 +71,11 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verify, and print what was found; return 1 if there are differences."""
     from pkgjail.cli.host import database_or_none
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.jail.host_mismatch import explain_absence
     from pkgjail.review.verify import verify_manifest
 
-    manifest = _read(arguments.manifest)
+    manifest = read_manifest(arguments.manifest)
     root = root_of(arguments)
     refuse_other_source(manifest, root)
     with ConsoleReporter(as_json=arguments.json) as reporter:
@@ -104,19 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(found, None if arguments.all else _SHOWN)
     return 0 if found.matches else 1
-
-
-def _read(name: str) -> Manifest:
-    from pkgjail.manifest import parse_stream, read_manifest
-
-    if name != "-":
-        return read_manifest(name)
-    try:
-        return parse_stream(sys.stdin.fileno(), "standard input")
-    except OSError as error:
-        if error.errno == errno.EFBIG:  # the message is complete
-            raise
-        raise PkgjailError(f"cannot read standard input: {stream_fault(error)}; name a file") from None
 
 
 def _facts(found: Verification) -> dict[str, Any]:

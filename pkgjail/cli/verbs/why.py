@@ -73,7 +73,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print an answer for each; return 1 if something is not in the manifest."""
-    from pkgjail.manifest import read_manifest
+    from pkgjail.cli.manifests import read_manifest
     from pkgjail.review.why import why
 
     manifest = read_manifest(arguments.manifest)

@@ -1,0 +1,57 @@
+"""Read what a command line names as a manifest: a file, standard input, or something else by mistake."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import TYPE_CHECKING
+
+from pkgjail.cli.output import stream_fault
+from pkgjail.core.errors import PkgjailError, UsageError
+from pkgjail.core.text import shell_quote
+
+if TYPE_CHECKING:
+    from pkgjail.core.model import Manifest
+
+STDIN = "-"
+
+
+def named_file(word: str) -> str:
+    """Return the path of a file that is read: `-` stands for standard input."""
+    return "/dev/stdin" if word == STDIN else word
+
+
+def read_manifest(name: str) -> Manifest:
+    """Read the manifest that a command line names; `-` is standard input.
+
+    Raises:
+        ManifestError: it is none; if it is something else of pkgjail's, that is said.
+        UsageError: it is the name of a whitelist.
+        OSError: it cannot be read.
+
+    """
+    from pkgjail.manifest import parse_stream
+    from pkgjail.manifest import read_manifest as read
+
+    if name == STDIN:
+        try:
+            return parse_stream(sys.stdin.fileno(), "standard input")
+        except OSError as error:
+            if error.errno == errno.EFBIG:  # the message is complete
+                raise
+            raise PkgjailError(f"cannot read standard input: {stream_fault(error)}; name a file") from None
+    try:
+        return read(name)
+    except FileNotFoundError:
+        if _is_shipped(name):
+            raise UsageError(
+                f"{name!r} is a whitelist, and a manifest is wanted here: make one with "
+                f"'pkgjail resolve {shell_quote(name)} -o {shell_quote(name)}.manifest.jsonl'"
+            ) from None
+        raise
+
+
+def _is_shipped(name: str) -> bool:
+    from pkgjail.policy.lists import WHITELIST
+
+    return name in WHITELIST.shipped()
