@@ -144,3 +144,23 @@ def test_a_page_prints_what_is_printed(name: str, tmp_path: Path) -> None:
 def test_what_counts_as_the_same(said: str, printed: str, same: bool) -> None:  # noqa: FBT001
     """The comparison is loose in what it says, and strict otherwise."""
     assert bool(re.fullmatch(expectation(said), normal(printed))) == same
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_counts_of_a_page_agree(name: str) -> None:
+    """The same manifest has as many names wherever a page shows it: the comparison above leaves counts out.
+
+    An environment with a copy counts its manifest too.
+    """
+    said = "\n".join(step.said for step in steps((TOP / name).read_text(encoding="utf-8")))
+    resolved = {text.replace(",", "") for text in re.findall(r"packages, ([\d,]+) names", said)}
+    built = {text.replace(",", "") for text in re.findall(r": ([\d,]+) names(?:,| deleted)", said)}
+    assert built <= {str(int(number) + 1) for number in resolved}
+
+
+def test_the_virtual_environment_is_no_clone() -> None:
+    """A clone in the home directory is ~/pkgjail; README must not make a virtual environment over it."""
+    page = (TOP / "README.md").read_text(encoding="utf-8")
+    made = re.findall(r"-m venv (\S+)", page)
+    assert made
+    assert not [path for path in made if path.rstrip("/") in {"~/pkgjail", "$HOME/pkgjail", "."}]

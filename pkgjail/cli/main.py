@@ -186,6 +186,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if completing:
         import argcomplete  # pyright: ignore[reportMissingImports]  (perhaps the system's)
 
+        from pkgjail.cli.completers import attach
+
+        attach((parser, *verbs.values()))
         argcomplete.autocomplete(parser)
     if not arguments:
         parser.print_help(sys.stderr)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pkgjail.cli.parser import Verbs
 
 _DESCRIPTION = """\
-Print pkgjail's manual page, made from the texts of --help.
+Print pkgjail's manual page, made from the texts of --help, with the environment variables and files that
+pkgjail reads.
 """
 _EPILOG = """\
 examples:
@@ -23,6 +24,61 @@ examples:
   pkgjail man > /usr/local/share/man/man1/pkgjail.1         install it
 """
 _WIDTH = 78
+_DATE = "2026-12-01"  # of the sections below
+_ENVIRONMENT = (
+    ("COLUMNS", "The width of help texts. Tables in a pipe ignore it."),
+    ("PKGJAIL_SHARED_DIR", "Where what users share is kept, instead of /var/tmp."),
+    ("PKGJAIL_STAGE", "The stage that commands run in, unless --stage names one."),
+    ("PKGJAIL_STORE", "The store of images, unless --store names one."),
+    ("SOURCE_DATE_EPOCH", "The time of files in images that 'pkgjail image create' makes."),
+    ("TERM", "Passed on to commands in a jail, as the only one of the caller's variables."),
+    (
+        "XDG_CACHE_HOME, XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_RUNTIME_DIR",
+        "The directories that hold what FILES names.",
+    ),
+)
+_FILES = (
+    ("pkgjail.toml", "What the jail of a project has, in its directory."),
+    ("/etc/pkgjail.toml", "The site's settings: which stages may be used."),
+    ("~/.config/pkgjail.toml", "The user's settings."),
+    ("~/.cache/pkgjail", "What is kept between runs and may be removed at any time; see 'pkgjail cache'."),
+    ("~/.local/share/pkgjail", "The user's store of images; see 'pkgjail image'."),
+    ("/dev/shm/pkgjail-UID", "Layers of jails, without XDG_RUNTIME_DIR."),  # noqa: S108 - a text
+)
+_EXAMPLES = (
+    (
+        "Resolve a whitelist, look at the manifest, and compile in its jail:",
+        (
+            "pkgjail resolve spack -o spack.manifest.jsonl",
+            "pkgjail show spack.manifest.jsonl",
+            "pkgjail run --cwd spack.manifest.jsonl -- gcc -o hello hello.c",
+        ),
+    ),
+    (
+        "See why a file is in it, and what changed since an older one:",
+        (
+            "pkgjail why spack.manifest.jsonl /usr/bin/awk",
+            "pkgjail diff old.manifest.jsonl spack.manifest.jsonl",
+        ),
+    ),
+    (
+        "Run with some packages and no list:",
+        ("pkgjail run --package gcc --package zlib1g-dev --cwd -- make",),
+    ),
+)
+_SEE_ALSO = (
+    ("apt", 8),
+    ("bwrap", 1),
+    ("dpkg", 1),
+    ("gitignore", 5),
+    ("ld.so", 8),
+    ("pacman", 8),
+    ("podman", 1),
+    ("rpm", 8),
+    ("unshare", 1),
+    ("update-alternatives", 1),
+    ("user_namespaces", 7),
+)
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -45,7 +101,7 @@ def _page() -> Iterator[str]:
     from pkgjail.cli.main import make_parsers
 
     parser, verbs = make_parsers()
-    yield f'.TH PKGJAIL 1 "" "pkgjail {__version__}" "User Commands"'
+    yield f'.TH PKGJAIL 1 "{_DATE}" "pkgjail {__version__}" "User Commands"'
     yield from (".SH NAME", rf"pkgjail \- {_escaped(str(parser.description))}")
     yield from (".SH SYNOPSIS", ".B pkgjail", r"\fICOMMAND\fR [\fIARGUMENT\fR ...]")
     yield ".SH DESCRIPTION"
@@ -54,6 +110,32 @@ def _page() -> Iterator[str]:
     for name, verb in verbs.items():
         yield f".SS pkgjail {name}"
         yield from _help(verb)
+    yield from _sections(parser)
+
+
+def _sections(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the sections that no verb's help has, in the order of man-pages(7)."""
+    yield ".SH EXIT STATUS"
+    told = str(parser.epilog).partition("start here:")[0]
+    yield from (".EX", *map(_escaped, told.strip().splitlines()), ".EE")
+    for title, rows in (("ENVIRONMENT", _ENVIRONMENT), ("FILES", _FILES)):
+        yield f".SH {title}"
+        for name, words in rows:
+            yield from (".TP", f".B {_escaped(name)}", _escaped(words))
+    yield ".SH EXAMPLES"
+    for number, (words, commands) in enumerate(_EXAMPLES):
+        yield from (
+            *((".PP",) if number else ()),
+            _escaped(words),
+            ".PP",
+            ".EX",
+            *map(_escaped, commands),
+            ".EE",
+        )
+    yield ".SH SEE ALSO"
+    for name, section in _SEE_ALSO:
+        comma = "" if (name, section) == _SEE_ALSO[-1] else " ,"
+        yield f".BR {_escaped(name)} ({section}){comma}".replace(") ,", "),")
 
 
 def _help(parser: argparse.ArgumentParser) -> Iterator[str]:
