@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pkgjail import stages
+from pkgjail.api import resolve
 from pkgjail.cli.main import main
 from pkgjail.core.errors import InputError, JailError, UsageError
 from pkgjail.core.model import DevicePattern, JailOptions
@@ -268,3 +270,52 @@ def test_an_environment_of_root(
     script = "readlink /proc/self/ns/user; id -u; ls -d /work"
     done = caller.pkgjail("enter", str(tmp_path / "env"), "--", "sh", "-c", script)
     assert done.stdout == f"{os.readlink('/proc/self/ns/user')}\n0\n", done.stderr
+
+
+_LADDER = """
+place=$1 manifest=$2 python=$3 uid=$4
+mount -t tmpfs -o mode=755 none /run
+mount -t overlay -o userxattr,lowerdir=/etc,upperdir="$place/up",workdir="$place/work" none /etc
+run() {
+  echo "== $*"
+  setpriv --reuid="$uid" --regid="$uid" --clear-groups "$python" -m pkgjail run "$@" 2>&1
+}
+"$python" -m pkgjail.helper --print-policy |
+  sed 's/^users = .*/users = ["*"]/; s/^groups = .*/groups = []/' > /etc/pkgjaild.toml
+"$python" -m pkgjail.helper 2>/dev/null & service=$!
+for _ in $(seq 100); do test -S /run/pkgjaild/socket && break; sleep 0.1; done
+run --stage auto "$manifest" -- id -u
+kill $service; wait $service
+run --stage auto "$manifest" -- id -u
+printf '[stage]\\ndefault = "auto"\\nallow = ["namespaces", "helper", "supervised"]\\n' > /etc/pkgjail.toml
+run "$manifest" -- id -u
+run --share-ipc "$manifest" -- id -u
+echo 'user.max_user_namespaces=15000' > /etc/sysctl.d/90-pkgjail.conf; sysctl --system >/dev/null 2>&1
+run "$manifest" -- id -u
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="limits of a user namespace with all ids; CI is root")
+def test_the_whole_ladder(user: Caller, tmp_path: Path) -> None:
+    """An ordinary user without user namespaces: by the service, by none, supervised, after the remedy."""
+    for name in ("up", "work"):
+        (tmp_path / name).mkdir()
+    manifest = user.home / "m.jsonl"
+    write_manifest(resolve(["base"]), manifest)  # the service has no baseline, so it compares digests
+    arguments = (str(tmp_path), str(manifest), SYSTEM_PYTHON, str(user.uid))
+    command = without_user_namespaces(["unshare", "-m", "sh", "-c", _LADDER, "-", *arguments])
+    options = user.options()
+    for name in ("user", "group", "extra_groups"):
+        options.pop(name, None)
+    done = subprocess.run(command, check=False, **options)
+    helper, none, supervised, shared, namespaces = done.stdout.split("== ")[1:]
+    uid = f"\n{user.uid}\n"
+    assert "this runs in the stage helper, the strongest" in helper, done
+    assert helper.endswith(uid), helper
+    assert "no stage of pkgjail's own can run this here" in none
+    assert "supervised: it promises less, so it must be named" in none
+    assert "this runs in the stage supervised" in supervised
+    assert "promises less than namespaces" in supervised
+    assert supervised.endswith(uid)
+    assert "supervised: it cannot keep shared memory" in shared
+    assert namespaces == f"{manifest} -- id -u{uid}"
