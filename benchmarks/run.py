@@ -248,8 +248,8 @@ def peer_rows(spack: Path, runs: int) -> tuple[list[Row], list[str]]:
         part, peer = cut(spack, size), f"bubblewrap, {size:,} files"
         if has_peer:
             subjects.append(Subject(peer, partial(bubblewrap, bubblewrap_arguments(part))))
-        binds = partial(enter, part, "--plan", "binds")
-        subjects.append(Subject(f"pkgjail run --plan binds, {size:,} files", binds, peer))
+        binds = partial(enter, part, "--strategy", "binds")
+        subjects.append(Subject(f"pkgjail run --strategy binds, {size:,} files", binds, peer))
         subjects.append(Subject(f"pkgjail run, {size:,} files", partial(enter, part), peer))
     rows = measure("entry", subjects, runs)
     return rows, [refusal(spack) if has_peer else "bubblewrap is not installed."]

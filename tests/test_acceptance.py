@@ -54,7 +54,7 @@ def names_of(manifest: Path) -> set[str]:
 @pytest.mark.parametrize("plan", ["binds", "whole", "mask", "tree"])
 def test_the_names_in_the_jail_are_the_manifests(anyone: Caller, manifest: Path, plan: str) -> None:
     """Exactness: 0 too many, 0 missing."""
-    walked = anyone.pkgjail("run", "--plan", plan, manifest, "--", "python3", "-c", _WALK)
+    walked = anyone.pkgjail("run", "--strategy", plan, manifest, "--", "python3", "-c", _WALK)
     assert walked.returncode == 0, walked.stderr
     seen, listed = set(walked.stdout.split("\0")), names_of(manifest)
     assert seen - listed - {"/proc", "/sys", "/dev", "/tmp"} == set()

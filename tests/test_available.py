@@ -278,7 +278,7 @@ def test_the_same_bytes(family: str, tmp_path: Path) -> None:
 
 READERS = [
     ["run", "P", "--", "true"], ["shell", "P"], ["show", "P"], ["why", "P", "app"], ["diff", "P", "P"],
-    ["graph", "P"], ["check", "P"], ["verify", "P"], ["report", "P", "-o", "page.html"], ["plan", "P"],
+    ["graph", "P"], ["check", "P"], ["verify", "P"], ["report", "P", "-o", "page.html"], ["mounts", "P"],
     ["build", "P", "env"], ["learn", "--manifest", "P", "--", "true"],
     ["minimise", "P", "--output", ".", "--", "true"], ["export", "P", "--format", "mtree"],
 ]  # fmt: skip

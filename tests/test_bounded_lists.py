@@ -137,7 +137,7 @@ VERBS = {
     "diff": ("diff", "X", "X"),
     "export": ("export", "--format", "bwrap", "X"), "verify": ("verify", "X"), "why": ("why", "X", "bash"),
     "graph": ("graph", "X"), "report": ("report", "-o", "out", "X"), "check": ("check", "X"),
-    "build": ("build", "X", "env"), "plan": ("plan", "X"), "whitelist": ("resolve", "X", "-o", "out"),
+    "build": ("build", "X", "env"), "mounts": ("mounts", "X"), "whitelist": ("resolve", "X", "-o", "out"),
     "blacklist": ("resolve", "base", "--blacklist", "X", "-o", "out"),
 }  # fmt: skip
 # What verbs end with that cannot read a file; bad lists are bad input.

@@ -129,11 +129,11 @@ def test_the_command(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     """Without privilege, and without entering."""
-    assert main(["plan", "--steps", "base"]) == 0
+    assert main(["mounts", "--steps", "base"]) == 0
     text = capsys.readouterr().out
     assert "/usr: tree: one data overlay, over a tree of metadata\n" in text
     assert "\nDevices /dev\n" in text
-    assert main(["plan", "--json", "--plan", "binds", "--no-network", "base"]) == 0
+    assert main(["mounts", "--json", "--strategy", "binds", "--no-network", "base"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["steps"]["HostFile"] > 1000
     assert "Overlay" not in facts["steps"]

@@ -47,7 +47,7 @@ def test_a_filter_that_forbids_a_host_name(caller: Caller, base_manifest: Manife
     podman's and Docker's filters refuse sethostname(2) in every namespace, and no promise needs it.
     """
     manifest = written(base_manifest, caller)
-    planned = pkgjail(caller, "podman", "plan", manifest)
+    planned = pkgjail(caller, "podman", "mounts", manifest)
     assert (planned.returncode, planned.stderr) == (0, "")
     assert planned.stdout.endswith(f"host name: {HOST_NAME}\nentry: works here (tried)\n")
     show = ["run", manifest, "--", "sh", "-c", "uname -n; cat /etc/hosts"]
@@ -103,10 +103,10 @@ def test_what_the_engine_must_allow_is_named(
 ) -> None:
     """By each command in the same words: `plan` does not promise what an entry cannot keep."""
     manifest = written(base_manifest, user)
-    for words in (["plan", manifest], ["run", manifest, "--", "true"]):
+    for words in (["mounts", manifest], ["run", manifest, "--", "true"]):
         ran = pkgjail(user, engine, *words, covered=covered)
         assert (ran.returncode, ran.stderr) == (
-            3 if words[0] == "plan" else 125,
+            3 if words[0] == "mounts" else 125,
             f"pkgjail: cannot make a jail: {why}{_MORE}\n",
         )
 
@@ -116,7 +116,7 @@ def test_a_plan_says_so_even_if_all_before_entry_works(caller: Caller, tmp_path:
     (tmp_path / "w.toml").write_text('[files]\ninclude = ["/etc/debian_version"]\n')
     words = ["--no-essential", "--json", tmp_path / "w.toml"]
     for covered in (False, True):
-        planned = pkgjail(caller, "podman", "plan", *words, covered=covered)
+        planned = pkgjail(caller, "podman", "mounts", *words, covered=covered)
         facts = json.loads(planned.stdout)
         assert facts["hostname"] == HOST_NAME
         if covered:
@@ -132,8 +132,8 @@ def test_a_plan_says_so_even_if_all_before_entry_works(caller: Caller, tmp_path:
 def test_a_plan_has_what_entry_falls_back_to(caller: Caller, base_manifest: Manifest) -> None:
     """A stored answer of the probe may be wrong behind another filter: `plan` tries again, as entry does."""
     manifest = written(base_manifest, caller)
-    assert "/usr: tree: " in pkgjail(caller, "podman", "plan", manifest).stdout
-    planned = pkgjail(caller, "one without fsopen", "plan", manifest)
+    assert "/usr: tree: " in pkgjail(caller, "podman", "mounts", manifest).stdout
+    planned = pkgjail(caller, "one without fsopen", "mounts", manifest)
     assert (planned.returncode, planned.stderr) == (0, "")
     assert "/usr: whole: " in planned.stdout
     assert pkgjail(caller, "one without fsopen", "run", manifest, "--", "true").returncode == 0

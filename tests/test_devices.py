@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pkgjail.api import resolve
 from pkgjail.cli.jail_options import named_sets
 from pkgjail.cli.main import main
-from pkgjail.cli.verbs.plan import _line
+from pkgjail.cli.verbs.mounts import _line
 from pkgjail.core import devices
 from pkgjail.core.devices import absence_reason, find_devices, pattern_fault
 from pkgjail.core.errors import InputError, JailError, ManifestError, PolicyError

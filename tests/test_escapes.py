@@ -193,7 +193,7 @@ def test_no_attempt_succeeds_under_supervision(anyone: Caller, site: Path, *, ne
 )
 def test_no_attempt_succeeds(anyone: Caller, site: Path, plan: str, *, network: bool) -> None:
     """Each attempt is refused as expected, and its target is unchanged."""
-    plans = ("--map-root",) if plan == "root" else ("--plan", plan)
+    plans = ("--map-root",) if plan == "root" else ("--strategy", plan)
     options = (*plans, *(() if network else ("--no-network",)))
     report = _run_attempts(anyone, site, *options)
     shared = (_NETWORK if network else set()) | (_ROOT_MAY if plan == "root" else set())

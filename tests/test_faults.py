@@ -135,7 +135,7 @@ def test_run(scene: Scene, plan: str, what: str, *, kept: bool, every: bool) -> 
     """The command runs whole or not at all, and the next entry is right, by whatever is kept."""
     write_manifest(files_alone(entries_of(scene.host)), scene.out)
     command = ["/bin/busybox", "cat", "/usr/lib/library"]
-    words = ["run", "--plan", plan, "--root", str(scene.host), str(scene.out), "--", *command]
+    words = ["run", "--strategy", plan, "--root", str(scene.host), str(scene.out), "--", *command]
     scene.fresh()
     assert scene.run(words).status == 0
 

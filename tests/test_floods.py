@@ -87,7 +87,7 @@ def test_a_manifest_of_another_root(
     assert "the manifest was" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["run", "M", "--", "true"], ["plan", "M"], ["build", "M", "OUT"]])
+@pytest.mark.parametrize("words", [["run", "M", "--", "true"], ["mounts", "M"], ["build", "M", "OUT"]])
 def test_drift_of_a_whole_directory(
     other: Path, tmp_path: Path, words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,7 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         "audit influence --cwd --output . --limit 1 new.jsonl -- true",
         "minimise --cwd --output . new.jsonl -- true",
         "shell m.jsonl",
-        "plan m.jsonl",
+        "mounts m.jsonl",
         "doctor",
         "stages",
         "backends",

@@ -92,7 +92,7 @@ def test_root_sees_who_owns_a_file(caller: Caller, tools: str) -> None:
     if caller.uid == 0:
         os.chown(place / "file", 1234, 5678)
     words = ("stat", "-c", "%u:%g", "/usr/bin/env", "file")
-    ran = caller.pkgjail("run", "--plan", "binds", "--cwd", tools, "--", *words, cwd=place)
+    ran = caller.pkgjail("run", "--strategy", "binds", "--cwd", tools, "--", *words, cwd=place)
     own = f"{caller.uid}:{os.getegid()}"
     expected = ["0:0", "1234:5678"] if caller.uid == 0 else ["65534:65534", own]
     assert ran.stdout.split() == expected, ran.stderr

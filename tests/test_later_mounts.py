@@ -82,7 +82,7 @@ def test_a_writable_bind_shows_what_is_mounted_later(anyone: Caller, top: Path, 
     namespaces = ["unshare", "--mount", "--propagation", "shared"]
     if anyone.uid:
         namespaces.append("--map-root-user")
-    options = ["--plan", plan, "--bind", f"{top}/rw", "--ro-bind", f"{top}/ro"]
+    options = ["--strategy", plan, "--bind", f"{top}/rw", "--ro-bind", f"{top}/ro"]
     pkgjail = [SYSTEM_PYTHON, "-m", "pkgjail", "run", *options]
     command = ["--", "sh", "-c", _INSIDE, "sh", str(top)]
     done = anyone.run(

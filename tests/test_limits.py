@@ -134,7 +134,7 @@ _WHY = "(is not delegated to this user|has other processes too|has no controller
 
 
 @pytest.mark.parametrize("option", ["--memory=1G", "--cpus=1", "--pids=9"])
-@pytest.mark.parametrize("verb", ["run", "plan"])
+@pytest.mark.parametrize("verb", ["run", "mounts"])
 def test_a_limit_that_cannot_be_enforced_is_refused(
     user: Caller, manifest: Path, verb: str, option: str
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_limit_that_cannot_be_enforced_is_refused(
     done = user.pkgjail(verb, option, manifest, *(["--", "true"] if verb == "run" else []))
     said = done.stderr + done.stdout
     if option == "--pids=9":
-        assert (done.returncode, verb == "plan") == (0, "pids: 9, by RLIMIT_NPROC" in said), said
+        assert (done.returncode, verb == "mounts") == (0, "pids: 9, by RLIMIT_NPROC" in said), said
     else:
         assert done.returncode == (125 if verb == "run" else 0), said
         assert re.search(_WHY, said), said

@@ -75,11 +75,11 @@ def _run(caller: Caller, place: Surrounding, *words: str) -> subprocess.Complete
 @pytest.mark.parametrize("place", _SURROUNDINGS, ids=[place.name for place in _SURROUNDINGS])
 def test_a_jail_in_a_surrounding(caller: Caller, place: Surrounding) -> None:
     """Each plan shows the same there or is refused with the reason; 'auto' always works."""
-    planned = _run(caller, place, "plan", "base")
+    planned = _run(caller, place, "mounts", "base")
     assert f"/usr: {place.way}: " in planned.stdout, planned.stderr
     shown = {}
     for plan in ("auto", "tree", "mask", "whole", "binds"):
-        ran = _run(caller, place, "run", "--plan", plan, "base", "--", "find", "/usr", "/etc")
+        ran = _run(caller, place, "run", "--strategy", plan, "base", "--", "find", "/usr", "/etc")
         if place.refused and plan in ("tree", "mask"):
             assert ran.returncode == 125
             assert f"cannot use the plan '{plan}' for /usr: {place.refused}" in ran.stderr

@@ -103,7 +103,7 @@ stat -c %u /etc/other.conf
 @pytest.mark.parametrize("plan", ["tree", "mask", "whole", "binds"])
 def test_ssh_reads_its_configuration(member: Caller, tree: Path, library: Path, plan: str) -> None:
     """ssh(1) ends with "Bad owner or permissions" if neither root nor the user owns a file it includes."""
-    words = ("run", "--root", tree, "--plan", plan, library / "ssh.jsonl", "--", "sh", "-c", _ASK)
+    words = ("run", "--root", tree, "--strategy", plan, library / "ssh.jsonl", "--", "sh", "-c", _ASK)
     ran = member.pkgjail(*words)
     digests = [
         f"{hashlib.sha256(_FILES[name].encode()).hexdigest()}  /{name}"

@@ -324,7 +324,7 @@ def test_a_jail_of_such_a_root(backend: str, anyone: Caller) -> None:
     assert made.returncode == 0, made.stderr
     look = 'cat /usr/lib/os-release; cat "/usr/share/odd/two words"; find / -xdev'
     for plan in ("binds", "auto"):
-        ran = anyone.pkgjail("run", "--root", root, "--plan", plan, "m.jsonl", "--", "sh", "-c", look)
+        ran = anyone.pkgjail("run", "--root", root, "--strategy", plan, "m.jsonl", "--", "sh", "-c", look)
         assert ran.returncode == 0, ran.stderr
         said = ran.stdout.splitlines()
         assert said[0] == f"ID={ {'rpm': 'fedora', 'pacman': 'arch'}.get(backend, 'debian') }"

@@ -88,9 +88,9 @@ def test_a_bind_of_the_same_place_is_refused_as_ever(anyone: Caller, manifest_fi
 
 
 def test_a_plan_says_so(anyone: Caller, manifest_file: Path) -> None:
-    planned = anyone.pkgjail("plan", "--share-ipc", manifest_file)
+    planned = anyone.pkgjail("mounts", "--share-ipc", manifest_file)
     assert "System V IPC and /dev/shm: the host's\nentry: works here (tried)\n" in planned.stdout
-    assert "System V" not in anyone.pkgjail("plan", manifest_file).stdout
+    assert "System V" not in anyone.pkgjail("mounts", manifest_file).stdout
 
 
 def test_the_step_comes_in_the_order_of_paths(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_an_image_is_as_its_directory(
 
 VERBS = {
     "run": (["run", "M", "--", "true"], 125),
-    "plan": (["plan", "M"], 2),
+    "mounts": (["mounts", "M"], 2),
     "verify": (["verify", "M"], 2),
     "check": (["check", "--static", "M"], 2),
     "report": (["report", "--check", "M", "-o", "out.html"], 2),

@@ -438,7 +438,7 @@ _NOT_KEPT = [
     pytest.param(["--memory", "1G"], "limits of memory, processors or processes", id="limits"),
     pytest.param(["--share-ipc"], "shared memory with processes outside", id="ipc"),
     pytest.param(["--allow-drift"], "files that differ from the manifest", id="drift"),
-    pytest.param(["--plan", "binds"], "a strategy", id="strategy"),
+    pytest.param(["--strategy", "binds"], "a strategy", id="strategy"),
     pytest.param(["--device", "/dev/fuse"], "devices", id="devices"),
     pytest.param(["--map-root"], "a command that is user 0", id="root"),
 ]
@@ -514,7 +514,9 @@ def test_what_an_engine_cannot_express_is_refused(
 
 
 def test_all_that_cannot_be_kept_is_said_at_once(caller: Caller) -> None:
-    done = Staged("bwrap", caller).sh("true", options=["--memory", "1G", "--share-ipc", "--plan", "binds"])
+    done = Staged("bwrap", caller).sh(
+        "true", options=["--memory", "1G", "--share-ipc", "--strategy", "binds"]
+    )
     assert done.stderr.count("cannot keep") == 1
     assert all(word in done.stderr for word in ("limits", "shared memory", "strategy"))
 

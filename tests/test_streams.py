@@ -81,7 +81,7 @@ WORK = {
     "build, printing": Work("build --fstab M D", lost=1),
     "enter": Work("enter E -- sh -c 'exit 5'", 5, 5, prints=False),
     "remove": Work("remove D"),
-    "plan": Work("plan M", lost=1),
+    "mounts": Work("mounts M", lost=1),
     "doctor": Work("doctor", lost=1),
     "stages": Work("stages", lost=1),
     "backends": Work("backends", lost=1),
@@ -264,7 +264,7 @@ def test_a_pipe_that_does_not_block_gets_all_of_it(places: dict[str, str]) -> No
         pytest.param(["diff", "--format=json"], "required: OLD, NEW", id="by a format"),
         pytest.param(["run", "--json"], "required: MANIFEST", id="run"),
         pytest.param(["run", "m", "--json", "--frob", "--", "x"], "--frob", id="run, behind the manifest"),
-        pytest.param(["enter", "d", "--plan", "biinds", "--json", "--", "x"], "'binds'?", id="a choice"),
+        pytest.param(["enter", "d", "--strategy", "biinds", "--json", "--", "x"], "'binds'?", id="a choice"),
         pytest.param(["resolve", "--json", "\x1b[31m", "--frob\x1b"], r"--frob\x1b", id="a sign"),
     ],
 )

@@ -180,6 +180,37 @@ def test_a_misspelt_word_gets_the_nearest_alone(
     assert capsys.readouterr().err.endswith(f"{last}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        pytest.param("plan M", "the command 'plan' is now called 'mounts'", id="command"),
+        pytest.param("-v plan M", "the command 'plan' is now called 'mounts'", id="behind an option"),
+        pytest.param("-q plan M", "", id="not with -q"),
+        pytest.param("mounts --plan binds M", "the option --plan is now called --strategy", id="option"),
+        pytest.param("run M --plan=binds -- true", "the option --plan is now called --strategy", id="of run"),
+        pytest.param("mounts --strategy binds M", "", id="the new name"),
+    ],
+)
+def test_former_names_work(
+    words: str, warned: str, manifest: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the new ones do, with a warning that names these; no help has them."""
+    assert main([str(manifest) if word == "M" else word for word in words.split()]) == 0
+    captured = capfd.readouterr()
+    warnings = [line for line in captured.err.splitlines() if "warning" in line]
+    assert warnings == ([f"pkgjail: warning: {warned}"] if warned else [])
+    if "binds" in words and "run" not in words:
+        assert ": binds: " in captured.out
+    _, verbs = make_parsers()
+    assert "plan" not in verbs
+    assert "--plan" not in verbs["run"].format_help()
+
+
+def test_help_of_a_former_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "plan"]) == 0
+    assert capsys.readouterr().out.startswith("usage: pkgjail mounts ")
+
+
 @pytest.mark.parametrize("flag", ["-V", "--version"])
 def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -29,10 +29,27 @@ if TYPE_CHECKING:
 
 # What may follow the second colon of a bind.
 _BIND_OPTIONS = ("", "ro", "rw")
+STRATEGIES = ("auto", "tree", "mask", "whole", "binds")
+"""The values of `--strategy`."""
 STAGES = ("namespaces", "root", "helper", "supervised", "bwrap", "podman", "runc", "nspawn", "vm")
 """The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
 _OF_USERS = "root"  # the stage that runs a command with another user's rights
 MANIFEST_HELP = "a manifest (- for standard input), or a whitelist's name or path"
+
+
+class _FormerStrategy(argparse.Action):
+    """The former name of `--strategy`: it still works, with a warning. A plan is a package plan."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        del option_string
+        print_warning("the option --plan is now called --strategy", as_json=getattr(parser, "as_json", False))
+        namespace.plan = values
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +101,19 @@ def add_jail_options(parser: argparse.ArgumentParser, *, resolving: bool = True)
         "processes of an MPI program need, each in a jail of its own; this weakens the jail",
     )
     parser.add_argument(
-        "--plan",
-        choices=("auto", "tree", "mask", "whole", "binds"),
+        "--strategy",
+        dest="plan",
+        choices=STRATEGIES,
         default="auto",
         help="how files are shown: by an overlay per large directory (tree, mask), by a bind mount per "
         "directory where it can be (whole) or per file (binds), or by what works here first (auto)",
+    )
+    parser.add_argument(
+        "--plan",
+        action=_FormerStrategy,
+        default=argparse.SUPPRESS,
+        choices=STRATEGIES,
+        help=argparse.SUPPRESS,
     )
     parser.add_argument(
         "--verify",

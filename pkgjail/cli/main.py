@@ -45,7 +45,7 @@ VERBS = (
     "build",
     "enter",
     "remove",
-    "plan",
+    "mounts",
     "doctor",
     "stages",
     "backends",
@@ -56,6 +56,9 @@ VERBS = (
     "man",
     "help",
 )
+
+RENAMED = {"plan": "mounts"}
+"""Commands that had other names, which still work: a plan is a package plan, and nothing else."""
 
 _TAKE_COMMANDS = ("run", "enter")
 
@@ -177,6 +180,7 @@ def report_failure(error: OSError, arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; without any, print the help and exit."""
+    given, arguments = arguments, _as_called_now(arguments)
     completing = "_ARGCOMPLETE" in os.environ
     # Making the parsers of all verbs takes longer than the work of some verbs.
     alone = not completing and bool(arguments) and arguments[0] in VERBS
@@ -196,10 +200,21 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed, unknown = parser.parse_known_args(_explicit(with_place_of_manifest(arguments, verbs)))
     parsed.words = arguments
     take_verbosity(parsed)
+    for old, new in zip(given, arguments):
+        if old != new:
+            print_warning(f"the command {old!r} is now called {new!r}", as_json=wants_json(parsed))
     if unknown:
         # The verb's own parser knows its usage and its exit status.
         parsed.refuse_unknown(unknown)
     return parsed
+
+
+def _as_called_now(arguments: Sequence[str]) -> Sequence[str]:
+    """Replace a command's former name, which may stand behind options such as -q."""
+    place = next((number for number, word in enumerate(arguments) if word[:1] != "-"), None)
+    if place is None or arguments[place] not in RENAMED:
+        return arguments
+    return [*arguments[:place], RENAMED[arguments[place]], *arguments[place + 1 :]]
 
 
 def with_place_of_manifest(words: Sequence[str], verbs: Mapping[str, Parser]) -> Sequence[str]:

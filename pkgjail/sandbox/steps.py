@@ -1,7 +1,7 @@
 """The steps of a mount plan, as plain data: the instruction set of the sandbox.
 
 A `Plan` is an ordered tuple of steps. `pkgjail.jail.plan` writes it, `pkgjail.sandbox.launch` carries it
-out, and `pkgjail plan` prints it. Paths are absolute, normal `bytes` inside the jail. A step may depend on
+out, and `pkgjail mounts` prints it. Paths are absolute, normal `bytes` inside the jail. A step may depend on
 the directories that earlier steps made, and on nothing else.
 
 The sandbox itself takes the result of `assemble`: only tuples, strings and numbers. These can be stored in

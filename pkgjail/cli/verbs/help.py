@@ -41,11 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: there is no such command.
 
     """
-    from pkgjail.cli.main import make_parsers
+    from pkgjail.cli.main import RENAMED, make_parsers
     from pkgjail.cli.parser import near
 
     parser, verbs = make_parsers()
     topic = " ".join(arguments.topic)
+    topic = RENAMED.get(topic, topic)
     if topic and topic not in verbs:
         hint = near(topic, verbs) or "; 'pkgjail help' lists the commands"
         raise UsageError(f"there is no command {topic!r}{hint}")

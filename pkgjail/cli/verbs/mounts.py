@@ -1,4 +1,4 @@
-"""`pkgjail plan`: show how a jail would be put together here, and why."""
+"""`pkgjail mounts`: show how a jail would be put together here, and why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ and say whether that works here (otherwise the exit status is 3). Needs no privi
           are visible likewise
   binds   one bind mount per file; later names stay hidden
 
---plan auto takes the first of these that works here, and 'binds' for directories with few names.
+--strategy auto takes the first of these that works here, and 'binds' for directories with few names.
 """
 _MEANING = {
     "tree": "one data overlay, over a tree of metadata",
@@ -43,7 +43,7 @@ _MEANING = {
 def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
-        "plan",
+        "mounts",
         help="show how a jail would be put together",
         description=_DESCRIPTION,
     )
