@@ -49,11 +49,7 @@ class Supervised:
 
     def obstacle(self) -> str:
         """Return why it does not work here, or "", by trying."""
-        if calls_of() is None:
-            return f"pkgjail does not know the system calls of {os.uname().machine} for it"
-        if landlock.abi() < landlock.NEEDED_ABI:
-            return _no_landlock()
-        return try_supervision()
+        return _missing() or try_supervision()
 
     def run(self, request: Request) -> int:
         """Run the command under supervision."""
@@ -62,7 +58,7 @@ class Supervised:
             problems.append("another source than this host (that takes namespaces)")
         if problems:
             raise RefusedError(self.name, problems)
-        if why := self.obstacle():
+        if why := _missing():
             raise JailError(f"cannot use the stage {self.name}: {why}")
         request.reporter.warn(_WARNING)
         return run_command(
@@ -73,6 +69,13 @@ class Supervised:
             terminal=request.terminal,
             reporter=request.reporter,
         )
+
+
+def _missing() -> str:
+    """Return what this machine or kernel lacks, or ""."""
+    if calls_of() is None:
+        return f"pkgjail does not know the system calls of {os.uname().machine} for it"
+    return _no_landlock() if landlock.abi() < landlock.NEEDED_ABI else ""
 
 
 def _no_landlock() -> str:

@@ -214,7 +214,7 @@ class Supervisor:
             by_us = place.bind.is_read_by_us
             if by_us:
                 return opener.open_in_bind(number, place.bind, place.path, flags)
-            return error_answer(errno.EACCES) if is_device(place.bind, place.path) else GO_ON
+            return error_answer(errno.EACCES) if is_device(place.path) else GO_ON
         if what in {DEVICE, OPEN_FILE, MADE}:
             return self._open_other(number, place, flags)
         return opener.open(number, place.path, flags | (os.O_NOFOLLOW if what in _OF_THE_SET else 0))
