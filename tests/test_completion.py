@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.cli import completers
-from pkgjail.cli.main import main, make_parsers
+from pkgjail.cli.main import VERBS, main, make_parsers
 from pkgjail.manifest import write_manifest
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_the_completers_themselves(place: Path, monkeypatch: pytest.MonkeyPatch)
 def test_every_manifest_has_a_completer() -> None:
     """Protects a new verb from being forgotten: it is found by what its usage says."""
     parser, verbs = make_parsers()
-    completers.attach((parser, *verbs.values()))
+    completers.attach((parser, *verbs.values()), VERBS)
     for verb, each in verbs.items():
         for action in each._actions:
             if action.metavar in {"MANIFEST", "WHITELIST", "IMAGE", "SOURCE"} or action.dest == "blacklist":

@@ -85,13 +85,6 @@ def complete_installed(prefix: str, **_: Any) -> list[str]:
     return []
 
 
-def complete_commands(prefix: str, **_: Any) -> list[str]:
-    """Complete names of commands, after `help`."""
-    from pkgjail.cli.main import VERBS
-
-    return _begins(VERBS, prefix)
-
-
 def complete_images(prefix: str, **_: Any) -> list[str]:
     """Complete names of images."""
     with contextlib.suppress(Exception):
@@ -123,15 +116,23 @@ _BY_METAVAR: dict[str, Callable[..., list[str]]] = {
 _BY_DEST = {
     "blacklist": complete_blacklists,
     "packages": complete_installed,
-    "topic": complete_commands,
 }
 
 
-def attach(parsers: Iterable[argparse.ArgumentParser]) -> None:
-    """Give each argument of these parsers its completer, by what stands for its value in usages."""
+def attach(parsers: Iterable[argparse.ArgumentParser], verbs: Iterable[str]) -> None:
+    """Give each argument of these parsers its completer, by what stands for its value in usages.
+
+    `verbs` are completed after `help`.
+    """
+
+    def complete_verbs(prefix: str, **_: Any) -> list[str]:
+        return _begins(verbs, prefix)
+
     for parser in parsers:
         for action in parser._actions:  # noqa: SLF001 - argparse has no public name for them
             found = _BY_DEST.get(action.dest) or _BY_METAVAR.get(str(action.metavar))
+            if action.dest == "topic":
+                found = complete_verbs
             if found is complete_manifests and action.help == MANIFEST_HELP:
                 found = complete_jails
             if found is not None:

@@ -192,7 +192,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
         from pkgjail.cli.completers import attach
 
-        attach((parser, *verbs.values()))
+        attach((parser, *verbs.values()), VERBS)
         argcomplete.autocomplete(parser)
     if not arguments:
         parser.print_help(sys.stderr)
