@@ -173,7 +173,7 @@ def _supervise(run: _Run, caller: int) -> int:
     if not received:  # it has reported why
         return wait(monitor)
     end = _End(monitor)
-    view = View(names, lambda process: is_descendant(process, own), thread_group)
+    view = View(names, lambda process: is_descendant(process, monitor), thread_group)
     names.note_given()
     supervisor = Supervisor(received[0], view, run.calls, lambda: False)
     end.start()

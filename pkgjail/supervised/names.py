@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.jail_names import DEVICES
@@ -109,7 +110,9 @@ class Names:
                 found = os.fstat(descriptor)
             except OSError:
                 continue
-            self.given[found.st_dev, found.st_ino] = descriptor
+            # The kernel opens pipes anew itself; for a named one, the supervisor would have to wait.
+            if stat.S_ISREG(found.st_mode) or stat.S_ISCHR(found.st_mode):
+                self.given[found.st_dev, found.st_ino] = descriptor
 
 
 def names_of(plan: Plan) -> Names:

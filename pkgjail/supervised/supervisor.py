@@ -143,10 +143,8 @@ class Supervisor:
         place = self._find(process, arguments, call)
         if place is None:
             return GO_ON
-        if place.what == ABSENT:
-            return error_answer(place.error)
-        if call.name in _ACCESS and arguments[_ACCESS[call.name]] & os.W_OK and _is_read_only(place):
-            return error_answer(errno.EROFS)
+        if fault := _fault_of_look(place, call.name, arguments):
+            return error_answer(fault)
         if place.what == MADE or place.differs:
             return self._look_for(process, arguments, call.name, place)
         return GO_ON
@@ -353,6 +351,16 @@ def _error_of(error: OSError) -> int:
     if error.errno == errno.ENOENT:
         return errno.EBADF  # there is no such descriptor to start at
     return errno.EACCES if error.errno in {errno.EPERM, None} else error.errno or errno.EACCES
+
+
+def _fault_of_look(place: Place, name: str, arguments: list[int]) -> int:
+    """Return the error of a call that changes nothing, as far as the view decides that; 0 otherwise."""
+    if place.what == ABSENT:
+        return place.error
+    if name in _ACCESS and arguments[_ACCESS[name]] & os.W_OK and _is_read_only(place):
+        return errno.EROFS
+    # A watch on a directory would tell of every name that comes and goes there.
+    return errno.EACCES if name == "inotify_add_watch" and place.what == DIRECTORY else 0
 
 
 def _fault_of_open(place: Place, flags: int, *, writes: bool) -> int:
