@@ -12,6 +12,7 @@ processes is killed at any moment.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import gc
@@ -294,8 +295,10 @@ def _become_command(run: _Run, terminal: int, ruleset: int, channel: socket.sock
         listener = install_supervised(run.calls.filter, network=run.network)
     except OSError as error:
         raise SetupError("build", error.errno or errno.EINVAL, b"landlock or seccomp", []) from None
-    # No call that the filter asks about may come before the supervisor has the listener.
-    socket.send_fds(channel, [b"."], [listener])
+    # No call that the filter asks about may come before the supervisor has the listener. `socket.send_fds` is
+    # Python, and a tracer (of coverage) looks at the file of code that it sees first: it would wait for ever.
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))
+    channel.sendmsg([b"."], [rights])
     if not channel.recv(1):
         raise SetupError("build", 0, b"the supervisor has ended", [])
     close_descriptors()
