@@ -63,7 +63,12 @@ class Service:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [SYSTEM_PYTHON, *words],
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(self._library), "LANG": "C.UTF-8"},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(self._library),
+                    "LANG": "C.UTF-8",
+                    "PKGJAIL_SHARED_DIR": os.environ.get("PKGJAIL_SHARED_DIR", ""),
+                },
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,

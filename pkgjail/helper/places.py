@@ -23,6 +23,7 @@ STATE = "/var/cache/pkgjaild"
 """The default place of the users' caches."""
 
 _CACHE, _RUN = "cache", "run-"
+_SHARED = "PKGJAIL_SHARED_DIR"
 _BIND = 0x1000  # MS_BIND
 
 
@@ -68,10 +69,15 @@ def show_own(state: str, own: str) -> None:
 
 
 def variables(state: str, home: str) -> dict[str, str]:
-    """Return the environment of a worker: where pkgjail keeps its caches, and no variable of a client's."""
+    """Return the environment of a worker: where pkgjail keeps its caches, and no variable of a client's.
+
+    Where users publish baselines (PKGJAIL_SHARED_DIR) is as the daemon's environment says.
+    """
     for name in (_CACHE, _run_name()):
         os.makedirs(f"{state}/{name}", 0o700, exist_ok=True)
+    shared = {name: os.environ[name] for name in (_SHARED,) if name in os.environ}
     return {
+        **shared,
         "HOME": home,
         "LANG": "C.UTF-8",
         "PATH": "/usr/bin:/bin",

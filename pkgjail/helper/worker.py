@@ -107,8 +107,7 @@ def _work(task: Task, keeper: int) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in task.surroundings.ignored:
         signal.signal(number, signal.SIG_IGN)  # as nohup(1) needs it
-    os.environ.clear()
-    os.environ.update(variables(task.state, home))
+    _use_variables(variables(task.state, home))
     for number, descriptor in enumerate(task.standard):
         os.dup2(descriptor, number)
     close_descriptors(task.connection.fileno())
@@ -153,8 +152,7 @@ def tidy(state: str, uid: int, gid: int) -> None:
         try:
             _enter_namespace(state, uid, gid)
             become_user(uid, gid, ())
-            os.environ.clear()
-            os.environ.update(variables(state, "/"))
+            _use_variables(variables(state, "/"))
             remove_left_over()
         except OSError as error:
             log("untidy", uid=uid, why=error)
@@ -208,6 +206,11 @@ def _report_changes(task: Task, wish: Wish, report: _Report, status: int) -> int
         manifest, root, DriftCheck(reporter=report), strict=wish.options.strict_exit, status=status
     )
     return status
+
+
+def _use_variables(given: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(given)
 
 
 def remove_left_over() -> None:
