@@ -169,7 +169,7 @@ def _kernel(kernel: KernelReport) -> Iterator[tuple[str, str]]:
     for name, value in kernel.settings.items():
         yield "setting", f"{name} = {value}"
     for strategy, obstacle in kernel.strategies.items():
-        yield f"--strategy {strategy}", f"cannot show /usr: {obstacle}" if obstacle else "shows /usr"
+        yield f"strategy {strategy}", f"cannot show /usr: {obstacle}" if obstacle else "shows /usr"
     around = [
         *([f"a container of {kernel.container}"] if kernel.container else []),
         *(["a filter of system calls"] if kernel.filtered else []),

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.model import JailOptions, Limits, UserBind, raw_path, record, text_path
+from pkgjail.core.parameters import parameter
 from pkgjail.core.text import printable
 from pkgjail.helper.errors import RequestError
 
@@ -104,7 +105,7 @@ def refusals(wish: Wish, manifest: Manifest, policy: Policy) -> list[str]:
     if options.share_ipc and not policy.share_ipc:
         problems.append("shared memory with processes outside (--share-ipc)")
     if options.allow_drift and not policy.drift:
-        problems.append("files that differ from the manifest (--allow-drift)")
+        problems.append(f"files that differ from the manifest ({parameter('allow_drift=True')})")
     asked = {text_path(each) for each in options.devices}
     asked.update(device.pattern for device in manifest.devices)
     allowed = tuple(map(text_path, policy.devices))
