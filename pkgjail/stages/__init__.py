@@ -18,28 +18,21 @@ ladder       the strongest stage of pkgjail's own that works here ("auto")
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import UsageError
 from pkgjail.core.model import JailOptions
 from pkgjail.core.reporter import SILENT
-from pkgjail.core.stage_names import AUTO, DEFAULT
+from pkgjail.core.stage_names import AUTO, DEFAULT, STAGE_NAMES
 from pkgjail.machine.model import MachineOptions
 from pkgjail.settings.read import read_settings
-from pkgjail.stages.bwrap import Bwrap
-from pkgjail.stages.helper import Helper
 from pkgjail.stages.ladder import strongest
 from pkgjail.stages.model import Request
-from pkgjail.stages.namespaces import Namespaces
-from pkgjail.stages.nspawn import Nspawn
-from pkgjail.stages.podman import Podman
-from pkgjail.stages.root import Root
-from pkgjail.stages.runc import Runc
-from pkgjail.stages.supervised import Supervised
-from pkgjail.stages.vm import Vm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
@@ -47,21 +40,29 @@ if TYPE_CHECKING:
     from pkgjail.stages.model import Stage
     from pkgjail.storage.baseline import Publisher
 
-STAGES: Mapping[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Namespaces(),
-        Root(),
-        Helper(),
-        Supervised(),
-        Bwrap(),
-        Podman(),
-        Runc(),
-        Nspawn(),
-        Vm(),
-    )
-}
-"""The stages by name; the first is the default."""
+
+class _Stages(Mapping[str, "Stage"]):
+    """The stages by name. Each is imported when it is asked for: most commands need one."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Stage] = {}
+
+    def __getitem__(self, name: str) -> Stage:
+        if name not in STAGE_NAMES:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = getattr(import_module(f"pkgjail.stages.{name}"), name.capitalize())()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(STAGE_NAMES)
+
+    def __len__(self) -> int:
+        return len(STAGE_NAMES)
+
+
+STAGES: Mapping[str, Stage] = _Stages()
+"""The stages by name; the first is the default. The module of each has its name."""
 
 
 def run_in_stage(  # noqa: PLR0913 - all but two by keyword
