@@ -156,7 +156,9 @@ def _write(path: bytes, content: bytes) -> None:
     if not content:
         return
     try:
-        with open(path, "wb", buffering=0) as file:
+        # Not to be made, if it is not there.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             file.write(content)
     except OSError as error:
         raise RequestError(f"cannot take over {os.fsdecode(path)}: {error.strerror}") from None

@@ -11,6 +11,7 @@ import os
 import pwd
 import signal
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pkgjail.core.error_records import error_of, error_record
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 _FAILED = 125
 _LONGEST = 1 << 24  # bytes of an answer
 _SUDO_UID = "SUDO_UID"
+# What the making of a jail imports late. It is imported before, as the user may not read root's Python.
+_LATE = (
+    "encodings.ascii", "fcntl", "select", "selectors", "socket", "struct", "traceback",
+    "pkgjail.core.entries", "pkgjail.jail.limits", "pkgjail.sandbox.limits", "pkgjail.sandbox.terminal",
+)  # fmt: skip
 # Variables that name places of a user's; sudo(8) may leave root's or the user's own.
 _PLACES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
 
@@ -73,6 +79,8 @@ def run_as_user(user: User, work: Callable[[], int]) -> int:
         KeyboardInterrupt, PkgjailError: `work` raised it; `pkgjail.core.error_records` makes it anew.
 
     """
+    for name in _LATE:
+        import_module(name)
     answer = os.memfd_create("pkgjail-answer")  # no pipe, which could be full before anybody reads it
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*RELAYED, signal.SIGCHLD})
     try:
