@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.conftest import Caller
 
 pytestmark = [
-    pytest.mark.gate,  # the kernel and podman decide, not a Python
+    pytest.mark.long,
     pytest.mark.skipif(os.geteuid() != 0, reason="podman as root and as another user; CI is root"),
 ]
 _ROOTLESS = 1  # daemon, who has an account, and gets subordinate ids here

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import Manifest
     from tests.conftest import Caller
 
-pytestmark = [pytest.mark.gate, pytest.mark.skipif(os.geteuid() != 0, reason="only root can start pkgjaild")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(os.geteuid() != 0, reason="only root can start pkgjaild")]
 
 VICTIMS = ("client", "daemon", "keeper", "worker", "init", "command")
 # Seconds after the client has connected; a jail takes some 0.5 s to be made the first time.
