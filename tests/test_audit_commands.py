@@ -85,7 +85,7 @@ def test_diff(audited: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "dash:amd64" in facts["used"]["added"]
     assert main(["audit", "diff", "a.jsonl", "a.jsonl"]) == 0
     assert main(["audit", "diff", "a.jsonl", "m.jsonl"]) == 2
-    assert "m.jsonl:1: the first line is none of an audit" in capfd.readouterr().err
+    assert "m.jsonl: this is a manifest, not a record of an audit" in capfd.readouterr().err
     del audited
 
 

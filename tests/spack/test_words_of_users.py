@@ -126,5 +126,5 @@ def test_a_host_name_that_may_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller's name is kept only where a filter forbids to set one, which is tried."""
     monkeypatch.setattr(host_name, "has_seccomp_filter", lambda: True)
     assert host_name.host_name() == HOSTNAME
-    monkeypatch.setattr(host_name, "_can_set", lambda: False)
+    monkeypatch.setattr(host_name, "_can_set", lambda _: False)
     assert host_name.host_name() == os.uname().nodename
