@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pkgjail.cli import jail_options
 from pkgjail.cli.main import main
 from pkgjail.core.errors import CommandError, JailError, PkgjailError, UsageError
 from pkgjail.core.jail_names import ROOT_CAPABILITIES, ROOT_CAPABILITY_NAMES
 from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.stage_names import STAGE_NAMES
 from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox import steps as s
@@ -528,7 +528,7 @@ def test_an_unknown_stage_and_a_missing_engine(caller: Caller) -> None:
     assert unknown.returncode == 125
     with pytest.raises(UsageError, match=", ".join(STAGES)):
         run_in_stage(staged.manifest, ["true"], stage="chroot")
-    assert list(STAGES) == list(jail_options.STAGES)
+    assert list(STAGES) == list(STAGE_NAMES)
     done = staged.user.pkgjail(*staged.words(), "true", environment={"PATH": "/nonexistent"})
     assert done.returncode == 125
     assert "bwrap is not in PATH (Debian's package bubblewrap has it)" in done.stderr

@@ -15,7 +15,7 @@ from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, 
 from pkgjail.cli.project import project_inputs
 from pkgjail.cli.verbosity import take_verbosity
 from pkgjail.core.errors import UsageError
-from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
+from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS, STAGE_NAMES
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.storage.baseline import publisher_of
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 _BIND_OPTIONS = ("", "ro", "rw")
 STRATEGIES = ("auto", "tree", "mask", "whole", "binds")
 """The values of `--strategy`."""
-STAGES = ("namespaces", "root", "helper", "supervised", "bwrap", "podman", "runc", "nspawn", "vm")
-"""The names of `pkgjail.stages.STAGES`, which entering a jail does not import."""
 _OF_USERS = "root"  # the stage that runs a command with another user's rights
 MANIFEST_HELP = "a manifest (- for standard input), or a whitelist's name or path"
 
@@ -197,7 +195,7 @@ def add_stage_option(parser: argparse.ArgumentParser) -> None:
         "--stage",
         default="",
         metavar="STAGE",
-        choices=(*STAGES, AUTO),
+        choices=(*STAGE_NAMES, AUTO),
         help="run the command in another way than in a jail of namespaces: root makes the jail without user "
         "namespaces; auto takes the strongest of pkgjail's own ways that works here; engines and vm show a "
         "copy of the files, kept in the cache; what a stage cannot keep is refused; 'pkgjail stages' lists "

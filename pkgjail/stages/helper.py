@@ -9,7 +9,7 @@ from pkgjail.core.architectures import is_host_word
 from pkgjail.core.errors import PkgjailError
 from pkgjail.helper.client import ask_status, run_by_service
 from pkgjail.helper.wishes import Wish
-from pkgjail.stages.model import KEPT, PROPERTIES, Promise, RefusedError, asked_for, refusals
+from pkgjail.stages.model import Promise, RefusedError, asked_for, promises_of_jail, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,7 @@ class Helper:
 
     def promises(self) -> Mapping[Property, Promise]:
         """Return what it promises."""
-        kept: dict[Property, Promise] = dict.fromkeys(PROPERTIES, KEPT)
-        kept["stays"] = Promise(kept=False, note="the files are the host's own; a warning tells what changed")
+        kept = promises_of_jail()
         kept["map-root"] = Promise(kept=False, note="other ids take a user namespace")
         kept["limits"] = Promise(
             kept=False, note="the jail is in your own control group, whose limits apply to it"

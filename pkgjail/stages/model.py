@@ -82,6 +82,13 @@ class Promise(NamedTuple):
 KEPT = Promise(kept=True)
 
 
+def promises_of_jail() -> dict[Property, Promise]:
+    """Return what a jail of pkgjail's own promises, which shows the host's files: all but one."""
+    kept: dict[Property, Promise] = dict.fromkeys(PROPERTIES, KEPT)
+    kept["stays"] = Promise(kept=False, note="the files are the host's own; a warning tells what changed")
+    return kept
+
+
 @record
 class Request:
     """What a stage is asked to run.

@@ -11,7 +11,7 @@ from pkgjail.jail.run import run_in_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import assemble
-from pkgjail.stages.model import KEPT, PROPERTIES, Promise
+from pkgjail.stages.model import Promise, promises_of_jail
 from pkgjail.stages.trial import trial_plan
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ class Namespaces:
 
     def promises(self) -> Mapping[Property, Promise]:
         """Return what it promises."""
-        kept: dict[Property, Promise] = dict.fromkeys(PROPERTIES, KEPT)
-        kept["stays"] = Promise(kept=False, note="the files are the host's own; a warning tells what changed")
-        return kept
+        return promises_of_jail()
 
     def obstacle(self) -> str:
         """Return why there can be no jail here, or ""."""

@@ -16,7 +16,7 @@ from pkgjail.jail.run import default_environment, run_in_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import NoUserNamespace, assemble
-from pkgjail.stages.model import KEPT, PROPERTIES, Promise, RefusedError, asked_for, refusals
+from pkgjail.stages.model import Promise, RefusedError, asked_for, promises_of_jail, refusals
 from pkgjail.stages.trial import trial_plan
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class Root:
 
     def promises(self) -> Mapping[Property, Promise]:
         """Return what it promises."""
-        kept: dict[Property, Promise] = dict.fromkeys(PROPERTIES, KEPT)
-        kept["stays"] = Promise(kept=False, note="the files are the host's own; a warning tells what changed")
+        kept = promises_of_jail()
         kept["map-root"] = Promise(kept=False, note="it takes a user namespace, and this jail has none")
         kept["user"] = Promise(kept=True, note="and all groups; the command cannot make user namespaces")
         return kept

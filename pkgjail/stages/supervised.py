@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError
 from pkgjail.sandbox import landlock
-from pkgjail.stages.model import KEPT, PROPERTIES, Promise, RefusedError, asked_for, refusals
+from pkgjail.stages.model import Promise, RefusedError, asked_for, promises_of_jail, refusals
 from pkgjail.supervised.calls import calls_of
 from pkgjail.supervised.run import run_command
 from pkgjail.supervised.trial import try_supervision
@@ -35,14 +35,13 @@ class Supervised:
 
     def promises(self) -> Mapping[Property, Promise]:
         """Return what it promises."""
-        kept: dict[Property, Promise] = dict.fromkeys(PROPERTIES, KEPT)
+        kept = promises_of_jail()
         for each in ("map-root", "limits", "ipc"):
             kept[each] = Promise(kept=False, note=_NO_NAMESPACES)
         kept["exact"] = Promise(kept=False, note="unless the process races the supervisor")
         kept["processes"] = Promise(
             kept=False, note="a racing program can guess others' ids; it cannot read, trace or signal them"
         )
-        kept["stays"] = Promise(kept=False, note="the files are the host's own; a warning tells what changed")
         kept["network"] = Promise(kept=True, note="Unix sockets alone: there is no loopback device either")
         kept["kernel"] = Promise(kept=True, note="the host name is the host's")
         return kept

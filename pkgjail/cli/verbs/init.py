@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pkgjail.project.model import FILE
 
     lists = arguments.lists or ([] if arguments.packages else ["build"])
-    # What cannot be found is told now.
+    # Before anything is written: what cannot be found is an error.
     load_policy(lists, packages=arguments.packages, database=open_database(b"/"))
     try:
         with open(FILE, "x", encoding="utf-8") as file:
