@@ -11,11 +11,11 @@ DEMO_PACKAGES = bzip2 ca-certificates curl file g++ gcc gfortran git gnupg gzip 
 # What the tests need besides: what the shipped whitelist `build` names, and programs that they
 # compare with or look through.
 TEST_PACKAGES = $(DEMO_PACKAGES) autoconf automake bison build-essential cmake flex gettext libtool m4 pkg-config \
-	chromium chromium-driver dropbear-bin graphviz groff-base lz4 man-db \
+	chromium chromium-driver dropbear-bin fish graphviz groff-base lz4 man-db mandoc \
 	bubblewrap busybox-static createrepo-c db5.3-util dnf e2fsprogs erofs-utils fakeroot fuse3 libarchive-tools makepkg \
 	mtree-netbsd openssh-client pacman-package-manager podman procps python3-solv qemu-system-x86 qemu-user-static rpm runc \
 	skopeo squashfs-tools squashfs-tools-ng squashfuse strace systemd-container \
-	uidmap umoci util-linux zlib1g-dev zypper
+	uidmap umoci util-linux zlib1g-dev zsh zypper
 LONG_TEST_PACKAGES = charliecloud gcc-aarch64-linux-gnu libc6-dev-arm64-cross libvirt-clients libxml2-utils meson mmdebstrap \
 	python3-dev python3-setuptools qemu-system-arm
 

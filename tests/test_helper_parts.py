@@ -528,7 +528,7 @@ def test_a_keeper_kills_what_nobody_waits_for(
     def request(word: str) -> None:
         ask(word)
         if message is None:
-            kept.ours.close()
+            kept.ours.shutdown(socket.SHUT_RDWR)  # close() does not end it: the worker here has it, too
         else:
             protocol.send(kept.ours, message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shlex
@@ -12,7 +13,8 @@ import pytest
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
-from pkgjail.jail.protected_paths import ProtectedPath
+from pkgjail.jail import protected_paths as protected_paths_module
+from pkgjail.jail.protected_paths import ProtectedPath, protected_paths
 from pkgjail.jail.protection import protect
 from pkgjail.jail.run import default_environment, prepare, prepare_jail
 from pkgjail.manifest import write_manifest
@@ -483,6 +485,41 @@ def test_a_command_cannot_change_where_python_imports_from(user: Caller, clone: 
     assert os.listdir(modules) == []
     refused = user.pkgjail("run", "--cwd", words[3], "--", "true", environment=variables, cwd=modules)
     assert "a directory that pkgjail's Python imports from" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "is_allowed", "is_made"),
+    [
+        pytest.param("home/.local/lib/site-packages", True, True, id="in the user's home directory"),
+        pytest.param("usr/lib/dist-packages", False, False, id="elsewhere"),
+        pytest.param("usr/python/dist-packages", True, False, id="elsewhere, in what is read-only"),
+    ],
+)
+def test_a_directory_that_is_missing_is_made_in_the_home_directory_alone(
+    place: str, *, is_allowed: bool, is_made: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root once made /usr/lib/python3.11/dist-packages, which no other user's pip could then read."""
+    for name in ("home", "usr/lib", "usr/python"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(protected_paths_module, "_module_directories", lambda: iter([str(tmp_path / place)]))
+    monkeypatch.setattr(
+        protected_paths_module, "_python_directories", lambda: iter([str(tmp_path / "usr/python")])
+    )
+    path = os.fsencode(tmp_path)
+    plan = Plan(b"/r", (Bind(b"/srv", path, writable=True),), network=False, hostname="")
+    with contextlib.nullcontext() if is_allowed else pytest.raises(JailError, match="imports from"):
+        protect(plan, protected_paths(JailOptions()))
+    assert (tmp_path / place).is_dir() == is_made
+
+
+def test_a_missing_home_directory_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user nobody has /nonexistent."""
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    plan = Plan(b"/r", (Bind(b"/srv", os.fsencode(tmp_path), writable=True),), network=False, hostname="")
+    with pytest.raises(JailError, match="pkgjail's cache"):
+        protect(plan, protected_paths(JailOptions()))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_command_cannot_change_the_directory_of_the_script(

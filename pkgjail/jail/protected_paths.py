@@ -12,7 +12,12 @@ import site
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.storage.locations import cache_directory, runtime_directory, usual_directories
+from pkgjail.storage.locations import (
+    cache_directory,
+    home_directories,
+    runtime_directory,
+    usual_directories,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +39,9 @@ class ProtectedPath(NamedTuple):
     `noun` ("the environment"), `later` ("later runs") and `advice` are parts of messages. With `read_only`, a
     writable bind shows it read-only; otherwise such a bind is refused. With `complete`, no directory below it
     may be bound writable either. With `single_name`, a file must not have other names (hard links). With
-    `made`, a missing directory is made if a bind would show it, because a missing one cannot be mounted. With
-    `cache`, it is hidden where the jail shows the host's /dev/shm (`JailOptions.share_ipc`).
+    `made`, a missing directory is made if a bind would show it, because a missing one cannot be mounted; that
+    is for directories of pkgjail's own and for those in the user's home directory. With `cache`, it is hidden
+    where the jail shows the host's /dev/shm (`JailOptions.share_ipc`).
     """
 
     path: bytes
@@ -69,7 +75,8 @@ def cache_paths() -> Iterator[ProtectedPath]:
         path = os.path.abspath(os.fsencode(directory))
         yield ProtectedPath(path, "pkgjail's cache", "later jails", advice, read_only=False, cache=True)
     for directory in usual_directories():
-        yield ProtectedPath(os.fsencode(directory), "pkgjail's cache", "later jails", made=True, cache=True)
+        made = _is_in_home(directory) or os.path.isdir(os.path.dirname(directory))
+        yield ProtectedPath(os.fsencode(directory), "pkgjail's cache", "later jails", made=made, cache=True)
 
 
 def directories_of_python(prefix: str) -> tuple[str, ...]:
@@ -91,7 +98,8 @@ def _code() -> Iterator[ProtectedPath]:
     for directory in _module_directories():
         only_packages = _has_only_packages(directory)
         noun = "a directory that pkgjail's Python imports from,"
-        yield ProtectedPath(os.fsencode(directory), noun, complete=only_packages, made=only_packages)
+        made = only_packages and _is_in_home(directory)
+        yield ProtectedPath(os.fsencode(directory), noun, complete=only_packages, made=made)
 
 
 def _python_directories() -> Iterator[str]:
@@ -144,3 +152,11 @@ def _named_by_path_files(directory: str) -> Iterator[str]:
 def _has_only_packages(directory: str) -> bool:
     """Check whether a directory is for packages alone, so that every directory in it is a package's."""
     return os.path.basename(directory) in ("site-packages", "dist-packages")
+
+
+def _is_in_home(directory: str) -> bool:
+    """Check whether a directory is in a home directory of the user that exists.
+
+    Others are left as they are. Root could make any: in /usr, where nobody else could then read it.
+    """
+    return any(os.path.isdir(home) and directory.startswith(f"{home}/") for home in home_directories())

@@ -190,6 +190,16 @@ def usual_directories() -> list[str]:
     ]
 
 
+def home_directories() -> list[str]:
+    """Return HOME and the home directory of the account. The first may be "~", and both may be missing."""
+    import pwd
+
+    homes = [os.path.expanduser("~").rstrip("/")]
+    with contextlib.suppress(KeyError):
+        homes.append(pwd.getpwuid(os.geteuid()).pw_dir.rstrip("/"))
+    return homes
+
+
 def temporary_directory() -> str:
     """Return where to make directories that are removed at the end of a run: TMPDIR, or a usual one.
 
@@ -214,13 +224,7 @@ def _cache_bases() -> Iterator[str]:
 
 
 def _caches_in_homes() -> list[str]:
-    """Return the cache directories in HOME and in the home directory of the account."""
-    import pwd
-
-    caches = [os.path.expanduser("~/.cache")]
-    with contextlib.suppress(KeyError):
-        caches.append(f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache")
-    return caches
+    return [f"{home}/.cache" for home in home_directories()]
 
 
 # --- who can change them ------------------------------------------------------------------------
