@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from benchmarks.measure import Subject
 from pkgjail import default_environment, prepare_jail, resolve
 from pkgjail.core.model import JailOptions
-from pkgjail.jail.layer_cache import Recipe, ensure_layer
-from pkgjail.jail.strategies.data_overlay import make_data_layer
-from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer
+from pkgjail.jails.layer_cache import Recipe, ensure_layer
+from pkgjail.jails.strategies.data_overlay import make_data_layer
+from pkgjail.jails.strategies.whiteout_overlay import make_whiteout_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

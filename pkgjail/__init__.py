@@ -61,8 +61,8 @@ if TYPE_CHECKING:
         used_image,
         verify_image,
     )
-    from pkgjail.jail.plan import plan_jail
-    from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
+    from pkgjail.jails.plan import plan_jail
+    from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
     from pkgjail.machine.libvirt import export_domain
     from pkgjail.machine.model import MachineOptions
     from pkgjail.machine.run import run_in_machine
@@ -165,7 +165,7 @@ _HOMES = {
     "build_environment": "environments.build",
     "check_manifest": "review.check",
     "compare_audits": "audit.compare",
-    "default_environment": "jail.run",
+    "default_environment": "jails.run",
     "diff_manifests": "review.diff",
     "dump_audit": "audit.record",
     "enter_environment": "environments.enter",
@@ -187,8 +187,8 @@ _HOMES = {
     "minimise": "audit.minimise",
     "parse_audit": "audit.record",
     "parse_manifest": "manifest",
-    "plan_jail": "jail.plan",
-    "prepare_jail": "jail.run",
+    "plan_jail": "jails.plan",
+    "prepare_jail": "jails.run",
     "prune_images": "images.store",
     "publisher_of": "storage.baseline",
     "read_audit": "audit.record",
@@ -198,7 +198,7 @@ _HOMES = {
     "remove_image": "images.store",
     "report_page": "review.report",
     "run_audited": "audit.run",
-    "run_in_jail": "jail.run",
+    "run_in_jail": "jails.run",
     "run_in_machine": "machine.run",
     "run_in_stage": "stages",
     "used": "audit.wanted",

@@ -23,7 +23,7 @@ def _main() -> int:
     """Replay an entry if one was prepared; leave everything else to `pkgjail.cli`."""
     status = None
     if sys.argv[1:2] in (["run"], ["enter"]):
-        from pkgjail.jail.replay import replay
+        from pkgjail.jails.replay import replay
 
         try:
             status = replay(sys.argv[1:], _report_changes, _warn)

@@ -11,14 +11,14 @@ from importlib import import_module
 
 from pkgjail.__main__ import main as command_line
 from pkgjail.cli.main import make_parser
-from pkgjail.jail import strategy
+from pkgjail.jails import strategy
 from tests.forking import serve
 
 _NEEDED = (
     "encodings.ascii", "pkgjail.images.creating", "pkgjail.export.image.stored", "pkgjail.cli.limit_options",
     "pkgjail.export.image", "pkgjail.storage.beside", "pkgjail.storage.removal", "pkgjail.backends.apt",
     "pkgjail.backends.debian.archive",
-    "pkgjail.api", "pkgjail.backends.dpkg", "pkgjail.storage.hashing", "pkgjail.jail.run",
+    "pkgjail.api", "pkgjail.backends.dpkg", "pkgjail.storage.hashing", "pkgjail.jails.run",
     "pkgjail.manifest.problems", "pkgjail.sandbox.terminal", "rich.filesize",
 )  # fmt: skip
 

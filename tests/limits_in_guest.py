@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError, OutOfMemoryError
 from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Limits, Manifest
-from pkgjail.jail.limits import describe_limits
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.limits import describe_limits
+from pkgjail.jails.run import run_in_jail
 from pkgjail.sandbox.syscalls import PR_SET_DUMPABLE, prctl
 
 if TYPE_CHECKING:

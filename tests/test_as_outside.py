@@ -10,10 +10,10 @@ import pytest
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.core.working_directory import path_of_working_directory
-from pkgjail.jail.layout import Layout
-from pkgjail.jail.links_on_the_way import add_links, links_of_host, path_inside
-from pkgjail.jail.plan import plan_jail
-from pkgjail.jail.run import default_environment
+from pkgjail.jails.layout import Layout
+from pkgjail.jails.links_on_the_way import add_links, links_of_host, path_inside
+from pkgjail.jails.plan import plan_jail
+from pkgjail.jails.run import default_environment
 from pkgjail.sandbox.steps import Bind, Symlink
 from tests.conftest import SYSTEM_PYTHON
 from tests.test_plan import manifest as manifest_of_names

@@ -18,7 +18,7 @@ from pkgjail.audit.record import read_audit
 from pkgjail.audit.run import run_audited
 from pkgjail.audit.wanted import wanted
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.run import default_environment
+from pkgjail.jails.run import default_environment
 from pkgjail.manifest import write_manifest
 from tests.conftest import SYSTEM_PYTHON
 from tests.sleepers import Marked

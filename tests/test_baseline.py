@@ -19,7 +19,7 @@ import pytest
 
 from pkgjail.core.errors import DriftError
 from pkgjail.core.model import FileEntry
-from pkgjail.jail.drift import DriftCheck, compare_host
+from pkgjail.jails.drift import DriftCheck, compare_host
 from pkgjail.storage.baseline import (
     Baseline,
     Publisher,

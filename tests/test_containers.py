@@ -63,7 +63,7 @@ def test_a_jail_with_the_name_of_its_host_is_recognized(
 ) -> None:
     """Protects Spack's hook, which would enter a second time: the name of a jail is not always its own."""
     manifest = written(spack_manifest, caller)
-    script = "from pkgjail.jail.detect import is_isolated; print(is_isolated(), __import__('os').uname()[1])"
+    script = "from pkgjail.jails.detect import is_isolated; print(is_isolated(), __import__('os').uname()[1])"
     shown = ["--ro-bind", library, "--env", "PYTHONPATH"]
     ran = pkgjail(caller, "podman", "run", *shown, manifest, "--", "python3", "-c", script)
     assert (ran.stdout, ran.stderr) == (f"True {HOST_NAME}\n", "")

@@ -12,9 +12,9 @@ import pytest
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import FileEntry, JailOptions, UserBind
-from pkgjail.jail import layer_cache, probe, strategy
-from pkgjail.jail.run import default_environment, prepare, run_in_jail
-from pkgjail.jail.strategies import data_overlay
+from pkgjail.jails import layer_cache, probe, strategy
+from pkgjail.jails.run import default_environment, prepare, run_in_jail
+from pkgjail.jails.strategies import data_overlay
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay
 from pkgjail.storage.mounts import mounts_below
 from pkgjail.storage.own_files import opened_directory

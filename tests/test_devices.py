@@ -25,8 +25,8 @@ from pkgjail.core.errors import InputError, JailError, ManifestError, PolicyErro
 from pkgjail.core.globs import expand
 from pkgjail.core.model import DevicePattern, FileEntry, JailOptions, UserBind, text_path
 from pkgjail.export import export_manifest
-from pkgjail.jail import device_sets
-from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
+from pkgjail.jails import device_sets
+from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, read_manifest, write_manifest
 from pkgjail.review.diff import diff_manifests
 from pkgjail.review.report.sections import difference_section, summary_section

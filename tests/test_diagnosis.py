@@ -9,7 +9,7 @@ import pytest
 
 from pkgjail.cli.exit_status import exit_status
 from pkgjail.core.errors import CommandError, DriftError, OutOfMemoryError
-from pkgjail.jail.diagnosis import HOW_TO_DELEGATE, diagnose
+from pkgjail.jails.diagnosis import HOW_TO_DELEGATE, diagnose
 from pkgjail.sandbox.job import SetupError
 
 if TYPE_CHECKING:

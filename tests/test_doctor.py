@@ -25,9 +25,9 @@ from pkgjail.doctor.model import COLUMNS, DirectoryReport, Finding, Remedy
 from pkgjail.doctor.remedies import Surroundings
 from pkgjail.doctor.request import request_text
 from pkgjail.doctor.stages import default_of, examine_stages
-from pkgjail.jail.causes import Cause, find_cause, is_chrooted
-from pkgjail.jail.container import Confinement
-from pkgjail.jail.diagnosis import explain
+from pkgjail.jails.causes import Cause, find_cause, is_chrooted
+from pkgjail.jails.container import Confinement
+from pkgjail.jails.diagnosis import explain
 from pkgjail.sandbox.job import SetupError
 from pkgjail.settings.model import AllowedStages, Settings
 from pkgjail.stages import STAGES

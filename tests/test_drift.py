@@ -26,9 +26,9 @@ from pkgjail.core.model import (
     UserBind,
     Verify,
 )
-from pkgjail.jail import strategy
-from pkgjail.jail.drift import DriftCheck, compare_host, entries_as_found, find_drift, refuse_drift
-from pkgjail.jail.run import prepare_jail, run_in_jail
+from pkgjail.jails import strategy
+from pkgjail.jails.drift import DriftCheck, compare_host, entries_as_found, find_drift, refuse_drift
+from pkgjail.jails.run import prepare_jail, run_in_jail
 from pkgjail.storage.baseline import (
     baseline_key,
     load_baseline,

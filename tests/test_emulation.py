@@ -25,9 +25,9 @@ from pkgjail.core.binfmt import Registration, obstacle, registration_for
 from pkgjail.core.errors import JailError, PkgjailError
 from pkgjail.core.reporter import Silent
 from pkgjail.images.creating import Recipe, refuse_foreign_image
-from pkgjail.jail import emulation
-from pkgjail.jail.emulation import runs_by_emulation, runs_in_jail
-from pkgjail.jail.run import content_for_anyone, prepare_jail
+from pkgjail.jails import emulation
+from pkgjail.jails.emulation import runs_by_emulation, runs_in_jail
+from pkgjail.jails.run import content_for_anyone, prepare_jail
 from pkgjail.manifest import read_manifest
 from pkgjail.stages import run_in_stage
 from tests import hello

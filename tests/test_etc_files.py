@@ -17,7 +17,7 @@ from pkgjail.core.jail_names import (
     SYS_ROOT_ONLY,
 )
 from pkgjail.core.model import text_path
-from pkgjail.jail.etc_files import Account, current_account, etc_files
+from pkgjail.jails.etc_files import Account, current_account, etc_files
 from pkgjail.sandbox import capabilities, pseudo_filesystems
 
 _USER = Account(name="ada", uid=1000, gid=1001, group="staff", home="/tmp")

@@ -22,10 +22,10 @@ from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import DriftError, describe_changes
 from pkgjail.core.model import Closure, JailOptions, Manifest, Policy, Rule
 from pkgjail.fileset import collect_files
-from pkgjail.jail import strategy
-from pkgjail.jail.drift import refuse_drift
-from pkgjail.jail.plan import plan_jail
-from pkgjail.jail.strategy import choose_strategies, steps_by_directory
+from pkgjail.jails import strategy
+from pkgjail.jails.drift import refuse_drift
+from pkgjail.jails.plan import plan_jail
+from pkgjail.jails.strategy import choose_strategies, steps_by_directory
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.rootfs import HostChangedError, enter_new_root
 from pkgjail.sandbox.steps import assemble

@@ -13,7 +13,7 @@ import pytest
 
 from pkgjail.core.errors import CommandError
 from pkgjail.core.model import Dropped, UserBind
-from pkgjail.jail.run import prepare_jail
+from pkgjail.jails.run import prepare_jail
 from pkgjail.sandbox.executables import find_fault
 from tests.test_proc_links import program
 from tests.test_sandbox import jail_options
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pkgjail.core.model import Manifest
-    from pkgjail.jail.run import Jail
+    from pkgjail.jails.run import Jail
 
 
 def _for_another_machine(path: Path) -> None:

@@ -26,7 +26,7 @@ from pkgjail.core.model import FileEntry, Manifest, raw_path, text_path
 from pkgjail.export import export_manifest
 from pkgjail.export.bwrap import MOST
 from pkgjail.export.skeleton import write_skeleton
-from pkgjail.jail.run import content_at_entry
+from pkgjail.jails.run import content_at_entry
 from pkgjail.manifest import write_manifest
 from tests.conftest import NOBODY, SYSTEM_PYTHON
 from tests.manifest_strategies import manifests

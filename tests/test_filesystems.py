@@ -12,8 +12,8 @@ import pytest
 
 from pkgjail.core.errors import DriftError
 from pkgjail.core.model import JailOptions, Verify
-from pkgjail.jail.drift import find_drift
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.drift import find_drift
+from pkgjail.jails.run import run_in_jail
 from pkgjail.storage.baseline import record_baseline, take_baseline
 from pkgjail.storage.filesystems import identity
 from pkgjail.storage.fingerprint import changed_directories, take_settled_fingerprint, unverifiable_paths

@@ -20,8 +20,8 @@ from pkgjail.core.errors import (
 )
 from pkgjail.core.reporter import warn_each
 from pkgjail.core.text import MOST_SHOWN, counted, first_of
-from pkgjail.jail import host_mismatch
-from pkgjail.jail.host_mismatch import explain_absence
+from pkgjail.jails import host_mismatch
+from pkgjail.jails.host_mismatch import explain_absence
 from pkgjail.manifest import read_manifest, write_manifest
 from tests.debian_roots import make_root
 

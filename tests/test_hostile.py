@@ -22,8 +22,8 @@ import pytest
 
 from pkgjail.core.errors import CommandError, JailError, ManifestError
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail import ld_cache
-from pkgjail.jail.run import default_environment, prepare, run_in_jail
+from pkgjail.jails import ld_cache
+from pkgjail.jails.run import default_environment, prepare, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, write_manifest
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
@@ -194,7 +194,7 @@ _ENTER = """
 import os, sys
 from pkgjail.api import resolve
 from pkgjail.core.errors import JailError
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.run import run_in_jail
 number, what, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 manifest = resolve(["base"], hashed=False)
 report = os.dup(2)

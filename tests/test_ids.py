@@ -13,8 +13,8 @@ import pytest
 
 from pkgjail.core.errors import CommandError
 from pkgjail.core.jail_names import ROOT_CAPABILITIES
-from pkgjail.jail.groups import unmapped_groups
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.groups import unmapped_groups
+from pkgjail.jails.run import run_in_jail
 from tests.conftest import SYSTEM_PYTHON, Caller
 from tests.test_sandbox import jail_options
 

@@ -15,7 +15,7 @@ from pkgjail.audit.model import Audit
 from pkgjail.cli.main import main
 from pkgjail.core.errors import PkgjailError, UsageError
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.run import default_environment
+from pkgjail.jails.run import default_environment
 from tests.real_roots import copy_of
 
 if TYPE_CHECKING:

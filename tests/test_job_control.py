@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.run import run_in_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.signals import last_stop
 from tests.sleepers import Marked

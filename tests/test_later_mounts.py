@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.model import UserBind
-from pkgjail.jail.automounts import automount_warnings
+from pkgjail.jails.automounts import automount_warnings
 from pkgjail.manifest import write_manifest
 from pkgjail.storage import mounts
 from tests.conftest import SYSTEM_PYTHON
@@ -121,7 +121,7 @@ def test_a_bind_that_shows_no_later_mounts_says_so(
     (tmp_path / "mountinfo").write_bytes(_TABLE)
     table = str(tmp_path / "mountinfo")
     automounts = mounts.automounts_below
-    monkeypatch.setattr("pkgjail.jail.automounts.automounts_below", lambda place: automounts(place, table))
+    monkeypatch.setattr("pkgjail.jails.automounts.automounts_below", lambda place: automounts(place, table))
     bind = UserBind(source=path.encode(), destination=b"/srv", writable=writable)
     found = list(automount_warnings([bind, replace(bind, source=b"/elsewhere")]))
     assert len(found) == bool(text)

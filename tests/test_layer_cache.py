@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.model import FileEntry, JailOptions, StrategyName
-from pkgjail.jail import layer_cache
-from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
-from pkgjail.jail.strategies.data_overlay import make_data_layer
-from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer
+from pkgjail.jails import layer_cache
+from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
+from pkgjail.jails.strategies.data_overlay import make_data_layer
+from pkgjail.jails.strategies.whiteout_overlay import make_whiteout_layer
 from pkgjail.storage.locks import lock_shared, unlock
 from tests.tree_text import remove_path, walk_lines
 

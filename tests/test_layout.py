@@ -35,7 +35,7 @@ ROWS = """
     policy closure manifest backends images
     fileset repositories settings
     api
-    jail project
+    jails project
     review export
     machine supervised helper
     stages
@@ -49,7 +49,7 @@ HEIGHT = {room: height for height, row in enumerate(ROWS.strip().splitlines()) f
 
 # The sandbox is known where its steps are made and where its system calls serve, not elsewhere.
 USERS_OF_THE_SANDBOX = (
-    "audit/", "core/untrusted.py", "doctor/", "environments/", "helper/", "jail/", "machine/", "stages/",
+    "audit/", "core/untrusted.py", "doctor/", "environments/", "helper/", "jails/", "machine/", "stages/",
     "supervised/",
 )  # fmt: skip
 
@@ -203,7 +203,7 @@ def test_libraries_stay_in_their_places(name: str) -> None:
     "code",
     [
         "import pkgjail",
-        "import pkgjail.jail.run",
+        "import pkgjail.jails.run",
         "import pkgjail.manifest",
         "from pkgjail import run_in_jail, read_manifest",
         "from pkgjail.cli.main import make_parser; make_parser()",
@@ -225,7 +225,7 @@ def test_a_run_imports_nothing_heavy(base_manifest: Manifest, tmp_path: Path) ->
     done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0, done.stderr
-    assert "pkgjail.jail.run" in loaded
+    assert "pkgjail.jails.run" in loaded
     assert loaded & set(HEAVY) == set()
 
 
@@ -239,9 +239,9 @@ def test_resolve_imports_nothing_that_enters(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "pkgjail.fileset" in loaded
     entering = {
-        "pkgjail.jail.run",
-        "pkgjail.jail.plan",
-        "pkgjail.jail.replay",
+        "pkgjail.jails.run",
+        "pkgjail.jails.plan",
+        "pkgjail.jails.replay",
         "pkgjail.sandbox",
         "networkx",
         "pkgjail.cli.verbs.run",

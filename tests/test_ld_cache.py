@@ -15,10 +15,10 @@ from pkgjail.api import resolve
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import LD_CACHE
 from pkgjail.core.model import FileEntry, JailOptions
-from pkgjail.jail import ld_cache, scratch
-from pkgjail.jail.ld_cache import make_ld_cache
-from pkgjail.jail.run import run_in_jail
-from pkgjail.jail.strategy import choose_strategies, steps_by_directory
+from pkgjail.jails import ld_cache, scratch
+from pkgjail.jails.ld_cache import make_ld_cache
+from pkgjail.jails.run import run_in_jail
+from pkgjail.jails.strategy import choose_strategies, steps_by_directory
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.baseline import record_baseline

@@ -17,8 +17,8 @@ import pytest
 from pkgjail.cli.limit_options import add_limit_options, limits_of
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, Limits, UserBind
-from pkgjail.jail.limits import checked_limits
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.limits import checked_limits
+from pkgjail.jails.run import run_in_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.sandbox import cgroups, limits
 

@@ -22,7 +22,7 @@ from pkgjail.cli.main import main
 from pkgjail.core.errors import InputError, PkgjailError, UsageError
 from pkgjail.core.model import Dependency, Distribution, Header, JailOptions, Manifest, Package, UserBind
 from pkgjail.core.reporter import SILENT
-from pkgjail.jail.run import default_environment
+from pkgjail.jails.run import default_environment
 from pkgjail.manifest.subset import packages_below, whitelist_roots, without_roots
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 
 from pkgjail.core.errors import DriftError
 from pkgjail.core.model import FileEntry
-from pkgjail.jail.owned_copies import owned_copies
+from pkgjail.jails.owned_copies import owned_copies
 from pkgjail.manifest import write_manifest
 from tests.manifest_text import files_alone
 

@@ -21,10 +21,10 @@ from pkgjail.fileset import collect_files
 from pkgjail.fileset.builder import FileSetBuilder
 from pkgjail.fileset.rootfs import Tree
 from pkgjail.fileset.unowned import add_package_database
-from pkgjail.jail import rpm_database
-from pkgjail.jail.package_database import database_changes, database_content
-from pkgjail.jail.rpm_database import filtered_database
-from pkgjail.jail.run import default_environment, prepare_jail, run_in_jail
+from pkgjail.jails import rpm_database
+from pkgjail.jails.package_database import database_changes, database_content
+from pkgjail.jails.rpm_database import filtered_database
+from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.manifest import build_manifest
 from pkgjail.policy.patterns import matcher
 from tests.debian_roots import every_backend, make_root, stanza

@@ -11,7 +11,7 @@ import pytest
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import FileEntry, JailOptions, Manifest, UserBind
-from pkgjail.jail.plan import plan_jail
+from pkgjail.jails.plan import plan_jail
 from tests.manifest_text import files_alone
 from tests.tree_text import parse_tree, plan_lines
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.jail import privileges, probe
+from pkgjail.jails import privileges, probe
 from pkgjail.manifest import write_manifest
 from tests.conftest import SYSTEM_PYTHON
 

@@ -13,7 +13,7 @@ import pytest
 
 from pkgjail.core.errors import CommandError
 from pkgjail.core.model import UserBind
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.run import run_in_jail
 from pkgjail.sandbox.proc_links import interpreter_of, refuse_links_of_proc
 from tests.test_sandbox import jail_options
 

@@ -13,10 +13,10 @@ import pytest
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
-from pkgjail.jail import protected_paths as protected_paths_module
-from pkgjail.jail.protected_paths import ProtectedPath, protected_paths
-from pkgjail.jail.protection import protect
-from pkgjail.jail.run import default_environment, prepare, prepare_jail
+from pkgjail.jails import protected_paths as protected_paths_module
+from pkgjail.jails.protected_paths import ProtectedPath, protected_paths
+from pkgjail.jails.protection import protect
+from pkgjail.jails.run import default_environment, prepare, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.policy import list_files
 from pkgjail.sandbox.steps import Bind, OneMountNamespace, Plan

@@ -18,7 +18,7 @@ from pkgjail.audit.rebuild import Rebuilds, refuse_unequal
 from pkgjail.audit.run import run_audited
 from pkgjail.core.errors import CommandError, DriftError, PkgjailError, UsageError
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.run import default_environment
+from pkgjail.jails.run import default_environment
 from pkgjail.manifest import write_manifest
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ _KILLED = """
 import os, sys
 from pkgjail.audit.rebuild import Rebuilds
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.run import default_environment
+from pkgjail.jails.run import default_environment
 from pkgjail.manifest import write_manifest
 from pkgjail.manifest import read_manifest
 manifest, place = sys.argv[1:]

@@ -16,8 +16,8 @@ from pkgjail import __main__
 from pkgjail.cli.main import main
 from pkgjail.core.errors import JailError, limit_at_fault
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail import replay, strategy
-from pkgjail.jail.run import default_environment, prepare_jail
+from pkgjail.jails import replay, strategy
+from pkgjail.jails.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from tests.conftest import SYSTEM_PYTHON
 from tests.manifest_text import files_alone
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.conftest import Caller
 
 # What the long way imports, and the short one does not.
-_LONG = "pkgjail.jail.run"
+_LONG = "pkgjail.jails.run"
 
 
 class Entering:
@@ -246,7 +246,7 @@ def test_verification_is_never_replayed(entering: Entering, option: str) -> None
 def test_another_version_of_pkgjail_prevents_replay(entering: Entering, library: Path) -> None:
     """Protects from a plan of another version: the code is part of the state."""
     entering.run()
-    source = library / "pkgjail/jail/plan.py"
+    source = library / "pkgjail/jails/plan.py"
     content = source.read_bytes()
     source.write_bytes(content)
     assert entering.run()[1] is True
@@ -347,7 +347,7 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.cli",
         "pkgjail.settings",
         "pkgjail.settings.files",
-        "pkgjail.jail",
+        "pkgjail.jails",
         "pkgjail.storage",
         "pkgjail.storage.fingerprint",
         "pkgjail.storage.filesystems",
@@ -358,7 +358,7 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.storage.marshal_store",
         "pkgjail.storage.mounts",
         "pkgjail.storage.own_files",
-        "pkgjail.jail.replay",
+        "pkgjail.jails.replay",
         "pkgjail.sandbox",
         "pkgjail.sandbox.rootfs",
         "pkgjail.sandbox.pseudo_filesystems",
@@ -374,8 +374,8 @@ def test_replay_imports_little(entering: Entering) -> None:
         "pkgjail.sandbox.launch",
         "pkgjail.sandbox.syscalls",
         "pkgjail.sandbox.signals",
-        "pkgjail.jail.privileges",
-        "pkgjail.jail.variables",  # as there is --env
+        "pkgjail.jails.privileges",
+        "pkgjail.jails.variables",  # as there is --env
         "pkgjail.cli.streams",
     }
 

@@ -16,7 +16,7 @@ import pytest
 
 from pkgjail.core.errors import CommandError, DriftError, JailError
 from pkgjail.core.model import JailOptions, UserBind, record
-from pkgjail.jail.run import default_environment, run_in_jail
+from pkgjail.jails.run import default_environment, run_in_jail
 from tests.surroundings import binds_of_coverage
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def test_inherited_descriptors_are_closed(
 _CLOSED = """
 import os, sys, threading
 from pkgjail.api import resolve
-from pkgjail.jail.run import prepare
+from pkgjail.jails.run import prepare
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import assemble
@@ -292,7 +292,7 @@ def test_a_missing_bind_source_is_reported(base_manifest: Manifest) -> None:
 _SLEEPER = """
 import sys, threading
 from pkgjail.api import resolve
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.run import run_in_jail
 manifest = resolve(["base"], hashed=False)
 for _ in range(int(sys.argv[2])):
     threading.Thread(target=threading.Event().wait, daemon=True).start()

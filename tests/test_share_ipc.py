@@ -10,7 +10,7 @@ import pytest
 
 from pkgjail.core.jail_names import SHARED_MEMORY
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.plan import plan_jail
+from pkgjail.jails.plan import plan_jail
 from pkgjail.sandbox.steps import Bind
 from tests.manifest_text import files_alone
 
@@ -94,7 +94,7 @@ def test_a_plan_says_so(anyone: Caller, manifest_file: Path) -> None:
 
 
 def test_the_step_comes_in_the_order_of_paths(tmp_path: Path) -> None:
-    """`pkgjail.jail.protection` relies on it."""
+    """`pkgjail.jails.protection` relies on it."""
     binds = tuple(
         UserBind(source=bytes(tmp_path), destination=path, writable=True) for path in (b"/srv/a", b"/a")
     )

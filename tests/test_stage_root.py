@@ -18,7 +18,7 @@ from pkgjail.core.entries import Mismatch
 from pkgjail.core.error_records import error_of, error_record
 from pkgjail.core.errors import CommandError, DriftError, JailError, UsageError
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.as_user import find_user, run_as_user
+from pkgjail.jails.as_user import find_user, run_as_user
 from pkgjail.manifest import write_manifest
 from pkgjail.stages import run_in_stage
 from pkgjail.stages.model import RefusedError
@@ -133,7 +133,7 @@ def test_a_directory_that_a_mount_covers_is_not_shown() -> None:
     """Without a user namespace, the kernel would show what lies below a mount of the host."""
     script = """
 import sys
-from pkgjail.jail.as_user import find_user, run_as_user
+from pkgjail.jails.as_user import find_user, run_as_user
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
 from pkgjail.sandbox import steps as s

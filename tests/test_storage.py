@@ -22,7 +22,7 @@ import pytest
 
 from pkgjail.cli.main import main
 from pkgjail.core.model import JailOptions, StrategyName, UserBind
-from pkgjail.jail.run import default_environment, prepare_jail
+from pkgjail.jails.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.storage import locations, locks, own_files, removal
 from pkgjail.storage.atomic import write_own_file
@@ -296,7 +296,7 @@ def _run(user: Caller, manifest: Path, environment: dict[str, str]) -> tuple[boo
     done = user.run(command, environment=environment)
     lines = done.stderr.splitlines()
     assert done.returncode == 0, done.stderr
-    is_long = any(line.endswith(" pkgjail.jail.run") for line in lines)
+    is_long = any(line.endswith(" pkgjail.jails.run") for line in lines)
     return is_long, "\n".join(line for line in lines if not line.startswith("import time:"))
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import FileEntry, JailOptions, PlanOption, StrategyName, UserBind
-from pkgjail.jail import probe, strategy
-from pkgjail.jail.run import default_environment, prepare, run_in_jail
-from pkgjail.jail.strategy import choose_strategies
+from pkgjail.jails import probe, strategy
+from pkgjail.jails.run import default_environment, prepare, run_in_jail
+from pkgjail.jails.strategy import choose_strategies
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.steps import assemble
 from pkgjail.storage.locks import layer_directories
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pkgjail.core.model import Manifest
-    from pkgjail.jail.strategy import Choice
+    from pkgjail.jails.strategy import Choice
 
 WAYS: tuple[StrategyName, ...] = ("tree", "mask", "whole", "binds")
 

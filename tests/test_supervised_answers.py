@@ -16,7 +16,7 @@ import pytest
 from pkgjail.core.errors import CommandError, JailError
 from pkgjail.core.model import JailOptions, UserBind
 from pkgjail.core.reporter import Silent
-from pkgjail.jail.run import default_environment
+from pkgjail.jails.run import default_environment
 from pkgjail.sandbox import landlock, notices
 from pkgjail.sandbox.steps import Content, Devices, Directory, HostFile, Plan, Proc, Step, Symlink
 from pkgjail.stages import run_in_stage

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgjail.jail import variables
-from pkgjail.jail.run import default_environment
-from pkgjail.jail.variables import choose_variables
+from pkgjail.jails import variables
+from pkgjail.jails.run import default_environment
+from pkgjail.jails.variables import choose_variables
 
 _CALLERS = {
     "HOME": "/home/me",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.model import FileEntry, Origin
-from pkgjail.jail.strategies import whiteout_overlay
-from pkgjail.jail.strategies.directory_binds import directory_bind_steps
-from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer
+from pkgjail.jails.strategies import whiteout_overlay
+from pkgjail.jails.strategies.directory_binds import directory_bind_steps
+from pkgjail.jails.strategies.whiteout_overlay import make_whiteout_layer
 from tests.tree_text import make, parse_tree, shown
 
 if TYPE_CHECKING:

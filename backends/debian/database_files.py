@@ -1,7 +1,7 @@
 """The files of dpkg's database that describe exactly a set of packages, for the dpkg in a jail.
 
 The files in `info` are for one package each, so they are the host's. The other files are for all packages
-of the host; `pkgjail.jail.package_database` makes their like when a jail is entered. The rest of the
+of the host; `pkgjail.jails.package_database` makes their like when a jail is entered. The rest of the
 directory is for changes of the database, which a jail cannot make: locks, triggers, the scripts of
 maintainers, available packages, older versions, and stat overrides, which name users of the host.
 """

@@ -1,7 +1,7 @@
 """The files of pacman's database that describe exactly a set of packages, for the pacman in a jail.
 
 The local database has a directory for each package. The files in it are the host's, except `desc`, which has
-the time of the installation: `pkgjail.jail.package_database` makes it without that when a jail is entered.
+the time of the installation: `pkgjail.jails.package_database` makes it without that when a jail is entered.
 Changelogs are left out, and scripts, which pacman runs when it removes a package.
 """
 

@@ -17,7 +17,7 @@ from pkgjail.core.families import family_of
 from pkgjail.core.model import record, text_path
 from pkgjail.core.paths import follow
 from pkgjail.core.reporter import SILENT
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.run import run_in_jail
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.manifest.subset import has_package_database, merged
 from pkgjail.policy import shipped_blacklists

@@ -23,7 +23,7 @@ from pkgjail.core.child import Child, first_ended
 from pkgjail.core.errors import CommandError, PkgjailError, UsageError
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.reporter import SILENT
-from pkgjail.jail.run import default_environment, run_in_jail
+from pkgjail.jails.run import default_environment, run_in_jail
 from pkgjail.storage.copying import copy_tree
 from pkgjail.storage.removal import remove_tree
 from pkgjail.storage.scratch import scratch

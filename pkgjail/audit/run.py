@@ -12,7 +12,7 @@ from pkgjail.audit.libraries import known_libraries
 from pkgjail.audit.supervisor import observe
 from pkgjail.core.errors import DatabaseError, JailError
 from pkgjail.core.reporter import SILENT
-from pkgjail.jail.run import prepare_jail
+from pkgjail.jails.run import prepare_jail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pkgjail.audit.model import Audit
     from pkgjail.core.model import JailOptions, Manifest, PackageDatabase
     from pkgjail.core.reporter import Reporter
-    from pkgjail.jail.run import Jail
+    from pkgjail.jails.run import Jail
     from pkgjail.storage.baseline import Publisher
 
 
@@ -34,7 +34,7 @@ def run_audited(  # noqa: PLR0913 - all but two by keyword
     terminal: bool = False,
     reporter: Reporter = SILENT,
 ) -> Audit:
-    """Run `argv` in a jail as `pkgjail.jail.run.run_in_jail` does, and return what it looked for.
+    """Run `argv` in a jail as `pkgjail.jails.run.run_in_jail` does, and return what it looked for.
 
     It is evidence and no boundary: another thread can change a path after it was read. The arguments are
     those of `run_in_jail`. The command's exit status is in the result.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def warn_of_absence(manifest: Manifest, root: bytes, reporter: Reporter) -> None:
     """Warn if the manifest is probably of another root, before every missing name is listed."""
-    from pkgjail.jail.host_mismatch import absent_paths, explain_absence
+    from pkgjail.jails.host_mismatch import absent_paths, explain_absence
 
     entries = [entry for entry in manifest.files if entry.origin != "entry"]
     absent = absent_paths(entries, root)

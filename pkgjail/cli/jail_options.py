@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pkgjail.core.model import JailOptions, Manifest, UserBind
-    from pkgjail.jail.run import Jail
+    from pkgjail.jails.run import Jail
     from pkgjail.machine.model import MachineOptions
     from pkgjail.storage.baseline import Publisher
 
@@ -351,7 +351,7 @@ def open_jail(arguments: argparse.Namespace, manifest: Manifest, options: JailOp
     `options` are those of `add_jail_options`, if they are there already.
     """
     from pkgjail.cli.console import ConsoleReporter
-    from pkgjail.jail.run import prepare_jail
+    from pkgjail.jails.run import prepare_jail
 
     root = root_of(arguments)
     options = jail_options(arguments) if options is None else options
@@ -429,7 +429,7 @@ def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | No
     `defaults` are variables that those of the options are added to; None for `default_environment`.
     """
     from pkgjail.core.model import JailOptions, UserBind
-    from pkgjail.jail.run import default_environment
+    from pkgjail.jails.run import default_environment
 
     binds = named_binds(arguments)
     cwd = b"/"
@@ -503,7 +503,7 @@ def named_variables(arguments: argparse.Namespace) -> dict[str, str]:
         UsageError: as `check_variables`.
 
     """
-    from pkgjail.jail.variables import choose_variables
+    from pkgjail.jails.variables import choose_variables
 
     check_variables(arguments.env)
     chosen = choose_variables(arguments.env, os.environ)
@@ -527,7 +527,7 @@ def check_variables(words: Sequence[str]) -> None:
         UsageError: a variable has no name, or a pattern has a value.
 
     """
-    from pkgjail.jail.variables import is_pattern
+    from pkgjail.jails.variables import is_pattern
 
     for text in words:
         name, equals, _ = text.partition("=")

@@ -638,7 +638,7 @@ class JailOptions:
     of `pkgjail.sandbox.privileged`; `pkgjail.stages.root` sees to that.
 
     `inputs` are files and directories that later runs read again, such as the manifest. Writable binds show
-    them read-only (see `pkgjail.jail.protected_paths`), with a warning unless `warn_of_inputs` is off.
+    them read-only (see `pkgjail.jails.protected_paths`), with a warning unless `warn_of_inputs` is off.
     """
 
     binds: tuple[UserBind, ...] = ()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import os_error_text
 from pkgjail.doctor.model import Finding, KernelReport, Remedy
-from pkgjail.jail.causes import RESTRICTED, is_chrooted, read_setting
-from pkgjail.jail.container import read_confinement
-from pkgjail.jail.probe import probe_obstacle
+from pkgjail.jails.causes import RESTRICTED, is_chrooted, read_setting
+from pkgjail.jails.container import read_confinement
+from pkgjail.jails.probe import probe_obstacle
 from pkgjail.sandbox import landlock
 from pkgjail.storage.locations import runtime_directory
 

@@ -9,7 +9,7 @@ from pkgjail.core.model import record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pkgjail.jail.causes import Kind
+    from pkgjail.jails.causes import Kind
     from pkgjail.stages.model import Property
 
 COLUMNS: Mapping[Property, str] = {

@@ -14,12 +14,12 @@ from pkgjail.core.model import record
 from pkgjail.core.parameters import parameter
 from pkgjail.core.text import shell_quote
 from pkgjail.doctor.model import Remedy
-from pkgjail.jail.causes import RESTRICTED
+from pkgjail.jails.causes import RESTRICTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.jail.causes import Cause
+    from pkgjail.jails.causes import Cause
 
 _SETTINGS_FILE = "/etc/sysctl.d/90-pkgjail.conf"
 _MAP_ROOT: Final = "map_root=True"

@@ -10,7 +10,7 @@ from pkgjail.core.architectures import host_architecture
 from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
 from pkgjail.doctor import remedies
 from pkgjail.doctor.model import COLUMNS, DefaultReport, StageReport
-from pkgjail.jail.diagnosis import explain
+from pkgjail.jails.diagnosis import explain
 from pkgjail.machine.qemu import program_of
 from pkgjail.stages import STAGES
 from pkgjail.stages.engine import Engine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pkgjail.doctor.model import Remedy
     from pkgjail.doctor.remedies import Surroundings
-    from pkgjail.jail.causes import Cause
+    from pkgjail.jails.causes import Cause
     from pkgjail.settings.model import Settings
     from pkgjail.stages.model import Stage
 

@@ -28,10 +28,10 @@ from pkgjail.environments.stage import refuse_stage
 from pkgjail.export.common import warn_of_dropped_bits
 from pkgjail.export.skeleton import Piece, pieces_of_skeleton
 from pkgjail.images.users import note_user
-from pkgjail.jail.drift import DriftCheck, compare_host, publish_user_baseline, refuse_drift
-from pkgjail.jail.protected_paths import protected_environment
-from pkgjail.jail.protection import refuse_writable_binds
-from pkgjail.jail.run import content_at_entry
+from pkgjail.jails.drift import DriftCheck, compare_host, publish_user_baseline, refuse_drift
+from pkgjail.jails.protected_paths import protected_environment
+from pkgjail.jails.protection import refuse_writable_binds
+from pkgjail.jails.run import content_at_entry
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.stages.model import Request
 from pkgjail.storage.baseline import publisher_of

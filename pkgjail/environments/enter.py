@@ -21,11 +21,11 @@ from pkgjail.environments.machine import run_in_kept_machine
 from pkgjail.environments.record import MANIFEST, RECORD, TREE
 from pkgjail.environments.stage import MACHINE, stage_of_entry
 from pkgjail.images.users import note_user
-from pkgjail.jail.drift import DriftCheck
-from pkgjail.jail.protected_paths import protected_environment
-from pkgjail.jail.protection import refuse_writable_binds
-from pkgjail.jail.replay import GivenVariables, bind_source_state, save_prepared_jail
-from pkgjail.jail.run import default_environment, prepare_jail, report_changes
+from pkgjail.jails.drift import DriftCheck
+from pkgjail.jails.protected_paths import protected_environment
+from pkgjail.jails.protection import refuse_writable_binds
+from pkgjail.jails.replay import GivenVariables, bind_source_state, save_prepared_jail
+from pkgjail.jails.run import default_environment, prepare_jail, report_changes
 from pkgjail.manifest import manifest_digest, parse_manifest
 from pkgjail.settings.files import settings_state
 from pkgjail.storage.baseline import publisher_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Header, Record
-    from pkgjail.jail.run import Jail
+    from pkgjail.jails.run import Jail
     from pkgjail.stages.model import Request
     from pkgjail.storage.baseline import Publisher
 
@@ -108,7 +108,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
     terminal: bool = False,
     reporter: Reporter = SILENT,
 ) -> int:
-    """As `enter_environment`; the prepared jail is saved, so that `pkgjail.jail.replay.replay` can replay it.
+    """As `enter_environment`; the prepared jail is saved for `pkgjail.jails.replay.replay`.
 
     An environment with a tree must be compared with its record at each entry, so its jail is never saved;
     one with a machine or another stage is not replayed.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Union
 
 from pkgjail.core.model import JailOptions
 from pkgjail.environments.process import process_argv
-from pkgjail.jail.detect import is_isolated
+from pkgjail.jails.detect import is_isolated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import kind_of, kind_of_item, lstat
 from pkgjail.export.common import is_within, on_host, own_entries, refuse, scratch_directories
-from pkgjail.jail.host_mismatch import absent_paths, explain_absence
+from pkgjail.jails.host_mismatch import absent_paths, explain_absence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -18,7 +18,7 @@ from pkgjail.core.families import ARCH, DEBIAN, RHEL, SUSE, family_of
 from pkgjail.core.parallel import in_processes
 from pkgjail.core.untrusted import real_directories
 from pkgjail.export.common import host_files, refuse
-from pkgjail.jail.host_mismatch import absent_paths, explain_absence
+from pkgjail.jails.host_mismatch import absent_paths, explain_absence
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.storage.digests import file_digests
 

@@ -77,7 +77,7 @@ def run_by_service(
     Raises:
         HelperError: the service cannot be reached, refuses the request, or ended.
         KeyboardInterrupt: a second SIGINT came, and the jail was killed.
-        PkgjailError: as `pkgjail.jail.run.run_in_jail`.
+        PkgjailError: as `pkgjail.jails.run.run_in_jail`.
 
     """
     options = protocol.encoded(wish_record(wish))

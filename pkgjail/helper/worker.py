@@ -29,9 +29,9 @@ from pkgjail.helper.places import make_own, show_own, variables
 from pkgjail.helper.policy import is_within
 from pkgjail.helper.surroundings import take_over
 from pkgjail.helper.wishes import Wish, refusals, wish_of, wish_record
-from pkgjail.jail.drift import DriftCheck
-from pkgjail.jail.replay import replay, save_prepared_jail
-from pkgjail.jail.run import Jail, report_changes
+from pkgjail.jails.drift import DriftCheck
+from pkgjail.jails.replay import replay, save_prepared_jail
+from pkgjail.jails.run import Jail, report_changes
 from pkgjail.manifest import parse_manifest
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.sandbox.job import close_descriptors
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pkgjail.core.model import JailOptions, Manifest
     from pkgjail.helper.policy import Policy
     from pkgjail.helper.surroundings import Surroundings
-    from pkgjail.jail.replay import PreparedJail
+    from pkgjail.jails.replay import PreparedJail
     from pkgjail.sandbox.signals import Relay
 
 FAILED = 125

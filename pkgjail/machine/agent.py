@@ -17,7 +17,7 @@ from pkgjail.core.architectures import architecture_named, host_architecture
 from pkgjail.core.errors import os_error_text
 from pkgjail.core.text import printable
 from pkgjail.core.untrusted import shortened
-from pkgjail.jail.layer_cache import Recipe, ensure_layer
+from pkgjail.jails.layer_cache import Recipe, ensure_layer
 from pkgjail.machine.model import MachineError
 from pkgjail.storage.locations import cache_directory
 

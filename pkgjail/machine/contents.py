@@ -1,6 +1,6 @@
 """What a guest's root has besides the files of its disk: names that are made at entry, and shares.
 
-It comes from the jail's own plan (`pkgjail.jail.plan`), so that a machine shows what a jail does.
+It comes from the jail's own plan (`pkgjail.jails.plan`), so that a machine shows what a jail does.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.model import text_path
-from pkgjail.jail.etc_files import current_account, etc_files
-from pkgjail.jail.plan import plan_jail
-from pkgjail.jail.protected_paths import protected_paths
-from pkgjail.jail.protection import protect
+from pkgjail.jails.etc_files import current_account, etc_files
+from pkgjail.jails.plan import plan_jail
+from pkgjail.jails.protected_paths import protected_paths
+from pkgjail.jails.protection import protect
 from pkgjail.machine.frames import Fields, Type, number, text
 from pkgjail.machine.qemu import NAME_SERVER
 from pkgjail.sandbox import steps as plans

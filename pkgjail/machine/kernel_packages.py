@@ -18,7 +18,7 @@ from pkgjail.images.archives import members_of
 from pkgjail.images.model import ImageLimits
 from pkgjail.images.streams import DamagedError, Packed, unpacked
 from pkgjail.images.tree import ImageTree
-from pkgjail.jail.layer_cache import Recipe, ensure_layer
+from pkgjail.jails.layer_cache import Recipe, ensure_layer
 from pkgjail.machine.model import MachineError
 from pkgjail.storage.digests import sha256_of
 from pkgjail.storage.locations import cache_directory

@@ -1,6 +1,6 @@
 """The root disk of a machine: a squashfs file system of a manifest's files, made once, kept in the cache.
 
-It is made like a layer of the jail (`pkgjail.jail.layer_cache`): it is complete or not there, one process
+It is made like a layer of the jail (`pkgjail.jails.layer_cache`): it is complete or not there, one process
 makes it, and a file that was changed since is not used. Its content was compared with the manifest's digests
 as it was read. The host may change afterwards: the disk has the manifest's files all the same.
 """
@@ -23,9 +23,9 @@ from pkgjail.export.copied import as_copied, refuse_undigested
 from pkgjail.export.image.layers import layers_of
 from pkgjail.export.image.oci import default_name, describe_manifest
 from pkgjail.export.image.writing import Work, write_files
-from pkgjail.jail.drift import DriftCheck, compare_host
-from pkgjail.jail.layer_cache import Recipe, lock_layer
-from pkgjail.jail.run import content_for_anyone
+from pkgjail.jails.drift import DriftCheck, compare_host
+from pkgjail.jails.layer_cache import Recipe, lock_layer
+from pkgjail.jails.run import content_for_anyone
 from pkgjail.machine.model import MachineError
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.storage.locations import cache_directory

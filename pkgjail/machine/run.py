@@ -13,11 +13,11 @@ from pkgjail.core.model import JailOptions, raw_path, record, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source
-from pkgjail.jail.diagnosis import diagnose
-from pkgjail.jail.find_command import find_command, variables_of
-from pkgjail.jail.host_name import host_name
-from pkgjail.jail.replay import read_account
-from pkgjail.jail.run import default_environment, directory_inside
+from pkgjail.jails.diagnosis import diagnose
+from pkgjail.jails.find_command import find_command, variables_of
+from pkgjail.jails.host_name import host_name
+from pkgjail.jails.replay import read_account
+from pkgjail.jails.run import default_environment, directory_inside
 from pkgjail.machine.boot import started_machine
 from pkgjail.machine.contents import contents_of
 from pkgjail.machine.keeper import kept_machine

@@ -1,6 +1,6 @@
 """The steps of a mount plan, as plain data: the instruction set of the sandbox.
 
-A `Plan` is an ordered tuple of steps. `pkgjail.jail.plan` writes it, `pkgjail.sandbox.launch` carries it
+A `Plan` is an ordered tuple of steps. `pkgjail.jails.plan` writes it, `pkgjail.sandbox.launch` carries it
 out, and `pkgjail mounts` prints it. Paths are absolute, normal `bytes` inside the jail. A step may depend on
 the directories that earlier steps made, and on nothing else.
 
@@ -52,7 +52,7 @@ class HostFile(NamedTuple):
 class Overlay(NamedTuple):
     """Mount a data overlay at `path`: the names of `layer`, with the content of the host's files there.
 
-    `layer` is a real path of the host; see `pkgjail.jail.strategies.data_overlay`.
+    `layer` is a real path of the host; see `pkgjail.jails.strategies.data_overlay`.
     """
 
     path: bytes
@@ -70,7 +70,7 @@ class Cover(NamedTuple):
 class MaskedOverlay(NamedTuple):
     """Mount a whiteout overlay at `path`: the host's directory of that path, without what `layer` hides.
 
-    `layer` is a real path of the host; see `pkgjail.jail.strategies.whiteout_overlay`.
+    `layer` is a real path of the host; see `pkgjail.jails.strategies.whiteout_overlay`.
     """
 
     path: bytes
@@ -80,7 +80,7 @@ class MaskedOverlay(NamedTuple):
 class WholeDirectory(NamedTuple):
     """Make a directory and bind the host's directory of the same path, which must have this mode.
 
-    Mounts below it on the host are not shown; see `pkgjail.jail.strategies.directory_binds`.
+    Mounts below it on the host are not shown; see `pkgjail.jails.strategies.directory_binds`.
     """
 
     path: bytes

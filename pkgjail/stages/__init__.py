@@ -1,7 +1,7 @@
 """Stages: ways to run a command among the files of a manifest. Each is a module with its promises.
 
 model        what a stage is, and what it can promise
-namespaces   the default: the jail of `pkgjail.jail`
+namespaces   the default: the jail of `pkgjail.jails`
 root         the same, made by root without a user namespace
 helper       the same, made by a service of root's (`pkgjail.helper`)
 supervised   a command beside a supervisor, without namespaces (`pkgjail.supervised`)

@@ -1,6 +1,6 @@
 """What an engine is to run: a root directory, mounts, and the command. It is made from a mount plan.
 
-The plan is the jail's own (`pkgjail.jail.plan`), for the copy of the files. Its directories, links and files
+The plan is the jail's own (`pkgjail.jails.plan`), for the copy of the files. Its directories, links and files
 that are made at entry become a small tree, the skeleton, which is removed after the run; all else becomes
 mounts. So an engine that makes names in its root does not change the copy.
 """

@@ -1,7 +1,7 @@
 """The copy of a manifest's files that an engine shows: made once, kept in the user's cache.
 
 An engine needs a directory with the files and nothing else. The copy is made like a layer of the jail
-(`pkgjail.jail.layer_cache`): it is complete or not there, one process makes it, and before each use every
+(`pkgjail.jails.layer_cache`): it is complete or not there, one process makes it, and before each use every
 name of it is compared with what was made. Its content was compared with the manifest's digests as it was
 read. The host may change afterwards: the copy has the manifest's files all the same.
 """
@@ -17,9 +17,9 @@ from pkgjail.core.errors import DriftError, JailError, os_error_text
 from pkgjail.core.sources import refuse_other_source
 from pkgjail.export.copied import as_copied, refuse_undigested
 from pkgjail.export.image.tree import write_tree
-from pkgjail.jail.drift import DriftCheck, compare_host
-from pkgjail.jail.layer_cache import Recipe, lock_layer
-from pkgjail.jail.run import content_for_anyone
+from pkgjail.jails.drift import DriftCheck, compare_host
+from pkgjail.jails.layer_cache import Recipe, lock_layer
+from pkgjail.jails.run import content_for_anyone
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.storage.locations import cache_directory
 from pkgjail.storage.locks import unlock

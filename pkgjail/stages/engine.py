@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from pkgjail.core.errors import JailError, PkgjailError
 from pkgjail.core.model import raw_path
 from pkgjail.core.text import printable
-from pkgjail.jail.emulation import runs_by_emulation
-from pkgjail.jail.find_command import find_command, variables_of
-from pkgjail.jail.run import directory_inside, prepare
+from pkgjail.jails.emulation import runs_by_emulation
+from pkgjail.jails.find_command import find_command, variables_of
+from pkgjail.jails.run import directory_inside, prepare
 from pkgjail.stages.container import container_of
 from pkgjail.stages.copy import copied_files
 from pkgjail.stages.model import KEPT, PROPERTIES, Promise, RefusedError, asked_for, refusals

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.stage_names import DEFAULT, RUNGS, WEAK_RUNGS
-from pkgjail.jail.as_user import find_user
+from pkgjail.jails.as_user import find_user
 from pkgjail.stages.model import asked_for, refusals
 
 if TYPE_CHECKING:

@@ -93,9 +93,9 @@ def promises_of_jail() -> dict[Property, Promise]:
 class Request:
     """What a stage is asked to run.
 
-    The fields are the arguments of `pkgjail.jail.run.run_in_jail`; `machine` and `keep` are for the
+    The fields are the arguments of `pkgjail.jails.run.run_in_jail`; `machine` and `keep` are for the
     stage `vm` alone, as `pkgjail.machine.run.run_in_machine` takes them. `user` is for the stage `root`: the
-    user whose rights the command gets (`pkgjail.jail.as_user.find_user`).
+    user whose rights the command gets (`pkgjail.jails.as_user.find_user`).
     """
 
     manifest: Manifest

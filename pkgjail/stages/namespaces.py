@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.jail.causes import find_cause
-from pkgjail.jail.diagnosis import explain
-from pkgjail.jail.host_name import host_name
-from pkgjail.jail.run import run_in_jail
+from pkgjail.jails.causes import find_cause
+from pkgjail.jails.diagnosis import explain
+from pkgjail.jails.host_name import host_name
+from pkgjail.jails.run import run_in_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import assemble
@@ -17,7 +17,7 @@ from pkgjail.stages.trial import trial_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pkgjail.jail.causes import Cause
+    from pkgjail.jails.causes import Cause
     from pkgjail.stages.model import Property, Request
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import is_host_word
 from pkgjail.core.errors import JailError, PkgjailError
-from pkgjail.jail.as_user import find_user, run_as_user
-from pkgjail.jail.causes import find_cause
-from pkgjail.jail.diagnosis import explain
-from pkgjail.jail.host_name import host_name
-from pkgjail.jail.run import default_environment, run_in_jail
+from pkgjail.jails.as_user import find_user, run_as_user
+from pkgjail.jails.causes import find_cause
+from pkgjail.jails.diagnosis import explain
+from pkgjail.jails.host_name import host_name
+from pkgjail.jails.run import default_environment, run_in_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import NoUserNamespace, assemble

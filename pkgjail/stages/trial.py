@@ -19,7 +19,7 @@ _TOPS = (b"/bin", b"/lib", b"/lib32", b"/lib64", b"/libx32", b"/sbin")
 def trial_plan(hostname: str = HOSTNAME) -> Plan:
     """Return a plan that shows the host's programs and libraries, read-only, and nothing else.
 
-    `hostname` is that of the jail, which can be another one (`pkgjail.jail.host_name`).
+    `hostname` is that of the jail, which can be another one (`pkgjail.jails.host_name`).
     """
     shown = [_PROGRAMS, *(path for path in _TOPS if os.path.isdir(path) and not os.path.islink(path))]
     links = [Symlink(path, os.readlink(path)) for path in _TOPS if os.path.islink(path)]

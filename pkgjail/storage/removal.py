@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROBE = ".probe"
-"""The name of the directory that `pkgjail.jail.probe` tries things out in."""
+"""The name of the directory that `pkgjail.jails.probe` tries things out in."""
 _ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _OWNER_ALL = 0o700
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH

@@ -118,7 +118,7 @@ class Names:
 def names_of(plan: Plan) -> Names:
     """Return the fixed names of a plan, without its binds.
 
-    The plan has a step for each file, as `pkgjail.jail.plan.plan_jail` writes it without strategies.
+    The plan has a step for each file, as `pkgjail.jails.plan.plan_jail` writes it without strategies.
     """
     names = Names()
     kinds = names.kinds

@@ -12,15 +12,15 @@ from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.paths import follow
 from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.text import first_of
-from pkgjail.jail.devices import show_devices
-from pkgjail.jail.diagnosis import diagnose
-from pkgjail.jail.drift import DriftCheck, compare_host
-from pkgjail.jail.find_command import find_command, variables_of
-from pkgjail.jail.missing import advice_on_missing, candidates
-from pkgjail.jail.plan import plan_jail
-from pkgjail.jail.protected_paths import protected_paths
-from pkgjail.jail.protection import protect
-from pkgjail.jail.run import directory_inside, entry_files, report_changes
+from pkgjail.jails.devices import show_devices
+from pkgjail.jails.diagnosis import diagnose
+from pkgjail.jails.drift import DriftCheck, compare_host
+from pkgjail.jails.find_command import find_command, variables_of
+from pkgjail.jails.missing import advice_on_missing, candidates
+from pkgjail.jails.plan import plan_jail
+from pkgjail.jails.protected_paths import protected_paths
+from pkgjail.jails.protection import protect
+from pkgjail.jails.run import directory_inside, entry_files, report_changes
 from pkgjail.sandbox.job import SetupError
 from pkgjail.storage.scratch import scratch
 from pkgjail.supervised.calls import known_calls
@@ -58,7 +58,7 @@ def run_command(  # noqa: PLR0913 - all but three by keyword
 ) -> int:
     """Run `argv` under supervision among the files of `manifest`, and wait for its end.
 
-    The arguments, the result and the errors are those of `pkgjail.jail.run.run_in_jail`; the root is this
+    The arguments, the result and the errors are those of `pkgjail.jails.run.run_in_jail`; the root is this
     host's. What supervision cannot keep must have been refused.
     """
     root = b"/"

@@ -1,6 +1,6 @@
 """The names that a supervised command sees, and where a path leads among them.
 
-They are those of the mount plan (`pkgjail.jail.plan`), at the paths that the host has them at. `View.find`
+They are those of the mount plan (`pkgjail.jails.plan`), at the paths that the host has them at. `View.find`
 walks a path component by component, as path_resolution(7) says: the manifest's names by its own record, what
 is below binds by the host's file system, and proc(5) for the process that asks. The host has the same links
 at these names, so that the kernel, which walks the same path again, comes to the same place.

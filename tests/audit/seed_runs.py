@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail import resolve
 from pkgjail.core.model import JailOptions, UserBind
-from pkgjail.jail.run import default_environment, run_in_jail
+from pkgjail.jails.run import default_environment, run_in_jail
 from tests.audit.seed_root import seed_root, tools
 from tests.audit.seeds import BUILDS, COMMAND, SEEDS
 

@@ -18,7 +18,7 @@ from pkgjail.environments.build import build_environment
 from pkgjail.environments.record import FORMS
 from pkgjail.environments.remove import remove_environment
 from pkgjail.export.skeleton import write_skeleton
-from pkgjail.jail.run import content_at_entry
+from pkgjail.jails.run import content_at_entry
 from tests.environments.cases import around, in_turn, put, rewrite_unseen
 from tests.test_exactness import USERS, manifest_of
 from tests.tree_text import Node, in_child, name_line, parse_tree, tree, trees, walk_lines

@@ -12,7 +12,7 @@ import pkgjail
 from pkgjail.core.errors import InputError, JailError
 from pkgjail.core.model import UserBind
 from pkgjail.environments import process
-from pkgjail.jail import detect
+from pkgjail.jails import detect
 from pkgjail.manifest import read_manifest
 from tests.conftest import SYSTEM_PYTHON
 

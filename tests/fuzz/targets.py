@@ -66,8 +66,8 @@ from pkgjail.images.importing import import_image
 from pkgjail.images.model import ImageLimits
 from pkgjail.images.store import remove_image, verify_image
 from pkgjail.integrations.spack.active import ActiveEnvironment, load_active, load_cache
-from pkgjail.jail.package_database import database_changes, database_content
-from pkgjail.jail.rpm_database import _identity, filtered_database
+from pkgjail.jails.package_database import database_changes, database_content
+from pkgjail.jails.rpm_database import _identity, filtered_database
 from pkgjail.manifest import dump_manifest, parse_manifest
 from pkgjail.policy import load_policy
 from pkgjail.policy.patterns import matcher

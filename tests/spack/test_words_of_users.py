@@ -15,7 +15,7 @@ from pkgjail.integrations.spack.active import ActiveEnvironment, state_directori
 from pkgjail.integrations.spack.instance import headers
 from pkgjail.integrations.spack.instance.model import Tool
 from pkgjail.integrations.spack.jail import users
-from pkgjail.jail import device_sets, host_name
+from pkgjail.jails import device_sets, host_name
 from tests.test_export import manifest_of
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.jail.run import Jail
+    from pkgjail.jails.run import Jail
 
 _DESCRIPTION = """\
 Run a command in the jail of an environment that 'pkgjail build' made. The environment is first

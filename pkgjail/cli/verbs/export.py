@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.skeleton and at is not None:
         from pkgjail.core.jail_names import RUN
         from pkgjail.export.skeleton import write_skeleton
-        from pkgjail.jail.run import content_at_entry
+        from pkgjail.jails.run import content_at_entry
 
         # systemd-nspawn mounts a filesystem on /run, and fails where there is no such directory.
         besides = (RUN,) if form == "nspawn" else ()
@@ -197,7 +197,7 @@ def _export_domain(manifest: Manifest, arguments: argparse.Namespace, root: byte
 def _warn(manifest: Manifest, arguments: argparse.Namespace, root: bytes, at: bytes | None) -> None:
     """Warn of files of the manifest that the export lacks, and of exported files that the host lacks."""
     from pkgjail.export.common import entry_files, host_files
-    from pkgjail.jail.host_mismatch import absent_paths, explain_absence
+    from pkgjail.jails.host_mismatch import absent_paths, explain_absence
 
     form: str = arguments.format
     with ConsoleReporter(as_json=arguments.json) as reporter:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.jail.strategy import Choice
+    from pkgjail.jails.strategy import Choice
 
 _DESCRIPTION = """\
 Print how the jail of a manifest would be put together on this host: how each top directory is shown,
@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from pkgjail.cli.flags import with_flags
     from pkgjail.core.model import Limits
-    from pkgjail.jail.run import prepare_and_try
-    from pkgjail.jail.strategy import choose_strategies
+    from pkgjail.jails.run import prepare_and_try
+    from pkgjail.jails.strategy import choose_strategies
 
     manifest, options = load_manifest(arguments), jail_options(arguments)
     root = root_of(arguments)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         "entry": with_flags(str(obstacle)) if obstacle else None,
     }
     if options.limits != Limits():
-        from pkgjail.jail.limits import describe_limits
+        from pkgjail.jails.limits import describe_limits
 
         facts["limits"] = describe_limits(options)
     if arguments.steps:

@@ -31,7 +31,7 @@ from pkgjail.cli.policy_options import root_of, source_place
 from pkgjail.cli.project import add_locked_option, enter_project
 from pkgjail.cli.results import never
 from pkgjail.core.stage_names import AUTO, DEFAULT
-from pkgjail.jail.replay import bind_source_state, save_prepared_jail
+from pkgjail.jails.replay import bind_source_state, save_prepared_jail
 from pkgjail.settings.files import settings_state
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pkgjail.cli.parser import Verbs
-    from pkgjail.jail.run import Jail
+    from pkgjail.jails.run import Jail
     from pkgjail.settings.files import SettingsState
 
 _DESCRIPTION = """\
@@ -136,8 +136,8 @@ def run(arguments: argparse.Namespace) -> int:
 def report_changes(arguments: argparse.Namespace, status: int) -> None:
     """Warn of files of the manifest that changed while the command ran, or raise `ExitDriftError`."""
     from pkgjail.cli.console import ConsoleReporter
-    from pkgjail.jail.drift import DriftCheck
-    from pkgjail.jail.run import report_changes as report
+    from pkgjail.jails.drift import DriftCheck
+    from pkgjail.jails.run import report_changes as report
 
     _command(arguments)  # reads the options that follow MANIFEST
     enter_project(arguments)
@@ -150,7 +150,7 @@ def report_changes(arguments: argparse.Namespace, status: int) -> None:
 
 def _remember(arguments: argparse.Namespace, jail: Jail, settings: SettingsState) -> None:
     """Save the jail, for the same command line to replay as long as the settings are the same."""
-    from pkgjail.jail.run import default_environment
+    from pkgjail.jails.run import default_environment
 
     save_prepared_jail(
         arguments.words,

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify, and print what was found; return 1 if there are differences."""
     from pkgjail.cli.host import database_or_none
     from pkgjail.cli.manifests import read_manifest
-    from pkgjail.jail.host_mismatch import explain_absence
+    from pkgjail.jails.host_mismatch import explain_absence
     from pkgjail.review.verify import verify_manifest
 
     manifest = read_manifest(arguments.manifest)

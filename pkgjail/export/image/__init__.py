@@ -30,9 +30,9 @@ from pkgjail.export.image.layout import Exported
 from pkgjail.export.image.oci import Bill, default_name, describe_manifest
 from pkgjail.export.image.writing import OF_LAYERS, Work, refuse_options, refuse_whiteouts, write_files
 from pkgjail.export.sbom_libraries import write_cyclonedx, write_spdx
-from pkgjail.jail.drift import find_drift
-from pkgjail.jail.host_mismatch import absent_paths, explain_absence
-from pkgjail.jail.run import content_for_anyone
+from pkgjail.jails.drift import find_drift
+from pkgjail.jails.host_mismatch import absent_paths, explain_absence
+from pkgjail.jails.run import content_for_anyone
 from pkgjail.storage.atomic import new_directory
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def export_image(  # noqa: PLR0913 - three are required; the others have default
     """Write `manifest` with its files, and nothing else, to `destination`.
 
     Every name belongs to root, and has the manifest's mode and the time `pkgjail.export.image.tar.TIME`. The
-    files made at entry are the same for every user (`pkgjail.jail.run.content_for_anyone`). The same manifest
-    gives the same bytes, except that compressed layers and squashfs depend on the program that compresses:
-    then the layers' DiffIDs are the same. "oci-bundle" also depends on the user (`.bundle`).
+    files made at entry are the same for every user (`pkgjail.jails.run.content_for_anyone`). The same
+    manifest gives the same bytes, except that compressed layers and squashfs depend on the program that
+    compresses: then the layers' DiffIDs are the same. "oci-bundle" also depends on the user (`.bundle`).
 
     Args:
         manifest: what to export, with digests.

@@ -30,8 +30,8 @@ from pkgjail.integrations.spack.instance.model import (
 )
 from pkgjail.integrations.spack.messages import print_warning
 from pkgjail.integrations.spack.replay import has_terminal, invocation, replay_entry
-from pkgjail.jail.protected_paths import directories_of_python
-from pkgjail.jail.variables import OWN
+from pkgjail.jails.protected_paths import directories_of_python
+from pkgjail.jails.variables import OWN
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pkgjail.integrations.spack.active import ActiveEnvironment
     from pkgjail.integrations.spack.caller.request import Request
     from pkgjail.integrations.spack.instance.model import Instance
-    from pkgjail.jail.run import Jail
+    from pkgjail.jails.run import Jail
 
 
 def enter(  # noqa: PLR0913 - four by position, two that belong together

@@ -14,7 +14,7 @@ from pkgjail.integrations.spack.caller.request import request_of
 from pkgjail.integrations.spack.extensions import has_isolate
 from pkgjail.integrations.spack.messages import print_error, print_warning
 from pkgjail.integrations.spack.replay import replay_entry, replay_key
-from pkgjail.jail.detect import is_isolated
+from pkgjail.jails.detect import is_isolated
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:

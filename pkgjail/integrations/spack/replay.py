@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pkgjail.integrations.spack.caller.variables import configuring_variables
-from pkgjail.jail.replay import replay
+from pkgjail.jails.replay import replay
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def replay_key(active: ActiveEnvironment, python: str, request: Request) -> list
     """Return what the jail of a Spack command line depends on, besides files and the working directory.
 
     The working directory is not in the key: there may be many, and a jail would be saved for each. A saved
-    jail is entered only from the directory that it was made for (`pkgjail.jail.replay`).
+    jail is entered only from the directory that it was made for (`pkgjail.jails.replay`).
     """
     variables = [
         f"{name}={value}" for name, value in configuring_variables(os.environ, request.options).items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pkgjail.core.model import JailOptions, raw_path
 from pkgjail.core.programs import UnansweredError, capture_output
 from pkgjail.core.untrusted import opened_below
-from pkgjail.jail.run import default_environment, prepare_jail
+from pkgjail.jails.run import default_environment, prepare_jail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

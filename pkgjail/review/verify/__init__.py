@@ -1,6 +1,6 @@
 """Compare a host or a tree with a manifest: names that are missing, changed, or extra.
 
-Unlike `pkgjail.jail.drift`, which runs at each entry and must be fast, it examines everything and says what
+Unlike `pkgjail.jails.drift`, which runs at each entry and must be fast, it examines everything and says what
 the package manager knows about each difference. `compare` handles the names of the manifest, `extras` all
 others, and `package_record` compares with the package manager's record.
 """

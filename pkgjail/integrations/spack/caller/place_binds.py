@@ -12,8 +12,8 @@ from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import read_built_manifest, shows
 from pkgjail.integrations.spack.caller.places import is_in_system, is_setting, named_places, why_not_whole
 from pkgjail.integrations.spack.caller.request import OF_WORKING_DIRECTORY
-from pkgjail.jail.protected_paths import protected_paths
-from pkgjail.jail.protection import refuse_unprotectable
+from pkgjail.jails.protected_paths import protected_paths
+from pkgjail.jails.protection import refuse_unprotectable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ Each Spack command imports this module when it starts, so it imports little.
 
 from __future__ import annotations
 
-from pkgjail.jail.variables import OWN, choose_variables
+from pkgjail.jails.variables import OWN, choose_variables
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:

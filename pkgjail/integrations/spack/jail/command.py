@@ -208,7 +208,7 @@ def _build(name: str, arguments: argparse.Namespace, instance: Instance) -> int:
     from pkgjail.integrations.spack.jail.sources import shown_files
     from pkgjail.integrations.spack.jail.users import closed_to_users, is_for_all
     from pkgjail.integrations.spack.messages import print_warning
-    from pkgjail.jail.groups import unmapped_groups
+    from pkgjail.jails.groups import unmapped_groups
 
     path, replace = arguments.build_environment, arguments.force
     environment.refuse_early(path, instance, replace=replace)
@@ -360,7 +360,7 @@ def _landlock(arguments: argparse.Namespace, active: ActiveEnvironment | None, i
 def _print_status(name: str, active: ActiveEnvironment | None, instance: Instance) -> int:
     from pkgjail.integrations.spack.instance.cache import uncovered_tools
     from pkgjail.integrations.spack.jail.users import removal_advice
-    from pkgjail.jail.detect import is_isolated
+    from pkgjail.jails.detect import is_isolated
 
     inside = is_isolated()
     if active is None:

@@ -39,9 +39,9 @@ from pkgjail.integrations.spack.enter import jail_variables, protected_inputs
 from pkgjail.integrations.spack.instance.cache import store_instance
 from pkgjail.integrations.spack.instance.model import instance_binds, make_directories
 from pkgjail.integrations.spack.jail.users import own_advice, whose
-from pkgjail.jail.detect import is_isolated
-from pkgjail.jail.protected_paths import protected_environment
-from pkgjail.jail.protection import refuse_writable_binds
+from pkgjail.jails.detect import is_isolated
+from pkgjail.jails.protected_paths import protected_environment
+from pkgjail.jails.protection import refuse_writable_binds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -24,7 +24,7 @@ _LEADING = (
 )  # fmt: skip
 # What a launcher of MPI, or a batch system, says to the processes that it starts.
 _TOLD = ("OMPI_*", "PMIX_*", "PRTE_*", "PMI_*", "HYDRA_*", "MPIR_*", "SLURM_*", "PBS_*", "LSB_*", "FLUX_*")
-# `pkgjail.jail.run.default_environment` sets the first ones; the others are true outside alone.
+# `pkgjail.jails.run.default_environment` sets the first ones; the others are true outside alone.
 OWN = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER", "TERM", "PWD", "OLDPWD", "SHLVL", "TMPDIR", "_")
 """The variables that a jail has of its own; no pattern passes on the caller's."""
 

@@ -1,7 +1,7 @@
 """The paths that no command in a jail may change, because later runs outside depend on them.
 
 These are the manifest and the lists, pkgjail's own code, the Python that runs it, environments, and the
-user's caches. `pkgjail.jail.protection` protects them in writable binds.
+user's caches. `pkgjail.jails.protection` protects them in writable binds.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pwd
 import sys
 
 from pkgjail.core.working_directory import path_of_working_directory
-from pkgjail.jail.privileges import current_privileges
+from pkgjail.jails.privileges import current_privileges
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
 from pkgjail.settings.files import settings_changed, settings_state
@@ -48,7 +48,7 @@ _FORMAT = 9
 _RESOLV_CONF = "/etc/resolv.conf"
 _PACKAGE = os.path.dirname(os.path.dirname(os.fsencode(__file__)))
 # The folders of pkgjail whose code and lists decide how a jail is made.
-_FOLDERS = (b"core", b"storage", b"jail", b"jail/strategies", b"sandbox", b"whitelists")
+_FOLDERS = (b"core", b"storage", b"jails", b"jails/strategies", b"sandbox", b"whitelists")
 # Identifies this Python, whose files are protected.
 _PYTHON = (sys.executable, sys.prefix, sys.base_prefix)
 # Environment variables that decide where files are, where a command runs, and what it gets by default.
@@ -325,7 +325,7 @@ def save_prepared_jail(  # noqa: PLR0913 - all but two by keyword
     """Save a jail for `replay`, by its command line.
 
     `variables` are the words by which the caller's variables were chosen
-    (`pkgjail.jail.variables.choose_variables`), and `defaults` the environment without those: a replay
+    (`pkgjail.jails.variables.choose_variables`), and `defaults` the environment without those: a replay
     chooses again. With `given`, a replay takes the variables that its caller gives. `settings` is the state
     of the settings before they were read, by default the present one. Does nothing for a command line that
     `replay` would not look up. Raises `OSError`.
@@ -387,7 +387,7 @@ def _without_chosen(
     prepared: PreparedJail, variables: Sequence[str], defaults: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the environment of a jail without the caller's variables, such as PWD and `defaults`."""
-    from pkgjail.jail.variables import choose_variables
+    from pkgjail.jails.variables import choose_variables
 
     chosen = choose_variables(variables, os.environ).values
     return {**defaults, **{name: value for name, value in prepared.environment if name not in chosen}}
@@ -398,7 +398,7 @@ def _choose_again(prepared: PreparedJail, variables: Sequence[str], defaults: Ma
 
     No plan depends on them, except on HOME, whose value is compared (`_VARIABLES`).
     """
-    from pkgjail.jail.variables import choose_variables
+    from pkgjail.jails.variables import choose_variables
 
     chosen = choose_variables(variables, os.environ)
     prepared.environment = tuple(sorted({**defaults, **chosen.values}.items()))

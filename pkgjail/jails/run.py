@@ -18,24 +18,24 @@ from pkgjail.core.model import JailOptions, Limits, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source, source_at
-from pkgjail.jail.automounts import automount_warnings
-from pkgjail.jail.devices import absent_devices, device_patterns, show_devices
-from pkgjail.jail.diagnosis import diagnose
-from pkgjail.jail.drift import DriftCheck, changes_since_baseline, compare_host
-from pkgjail.jail.emulation import runs_by_emulation
-from pkgjail.jail.etc_files import Account, current_account, etc_files
-from pkgjail.jail.host_name import host_name
-from pkgjail.jail.layout import Layout
-from pkgjail.jail.ld_cache import make_ld_cache
-from pkgjail.jail.links_on_the_way import add_links, links_of_host, path_inside
-from pkgjail.jail.missing import advice_on_missing, candidates
-from pkgjail.jail.owned_copies import owned_copies
-from pkgjail.jail.package_database import database_content, database_sources
-from pkgjail.jail.plan import plan_jail
-from pkgjail.jail.probe import forget_answers
-from pkgjail.jail.protected_paths import protected_paths
-from pkgjail.jail.protection import protect
-from pkgjail.jail.replay import (
+from pkgjail.jails.automounts import automount_warnings
+from pkgjail.jails.devices import absent_devices, device_patterns, show_devices
+from pkgjail.jails.diagnosis import diagnose
+from pkgjail.jails.drift import DriftCheck, changes_since_baseline, compare_host
+from pkgjail.jails.emulation import runs_by_emulation
+from pkgjail.jails.etc_files import Account, current_account, etc_files
+from pkgjail.jails.host_name import host_name
+from pkgjail.jails.layout import Layout
+from pkgjail.jails.ld_cache import make_ld_cache
+from pkgjail.jails.links_on_the_way import add_links, links_of_host, path_inside
+from pkgjail.jails.missing import advice_on_missing, candidates
+from pkgjail.jails.owned_copies import owned_copies
+from pkgjail.jails.package_database import database_content, database_sources
+from pkgjail.jails.plan import plan_jail
+from pkgjail.jails.probe import forget_answers
+from pkgjail.jails.protected_paths import protected_paths
+from pkgjail.jails.protection import protect
+from pkgjail.jails.replay import (
     PreparedJail,
     StaleError,
     bind_source_state,
@@ -43,7 +43,7 @@ from pkgjail.jail.replay import (
     read_resolv_conf,
     relevant_mounts,
 )
-from pkgjail.jail.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
+from pkgjail.jails.strategy import choose_strategies, refuse_too_many_mounts, steps_by_directory
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import assemble
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from pkgjail.core.errors import Change
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
-    from pkgjail.jail.strategy import Choice
+    from pkgjail.jails.strategy import Choice
     from pkgjail.sandbox.observation import Observation, Observe
     from pkgjail.sandbox.steps import Plan, Step
     from pkgjail.sandbox.terminal import Terminal
@@ -337,7 +337,7 @@ def _limits(options: JailOptions) -> tuple[int | None, float | None, int | None]
     """Return the limits as the sandbox takes them, or None if there are none."""
     if options.limits == Limits():
         return None
-    from pkgjail.jail.limits import checked_limits  # imported only if needed
+    from pkgjail.jails.limits import checked_limits  # imported only if needed
 
     return checked_limits(options)
 
@@ -482,7 +482,7 @@ def entry_files(  # noqa: PLR0913 - what, and by name for whom
     """Return the content of the files made at entry.
 
     `directory_steps` is called if ldconfig must run, and that is done by `run_ldconfig` if it is given
-    (`pkgjail.jail.ld_cache.make_ld_cache`).
+    (`pkgjail.jails.ld_cache.make_ld_cache`).
     """
     content = etc_files(
         account or current_account(map_root=options.map_root, home=options.environment.get("HOME", "")),

@@ -32,7 +32,7 @@ _SUDO_UID = "SUDO_UID"
 # What the making of a jail imports late. It is imported before, as the user may not read root's Python.
 _LATE = (
     "encodings.ascii", "fcntl", "select", "selectors", "socket", "struct", "traceback",
-    "pkgjail.core.entries", "pkgjail.jail.limits", "pkgjail.sandbox.limits", "pkgjail.sandbox.terminal",
+    "pkgjail.core.entries", "pkgjail.jails.limits", "pkgjail.sandbox.limits", "pkgjail.sandbox.terminal",
 )  # fmt: skip
 # Variables that name places of a user's; sudo(8) may leave root's or the user's own.
 _PLACES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")

@@ -1,6 +1,6 @@
 """The files in /etc that are made when a jail is entered: passwd, group, hosts, nsswitch.conf, resolv.conf.
 
-`pkgjail.jail.ld_cache` makes ld.so.cache. The formats are those of passwd(5), group(5), hosts(5),
+`pkgjail.jails.ld_cache` makes ld.so.cache. The formats are those of passwd(5), group(5), hosts(5),
 nsswitch.conf(5) and resolv.conf(5).
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import HOSTNAME, RESOLV_CONF, TMP
 from pkgjail.core.model import record, text_path
-from pkgjail.jail.replay import read_account
+from pkgjail.jails.replay import read_account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,10 +19,10 @@ from pkgjail.core.jail_names import LD_CACHE, LDCONFIG, TMP
 from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.programs import UnansweredError, capture_output
 from pkgjail.core.text import printable
-from pkgjail.jail.diagnosis import diagnose
-from pkgjail.jail.emulation import runs_by_emulation
-from pkgjail.jail.plan import plan_jail
-from pkgjail.jail.scratch import runtime_scratch
+from pkgjail.jails.diagnosis import diagnose
+from pkgjail.jails.emulation import runs_by_emulation
+from pkgjail.jails.plan import plan_jail
+from pkgjail.jails.scratch import runtime_scratch
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import Bind, Command, Tmpfs, assemble

@@ -24,7 +24,7 @@ def device_patterns(manifest: Manifest, options: JailOptions) -> tuple[bytes, ..
 
     Raises:
         JailError: the options name a device that the host lacks, or that no jail can show; or a set
-            (`pkgjail.jail.device_sets`) that the host or the manifest lacks.
+            (`pkgjail.jails.device_sets`) that the host or the manifest lacks.
 
     """
     for pattern in options.devices:
@@ -36,7 +36,7 @@ def device_patterns(manifest: Manifest, options: JailOptions) -> tuple[bytes, ..
     allowed = tuple(raw_path(device.pattern) for device in manifest.devices)
     if not options.device_sets:
         return (*allowed, *options.devices)
-    from pkgjail.jail.device_sets import set_patterns  # reads whitelists
+    from pkgjail.jails.device_sets import set_patterns  # reads whitelists
 
     return (*allowed, *options.devices, *set_patterns(manifest, options.device_sets))
 

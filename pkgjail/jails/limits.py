@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import text_path
-from pkgjail.jail.diagnosis import HOW_TO_DELEGATE
+from pkgjail.jails.diagnosis import HOW_TO_DELEGATE
 from pkgjail.sandbox import limits as sandbox
 from pkgjail.sandbox.cgroups import mount_points
 

@@ -23,7 +23,7 @@ from pkgjail.core.errors import DriftError, JailError
 from pkgjail.core.model import record
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, ProgressOnly
-from pkgjail.jail.package_database import database_changes
+from pkgjail.jails.package_database import database_changes
 from pkgjail.storage.baseline import (
     baseline_key,
     is_published,
@@ -108,7 +108,7 @@ def compare_host(manifest: Manifest, root: bytes, check: DriftCheck) -> Comparis
     changes = find_drift(entries, root, baseline, verify=verify, hasher=_hasher(root, check))
     changes = tuple(sorted({*changes, *database_changes(manifest, root)}))
     if changes and not check.allow_drift:
-        from pkgjail.jail.host_mismatch import describe_mismatch  # loads a backend
+        from pkgjail.jails.host_mismatch import describe_mismatch  # loads a backend
 
         raise DriftError(changes, cause=describe_mismatch(manifest, root))
     watched = (*(() if current is None else current.states), *single)

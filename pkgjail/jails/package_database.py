@@ -7,7 +7,7 @@ their digests.
 
 pacman has a directory with files for each package. They are the host's, too, except `desc`, which is made
 without the time of the installation, because that differs between hosts. rpm's file is made by
-`pkgjail.jail.rpm_database`.
+`pkgjail.jails.rpm_database`.
 
 The host's file changes with every package that is installed or removed. That is no drift as long as the
 records of the manifest's packages have the manifest's versions.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pkgjail.core.errors import Change
     from pkgjail.core.model import FileEntry, Manifest, Package
-    from pkgjail.jail.rpm_database import RpmDatabase
+    from pkgjail.jails.rpm_database import RpmDatabase
 
 _DPKG, _PACMAN, _RPM = "dpkg", "pacman", "rpm"
 _STATUS, _DIVERSIONS, _ARCH = b"status", b"diversions", b"arch"
@@ -119,7 +119,7 @@ def _changes(entry: FileEntry, manifest: Manifest, root: bytes) -> Iterator[Chan
 
 
 def _rpm_database(entry: FileEntry, manifest: Manifest, root: bytes) -> RpmDatabase:
-    from pkgjail.jail.rpm_database import filtered_database  # for few manifests
+    from pkgjail.jails.rpm_database import filtered_database  # for few manifests
 
     packages = frozenset((one.name, one.version, one.architecture) for one in manifest.packages)
     state = take_settled_fingerprint(database_sources(manifest, root))

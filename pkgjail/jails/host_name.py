@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from pkgjail.core.jail_names import HOSTNAME
-from pkgjail.jail.privileges import has_seccomp_filter
+from pkgjail.jails.privileges import has_seccomp_filter
 from pkgjail.sandbox import syscalls as sc
 
 _FORBIDDEN = 1

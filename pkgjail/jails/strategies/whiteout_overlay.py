@@ -6,7 +6,7 @@ of the host's may be seen. The layer itself has what is in the manifest and not 
 shows through, with its owner, mode and times. See Documentation/filesystems/overlayfs.rst, "whiteouts
 and opaque directories" and "User xattr".
 
-A layer hides the names that the host had when the layer was made. `pkgjail.jail.layer_cache` makes
+A layer hides the names that the host had when the layer was made. `pkgjail.jails.layer_cache` makes
 another one as soon as one of the directories has changed. Names that come while a jail runs can be seen
 in it.
 """

@@ -2,12 +2,12 @@
 
 In order of preference, the first that works on this host, directory by directory:
 
-    tree    a data overlay (`pkgjail.jail.strategies.data_overlay`): one mount, closed to later names
-    mask    a whiteout overlay (`pkgjail.jail.strategies.whiteout_overlay`): one mount, open to names that
+    tree    a data overlay (`pkgjail.jails.strategies.data_overlay`): one mount, closed to later names
+    mask    a whiteout overlay (`pkgjail.jails.strategies.whiteout_overlay`): one mount, open to names that
             come while the jail runs
-    whole   directory binds (`pkgjail.jail.strategies.directory_binds`): one mount for each directory that
+    whole   directory binds (`pkgjail.jails.strategies.directory_binds`): one mount for each directory that
             has nothing else, open in the same way
-    binds   file binds (`pkgjail.jail.strategies.file_binds`): one mount per file, closed to later names
+    binds   file binds (`pkgjail.jails.strategies.file_binds`): one mount per file, closed to later names
 
 A directory with few names is shown by `binds`, which is as quick and closed, unless `whole` is requested by
 name. A directory with a few hundred names (`/etc`) falls back to `binds` if it cannot have the requested
@@ -27,12 +27,12 @@ from pkgjail.core.errors import JailError, os_error_text
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
 from pkgjail.core.model import record, text_path
 from pkgjail.core.parameters import parameter
-from pkgjail.jail.layer_cache import Recipe, ensure_layer
-from pkgjail.jail.probe import TEMPORARY_ERRORS, mounts_left, probe_obstacle
-from pkgjail.jail.strategies.data_overlay import data_layer_fits, data_overlay_obstacle, make_data_layer
-from pkgjail.jail.strategies.directory_binds import directory_bind_steps
-from pkgjail.jail.strategies.whiteout_overlay import make_whiteout_layer, whiteout_overlay_obstacle
-from pkgjail.jail.user_binds import new_mount_points
+from pkgjail.jails.layer_cache import Recipe, ensure_layer
+from pkgjail.jails.probe import TEMPORARY_ERRORS, mounts_left, probe_obstacle
+from pkgjail.jails.strategies.data_overlay import data_layer_fits, data_overlay_obstacle, make_data_layer
+from pkgjail.jails.strategies.directory_binds import directory_bind_steps
+from pkgjail.jails.strategies.whiteout_overlay import make_whiteout_layer, whiteout_overlay_obstacle
+from pkgjail.jails.user_binds import new_mount_points
 from pkgjail.sandbox.steps import HostFile, MaskedOverlay, Overlay, WholeDirectory
 from pkgjail.storage.fingerprint import PACKAGE_DATABASES, take_settled_fingerprint
 from pkgjail.storage.locations import runtime_directory
@@ -112,7 +112,7 @@ def choose_strategies(
         manifest: what the jail has.
         options: `plan` names the requested strategy; no overlay can have new mount points of the binds.
         root: the directory of the manifest's files, a real path.
-        thorough: check every name of layers that exist already; see `pkgjail.jail.layer_cache`.
+        thorough: check every name of layers that exist already; see `pkgjail.jails.layer_cache`.
 
     Raises:
         JailError: the requested strategy does not work for a directory.
@@ -136,7 +136,7 @@ def choose_strategies(
 
 
 def steps_by_directory(choices: Sequence[Choice]) -> dict[bytes, Step]:
-    """Return all steps of the choices, as `pkgjail.jail.plan.plan_jail` takes them."""
+    """Return all steps of the choices, as `pkgjail.jails.plan.plan_jail` takes them."""
     return {path: step for choice in choices for path, step in choice.steps.items()}
 
 
@@ -214,7 +214,7 @@ class _OverlayStrategy(NamedTuple):
     """A strategy that shows a directory by an overlay over a layer.
 
     `obstacle` gives why it cannot show entries, and `step` makes the step from the top directory and the
-    layer's path. `make` and `fits` are as `pkgjail.jail.layer_cache.Recipe` has them.
+    layer's path. `make` and `fits` are as `pkgjail.jails.layer_cache.Recipe` has them.
     """
 
     name: StrategyName

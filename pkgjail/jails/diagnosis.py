@@ -1,6 +1,6 @@
 """Diagnose a failure of the sandbox: turn a `SetupError` into a `JailError` that the user can act on.
 
-`pkgjail.jail.causes` finds the setting of the kernel at fault (under `proc`); the words are here.
+`pkgjail.jails.causes` finds the setting of the kernel at fault (under `proc`); the words are here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemory
 from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.text import printable
-from pkgjail.jail.causes import RESTRICTED, find_cause
+from pkgjail.jails.causes import RESTRICTED, find_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pkgjail.jail.causes import Cause
+    from pkgjail.jails.causes import Cause
     from pkgjail.sandbox.job import SetupError
 
 _UNSHARE = "cannot make a jail: this host does not let ordinary users make user namespaces: "

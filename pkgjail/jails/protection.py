@@ -1,6 +1,6 @@
 """Protect paths that later runs outside depend on, where a writable bind would show them.
 
-The jail shows such a path (`pkgjail.jail.protected_paths`) read-only, or the bind is refused. A mount point
+The jail shows such a path (`pkgjail.jails.protected_paths`) read-only, or the bind is refused. A mount point
 cannot be renamed or deleted. So that the directories on the way to the path cannot be renamed either, each
 of them becomes a mount point too. In a mount namespace of its own, a command could rename them all the same,
 so the command may make no mount namespace in such a jail.
@@ -21,7 +21,7 @@ from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import SHARED_MEMORY
 from pkgjail.core.model import text_path
 from pkgjail.core.paths import follow, links_below
-from pkgjail.jail.protected_paths import cache_paths
+from pkgjail.jails.protected_paths import cache_paths
 from pkgjail.sandbox.steps import Bind, Hidden, KeptLink, OneMountNamespace, Plan
 from pkgjail.storage.mounts import read_mounts
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pkgjail.core.model import UserBind
-    from pkgjail.jail.protected_paths import ProtectedPath
+    from pkgjail.jails.protected_paths import ProtectedPath
     from pkgjail.sandbox.steps import Step
 
 

@@ -1,7 +1,7 @@
 """Causes for which a host lets nobody make a jail, as data: found in the kernel's settings below `proc`.
 
 See user_namespaces(7), /proc/sys/user in namespaces(7), and the distributions' own settings. What a message
-says of a cause is in `pkgjail.jail.diagnosis`, and what an administrator does about it in `pkgjail.doctor`.
+says of a cause is in `pkgjail.jails.diagnosis`, and what an administrator does about it in `pkgjail.doctor`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pkgjail.core.errors import limit_at_fault
 from pkgjail.core.model import record
-from pkgjail.jail.container import Confinement, read_confinement
+from pkgjail.jails.container import Confinement, read_confinement
 
 if TYPE_CHECKING:
     from pkgjail.sandbox.job import SetupError

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
     from pkgjail.core.model import JailOptions
-    from pkgjail.jail.layout import Layout
+    from pkgjail.jails.layout import Layout
 
-# A top directory with fewer names is shown by file binds anyway (`pkgjail.jail.strategy`). In a larger one, a
-# new name would make an overlay impossible.
+# A top directory with fewer names is shown by file binds anyway (`pkgjail.jails.strategy`). In a larger one,
+# a new name would make an overlay impossible.
 _FEW_NAMES = 100
 
 

@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import HOSTNAME, KERNEL_DIRECTORIES, SCRATCH_DIRECTORIES, SHARED_MEMORY, TMP
-from pkgjail.jail.layout import Layout
-from pkgjail.jail.strategies.file_binds import file_step
-from pkgjail.jail.user_binds import user_bind_steps
+from pkgjail.jails.layout import Layout
+from pkgjail.jails.strategies.file_binds import file_step
+from pkgjail.jails.user_binds import user_bind_steps
 from pkgjail.sandbox.steps import (
     Bind,
     Cover,

@@ -78,7 +78,7 @@ def runs_in_jail(architecture: Architecture) -> bool:
 
 
 def _run(content: bytes) -> int:
-    from pkgjail.jail.diagnosis import diagnose
+    from pkgjail.jails.diagnosis import diagnose
     from pkgjail.sandbox.job import SetupError
     from pkgjail.sandbox.launch import run
     from pkgjail.sandbox.steps import Command, assemble

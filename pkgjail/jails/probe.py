@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import os_error_text
-from pkgjail.jail.privileges import current_privileges
+from pkgjail.jails.privileges import current_privileges
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.storage.filesystems import identity
 from pkgjail.storage.own_files import open_own_file, opened_directory

@@ -11,9 +11,9 @@ from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES
 from pkgjail.core.model import text_path
 from pkgjail.core.parameters import parameter
-from pkgjail.jail.devices import device_advice
-from pkgjail.jail.layout import Layout
-from pkgjail.jail.links_on_the_way import add_links
+from pkgjail.jails.devices import device_advice
+from pkgjail.jails.layout import Layout
+from pkgjail.jails.links_on_the_way import add_links
 from pkgjail.sandbox.steps import Bind, Content, Symlink
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def new_mount_points(manifest: Manifest, options: JailOptions) -> tuple[bytes, ...]:
     """Return the names that the user's binds need and that are not in the manifest.
 
-    These are their destinations, and the links on the way (`pkgjail.jail.links_on_the_way`).
+    These are their destinations, and the links on the way (`pkgjail.jails.links_on_the_way`).
     """
     if not options.binds:
         return ()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
 from pkgjail.core.model import raw_path, text_path
-from pkgjail.jail.diagnosis import diagnose
-from pkgjail.jail.layout import Layout
-from pkgjail.jail.missing import advice_on_missing, candidates
+from pkgjail.jails.diagnosis import diagnose
+from pkgjail.jails.layout import Layout
+from pkgjail.jails.missing import advice_on_missing, candidates
 from pkgjail.sandbox.job import SetupError
 
 if TYPE_CHECKING:

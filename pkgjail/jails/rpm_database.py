@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import DatabaseError, JailError, os_error_text
 from pkgjail.core.model import text_path
-from pkgjail.jail.scratch import runtime_scratch
+from pkgjail.jails.scratch import runtime_scratch
 
 if TYPE_CHECKING:
     import sqlite3

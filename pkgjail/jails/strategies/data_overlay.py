@@ -6,7 +6,7 @@ attributes make overlayfs take the content from the host's file of the same path
 names that come to the host later stay out. See Documentation/filesystems/overlayfs.rst, "Data-only
 lower layers" and "User xattr".
 
-An ordinary user can make the layer. `pkgjail.jail.layer_cache` stores it.
+An ordinary user can make the layer. `pkgjail.jails.layer_cache` stores it.
 """
 
 from __future__ import annotations

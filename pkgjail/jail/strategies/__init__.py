@@ -1,1 +1,0 @@
-"""The strategies: the ways to show one top directory of a jail. `pkgjail.jail.strategy` chooses one."""
