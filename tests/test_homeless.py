@@ -83,3 +83,4 @@ def test_every_verb(caller: Caller, place: Path, library: Path) -> None:
         command = [*become, SYSTEM_PYTHON, "-m", "pkgjail", *words.split()]
         ran = caller.run(command, env=variables, cwd=place, input="")
         assert (ran.returncode, "Traceback" in ran.stderr) == (0, False), (words, ran.stderr)
+    assert not (place / "~").exists()

@@ -113,13 +113,13 @@ def _python_directories() -> Iterator[str]:
 def _module_directories() -> Iterator[str]:
     """Yield the directories that every run imports modules from, including missing ones that would be used.
 
-    Directories that a program adds to `sys.path` as it runs are left out, and the one where `python -m` was
-    started: docs/security.md.
+    Directories that a program adds to `sys.path` as it runs are left out, and those below the one where Python
+    was started, such as "~/.local" of a user without a home directory: docs/security.md.
     """
     found = _script_directories()
     found += [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sites = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
-    for directory in sites:
+    for directory in filter(os.path.isabs, sites):
         found += [directory, *_named_by_path_files(directory)]
     for name, module in list(sys.modules.items()):
         if name.startswith("__editable__"):  # setuptools: packages that are imported from a source tree
