@@ -322,16 +322,63 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     for line in (
         "settings\n  blacklists: '' -> 'docs'",
-        "packages: 1 added, 1 upgraded",
-        "  ! a:amd64 1 -> 2 upgraded, -1 byte",
-        "  + b:amd64 1 added, +5 bytes; a:amd64: Depends b (>= 1)",
+        "packages: 1 added\n  + b:amd64 1 added, +5 bytes; a:amd64: Depends b (>= 1)",
+        "packages: 1 upgraded\n  ! a:amd64 1 -> 2 upgraded, -1 byte",
         "by package a:amd64 upgraded\n  ! /usr/bin/a (content)",
-        "dependencies: 0 removed, 1 added\n  + a:amd64: Depends b (>= 1) -> b:amd64",
+        "consequences (--all lists them)\n  dependencies: 0 removed, 1 added\n",
         "unmet requirements\n  + b:amd64: gone",
     ):
         assert line in out
+    assert main(["diff", "--all", str(old), str(new)]) == 1
+    out = capsys.readouterr().out
+    assert "  dependencies: 0 removed, 1 added\n    + a:amd64: Depends b (>= 1) -> b:amd64" in out
     assert main(["diff", str(old), "/no/such"]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+def test_one_added_package_comes_first() -> None:
+    """Protects the answer from its consequences: owners of shared directories, rules, a digest."""
+    old = manifest_of("a 1\nw:1 -> a\n/usr/ of a\n/usr/a 1 of a")
+    new = manifest_of(
+        "a 1\nb 2\nw:1 -> a\nw:2 -> b [whitelist] b\nb -> a\n/usr/ of a,b\n/usr/a 1 of a\n/usr/b 5 of b\n"
+        "dropped /usr/share/doc/b docs.ignore:1: doc"
+    )
+    difference = diff_manifests(_policy(old, "1"), _policy(new, "2"), compare=COMPARE)
+    assert list(text(difference, most=10)) == [
+        "packages: 1 added",
+        "  + b:amd64 2 added, +5 bytes; w:2: whitelist b",
+        "",
+        "names: 1 added by package b:amd64 added",
+        "  + /usr/b",
+        "",
+        "consequences (--all lists them)",
+        "  names with other owners: 1 by package b:amd64 added",
+        "  dependencies: 0 removed, 2 added",
+        "  dropped names: 0 -> 1, by 1 rule",
+        "  the policy's digest",
+        "",
+        "old: 1 package, 2 names, 1 byte; 0 dropped, 0 missing",
+        "new: 2 packages, 3 names, 6 bytes; 1 dropped, 0 missing",
+    ]
+    back = list(text(diff_manifests(new, old), most=10))
+    assert back[:2] == ["packages: 1 removed", "  - b:amd64 2 removed, -5 bytes; w:2: whitelist b"]
+
+
+def test_packages_that_came_are_before_other_versions() -> None:
+    """Whatever their names; a requirement between two packages that stay is no consequence."""
+    old = manifest_of("a 1\nc 1\nd 1\nw:1 -> a\nw:2 -> c\nw:3 -> d\na -> c")
+    new = manifest_of("a 2\nb 1\nc 1\nw:1 -> a\nw:2 -> c\nw:1 -> b")
+    rows = list(text(diff_manifests(old, new, compare=COMPARE), most=10))
+    assert rows[:8] == [
+        "packages: 1 added, 1 removed",
+        "  + b:amd64 1 added, same size; w:1: whitelist b",
+        "  - d:amd64 1 removed, same size; w:3: whitelist d",
+        "",
+        "packages: 1 upgraded",
+        "  ! a:amd64 1 -> 2 upgraded, same size",
+        "",
+        "dependencies: 1 removed, 0 added",
+    ]
 
 
 def test_json_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -352,7 +399,8 @@ def test_json_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     }
     assert main(["diff", "--format", "markdown", str(old), str(new)]) == 1
     out = capsys.readouterr().out
-    assert "<summary>packages: 1 added, 1 upgraded</summary>\n\n````diff\n! a:amd64 1 -> 2" in out
+    assert "<summary>packages: 1 added</summary>\n\n````diff\n+ b:amd64 1 added" in out
+    assert "<summary>packages: 1 upgraded</summary>\n\n````diff\n! a:amd64 1 -> 2" in out
     assert main(["diff", "--format", "markdown", str(old), str(old)]) == 0
     assert capsys.readouterr().out == "The manifests are the same.\n"
 

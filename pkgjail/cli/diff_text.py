@@ -36,16 +36,29 @@ _HEADINGS = {
 
 
 def text(difference: Difference, *, most: int | None) -> Iterator[str]:
-    """Return the difference as lines, at most `most` of each list."""
-    yield f"old: {_totals(difference.old)}"
-    yield f"new: {_totals(difference.new)}"
-    for title, rows in _lists(difference):
-        yield ""
+    """Return the difference as lines: the changes, their consequences, the totals.
+
+    Args:
+        difference: what to write.
+        most: the most rows of each list, with consequences only counted; None for every row of everything.
+
+    """
+    for title, rows in _changes(difference):
         yield title
         listed = list(rows)
         yield from (f"  {row}" for row in listed[:most])
         if most is not None and len(listed) > most:
             yield f"  and {len(listed) - most:,} more (--all)"
+        yield ""
+    consequences = [(title, list(rows)) for title, rows in _consequences(difference)]
+    if consequences:
+        yield "consequences" if most is None else "consequences (--all lists them)"
+        for title, listed in consequences:
+            yield f"  {title}"
+            yield from (f"    {row}" for row in listed if most is None)
+        yield ""
+    yield f"old: {_totals(difference.old)}"
+    yield f"new: {_totals(difference.new)}"
 
 
 def heading(change: FileChange) -> str:
@@ -61,37 +74,68 @@ def _totals(totals: Totals) -> str:
     )
 
 
-def _lists(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
-    """Yield each list that is not empty, with its title."""
-    if difference.settings:
-        yield (
-            "settings",
-            (f"{name}: {printable(old)!r} -> {printable(new)!r}" for name, old, new in difference.settings),
-        )
+def _changes(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield each list of changes that is not empty, with its title: packages first."""
+    for packages in (difference.came_and_went(), difference.other_versions()):
+        if packages:
+            yield f"packages: {_counts(packages)}", map(_package_line, packages)
     devices = [f"- {printable(pattern)}" for pattern in difference.devices_removed]
     devices += [f"+ {printable(pattern)}" for pattern in difference.devices_added]
     if devices:
         yield "devices", devices
-    if difference.packages:
-        yield f"packages: {_counts(difference.packages)}", map(_package_line, difference.packages)
-    for _, changes in difference.by_cause():
-        yield f"names: {_counts(changes)} by {printable(heading(changes[0]))}", map(_file_line, changes)
-    if difference.rules:
-        yield (
-            "dropped names by rule",
-            (f"{printable(r)}: {old:,} -> {new:,}" for r, old, new in difference.rules),
-        )
-    edges = [f"- {_edge_line(edge)}" for edge in difference.edges_removed]
-    edges += [f"+ {_edge_line(edge)}" for edge in difference.edges_added]
-    if edges:
-        yield (
-            f"dependencies: {len(difference.edges_removed)} removed, {len(difference.edges_added)} added",
-            edges,
-        )
+    for _, group in difference.by_cause():
+        changes = [change for change in group if not change.is_consequence]
+        if changes:
+            yield f"names: {_counts(changes)} by {printable(heading(changes[0]))}", map(_file_line, changes)
     unmet = [f"- {printable(one.source)}: {printable(one.text)}" for one in difference.unmet_removed]
     unmet += [f"+ {printable(one.source)}: {printable(one.text)}" for one in difference.unmet_added]
     if unmet:
         yield "unmet requirements", unmet
+    removed = difference.own_edges(difference.edges_removed)
+    added = difference.own_edges(difference.edges_added)
+    if removed or added:
+        yield _edges_title(removed, added), _edge_lines(removed, added)
+    settings = [setting for setting in difference.settings if setting[0] != "policy"]
+    if settings:
+        yield "settings", map(_setting_line, settings)
+
+
+def _consequences(difference: Difference) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield each list of what follows from other changes, with its title and count."""
+    for _, group in difference.by_cause():
+        changes = [change for change in group if change.is_consequence]
+        if changes:
+            title = f"names with other owners: {len(changes):,} by {printable(heading(changes[0]))}"
+            yield title, map(_file_line, changes)
+    own = {*difference.own_edges((*difference.edges_removed, *difference.edges_added))}
+    moved = [
+        [edge for edge in edges if edge not in own]
+        for edges in (difference.edges_removed, difference.edges_added)
+    ]
+    if any(moved):
+        yield _edges_title(*moved), _edge_lines(*moved)
+    if difference.rules:
+        before, after = difference.old.dropped, difference.new.dropped
+        yield (
+            f"dropped names: {before:,} -> {after:,}, by {counted(len(difference.rules), 'rule')}",
+            (f"{printable(r)}: {old:,} -> {new:,}" for r, old, new in difference.rules),
+        )
+    policy = [setting for setting in difference.settings if setting[0] == "policy"]
+    if policy:
+        yield "the policy's digest", map(_setting_line, policy)
+
+
+def _setting_line(setting: tuple[str, str, str]) -> str:
+    name, old, new = setting
+    return f"{name}: {printable(old)!r} -> {printable(new)!r}"
+
+
+def _edges_title(removed: Sequence[Dependency], added: Sequence[Dependency]) -> str:
+    return f"dependencies: {len(removed):,} removed, {len(added):,} added"
+
+
+def _edge_lines(removed: Sequence[Dependency], added: Sequence[Dependency]) -> list[str]:
+    return [f"- {_edge_line(edge)}" for edge in removed] + [f"+ {_edge_line(edge)}" for edge in added]
 
 
 def _counts(changes: Sequence[PackageChange] | Sequence[FileChange]) -> str:
@@ -112,7 +156,7 @@ def _package_line(change: PackageChange) -> str:
 
 def _growth(old: int, new: int) -> str:
     sign = "-" if new < old else "+"
-    return f"{sign}{human_size(abs(new - old))}"
+    return f"{sign}{human_size(abs(new - old))}" if new != old else "same size"
 
 
 def _file_line(change: FileChange) -> str:
@@ -156,7 +200,7 @@ def _sections(difference: Difference) -> Iterator[_Section]:
         [],
         "",
     )
-    for title, rows in _lists(difference):
+    for title, rows in (*_changes(difference), *_consequences(difference)):
         name = html.escape(_clipped(title), quote=False)
         is_open = " open" if title.startswith("packages") else ""
         yield _Section(

@@ -10,7 +10,7 @@ from pkgjail.core.model import record
 from pkgjail.review.causes import Aspect, Cause, Causes, PackageChangeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pkgjail.core.model import Dependency, FileEntry, Header, Manifest, Unmet
 
@@ -53,6 +53,11 @@ class FileChange:
     what: tuple[Aspect, ...] = ()
     old_bytes: int = 0
     new_bytes: int = 0
+
+    @property
+    def is_consequence(self) -> bool:
+        """Return whether only the list of owners differs, because a package that lists the path changed."""
+        return self.cause.kind == "package" and self.what == ("owners",)
 
 
 @record
@@ -98,6 +103,19 @@ class Difference:
             found.setdefault(change.cause, []).append(change)
         ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
         return tuple((cause, tuple(changes)) for cause, changes in ordered)
+
+    def came_and_went(self) -> tuple[PackageChange, ...]:
+        """Return the packages that were added, then those that were removed."""
+        return tuple(one for change in ("added", "removed") for one in self.packages if one.change == change)
+
+    def other_versions(self) -> tuple[PackageChange, ...]:
+        """Return the packages that both manifests have and that differ."""
+        return tuple(one for one in self.packages if one.change not in {"added", "removed"})
+
+    def own_edges(self, edges: Iterable[Dependency]) -> tuple[Dependency, ...]:
+        """Return those of `edges` that no added or removed package explains."""
+        moved = {one.package for one in self.came_and_went()}
+        return tuple(edge for edge in edges if not moved & {edge.source, edge.target})
 
 
 def diff_manifests(old: Manifest, new: Manifest, *, compare: Compare | None = None) -> Difference:
