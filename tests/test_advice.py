@@ -14,7 +14,7 @@ import pytest
 from pkgjail import why
 from pkgjail.backends import open_database
 from pkgjail.cli.main import main
-from pkgjail.cli.verbs.why import text
+from pkgjail.cli.why_text import text
 from pkgjail.core.model import AlternativeChoice, AlternativeGroup
 from pkgjail.core.nearest import nearest_names, suggestion
 from pkgjail.manifest import write_manifest

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pkgjail import why
 from pkgjail.cli.main import main
-from pkgjail.cli.verbs.why import text
+from pkgjail.cli.why_text import text
 from pkgjail.closure import reasons as chains_module
 from pkgjail.closure.reasons import Chains
 from pkgjail.core.errors import QuestionError
