@@ -16,7 +16,7 @@ from pathlib import Path
 
 MINORS = range(9, 14)
 TOP = Path(__file__).resolve().parent.parent
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extensions", "PyYAML")
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extensions", "PyYAML", "textual")
 # These want a browser's driver or validators, which old versions of pip resolve in minutes: see 'make test'.
 ELSEWHERE = ("tests/test_report.py", "tests/test_sbom.py")
 

@@ -280,7 +280,7 @@ READERS = [
     ["run", "P", "--", "true"], ["shell", "P"], ["show", "P"], ["why", "P", "app"], ["diff", "P", "P"],
     ["graph", "P"], ["check", "P"], ["verify", "P"], ["report", "P", "-o", "page.html"], ["mounts", "P"],
     ["build", "P", "env"], ["learn", "--manifest", "P", "--", "true"],
-    ["minimise", "P", "--output", ".", "--", "true"], ["export", "P", "--format", "mtree"],
+    ["browse", "P"], ["minimise", "P", "--output", ".", "--", "true"], ["export", "P", "--format", "mtree"],
 ]  # fmt: skip
 
 

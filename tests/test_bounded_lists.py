@@ -134,7 +134,7 @@ def test_a_pattern_that_took_minutes(tmp_path: Path) -> None:
 
 VERBS = {
     "show": ("show", "X"), "run": ("run", "X", "--", "true"), "shell": ("shell", "X"),
-    "diff": ("diff", "X", "X"),
+    "diff": ("diff", "X", "X"), "browse": ("browse", "X"),
     "export": ("export", "--format", "bwrap", "X"), "verify": ("verify", "X"), "why": ("why", "X", "bash"),
     "graph": ("graph", "X"), "report": ("report", "-o", "out", "X"), "check": ("check", "X"),
     "build": ("build", "X", "env"), "mounts": ("mounts", "X"), "whitelist": ("resolve", "X", "-o", "out"),

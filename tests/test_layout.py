@@ -37,7 +37,7 @@ ROWS = """
     api
     jails project
     review export
-    machine supervised helper
+    machine supervised helper browse
     stages
     environments audit doctor
     __init__
@@ -54,7 +54,7 @@ USERS_OF_THE_SANDBOX = (
 )  # fmt: skip
 
 # Everything else that is imported and not the standard library's, and the one place for each.
-PLACES = {
+PLACES: dict[str, str | tuple[str, ...]] = {
     "apt_pkg": "backends/apt.py",
     "argcomplete": "cli/",
     "cyclonedx": "export/cyclonedx.py",
@@ -63,9 +63,10 @@ PLACES = {
     "networkx": "closure/",
     "packageurl": "export/",
     "pathspec": "policy/patterns.py",
-    "rich": "cli/",
+    "rich": ("cli/", "browse/"),
     "solv": "repositories/libsolv.py",
     "spdx_tools": "export/spdx.py",
+    "textual": ("browse/app.py", "browse/listing.py"),
     "tomli": "policy/",
     "tomllib": "policy/",
     "typing_extensions": "",  # anywhere, as it is for type checkers alone

@@ -53,6 +53,7 @@ WORK = {
     "resolve": Work("resolve base --no-hash -o F"),
     "resolve, printing": Work("resolve base --no-hash", lost=1),
     "show": Work("show M", lost=1),
+    "browse": Work("browse M", 1, 1, prints=False),  # there is no terminal
     "why": Work("why M /no/such", 1, 1),
     "diff": Work("diff M OLD", 1, 2),
     "graph": Work("graph M", lost=1),

@@ -31,6 +31,7 @@ VERBS = (
     "resolve",
     "lock",
     "show",
+    "browse",
     "why",
     "diff",
     "graph",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from pkgjail.closure.reasons import ESSENTIAL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import networkx as nx
 
     from pkgjail.core.model import Closure, Manifest
@@ -68,6 +70,28 @@ def components(graph: nx.DiGraph[str]) -> tuple[tuple[str, ...], ...]:
     import networkx as nx
 
     return tuple(sorted(tuple(sorted(members)) for members in nx.strongly_connected_components(graph)))
+
+
+def reachable_bits(graph: nx.DiGraph[str], own: Mapping[str, int]) -> dict[str, int]:
+    """Return, for each node, its bits and those of all nodes that it leads to.
+
+    Args:
+        graph: any directed graph.
+        own: sets of bits of nodes; a node that is not there has none.
+
+    """
+    import networkx as nx
+
+    merged = nx.condensation(graph)
+    found: dict[int, int] = {}
+    for component in reversed(list(nx.topological_sort(merged))):
+        bits = 0
+        for node in merged.nodes[component]["members"]:
+            bits |= own.get(node, 0)
+        for other in merged.successors(component):
+            bits |= found[other]
+        found[component] = bits
+    return {node: found[component] for node, component in merged.graph["mapping"].items()}
 
 
 def empty_graph() -> nx.DiGraph[str]:
