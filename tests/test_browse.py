@@ -139,7 +139,7 @@ def _explain(asked: str) -> list[str]:
 
 
 def _screen(app: Browser) -> str:
-    """What the terminal shows, without blanks at the ends."""
+    """Return the lines of the terminal, without blanks at the ends."""
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
 

@@ -136,6 +136,18 @@ def test_cost_is_what_leaves(manifest: Manifest, collapse: bool) -> None:  # noq
         assert found[group[0]] == gone, group
 
 
+def test_packages_that_only_require_each_other() -> None:
+    """Protects readers of a manifest that somebody wrote: no whitelist's line leads to x and y."""
+    manifest = manifest_of(
+        "a 1\nx 1\ny 1\nw.toml:1 -> a\nx -> y\ny -> x\n/f 3 of x,y\n/g 5 of x\n/h 7 of a,x"
+    )
+    found = {node.name: node.cost for node in graph_view(manifest).nodes}
+    assert found == {"a:amd64": 0, "w.toml:1": 0, "x:amd64": 5, "y:amd64": 0}
+    collapsed = {node.name: node.cost for node in graph_view(manifest, collapse=True).nodes}
+    assert collapsed["x:amd64 and 1 more"] == 8
+    assert columns(manifest)["nodes"]
+
+
 _HOSTILE = 'a"]; b -> c \\n<i>&#;\\ \x01\udc80\n\u2028é'
 _ODD = GraphView(
     nodes=(

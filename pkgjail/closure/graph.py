@@ -43,8 +43,8 @@ def closure_graph(closure: Closure | Manifest) -> nx.DiGraph[str]:
 def dominators(graph: nx.DiGraph[str]) -> dict[str, str]:
     """Return, for each node of a `closure_graph`, the last node that all chains from a root go through.
 
-    The value is "" if there is none. A node comes after its dominator. Every node must be reachable from
-    a root.
+    The value is "" if there is none. A node comes after its dominator. A root is a node that no other leads
+    to. Nodes that only require each other are roots too: a manifest that somebody wrote can have such.
     """
     import networkx as nx
 
@@ -52,7 +52,9 @@ def dominators(graph: nx.DiGraph[str]) -> dict[str, str]:
     rooted.add_edges_from(graph.edges)
     start = "\0"  # in no name
     rooted.add_nodes_from([start, *graph])
-    rooted.add_edges_from([(start, node) for node, degree in graph.in_degree() if degree == 0])
+    merged = nx.condensation(graph)
+    tops = [merged.nodes[component]["members"] for component, degree in merged.in_degree() if degree == 0]
+    rooted.add_edges_from((start, node) for members in tops for node in sorted(members))
     below: dict[str, list[str]] = {}
     for node, upper in nx.immediate_dominators(rooted, start).items():
         if node != start:
