@@ -24,7 +24,7 @@ from pkgjail.cli.main import main
 from pkgjail.closure.graph import closure_graph
 from pkgjail.core.model import FileEntry
 from tests.manifest_text import files_alone, manifest_of
-from tests.terminals import shell
+from tests.terminals import SUSPEND, shell
 from tests.test_graph_view import closures
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ def test_help_has_every_key() -> None:
     keys = {key for binding in Browser.BINDINGS for key in binding.key.split(",")}  # type: ignore[union-attr]  # none is a tuple
     names = {"enter": "Enter", "right": "Right", "left": "Left", "backspace": "Backspace", "slash": "/",
              "question_mark": "?"}  # fmt: skip
-    left_out = {"l", "h", "escape", "ctrl+c", "ctrl+q"}  # for fingers that know them
+    left_out = {"l", "h", "escape", "ctrl+c", "ctrl+q", "ctrl+z"}  # for fingers that know them
     words = {word.strip(",") for line in HELP.split("\n")[:14] for word in line[:21].split()}
     assert {names.get(key, key) for key in keys - left_out} <= words
     assert "cost      the bytes" in _screens(MANIFEST, "question_mark", size=(100, 40))[-1]
@@ -457,4 +457,20 @@ def test_in_a_terminal(line: str, environment: dict[str, str], written: str) -> 
         keyboard.wait_for("w.toml:1")
         keyboard.type(b"q")
         assert b"\x1b[?1049l" in keyboard.wait_for_prompt()
+        assert keyboard.status() == 0
+
+
+@pytest.mark.slow
+def test_stopped_and_continued(written: str) -> None:
+    """Protects Ctrl-Z: the shell has the terminal, and the browser is there again with `fg`."""
+    with shell(os.environ) as keyboard:
+        keyboard.resize(24, 80)
+        keyboard.type(f"{sys.executable} -m pkgjail browse {written}\n".encode())
+        keyboard.wait_for("q quit")
+        keyboard.type(SUSPEND)
+        assert b"Stopped" in keyboard.wait_for_prompt()
+        keyboard.type(b"fg\n")
+        keyboard.wait_for("q quit")
+        keyboard.type(b"q")
+        keyboard.wait_for_prompt()
         assert keyboard.status() == 0

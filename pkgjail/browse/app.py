@@ -104,6 +104,7 @@ class Browser(App[None]):
         *(Binding(key, f"sort('{name}')", show=False) for key, name in SORTS.items()),
         Binding("question_mark", "help", show=False),
         Binding("q,ctrl+c,ctrl+q", "quit", show=False),
+        Binding("ctrl+z", "suspend_process", show=False),
     ]
 
     def __init__(self, manifest: Manifest, explain: Callable[[str], Sequence[str]]) -> None:
