@@ -28,12 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.errors import DatabaseError
 from pkgjail.core.families import ARCH, DEBIAN, RHEL, SUSE, family_of
-from pkgjail.core.model import record, text_path
+from pkgjail.core.given import path_bytes
+from pkgjail.core.model import record
 from pkgjail.core.paths import resolve_inside
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Distribution, PackageDatabase
 
 __all__ = ["ENTRY_POINTS", "BackendStatus", "available", "open_database", "version_order"]
@@ -123,22 +126,24 @@ _BACKENDS = (
 )
 
 
-def available(root: bytes = b"/") -> tuple[BackendStatus, ...]:
+def available(root: AnyPath = b"/") -> tuple[BackendStatus, ...]:
     """Return the status of every backend for the database of `root`, in the order of preference.
 
     A backend whose database the root has is preferred, and of several such, the one that fits its
     os-release(5). A damaged database counts as usable: `open_database` says what is wrong with it. One that
     has no packages does not.
     """
+    root = path_bytes(root, "root")
     return tuple(_status(backend, root) for backend in _ordered((*_BACKENDS, *_others()), root))
 
 
-def open_database(root: bytes = b"/", backend: str = "auto") -> PackageDatabase:
+def open_database(root: AnyPath = b"/", backend: str = "auto") -> PackageDatabase:
     """Read the package database of the system below `root` (an absolute path).
 
     `backend` is a name or an alias of `available`, or "auto" for the first that is usable. Raises
     `DatabaseError` if there is no such backend or no such database, or if reading fails.
     """
+    root = path_bytes(root, "root")
     chosen = _named(backend, root)
     present = [candidate for candidate in _ordered(chosen, root) if _marker(candidate, root)]
     if not present:

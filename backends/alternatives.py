@@ -11,7 +11,8 @@ import re
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.root import CORRECT, normal_path
-from pkgjail.core.model import AlternativeChoice, AlternativeGroup, text_path
+from pkgjail.core.model import AlternativeChoice, AlternativeGroup
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import parsing
 
 if TYPE_CHECKING:

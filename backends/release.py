@@ -8,7 +8,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pkgjail.core.families import known_family
-from pkgjail.core.model import Distribution, text_path
+from pkgjail.core.model import Distribution
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ import errno
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import DatabaseError, os_error_text
-from pkgjail.core.model import text_path
 from pkgjail.core.paths import resolve_inside
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import SETTINGS, names_below, parsing, read_below, shortened
 
 if TYPE_CHECKING:

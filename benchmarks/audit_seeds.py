@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.audit.influence import find_influence
 from pkgjail.audit.run import run_audited
 from pkgjail.audit.wanted import wanted
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from tests.audit.seed_root import seed_root
 from tests.audit.seed_runs import copy_of_build, manifest_of, options_of, possible_seeds
 from tests.audit.seeds import COMMAND

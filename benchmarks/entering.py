@@ -38,8 +38,8 @@ def enter(manifest: Manifest, root: bytes) -> None:
     """Run `true` for each line of standard input, from this process."""
     jail = prepare_jail(manifest, root=root)
     actions: dict[str, Callable[[], int]] = {
-        "jail": lambda: jail.run(["true"]),
-        "once": lambda: run_in_jail(manifest, ["true"], root=root),
+        "jail": lambda: jail.enter(["true"]),
+        "once": lambda: run_in_jail(manifest, ["true"], root=root).returncode,
         "true": lambda: subprocess.run(_TRUE, check=False).returncode,
         "bare": lambda: subprocess.run(_BARE, check=False).returncode,
     }

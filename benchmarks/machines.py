@@ -11,7 +11,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Subject, timed
-from pkgjail.core.model import JailOptions, raw_path
+from pkgjail.core.options import JailOptions
+from pkgjail.core.text import raw_path
 from pkgjail.machine.boot import EMULATED
 from pkgjail.machine.initramfs import initramfs
 from pkgjail.machine.keeper import find_kept_machine, stop_kept_machine

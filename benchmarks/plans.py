@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measure import Subject
 from pkgjail import default_environment, prepare_jail, resolve
-from pkgjail.core.model import JailOptions
+from pkgjail.core.options import JailOptions
 from pkgjail.jails.layer_cache import Recipe, ensure_layer
 from pkgjail.jails.strategies.data_overlay import make_data_layer
 from pkgjail.jails.strategies.whiteout_overlay import make_whiteout_layer

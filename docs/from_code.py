@@ -138,8 +138,9 @@ def _types(_: list[str]) -> Iterator[str]:
 
 
 def _errors(_: list[str]) -> Iterator[str]:
+    import_module("pkgjail.core.process_errors")
     for each in _subclasses(pkgjail.PkgjailError):
-        if each.__module__ == pkgjail.PkgjailError.__module__:
+        if each.__module__.startswith("pkgjail.core."):
             name = _full_name(each)
             yield from ("```{eval-rst}", f".. autoexception:: {name}", "   :show-inheritance:", "```", "")
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pkgjail.audit.spack_names import load_spack_names
     from pkgjail.audit.wanted import used, wanted
     from pkgjail.core.errors import PkgjailError
-    from pkgjail.core.model import JailOptions, Limits, UserBind
+    from pkgjail.core.options import JailOptions, Limits, UserBind
     from pkgjail.doctor.examine import examine_host
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.enter import enter_environment
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
         used_image,
         verify_image,
     )
+    from pkgjail.jails.asynchronous import run_in_jail_async
+    from pkgjail.jails.open import jail
     from pkgjail.jails.plan import plan_jail
     from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
     from pkgjail.machine.libvirt import export_domain
@@ -114,6 +116,7 @@ __all__ = [
     "hash_files",
     "import_image",
     "isolate_environment",
+    "jail",
     "learn_build",
     "list_images",
     "load_policy",
@@ -138,6 +141,7 @@ __all__ = [
     "resolve_closure",
     "run_audited",
     "run_in_jail",
+    "run_in_jail_async",
     "run_in_machine",
     "run_in_stage",
     "used",
@@ -153,11 +157,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "JailOptions": "core.model",
-    "Limits": "core.model",
+    "JailOptions": "core.options",
+    "Limits": "core.options",
     "MachineOptions": "machine.model",
     "PkgjailError": "core.errors",
-    "UserBind": "core.model",
+    "UserBind": "core.options",
     "advise": "audit.advice",
     "archive_image": "export.image.stored",
     "audit_in": "audit.run",
@@ -181,6 +185,7 @@ _HOMES = {
     "hash_files": "storage.hashing",
     "import_image": "images.importing",
     "isolate_environment": "environments.isolate",
+    "jail": "jails.open",
     "learn_build": "audit.learn_build",
     "list_images": "images.store",
     "load_spack_names": "audit.spack_names",
@@ -199,6 +204,7 @@ _HOMES = {
     "report_page": "review.report",
     "run_audited": "audit.run",
     "run_in_jail": "jails.run",
+    "run_in_jail_async": "jails.asynchronous",
     "run_in_machine": "machine.run",
     "run_in_stage": "stages",
     "used": "audit.wanted",

@@ -21,6 +21,7 @@ from pkgjail.closure.reasons import shortest_reasons
 from pkgjail.closure.search import may_be_gone, resolve_closure
 from pkgjail.core.errors import ClosureError, DatabaseError, Problem, UsageError
 from pkgjail.core.families import with_family
+from pkgjail.core.given import list_names, path_bytes, path_text, words
 from pkgjail.core.model import Closure, Distribution, PackagePlan, PlannedPackage, Policy
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT, warn_each
@@ -42,6 +43,7 @@ from pkgjail.storage.baseline import record_baseline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
     from pkgjail.images.model import Image, ImageLimits
@@ -86,11 +88,11 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
-    whitelists: Sequence[str],
-    blacklists: Sequence[str] = (),
+    whitelists: Iterable[AnyPath],
+    blacklists: Iterable[AnyPath] = (),
     *,
-    packages: Sequence[str] = (),
-    root: bytes = b"/",
+    packages: Iterable[str] = (),
+    root: AnyPath = b"/",
     backend: str = "auto",
     recommends: bool | None = None,
     essential: bool | None = None,
@@ -126,6 +128,10 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
         OSError: a file cannot be read.
 
     """
+    whitelists = list_names(whitelists, "whitelists")
+    blacklists = list_names(blacklists, "blacklists")
+    packages = words(packages, "packages")
+    root = path_bytes(root, "root")
     began = time.time_ns()
     database = open_database(root, backend)
     policy = load_policy(
@@ -152,15 +158,15 @@ def resolve(  # noqa: PLR0913 - one name says what; the rest have defaults
 
 def create_image(  # noqa: PLR0913 - one name says what; the rest have defaults
     name: str,
-    whitelists: Sequence[str] = (),
+    whitelists: Iterable[AnyPath] = (),
     *,
     suite: str = "",
     architecture: str = "",
-    mirrors: Sequence[str] = (),
-    include: Sequence[str] = (),
+    mirrors: Iterable[str] = (),
+    include: Iterable[str] = (),
     variant: str = "minbase",
     recommends: bool | None = None,
-    store: str = "",
+    store: AnyPath = "",
     replace: bool = False,
     limits: ImageLimits | None = None,
     reporter: Reporter = SILENT,
@@ -201,6 +207,10 @@ def create_image(  # noqa: PLR0913 - one name says what; the rest have defaults
         OSError: the store cannot be written.
 
     """
+    whitelists = list_names(whitelists, "whitelists")
+    mirrors = words(mirrors, "mirrors")
+    include = words(include, "include")
+    store = path_text(store, "store")
     from pkgjail.backends.debian.archive import AnyPackages, host_sources, host_suite
     from pkgjail.images.creating import Recipe, create_from_recipe
 
@@ -282,11 +292,11 @@ def _refuse_unmet(closure: Closure, reporter: Reporter, *, allow: bool) -> None:
 
 
 def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
-    whitelists: Sequence[str],
-    blacklists: Sequence[str] = (),
+    whitelists: Iterable[AnyPath],
+    blacklists: Iterable[AnyPath] = (),
     *,
-    packages: Sequence[str] = (),
-    sources: Sequence[str],
+    packages: Iterable[str] = (),
+    sources: Iterable[str],
     architecture: str = "",
     recommends: bool | None = None,
     essential: bool | None = None,
@@ -315,6 +325,10 @@ def plan_packages(  # noqa: PLR0913 - one name says what; the rest have defaults
         ClosureError: the packages cannot be installed together; all conflicts that libsolv found.
 
     """
+    whitelists = list_names(whitelists, "whitelists")
+    blacklists = list_names(blacklists, "blacklists")
+    packages = words(packages, "packages")
+    sources = words(sources, "sources")
     from pkgjail.repositories import open_available  # imports XML and tar readers
     from pkgjail.repositories.solver import solve
 

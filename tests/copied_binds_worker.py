@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pkgjail.core.model import raw_path
+from pkgjail.core.text import raw_path
 from pkgjail.export.image import squashfs
 from pkgjail.machine.applying import Change
 from pkgjail.machine.changes import Changes

@@ -5,16 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import (
-    AlternativeChoice,
-    AlternativeGroup,
-    Closure,
-    Generated,
-    Policy,
-    Rule,
-    record,
-    text_path,
-)
+from pkgjail.core.model import AlternativeChoice, AlternativeGroup, Closure, Generated, Policy, Rule, record
+from pkgjail.core.text import text_path
 from pkgjail.fileset import collect_files
 from tests.memory import MemoryDatabase, parse_records
 from tests.tree_text import file_set_lines, meant

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError, OutOfMemoryError
-from pkgjail.core.model import Distribution, FileEntry, Header, JailOptions, Limits, Manifest
+from pkgjail.core.model import Distribution, FileEntry, Header, Manifest
+from pkgjail.core.options import JailOptions, Limits
 from pkgjail.jails.limits import describe_limits
 from pkgjail.jails.run import run_in_jail
 from pkgjail.sandbox.syscalls import PR_SET_DUMPABLE, prctl
@@ -68,7 +69,7 @@ def sh(script: str, **limits: float) -> tuple[int, str]:
     os.close(writing)
     try:
         options = JailOptions(limits=Limits(**limits), environment={"PATH": "/bin"}, plan="binds")  # type: ignore[arg-type]  # numbers as the table has them
-        status = run_in_jail(MANIFEST, ["sh", "-c", script], options)
+        status = run_in_jail(MANIFEST, ["sh", "-c", script], options).returncode
     finally:
         os.dup2(saved, 1)
         os.close(saved)
@@ -197,7 +198,9 @@ def jails_at_once_share_the_group(group: Path) -> None:
         options = JailOptions(limits=Limits(pids=5), environment={"PATH": "/bin"}, plan="binds")
         script = f"sleep {number}; i=0; while [ $i -lt 9 ]; do sleep 9 & i=$((i+1)); done"
         with contextlib.suppress(JailError):
-            results.append(str(run_in_jail(MANIFEST, ["sh", "-c", script + " 2>/dev/null"], options)))
+            results.append(
+                str(run_in_jail(MANIFEST, ["sh", "-c", script + " 2>/dev/null"], options).returncode)
+            )
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
     for thread in threads:

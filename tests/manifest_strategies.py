@@ -6,7 +6,6 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from pkgjail.core import model
 from pkgjail.core.families import with_family
 from pkgjail.core.model import (
     Dependency,
@@ -22,13 +21,12 @@ from pkgjail.core.model import (
     Package,
     Unmet,
 )
+from pkgjail.core.text import text_path
 from tests.manifest_cases import (
     SHA,
 )
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.binary(max_size=4).map(
-    model.text_path
-)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.binary(max_size=4).map(text_path)
 WORDS = st.text("abcxyz+-.09", min_size=1, max_size=5)
 NAMES = (
     st.binary(min_size=1, max_size=5).map(lambda raw: raw.replace(b"\0", b"n").replace(b"/", b"s"))

@@ -35,8 +35,8 @@ from pkgjail.core.model import (
     Origin,
     Package,
     Policy,
-    raw_path,
 )
+from pkgjail.core.text import raw_path
 from pkgjail.manifest import build_manifest
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ from pkgjail.core.model import (
     Generated,
     Package,
     Relation,
-    raw_path,
     record,
 )
+from pkgjail.core.text import raw_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

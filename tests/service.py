@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.core.model import JailOptions
+from pkgjail.core.options import JailOptions
 from pkgjail.helper import protocol
 from pkgjail.helper.wishes import Wish, wish_record
 from tests.conftest import SYSTEM_PYTHON

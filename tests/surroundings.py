@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.jails.layout import Layout
 from pkgjail.jails.links_on_the_way import add_links, links_of_host, path_inside

@@ -17,7 +17,7 @@ from pkgjail.audit import tally
 from pkgjail.audit.record import read_audit
 from pkgjail.audit.run import run_audited
 from pkgjail.audit.wanted import wanted
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.run import default_environment
 from pkgjail.manifest import write_manifest
 from tests.conftest import SYSTEM_PYTHON

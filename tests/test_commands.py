@@ -20,7 +20,7 @@ import pytest
 from pkgjail.cli.jail_options import parse_bind
 from pkgjail.cli.main import VERBS, main, make_parsers
 from pkgjail.core.errors import UsageError
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.manifest import read_manifest, write_manifest
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import FileEntry, JailOptions, UserBind
+from pkgjail.core.model import FileEntry
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails import layer_cache, probe, strategy
 from pkgjail.jails.run import default_environment, prepare, run_in_jail
 from pkgjail.jails.strategies import data_overlay
@@ -167,7 +168,7 @@ def test_large_directories_are_one_mount(base_manifest: Manifest, cache: Path) -
     assert [step.path for step in overlaid] == [b"/etc", b"/usr", b"/var/lib/dpkg/info"]
     assert all(os.fsencode(cache) in step.layer for step in overlaid)
     assert not any(step.path.startswith(b"/usr/") for step in steps if isinstance(step, HostFile))
-    assert run_in_jail(base_manifest, ["true"], options) == 0
+    assert run_in_jail(base_manifest, ["true"], options).returncode == 0
 
 
 def test_a_new_mount_point_makes_a_directory_file_binds(
@@ -178,7 +179,7 @@ def test_a_new_mount_point_makes_a_directory_file_binds(
     options = JailOptions(binds=(bind,), environment=default_environment())
     steps = prepare(base_manifest, options).steps
     assert b"/usr" not in [step.path for step in steps if isinstance(step, (Overlay, MaskedOverlay))]
-    assert run_in_jail(base_manifest, ["test", "-d", "/usr/new/place"], options) == 0
+    assert run_in_jail(base_manifest, ["test", "-d", "/usr/new/place"], options).returncode == 0
     assert cache.is_dir()
 
 
@@ -233,7 +234,7 @@ def test_a_command_cannot_write_to_layers(
         with pytest.raises(JailError, match="later jails depend on it"):
             run_in_jail(base_manifest, ["true"], options)
     else:
-        assert run_in_jail(base_manifest, ["true"], options) == 0
+        assert run_in_jail(base_manifest, ["true"], options).returncode == 0
 
 
 def test_with_a_full_runtime_directory_there_are_file_binds(

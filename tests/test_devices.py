@@ -23,7 +23,9 @@ from pkgjail.core import devices
 from pkgjail.core.devices import absence_reason, find_devices, pattern_fault
 from pkgjail.core.errors import InputError, JailError, ManifestError, PolicyError
 from pkgjail.core.globs import expand
-from pkgjail.core.model import DevicePattern, FileEntry, JailOptions, UserBind, text_path
+from pkgjail.core.model import DevicePattern, FileEntry
+from pkgjail.core.options import JailOptions, UserBind
+from pkgjail.core.text import text_path
 from pkgjail.export import export_manifest
 from pkgjail.jails import device_sets
 from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
@@ -382,7 +384,7 @@ def test_a_device_that_cannot_be_shown_is_an_error(
 @pytest.mark.parametrize("name", [b"/dev/zero", b"/dev/ptmx", b"/dev/stdin"])
 def test_what_every_jail_has_may_be_named(base_manifest: Manifest, name: bytes) -> None:
     options = JailOptions(devices=(name,), environment=default_environment())
-    assert run_in_jail(base_manifest, ["test", "-e", os.fsdecode(name)], options) == 0
+    assert run_in_jail(base_manifest, ["test", "-e", os.fsdecode(name)], options).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -467,7 +469,7 @@ def test_a_host_without_any_device_of_a_list_is_told_once(tmp_path: Path) -> Non
     manifest = _resolved(tmp_path, _GPU.replace("dri", "pkgjail-test-dri"))
     notes = Remembering()
     jail = prepare_jail(manifest, reporter=notes)
-    assert [jail.run(["true"]), jail.run(["true"])] == [0, 0]
+    assert [jail.enter(["true"]), jail.enter(["true"])] == [0, 0]
     assert notes.warnings == [
         "this host has none of the devices that gpu.toml allows: /dev/pkgjail-test*, /dev/pkgjail-test-dri/**"
     ]

@@ -55,7 +55,7 @@ def test_the_site_has_what_the_code_has(site: Path) -> None:
     functions = [name for name in pkgjail.__all__ if not isinstance(getattr(pkgjail, name), type)]
     types = [
         "machine.model.MachineOptions",
-        *(f"core.model.{name}" for name in ("JailOptions", "Limits", "UserBind")),
+        *(f"core.options.{name}" for name in ("JailOptions", "Limits", "UserBind")),
     ]
     assert [name for name in (*functions, *types) if f'id="pkgjail.{name}"' not in api] == []
     assert len(functions) + len(types) + len(["PkgjailError"]) == len(pkgjail.__all__)

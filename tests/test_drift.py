@@ -17,15 +17,8 @@ from pkgjail import api
 from pkgjail.api import resolve
 from pkgjail.core.entries import MISSING
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError, describe_changes
-from pkgjail.core.model import (
-    Distribution,
-    FileEntry,
-    JailOptions,
-    Manifest,
-    Origin,
-    UserBind,
-    Verify,
-)
+from pkgjail.core.model import Distribution, FileEntry, Manifest, Origin, Verify
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails import strategy
 from pkgjail.jails.drift import DriftCheck, compare_host, entries_as_found, find_drift, refuse_drift
 from pkgjail.jails.run import prepare_jail, run_in_jail
@@ -336,7 +329,9 @@ def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def listing(host: Path, manifest: Manifest, options: JailOptions) -> int:
-    return run_in_jail(manifest, ["/bin/busybox", "ls", "-R", "/usr", "/etc"], options, root=bytes(host))
+    return run_in_jail(
+        manifest, ["/bin/busybox", "ls", "-R", "/usr", "/etc"], options, root=bytes(host)
+    ).returncode
 
 
 @pytest.mark.parametrize(("change", "found"), ALWAYS)
@@ -350,7 +345,7 @@ def test_a_changed_host_is_not_entered(
     change(host)
     if not found:
         assert listing(host, manifest, options) == 0
-        assert jail.run(["/bin/busybox", "true"]) == 0
+        assert jail.enter(["/bin/busybox", "true"]) == 0
         return
     with pytest.raises(DriftError) as caught:
         listing(host, manifest, options)
@@ -373,7 +368,7 @@ def test_allowed_drift_is_a_warning_at_each_entry(
     allowing = replace(options, allow_drift=True)
     argv = ["/bin/busybox", "sh", "-c", "ls /usr/lib; cat /usr/lib/library"]
     for _ in range(2):
-        assert run_in_jail(manifest, argv, allowing, root=bytes(host), reporter=heard) == 0
+        assert run_in_jail(manifest, argv, allowing, root=bytes(host), reporter=heard).returncode == 0
     assert capfd.readouterr().out == "library\nmore" * 2
     assert len(heard.warnings) == 2
     assert heard.warnings[0].splitlines() == [
@@ -492,7 +487,7 @@ def changed_meanwhile(host: Path, sync: Path, change: str, options: JailOptions,
     options = replace(options, binds=(bind,), environment=environment)
     jail = prepare_jail(manifest, options, root=bytes(host), reporter=heard)
     with subprocess.Popen(["/bin/sh", "-ec", CHANGING.format(sync, change)], cwd=host):
-        return jail.run(["/bin/busybox", "sh", "-ec", WAITING])
+        return jail.enter(["/bin/busybox", "sh", "-ec", WAITING])
 
 
 def test_entries_that_change_while_the_command_runs_are_reported(

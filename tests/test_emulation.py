@@ -176,7 +176,7 @@ def test_an_emulator_is_named_once(
     reporter = Warnings()
     jail = prepare_jail(made_for(base_manifest, "s390x"), reporter=reporter)
     assert jail.emulated
-    assert jail.run(["true"]) == jail.run(["true"]) == 0
+    assert jail.enter(["true"]) == jail.enter(["true"]) == 0
     assert reporter.texts == [f"the manifest is for s390x: its programs run by emulation{name}"]
 
 

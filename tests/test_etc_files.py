@@ -16,7 +16,7 @@ from pkgjail.core.jail_names import (
     ROOT_CAPABILITIES,
     SYS_ROOT_ONLY,
 )
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.jails.etc_files import Account, current_account, etc_files
 from pkgjail.sandbox import capabilities, pseudo_filesystems
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import DriftError, describe_changes
-from pkgjail.core.model import Closure, JailOptions, Manifest, Policy, Rule
+from pkgjail.core.model import Closure, Manifest, Policy, Rule
+from pkgjail.core.options import JailOptions
 from pkgjail.fileset import collect_files
 from pkgjail.jails import strategy
 from pkgjail.jails.drift import refuse_drift

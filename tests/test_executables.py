@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import CommandError
-from pkgjail.core.model import Dropped, UserBind
+from pkgjail.core.model import Dropped
+from pkgjail.core.options import UserBind
 from pkgjail.jails.run import prepare_jail
 from pkgjail.sandbox.executables import find_fault
 from tests.test_proc_links import program

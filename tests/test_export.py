@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from pkgjail.api import resolve
 from pkgjail.cli.main import main
 from pkgjail.core.errors import InputError, NamesError
-from pkgjail.core.model import FileEntry, Manifest, raw_path, text_path
+from pkgjail.core.model import FileEntry, Manifest
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.export import export_manifest
 from pkgjail.export.bwrap import MOST
 from pkgjail.export.skeleton import write_skeleton

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import DriftError
-from pkgjail.core.model import JailOptions, Verify
+from pkgjail.core.options import JailOptions
 from pkgjail.jails.drift import find_drift
 from pkgjail.jails.run import run_in_jail
 from pkgjail.storage.baseline import record_baseline, take_baseline
@@ -25,6 +25,8 @@ from tests.test_drift import entries_of, make_host
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from pkgjail.core.model import Verify
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def test_another_image_is_not_entered_by_the_manifest_of_the_first(
         manifest = files_alone(entries_of(place))
         record_baseline(manifest.files, bytes(place))
         before = take_baseline(manifest.files, bytes(place))
-        assert run_in_jail(manifest, command, options, root=bytes(place)) == 0
+        assert run_in_jail(manifest, command, options, root=bytes(place)).returncode == 0
     with shown(kind, hosts[1], place):
         with pytest.raises(DriftError, match="/usr/lib/library has other content"):
             run_in_jail(manifest, command, options, root=bytes(place))

@@ -169,7 +169,11 @@ def test_a_second_interrupt_kills_the_jail(client: Client) -> None:
 
 def test_the_client_stops_and_goes_on_with_the_command(client: Client) -> None:
     """Job control: a stop inside stops the client, and SIGCONT to it continues the command."""
-    running = client.start("sh", "-c", "echo ready; kill -STOP $$; echo again", start_new_session=False)
+    running = client.start(
+        "sh", "-c", "echo ready; kill -STOP $$; echo again",
+        # In a process group that is not orphaned, however pytest was started: see pkgjail.sandbox.signals.
+        start_new_session=False, preexec_fn=os.setpgrp,
+    )  # fmt: skip
     assert running.stdout is not None
     running.stdout.readline()
 

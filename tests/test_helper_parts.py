@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pkgjail.core.errors import CommandError, JailError, PolicyError
-from pkgjail.core.model import JailOptions, Limits, UserBind
+from pkgjail.core.options import JailOptions, Limits, UserBind
 from pkgjail.helper import __main__ as command
 from pkgjail.helper import client, keeper, log, peers, places, protocol, server, signers, surroundings, worker
 from pkgjail.helper.errors import HelperError, RequestError, ServiceError

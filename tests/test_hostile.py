@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import pytest
 
 from pkgjail.core.errors import CommandError, JailError, ManifestError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails import ld_cache
 from pkgjail.jails.run import default_environment, prepare, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, write_manifest
@@ -246,7 +246,7 @@ os.dup2(os.open("/", os.O_RDONLY), 900)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
 if {threads}:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
-os._exit(run_in_jail(manifest, ["sh", "-c", "ls /proc/self/fd; test ! -e /proc/self/fd/900"]))
+os._exit(run_in_jail(manifest, ["sh", "-c", "ls /proc/self/fd; test ! -e /proc/self/fd/900"]).returncode)
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.split()) == (0, ["0", "1", "2", "3"]), ran.stderr
@@ -270,7 +270,9 @@ run_in_jail(resolve(["base"], hashed=False), ["cat", "/proc/1/cmdline"])
 def test_killing_all_processes_ends_only_the_jail(base_manifest: Manifest) -> None:
     with subprocess.Popen(["sleep", "1000"]) as outside:
         try:
-            assert run_in_jail(base_manifest, ["sh", "-c", "kill -KILL -1; exit 7"], _options()) == 7
+            assert (
+                run_in_jail(base_manifest, ["sh", "-c", "kill -KILL -1; exit 7"], _options()).returncode == 7
+            )
             assert outside.poll() is None
         finally:
             outside.kill()
@@ -332,7 +334,7 @@ def test_the_command_cannot_run_the_callers_signal_handlers(base_manifest: Manif
     before = {number: signal.signal(number, refuse) for number in (signal.SIGALRM, signal.SIGUSR1)}
     try:
         script = "trap 'exit 3' USR1; kill -ALRM 1; kill -USR1 1; for i in 1 2 3 4 5 6; do sleep 0.1; done"
-        assert run_in_jail(base_manifest, ["sh", "-c", script], _options()) == 3
+        assert run_in_jail(base_manifest, ["sh", "-c", script], _options()).returncode == 3
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -399,7 +401,7 @@ def test_arguments_arrive_unchanged(
 ) -> None:
     """Up to the longest that the kernel allows (MAX_ARG_STRLEN), with any special characters of shells."""
     word = ("$(exit 9)`;'\"\\\n" * 10_000)[:size]
-    assert run_in_jail(base_manifest, ["printf", "%s", word], _options()) == 0
+    assert run_in_jail(base_manifest, ["printf", "%s", word], _options()).returncode == 0
     assert capfd.readouterr().out == word
 
 
@@ -419,7 +421,7 @@ def test_odd_names_of_binds(base_manifest: Manifest, tmp_path: Path, name: bytes
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     place.mkdir(parents=True)
     options = _options(_bind(place, os.fsencode(place)), cwd=os.fsencode(place))
-    assert run_in_jail(base_manifest, ["touch", "made"], options) == 0
+    assert run_in_jail(base_manifest, ["touch", "made"], options).returncode == 0
     assert (place / "made").exists()
 
 

@@ -266,7 +266,7 @@ def test_fakeroot_packs_what_it_packs_outside(member: Caller, tools: str) -> Non
 def test_the_library_maps_root(base_manifest: Manifest, capfd: pytest.CaptureFixture[str]) -> None:
     """Protects programs that use the library: this process goes on as it was."""
     options = replace(jail_options(), map_root=True)
-    assert run_in_jail(base_manifest, ["sh", "-c", "id -u; id -g; chown 0:0 /tmp"], options) == 0
+    assert run_in_jail(base_manifest, ["sh", "-c", "id -u; id -g; chown 0:0 /tmp"], options).returncode == 0
     assert capfd.readouterr().out == "0\n0\n"
     with pytest.raises(CommandError, match="no such command"):
         run_in_jail(base_manifest, ["no-such-command"], options)

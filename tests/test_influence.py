@@ -14,7 +14,7 @@ from pkgjail.audit.influence import find_influence
 from pkgjail.audit.model import Audit
 from pkgjail.cli.main import main
 from pkgjail.core.errors import PkgjailError, UsageError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.run import default_environment
 from tests.real_roots import copy_of
 

@@ -335,7 +335,7 @@ def test_a_jail_in_another_thread_leaves_signals_to_the_main_thread(base_manifes
     options = jail_options()
     work = threading.Thread(
         target=lambda: status.append(
-            run_in_jail(base_manifest, ["sh", "-c", "kill -STOP 0; sleep 1; exit 9"], options)
+            run_in_jail(base_manifest, ["sh", "-c", "kill -STOP 0; sleep 1; exit 9"], options).returncode
         )
     )
     try:

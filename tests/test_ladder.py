@@ -13,7 +13,8 @@ from pkgjail import stages
 from pkgjail.api import resolve
 from pkgjail.cli.main import main
 from pkgjail.core.errors import InputError, JailError, UsageError
-from pkgjail.core.model import DevicePattern, JailOptions
+from pkgjail.core.model import DevicePattern
+from pkgjail.core.options import JailOptions
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.directory import read_header
 from pkgjail.manifest import write_manifest

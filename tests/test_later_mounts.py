@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.jails.automounts import automount_warnings
 from pkgjail.manifest import write_manifest
 from pkgjail.storage import mounts

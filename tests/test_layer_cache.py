@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.core.model import FileEntry, JailOptions, StrategyName
+from pkgjail.core.model import FileEntry, StrategyName
+from pkgjail.core.options import JailOptions
 from pkgjail.jails import layer_cache
 from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.jails.strategies.data_overlay import make_data_layer
@@ -296,11 +297,11 @@ def test_a_prepared_jail_does_not_use_a_changed_layer(
     jail = prepare_jail(base_manifest, JailOptions(environment=default_environment(), plan=plan))
     hidden = _hidden(base_manifest)
     words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", hidden]
-    assert jail.run(words) == 0
+    assert jail.enter(words) == 0
     shelf = tmp_path / "pkgjail" / "layers"
     (name,) = [each for each in kept(tmp_path / "pkgjail") if (shelf / each / "layer" / "bin").exists()]
     _HARM[harm](tmp_path / "pkgjail" / "layers" / name, os.path.basename(hidden))
-    assert jail.run(words) == 0
+    assert jail.enter(words) == 0
 
 
 @pytest.mark.parametrize("number", [12, pytest.param(64, marks=pytest.mark.long)])
@@ -313,7 +314,7 @@ def test_concurrent_jails_with_an_empty_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = JailOptions(environment=default_environment(), plan=plan)
     words = ["test", "-x", "/usr/bin/env", "-a", "!", "-e", _hidden(base_manifest)]
-    assert _children(number, lambda: run_in_jail(base_manifest, words, options) == 0) == number
+    assert _children(number, lambda: run_in_jail(base_manifest, words, options).returncode == 0) == number
     layer_cache = [name.split("-")[0] for name in kept(tmp_path / "run" / "pkgjail")]
     # /etc (no whiteout overlay), /usr, and dpkg's records of packages.
     assert layer_cache == {"tree": ["tree"] * 3, "mask": ["mask"] * 2}[plan]

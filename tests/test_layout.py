@@ -58,6 +58,7 @@ PLACES: dict[str, str | tuple[str, ...]] = {
     "apt_pkg": "backends/apt.py",
     "argcomplete": "cli/",
     "cyclonedx": "export/cyclonedx.py",
+    "pytest": "integrations/pytest_fixture.py",
     "debian": "backends/dpkg.py",
     "elftools": "review/check/elf.py",
     "networkx": "closure/",

@@ -14,7 +14,8 @@ import pytest
 from pkgjail.api import resolve
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import LD_CACHE
-from pkgjail.core.model import FileEntry, JailOptions
+from pkgjail.core.model import FileEntry
+from pkgjail.core.options import JailOptions
 from pkgjail.jails import ld_cache, scratch
 from pkgjail.jails.ld_cache import make_ld_cache
 from pkgjail.jails.run import run_in_jail
@@ -317,4 +318,4 @@ def test_a_jail_can_have_more_names_than_mounts(tmp_path: Path) -> None:
     command = ["busybox", "grep", "-q", CACHE, "/etc/ld.so.cache"]
     options = JailOptions(network=False)
     record_baseline(files, bytes(root))  # as the manifest has no digests
-    assert run_in_jail(replace(manifest, files=files), command, options, root=bytes(root)) == 0
+    assert run_in_jail(replace(manifest, files=files), command, options, root=bytes(root)).returncode == 0

@@ -16,7 +16,7 @@ import pytest
 
 from pkgjail.cli.limit_options import add_limit_options, limits_of
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import JailOptions, Limits, UserBind
+from pkgjail.core.options import JailOptions, Limits, UserBind
 from pkgjail.jails.limits import checked_limits
 from pkgjail.jails.run import run_in_jail
 from pkgjail.manifest import write_manifest

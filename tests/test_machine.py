@@ -20,7 +20,8 @@ import pytest
 
 from pkgjail.cli.main import main
 from pkgjail.core.errors import CommandError, UsageError
-from pkgjail.core.model import JailOptions, Limits, UserBind, raw_path
+from pkgjail.core.options import JailOptions, Limits, UserBind
+from pkgjail.core.text import raw_path
 from pkgjail.machine import boot
 from pkgjail.machine.keeper import find_kept_machine, stop_kept_machine
 from pkgjail.machine.model import MachineError, MachineOptions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.core.model import raw_path
+from pkgjail.core.text import raw_path
 from pkgjail.machine.keeper import find_kept_machine, stop_kept_machine
 from tests.test_machine import Machine, standard_input
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.machine.contents import Shown, contents_of
 from tests.test_export import directory, manifest_of
 

@@ -20,7 +20,8 @@ from pkgjail.audit.rebuild import Rebuilt
 from pkgjail.audit.step_log import Base, Step, StepLog
 from pkgjail.cli.main import main
 from pkgjail.core.errors import InputError, PkgjailError, UsageError
-from pkgjail.core.model import Dependency, Distribution, Header, JailOptions, Manifest, Package, UserBind
+from pkgjail.core.model import Dependency, Distribution, Header, Manifest, Package
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.core.reporter import SILENT
 from pkgjail.jails.run import default_environment
 from pkgjail.manifest.subset import packages_below, whitelist_roots, without_roots

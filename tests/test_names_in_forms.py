@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pkgjail.core.model import FileEntry, is_word, raw_path, text_path
-from pkgjail.core.text import escape, printable, shell_quote
+from pkgjail.core.model import FileEntry, is_word
+from pkgjail.core.text import escape, printable, raw_path, shell_quote, text_path
 from pkgjail.export import export_manifest
 from pkgjail.manifest import write_manifest
 from pkgjail.review.graph import Edge, GraphView, Node

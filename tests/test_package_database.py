@@ -16,7 +16,8 @@ from pkgjail import load_policy, open_database, read_manifest
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.entries import MISSING
 from pkgjail.core.errors import DriftError, JailError
-from pkgjail.core.model import DatabaseFile, JailOptions, Package, PlanOption
+from pkgjail.core.model import DatabaseFile, Package, PlanOption
+from pkgjail.core.options import JailOptions
 from pkgjail.fileset import collect_files
 from pkgjail.fileset.builder import FileSetBuilder
 from pkgjail.fileset.rootfs import Tree
@@ -209,9 +210,9 @@ def test_a_prepared_jail_sees_a_change_of_the_records(root: Path, capfd: pytest.
     manifest = set_of(root, "a", "dpkg")
     jail = prepare_jail(manifest, JailOptions(network=False), root=os.fsencode(root))
     show = ["/bin/busybox", "cat", "/var/lib/dpkg/status"]
-    assert jail.run(show) == 0
+    assert jail.enter(show) == 0
     edited("Status: install ok installed", "Status: hold ok installed")(root)
-    assert jail.run(show) == 0
+    assert jail.enter(show) == 0
     assert capfd.readouterr().out.count("Status: hold ok installed\n") == 3
     edited("Version: 2\n", "Version: 2.1\n")(root)
     with pytest.raises(DriftError, match=r"its version is 2\.1"):
@@ -365,7 +366,7 @@ def test_the_rpm_of_a_jail_finds_its_packages(
     ask = ["/usr/bin/rpm", "-qa", "--qf", "%{NAME} %{EVR}\\n"]
     for plan in get_args(PlanOption):
         options = JailOptions(network=False, plan=plan, environment=default_environment())
-        assert run_in_jail(manifest, ask, options, root=os.fsencode(root)) == 0, plan
+        assert run_in_jail(manifest, ask, options, root=os.fsencode(root)).returncode == 0, plan
         shown = capfd.readouterr()
         assert (sorted(shown.out.splitlines()), shown.err) == (["app 4-1", "rpm 4-1"], ""), plan
 

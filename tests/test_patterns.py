@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pathspec import GitIgnoreSpec
 
-from pkgjail.core.model import Rule, text_path
+from pkgjail.core.model import Rule
+from pkgjail.core.text import text_path
 from pkgjail.policy.patterns import Matcher, check_pattern, matcher, rule_text
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import FileEntry, JailOptions, Manifest, UserBind
+from pkgjail.core.model import FileEntry, Manifest
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.plan import plan_jail
 from tests.manifest_text import files_alone
 from tests.tree_text import parse_tree, plan_lines

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import CommandError
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.jails.run import run_in_jail
 from pkgjail.sandbox.proc_links import interpreter_of, refuse_links_of_proc
 from tests.test_sandbox import jail_options
@@ -20,7 +20,8 @@ from tests.test_sandbox import jail_options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
 
 _SCRIPTS = {
     "script": "#!/proc/self/exe -c\n",
@@ -131,9 +132,9 @@ def test_commands_in_the_jail_are_executed(
     base_manifest: Manifest, options: JailOptions, *, terminal: bool
 ) -> None:
     """Also scripts of scripts, and along a PATH with missing directories."""
-    assert run_in_jail(base_manifest, ["/srv/good"], options, terminal=terminal) == 5
+    assert run_in_jail(base_manifest, ["/srv/good"], options, terminal=terminal).returncode == 5
     options = replace(options, environment={"PATH": "/gone:/srv/none:/srv"})
-    assert run_in_jail(base_manifest, ["better"], options, terminal=terminal) == 5
+    assert run_in_jail(base_manifest, ["better"], options, terminal=terminal).returncode == 5
 
 
 @pytest.mark.parametrize("bits", [32, 64])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
 from pkgjail.jails import protected_paths as protected_paths_module
 from pkgjail.jails.protected_paths import ProtectedPath, protected_paths
@@ -122,7 +122,7 @@ def test_there_is_one_warning_of_read_only_paths(base_manifest: Manifest, projec
     """It explains why a build cannot write there."""
     reporter = Reporter()
     jail = prepare_jail(base_manifest, _options(project), reporter=reporter)
-    assert [jail.run(["true"]), jail.run(["true"])] == [0, 0]
+    assert [jail.enter(["true"]), jail.enter(["true"])] == [0, 0]
     path = project / "ci" / "m.jsonl"
     assert reporter.warned == [f"shown read-only in the jail, because later runs depend on it: {path}"]
 
@@ -148,7 +148,7 @@ def test_a_users_bind_stays_on_top(base_manifest: Manifest, project: Path) -> No
     (project / "ci" / "data").mkdir()
     closed = UserBind(source=bytes(project / "ci/data"), destination=b"/srv/project/ci/data", writable=False)
     jail = prepare_jail(base_manifest, _options(project, closed))
-    assert jail.run(["sh", "-c", "touch ci/new && ! touch ci/data/new && ! touch ci/m.jsonl"]) == 0
+    assert jail.enter(["sh", "-c", "touch ci/new && ! touch ci/data/new && ! touch ci/m.jsonl"]) == 0
 
 
 def test_a_name_covered_by_another_bind_is_not_mounted(base_manifest: Manifest, project: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_name_covered_by_another_bind_is_not_mounted(base_manifest: Manifest, 
     (project.parent / "other").mkdir()
     other = UserBind(source=bytes(project.parent / "other"), destination=b"/srv/project/ci", writable=True)
     jail = prepare_jail(base_manifest, _options(project, other))
-    assert jail.run(["sh", "-c", "echo mine > ci/m.jsonl"]) == 0
+    assert jail.enter(["sh", "-c", "echo mine > ci/m.jsonl"]) == 0
     assert (project.parent / "other" / "m.jsonl").read_text() == "mine\n"
 
 
@@ -172,7 +172,7 @@ def test_directories_on_the_way_to_a_covered_name_cannot_be_renamed(
     cover = UserBind(source=bytes(shown), destination=b"/srv/project/" + covered.encode(), writable=True)
     jail = prepare_jail(base_manifest, _options(project, cover, manifest="a/b/c/m.jsonl"))
     script = "touch a/mine; mv a old; mkdir -p a/b/c; echo forged > a/b/c/m.jsonl; test -e a/mine"
-    assert jail.run(["sh", "-c", script]) == 0
+    assert jail.enter(["sh", "-c", script]) == 0
     assert (project / "a/b/c/m.jsonl").read_text() == "the manifest"
 
 
@@ -196,7 +196,7 @@ def test_a_link_to_a_manifest_cannot_be_changed(
     names = " ".join(name.partition("project/")[2] for name in links if "project/" in name)
     script = f"for name in {names} ci; do mv $name old-$name; rm -rf $name; echo forged > $name; done; true"
     jail = prepare_jail(base_manifest, _options(project, manifest=manifest))
-    assert jail.run(["sh", "-c", script]) == 0
+    assert jail.enter(["sh", "-c", script]) == 0
     assert (project / manifest).read_text() == "the manifest"
 
 

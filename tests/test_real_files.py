@@ -12,7 +12,7 @@ import pytest
 from pkgjail.api import resolve
 from pkgjail.backends import open_database
 from pkgjail.backends.rpm.generated import AT_ENTRY
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 from tests.real_roots import RPM, copy_of, pacman, run, the_root
 from tests.real_world import world
 

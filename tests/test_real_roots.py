@@ -14,7 +14,8 @@ from pkgjail.backends import available, open_database, version_order
 from pkgjail.closure.search import resolve_closure
 from pkgjail.core.errors import ClosureError, PolicyError
 from pkgjail.core.families import family_of
-from pkgjail.core.model import Policy, text_path
+from pkgjail.core.model import Policy
+from pkgjail.core.text import text_path
 from pkgjail.manifest import dump_manifest, parse_manifest
 from pkgjail.policy import load_policy
 from tests.real_roots import FAMILY_OF, the_root

@@ -17,7 +17,7 @@ from pkgjail.audit.differences import compare
 from pkgjail.audit.rebuild import Rebuilds, refuse_unequal
 from pkgjail.audit.run import run_audited
 from pkgjail.core.errors import CommandError, DriftError, PkgjailError, UsageError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.run import default_environment
 from pkgjail.manifest import write_manifest
 
@@ -160,7 +160,7 @@ def test_a_build_that_the_scratch_is_in(
 _KILLED = """
 import os, sys
 from pkgjail.audit.rebuild import Rebuilds
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.run import default_environment
 from pkgjail.manifest import write_manifest
 from pkgjail.manifest import read_manifest

@@ -15,7 +15,7 @@ import pytest
 from pkgjail import __main__
 from pkgjail.cli.main import main
 from pkgjail.core.errors import JailError, limit_at_fault
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails import replay, strategy
 from pkgjail.jails.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
@@ -316,7 +316,7 @@ def test_a_program_can_enter_many_times(base_manifest: Manifest, tmp_path: Path)
     bind = UserBind(source=bytes(tmp_path), destination=b"/srv", writable=True)
     jail = prepare_jail(base_manifest, JailOptions(binds=(bind,), environment=default_environment()))
     for number in range(3):
-        assert jail.run(["sh", "-c", f"test ! -e /tmp/x && touch /tmp/x && echo {number} >> /srv/out"]) == 0
+        assert jail.enter(["sh", "-c", f"test ! -e /tmp/x && touch /tmp/x && echo {number} >> /srv/out"]) == 0
     assert (tmp_path / "out").read_text() == "0\n1\n2\n"
 
 
@@ -326,7 +326,7 @@ def test_threads_can_enter_at_the_same_time(base_manifest: Manifest) -> None:
 
     def enter(number: int) -> None:
         jail = prepare_jail(base_manifest, JailOptions(environment=default_environment()))
-        statuses.append(jail.run(["sh", "-c", f"exit {number}"]))
+        statuses.append(jail.enter(["sh", "-c", f"exit {number}"]))
 
     threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
     for thread in threads:

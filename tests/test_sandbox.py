@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pkgjail.core.errors import CommandError, DriftError, JailError
-from pkgjail.core.model import JailOptions, UserBind, record
+from pkgjail.core.model import record
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.run import default_environment, run_in_jail
 from tests.surroundings import binds_of_coverage
 
@@ -37,7 +38,7 @@ def jail_options(*binds: UserBind, cwd: bytes = b"/", network: bool = True) -> J
 
 def sh(manifest: Manifest, script: str, options: JailOptions | None = None) -> int:
     """Run a shell script in the jail. Its output is captured by pytest."""
-    return run_in_jail(manifest, ["sh", "-c", script], options or jail_options())
+    return run_in_jail(manifest, ["sh", "-c", script], options or jail_options()).returncode
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ _CLOSED = """
 import os, sys, threading
 from pkgjail.api import resolve
 from pkgjail.jails.run import prepare
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.sandbox.launch import run
 from pkgjail.sandbox.steps import assemble
 out = os.fsencode(sys.argv[1])
@@ -144,7 +145,7 @@ def test_the_environment_is_that_of_the_options(
         monkeypatch.setenv(name, "/leak")
     monkeypatch.setenv("TERM", "dumb")
     options = jail_options()
-    assert run_in_jail(base_manifest, ["env"], options) == 0
+    assert run_in_jail(base_manifest, ["env"], options).returncode == 0
     shown = dict(line.split("=", 1) for line in capfd.readouterr().out.splitlines())
     # Where coverage measures what is executed too, it adds variables of its own in `execve`.
     shown = {name: value for name, value in shown.items() if not name.startswith("COVERAGE_")}
@@ -243,7 +244,7 @@ open("/srv/new", "w")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()
-        assert run_in_jail(spack_manifest, ["python3", "-c", code], jail_options(bind)) == 1
+        assert run_in_jail(spack_manifest, ["python3", "-c", code], jail_options(bind)).returncode == 1
         with listener.accept()[0] as peer:
             assert (os.read(reading, 10), peer.recv(10)) == (b"fifo", b"socket")
     os.close(reading)

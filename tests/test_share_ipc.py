@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.jail_names import SHARED_MEMORY
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.plan import plan_jail
 from pkgjail.sandbox.steps import Bind
 from tests.manifest_text import files_alone

@@ -17,7 +17,7 @@ from pkgjail.core import errors
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.error_records import error_of, error_record
 from pkgjail.core.errors import CommandError, DriftError, JailError, UsageError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.as_user import find_user, run_as_user
 from pkgjail.manifest import write_manifest
 from pkgjail.stages import run_in_stage

@@ -17,7 +17,7 @@ import pytest
 from pkgjail.cli.main import main
 from pkgjail.core.errors import CommandError, JailError, PkgjailError, UsageError
 from pkgjail.core.jail_names import ROOT_CAPABILITIES, ROOT_CAPABILITY_NAMES
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.core.stage_names import STAGE_NAMES
 from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.manifest import write_manifest

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pkgjail.cli.main import main
-from pkgjail.core.model import JailOptions, StrategyName, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.run import default_environment, prepare_jail
 from pkgjail.manifest import write_manifest
 from pkgjail.storage import locations, locks, own_files, removal
@@ -38,7 +38,7 @@ from tests.tree_text import remove_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pkgjail.core.model import Manifest
+    from pkgjail.core.model import Manifest, StrategyName
     from tests.conftest import Caller
 
 _ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
@@ -708,7 +708,7 @@ def test_a_layer_that_is_removed_under_a_jail_is_told(
     bind = UserBind(source=bytes(sync), destination=b"/srv", writable=True)
     options = JailOptions(environment=default_environment(), plan=plan, binds=(bind,))
     jail = prepare_jail(base_manifest, options, reporter=listening)
-    assert jail.run(["sleep", "0.3"]) == 0
+    assert jail.enter(["sleep", "0.3"]) == 0
     assert listening.warnings == []
     (place, *_) = (path for path in (own / "layers").iterdir() if (path / "layer" / "bin").exists())
     reading, writing = os.pipe()

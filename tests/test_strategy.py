@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import FileEntry, JailOptions, PlanOption, StrategyName, UserBind
+from pkgjail.core.model import FileEntry, PlanOption, StrategyName
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails import probe, strategy
 from pkgjail.jails.run import default_environment, prepare, run_in_jail
 from pkgjail.jails.strategy import choose_strategies
@@ -68,7 +69,9 @@ def test_auto_takes_the_first_that_works(
     choice = chosen(base_manifest)[b"/usr"]
     assert choice.strategy == WAYS[len(failing)]
     assert dict(choice.tried) == tried
-    assert run_in_jail(base_manifest, ["true"], JailOptions(environment=default_environment())) == 0
+    assert (
+        run_in_jail(base_manifest, ["true"], JailOptions(environment=default_environment())).returncode == 0
+    )
 
 
 @pytest.mark.parametrize("way", WAYS[:3])
@@ -131,10 +134,10 @@ def test_files_made_at_entry_are_mounted_over_a_data_overlay(
     """Each jail has its own, read-only and with the right mode; the layer is shared by all."""
     options = JailOptions(environment=default_environment(), plan="tree")
     script = "grep -c pkgjail /etc/hosts; stat -c %a /etc/passwd; echo x 2>/dev/null >> /etc/hosts || echo no"
-    assert run_in_jail(base_manifest, ["sh", "-c", script], options) == 0
+    assert run_in_jail(base_manifest, ["sh", "-c", script], options).returncode == 0
     assert capfd.readouterr().out.split() == ["1", "644", "no"]
     closed = JailOptions(environment=default_environment(), plan="tree", network=False)
-    assert run_in_jail(base_manifest, ["sh", "-c", "test ! -s /etc/resolv.conf"], closed) == 0
+    assert run_in_jail(base_manifest, ["sh", "-c", "test ! -s /etc/resolv.conf"], closed).returncode == 0
 
 
 @pytest.mark.parametrize(("way", "refused"), [("tree", True), ("mask", True), ("whole", False)])
@@ -148,7 +151,7 @@ def test_a_bind_that_needs_a_new_mount_point(
         with pytest.raises(JailError, match="a bind needs a new mount point there: /usr/lib/new/place"):
             prepare(base_manifest, options)
     else:
-        assert run_in_jail(base_manifest, ["test", "-d", "/usr/lib/new/place"], options) == 0
+        assert run_in_jail(base_manifest, ["test", "-d", "/usr/lib/new/place"], options).returncode == 0
 
 
 def test_more_mounts_than_the_kernel_allows_are_refused(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Union
 import pytest
 
 from pkgjail.core.errors import CommandError, JailError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.core.reporter import Silent
 from pkgjail.jails.run import default_environment
 from pkgjail.sandbox import landlock, notices

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import DATABASE
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pkgjail.backends.debian.diversions import Diversions
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import DATABASE
 
 if TYPE_CHECKING:

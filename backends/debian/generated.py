@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pkgjail.backends.unowned import generated
 from pkgjail.core.jail_names import ENTRY_FILES, LD_CACHE
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

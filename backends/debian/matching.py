@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.debian.relations import ARCHITECTURE, is_version, parse_alternative, parse_group
 from pkgjail.backends.debian.status import GONE
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -8,7 +8,8 @@ from operator import contains
 from typing import TYPE_CHECKING, Protocol
 
 from pkgjail.backends.debian.relations import ARCHITECTURE, NAME
-from pkgjail.core.model import Package, record, text_path
+from pkgjail.core.model import Package, record
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import DATABASE
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.backends.root import normal_path
 from pkgjail.backends.unowned import generated
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import DATABASE
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from pkgjail.backends.pacman.local import read_digests, read_files, read_local
 from pkgjail.backends.pacman.relations import entry_groups, fits, group_of, offer_fits, parse_relation
 from pkgjail.backends.release import read_distribution
 from pkgjail.backends.root import Root
-from pkgjail.core.model import Package, in_order, text_path
+from pkgjail.core.model import Package, in_order
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

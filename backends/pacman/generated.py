@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pkgjail.backends.unowned import generated
 from pkgjail.core.jail_names import ENTRY_FILES, LD_CACHE
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 
 GENERATED = (
     # Accounts and name resolution: the jail's own, with the user, root and nobody.

@@ -9,7 +9,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import is_word, record, text_path
+from pkgjail.core.model import is_word, record
+from pkgjail.core.text import text_path
 from pkgjail.core.unpacking import GZIP, unpack
 from pkgjail.core.untrusted import DATABASE
 

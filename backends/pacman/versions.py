@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple, cast
 
-from pkgjail.core.model import raw_path
+from pkgjail.core.text import raw_path
 
 _SEPARATOR = re.compile(r"[^0-9A-Za-z]*")
 _RUN = re.compile(r"[0-9]+|[A-Za-z]+")

@@ -18,7 +18,8 @@ from pkgjail.backends.rpm.query import query_digests, query_first
 from pkgjail.backends.rpm.store import find_stores
 from pkgjail.backends.rpm.unmet import UnmetReasons, installer
 from pkgjail.core.families import RHEL, SUSE
-from pkgjail.core.model import DatabaseFile, DependencyGroup, Relation, text_path
+from pkgjail.core.model import DatabaseFile, DependencyGroup, Relation
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

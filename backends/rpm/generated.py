@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pkgjail.backends.unowned import generated
 from pkgjail.core.jail_names import ENTRY_FILES, LD_CACHE
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 
 # Most files that programs make at an installation are in the packages' lists as %ghost. On Fedora, RHEL
 # or openSUSE, these are not, or a jail makes them differently.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pkgjail.backends.rpm import boolean
 from pkgjail.backends.rpm.query import capabilities, files, quoted, requirements
 from pkgjail.backends.rpm.versions import EQUAL, OPERATORS, compare, overlaps
-from pkgjail.core.model import Package, Relation, in_order, raw_path
+from pkgjail.core.model import Package, Relation, in_order
+from pkgjail.core.text import raw_path
 from pkgjail.core.untrusted import parsing
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pkgjail.backends.rpm.store import copy_store
 from pkgjail.core.errors import os_error_text
-from pkgjail.core.model import is_word, record, text_path
+from pkgjail.core.model import is_word, record
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import MIB, RPM_DATABASE, parsing, read_descriptor
 from pkgjail.storage.scratch import scratch
 

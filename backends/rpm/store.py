@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from pkgjail.backends.root import normal_path
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import RPM_DATABASE, opened_below, too_large
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from pkgjail.audit.facts import LOGS
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

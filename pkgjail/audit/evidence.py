@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pkgjail.audit.model import Mention
-    from pkgjail.core.model import Manifest, PackageDatabase, UserBind
+    from pkgjail.core.model import Manifest, PackageDatabase
+    from pkgjail.core.options import UserBind
 
 _LARGEST = 1 << 20  # bytes of a file with macros that is read
 _MOST_PROGRAMS = 20

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pkgjail.api import resolve
 from pkgjail.audit.differences import Comparison, compare
-from pkgjail.audit.rebuild import Rebuilds, refuse_unequal
+from pkgjail.audit.rebuild import Rebuilds, refuse_unequal, run_plainly
 from pkgjail.audit.run import run_audited
 from pkgjail.audit.wanted import wanted
 from pkgjail.core.errors import PkgjailError, UsageError
 from pkgjail.core.families import family_of
-from pkgjail.core.model import record, text_path
+from pkgjail.core.given import path_bytes, words
+from pkgjail.core.model import record
 from pkgjail.core.paths import follow
 from pkgjail.core.reporter import SILENT
-from pkgjail.jails.run import run_in_jail
+from pkgjail.core.text import text_path
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.manifest.subset import has_package_database, merged
 from pkgjail.policy import shipped_blacklists
@@ -25,13 +26,15 @@ from pkgjail.review.why import file_pattern, package_entry, toml_string
 from pkgjail.storage.scratch import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pkgjail.audit.differences import Noise
     from pkgjail.audit.model import Audit, LookUp
     from pkgjail.audit.outputs import Outputs
     from pkgjail.audit.rebuild import Rebuilt
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.given import AnyPath
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
     from pkgjail.core.reporter import Reporter
     from pkgjail.storage.baseline import Publisher
 
@@ -87,15 +90,15 @@ class _Candidate(NamedTuple):
 
 def find_influence(  # noqa: PLR0913 - all but four by keyword
     manifest: Manifest,
-    argv: Sequence[str],
+    argv: Iterable[AnyPath],
     options: JailOptions | None,
-    output: bytes,
+    output: AnyPath,
     *,
     audit: Audit | None = None,
-    packages: Sequence[str] = (),
+    packages: Iterable[str] = (),
     limit: int | None = None,
     jobs: int = 1,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     publisher: Publisher | None = None,
     reporter: Reporter = SILENT,
 ) -> Influence:
@@ -124,9 +127,13 @@ def find_influence(  # noqa: PLR0913 - all but four by keyword
         DriftError, JailError: as `run_in_jail`.
 
     """
+    argv = words(argv, "argv")
+    output = path_bytes(output, "output")
+    packages = words(packages, "packages")
+    root = path_bytes(root, "root")
     if audit is not None and audit.manifest != manifest_digest(dump_manifest(manifest)):
         raise UsageError("cannot use the audit: it is of another manifest; make one with this one")
-    through = run_in_jail if audit else run_audited
+    through = run_plainly if audit else run_audited
     with Rebuilds(argv, options, output, root=root, publisher=publisher) as rebuilds:
         reporter.progress("building", 0, 2)
         first, second, noise = rebuilds.run_twice(manifest, through)

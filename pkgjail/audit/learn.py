@@ -25,11 +25,11 @@ from pkgjail.audit.owners import Owners
 from pkgjail.audit.wanted import used_files
 from pkgjail.core.families import with_family
 from pkgjail.core.jail_names import SEARCH_PATH
-from pkgjail.core.model import Requirement, Rule, raw_path, record, text_path
+from pkgjail.core.model import Requirement, Rule, record
 from pkgjail.core.paths import follow, links_below
 from pkgjail.core.reporter import SILENT, ProgressOnly
 from pkgjail.core.sources import source_at
-from pkgjail.core.text import counted, is_visible, printable
+from pkgjail.core.text import counted, is_visible, printable, raw_path, text_path
 from pkgjail.review.why import file_pattern, toml_string
 
 if TYPE_CHECKING:

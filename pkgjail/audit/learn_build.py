@@ -13,16 +13,19 @@ from pkgjail.audit.outputs import Outputs
 from pkgjail.audit.rebuild import Rebuilds, Rebuilt
 from pkgjail.audit.run import run_audited
 from pkgjail.core.errors import PkgjailError
+from pkgjail.core.given import list_names, path_bytes, words
 from pkgjail.core.reporter import SILENT
 from pkgjail.storage.scratch import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pkgjail.audit.learn import Learned
     from pkgjail.audit.model import Audit
     from pkgjail.audit.spack_names import SpackNames
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.given import AnyPath
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
     from pkgjail.core.reporter import Reporter
     from pkgjail.storage.baseline import Publisher
 
@@ -50,15 +53,15 @@ class LearnedBuild(NamedTuple):
 
 
 def learn_build(  # noqa: PLR0913 - two by position
-    argv: Sequence[str],
+    argv: Iterable[AnyPath],
     options: JailOptions,
     *,
     manifest: Manifest | None = None,
-    base: Sequence[str] = (),
-    blacklists: Sequence[str] = (),
+    base: Iterable[AnyPath] = (),
+    blacklists: Iterable[AnyPath] = (),
     names: SpackNames | None = None,
     check: bool = True,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     backend: str = "auto",
     publisher: Publisher | None = None,
     reporter: Reporter = SILENT,
@@ -86,6 +89,10 @@ def learn_build(  # noqa: PLR0913 - two by position
         JailError, CommandError: as `pkgjail.audit.run.run_audited`.
 
     """
+    argv = words(argv, "argv")
+    base = list_names(base, "base")
+    blacklists = list_names(blacklists, "blacklists")
+    root = path_bytes(root, "root")
     if manifest is None:
         manifest = everything(blacklists, root=root, backend=backend, reporter=reporter)
     also: tuple[str, ...] = ()

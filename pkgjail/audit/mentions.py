@@ -22,7 +22,7 @@ from pkgjail.audit.path_words import (
     words_for_names,
     words_for_package,
 )
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

@@ -17,17 +17,20 @@ from pkgjail.audit.run import run_audited
 from pkgjail.audit.step_log import Base, Step, StepLog
 from pkgjail.audit.wanted import used, used_files
 from pkgjail.core.errors import PkgjailError
-from pkgjail.core.model import record, text_path
+from pkgjail.core.given import path_bytes, words
+from pkgjail.core.model import record
 from pkgjail.core.reporter import SILENT
-from pkgjail.core.text import counted
+from pkgjail.core.text import counted, text_path
 from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.manifest.subset import Root, packages_below, whitelist_roots, without_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pkgjail.audit.model import Audit
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.given import AnyPath
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
     from pkgjail.core.reporter import Reporter
     from pkgjail.storage.baseline import Publisher
 
@@ -50,13 +53,13 @@ class Minimal:
 
 def minimise(  # noqa: PLR0913 - all but four by keyword
     manifest: Manifest,
-    argv: Sequence[str],
+    argv: Iterable[AnyPath],
     options: JailOptions | None,
-    output: bytes,
+    output: AnyPath,
     *,
     jobs: int = 1,
     state: str | None = None,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     publisher: Publisher | None = None,
     reporter: Reporter = SILENT,
 ) -> Minimal:
@@ -87,6 +90,9 @@ def minimise(  # noqa: PLR0913 - all but four by keyword
         DriftError, JailError: as `run_in_jail`.
 
     """
+    argv = words(argv, "argv")
+    output = path_bytes(output, "output")
+    root = path_bytes(root, "root")
     with Rebuilds(argv, options, output, root=root, publisher=publisher) as rebuilds:
         header = {
             "manifest": manifest_digest(dump_manifest(manifest)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

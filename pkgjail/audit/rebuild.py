@@ -14,15 +14,16 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Callable, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Union
 
 from pkgjail.audit.differences import find_noise
 from pkgjail.audit.model import Audit
 from pkgjail.audit.outputs import take_outputs
 from pkgjail.core.child import Child, first_ended
 from pkgjail.core.errors import CommandError, PkgjailError, UsageError
-from pkgjail.core.model import JailOptions, text_path
+from pkgjail.core.options import JailOptions
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.text import text_path
 from pkgjail.jails.run import default_environment, run_in_jail
 from pkgjail.storage.copying import copy_tree
 from pkgjail.storage.removal import remove_tree
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
     from pkgjail.audit.differences import Noise
     from pkgjail.audit.outputs import Outputs
-    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import UserBind
     from pkgjail.core.reporter import Reporter
     from pkgjail.storage.baseline import Publisher
 
@@ -47,6 +49,11 @@ Runner = Callable[..., Union[int, Audit]]
 _APART = 2.1
 _MOST_LOG = 1 << 16  # bytes
 _ATTEMPTS, _PAUSE = 100, 0.05  # seconds
+
+
+def run_plainly(manifest: Manifest, argv: Sequence[str], options: JailOptions, **jail: Any) -> int:
+    """Run a command in a jail without an audit, and return its exit status."""
+    return run_in_jail(manifest, argv, options, **jail).returncode
 
 
 class Rebuilt(NamedTuple):
@@ -135,7 +142,7 @@ class Rebuilds:
                     digest.update(b"%b\0%b\0%b\0" % (path, facts, each.target))
         return f"sha256:{digest.hexdigest()}"
 
-    def run(self, manifest: Manifest, through: Runner = run_in_jail) -> Rebuilt:
+    def run(self, manifest: Manifest, through: Runner = run_plainly) -> Rebuilt:
         """Run the command once, and return what came of it.
 
         Raises:
@@ -147,7 +154,7 @@ class Rebuilds:
         return next(self.run_all([manifest], through=through))[1]
 
     def run_all(
-        self, manifests: Iterable[Manifest], jobs: int = 1, through: Runner = run_in_jail
+        self, manifests: Iterable[Manifest], jobs: int = 1, through: Runner = run_plainly
     ) -> Iterator[tuple[int, Rebuilt]]:
         """Run the command with each manifest, at most `jobs` at a time; it is taken when it is needed.
 
@@ -166,7 +173,7 @@ class Rebuilds:
                 found = child.result()
                 yield running.pop(child), found
 
-    def run_twice(self, manifest: Manifest, through: Runner = run_in_jail) -> tuple[Rebuilt, Rebuilt, Noise]:
+    def run_twice(self, manifest: Manifest, through: Runner = run_plainly) -> tuple[Rebuilt, Rebuilt, Noise]:
         """Run the command twice, the first time `through` a function; return both results and their noise.
 
         The second run begins later by as much as makes all recorded times differ. Raises as `run`.
@@ -174,7 +181,7 @@ class Rebuilds:
         with self._ending():
             one = self._begin(manifest, through)
             time.sleep(_APART)
-            other = self._begin(manifest, run_in_jail)
+            other = self._begin(manifest, run_plainly)
             first, second = one.result(), other.result()
         return first, second, find_noise(first.outputs, second.outputs)
 

@@ -13,13 +13,17 @@ import json
 import os
 from base64 import b64decode, b64encode
 from dataclasses import fields
-from typing import Any, Callable, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, get_args
 
 from pkgjail.audit.model import Area, Audit, Call, Clue, Kind, Listing, LookUp, Mention, Nowhere, Program
 from pkgjail.core.errors import InputError, Problem, unreadable
+from pkgjail.core.given import path_text
 from pkgjail.core.recognise import AUDIT, mistaken_for
 from pkgjail.core.untrusted import MANIFEST, PARSE_INT, is_nested, parsing, read_named, shortened
 from pkgjail.storage.atomic import replace_file
+
+if TYPE_CHECKING:
+    from pkgjail.core.given import AnyPath
 
 SCHEMA = 1
 _LARGEST = 1 << 63
@@ -65,8 +69,9 @@ def dump_audit(audit: Audit) -> bytes:
     return body + _line(end).encode()
 
 
-def write_audit(audit: Audit, path: str | os.PathLike[str]) -> None:
+def write_audit(audit: Audit, path: AnyPath) -> None:
     """Write an audit atomically. Raises `InputError` and `OSError` as `write_manifest`."""
+    path = path_text(path, "path")
     replace_file(path, dump_audit(audit))
 
 
@@ -80,7 +85,7 @@ def refuse_target(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), parent)
 
 
-def read_audit(path: str | os.PathLike[str]) -> Audit:
+def read_audit(path: AnyPath) -> Audit:
     """Read the audit at `path`.
 
     Raises:
@@ -88,6 +93,7 @@ def read_audit(path: str | os.PathLike[str]) -> Audit:
         MissingFileError, UnreadableError: there is none, or it cannot be read; each is an `OSError`, too.
 
     """
+    path = path_text(path, "path")
     try:
         data = read_named(path, MANIFEST)
     except OSError as error:

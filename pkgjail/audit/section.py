@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import text_path
-from pkgjail.core.text import counted
+from pkgjail.core.text import counted, text_path
 from pkgjail.review.report.sections import listing, table
 
 if TYPE_CHECKING:

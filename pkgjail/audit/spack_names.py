@@ -14,7 +14,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pkgjail.core.errors import PolicyError, Problem
-from pkgjail.core.model import is_word, record, text_path
+from pkgjail.core.given import path_text
+from pkgjail.core.model import is_word, record
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import LIST, read_named
 from pkgjail.policy.toml_lines import load_table
 from pkgjail.policy.whitelist import FAMILIES
@@ -22,6 +24,8 @@ from pkgjail.storage.locations import configuration_directory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from pkgjail.core.given import AnyPath
 
 USER_FILE = "spack-names.toml"
 """The name of the user's table in the configuration directory."""
@@ -95,7 +99,7 @@ class SpackNames:
         }
 
 
-def load_spack_names(recipes: str = "") -> SpackNames:
+def load_spack_names(recipes: AnyPath = "") -> SpackNames:
     """Read the table that comes with pkgjail, the user's own, and the names in a directory of recipes.
 
     Args:
@@ -106,6 +110,7 @@ def load_spack_names(recipes: str = "") -> SpackNames:
         OSError: the directory of recipes cannot be listed, or the user's table cannot be read.
 
     """
+    recipes = path_text(recipes, "recipes")
     shipped = (files("pkgjail.audit") / "assets" / USER_FILE).read_bytes()
     tables: list[Mapping[str, Mapping[str, Collection[str]]]] = [load_table(shipped, _NOUN)]
     with suppress(FileNotFoundError):

@@ -27,8 +27,8 @@ from pkgjail.browse.views import (
     packages_view,
     requires_view,
 )
-from pkgjail.core.model import FileEntry, text_path
-from pkgjail.core.text import counted, printable
+from pkgjail.core.model import FileEntry
+from pkgjail.core.text import counted, printable, text_path
 from pkgjail.review.graph_formats import size_text
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from pkgjail.cli.parser import Parser
 from pkgjail.cli.policy_options import root_of
 from pkgjail.cli.results import always
 from pkgjail.core.errors import UsageError
-from pkgjail.core.model import text_path
-from pkgjail.core.text import counted, printable
+from pkgjail.core.text import counted, printable, text_path
 
 if TYPE_CHECKING:
     import argparse

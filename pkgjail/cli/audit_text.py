@@ -6,8 +6,7 @@ import html
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.core.model import text_path
-from pkgjail.core.text import counted, printable
+from pkgjail.core.text import counted, printable, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

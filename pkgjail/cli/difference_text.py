@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.core.model import text_path
-from pkgjail.core.text import first_of, printable
+from pkgjail.core.text import first_of, printable, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, 
 from pkgjail.cli.project import project_inputs
 from pkgjail.cli.verbosity import take_verbosity
 from pkgjail.core.errors import UsageError
+from pkgjail.core.given import names_list
 from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS, STAGE_NAMES
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.storage.baseline import publisher_of
@@ -22,7 +23,8 @@ from pkgjail.storage.baseline import publisher_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.core.model import JailOptions, Manifest, UserBind
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions, UserBind
     from pkgjail.jails.run import Jail
     from pkgjail.machine.model import MachineOptions
     from pkgjail.storage.baseline import Publisher
@@ -417,10 +419,7 @@ def is_whitelist(name: str) -> bool:
     Its jail depends on more than a replay checks: on the lists that it includes, on blacklists, and on the
     package database.
     """
-    if name in {WHOLE_IMAGE, STDIN}:
-        return False
-    is_list = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
-    return is_list and not name.endswith(".jsonl")
+    return name not in {WHOLE_IMAGE, STDIN} and names_list(name)
 
 
 def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | None = None) -> JailOptions:
@@ -428,7 +427,7 @@ def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | No
 
     `defaults` are variables that those of the options are added to; None for `default_environment`.
     """
-    from pkgjail.core.model import JailOptions, UserBind
+    from pkgjail.core.options import JailOptions, UserBind
     from pkgjail.jails.run import default_environment
 
     binds = named_binds(arguments)
@@ -547,7 +546,7 @@ def parse_bind(text: str, *, writable: bool) -> UserBind:
         UsageError: the text has another form, or asks for a writable bind where none is allowed.
 
     """
-    from pkgjail.core.model import UserBind
+    from pkgjail.core.options import UserBind
 
     parts = _parts(text)
     source, destination, option = (*parts, "", "")[:3]

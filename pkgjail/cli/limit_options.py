@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pkgjail.core.model import Limits
+    from pkgjail.core.options import Limits
 
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -34,7 +34,7 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
 
 def limits_of(arguments: argparse.Namespace) -> Limits:
     """Return the options of `add_limit_options` as the library takes them."""
-    from pkgjail.core.model import Limits
+    from pkgjail.core.options import Limits
 
     return Limits(memory=arguments.memory, cpus=arguments.cpus, pids=arguments.pids)
 

@@ -121,7 +121,7 @@ def _causes(error: PkgjailError | OSError) -> dict[str, Any]:
         problems = [{"origin": origin, "message": with_flags(text)} for origin, text in error.problems]
         return {"problems": problems, **cause}
     if isinstance(error, (DriftError, ModifiedEnvironmentError)):
-        from pkgjail.core.model import text_path
+        from pkgjail.core.text import text_path
 
         changes = describe_changes(error.changes)
         return {"changes": [{"path": text_path(path), "found": found} for path, found in changes]}

@@ -11,7 +11,7 @@ from functools import cache
 from stat import S_IFMT, S_IMODE
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from pkgjail.core.model import FileEntry, FileKind

@@ -123,6 +123,10 @@ class UsageError(PkgjailError):
     """Arguments that contradict each other, are incomplete, or are unknown."""
 
 
+class ArgumentError(UsageError, TypeError):
+    """An argument of a wrong type, such as one text where a sequence of texts is wanted."""
+
+
 class SourceError(UsageError):
     """A manifest that was made from another source: from a host, a directory or an image."""
 

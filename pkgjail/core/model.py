@@ -1,6 +1,6 @@
 """The data types of the pipeline, all frozen, in the order in which it makes them.
 
-    Rule, Policy -> Package, Dependency, Closure -> FileEntry, FileSet -> Manifest -> JailOptions
+    Rule, Policy -> Package, Dependency, Closure -> FileEntry, FileSet -> Manifest
 
 Paths of the host are `bytes`, absolute and normal: no `.`, no `..`, no double or final slash. They may
 contain any byte but NUL. `text_path` converts them to text, and `raw_path` back.
@@ -68,16 +68,6 @@ def short_repr(instance: Any) -> str:
         is_long = isinstance(value, (tuple, dict)) and len(value) > _MOST_SHOWN
         shown.append(f"{each.name}={f'<{len(value):,} items>' if is_long else repr(value)}")
     return f"{type(instance).__name__}({', '.join(shown)})"
-
-
-def text_path(path: bytes) -> str:
-    """Return a path as text: UTF-8, with other bytes as lone surrogates, in any locale (PEP 383)."""
-    return path.decode("utf-8", "surrogateescape")
-
-
-def raw_path(text: str) -> bytes:
-    """Return the bytes of a path that `text_path` converted."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def is_word(text: str) -> bool:
@@ -586,75 +576,3 @@ class PackagePlan:
     dependencies: tuple[Dependency, ...]
     reasons: Mapping[str, Dependency]
     dropped: int = 0
-
-
-# --- jail -----------------------------------------------------------------------------------
-
-
-@record
-class UserBind:
-    """A directory or file of the host that the user binds into the jail."""
-
-    source: bytes
-    destination: bytes
-    writable: bool
-
-
-@record
-class Limits:
-    """The most that a jail may use; None is no limit.
-
-    `memory` is in bytes, without swap. `cpus` is in processors: 0.5 is half of the time of one. `pids` is
-    the number of processes and threads at once.
-    """
-
-    memory: int | None = None
-    cpus: float | None = None
-    pids: int | None = None
-
-
-@record
-class JailOptions:
-    """The options of a jail. `cwd` is a path inside; `environment` is the whole environment of the command.
-
-    `devices` are names or patterns of devices (`pkgjail.core.devices`) that the jail shows besides those that
-    the manifest allows; each must be there. `device_sets` are shipped whitelists whose devices are shown
-    likewise; the manifest must have the libraries for them.
-
-    `paths` are paths of the host, through symbolic links, by which the command may look for what `binds` show
-    at the path that it has on the host. The links are made in the jail. If `cwd` is one of these paths, the
-    variable PWD has it. If its links cannot be made, the command starts at the path without links.
-
-    `plan` is the strategy for large directories. With `allow_drift`, a host that differs from the manifest is
-    accepted as it is. With `strict_exit`, entries that changed while the command ran are an error.
-
-    With `share_ipc`, the jail has the caller's IPC namespace and the host's /dev/shm: processes outside, and
-    in other such jails, can share memory with the command.
-
-    With `map_root`, the command is user 0 and group 0, and has the ids from 1 on that the caller has as
-    subordinate ids (subuid(5)). It may change owners and users among these, and has no other privilege.
-
-    Without `user_namespace`, the jail is made with the calling process's own privileges, which must be those
-    of `pkgjail.sandbox.privileged`; `pkgjail.stages.root` sees to that.
-
-    `inputs` are files and directories that later runs read again, such as the manifest. Writable binds show
-    them read-only (see `pkgjail.jails.protected_paths`), with a warning unless `warn_of_inputs` is off.
-    """
-
-    binds: tuple[UserBind, ...] = ()
-    devices: tuple[bytes, ...] = ()
-    device_sets: tuple[str, ...] = ()
-    cwd: bytes = b"/"
-    paths: tuple[bytes, ...] = ()
-    network: bool = True
-    environment: Mapping[str, str] = field(default_factory=dict)
-    plan: PlanOption = "auto"
-    verify: Verify = ""
-    allow_drift: bool = False
-    strict_exit: bool = False
-    share_ipc: bool = False
-    map_root: bool = False
-    user_namespace: bool = True
-    limits: Limits = Limits()
-    inputs: tuple[bytes, ...] = ()
-    warn_of_inputs: bool = True

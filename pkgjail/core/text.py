@@ -100,3 +100,13 @@ def _printable_character(character: str) -> str:
         return character
     byte = ord(character) - _SURROGATE
     return f"\\x{byte:02x}" if _FIRST_BYTE <= byte <= _LAST_BYTE else escape_ascii(character)
+
+
+def text_path(path: bytes) -> str:
+    """Return a path as text: UTF-8, with other bytes as lone surrogates, in any locale (PEP 383)."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def raw_path(text: str) -> bytes:
+    """Return the bytes of a path that `text_path` converted."""
+    return text.encode("utf-8", "surrogateescape")

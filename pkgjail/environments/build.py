@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import COPIED_BITS
 from pkgjail.core.errors import BuildDriftError, DriftError, InputError, Problem
-from pkgjail.core.model import JailOptions
+from pkgjail.core.given import path_bytes
+from pkgjail.core.options import JailOptions
 from pkgjail.core.reporter import SILENT, warn_each
 from pkgjail.core.sources import refuse_other_source
 from pkgjail.core.stage_names import DEFAULT
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pkgjail.core.errors import Change
-    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.given import AnyPath
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import UserBind
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.journal import JournaledBuild
     from pkgjail.environments.record import Form
@@ -52,10 +55,10 @@ _ACCEPT_DRIFT = JailOptions(allow_drift=True)
 
 def build_environment(  # noqa: PLR0913 - two are required; the others have defaults
     manifest: Manifest,
-    directory: bytes,
+    directory: AnyPath,
     *,
     form: Form = "host",
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     binds: tuple[UserBind, ...] = (),
     devices: tuple[bytes, ...] = (),
     device_sets: tuple[str, ...] = (),
@@ -95,6 +98,8 @@ def build_environment(  # noqa: PLR0913 - two are required; the others have defa
         OSError: something cannot be read or written.
 
     """
+    directory = path_bytes(directory, "directory")
+    root = path_bytes(root, "root")
     root = os.path.realpath(root)
     refuse_other_source(manifest, root)
     refuse_writable_binds(binds, [protected_environment(b"/".join(parent_and_name(directory)))])

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pkgjail.core.errors import InputError, Problem, os_error_text
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, refuse_irregular
 from pkgjail.environments.record import PHASE_FILES, parse_journal, parse_record
 from pkgjail.sandbox import syscalls as sc

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import InputError, ModifiedEnvironmentError, Problem
-from pkgjail.core.model import JailOptions, text_path
+from pkgjail.core.given import path_bytes, words
+from pkgjail.core.options import JailOptions
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.stage_names import DEFAULT
+from pkgjail.core.text import text_path
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.environments.compare import compare_inputs
 from pkgjail.environments.directory import open_environment, read_file, read_header, read_record
@@ -34,7 +36,9 @@ from pkgjail.storage.fingerprint import take_settled_fingerprint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.given import AnyPath
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import UserBind
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Header, Record
@@ -48,8 +52,8 @@ if TYPE_CHECKING:
 
 
 def enter_environment(  # noqa: PLR0913 - all but three by keyword
-    directory: bytes,
-    argv: Sequence[str],
+    directory: AnyPath,
+    argv: Iterable[AnyPath],
     options: JailOptions | None = None,
     *,
     terminal: bool = False,
@@ -82,6 +86,8 @@ def enter_environment(  # noqa: PLR0913 - all but three by keyword
         CommandError, DriftError, JailError: as `run_in_jail`.
 
     """
+    directory = path_bytes(directory, "directory")
+    argv = words(argv, "argv")
     with open_environment(directory, "enter") as environment, lock_environment(environment, "enter"):
         checked = _check(environment, options or JailOptions())
         entry = _Entry(environment, checked, argv, terminal, reporter)
@@ -92,7 +98,7 @@ def enter_environment(  # noqa: PLR0913 - all but three by keyword
         jail = _prepare(environment, checked, reporter)
         if run is not None:
             return run(jail, checked.header.root)
-        return jail.run(argv, terminal=terminal)
+        return jail.enter(argv, terminal=terminal)
 
 
 def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of the saved jail
@@ -159,7 +165,7 @@ def enter_and_save(  # noqa: PLR0913 - as `enter_environment`, and the key of th
                     given=replaceable,
                     settings=settings,
                 )
-        return jail.run(argv, terminal=terminal)
+        return jail.enter(argv, terminal=terminal)
 
 
 class _Checked(NamedTuple):

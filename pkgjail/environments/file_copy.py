@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import COPIED_BITS, MISSING, NOUNS, Mismatch, drops_bits, kind_of, noun_of
 from pkgjail.core.errors import PkgjailError
-from pkgjail.core.model import text_path
-from pkgjail.core.text import first_of
+from pkgjail.core.text import first_of, text_path
 from pkgjail.sandbox import syscalls as sc
 from pkgjail.storage.copying import copy_content
 from pkgjail.storage.digests import sha256_of

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
-from pkgjail.core.model import JailOptions
+from pkgjail.core.given import path_bytes
+from pkgjail.core.options import JailOptions
 from pkgjail.environments.process import process_argv
 from pkgjail.jails.detect import is_isolated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.given import AnyPath
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import UserBind
     from pkgjail.environments.journal import Built
     from pkgjail.environments.remove import Removed
-
-    AnyPath = Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]
 
 VARIABLE = "PKGJAIL_ENVIRONMENT"
 """The variable that names the environment's directory."""
@@ -32,7 +33,7 @@ def build_chroot_environment(  # noqa: PLR0913 - one is required; the others hav
     manifest: Manifest | None = None,
     *,
     copy: bool = False,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     binds: tuple[UserBind, ...] = (),
     network: bool = True,
     variables: Mapping[str, str] | None = None,
@@ -52,6 +53,7 @@ def build_chroot_environment(  # noqa: PLR0913 - one is required; the others hav
         PkgjailError, OSError: as `resolve` and `build_environment`.
 
     """
+    root = path_bytes(root, "root")
     from pkgjail.environments.build import build_environment
 
     if manifest is None:
@@ -60,7 +62,7 @@ def build_chroot_environment(  # noqa: PLR0913 - one is required; the others hav
         manifest = resolve(["spack"], ["docs"], root=root, hashed=copy)
     return build_environment(
         manifest,
-        os.fsencode(directory),
+        directory,
         form="copy" if copy else "host",
         root=root,
         binds=binds,
@@ -73,7 +75,7 @@ def remove_chroot_environment(directory: AnyPath) -> Removed:
     """Remove the environment in `directory`; see `remove_environment`."""
     from pkgjail.environments.remove import remove_environment
 
-    return remove_environment(os.fsencode(directory))
+    return remove_environment(directory)
 
 
 def isolate_environment(

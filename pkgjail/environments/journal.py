@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import InputError, PkgjailError, Problem
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.environments.directory import open_environment, parent_and_name
 from pkgjail.environments.lock import has_lock_alone, lock_environment, make_lock
 from pkgjail.environments.record import (

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, PkgjailError
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.environments.directory import close, read_state
 from pkgjail.environments.record import LOCK
 from pkgjail.storage.lock_holders import lock_holders

@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
-from pkgjail.core.model import text_path
 from pkgjail.core.sources import refuse_other_source
-from pkgjail.core.text import counted
+from pkgjail.core.text import counted, text_path
 from pkgjail.environments.directory import open_environment, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Form, Header

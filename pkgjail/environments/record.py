@@ -15,8 +15,10 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pkgjail.core.errors import InputError, Problem
-from pkgjail.core.model import UserBind, raw_path, record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.options import UserBind
 from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.core.untrusted import PARSE_INT, is_nested
 from pkgjail.machine.model import MachineOptions
 

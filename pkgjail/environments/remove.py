@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.entries import MISSING, NOUNS, Mismatch, failure
 from pkgjail.core.errors import ModifiedEnvironmentError, PkgjailError
-from pkgjail.core.model import text_path
+from pkgjail.core.given import path_bytes
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.text import text_path
 from pkgjail.environments.compare import compare_all, compare_entry, group_by_directory
 from pkgjail.environments.directory import open_environment, read_state
 from pkgjail.environments.lock import has_lock_alone, lock_environment, wait_for_others
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pkgjail.core.errors import Change
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.directory import EnvironmentDirectory
     from pkgjail.environments.record import Phase, RecordEntry
@@ -41,7 +43,7 @@ class Removed(NamedTuple):
     gone: int
 
 
-def remove_environment(directory: bytes, *, reporter: Reporter = SILENT) -> Removed:
+def remove_environment(directory: AnyPath, *, reporter: Reporter = SILENT) -> Removed:
     """Remove the environment in `directory`, and the directory.
 
     An environment whose build or removal was interrupted is removed too, and so is an empty directory,
@@ -57,6 +59,7 @@ def remove_environment(directory: bytes, *, reporter: Reporter = SILENT) -> Remo
         OSError: the kernel refused; another call can remove what is left.
 
     """
+    directory = path_bytes(directory, "directory")
     with open_environment(directory, "remove") as environment, lock_environment(environment, "remove"):
         names = os.listdir(environment.descriptor)
         if not names or has_lock_alone(environment, names):

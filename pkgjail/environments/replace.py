@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, PkgjailError
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.environments.directory import parent_and_name
 from pkgjail.environments.remove import check_removal, remove_environment
 

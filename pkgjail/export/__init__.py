@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, Problem
+from pkgjail.core.given import path_bytes
 from pkgjail.export import apptainer, bwrap, fstab, landlock, mtree, nspawn, sbom_libraries, sha256sums
 from pkgjail.export.common import refuse_misleading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
 
 _WRITERS: dict[str, Callable[[Manifest, bytes, bytes | None], bytes]] = {
@@ -35,7 +37,7 @@ FORMS = tuple(_WRITERS)
 """The names of the formats. Those that have the manifest's files are in `pkgjail.export.image`."""
 
 
-def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: bytes | None = None) -> bytes:
+def export_manifest(manifest: Manifest, form: str, *, root: AnyPath = b"/", at: bytes | None = None) -> bytes:
     """Return `manifest` in the format of another program.
 
     Args:
@@ -57,6 +59,7 @@ def export_manifest(manifest: Manifest, form: str, *, root: bytes = b"/", at: by
         PkgjailError: a library that the format needs is not installed.
 
     """
+    root = path_bytes(root, "root")
     writer = _WRITERS.get(form)
     if writer is None:
         raise InputError([Problem("", f"cannot export to {form!r}: the formats are {', '.join(FORMS)}")])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.devices import find_devices
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.jail_names import HOSTNAME, SEARCH_PATH, TMP
-from pkgjail.core.model import raw_path
+from pkgjail.core.text import raw_path
 from pkgjail.export.common import (
     entry_files,
     missing_directories,

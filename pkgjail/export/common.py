@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.entries import drops_bits
 from pkgjail.core.errors import NamesError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, SCRATCH_DIRECTORIES, TMP
-from pkgjail.core.model import text_path
-from pkgjail.core.text import counted, first_of
+from pkgjail.core.text import counted, first_of, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import InputError, Problem
 from pkgjail.core.jail_names import DEVICES, KERNEL_DIRECTORIES
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.export.common import entry_files, missing_directories, on_host, own_entries
 
 if TYPE_CHECKING:

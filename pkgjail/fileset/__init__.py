@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pkgjail.core.given import path_bytes
 from pkgjail.core.reporter import SILENT
 from pkgjail.fileset import unowned
 from pkgjail.fileset.builder import FileSetBuilder, Name
@@ -26,6 +27,7 @@ from pkgjail.policy.patterns import matcher
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Closure, FileSet, Origin, PackageDatabase, Policy
     from pkgjail.core.reporter import Reporter
     from pkgjail.fileset.builder import Hasher
@@ -38,7 +40,7 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
     closure: Closure,
     policy: Policy,
     *,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     hasher: Hasher | None = None,
     reporter: Reporter = SILENT,
 ) -> FileSet:
@@ -61,6 +63,7 @@ def collect_files(  # noqa: PLR0913 - three things go in; the rest have defaults
         OSError: a file cannot be examined or hashed.
 
     """
+    root = path_bytes(root, "root")
     blacklist = matcher(policy.drops)
     builder = FileSetBuilder(Tree(root), blacklist)
     _add_owned(builder, database, closure)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pkgjail.core.globs import expand
-from pkgjail.core.model import raw_path
-from pkgjail.core.text import first_of
+from pkgjail.core.text import first_of, raw_path
 from pkgjail.fileset.rootfs import Tree
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.entries import OWN_CHOICE
 from pkgjail.core.jail_names import DOCUMENTATION, KERNEL_DIRECTORIES
-from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import warn_each
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.fileset.builder import Name
 from pkgjail.fileset.owned import matches
 from pkgjail.policy.patterns import matcher

@@ -6,9 +6,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import raw_path
 from pkgjail.core.reporter import warn_each
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, raw_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

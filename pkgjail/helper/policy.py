@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.errors import PolicyError, Problem
-from pkgjail.core.model import raw_path, record
-from pkgjail.core.text import printable
+from pkgjail.core.model import record
+from pkgjail.core.text import printable, raw_path
 from pkgjail.core.untrusted import SETTINGS, read_named
 from pkgjail.policy.toml_lines import load_table, locate
 

@@ -9,9 +9,10 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.core.model import JailOptions, Limits, UserBind, raw_path, record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.options import JailOptions, Limits, UserBind
 from pkgjail.core.parameters import parameter
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, raw_path, text_path
 from pkgjail.helper.errors import RequestError
 
 if TYPE_CHECKING:

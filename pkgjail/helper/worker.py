@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
     from pkgjail.helper.policy import Policy
     from pkgjail.helper.surroundings import Surroundings
     from pkgjail.jails.replay import PreparedJail
@@ -184,7 +185,7 @@ def enter(task: Task) -> int:
     if jail.lasting and _is_replayable(wish.options):
         with contextlib.suppress(OSError):  # otherwise the next entry prepares its jail again
             save_prepared_jail(words, jail.prepared, terminal=task.terminal)
-    return jail.run(wish.argv, terminal=terminal)
+    return jail.enter(wish.argv, terminal=terminal)
 
 
 def _identity(task: Task, wish: Wish) -> str:

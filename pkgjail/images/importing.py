@@ -14,6 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import ImageError, Problem, UsageError
+from pkgjail.core.given import path_text
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.text import printable
@@ -31,6 +32,7 @@ from pkgjail.storage.removal import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.reporter import Reporter
     from pkgjail.images.layouts import Layer
     from pkgjail.images.model import Image, ImageFormat, LeftOut, Member
@@ -45,10 +47,10 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
 
 
 def import_image(  # noqa: PLR0913 - one name says what; the rest have defaults
-    source: str | os.PathLike[str],
+    source: AnyPath,
     name: str = "",
     *,
-    store: str = "",
+    store: AnyPath = "",
     form: ImageFormat = "auto",
     reference: str = "",
     replace: bool = False,
@@ -84,6 +86,8 @@ def import_image(  # noqa: PLR0913 - one name says what; the rest have defaults
         OSError: the source cannot be read, or the store cannot be written.
 
     """
+    source = path_text(source, "source")
+    store = path_text(store, "store")
     path = os.fspath(source)
     origin = "standard input" if path == STANDARD_INPUT else printable(path)
     return _import(

@@ -13,7 +13,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import KINDS
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.core.untrusted import PARSE_INT
 from pkgjail.images.model import ImageEntry
 

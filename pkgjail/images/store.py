@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.core.entries import MISSING, Mismatch, compare, failure
 from pkgjail.core.errors import NoImageError, PkgjailError, UsageError
+from pkgjail.core.given import path_text
 from pkgjail.core.parameters import parameter
 from pkgjail.core.sources import source_at
 from pkgjail.core.text import printable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pkgjail.core.errors import Change
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.reporter import Reporter
     from pkgjail.core.sources import Source
     from pkgjail.images.model import ImageEntry
@@ -99,7 +101,7 @@ def check_name(name: str) -> None:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def list_images(store: str = "") -> tuple[Image, ...]:
+def list_images(store: AnyPath = "") -> tuple[Image, ...]:
     """Return the images of a store by name, and those without a name last; one with two names is there twice.
 
     Args:
@@ -110,6 +112,7 @@ def list_images(store: str = "") -> tuple[Image, ...]:
         PkgjailError: it is damaged.
 
     """
+    store = path_text(store, "store")
     place = store_path(store)
     names = _names(place)
     unnamed = _digests(place) - set(names.values())
@@ -121,7 +124,7 @@ def list_images(store: str = "") -> tuple[Image, ...]:
     return tuple(found)
 
 
-def find_image(name: str, store: str = "") -> Image:
+def find_image(name: str, store: AnyPath = "") -> Image:
     """Return the image with a name, or with a digest (`sha256:HEX`).
 
     Raises:
@@ -130,6 +133,7 @@ def find_image(name: str, store: str = "") -> Image:
         PkgjailError: the image's records are damaged.
 
     """
+    store = path_text(store, "store")
     place = store_path(store)
     names = _names(place)
     digest = name if is_digest(name) else names.get(name, "")
@@ -144,7 +148,7 @@ def find_image(name: str, store: str = "") -> Image:
     )
 
 
-def find_source(text: str, store: str = "") -> Source:
+def find_source(text: str, store: AnyPath = "") -> Source:
     """Return the source with a text: `host`, `dir:PATH`, or `image:` and the name or digest of an image.
 
     Raises:
@@ -153,6 +157,7 @@ def find_source(text: str, store: str = "") -> Source:
         OSError: the store cannot be read.
 
     """
+    store = path_text(store, "store")
     kind, colon, rest = text.partition(":")
     if text == "host":
         return source_at(b"/")
@@ -177,8 +182,9 @@ def lock_source(source: Source) -> list[int]:
 
 
 @contextlib.contextmanager
-def used_image(name: str, store: str = "") -> Iterator[Image]:
+def used_image(name: str, store: AnyPath = "") -> Iterator[Image]:
     """Find an image as `find_image` does, and keep others from removing it meanwhile."""
+    store = path_text(store, "store")
     image = find_image(name, store)
     locks = lock_shared([os.path.dirname(image.root)])
     try:
@@ -409,7 +415,7 @@ def _taken(name: str, digest: str) -> PkgjailError:
     )
 
 
-def remove_image(name: str, store: str = "") -> Image:
+def remove_image(name: str, store: AnyPath = "") -> Image:
     """Remove a name, and its image if that has no other name; with a digest, the image and all its names.
 
     Returns:
@@ -421,6 +427,7 @@ def remove_image(name: str, store: str = "") -> Image:
         OSError: it cannot be removed.
 
     """
+    store = path_text(store, "store")
     with _opened_store(store) as place, locked(place):
         image = find_image(name, store)
         names = _names(store_path(store))
@@ -460,7 +467,7 @@ def _refuse_used(place: int, image: Image) -> None:
         os.close(descriptor)
 
 
-def prune_images(store: str = "") -> tuple[Image, ...]:
+def prune_images(store: AnyPath = "") -> tuple[Image, ...]:
     """Remove images without a name that nobody uses, and what killed processes left; returns those removed.
 
     Those that an environment shows stay.
@@ -469,6 +476,7 @@ def prune_images(store: str = "") -> tuple[Image, ...]:
         OSError: the store cannot be changed.
 
     """
+    store = path_text(store, "store")
     with _opened_store(store) as place, locked(place):
         _remove_left_over(place)
         names = _opened_names(place)

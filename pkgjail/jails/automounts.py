@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.storage.mounts import automounts_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pkgjail.core.model import UserBind
+    from pkgjail.core.options import UserBind
 
 
 def automount_warnings(binds: Iterable[UserBind]) -> Iterator[str]:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from pkgjail.core.devices import find_devices
 from pkgjail.core.errors import JailError
 from pkgjail.core.globs import expand
-from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
-from pkgjail.core.text import first_of
+from pkgjail.core.text import first_of, raw_path, text_path
 from pkgjail.policy.lists import WHITELIST, ListProblems, find
 from pkgjail.policy.whitelist import read_whitelist
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from pkgjail.core.devices import absence_reason, find_devices, is_own, pattern_fault
 from pkgjail.core.entries import noun_of
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
-from pkgjail.core.text import first_of
+from pkgjail.core.text import first_of, raw_path, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pkgjail.core.devices import Device
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
 
 
 def device_patterns(manifest: Manifest, options: JailOptions) -> tuple[bytes, ...]:

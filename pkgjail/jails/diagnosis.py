@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import CommandError, DriftError, JailError, OutOfMemoryError, limit_at_fault
-from pkgjail.core.model import raw_path, text_path
 from pkgjail.core.parameters import parameter
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, raw_path, text_path
 from pkgjail.jails.causes import RESTRICTED, find_cause
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import HOSTNAME, RESOLV_CONF, TMP
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.text import text_path
 from pkgjail.jails.replay import read_account
 
 if TYPE_CHECKING:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.jails.diagnosis import diagnose
 from pkgjail.jails.layout import Layout
 from pkgjail.jails.missing import advice_on_missing, candidates
 from pkgjail.sandbox.job import SetupError
 
 if TYPE_CHECKING:
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
 
 # Names that every jail has, or whose content is not the manifest's.
 _NOT_LISTED = (*KERNEL_DIRECTORIES, TMP)

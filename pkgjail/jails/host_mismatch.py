@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import host_architecture, is_host_word, known_architecture, runs_natively
 from pkgjail.core.errors import DatabaseError
-from pkgjail.core.model import text_path
 from pkgjail.core.parameters import parameter
-from pkgjail.core.text import MOST_SHOWN
+from pkgjail.core.text import MOST_SHOWN, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.entries import NOUNS
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import text_path
 from pkgjail.core.paths import follow
+from pkgjail.core.text import text_path
 from pkgjail.sandbox.steps import Directory
 
 if TYPE_CHECKING:

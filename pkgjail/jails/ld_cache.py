@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError, os_error_text
 from pkgjail.core.jail_names import LD_CACHE, LDCONFIG, TMP
-from pkgjail.core.model import JailOptions, text_path
+from pkgjail.core.options import JailOptions
 from pkgjail.core.programs import UnansweredError, capture_output
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, text_path
 from pkgjail.jails.diagnosis import diagnose
 from pkgjail.jails.emulation import runs_by_emulation
 from pkgjail.jails.plan import plan_jail

@@ -9,13 +9,13 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.jails.diagnosis import HOW_TO_DELEGATE
 from pkgjail.sandbox import limits as sandbox
 from pkgjail.sandbox.cgroups import mount_points
 
 if TYPE_CHECKING:
-    from pkgjail.core.model import JailOptions
+    from pkgjail.core.options import JailOptions
 
 _NAMES = ("memory", "cpus", "pids")
 _LEAST = (1, 0.01, 1)  # the kernel allots no smaller share of a processor

@@ -16,7 +16,7 @@ from pkgjail.core.paths import follow, links_below
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import JailOptions
+    from pkgjail.core.options import JailOptions
     from pkgjail.jails.layout import Layout
 
 # A top directory with fewer names is shown by file binds anyway (`pkgjail.jails.strategy`). In a larger one,

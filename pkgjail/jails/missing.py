@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import PkgjailError
 from pkgjail.core.jail_names import SEARCH_PATH
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.entries import MISSING, Mismatch
 from pkgjail.core.errors import JailError, os_error_text
-from pkgjail.core.model import text_path
 from pkgjail.core.parameters import parameter
 from pkgjail.core.paths import Names
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import read_below
 from pkgjail.storage.fingerprint import take_settled_fingerprint
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.core.given import path_bytes
 from pkgjail.core.jail_names import HOSTNAME, KERNEL_DIRECTORIES, SCRATCH_DIRECTORIES, SHARED_MEMORY, TMP
 from pkgjail.jails.layout import Layout
 from pkgjail.jails.strategies.file_binds import file_step
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pkgjail.core.devices import Device
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.given import AnyPath
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
 
 
 def plan_jail(  # noqa: PLR0913 - all but two by keyword
@@ -41,7 +44,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
     options: JailOptions,
     *,
     entry_files: Mapping[bytes, bytes],
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     hostname: str = HOSTNAME,
     directory_steps: Mapping[bytes, Step] | None = None,
     devices: Sequence[Device] = (),
@@ -66,6 +69,7 @@ def plan_jail(  # noqa: PLR0913 - all but two by keyword
         JailError: a bind would cover a name of the manifest, or has no source.
 
     """
+    root = path_bytes(root, "root")
     layout = Layout(manifest)
     content = {
         entry.path: entry_files.get(entry.path, b"") for entry in manifest.files if entry.origin == "entry"

@@ -22,7 +22,7 @@ from pkgjail.storage.locations import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.core.model import JailOptions
+    from pkgjail.core.options import JailOptions
 
 _MOVE_IT = "move it to another directory, or bind one further down"
 # Python prefixes that have other files too.
@@ -39,9 +39,8 @@ class ProtectedPath(NamedTuple):
     `noun` ("the environment"), `later` ("later runs") and `advice` are parts of messages. With `read_only`, a
     writable bind shows it read-only; otherwise such a bind is refused. With `complete`, no directory below it
     may be bound writable either. With `single_name`, a file must not have other names (hard links). With
-    `made`, a missing directory is made if a bind would show it, because a missing one cannot be mounted; that
-    is for directories of pkgjail's own and for those in the user's home directory. With `cache`, it is hidden
-    where the jail shows the host's /dev/shm (`JailOptions.share_ipc`).
+    `made`, a missing directory is made if a bind would show it, because a missing one cannot be mounted. With
+    `cache`, it is hidden where the jail shows the host's /dev/shm (`JailOptions.share_ipc`).
     """
 
     path: bytes
@@ -75,7 +74,7 @@ def cache_paths() -> Iterator[ProtectedPath]:
         path = os.path.abspath(os.fsencode(directory))
         yield ProtectedPath(path, "pkgjail's cache", "later jails", advice, read_only=False, cache=True)
     for directory in usual_directories():
-        made = _is_in_home(directory) or os.path.isdir(os.path.dirname(directory))
+        made = _may_make(directory) or os.path.isdir(os.path.dirname(directory))
         yield ProtectedPath(os.fsencode(directory), "pkgjail's cache", "later jails", made=made, cache=True)
 
 
@@ -98,7 +97,7 @@ def _code() -> Iterator[ProtectedPath]:
     for directory in _module_directories():
         only_packages = _has_only_packages(directory)
         noun = "a directory that pkgjail's Python imports from,"
-        made = only_packages and _is_in_home(directory)
+        made = only_packages and _may_make(directory)
         yield ProtectedPath(os.fsencode(directory), noun, complete=only_packages, made=made)
 
 
@@ -113,8 +112,8 @@ def _python_directories() -> Iterator[str]:
 def _module_directories() -> Iterator[str]:
     """Yield the directories that every run imports modules from, including missing ones that would be used.
 
-    Directories that a program adds to `sys.path` as it runs are left out, and those below the one where Python
-    was started, such as "~/.local" of a user without a home directory: docs/security.md.
+    Directories that a program adds to `sys.path` as it runs are left out, and those below the one where
+    Python was started, such as "~/.local" of a user without a home directory: docs/security.md.
     """
     found = _script_directories()
     found += [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -154,9 +153,13 @@ def _has_only_packages(directory: str) -> bool:
     return os.path.basename(directory) in ("site-packages", "dist-packages")
 
 
-def _is_in_home(directory: str) -> bool:
-    """Check whether a directory is in a home directory of the user that exists.
+def _may_make(directory: str) -> bool:
+    """Check whether to make a directory if it is missing: for root, only in a home directory that exists.
 
-    Others are left as they are. Root could make any: in /usr, where nobody else could then read it.
+    Root could make any, also in /usr, where nobody else could then read it.
     """
-    return any(os.path.isdir(home) and directory.startswith(f"{home}/") for home in home_directories())
+    if os.geteuid():
+        return True
+    # HOME may be another one by now than when Python started (`pkgjail.jails.as_user`).
+    homes = (*home_directories(), os.path.dirname(site.getuserbase()))
+    return any(os.path.isdir(home) and directory.startswith(f"{home}/") for home in homes)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import SHARED_MEMORY
-from pkgjail.core.model import text_path
 from pkgjail.core.paths import follow, links_below
+from pkgjail.core.text import text_path
 from pkgjail.jails.protected_paths import cache_paths
 from pkgjail.sandbox.steps import Bind, Hidden, KeptLink, OneMountNamespace, Plan
 from pkgjail.storage.mounts import read_mounts
@@ -28,7 +28,7 @@ from pkgjail.storage.mounts import read_mounts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pkgjail.core.model import UserBind
+    from pkgjail.core.options import UserBind
     from pkgjail.jails.protected_paths import ProtectedPath
     from pkgjail.sandbox.steps import Step
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pkgjail.core.devices import Device
+    from pkgjail.sandbox.job import Streams
     from pkgjail.sandbox.limits import Limits
     from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Program
@@ -135,7 +136,7 @@ class PreparedJail:
         self.devices = devices
         self.locked = locked
 
-    def run(
+    def run(  # noqa: PLR0913 - all but two by keyword
         self,
         argv: Sequence[str],
         *,
@@ -143,6 +144,8 @@ class PreparedJail:
         limits: Limits | None = None,
         warn: Callable[[str], None] | None = None,
         observation: Observation | None = None,
+        streams: Streams | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> int:
         """Run `argv` in this jail, within `limits`, and return its exit status.
 
@@ -150,14 +153,16 @@ class PreparedJail:
         `pkgjail.sandbox.terminal.relay`.
 
         `warn` is called, from another thread, about layers that are removed while the jail runs.
-        `observation` is as `pkgjail.sandbox.launch.run` takes it.
+        `observation` and `streams` are as `pkgjail.sandbox.launch.run` takes them. `environment` is that of
+        the command, in the place of the jail's.
 
         Raises:
             StaleError: the host, or other state that this jail depends on, has changed.
             SetupError: as `pkgjail.sandbox.launch.run`.
 
         """
-        command = (tuple(argv), self.cwd, self.environment, terminal)
+        variables = self.environment if environment is None else tuple(sorted(environment.items()))
+        command = (tuple(argv), self.cwd, variables, terminal)
         layers = layer_directories(self.program[1])
         try:
             locks = lock_shared((*layers, *self.locked))
@@ -172,7 +177,12 @@ class PreparedJail:
 
         try:
             return run(
-                self.program, command, limits=limits, during_setup=check_state, observation=observation
+                self.program,
+                command,
+                limits=limits,
+                during_setup=check_state,
+                observation=observation,
+                streams=streams,
             )
         finally:
             if monitor is not None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import DatabaseError, JailError, os_error_text
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.jails.scratch import runtime_scratch
 
 if TYPE_CHECKING:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.devices import find_devices
-from pkgjail.core.errors import DriftError, ExitDriftError, JailError
+from pkgjail.core.errors import DriftError, ExitDriftError, JailError, UsageError
+from pkgjail.core.given import path_bytes, words
 from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH, SHARED_MEMORY
-from pkgjail.core.model import JailOptions, Limits, text_path
+from pkgjail.core.options import JailOptions, Limits
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source, source_at
+from pkgjail.core.text import text_path
 from pkgjail.jails.automounts import automount_warnings
 from pkgjail.jails.devices import absent_devices, device_patterns, show_devices
 from pkgjail.jails.diagnosis import diagnose
@@ -53,13 +55,19 @@ from pkgjail.storage.locks import layer_directories, lock_shared, unlock
 from pkgjail.storage.own_files import ensure_runtime_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from subprocess import CompletedProcess
+    from typing import Any
+
+    from typing_extensions import Self, Unpack
 
     from pkgjail.core.devices import Device
     from pkgjail.core.errors import Change
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
     from pkgjail.jails.strategy import Choice
+    from pkgjail.jails.streams import StreamOptions, Streams
     from pkgjail.sandbox.observation import Observation, Observe
     from pkgjail.sandbox.steps import Plan, Step
     from pkgjail.sandbox.terminal import Terminal
@@ -91,15 +99,16 @@ def default_environment(*, map_root: bool = False) -> dict[str, str]:
 
 def run_in_jail(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
-    argv: Sequence[str],
+    argv: Iterable[AnyPath],
     options: JailOptions | None = None,
     *,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     publisher: Publisher | None = None,
     terminal: bool = False,
     reporter: Reporter = SILENT,
-) -> int:
-    """Run `argv` in a jail that shows exactly `manifest`, and wait for its end.
+    **streams: Unpack[StreamOptions],
+) -> CompletedProcess[Any]:
+    """Run `argv` in a jail that shows exactly `manifest`, and wait for its end, as `subprocess.run` does.
 
     Args:
         manifest: what the jail has.
@@ -111,29 +120,37 @@ def run_in_jail(  # noqa: PLR0913 - all but two by keyword
         terminal: whether the command gets a terminal of the jail's own, relayed to the caller's.
         reporter: receives progress while files are compared, and warnings of drift that `options` accept and
             of entries that changed while the command ran.
+        streams: `stdin`, `stdout`, `stderr`, `input`, `capture_output`, `text`, `timeout`, `check` and `env`,
+            as `pkgjail.jails.streams.StreamOptions` says.
 
     Returns:
-        The command's exit status, or 128 + n if signal n ended it.
+        What `subprocess.run` returns. `returncode` is the command's exit status, or 128 + n if signal n
+        ended it.
 
     Raises:
+        ArgumentError: an argument has a wrong type.
         CommandError: there is no such command in the jail, or it cannot be executed.
+        CommandStatusError: with `check`, the command ended with another status than 0.
+        CommandTimeoutError: the command ran longer than `timeout`, and was killed.
         DriftError: the host differs from the manifest, or, if `options` are strict about it, entries changed
             while the command ran.
         JailError: the jail cannot be set up here, its limits cannot be enforced, or the manifest is for an
             architecture whose programs do not run here; the message names the setting at fault.
         OutOfMemoryError: the jail reached its memory limit and was killed.
         SourceError: the manifest was made from another source.
+        UsageError: streams contradict each other.
 
     """
+    argv = words(argv, "argv")
     jail = prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
-    return jail.run(argv, terminal=terminal)
+    return jail.run(argv, terminal=terminal, **streams)
 
 
 def prepare_jail(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
     options: JailOptions | None = None,
     *,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     publisher: Publisher | None = None,
     recorded: bool = False,
     reporter: Reporter = SILENT,
@@ -143,6 +160,7 @@ def prepare_jail(  # noqa: PLR0913 - all but two by keyword
     Arguments and errors are those of `run_in_jail`. With `recorded`, the caller has compared the content of
     the files with a record of its own, so they are compared only by kind, mode, size and link text.
     """
+    root = path_bytes(root, "root")
     if options is None:
         options = JailOptions(environment=default_environment())
     check = DriftCheck(
@@ -156,7 +174,7 @@ def prepare_jail(  # noqa: PLR0913 - all but two by keyword
 
 
 class Jail:
-    """A jail that can be entered many times, from one thread at a time.
+    """A jail that can be entered many times, from one thread at a time, until its `with` block ends if any.
 
     `manifest`, `options` and `root` are those that it was made of; `root` is a real path. It is `emulated` if
     its programs are for another architecture and run by an emulator.
@@ -176,6 +194,7 @@ class Jail:
         self.lasting = True
         self.observed = b""
         self._probed_again = False
+        self._is_closed = False
         _limits(options)  # refuses a wrong limit before any work
         refuse_other_source(manifest, root)
         self.emulated = runs_by_emulation(manifest, check.reporter)
@@ -183,16 +202,59 @@ class Jail:
         for warning in absent_devices(manifest):
             check.reporter.warn(warning)
 
-    def run(self, argv: Sequence[str], *, terminal: Terminal = False, observe: Observe | None = None) -> int:
-        """Run `argv` in the jail and return its exit status, as `run_in_jail` does.
+    def __enter__(self) -> Self:
+        return self
 
-        `terminal` may also be a function that takes the part of `pkgjail.sandbox.terminal.relay`.
+    def __exit__(self, *_: object) -> None:
+        self._is_closed = True
 
-        `observe` is called in a process of its own that sees the jail's calls
-        (`pkgjail.sandbox.observation`); what it returns is then in `observed`.
+    def run(
+        self, argv: Iterable[AnyPath], *, terminal: bool = False, **streams: Unpack[StreamOptions]
+    ) -> CompletedProcess[Any]:
+        """Run `argv` in the jail, as `run_in_jail` does. Arguments, result and errors are the same."""
+        from pkgjail.jails.streams import Streams  # imported only if needed
+
+        argv, own = words(argv, "argv"), Streams(**streams)
+        if own.are_given and terminal:
+            raise UsageError("terminal cannot be given with other streams, or with a timeout")
+        if own.are_given:
+            return self.serve(argv, own)
+        return own.result(argv, self.enter(argv, terminal=terminal, environment=own.environment))
+
+    def serve(self, argv: Sequence[str], streams: Streams) -> CompletedProcess[Any]:
+        """Run `argv` with streams, which another thread may cancel; as `run` does."""
+        with streams:
+            status = self.enter(argv, streams=streams, environment=streams.environment)
+        return streams.result(argv, status)
+
+    def enter(
+        self,
+        argv: Sequence[str],
+        *,
+        terminal: Terminal = False,
+        observe: Observe | None = None,
+        streams: Streams | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run `argv` in the jail and return its exit status. Errors are those of `run_in_jail`.
+
+        Args:
+            argv: the command.
+            terminal: may also be a function that takes the part of `pkgjail.sandbox.terminal.relay`.
+            observe: called in a process of its own that sees the jail's calls
+                (`pkgjail.sandbox.observation`); what it returns is then in `observed`.
+            streams: those of the command, None for the caller's.
+            environment: that of the command, None for the one of `options`.
+
         """
+        if self._is_closed:
+            raise UsageError("the jail is closed: its 'with' block has ended")
+        if not argv:
+            raise UsageError("argv has no command")
         for _ in range(_ATTEMPTS):
-            status = self._try(argv, terminal=terminal, observe=observe)
+            status = self._try(
+                argv, terminal=terminal, observe=observe, streams=streams, environment=environment
+            )
             if status is not None:
                 return status
         raise JailError(
@@ -200,7 +262,15 @@ class Jail:
             f"locked the layers in {runtime_directory()}; see who with 'lslocks', or use {parameter(_BINDS)}"
         )
 
-    def _try(self, argv: Sequence[str], *, terminal: Terminal, observe: Observe | None) -> int | None:
+    def _try(
+        self,
+        argv: Sequence[str],
+        *,
+        terminal: Terminal,
+        observe: Observe | None,
+        streams: Streams | None,
+        environment: Mapping[str, str] | None,
+    ) -> int | None:
         """Run `argv` once and return its exit status, or None if the jail had to be prepared anew instead."""
         if self._accepted:
             self._check.reporter.warn(str(DriftError(self._accepted, accepted=True)))
@@ -208,7 +278,13 @@ class Jail:
             limits, warn = _limits(self.options), self._check.reporter.warn
             observation = None if observe is None else _observation(observe)
             status = self.prepared.run(
-                argv, terminal=terminal, limits=limits, warn=warn, observation=observation
+                argv,
+                terminal=terminal,
+                limits=limits,
+                warn=warn,
+                observation=observation,
+                streams=streams,
+                environment=environment,
             )
         except StaleError:
             self.prepared = self._prepare()
@@ -219,7 +295,9 @@ class Jail:
                 self._probed_again = True
                 self.prepared = self._prepare()
                 return None
-            raise diagnose(failure, argv[0], package_of=partial(self._package_of, argv[0])) from failure
+            variables = self.options.environment if environment is None else environment
+            package_of = partial(self._package_of, argv[0], variables)
+            raise diagnose(failure, argv[0], package_of=package_of) from failure
         if observation is not None:
             self.observed = observation.result
         if self.prepared.host_changed():
@@ -229,9 +307,9 @@ class Jail:
             )
         return status
 
-    def _package_of(self, command: str, path: bytes) -> str:
+    def _package_of(self, command: str, environment: Mapping[str, str], path: bytes) -> str:
         """Return words on who could bring a missing path into the jail; for b"", that of the command."""
-        names = [path] if path else candidates(command, self.options.environment)
+        names = [path] if path else candidates(command, environment)
         return advice_on_missing(names, self.manifest, self.root)
 
     def _may_probe_again(self, failure: SetupError) -> bool:

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pkgjail.core.errors import JailError, os_error_text
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES, TMP
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
 from pkgjail.core.parameters import parameter
+from pkgjail.core.text import text_path
 from pkgjail.jails.layer_cache import Recipe, ensure_layer
 from pkgjail.jails.probe import TEMPORARY_ERRORS, mounts_left, probe_obstacle
 from pkgjail.jails.strategies.data_overlay import data_layer_fits, data_overlay_obstacle, make_data_layer
@@ -41,7 +42,8 @@ from pkgjail.storage.mounts import mounts_below
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pkgjail.core.model import FileEntry, JailOptions, Manifest, PlanOption, StrategyName
+    from pkgjail.core.model import FileEntry, Manifest, PlanOption, StrategyName
+    from pkgjail.core.options import JailOptions
     from pkgjail.sandbox.steps import Plan, Step
 
     State = tuple[bytes, int, int, int, int]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pkgjail.core.entries import NOUNS
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES
-from pkgjail.core.model import text_path
 from pkgjail.core.parameters import parameter
+from pkgjail.core.text import text_path
 from pkgjail.jails.devices import device_advice
 from pkgjail.jails.layout import Layout
 from pkgjail.jails.links_on_the_way import add_links
@@ -19,7 +19,8 @@ from pkgjail.sandbox.steps import Bind, Content, Symlink
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pkgjail.core.model import JailOptions, Manifest, UserBind
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions, UserBind
     from pkgjail.sandbox.steps import Step
 
 

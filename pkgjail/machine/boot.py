@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import architecture_named, host_architecture
 from pkgjail.core.jail_names import LD_CACHE
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import in_memory
 from pkgjail.machine.accelerator import SECONDS, failed_before, remember_failure, why_no_kvm
 from pkgjail.machine.agent import agent

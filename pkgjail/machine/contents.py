@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import PkgjailError
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.jails.etc_files import current_account, etc_files
 from pkgjail.jails.plan import plan_jail
 from pkgjail.jails.protected_paths import protected_paths
@@ -21,7 +21,8 @@ from pkgjail.sandbox import steps as plans
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pkgjail.core.model import JailOptions, Manifest
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
 
 
 _RESOLV_CONF = f"nameserver {NAME_SERVER}\n".encode()

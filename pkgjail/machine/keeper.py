@@ -21,8 +21,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pkgjail.core.errors import PkgjailError, os_error_text
-from pkgjail.core.model import record, text_path
+from pkgjail.core.model import record
 from pkgjail.core.parallel import without_fork_warning
+from pkgjail.core.text import text_path
 from pkgjail.machine.frames import Channel, Message, Type, number
 from pkgjail.machine.model import MachineError
 from pkgjail.machine.session import check_command

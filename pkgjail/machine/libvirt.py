@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import architecture_named
 from pkgjail.core.errors import InputError, Problem, os_error_text
+from pkgjail.core.given import path_bytes, path_text
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.text import is_visible, printable
 from pkgjail.export.common import refuse_other_kinds
@@ -27,6 +28,7 @@ from pkgjail.storage.atomic import new_directory, new_file, write_all
 from pkgjail.storage.copying import copy_content
 
 if TYPE_CHECKING:
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
 
@@ -40,7 +42,12 @@ _MIB = 1 << 20
 
 
 def export_domain(
-    manifest: Manifest, destination: str, *, root: bytes = b"/", kernel: str = "", reporter: Reporter = SILENT
+    manifest: Manifest,
+    destination: AnyPath,
+    *,
+    root: AnyPath = b"/",
+    kernel: AnyPath = "",
+    reporter: Reporter = SILENT,
 ) -> None:
     """Write a directory with a domain: `domain.xml`, `kernel`, `initramfs` and `root.squashfs`.
 
@@ -62,6 +69,9 @@ def export_domain(
         OSError: something cannot be read or written.
 
     """
+    destination = path_text(destination, "destination")
+    root = path_bytes(root, "root")
+    kernel = path_text(kernel, "kernel")
     place = os.path.abspath(destination)
     if not is_visible(place):
         why = f"cannot write a domain to {printable(place)}: XML cannot have such a name; name another path"

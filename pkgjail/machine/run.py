@@ -9,10 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import CommandError, UsageError
-from pkgjail.core.model import JailOptions, raw_path, record, text_path
+from pkgjail.core.given import path_bytes, words
+from pkgjail.core.model import record
+from pkgjail.core.options import JailOptions
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.jails.diagnosis import diagnose
 from pkgjail.jails.find_command import find_command, variables_of
 from pkgjail.jails.host_name import host_name
@@ -27,9 +30,10 @@ from pkgjail.manifest import dump_manifest, manifest_digest
 from pkgjail.sandbox.job import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pkgjail.core.errors import JailError
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
     from pkgjail.machine.boot import Guest
@@ -77,12 +81,12 @@ class _Machine:
 
 def run_in_machine(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
-    argv: Sequence[str],
+    argv: Iterable[AnyPath],
     options: JailOptions | None = None,
     *,
     machine: MachineOptions | None = None,
-    keep: bytes = b"",
-    root: bytes = b"/",
+    keep: AnyPath = b"",
+    root: AnyPath = b"/",
     terminal: bool = False,
     reporter: Reporter = SILENT,
 ) -> int:
@@ -110,6 +114,9 @@ def run_in_machine(  # noqa: PLR0913 - all but two by keyword
         KeyboardInterrupt: a second SIGINT came, and the machine was ended.
 
     """
+    argv = words(argv, "argv")
+    keep = path_bytes(keep, "keep")
+    root = path_bytes(root, "root")
     options = JailOptions(environment=default_environment()) if options is None else options
     root = os.path.realpath(root)
     refuse_other_source(manifest, root)

@@ -11,8 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import os_error_text
-from pkgjail.core.model import record, text_path
-from pkgjail.core.text import counted
+from pkgjail.core.model import record
+from pkgjail.core.text import counted, text_path
 from pkgjail.machine.changes import Changes, read_change
 from pkgjail.machine.contents import Request, Shown
 from pkgjail.machine.copies import copied_disk

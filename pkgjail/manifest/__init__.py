@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import ManifestError, Problem, unreadable
+from pkgjail.core.given import path_text
 from pkgjail.core.model import DevicePattern, Header, Manifest
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
 from pkgjail.manifest.codec import manifest_bytes
@@ -25,6 +26,7 @@ from pkgjail.manifest.records import DEPENDENCY, DEVICE, DROPPED, FILE, MISSING,
 from pkgjail.storage.atomic import replace_file
 
 if TYPE_CHECKING:
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Closure, Distribution, FileSet, Policy
 
 
@@ -93,7 +95,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     return manifest
 
 
-def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+def read_manifest(path: AnyPath) -> Manifest:
     """Read the manifest at `path`.
 
     Raises:
@@ -101,6 +103,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         MissingFileError, UnreadableError: there is none, or it cannot be read; each is an `OSError`, too.
 
     """
+    path = path_text(path, "path")
     try:
         data = read_named(path, MANIFEST)
     except OSError as error:
@@ -126,12 +129,13 @@ def _unpacked(data: bytes, name: str) -> bytes:
         raise ManifestError([Problem(name, f"cannot unpack it by gzip: {error}")]) from error
 
 
-def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> str:
+def write_manifest(manifest: Manifest, path: AnyPath) -> str:
     """Write the manifest to `path` atomically, and return its digest.
 
     Raises `InputError` if something other than a regular file is at `path`, and `OSError` for other
     failures; then the old file stays as it was.
     """
+    path = path_text(path, "path")
     data = dump_manifest(manifest)
     replace_file(path, data)
     return manifest_digest(data)

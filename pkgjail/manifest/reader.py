@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pkgjail.core.devices import pattern_fault
 from pkgjail.core.entries import LINK_MODE
 from pkgjail.core.families import implied_family, with_family
-from pkgjail.core.model import Distribution, FileEntry, Manifest, is_word, raw_path, text_path
+from pkgjail.core.model import Distribution, FileEntry, Manifest, is_word
 from pkgjail.core.sources import RECORDED
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.core.untrusted import PARSE_INT, is_nested
 from pkgjail.manifest.codec import manifest_bytes
 from pkgjail.manifest.records import (

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import PolicyError
+from pkgjail.core.given import list_names, words
 from pkgjail.core.model import Policy
 from pkgjail.policy.includes import PolicyReader, any_stated, first_stated
 from pkgjail.policy.lists import BLACKLIST, WHITELIST, ListProblems, find
 from pkgjail.policy.whitelist import read_whitelist
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import PackageNames, Requirement, Rule
 
 
@@ -40,10 +42,10 @@ def shipped_blacklists() -> tuple[str, ...]:
 
 
 def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
-    whitelists: Sequence[str],
-    blacklists: Sequence[str] = (),
+    whitelists: Iterable[AnyPath],
+    blacklists: Iterable[AnyPath] = (),
     *,
-    packages: Sequence[str] = (),
+    packages: Iterable[str] = (),
     database: PackageNames,
     recommends: bool | None = None,
     essential: bool | None = None,
@@ -66,6 +68,9 @@ def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
 
     Raises `PolicyError` with every problem of every list, and `DatabaseError` as `database` does.
     """
+    whitelists = list_names(whitelists, "whitelists")
+    blacklists = list_names(blacklists, "blacklists")
+    packages = words(packages, "packages")
     reader = PolicyReader(database)
     named = [reader.read_whitelist(name, Path(), reader.command_line, 1) for name in whitelists]
     asked = reader.read_packages(packages)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import Requirement, record, text_path
+from pkgjail.core.model import Requirement, record
 from pkgjail.core.nearest import suggestion
 from pkgjail.core.parameters import parameter
 from pkgjail.core.recognise import mistaken_for
+from pkgjail.core.text import text_path
 from pkgjail.policy.lists import BLACKLIST, WHITELIST, Entry, ListProblems, Source, find
 from pkgjail.policy.patterns import check_pattern, rule_text
 from pkgjail.policy.whitelist import Whitelist, read_whitelist

@@ -20,7 +20,7 @@ import warnings
 from itertools import count
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.devices import pattern_fault
 from pkgjail.core.globs import glob_fault
-from pkgjail.core.model import raw_path, record
+from pkgjail.core.model import record
+from pkgjail.core.text import raw_path
 from pkgjail.policy.lists import Entry
 from pkgjail.policy.toml_reader import TableReader, read_document
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.backends.debian.relations import parse_entry
 from pkgjail.core.architectures import known_architecture
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.core.untrusted import FILE_LISTS
 from pkgjail.repositories.formats import LoadedRepository
 from pkgjail.repositories.metadata import Metadata, as_file, fault, first_packed, matching, parsing

@@ -13,7 +13,8 @@ from pkgjail.backends.pacman.database import BASE
 from pkgjail.backends.pacman.relations import entry_groups, is_satisfied, parse_relation
 from pkgjail.core import untrusted
 from pkgjail.core.architectures import known_architecture
-from pkgjail.core.model import is_word, text_path
+from pkgjail.core.model import is_word
+from pkgjail.core.text import text_path
 from pkgjail.repositories.formats import LoadedRepository
 from pkgjail.repositories.metadata import Metadata, as_file, fault, first_packed, parsing
 

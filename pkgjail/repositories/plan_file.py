@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.manifest.codec import end_line
 from pkgjail.storage.atomic import replace_file
 

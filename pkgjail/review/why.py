@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal
 from pkgjail.closure.reasons import Chains
 from pkgjail.core.devices import find_devices, is_own, pattern_fault
 from pkgjail.core.errors import QuestionError
-from pkgjail.core.model import raw_path, record, text_path
+from pkgjail.core.given import words
+from pkgjail.core.model import record
 from pkgjail.core.nearest import nearest_names
 from pkgjail.core.paths import follow
+from pkgjail.core.text import raw_path, text_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -116,6 +118,7 @@ def why(
         DatabaseError: a record of `database` cannot be read.
 
     """
+    asked = words(asked, "asked")
     index = _Index(manifest, database, exists, every=every)
     return tuple(map(index.answer, asked))
 

@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # as type checkers understand it, without importing typin
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from typing import Literal, NoReturn
+    from typing import Literal, NoReturn, Protocol
 
     from pkgjail.sandbox.executables import Fault
     from pkgjail.sandbox.id_calls import Ids
@@ -33,6 +33,19 @@ if TYPE_CHECKING:
     Doing = Literal["inherit", "unshare", "build", "execute", "limit", "memory", "audit"]
     # The fields of `pkgjail.sandbox.steps.Command`: argv, working directory, environment, terminal.
     Command = tuple[tuple[str, ...], bytes, tuple[tuple[str, str], ...], Terminal]
+
+    class Streams(Protocol):
+        """What the command gets as descriptors 0 to 2, and who serves the other ends of pipes among them."""
+
+        standard: tuple[int, int, int]
+        """The descriptors; each is above 2."""
+
+        def begin(self, child: int) -> None:
+            """In the caller: the command of the jail whose process is `child` starts when this returns."""
+
+        def end(self) -> None:
+            """In the caller, after `begin`: all processes of the jail have ended."""
+
 
 SETUP_FAILED = 125
 FIRST_UNINHERITED = 3  # the command inherits the descriptors below
@@ -79,10 +92,18 @@ class Job:
     - `channel`: a socket on which init sends its terminal, if the command gets one.
     - `maps`: the ids of its user namespace; None if it has none of its own.
     - `observation`: if there is one, its process gets the listener, and answers calls with ids too.
+    - `streams`: what the command gets as descriptors 0 to 2; None for the caller's.
     """
 
-    def __init__(self, program: Program, command: Command, observation: Observation | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        command: Command,
+        observation: Observation | None = None,
+        streams: Streams | None = None,
+    ) -> None:
         self.program = program
+        self.streams = streams
         self.observation = observation
         self.argv, self.cwd, self.environment, self.terminal = command
         self.limits: EnforcedLimits | None = None
@@ -130,6 +151,12 @@ class Job:
     def ids(self) -> Ids | None:
         """Return the ids that the jail has; None if these are all that the caller has."""
         return None if self.maps is None else self.maps.ids
+
+    def take_streams(self) -> None:
+        """In the first process of the jail: make the command's streams descriptors 0 to 2."""
+        if self.streams is not None:
+            for number, stream in enumerate(self.streams.standard):
+                os.dup2(stream, number)
 
     def close_init_ends(self) -> None:
         """In the caller: close the descriptors that belong to the jail."""

@@ -40,11 +40,11 @@ from pkgjail.sandbox.signals import follow_stops, relaying, wait
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import NoReturn
 
     from pkgjail.sandbox.id_maps import IdMaps
-    from pkgjail.sandbox.job import Command
+    from pkgjail.sandbox.job import Command, Streams
     from pkgjail.sandbox.limits import EnforcedLimits, Limits
     from pkgjail.sandbox.observation import Observation
     from pkgjail.sandbox.rootfs import Program
@@ -52,13 +52,14 @@ if TYPE_CHECKING:
 _KILLED = 128 + 9
 
 
-def run(
+def run(  # noqa: PLR0913 - all but two by keyword
     program: Program,
     command: Command,
     *,
     limits: Limits | None = None,
     during_setup: Callable[[], None] | None = None,
     observation: Observation | None = None,
+    streams: Streams | None = None,
 ) -> int:
     """Run `command` in the jail that `program` describes and wait for its end.
 
@@ -71,6 +72,7 @@ def run(
             returns. If it raises, the command does not start, and the error is raised to the caller.
         observation: a process that sees the calls of the jail's processes; its result is then there
             (`Observation.result`).
+        streams: descriptors 0 to 2 of the command; None for this process's own.
 
     Returns:
         The command's exit status, or 128 + n if signal n ended it.
@@ -81,12 +83,12 @@ def run(
         KeyboardInterrupt: a second SIGINT came, and the jail was killed.
 
     """
-    _refuse_directory_descriptors()
+    _refuse_directory_descriptors(range(3) if streams is None else streams.standard)
+    job = Job(program, command, observation, streams)
     if limits is None:
-        return _run(Job(program, command, observation), during_setup)
+        return _run(job, during_setup)
     from pkgjail.sandbox.limits import LimitError, enforced  # imported only if needed: it takes 3 ms
 
-    job = Job(program, command, observation)
     try:
         # Init has a second thread if it answers calls with ids.
         has_thread = observation is None and job.ids is not None
@@ -120,7 +122,7 @@ def try_out(program: Program) -> None:
 
 def _run(job: Job, during_setup: Callable[[], None] | None) -> int:
     with job:
-        with _observing(job) as watch:
+        with _observing(job) as watch, contextlib.ExitStack() as serving:
             child = _start_init(job)
             job.close_init_ends()
             watch(child)
@@ -128,6 +130,7 @@ def _run(job: Job, during_setup: Callable[[], None] | None) -> int:
                 try:
                     if during_setup is not None:
                         during_setup()
+                    serving.enter_context(_served(job, child))
                     job.allow_start()
                     job.relay_terminal(relay)
                     if relay.active:
@@ -141,6 +144,19 @@ def _run(job: Job, during_setup: Callable[[], None] | None) -> int:
                 raise KeyboardInterrupt("interrupted twice: killed the jail")
         job.raise_failure()
     return status
+
+
+@contextlib.contextmanager
+def _served(job: Job, child: int) -> Iterator[None]:
+    """Serve the streams of a command, if they are not the caller's, from its start to the end of the jail."""
+    if job.streams is None:
+        yield
+        return
+    job.streams.begin(child)
+    try:
+        yield
+    finally:
+        job.streams.end()
 
 
 @contextlib.contextmanager
@@ -161,9 +177,9 @@ def _observing(job: Job) -> Iterator[Callable[[int], None]]:
             raise SetupError("audit", 0, fault.encode("utf-8", "surrogateescape"), [])
 
 
-def _refuse_directory_descriptors() -> None:
+def _refuse_directory_descriptors(descriptors: Iterable[int]) -> None:
     """Refuse a directory as descriptor 0, 1 or 2: by `..` the command could leave the jail from there."""
-    for number in range(3):
+    for number in descriptors:
         try:
             found = os.fstat(number)
         except OSError:  # closed
@@ -261,6 +277,7 @@ def _become_init(job: Job, mapping: _Mapping | None) -> NoReturn:
     `wait_for_start` notices if the caller died before PR_SET_PDEATHSIG was set.
     """
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    job.take_streams()
     _map_ids(job, mapping)
     run_child(job.report, "build", lambda: run_init(job))
 
@@ -281,6 +298,7 @@ def _monitor(job: Job, mapping: _Mapping | None) -> int:
     if os.getppid() != parent:
         return SETUP_FAILED
     job.forbid_start()
+    job.take_streams()
     os.setsid()  # as in run_init
     sc.unshare(_namespaces(job))
     _map_ids(job, mapping)

@@ -23,7 +23,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import UsageError
-from pkgjail.core.model import JailOptions
+from pkgjail.core.given import path_bytes, words
+from pkgjail.core.options import JailOptions
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.stage_names import AUTO, DEFAULT, STAGE_NAMES
 from pkgjail.machine.model import MachineOptions
@@ -32,8 +33,9 @@ from pkgjail.stages.ladder import strongest
 from pkgjail.stages.model import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
     from pkgjail.settings.model import Settings
@@ -67,11 +69,11 @@ STAGES: Mapping[str, Stage] = _Stages()
 
 def run_in_stage(  # noqa: PLR0913 - all but two by keyword
     manifest: Manifest,
-    argv: Sequence[str],
+    argv: Iterable[AnyPath],
     options: JailOptions | None = None,
     *,
     stage: str = DEFAULT,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     publisher: Publisher | None = None,
     terminal: bool = False,
     machine: MachineOptions | None = None,
@@ -106,6 +108,8 @@ def run_in_stage(  # noqa: PLR0913 - all but two by keyword
         CommandError, DriftError, JailError, SourceError: as `run_in_jail`.
 
     """
+    argv = words(argv, "argv")
+    root = path_bytes(root, "root")
     request = Request(
         manifest=manifest,
         argv=tuple(argv),

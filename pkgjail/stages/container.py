@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import PkgjailError
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.sandbox import steps as plans
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pkgjail.core.errors import JailError, PkgjailError
-from pkgjail.core.model import raw_path
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, raw_path
 from pkgjail.jails.emulation import runs_by_emulation
 from pkgjail.jails.find_command import find_command, variables_of
 from pkgjail.jails.run import directory_inside, prepare

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pkgjail.core.errors import PkgjailError
-from pkgjail.core.model import JailOptions, Limits, record
+from pkgjail.core.model import record
+from pkgjail.core.options import JailOptions, Limits
 from pkgjail.core.reporter import SILENT
 from pkgjail.machine.model import MachineOptions
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pkgjail.jails.causes import find_cause
 from pkgjail.jails.diagnosis import explain
 from pkgjail.jails.host_name import host_name
-from pkgjail.jails.run import run_in_jail
+from pkgjail.jails.run import prepare_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import assemble
@@ -46,12 +46,11 @@ class Namespaces:
 
     def run(self, request: Request) -> int:
         """Run the command in a jail."""
-        return run_in_jail(
+        jail = prepare_jail(
             request.manifest,
-            request.argv,
             request.options,
             root=request.root,
             publisher=request.publisher,
-            terminal=request.terminal,
             reporter=request.reporter,
         )
+        return jail.enter(request.argv, terminal=request.terminal)

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pkgjail.core.jail_names import RUN, TMP
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.export.image.bundle import hidden_paths
 from pkgjail.stages.engine import KILLED_AT_ONCE, Engine, Started
 from pkgjail.stages.model import Promise, RefusedError

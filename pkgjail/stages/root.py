@@ -12,7 +12,7 @@ from pkgjail.jails.as_user import find_user, run_as_user
 from pkgjail.jails.causes import find_cause
 from pkgjail.jails.diagnosis import explain
 from pkgjail.jails.host_name import host_name
-from pkgjail.jails.run import default_environment, run_in_jail
+from pkgjail.jails.run import default_environment, prepare_jail
 from pkgjail.sandbox.job import SetupError
 from pkgjail.sandbox.launch import try_out
 from pkgjail.sandbox.steps import NoUserNamespace, assemble
@@ -68,15 +68,14 @@ def _run(request: Request, callers: Mapping[str, str]) -> int:
     environment = {
         name: own.get(name, value) if callers.get(name) == value else value for name, value in given.items()
     }
-    return run_in_jail(
+    jail = prepare_jail(
         request.manifest,
-        request.argv,
         replace(request.options, user_namespace=False, environment=environment),
         root=request.root,
         publisher=request.publisher,
-        terminal=request.terminal,
         reporter=request.reporter,
     )
+    return jail.enter(request.argv, terminal=request.terminal)
 
 
 def _try_out() -> int:

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.core.jail_names import ROOT_CAPABILITY_NAMES
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.export.image.bundle import KERNEL_MOUNTS, NO_CAPABILITIES, PRIVATE, mount, namespaces
 from pkgjail.sandbox.id_maps import IdMaps
 from pkgjail.stages.engine import GOES_ON, PROCESS_ONE, Engine, Started, check_texts

@@ -22,7 +22,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.given import path_bytes
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.core.untrusted import PARSE_INT, is_nested
 from pkgjail.storage.atomic import write_own_file, write_own_file_in
 from pkgjail.storage.fingerprint import TICKS_NS, is_variable, take_settled_fingerprint
@@ -33,6 +34,7 @@ from pkgjail.storage.own_files import open_subdirectory, read_own_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import FileEntry
     from pkgjail.storage.fingerprint import Fingerprint
 
@@ -73,8 +75,9 @@ class Publisher(NamedTuple):
     readable: bool
 
 
-def publisher_of(manifest: bytes) -> Publisher | None:
+def publisher_of(manifest: AnyPath) -> Publisher | None:
     """Return the publisher of the manifest at a path; None if there is no such file."""
+    manifest = path_bytes(manifest, "manifest")
     real = os.path.realpath(manifest)
     try:
         found, parent = os.stat(real), os.stat(os.path.dirname(real))
@@ -95,7 +98,7 @@ def _is_one_user(uid: int) -> bool:
     return uid != overflow or mapping == [b"0", b"0", b"4294967295"]
 
 
-def record_baseline(entries: Sequence[FileEntry], root: bytes = b"/", *, since: int | None = None) -> None:
+def record_baseline(entries: Sequence[FileEntry], root: AnyPath = b"/", *, since: int | None = None) -> None:
     """Store the state of this host as the baseline of a manifest that was just made from it.
 
     Args:
@@ -108,6 +111,7 @@ def record_baseline(entries: Sequence[FileEntry], root: bytes = b"/", *, since: 
         OSError: the baseline cannot be stored.
 
     """
+    root = path_bytes(root, "root")
     root = os.path.realpath(root)
     baseline = take_baseline(entries, root)
     if since is not None:

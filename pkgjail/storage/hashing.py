@@ -18,6 +18,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import PkgjailError
+from pkgjail.core.given import path_bytes, path_sequence
 from pkgjail.core.parallel import in_processes
 from pkgjail.core.reporter import SILENT
 from pkgjail.storage.digest_cache import HashCache, Identity
@@ -25,8 +26,9 @@ from pkgjail.storage.digests import FILE_FLAGS, read_digests
 from pkgjail.storage.filesystems import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.reporter import Reporter
 
 __all__ = ["HashCache", "hash_files"]
@@ -58,9 +60,9 @@ class _Hashed(NamedTuple):
 
 
 def hash_files(
-    paths: Sequence[bytes],
+    paths: Iterable[AnyPath],
     *,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     cache: HashCache | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[bytes, str]:
@@ -78,6 +80,8 @@ def hash_files(
         PkgjailError: a file kept changing while it was read, or a process died.
 
     """
+    paths = path_sequence(paths, "paths")
+    root = path_bytes(root, "root")
     base = root.rstrip(b"/")
     names = {path: base + path for path in paths}
     identities = {path: _identity_of(os.lstat(name), name) for path, name in names.items()}

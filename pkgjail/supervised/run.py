@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import JailError
 from pkgjail.core.jail_names import KERNEL_DIRECTORIES
-from pkgjail.core.model import JailOptions, text_path
 from pkgjail.core.paths import follow
 from pkgjail.core.sources import refuse_other_source
-from pkgjail.core.text import first_of
+from pkgjail.core.text import first_of, text_path
 from pkgjail.jails.devices import show_devices
 from pkgjail.jails.diagnosis import diagnose
 from pkgjail.jails.drift import DriftCheck, compare_host
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pkgjail.core.model import Manifest
+    from pkgjail.core.options import JailOptions
     from pkgjail.core.reporter import Reporter
     from pkgjail.sandbox.steps import Plan
     from pkgjail.storage.baseline import Publisher

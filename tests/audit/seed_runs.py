@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from pkgjail import resolve
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.jails.run import default_environment, run_in_jail
 from tests.audit.seed_root import seed_root, tools
 from tests.audit.seeds import BUILDS, COMMAND, SEEDS
@@ -65,5 +65,7 @@ def run_seed(seed: Seed, place: Path, *, whole: bool) -> dict[str, bytes]:
     """Run a seed's build without an audit; its output."""
     build = copy_of_build(seed, place)
     manifest = manifest_of(seed, place, whole=whole)
-    assert run_in_jail(manifest, COMMAND, options_of(build), root=os.fsencode(seed_root())) == 0, seed.name
+    assert run_in_jail(manifest, COMMAND, options_of(build), root=os.fsencode(seed_root())).returncode == 0, (
+        seed.name
+    )
     return output_of(build)

@@ -9,7 +9,7 @@ import pytest
 
 from pkgjail.audit.run import run_audited
 from pkgjail.audit.wanted import wanted
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from tests.audit.seed_root import PACKAGES, UNOWNED, seed_root
 from tests.audit.seed_runs import copy_of_build, manifest_of, options_of, possible_seeds, run_seed
 from tests.audit.seeds import BUILDS, COMMAND, SEEDS, Seed

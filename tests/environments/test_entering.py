@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pkgjail.core.errors import JailError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.environments import lock
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment

@@ -10,7 +10,7 @@ import pytest
 
 import pkgjail
 from pkgjail.core.errors import InputError, JailError
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.environments import process
 from pkgjail.jails import detect
 from pkgjail.manifest import read_manifest
@@ -35,7 +35,7 @@ BUILD = """
 import os, sys
 from pkgjail import build_chroot_environment
 from pkgjail.manifest import read_manifest
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 bind = lambda path, writable: UserBind(source=path, destination=path, writable=writable)
 build_chroot_environment(
     "env",

@@ -12,7 +12,7 @@ import pytest
 
 from pkgjail.cli.main import main
 from pkgjail.core.errors import InputError, PkgjailError
-from pkgjail.core.model import JailOptions, UserBind
+from pkgjail.core.options import JailOptions, UserBind
 from pkgjail.environments.build import build_environment
 from pkgjail.environments.enter import enter_environment
 from pkgjail.environments.machine import machine_of, stop_idle_machine

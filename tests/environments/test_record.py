@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgjail.core.errors import InputError
-from pkgjail.core.model import FileKind, UserBind
+from pkgjail.core.model import FileKind
+from pkgjail.core.options import UserBind
 from pkgjail.environments.record import (
     FORMS,
     STAGES,

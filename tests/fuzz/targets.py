@@ -52,11 +52,11 @@ from pkgjail.core.model import (
     Policy,
     Relation,
     Requirement,
-    text_path,
 )
 from pkgjail.core.paths import Names
 from pkgjail.core.programs import ProgramOutput
 from pkgjail.core.reporter import SILENT
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import MIB
 from pkgjail.environments.record import parse_journal, parse_record
 from pkgjail.export import export_manifest

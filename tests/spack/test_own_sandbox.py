@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pkgjail.core.errors import InputError, SourceError
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.integrations.spack.instance.model import Instance
 from pkgjail.integrations.spack.jail.sandbox import refuse_without_sandbox, sandbox_settings
 from tests.conftest import SPACK_ROOT

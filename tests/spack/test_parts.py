@@ -11,7 +11,7 @@ import pytest
 import pkgjail.integrations.spack
 from pkgjail.core.entries import Mismatch
 from pkgjail.core.errors import DriftError, InputError, Problem
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.core.parameters import parameter
 from pkgjail.environments import isolate
 from pkgjail.environments.enter import shows

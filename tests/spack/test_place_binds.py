@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pkgjail.core.errors import InputError
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.environments.build import build_environment
 from pkgjail.integrations.spack.caller.place_binds import show_places
 from pkgjail.integrations.spack.caller.places import named_places

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pkgjail.core.model import UserBind
+from pkgjail.core.options import UserBind
 from pkgjail.integrations.spack.caller import places
 from pkgjail.integrations.spack.caller.places import Place, files_of_caller, named_places, why_not_whole
 from pkgjail.integrations.spack.caller.variables import configuring_variables, given_variables, is_for_shells

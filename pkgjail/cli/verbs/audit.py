@@ -11,8 +11,7 @@ from pkgjail.cli.audit_influence import add_influence
 from pkgjail.cli.manifests import named_file
 from pkgjail.cli.results import always
 from pkgjail.core.errors import QuestionError
-from pkgjail.core.model import raw_path, text_path
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, raw_path, text_path
 
 if TYPE_CHECKING:
     import argparse

@@ -93,7 +93,7 @@ def _facts(check: Check) -> dict[str, Any]:
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    from pkgjail.core.model import text_path
+    from pkgjail.core.text import text_path
 
     return {
         "path": text_path(finding.path),

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.json_records import edge_facts
 from pkgjail.cli.results import always
-from pkgjail.core.model import text_path
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, text_path
 
 if TYPE_CHECKING:
     import argparse

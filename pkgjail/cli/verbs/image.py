@@ -12,8 +12,7 @@ from pkgjail.cli.limit_options import count, size
 from pkgjail.cli.results import always, never, without_file
 from pkgjail.cli.verbosity import is_quiet, print_note
 from pkgjail.core.errors import UsageError
-from pkgjail.core.model import text_path
-from pkgjail.core.text import counted, first_of, printable
+from pkgjail.core.text import counted, first_of, printable, text_path
 
 if TYPE_CHECKING:
     import argparse

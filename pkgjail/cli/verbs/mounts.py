@@ -57,7 +57,7 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from pkgjail.cli.flags import with_flags
-    from pkgjail.core.model import Limits
+    from pkgjail.core.options import Limits
     from pkgjail.jails.run import prepare_and_try
     from pkgjail.jails.strategy import choose_strategies
 

@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
         jail.prepared.sources += tuple(places)
         with contextlib.suppress(OSError):  # otherwise the next entry prepares its jail again
             _remember(arguments, jail, settings)
-    return jail.run(command, terminal=arguments.tty)
+    return jail.enter(command, terminal=arguments.tty)
 
 
 def report_changes(arguments: argparse.Namespace, status: int) -> None:

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     jail = open_jail(arguments, manifest, options)
     if arguments.audit:
         return run_audited_in(jail, command, arguments.audit, terminal=terminal)
-    return jail.run(command, terminal=terminal)
+    return jail.enter(command, terminal=terminal)
 
 
 def _shell(manifest: Manifest) -> str:

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts(found: Verification) -> dict[str, Any]:
-    from pkgjail.core.model import text_path
+    from pkgjail.core.text import text_path
 
     return {
         "holds": found.matches,
@@ -118,7 +118,7 @@ def _facts(found: Verification) -> dict[str, Any]:
 
 
 def _row(one: Difference) -> dict[str, Any]:
-    from pkgjail.core.model import text_path
+    from pkgjail.core.text import text_path
 
     return {
         "path": text_path(one.path),

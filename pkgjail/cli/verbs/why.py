@@ -11,9 +11,8 @@ from pkgjail.cli.json_records import edge_facts
 from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.results import always
 from pkgjail.cli.why_text import text
-from pkgjail.core.model import text_path
 from pkgjail.core.sources import refuse_other_source
-from pkgjail.core.text import printable
+from pkgjail.core.text import printable, text_path
 
 if TYPE_CHECKING:
     import argparse

@@ -19,10 +19,11 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import ExportDriftError, InputError, Problem
+from pkgjail.core.given import path_bytes, path_text
 from pkgjail.core.jail_names import TMP
-from pkgjail.core.model import text_path
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source
+from pkgjail.core.text import text_path
 from pkgjail.export.common import missing_directories, refuse, refuse_other_kinds
 from pkgjail.export.image import bundle
 from pkgjail.export.image.layers import layers_of
@@ -36,6 +37,7 @@ from pkgjail.jails.run import content_for_anyone
 from pkgjail.storage.atomic import new_directory
 
 if TYPE_CHECKING:
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
 
@@ -51,12 +53,12 @@ _BILLS = {
 def export_image(  # noqa: PLR0913 - three are required; the others have defaults
     manifest: Manifest,
     form: str,
-    destination: str,
+    destination: AnyPath,
     *,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     compression: str = "",
     name: str = "",
-    bill: str = "",
+    bill: AnyPath = "",
     reporter: Reporter = SILENT,
 ) -> Exported:
     """Write `manifest` with its files, and nothing else, to `destination`.
@@ -87,6 +89,9 @@ def export_image(  # noqa: PLR0913 - three are required; the others have default
         OSError: something cannot be read or written.
 
     """
+    destination = path_text(destination, "destination")
+    root = path_bytes(root, "root")
+    bill = path_text(bill, "bill")
     refuse_options(form, IMAGE_FORMS, compression=compression, name=name, bill=bill)
     _refuse_names(manifest, form)
     root = os.path.realpath(root)

@@ -25,7 +25,7 @@ from pkgjail.core.jail_names import (
     SYS_ROOT_ONLY,
     TMP,
 )
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.export.common import scratch_directories, warn_of_dropped_bits
 from pkgjail.export.image.tree import write_tree
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from pkgjail.api import system_of
 from pkgjail.core.entries import MISSING, compare
 from pkgjail.core.errors import ExportDriftError, ModifiedImageError
+from pkgjail.core.given import path_text
 from pkgjail.core.model import FileEntry
 from pkgjail.core.reporter import SILENT
 from pkgjail.export.image.content import Buffer, shares_of, write_members
@@ -24,6 +25,7 @@ from pkgjail.images.store import read_listing
 
 if TYPE_CHECKING:
     from pkgjail.core.errors import Change
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.reporter import Reporter
     from pkgjail.export.image.layout import Exported
     from pkgjail.images.model import Image, ImageEntry
@@ -38,7 +40,7 @@ _AGAIN = "see what else is not with 'pkgjail image verify', and import it again"
 def export_stored_image(  # noqa: PLR0913 - three are required; the others have defaults
     image: Image,
     form: str,
-    destination: str,
+    destination: AnyPath,
     *,
     compression: str = "",
     name: str = "",
@@ -63,6 +65,7 @@ def export_stored_image(  # noqa: PLR0913 - three are required; the others have 
         OSError: something cannot be read or written.
 
     """
+    destination = path_text(destination, "destination")
     refuse_options(form, STORED_FORMS, compression=compression, name=name, bill="")
     entries, stamps = _members(image)
     refuse_whiteouts(form, entries)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pkgjail.cli.console import ConsoleReporter
 from pkgjail.cli.jail_options import run_audited_in
 from pkgjail.core.errors import InputError, PkgjailError, Problem
-from pkgjail.core.model import JailOptions
+from pkgjail.core.options import JailOptions
 from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import enter_and_save, enter_environment, report_environment_changes
 from pkgjail.environments.isolate import VARIABLE
@@ -37,7 +37,7 @@ from pkgjail.storage.fingerprint import take_settled_fingerprint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pkgjail.core.model import UserBind
+    from pkgjail.core.options import UserBind
     from pkgjail.environments.enter import States
     from pkgjail.integrations.spack.active import ActiveEnvironment
     from pkgjail.integrations.spack.caller.request import Request

@@ -16,7 +16,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

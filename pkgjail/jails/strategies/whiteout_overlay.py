@@ -18,7 +18,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pkgjail.core.given import path_bytes
 from pkgjail.core.paths import Names
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source
@@ -26,6 +27,7 @@ from pkgjail.review.check.scripts import script_gaps
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest, PackageDatabase
     from pkgjail.core.reporter import Reporter
     from pkgjail.review.check.findings import FindingKind
@@ -37,7 +39,7 @@ __all__ = ["Check", "Finding", "check_manifest", "open_ld_search"]
 def check_manifest(
     manifest: Manifest,
     *,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     database: PackageDatabase | None = None,
     run: bool = True,
     reporter: Reporter = SILENT,
@@ -58,6 +60,7 @@ def check_manifest(
         SourceError: the manifest was made from another source.
 
     """
+    root = path_bytes(root, "root")
     root = os.path.realpath(root)
     refuse_other_source(manifest, root)
     names = Names(manifest.files)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pkgjail.core.model import text_path
 from pkgjail.core.paths import Names
+from pkgjail.core.text import text_path
 from pkgjail.review.check.findings import Finding
 
 if TYPE_CHECKING:

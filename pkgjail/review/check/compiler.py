@@ -13,7 +13,7 @@ import shlex
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.review.check.findings import Gap
 
 if TYPE_CHECKING:

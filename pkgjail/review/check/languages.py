@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.review.check.findings import Gap
 
 if TYPE_CHECKING:

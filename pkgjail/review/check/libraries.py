@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import text_path
+from pkgjail.core.text import text_path
 from pkgjail.core.untrusted import shortened
 from pkgjail.review.check.findings import Gap
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import raw_path, text_path
+from pkgjail.core.text import raw_path, text_path
 from pkgjail.review.check.findings import Gap
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import os
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from pkgjail.core.model import JailOptions, raw_path
+from pkgjail.core.options import JailOptions
 from pkgjail.core.programs import UnansweredError, capture_output
+from pkgjail.core.text import raw_path
 from pkgjail.core.untrusted import opened_below
 from pkgjail.jails.run import default_environment, prepare_jail
 
@@ -61,7 +62,7 @@ class JailRunner:
         left = self._started + _LONGEST - now
         if left <= 0:
             raise UnansweredError(f"the programs that are run do not all end within {_LONGEST} s")
-        return capture_output(lambda: self._jail.run(argv), stdin, seconds=left)
+        return capture_output(lambda: self._jail.enter(argv), stdin, seconds=left)
 
     def read(self, place: bytes) -> bytes:
         """Implement `Runner.read`, from the host's file."""

@@ -6,8 +6,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
-from pkgjail.core.model import text_path
-from pkgjail.core.text import counted, printable
+from pkgjail.core.text import counted, printable, text_path
 from pkgjail.review.graph_formats import size_text
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import InputError, JailError, Problem
-from pkgjail.core.model import text_path
+from pkgjail.core.given import path_bytes
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source
+from pkgjail.core.text import text_path
 from pkgjail.review.verify.compare import compare_names
 from pkgjail.review.verify.extras import find_extras
 from pkgjail.review.verify.package_record import PackageRecords
@@ -23,6 +24,7 @@ from pkgjail.review.verify.result import Difference, Verification
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest, PackageDatabase
     from pkgjail.core.reporter import Reporter
 
@@ -32,7 +34,7 @@ __all__ = ["Difference", "Verification", "verify_manifest"]
 def verify_manifest(  # noqa: PLR0913 - all but the manifest are options
     manifest: Manifest,
     *,
-    root: bytes = b"/",
+    root: AnyPath = b"/",
     quick: bool = False,
     packages: bool = False,
     extra: bool = True,
@@ -60,6 +62,7 @@ def verify_manifest(  # noqa: PLR0913 - all but the manifest are options
         SourceError: the manifest was made from another source.
 
     """
+    root = path_bytes(root, "root")
     root = os.path.realpath(root)
     if not os.path.isdir(root):
         raise InputError([Problem(text_path(root), "there is no such directory to verify")])

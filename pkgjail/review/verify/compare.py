@@ -7,7 +7,7 @@ import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.entries import NOUNS, OWN_CHOICE, compare, lstat
-from pkgjail.core.model import raw_path
+from pkgjail.core.text import raw_path
 from pkgjail.core.untrusted import real_directories
 from pkgjail.review.verify.result import Difference
 from pkgjail.storage.hashing import hash_files

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import InputError, JailError, Problem
-from pkgjail.core.model import JailOptions, UserBind, text_path
+from pkgjail.core.options import JailOptions, UserBind
+from pkgjail.core.text import text_path
 from pkgjail.core.working_directory import path_of_working_directory
 from pkgjail.environments.directory import read_header
 from pkgjail.environments.enter import read_built_manifest, shows

@@ -17,7 +17,8 @@ from pkgjail.integrations.spack.instance.uncovered import UncoveredTool, is_show
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pkgjail.core.model import Manifest, PackageDatabase, UserBind
+    from pkgjail.core.model import Manifest, PackageDatabase
+    from pkgjail.core.options import UserBind
     from pkgjail.integrations.spack.instance.model import Tool
 
 

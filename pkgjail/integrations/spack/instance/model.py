@@ -6,7 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pkgjail.core.model import UserBind, record
+from pkgjail.core.model import record
+from pkgjail.core.options import UserBind
 from pkgjail.environments.enter import shows
 from pkgjail.integrations.spack.caller.places import LOCAL, SHARED, SYSTEM, TEMPORARY, has_home
 

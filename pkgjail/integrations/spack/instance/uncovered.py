@@ -10,7 +10,8 @@ from pkgjail.environments.enter import shows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import UserBind
     from pkgjail.integrations.spack.instance.model import Tool
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pkgjail.core.errors import CommandError, InputError, JailError, PkgjailError, Problem
-from pkgjail.core.model import JailOptions, record
+from pkgjail.core.model import record
+from pkgjail.core.options import JailOptions
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.stage_names import DEFAULT
 from pkgjail.environments.build import build_environment
@@ -46,7 +47,8 @@ from pkgjail.jails.protection import refuse_writable_binds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import UserBind
     from pkgjail.core.reporter import Reporter
     from pkgjail.environments.record import Form
     from pkgjail.integrations.spack.instance.model import Instance

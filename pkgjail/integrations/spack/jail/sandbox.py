@@ -20,7 +20,8 @@ from pkgjail.integrations.spack.instance.model import outermost_paths
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pkgjail.core.model import Manifest, UserBind
+    from pkgjail.core.model import Manifest
+    from pkgjail.core.options import UserBind
     from pkgjail.integrations.spack.instance.model import Instance
 
 _KERNEL = (b"/proc", b"/sys")
