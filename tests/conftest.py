@@ -53,9 +53,9 @@ UNMEASURED = frozenset(
         "environments/test_interruptions", "test_acceptance", "test_bounded_available",
         "test_copied_binds_faults",
         "test_bounded_databases", "test_bounded_lists", "test_closure_oracle", "test_docs",
-        "test_docs_examples", "test_escapes", "test_exactness_host", "test_faults", "test_floods",
+        "test_docs_examples", "test_escapes", "test_exactness", "test_exactness_host", "test_faults", "test_floods",
         "test_fuzz_corpus", "test_homeless", "test_layout", "test_limits_guest", "test_manifest_properties",
-        "test_nesting", "test_packaging", "test_real_closure_oracle", "test_real_digests",
+        "test_nesting", "test_packaging", "test_proc_links", "test_real_closure_oracle", "test_real_digests",
         "test_real_files", "test_real_installers", "test_shipped_here", "test_surroundings",
     )
 )  # fmt: skip
