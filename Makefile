@@ -104,8 +104,9 @@ $(VENV)/runtime: pyproject.toml setup.py | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/development: tests/requirements.txt $(VENV)/runtime
+$(VENV)/development: tests/requirements.txt tests/requirements-alone.txt $(VENV)/runtime
 	$(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement tests/requirements-alone.txt
 	touch $@
 
 $(VENV)/docs: docs/requirements.txt $(VENV)/development

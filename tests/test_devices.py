@@ -31,7 +31,8 @@ from pkgjail.jails import device_sets
 from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
 from pkgjail.manifest import dump_manifest, parse_manifest, read_manifest, write_manifest
 from pkgjail.review.diff import diff_manifests
-from pkgjail.review.report.sections import difference_section, summary_section
+from pkgjail.review.report.changes import difference_section
+from pkgjail.review.report.sections import settings_section
 from pkgjail.sandbox.steps import Devices
 from tests.conftest import SYSTEM_PYTHON
 from tests.debian_roots import make_root
@@ -507,7 +508,7 @@ def test_a_difference_of_devices_is_shown(
     assert "/dev/infiniband/**  " in capsys.readouterr().out
     new, old = read_manifest(tmp_path / "new"), read_manifest(tmp_path / "old")
     assert "/dev/infiniband/**" in difference_section(diff_manifests(old, new))
-    assert "/dev/infiniband/**" in summary_section(new, "")
+    assert "/dev/infiniband/**" in settings_section(new, "")
 
 
 def test_a_format_without_devices_refuses_them(base_manifest: Manifest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pkgjail.core.text import counted, text_path
-from pkgjail.review.report.sections import listing, table
+from pkgjail.review.report.tables import listing, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

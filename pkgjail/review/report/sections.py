@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from html import escape
 from typing import TYPE_CHECKING
 
-from pkgjail.core.text import counted, printable, text_path
+from pkgjail.closure.reasons import Chains
+from pkgjail.core.text import counted, text_path
 from pkgjail.review.graph_formats import size_text
+from pkgjail.review.report.tables import SIGNS, table, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from pkgjail.core.model import Manifest
+    from pkgjail.core.model import Manifest, Unmet
     from pkgjail.review.check.findings import Finding
-    from pkgjail.review.diff import Difference, FileChange
+    from pkgjail.review.diff import Difference
+    from pkgjail.review.graph import GraphView
 
-_MOST_NAMES = 200
-_SIGNS = {"added": "+", "removed": "-", "changed": "±"}
+_OPEN = 30
+_MOST_STEPS = 12
 
 
 def title(manifest: Manifest) -> str:
     """Return the page's title, escaped."""
-    return _text(", ".join(manifest.header.whitelists) or "manifest")
+    return text(", ".join(manifest.header.whitelists) or "manifest")
 
 
-def summary_section(manifest: Manifest, digest: str) -> str:
-    """Return the section with the manifest's figures and settings."""
+def settings_section(manifest: Manifest, digest: str) -> str:
+    """Return the section with the manifest's settings, its names by origin, and its devices."""
     header = manifest.header
-    figures = (
-        ("packages", f"{len(manifest.packages):,}"),
-        ("names", f"{len(manifest.files):,}"),
-        ("regular files", size_text(sum(entry.size or 0 for entry in manifest.files))),
-        ("dropped", f"{len(manifest.dropped):,}"),
-        ("missing", f"{len(manifest.missing):,}"),
-        ("unmet", f"{len(manifest.unmet):,}"),
-    )
     settings = (
         ("distribution", f"{header.distribution.id} {header.distribution.version} {header.architecture}"),
         ("whitelists", ", ".join(header.whitelists) or "none"),
@@ -46,31 +40,58 @@ def summary_section(manifest: Manifest, digest: str) -> str:
         ("policy", header.policy),
     )
     origins = Counter(entry.origin for entry in manifest.files)
-    return (
-        '<ul class="figures">'
-        + "".join(f"<li><b>{value}</b> {name}</li>" for name, value in figures)
-        + "</ul>"
-        + table("The manifest", ("setting", "value"), settings)
-        + table("Names by origin", ("origin", "names"), ((o, f"{n:,}") for o, n in sorted(origins.items())))
-        + (
-            table(
-                "Devices that the jail shows if the host has them",
-                ("pattern", "allowed by"),
-                ((device.pattern, device.rule) for device in manifest.devices),
-            )
-            if manifest.devices
-            else ""
+    parts = [
+        table("The manifest", ("setting", "value"), settings),
+        table(
+            "Names by origin",
+            ("origin", "names"),
+            ((o, f"{n:,}") for o, n in sorted(origins.items())),
+            kinds="small",
+        ),
+    ]
+    if manifest.devices:
+        devices = ((device.pattern, device.rule) for device in manifest.devices)
+        parts.append(
+            table("Devices that the jail shows if the host has them", ("pattern", "allowed by"), devices)
         )
-        + (
-            table(
-                "Requirements that nothing installed satisfies",
-                ("required by", "requirement", "why not"),
-                ((unmet.source, f"{unmet.kind}: {unmet.text}", unmet.reason) for unmet in manifest.unmet),
-            )
-            if manifest.unmet
-            else ""
-        )
+    return "".join(parts)
+
+
+def packages_section(manifest: Manifest, graph: GraphView, difference: Difference | None) -> str:
+    """Return the section with all packages, the one that costs most first, each with its chain."""
+    changes = {} if difference is None else {one.package: one.change for one in difference.packages}
+    chains = Chains(manifest.dependencies)
+    packages = sorted(
+        (node for node in graph.nodes if node.kind == "package"), key=lambda node: (-node.cost, node.name)
     )
+    rows = []
+    for node in packages:
+        sign = f"{SIGNS[changes[node.name]]} {changes[node.name]}" if node.name in changes else ""
+        rows.append(
+            (
+                *((sign,) if changes else ()),
+                node.name,
+                node.version,
+                size_text(node.bytes),
+                size_text(node.cost),
+                _chain(chains, node.name),
+            )
+        )
+    columns = (*(("change",) if changes else ()), "package", "version", "its files", "leaves with it", "why")
+    is_open = " open" if len(rows) <= _OPEN else ""
+    return (
+        f"<details{is_open}><summary>{counted(len(rows), 'package')}, those that cost most first</summary>"
+        f"{table('All packages', columns, rows, kinds='packages')}</details>"
+    )
+
+
+def _chain(chains: Chains, package: str) -> str:
+    """Return the shortest chain to a package as a line, without the beginning of a long one."""
+    names = [package]
+    while len(names) < _MOST_STEPS and (edge := chains.last(names[0])) is not None:
+        names.insert(0, edge.source)
+    more = chains.last(names[0]) is not None
+    return " → ".join(["…", *names] if more else names)
 
 
 def dropped_section(manifest: Manifest) -> str:
@@ -80,90 +101,28 @@ def dropped_section(manifest: Manifest) -> str:
     rows = sorted(rules.items(), key=lambda item: (-item[1], item[0]))
     if not rules and not reasons:
         return "<p>Nothing was dropped, and nothing is missing.</p>"
-    return (table("Dropped", ("rule", "names"), ((r, f"{n:,}") for r, n in rows)) if rules else "") + (
-        table("Missing on the host", ("reason", "names"), ((r, f"{n:,}") for r, n in sorted(reasons.items())))
-        if reasons
-        else ""
-    )
+    parts = []
+    if rules:
+        parts.append(table("Dropped", ("rule", "names"), ((r, f"{n:,}") for r, n in rows), kinds="small"))
+    if reasons:
+        counts = ((reason, f"{number:,}") for reason, number in sorted(reasons.items()))
+        parts.append(table("Missing on the host", ("reason", "names"), counts, kinds="small"))
+    return "".join(parts)
 
 
-def findings_section(findings: Sequence[Finding] | None) -> str:
-    """Return the section with the findings of a check."""
+def findings_section(findings: Sequence[Finding] | None, unmet: Sequence[Unmet]) -> str:
+    """Return the section with the findings of a check, and the requirements that nothing satisfies."""
+    if not unmet:
+        return _findings(findings)
+    rows = ((one.source, f"{one.kind}: {one.text}", one.reason) for one in unmet)
+    columns = ("required by", "requirement", "why not")
+    return _findings(findings) + table("Requirements that nothing installed satisfies", columns, rows)
+
+
+def _findings(findings: Sequence[Finding] | None) -> str:
     if findings is None:
-        return "<p>The manifest was not checked for this page.</p>"
+        return "<p>The manifest was not checked for this page; 'pkgjail report --check' checks it.</p>"
     if not findings:
         return "<p>The set is closed: the check found nothing.</p>"
     rows = ((text_path(each.path), each.cause, each.responsible, each.fix) for each in findings)
     return table(counted(len(findings), "finding"), ("file", "cause", "responsible", "fix"), rows)
-
-
-def difference_section(difference: Difference | None) -> str:
-    """Return the section with the changes since the older manifest."""
-    if difference is None:
-        return "<p>No older manifest was given.</p>"
-    if difference.same:
-        return "<p>The older manifest is the same.</p>"
-    parts = []
-    if difference.settings:
-        parts.append(table("Settings", ("setting", "old", "new"), difference.settings))
-    devices = [("removed", pattern) for pattern in difference.devices_removed]
-    devices += [("added", pattern) for pattern in difference.devices_added]
-    if devices:
-        parts.append(table("Devices", ("change", "pattern"), devices))
-    if difference.packages:
-        rows = (
-            (
-                change.package,
-                change.change,
-                " → ".join(filter(None, (change.old_version, change.new_version))),
-                _growth(change.new_bytes - change.old_bytes),
-                f"{change.because.source}: {change.because.kind} {change.because.text}"
-                if change.because
-                else "",
-            )
-            for change in difference.packages
-        )
-        parts.append(table("Packages", ("package", "change", "version", "listed bytes", "because"), rows))
-    for cause, changes in difference.by_cause():
-        parts.append(_names(f"{cause.kind} {cause.detail}".strip(), changes))
-    return "".join(parts)
-
-
-def _names(cause: str, changes: Sequence[FileChange]) -> str:
-    """Return the names that differ for one cause, under a heading that opens them."""
-    listed = "\n".join(map(_name, changes[:_MOST_NAMES]))
-    rest = len(changes) - _MOST_NAMES
-    more = f"\nand {rest:,} more; 'pkgjail diff --all' lists them" if rest > 0 else ""
-    counts = ", ".join(
-        f"{n:,} {word}" for word, n in sorted(Counter(change.change for change in changes).items())
-    )
-    return f"<details><summary>{_text(cause)}: {counts}</summary><pre>{listed}{more}</pre></details>"
-
-
-def listing(title: str, rows: Sequence[str]) -> str:
-    """Return lines of text, escaped, under a heading that opens them."""
-    listed = "\n".join(map(_text, rows))
-    return f"<details><summary>{_text(title)}</summary><pre>{listed}</pre></details>"
-
-
-def _name(change: FileChange) -> str:
-    aspects = f" ({', '.join(change.what)})" if change.what else ""
-    return f"{_SIGNS[change.change]} {_text(text_path(change.path))}{aspects}"
-
-
-def _growth(size: int) -> str:
-    return f"{'-' if size < 0 else '+'}{size_text(abs(size))}"
-
-
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of texts, escaped."""
-    head = "".join(f'<th scope="col">{_text(column)}</th>' for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
-    return (
-        f'<div class="wide"><table><caption>{_text(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
-    )
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))
