@@ -19,6 +19,7 @@ _MOST_NAMES = 200
 _MOST_PACKAGES = 25
 _OPEN = 12
 _PACKAGE_COLUMNS = ("change", "package", "version", "listed bytes", "because")
+_FEW_GROUPS = 3
 
 
 def difference_section(difference: Difference) -> str:
@@ -92,10 +93,10 @@ def _consequences(difference: Difference) -> Iterator[str]:
 def _packages(caption: str, changes: Sequence[PackageChange]) -> str:
     """Return a table of packages, of which those after the first few are folded."""
     first, rest = changes[:_MOST_PACKAGES], changes[_MOST_PACKAGES:]
-    shown = table(caption, _PACKAGE_COLUMNS, map(_package, first))
+    shown = table(caption, _PACKAGE_COLUMNS, map(_package, first), kinds="changes")
     if not rest:
         return shown
-    others = table(f"{caption}, the others", _PACKAGE_COLUMNS, map(_package, rest))
+    others = table(f"{caption}, the others", _PACKAGE_COLUMNS, map(_package, rest), kinds="changes")
     return f"{shown}<details><summary>and {len(rest):,} more</summary>{others}</details>"
 
 
@@ -113,17 +114,20 @@ def _package(change: PackageChange) -> tuple[str, ...]:
 
 def _groups(difference: Difference, *, consequences: bool) -> Iterator[str]:
     """Yield the names that differ for each cause, under a heading that opens them."""
-    for cause, group in difference.by_cause():
-        changes = [change for change in group if change.is_consequence == consequences]
-        if not changes:
-            continue
+    groups = [
+        (cause, changes)
+        for cause, group in difference.by_cause()
+        if (changes := [change for change in group if change.is_consequence == consequences])
+    ]
+    for cause, changes in groups:
         rest = len(changes) - _MOST_NAMES
         lines = list(map(_name, changes[:_MOST_NAMES]))
         if rest > 0:
             lines.append(f"and {rest:,} more; 'pkgjail diff --all' lists them")
         counts = f"{len(changes):,} with other owners" if consequences else _counts(changes)
         heading = f"{text(f'{cause.kind} {cause.detail}'.strip())}: {counts}"
-        yield folded(heading, lines, is_open=not consequences and len(changes) <= _OPEN)
+        is_open = not consequences and len(groups) <= _FEW_GROUPS and len(changes) <= _OPEN
+        yield folded(heading, lines, is_open=is_open)
 
 
 def _counts(changes: Sequence[PackageChange] | Sequence[FileChange]) -> str:

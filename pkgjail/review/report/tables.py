@@ -31,7 +31,7 @@ def growth(size: int) -> str:
 
 def more_or_fewer(number: int) -> str:
     """Return a change of a count with its sign."""
-    return "no change" if number == 0 else f"{'-' if number < 0 else '+'}{abs(number):,}"
+    return "same" if number == 0 else f"{'-' if number < 0 else '+'}{abs(number):,}"
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, kinds: str = "") -> str:

@@ -30,6 +30,8 @@ const fitted = (text, width) => {
   const characters = [...text];
   return characters.length <= room ? text : `${characters.slice(0, room - 1).join("")}…`;
 };
+// Explanations stand below what they explain, perhaps out of view.
+const isNarrow = () => matchMedia("(max-width: 75rem)").matches;
 // Let one element of a group be reached by Tab, and move there.
 const focusOn = (group, element) => {
   if (!element) return;

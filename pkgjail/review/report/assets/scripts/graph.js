@@ -13,6 +13,8 @@ const withAllBelow = (index) => {
 const FEW = 3;
 const clusterOf = (title, members, opens) => ({ title, members, opens });
 const MANY = 8;
+// A whitelist's line with what it names; "essential" names much, and says it itself.
+const lineTitle = (index) => (nodes[index].kind === "rule" ? [nodes[index].name, ...requires[index].map((edge) => shortName(edges[edge].target))].join(" ") : nodes[index].name);
 // The clusters of the whole graph: lines that bring several packages, "essential", what several lines need (with
 // what it brings, if that is much, otherwise by the steps from a line), all other lines.
 const wholeClusters = () => {
@@ -23,16 +25,16 @@ const wholeClusters = () => {
   for (const index of highest) {
     const all = withAllBelow(index);
     if (nodes[index].kind === "package" && all.length <= MANY) for (const one of all) put(steps[one], one);
-    else if (nodes[index].kind === "package") clusters.push(clusterOf(`${shortName(index)}, for several lines`, all, true));
-    else if (all.length > FEW || nodes[index].kind === "essential") clusters.push(clusterOf(nodes[index].name, all, true));
+    else if (nodes[index].kind === "package") clusters.push(clusterOf(`${shortName(index)}, shared`, all, true));
+    else if (all.length > FEW || nodes[index].kind === "essential") clusters.push(clusterOf(lineTitle(index), all, true));
     else {
       const file = nodes[index].name.replace(/:\d+$/, "");
       if (!others.has(file)) others.set(file, []);
       others.get(file).push(...all);
     }
   }
-  for (const [away, members] of shared) clusters.push(clusterOf(`for several lines, ${counted(away, "step")} away`, members.sort((a, b) => a - b), true));
-  for (const [file, members] of others) clusters.push(clusterOf(`${file}: lines with few packages of their own`, members, true));
+  for (const [away, members] of shared) clusters.push(clusterOf(`shared, ${counted(away, "step")} away`, members.sort((a, b) => a - b), true));
+  for (const [file, members] of others) clusters.push(clusterOf(`${file}, other lines`, members, true));
   return clusters;
 };
 // The clusters inside one: nodes with much below them, and the others.
@@ -68,8 +70,8 @@ const drawGraph = () => {
   clusters.sort((a, b) => b.members.length - a.members.length || (a.title < b.title ? -1 : 1));
   const total = clusters.reduce((sum, one) => sum + one.members.length, 0);
   const width = svg.clientWidth || 1000;
-  // High enough for a label of each node, within two screens; on a phone there are dots, and labels in what is opened.
-  const most = width > 700 ? Math.max(900, innerHeight * 2) : Math.max(520, innerHeight * 0.9);
+  // High enough for a label of each node, within two screens; beyond that there are dots, and labels in what is opened.
+  const most = Math.max(900, innerHeight * 2);
   const height = Math.round(Math.min(Math.max(360, ((total + 6 * clusters.length) * 1900) / width), most));
   svg.style.height = `${height}px`;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -156,12 +158,12 @@ const markGraph = () => {
         if (beside.length <= MOST_LINES) line(edges[edge], "near");
       }
     }
-    for (const path of pathsTo(selected).slice(0, MOST_PATHS)) {
+    pathsTo(selected).slice(0, MOST_PATHS).forEach((path, position) => {
       for (const edge of path) {
-        line(edge, "chain");
+        line(edge, position ? "chain" : "chain first");
         chain.add(edge.source).add(edge.target);
       }
-    }
+    });
   }
   svg.classList.toggle("dims", selected >= 0 || hits.size > 0);
   for (const [index, { element }] of places) {
@@ -193,6 +195,7 @@ const selectPackage = (index) => {
     if (found.length > MOST_PATHS) about.append(make("p", { className: "soft", textContent: `and ${number(found.length - MOST_PATHS)} more` }));
   }
   about.append(...packageButtons("Required by", requiredBy[index].map((edge) => edges[edge].source)), ...packageButtons("Requires", requires[index].map((edge) => edges[edge].target)));
+  if (isNarrow()) about.scrollIntoView({ block: "nearest" });
   if (node.kind === "package") about.append(make("button", { type: "button", textContent: "Show its files", onclick: () => { byId("owner").value = String(index); filterNames(); byId("files").scrollIntoView(); byId("filter").focus(); } }));
   markGraph();
 };
@@ -202,8 +205,7 @@ const showCosts = () => {
   const most = lines.length ? nodes[lines[0]].cost || 1 : 1;
   const bars = make("ol", { className: "bars" });
   for (const index of lines.slice(0, 14)) {
-    const brings = requires[index].map((edge) => shortName(edges[edge].target)).join(", ");
-    const button = make("button", { type: "button", onclick: () => selectPackage(index) }, make("span", { textContent: `${nodes[index].name} ${[...brings].slice(0, 40).join("")}` }), make("span", { textContent: size(nodes[index].cost) }));
+    const button = make("button", { type: "button", onclick: () => selectPackage(index) }, make("span", { textContent: [...lineTitle(index)].slice(0, 40).join("") }), make("span", { textContent: size(nodes[index].cost) }));
     button.style.setProperty("--part", `${(100 * nodes[index].cost) / most}%`);
     bars.append(make("li", {}, button));
   }

@@ -85,7 +85,9 @@ const explainRow = (index) => {
 list.view.addEventListener("scroll", showRows, { passive: true });
 list.view.addEventListener("click", (event) => {
   const one = event.target.closest(".row");
-  if (one) explainRow(Number(one.dataset.index));
+  if (!one) return;
+  explainRow(Number(one.dataset.index));
+  if (isNarrow()) byId("name").scrollIntoView({ block: "nearest" });
 });
 list.view.addEventListener("keydown", (event) => {
   const { view } = list;

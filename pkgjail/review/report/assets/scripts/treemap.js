@@ -103,8 +103,10 @@ const showLargest = (group) => {
 };
 const openGroup = (groups) => { treemap.open = groups; byId("treemap-file").replaceChildren(); drawTreemap(); };
 const choosePart = (part, way) => {
-  if (part.row >= 0) byId("treemap-file").replaceChildren(...explanation(part.row));
-  else openGroup(way);
+  if (part.row < 0) return openGroup(way);
+  byId("treemap-file").replaceChildren(...explanation(part.row));
+  if (isNarrow()) byId("treemap-file").scrollIntoView({ block: "nearest" });
+  return undefined;
 };
 const chooseBox = (element) => {
   const box = treemap.boxes[element.dataset.box];
