@@ -286,7 +286,11 @@ def test_the_treemap_opens_down_to_files(opened: Browser) -> None:
     assert first.get_attribute("aria-label") == "libc6, package, 5.0 kB, 96.7 %"
     first.send_keys(Keys.ARROW_RIGHT)
     assert _active_label(opened) == "± gcc, package, 100 bytes, 1.9 %"
-    opened.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT, Keys.ENTER)
+    opened.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    opened.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    assert _active_label(opened) == "usr/lib/libc.so.6, file, 5.0 kB, 96.6 %"
+    opened.driver.switch_to.active_element.send_keys(Keys.ARROW_UP)
+    opened.driver.switch_to.active_element.send_keys(Keys.ENTER)
     assert opened.js(crumbs) == ["All", "libc6"]
     assert _active_label(opened) == "usr/lib/libc.so.6, file, 5.0 kB, 99.8 %"
     opened.driver.switch_to.active_element.send_keys(Keys.ENTER)
@@ -508,14 +512,19 @@ def _large(names: int) -> Manifest:
 def _packages(packages: int, names: int) -> Manifest:
     """Return a manifest of so many packages that require each other, and of so many names."""
     chance = random.Random(packages)  # noqa: S311 - the same each time
-    lines = [f"package-{number:04d} 1.{number % 9}" for number in range(packages)]
+    lines = [f"package-of-a-longer-name-{number:04d} 1.{number % 9}" for number in range(packages)]
     for number in range(packages):
         if number % 20 == 0:
-            lines.append(f"w.toml:{number + 1} -> package-{number:04d}")
+            lines.append(f"w.toml:{number + 1} -> package-of-a-longer-name-{number:04d}")
         sources = [int(number * chance.random() ** 2) for _ in range(min(number, 1 + number % 3))]
-        lines.extend(f"package-{source:04d} -> package-{number:04d}" for source in sources)
+        lines.extend(
+            f"package-of-a-longer-name-{source:04d} -> package-of-a-longer-name-{number:04d}"
+            for source in sources
+        )
     for number in range(names):
-        owners = sorted({f"package-{chance.randrange(packages):04d}" for _ in range(1 + number % 2)})
+        owners = sorted(
+            {f"package-of-a-longer-name-{chance.randrange(packages):04d}" for _ in range(1 + number % 2)}
+        )
         path = f"/usr/share/directory-{number % (names // 9)}/file-{number}"
         lines.append(f"{path} {number * 37 % 9999} of {','.join(owners)}")
     return manifest_of("\n".join(dict.fromkeys(lines)))
