@@ -145,7 +145,7 @@ def test_packages_that_only_require_each_other() -> None:
     assert found == {"a:amd64": 0, "w.toml:1": 0, "x:amd64": 5, "y:amd64": 0}
     collapsed = {node.name: node.cost for node in graph_view(manifest, collapse=True).nodes}
     assert collapsed["x:amd64 and 1 more"] == 8
-    assert columns(manifest)["nodes"]
+    assert [node[6] for node in columns(manifest, graph_view(manifest))["nodes"]] == [1, -1, -1, -1]
 
 
 _HOSTILE = 'a"]; b -> c \\n<i>&#;\\ \x01\udc80\n\u2028é'

@@ -640,6 +640,23 @@ def test_empty_manifests(browser: Browser, tmp_path: Path) -> None:
     assert "?\nfindings\nnot checked" in browser.text(".bill")
 
 
+def test_packages_that_no_line_leads_to(browser: Browser, tmp_path: Path) -> None:
+    """Protects readers of a manifest that somebody wrote: packages that only require each other are shown."""
+    path = tmp_path / "review.html"
+    path.write_bytes(report_page(manifest_of("x 1\ny 1\nx -> y\ny -> x\n/f 3 of x,y"), "sha256:abc"))
+    browser.console()
+    browser.open(path)
+    _choose(browser, "#drawing g[aria-label='x:amd64 1']")
+    assert _headings(browser) == ["x:amd64 1", "Required by (1)", "Requires (1)"]
+    assert "no line leads to these" in str(browser.js("document.getElementById('drawing').textContent"))
+    assert browser.console() == []
+
+
+def _headings(browser: Browser) -> list[str]:
+    """Return the headings about the selected package."""
+    return list(browser.js("[...document.querySelectorAll('#about :is(h3, h4)')].map(one => one.innerText)"))
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new, page = tmp_path / "old.jsonl", tmp_path / "new.jsonl", tmp_path / "review.html"
     write_manifest(manifest_of(OLD), old)

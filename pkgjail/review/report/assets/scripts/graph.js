@@ -33,7 +33,7 @@ const wholeClusters = () => {
       others.get(file).push(...all);
     }
   }
-  for (const [away, members] of shared) clusters.push(clusterOf(`shared, ${counted(away, "step")} away`, members.sort((a, b) => a - b), true));
+  for (const [away, members] of shared) clusters.push(clusterOf(away ? `shared, ${counted(away, "step")} away` : "no line leads to these", members.sort((a, b) => a - b), true));
   for (const [file, members] of others) clusters.push(clusterOf(`${file}, other lines`, members, true));
   return clusters;
 };
