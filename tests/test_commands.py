@@ -405,6 +405,8 @@ def test_the_manual_page_is_the_help(
     groff = ["groff", "-man", "-ww", "-Kutf8", "-Tutf8", "-P-c", "-P-b", "-P-o", "-P-u", "-rLL=100n"]
     done = subprocess.run(groff, input=page, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+    lint = subprocess.run(["mandoc", "-T", "lint"], input=page, capture_output=True, text=True, check=False)
+    assert (lint.returncode, lint.stdout + lint.stderr) == (0, "")
     plain = {" ".join(line.split()) for line in re.sub("[\u2010\u2212]", "-", done.stdout).splitlines()}
     monkeypatch.setenv("COLUMNS", "80")  # argparse leaves two of them free
     for verb in VERBS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.results import always
@@ -102,7 +103,7 @@ def _page() -> Iterator[str]:
 
     parser, verbs = make_parsers()
     yield f'.TH PKGJAIL 1 "{_DATE}" "pkgjail {__version__}" "User Commands"'
-    yield from (".SH NAME", rf"pkgjail \- {_escaped(str(parser.description))}")
+    yield from (".SH NAME", *_filled(f"pkgjail - {parser.description}"))
     yield from (".SH SYNOPSIS", ".B pkgjail", r"\fICOMMAND\fR [\fIARGUMENT\fR ...]")
     yield ".SH DESCRIPTION"
     yield from _help(parser)
@@ -121,12 +122,12 @@ def _sections(parser: argparse.ArgumentParser) -> Iterator[str]:
     for title, rows in (("ENVIRONMENT", _ENVIRONMENT), ("FILES", _FILES)):
         yield f".SH {title}"
         for name, words in rows:
-            yield from (".TP", f".B {_escaped(name)}", _escaped(words))
+            yield from (".TP", f".B {_escaped(name)}", *_filled(words))
     yield ".SH EXAMPLES"
     for number, (words, commands) in enumerate(_EXAMPLES):
         yield from (
             *((".PP",) if number else ()),
-            _escaped(words),
+            *_filled(words),
             ".PP",
             ".EX",
             *map(_escaped, commands),
@@ -143,6 +144,11 @@ def _help(parser: argparse.ArgumentParser) -> Iterator[str]:
     formatter: Any = parser.formatter_class  # a class of argparse; each takes a width
     parser.formatter_class = partial(formatter, width=_WIDTH)
     yield from (".EX", *map(_escaped, parser.format_help().rstrip().splitlines()), ".EE")
+
+
+def _filled(text: str) -> Iterator[str]:
+    """Yield a text that roff fills, in lines as short as mandoc(1) wants them."""
+    yield from map(_escaped, wrap(text, _WIDTH - 10, break_long_words=False, break_on_hyphens=False))
 
 
 def _escaped(line: str) -> str:
