@@ -37,13 +37,15 @@ class Case:
 
 
 class Remembering:
-    """A reporter that records warnings."""
+    """A reporter that records progress and warnings."""
 
     def __init__(self) -> None:
+        self.steps: list[tuple[str, int, int]] = []
         self.warnings: list[str] = []
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Ignore it."""
+        """Record it."""
+        self.steps.append((task, done, total))
 
     def warn(self, message: str) -> None:
         """Record it."""

@@ -33,6 +33,7 @@ from pkgjail.settings.model import AllowedStages, Settings
 from pkgjail.stages import STAGES
 from tests.conftest import NOBODY, SYSTEM_PYTHON
 from tests.engines import in_engine
+from tests.file_cases import Remembering
 from tests.forbidden import without_user_namespaces
 
 if TYPE_CHECKING:
@@ -679,3 +680,11 @@ def test_pkgjaild_as_the_doctor_says(user: Caller, tmp_path: Path) -> None:
     assert not found["works"]
     assert "pkgjaild --check" in lines_of(found)
     assert after.stage("helper")["works"], after.stage("helper")["obstacle"]
+
+
+def test_trying_stages_is_told() -> None:
+    """It takes seconds."""
+    reporter = Remembering()
+    report = examine_host(reporter)
+    number = len(report.stages)
+    assert reporter.steps == [("trying stages", each, number) for each in range(number + 1)]

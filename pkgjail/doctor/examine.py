@@ -6,9 +6,11 @@ import os
 import pwd
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import SettingsError, UsageError
 from pkgjail.core.families import known_family
+from pkgjail.core.reporter import SILENT
 from pkgjail.doctor.directories import examine_directories
 from pkgjail.doctor.kernel import examine_kernel
 from pkgjail.doctor.model import DefaultReport, HostReport
@@ -18,14 +20,18 @@ from pkgjail.doctor.stages import default_of, examine_stages
 from pkgjail.settings.model import Settings
 from pkgjail.settings.read import read_settings
 
+if TYPE_CHECKING:
+    from pkgjail.core.reporter import Reporter
+
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
 
-def examine_host() -> HostReport:
+def examine_host(reporter: Reporter = SILENT) -> HostReport:
     """Return what this host offers the calling user for jails.
 
     Each stage is tried with a command that does nothing, in processes that end with it. To each directory
-    that pkgjail writes to, a file is written and removed. Nothing else changes. It takes a few seconds.
+    that pkgjail writes to, a file is written and removed. Nothing else changes. It takes a few seconds, of
+    which `reporter` receives the progress.
     """
     kernel = examine_kernel()
     words = _os_release()
@@ -37,7 +43,7 @@ def examine_host() -> HostReport:
         settings = read_settings()
     except (SettingsError, UsageError) as error:
         fault = str(error)
-    stages = examine_stages(settings, Surroundings(container=kernel.container, family=family))
+    stages = examine_stages(settings, Surroundings(container=kernel.container, family=family), reporter)
     default = (
         DefaultReport(stage="", origin="", taken="", fault=fault) if fault else default_of(settings, stages)
     )

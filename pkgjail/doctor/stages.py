@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from pkgjail.core.architectures import host_architecture
+from pkgjail.core.reporter import SILENT
 from pkgjail.core.stage_names import AUTO, DEFAULT, RUNGS
 from pkgjail.doctor import remedies
 from pkgjail.doctor.model import COLUMNS, DefaultReport, StageReport
@@ -20,6 +21,7 @@ from pkgjail.stages.vm import Vm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pkgjail.core.reporter import Reporter
     from pkgjail.doctor.model import Remedy
     from pkgjail.doctor.remedies import Surroundings
     from pkgjail.jails.causes import Cause
@@ -29,11 +31,18 @@ if TYPE_CHECKING:
 _OF_NAMESPACES = frozenset({"bwrap", "podman", "runc"})  # engines that make user namespaces for users
 
 
-def examine_stages(settings: Settings, around: Surroundings) -> tuple[StageReport, ...]:
+def examine_stages(
+    settings: Settings, around: Surroundings, reporter: Reporter = SILENT
+) -> tuple[StageReport, ...]:
     """Try all stages, each in processes of its own that end with the trial."""
     first = STAGES[DEFAULT]
     cause = first.cause() if isinstance(first, Namespaces) else None
-    return tuple(_examine(stage, cause, settings, around) for stage in STAGES.values())
+    reports = []
+    for number, stage in enumerate(STAGES.values()):
+        reporter.progress("trying stages", number, len(STAGES))
+        reports.append(_examine(stage, cause, settings, around))
+    reporter.progress("trying stages", len(STAGES), len(STAGES))
+    return tuple(reports)
 
 
 def _examine(stage: Stage, cause: Cause | None, settings: Settings, around: Surroundings) -> StageReport:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pkgjail.core.given import path_bytes
 from pkgjail.core.options import JailOptions
+from pkgjail.core.reporter import SILENT
 from pkgjail.environments.process import process_argv
 from pkgjail.jails.detect import is_isolated
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pkgjail.core.given import AnyPath
     from pkgjail.core.model import Manifest
     from pkgjail.core.options import UserBind
+    from pkgjail.core.reporter import Reporter
     from pkgjail.environments.journal import Built
     from pkgjail.environments.remove import Removed
 
@@ -37,6 +39,7 @@ def build_chroot_environment(  # noqa: PLR0913 - one is required; the others hav
     binds: tuple[UserBind, ...] = (),
     network: bool = True,
     variables: Mapping[str, str] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Built:
     """Make `directory` an environment; by default of the shipped whitelist `spack` without `docs`.
 
@@ -48,6 +51,7 @@ def build_chroot_environment(  # noqa: PLR0913 - one is required; the others hav
         binds: what each entry shows in addition, for example Spack itself and its install tree.
         network: whether each entry shares the host's network.
         variables: what the environment of each entry has in addition to `default_environment`.
+        reporter: receives progress and warnings.
 
     Raises:
         PkgjailError, OSError: as `resolve` and `build_environment`.
@@ -59,7 +63,7 @@ def build_chroot_environment(  # noqa: PLR0913 - one is required; the others hav
     if manifest is None:
         from pkgjail.api import resolve
 
-        manifest = resolve(["spack"], ["docs"], root=root, hashed=copy)
+        manifest = resolve(["spack"], ["docs"], root=root, hashed=copy, reporter=reporter)
     return build_environment(
         manifest,
         directory,
@@ -68,14 +72,15 @@ def build_chroot_environment(  # noqa: PLR0913 - one is required; the others hav
         binds=binds,
         network=network,
         variables=variables,
+        reporter=reporter,
     )
 
 
-def remove_chroot_environment(directory: AnyPath) -> Removed:
+def remove_chroot_environment(directory: AnyPath, *, reporter: Reporter = SILENT) -> Removed:
     """Remove the environment in `directory`; see `remove_environment`."""
     from pkgjail.environments.remove import remove_environment
 
-    return remove_environment(directory)
+    return remove_environment(directory, reporter=reporter)
 
 
 def isolate_environment(

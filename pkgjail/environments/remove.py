@@ -47,8 +47,8 @@ def remove_environment(directory: AnyPath, *, reporter: Reporter = SILENT) -> Re
     """Remove the environment in `directory`, and the directory.
 
     An environment whose build or removal was interrupted is removed too, and so is an empty directory,
-    which such an interruption may leave. `reporter` gets a warning that names other users who are in the
-    environment, if they do not leave at once.
+    which such an interruption may leave. `reporter` gets progress, and a warning that names other users who
+    are in the environment, if they do not leave at once.
 
     Raises:
         InputError: there is no environment.
@@ -71,7 +71,7 @@ def remove_environment(directory: AnyPath, *, reporter: Reporter = SILENT) -> Re
         if state.record is not None and state.record.header.machine is not None:
             stop_machine(environment)
         entries = state.record.entries if state.record is not None else ()
-        return clear(environment, entries, state.phase)
+        return clear(environment, entries, state.phase, reporter=reporter)
 
 
 def check_removal(directory: bytes) -> Phase:
@@ -119,6 +119,7 @@ def clear(
     phase: Phase,
     *,
     keep_directory: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Removed:
     """Delete the recorded `entries`, then the record and, unless with `keep_directory`, the directory.
 
@@ -137,7 +138,7 @@ def clear(
                 dst_dir_fd=environment.descriptor,
             )
             phase = "removing"
-        deleted = _delete_all(environment, entries)
+        deleted = _delete_all(environment, entries, reporter)
     if phase == "building":
         _unlink(environment.descriptor, SCRATCH)
     _unlink(environment.descriptor, PHASE_FILES[phase])
@@ -194,11 +195,12 @@ def _change_mode(environment: EnvironmentDirectory, entry: RecordEntry, mode: in
         os.close(handle)
 
 
-def _delete_all(environment: EnvironmentDirectory, entries: Sequence[RecordEntry]) -> int:
+def _delete_all(environment: EnvironmentDirectory, entries: Sequence[RecordEntry], reporter: Reporter) -> int:
     """Delete all entries, each directory after its content; return how many were there."""
     listings = group_by_directory(entries)
     deleted = 0
     for path in sorted(listings, reverse=True):
+        reporter.progress("deleting", deleted, len(entries))
         try:
             directory = environment.open_directory(path)
         except FileNotFoundError:
@@ -211,6 +213,7 @@ def _delete_all(environment: EnvironmentDirectory, entries: Sequence[RecordEntry
                 deleted += _delete(environment, directory, name, entry, deleted)
         finally:
             os.close(directory)
+    reporter.progress("deleting", len(entries), len(entries))
     return deleted
 
 

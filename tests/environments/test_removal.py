@@ -29,6 +29,7 @@ from tests.environments.cases import (
     replace_file,
     rewrite_unseen,
 )
+from tests.file_cases import Remembering
 from tests.tree_text import shown
 
 if TYPE_CHECKING:
@@ -139,6 +140,14 @@ def test_a_change_that_loses_nothing_does_not_stop_the_removal(
     change(env)
     remove_environment(env)
     assert not os.path.lexists(env)
+
+
+def test_a_removal_tells_its_progress(env: bytes) -> None:
+    """Removing a large copy takes seconds."""
+    reporter = Remembering()
+    removed = remove_environment(os.fsdecode(env), reporter=reporter)
+    assert reporter.steps[0] == ("deleting", 0, removed.deleted)
+    assert reporter.steps[-1] == ("deleting", removed.deleted, removed.deleted)
 
 
 def test_an_environment_may_be_renamed(env: bytes) -> None:

@@ -42,9 +42,11 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was found; return 3 if commands cannot run by default."""
+    from pkgjail.cli.console import ConsoleReporter
     from pkgjail.doctor.examine import examine_host
 
-    report = examine_host()
+    with ConsoleReporter(as_json=arguments.json) as reporter:
+        report = examine_host(reporter)
     if arguments.json:
         from pkgjail.cli.doctor_text import as_json
 
