@@ -203,7 +203,7 @@ if what:
 else:
     os.close(number)
 try:
-    status = run_in_jail(manifest, command)
+    status = run_in_jail(manifest, command).returncode
 except JailError as error:
     os.write(report, str(error).encode())
     status = 125

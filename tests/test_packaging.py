@@ -39,6 +39,7 @@ DISTRIBUTIONS = {
     "debian": "python-debian",
     "elftools": "pyelftools",
     "packageurl": "packageurl-python",
+    "pytest": None,  # who uses the fixture has it
     "solv": None,
     "spdx_tools": "spdx-tools",
     "tomllib": None,
