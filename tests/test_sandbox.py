@@ -297,7 +297,7 @@ from pkgjail.jails.run import run_in_jail
 manifest = resolve(["base"], hashed=False)
 for _ in range(int(sys.argv[2])):
     threading.Thread(target=threading.Event().wait, daemon=True).start()
-sys.exit(run_in_jail(manifest, ["sh", "-c", sys.argv[1]]))
+sys.exit(run_in_jail(manifest, ["sh", "-c", sys.argv[1]]).returncode)
 """
 
 
