@@ -204,7 +204,7 @@ HOST = """
         pytest.param("zlib.h", "  so are named too: /usr/share/doc/examples/zlib.h", id="and the others"),
         pytest.param(
             "zlib.h",
-            '  to add it, write in a whitelist: [packages] debian = ["zlib1g-dev"]',
+            '  to add it, write in a whitelist: packages.debian = ["zlib1g-dev"]',
             id="and its remedy",
         ),
         pytest.param("gcc", "gcc:amd64 12", id="a package before a file of its name"),

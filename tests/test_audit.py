@@ -409,7 +409,7 @@ def test_the_commands(auditor: Auditor) -> None:
     user, record = auditor.user, str(auditor.user.home / "a.jsonl")
     shown = user.pkgjail("audit", "show", "--manifest", "m.jsonl", record).stdout
     assert "zlib1g-dev:amd64" in shown
-    assert '  whitelist: [packages] debian = ["zlib1g-dev"]' in shown
+    assert '  whitelist: packages.debian = ["zlib1g-dev"]' in shown
     assert '  Spack: depends_on("zlib-api")' in shown
     facts: dict[str, Any] = json.loads(user.pkgjail("audit", "show", "--json", record).stdout)
     assert facts["wanted"][0]["paths"][0]["path"] == "/usr/include/zlib.h"

@@ -206,14 +206,14 @@ class Remedy(NamedTuple):
 
 REMEDIES = {
     "a package": Remedy(
-        want("/usr/include/zlib.h", "zlib1g-dev:amd64"), ('[packages] debian = ["zlib1g-dev"]',), "zlib-api"
+        want("/usr/include/zlib.h", "zlib1g-dev:amd64"), ('packages.debian = ["zlib1g-dev"]',), "zlib-api"
     ),
     "of another architecture": Remedy(
         want("/usr/include/zlib.h", "zlib1g-dev:i386"),
-        ('[packages] debian = ["zlib1g-dev:i386"]',),
+        ('packages.debian = ["zlib1g-dev:i386"]',),
         "zlib-api",
     ),
-    "no package": Remedy(want("/opt/a[1].h"), ('[files] include = ["/opt/a\\\\[1].h"]',)),
+    "no package": Remedy(want("/opt/a[1].h"), ('files.include = ["/opt/a\\\\[1].h"]',)),
     "only dropped by a blacklist": Remedy(
         want("/usr/share/doc/x", "odd:all", rule="docs.ignore:1: /doc"), ()
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -133,12 +134,12 @@ def test_from_nothing_to_a_command(project: Path, capfd: pytest.CaptureFixture[s
     assert main(["init", "--package", "dash"]) == 2
     assert "is there already" in capfd.readouterr().err
     assert main(["run", "--locked", "--", "true"]) == 125
-    assert f"{LOCK} is missing; run 'pkgjail lock'" in capfd.readouterr().err
+    assert f"{LOCK} is missing; make it with 'pkgjail lock'" in capfd.readouterr().err
     command = ["run", "--", "sh", "-c", "pwd; echo made >file; rm pkgjail.toml || rm *.jsonl || echo kept"]
     assert main(command) == 0
     found = capfd.readouterr()
     assert found.out == f"{project}\nkept\n"
-    assert f"{LOCK} is missing: locking anew" in found.err
+    assert re.match(rf"made {LOCK}, of \d+ packages; keep it in version control\n", found.err)
     assert (project / "file").read_text() == "made\n"
     lock = (project / LOCK).read_bytes()
     assert main(["run", "--locked", "--", "true"]) == 0
@@ -159,11 +160,46 @@ def test_a_file_that_asks_for_something_else(project: Path, capfd: pytest.Captur
     assert '"packages"' in capfd.readouterr().out
 
 
+def test_packages_of_one_run_are_added_to_those_of_the_file(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They once took the place of the file's, without a word."""
+    (project / FILE).write_text('packages = ["dash"]\n[run]\nenv = ["A=1"]\n')
+    assert main(["run", "--package", "make", "--", "dash", "-c", "make -v | head -c8; echo $A; pwd"]) == 0
+    found = capfd.readouterr()
+    assert found.out == f"GNU Make1\n{project}\n"
+    added = f"the packages are added to those of {FILE} for this run, without its lock"
+    assert found.err.splitlines()[-1] == added
+    lock = (project / LOCK).read_bytes()
+    assert main(["run", "--locked", "--", "dash", "-c", "! make -v"]) == 0
+    assert (project / LOCK).read_bytes() == lock
+
+
+def test_a_project_above_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (project / FILE).write_text(SMALL)
+    (project / "sub/dir").mkdir(parents=True)
+    monkeypatch.chdir(project / "sub/dir")
+    assert main(["run", "--", "true"]) == 125
+    assert f"the project in {project} works there: change to it" in capfd.readouterr().err
+
+
+def test_the_order_of_packages_does_not_matter(project: Path) -> None:
+    (project / FILE).write_text('packages = ["dash", "hostname"]\n')
+    assert main(["lock"]) == 0
+    lock = (project / LOCK).read_bytes()
+    (project / FILE).write_text('packages = ["hostname", "dash", "hostname"]\n')
+    assert main(["run", "--locked", "--", "true"]) == 0
+    assert main(["lock"]) == 0
+    assert (project / LOCK).read_bytes() == lock
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["run", "--package", "dash", "--locked", "--", "true"], "--locked is for a project's lock"),
-        (["run", "--blacklist", "docs", "--", "true"], "cannot add to a project by --blacklist or --package"),
+        (["run", "--blacklist", "docs", "--", "true"], "cannot add to a project by --blacklist"),
         (["init", "--list", "nix"], "unknown whitelist 'nix'"),
         (["init", "--package", "no-such-package"], "cannot satisfy 'no-such-package'"),
         (["lock"], "begin a project here with 'pkgjail init'"),

@@ -632,7 +632,7 @@ def test_empty_manifests(browser: Browser, tmp_path: Path) -> None:
     assert browser.console() == []
     assert "The older manifest is the same" in browser.text("#difference")
     assert browser.axe() == []
-    assert "found nothing" in browser.text("#findings")
+    assert "The set is closed" in browser.text("#findings")
     assert "Nothing was dropped" in browser.text("#dropped")
     path.write_bytes(report_page(empty, "sha256:abc"))
     browser.open(path)

@@ -191,7 +191,7 @@ CASES = [
         "/usr/bin/tmux",
         """
         /usr/bin/tmux: not in the manifest; the host has it from tmux:amd64
-          to add it, write in a whitelist: [packages] debian = ["tmux"]
+          to add it, write in a whitelist: packages.debian = ["tmux"]
         """,
     ),
     (
@@ -199,7 +199,7 @@ CASES = [
         "/usr/lib/libx.so",
         """
         /usr/lib/libx.so: not in the manifest; the host has it from libx:i386
-          to add it, write in a whitelist: [packages] debian = ["libx:i386"]
+          to add it, write in a whitelist: packages.debian = ["libx:i386"]
         """,
     ),
     (
@@ -207,7 +207,7 @@ CASES = [
         "tmux",
         """
         tmux: not in the manifest; the host has it from tmux:amd64
-          to add it, write in a whitelist: [packages] debian = ["tmux"]
+          to add it, write in a whitelist: packages.debian = ["tmux"]
         """,
     ),
     ("a package of nowhere", "nope", "nope: not in the manifest; no package of the host has it"),
@@ -216,7 +216,7 @@ CASES = [
         "/srv/data",
         """
         /srv/data: not in the manifest; no package of the host has it
-          to add it, write in a whitelist: [files] include = ["/srv/data"]
+          to add it, write in a whitelist: files.include = ["/srv/data"]
         """,
     ),
     (
@@ -224,7 +224,7 @@ CASES = [
         "/srv/[a]*",
         r"""
         /srv/[a]*: not in the manifest; no package of the host has it
-          to add it, write in a whitelist: [files] include = ["/srv/\\[a]\\*"]
+          to add it, write in a whitelist: files.include = ["/srv/\\[a]\\*"]
         """,
     ),
     (
@@ -232,7 +232,7 @@ CASES = [
         '/srv/q"\x7f',
         r"""
         /srv/q"\x7f: not in the manifest; no package of the host has it
-          to add it, write in a whitelist: [files] include = ["/srv/q\"\u007F"]
+          to add it, write in a whitelist: files.include = ["/srv/q\"\u007F"]
         """,
     ),
     (
@@ -259,7 +259,7 @@ def test_a_device_is_named_by_its_list(monkeypatch: pytest.MonkeyPatch) -> None:
         "/dev/dri/card0: a device, allowed by gpu.toml:3",
         "/dev/null: every jail has it",
         "/dev/fuse: not in the manifest; no package of the host has it",
-        '  to add it, write in a whitelist: [devices] include = ["/dev/fuse"]',
+        '  to add it, write in a whitelist: devices.include = ["/dev/fuse"]',
         "/dev/absent: not in the manifest; no package of the host has it",
     ]
     assert [answer.is_in for answer in answers] == [True, True, False, False]

@@ -6,6 +6,7 @@ import html
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from pkgjail.cli.output import print_warning
 from pkgjail.core.text import counted, printable, text_path
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pkgjail.audit.compare import AuditDifference
     from pkgjail.audit.model import Audit, Listing, LookUp, Mention, Program
     from pkgjail.audit.wanted import Used
+    from pkgjail.core.model import Manifest
 
 MOST_CHARACTERS = 65_536
 """The most characters of a review comment on GitHub."""
@@ -109,6 +111,15 @@ def _list(title: str, rows: Sequence[str], most: int | None) -> Iterator[str]:
         listed = ", ".join(rows[:most])
         more = f", and {len(rows) - most:,} more (--all)" if most is not None and len(rows) > most else ""
         yield f"{title}: {listed}{more}"
+
+
+def warn_of_other_manifest(audit: Audit, manifest: Manifest, *, as_json: bool) -> None:
+    """Warn if an audit was made in the jail of another manifest than the one that it is shown with."""
+    from pkgjail.manifest import dump_manifest, manifest_digest
+
+    if manifest_digest(dump_manifest(manifest)) != audit.manifest:
+        message = "the audit was made with another manifest, so what it wanted may be in this one by now"
+        print_warning(message, as_json=as_json)
 
 
 def _wanted(advice: Advice, names: Names, most: int | None) -> Iterator[str]:

@@ -390,6 +390,8 @@ def _loaded(arguments: argparse.Namespace, *, hashed: bool) -> Manifest:
         return _whole_image(arguments)
     if is_whitelist(name):
         lists = [] if name == PACKAGES_ALONE else [name]
+        project = getattr(arguments, "project", None)
+        lists += [] if project is None else project.lists
         return resolve_arguments(arguments, [*lists, *named_sets(arguments)], hashed=hashed)
     off = (arguments.essential, arguments.package_database)
     if arguments.packages or arguments.blacklist or arguments.recommends or off != (None, None):

@@ -54,7 +54,7 @@ def load_policy(  # noqa: PLR0913 - two by position; the rest have defaults
     """Read the named lists and everything that they include, for the family of `database`.
 
     `packages` are requirements of no list, as the family writes them, and come first; their origins are
-    `packages:1` and so on.
+    `packages`.
 
     Each name of a list is that of a shipped list, or a path: one with a slash, or that ends in `.toml` or
     `.ignore`.

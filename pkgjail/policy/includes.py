@@ -90,10 +90,10 @@ class PolicyReader:
         return loaded
 
     def read_packages(self, texts: Iterable[str]) -> tuple[Requirement, ...]:
-        """Read requirements that no list has. Their origins are `packages:1` and so on."""
+        """Read requirements that no list has, in any order. Their origin is `packages`."""
         problems = ListProblems(ASKED)
         self.problems.append(problems)
-        entries = (Entry(text=" ".join(text.split()), line=line) for line, text in enumerate(texts, start=1))
+        entries = (Entry(text=text, line=0) for text in sorted({" ".join(text.split()) for text in texts}))
         return tuple(self._requirements(entries, problems))
 
     def read_blacklist(self, name: str, folder: Path | None, namer: ListProblems, line: int) -> None:

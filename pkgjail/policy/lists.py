@@ -186,8 +186,8 @@ class ListProblems:
         return Rule(pattern=entry.text, origin=self.origin(entry.line), shipped=self.shipped)
 
     def origin(self, line: int) -> str:
-        """Return file and line as in `spack.toml:7`; "" for the command line."""
-        return f"{self.file}:{line}" if self.file else ""
+        """Return file and line as in `spack.toml:7`; the file alone for line 0, "" for the command line."""
+        return f"{self.file}:{line}" if self.file and line else self.file
 
     def in_order(self) -> list[Problem]:
         """Return the problems by line, and within one line in the order in which they were noted."""

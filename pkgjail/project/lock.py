@@ -34,7 +34,7 @@ def locked_manifest(project: Project, *, frozen: bool = False, reporter: Reporte
     Args:
         project: what is asked for.
         frozen: refuse to make or change the lock.
-        reporter: receives progress, and a note if the lock is made.
+        reporter: receives progress, and a warning if the lock is made anew.
 
     Raises:
         UsageError: the lock is missing, or is not of what the project asks for, and is `frozen`.
@@ -47,13 +47,16 @@ def locked_manifest(project: Project, *, frozen: bool = False, reporter: Reporte
             project.lists, project.blacklists, packages=project.packages, database=open_database(b"/")
         )
     )
-    why = f"{LOCK} is missing"
+    why = ""
     if os.path.lexists(LOCK):
         manifest = read_manifest(LOCK)
         if manifest.header.policy == asked:
             return manifest
         why = f"{project.file} asks for something else than {LOCK} has"
     if frozen:
-        raise UsageError(f"cannot use the lock: {why}; run 'pkgjail lock', and review what differs")
-    reporter.warn(f"{why}: locking anew")
+        missing = f"{LOCK} is missing; make it with 'pkgjail lock', and keep it in version control"
+        differs = f"{why}; run 'pkgjail lock', and review what differs"
+        raise UsageError(f"cannot use the lock: {differs if why else missing}")
+    if why:
+        reporter.warn(f"{why}: locking anew")
     return lock_project(project, reporter=reporter)

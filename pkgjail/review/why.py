@@ -328,7 +328,7 @@ class _Index:
 
 def package_line(key: str, family: str, architecture: str) -> str:
     """Return the whitelist's line that adds the package `key`, on a system of this native architecture."""
-    return f"[packages] {family} = [{toml_string(package_entry(key, architecture))}]"
+    return f"packages.{family} = [{toml_string(package_entry(key, architecture))}]"
 
 
 def package_entry(key: str, architecture: str) -> str:
@@ -342,7 +342,7 @@ def file_line(path: bytes) -> str:
     pattern = file_pattern(path)
     is_device = path.startswith(_DEV) and not pattern_fault(raw_path(pattern))
     table = "devices" if is_device else "files"
-    return f"[{table}] include = [{toml_string(pattern)}]" if pattern else ""
+    return f"{table}.include = [{toml_string(pattern)}]" if pattern else ""
 
 
 def file_pattern(path: bytes) -> str:

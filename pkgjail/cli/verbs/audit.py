@@ -111,11 +111,15 @@ def run_show(arguments: argparse.Namespace) -> int:
     from pkgjail.audit.record import read_audit
     from pkgjail.audit.spack_names import load_spack_names
     from pkgjail.audit.wanted import used
-    from pkgjail.cli.audit_text import facts, markdown, text
+    from pkgjail.cli.audit_text import facts, markdown, text, warn_of_other_manifest
     from pkgjail.cli.manifests import read_manifest
 
     audit = read_audit(arguments.audit)
-    use = used(audit, read_manifest(arguments.manifest)) if arguments.manifest else None
+    use = None
+    if arguments.manifest:
+        manifest = read_manifest(arguments.manifest)
+        warn_of_other_manifest(audit, manifest, as_json=arguments.format == "json")
+        use = used(audit, manifest)
     advice = advise(audit, load_spack_names(arguments.recipes))
     if arguments.format == "json":
         json.dump(facts(audit, advice, use), sys.stdout, indent=2)

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         against=against,
         compare=version_order(manifest.header.distribution),
         findings=findings,
-        audit=_audit(manifest, arguments.audit) if arguments.audit else "",
+        audit=_audit(manifest, arguments) if arguments.audit else "",
     )
     if arguments.output == "-":
         write_result(page)
@@ -93,15 +93,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _audit(manifest: Manifest, record: str) -> str:
+def _audit(manifest: Manifest, arguments: argparse.Namespace) -> str:
     """Return the section of an audit."""
     from pkgjail.audit.advice import advise
     from pkgjail.audit.record import read_audit
     from pkgjail.audit.section import audit_section
     from pkgjail.audit.spack_names import load_spack_names
     from pkgjail.audit.wanted import used
+    from pkgjail.cli.audit_text import warn_of_other_manifest
 
-    audit = read_audit(record)
+    audit = read_audit(arguments.audit)
+    warn_of_other_manifest(audit, manifest, as_json=arguments.json)
     return audit_section(audit, advise(audit, load_spack_names()), used(audit, manifest))
 
 

@@ -123,6 +123,6 @@ def _findings(findings: Sequence[Finding] | None) -> str:
     if findings is None:
         return "<p>The manifest was not checked for this page; 'pkgjail report --check' checks it.</p>"
     if not findings:
-        return "<p>The set is closed: the check found nothing.</p>"
+        return "<p>The set is closed. 'pkgjail check' also has notes, which are not shown here.</p>"
     rows = ((text_path(each.path), each.cause, each.responsible, each.fix) for each in findings)
     return table(counted(len(findings), "finding"), ("file", "cause", "responsible", "fix"), rows)
