@@ -37,8 +37,19 @@ if TYPE_CHECKING:
     from pkgjail.audit.run import audit_in, run_audited
     from pkgjail.audit.spack_names import load_spack_names
     from pkgjail.audit.wanted import used, wanted
-    from pkgjail.core.errors import PkgjailError
+    from pkgjail.core.errors import (
+        ArgumentError,
+        CommandError,
+        DriftError,
+        InputError,
+        JailError,
+        PkgjailError,
+        UsageError,
+    )
+    from pkgjail.core.model import Manifest
     from pkgjail.core.options import JailOptions, Limits, UserBind
+    from pkgjail.core.process_errors import CommandStatusError, CommandTimeoutError
+    from pkgjail.core.reporter import Reporter
     from pkgjail.doctor.examine import examine_host
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.enter import enter_environment
@@ -64,7 +75,7 @@ if TYPE_CHECKING:
     from pkgjail.jails.asynchronous import run_in_jail_async
     from pkgjail.jails.open import jail
     from pkgjail.jails.plan import plan_jail
-    from pkgjail.jails.run import default_environment, prepare_jail, run_in_jail
+    from pkgjail.jails.run import Jail, default_environment, prepare_jail, run_in_jail
     from pkgjail.machine.libvirt import export_domain
     from pkgjail.machine.model import MachineOptions
     from pkgjail.machine.run import run_in_machine
@@ -82,10 +93,21 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "ArgumentError",
+    "CommandError",
+    "CommandStatusError",
+    "CommandTimeoutError",
+    "DriftError",
+    "InputError",
+    "Jail",
+    "JailError",
     "JailOptions",
     "Limits",
     "MachineOptions",
+    "Manifest",
     "PkgjailError",
+    "Reporter",
+    "UsageError",
     "UserBind",
     "advise",
     "archive_image",
@@ -157,10 +179,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ArgumentError": "core.errors",
+    "CommandError": "core.errors",
+    "CommandStatusError": "core.process_errors",
+    "CommandTimeoutError": "core.process_errors",
+    "DriftError": "core.errors",
+    "InputError": "core.errors",
+    "Jail": "jails.run",
+    "JailError": "core.errors",
     "JailOptions": "core.options",
     "Limits": "core.options",
     "MachineOptions": "machine.model",
+    "Manifest": "core.model",
     "PkgjailError": "core.errors",
+    "Reporter": "core.reporter",
+    "UsageError": "core.errors",
     "UserBind": "core.options",
     "advise": "audit.advice",
     "archive_image": "export.image.stored",

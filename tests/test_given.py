@@ -60,6 +60,15 @@ _WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("a bind", lambda: JailOptions(binds=_any(_BIND)), "binds must be a sequence, not the UserBind"),
     ("a device", lambda: JailOptions(devices="/dev/null"), "devices must be a sequence"),
     ("a working directory", lambda: JailOptions(cwd=_any(None)), "cwd must be a path"),
+    ("a list for a manifest", lambda: pkgjail.run_in_jail(_any("build"), ["true"]), "manifest must be a Manifest, not the str 'build'; use read_manifest or resolve, or pkgjail.jail"),  # noqa: E501
+    ("paths as binds of options", lambda: JailOptions(binds=_any(["/x"])), "binds[0] must be a UserBind, not the str '/x'"),  # noqa: E501
+    ("a path as binds", lambda: pkgjail.jail("base", binds="/x"), "binds must be a sequence, not the str '/x': write ['/x']"),  # noqa: E501
+    ("pairs as binds", lambda: pkgjail.jail("base", binds=_any([("/x", "/y")])), "binds[0] must be a path, or a UserBind"),  # noqa: E501
+    ("a relative directory", lambda: pkgjail.jail("base", cwd="x"), "cwd must be an absolute path"),
+    ("a limit in words", lambda: pkgjail.Limits(memory=_any("1G")), "memory must be a number that is not negative, or None, not the str '1G'"),  # noqa: E501
+    ("limits as a mapping", lambda: JailOptions(limits=_any({"pids": 3})), "limits must be a Limits, not the dict"),  # noqa: E501
+    ("a number as a variable", lambda: JailOptions(environment=_any({"A": 1})), "environment must have texts alone: the str 'A' has the int 1"),  # noqa: E501
+    ("words as variables", lambda: pkgjail.jail("base", env=_any(["A=b"])), "env must be a mapping of names to values, not the list"),  # noqa: E501
     ("no sequence", lambda: words(_any(3), "argv"), "argv must be a sequence, not the int 3"),
 ]  # fmt: skip
 
@@ -67,7 +76,7 @@ _WRONG: list[tuple[str, Callable[[], object], str]] = [
 @pytest.mark.parametrize(("call", "said"), [each[1:] for each in _WRONG], ids=[each[0] for each in _WRONG])
 def test_a_wrong_type_is_told(call: Callable[[], object], said: str) -> None:
     """As what pkgjail foresees, and as what Python raises. A text is a sequence of letters."""
-    with pytest.raises(ArgumentError, match=r"must be") as caught:
+    with pytest.raises(ArgumentError, match=r"must (be|have)") as caught:
         call()
     assert str(caught.value).startswith(said)
     assert isinstance(caught.value, (TypeError, PkgjailError))

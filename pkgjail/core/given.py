@@ -11,7 +11,7 @@ from pkgjail.core.errors import ArgumentError
 
 TYPE_CHECKING = False  # as type checkers understand it, without importing typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypeVar, Union
 
     from typing_extensions import TypeAlias
@@ -95,6 +95,46 @@ def sequence(values: Iterable[T], name: str) -> tuple[T, ...]:
     return tuple(values)
 
 
+def instance_of(value: object, kind: type[T], name: str, advice: str = "") -> T:
+    """Return a value that must be of a type.
+
+    Raises:
+        ArgumentError: it is of another one; `advice` says what to do.
+
+    """
+    if not isinstance(value, kind):
+        hint = advice and f"; {advice}"
+        raise ArgumentError(f"{name} must be a {kind.__name__}, not {_shown(value)}{hint}")
+    return value
+
+
+def not_negative(value: float | None, name: str) -> float | None:
+    """Return a number that is at least 0, or None.
+
+    Raises:
+        ArgumentError: it is something else.
+
+    """
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ArgumentError(f"{name} must be a number that is not negative, or None, not {_shown(value)}")
+
+
+def variables(values: Mapping[str, str], name: str) -> Mapping[str, str]:
+    """Return the variables of an environment.
+
+    Raises:
+        ArgumentError: it is no mapping of texts.
+
+    """
+    if not hasattr(values, "items"):
+        raise ArgumentError(f"{name} must be a mapping of names to values, not {_shown(values)}")
+    for key, value in values.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ArgumentError(f"{name} must have texts alone: {_shown(key)} has {_shown(value)}")
+    return values
+
+
 def convert(instance: object, given: Callable[[Any, str], object], *fields: str) -> None:
     """Convert fields of a frozen record that was just made, each by `given(value, name)`."""
     for each in fields:
@@ -105,9 +145,12 @@ def convert(instance: object, given: Callable[[Any, str], object], *fields: str)
 
 
 def names_list(name: str) -> bool:
-    """Return whether a name that may be that of a whitelist or of a manifest is a whitelist's."""
-    is_list = name.endswith(".toml") or not ("/" in name or os.path.exists(name))
-    return is_list and not name.endswith(".jsonl")
+    """Return whether a name that may be that of a whitelist or of a manifest is a whitelist's.
+
+    A directory is neither, and is often called as a shipped list, such as "build".
+    """
+    is_file = "/" in name or (os.path.exists(name) and not os.path.isdir(name))
+    return name.endswith(".toml") or not (is_file or name.endswith(".jsonl"))
 
 
 def _list_name(value: AnyPath, name: str) -> str:

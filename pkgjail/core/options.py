@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from pkgjail.core.given import convert, path_bytes, path_sequence, sequence, words
+from pkgjail.core.given import (
+    convert,
+    instance_of,
+    not_negative,
+    path_bytes,
+    path_sequence,
+    sequence,
+    variables,
+    words,
+)
 from pkgjail.core.model import PlanOption, Verify, record
 
 if TYPE_CHECKING:
@@ -46,6 +55,10 @@ class Limits:
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "cpus", "pids"):
+            not_negative(getattr(self, name), name)
 
 
 @record
@@ -129,3 +142,7 @@ class JailOptions:
         convert(self, path_sequence, "devices", "paths", "inputs")
         convert(self, words, "device_sets")
         convert(self, sequence, "binds")
+        convert(self, variables, "environment")
+        instance_of(self.limits, Limits, "limits")
+        for index, bind in enumerate(self.binds):
+            instance_of(bind, UserBind, f"binds[{index}]", "pkgjail.jail takes paths, too")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.given import words
 from pkgjail.core.reporter import SILENT
 from pkgjail.jails.run import prepare_jail
-from pkgjail.jails.streams import Streams
+from pkgjail.jails.streams import streams_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ async def run_in_jail_async(  # noqa: PLR0913 - all but two by keyword
     thread of its own, from which `reporter` is called. If the task is cancelled, the command is killed with
     all processes of its jail before this returns. Signals act on the program, and are not relayed.
     """
-    command, served = words(argv, "argv"), Streams(**streams)
+    command, served = words(argv, "argv"), streams_of(streams, "run_in_jail_async")
 
     def run() -> CompletedProcess[Any]:
         jail = prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)

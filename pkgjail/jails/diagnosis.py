@@ -174,6 +174,8 @@ def _cannot_execute(failure: SetupError, command: str, package_of: Callable[[byt
             ": the symbolic links form a loop, or one is a link of /proc, which leads to a file that "
             "pkgjail itself has open; name a file of the jail"
         )
+    if failure.errno == errno.ENOENT and failure.name.startswith(b"/"):
+        why += "; show the directory where commands start by a bind, or start them in another one"
     return CommandError(
         f"cannot run {command} in the jail: {text_path(failure.name)}{why}",
         _CANNOT_EXECUTE,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from pkgjail.core.devices import find_devices
 from pkgjail.core.errors import DriftError, ExitDriftError, JailError, UsageError
-from pkgjail.core.given import path_bytes, words
+from pkgjail.core.given import instance_of, path_bytes, words
 from pkgjail.core.jail_names import HOSTNAME, LD_CACHE, SEARCH_PATH, SHARED_MEMORY
+from pkgjail.core.model import Manifest
 from pkgjail.core.options import JailOptions, Limits
 from pkgjail.core.parameters import parameter
 from pkgjail.core.reporter import SILENT
 from pkgjail.core.sources import refuse_other_source, source_at
-from pkgjail.core.text import text_path
+from pkgjail.core.text import counted, text_path
 from pkgjail.jails.automounts import automount_warnings
 from pkgjail.jails.devices import absent_devices, device_patterns, show_devices
 from pkgjail.jails.diagnosis import diagnose
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from pkgjail.core.devices import Device
     from pkgjail.core.errors import Change
     from pkgjail.core.given import AnyPath
-    from pkgjail.core.model import Manifest
     from pkgjail.core.reporter import Reporter
     from pkgjail.jails.strategy import Choice
     from pkgjail.jails.streams import StreamOptions, Streams
@@ -141,7 +141,10 @@ def run_in_jail(  # noqa: PLR0913 - all but two by keyword
         UsageError: streams contradict each other.
 
     """
+    from pkgjail.jails.streams import streams_of  # imported only if needed
+
     argv = words(argv, "argv")
+    streams_of(streams, "run_in_jail")  # refuses what is wrong before any work
     jail = prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
     return jail.run(argv, terminal=terminal, **streams)
 
@@ -161,8 +164,10 @@ def prepare_jail(  # noqa: PLR0913 - all but two by keyword
     the files with a record of its own, so they are compared only by kind, mode, size and link text.
     """
     root = path_bytes(root, "root")
+    instance_of(manifest, Manifest, "manifest", "use read_manifest or resolve, or pkgjail.jail")
     if options is None:
         options = JailOptions(environment=default_environment())
+    instance_of(options, JailOptions, "options")
     check = DriftCheck(
         verify=options.verify,
         allow_drift=options.allow_drift,
@@ -202,6 +207,9 @@ class Jail:
         for warning in absent_devices(manifest):
             check.reporter.warn(warning)
 
+    def __repr__(self) -> str:
+        return f"<Jail of {counted(len(self.manifest.packages), 'package')}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -212,9 +220,9 @@ class Jail:
         self, argv: Iterable[AnyPath], *, terminal: bool = False, **streams: Unpack[StreamOptions]
     ) -> CompletedProcess[Any]:
         """Run `argv` in the jail, as `run_in_jail` does. Arguments, result and errors are the same."""
-        from pkgjail.jails.streams import Streams  # imported only if needed
+        from pkgjail.jails.streams import streams_of  # imported only if needed
 
-        argv, own = words(argv, "argv"), Streams(**streams)
+        argv, own = words(argv, "argv"), streams_of(streams, "run")
         if own.are_given and terminal:
             raise UsageError("terminal cannot be given with other streams, or with a timeout")
         if own.are_given:

@@ -11,10 +11,12 @@ import os
 import signal
 import stat
 import threading
+from difflib import get_close_matches
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Union
 
 from pkgjail.core.errors import ArgumentError, JailError, UsageError
+from pkgjail.core.given import not_negative, variables
 from pkgjail.core.process_errors import CommandStatusError, CommandTimeoutError
 from pkgjail.core.text import raw_path, text_path
 from pkgjail.sandbox import syscalls as sc
@@ -94,9 +96,9 @@ class Streams:
         )
         self._input = raw_path(input) if isinstance(input, str) else input or b""
         self._text = text
-        self._timeout = timeout
+        self._timeout = not_negative(timeout, "timeout")
         self._check = check
-        self.environment = env
+        self.environment = None if env is None else variables(env, "env")
         # For each stream, the command's end and ours; -1 for none.
         self._ends: list[tuple[int, int]] = []
         self._taken: dict[int, bytes] = {}
@@ -104,6 +106,7 @@ class Streams:
         self._threads: list[threading.Thread] = []
         self._timer: threading.Timer | None = None
         self._jail = self._child = -1
+        self._monitored = False
         self._is_cancelled = self._has_expired = False
 
     @property
@@ -129,12 +132,12 @@ class Streams:
             os.close(descriptor)
         self._ends = []
 
-    def begin(self, child: int) -> None:
-        """Serve the pipes of the jail whose process is `child`, until it ends."""
+    def begin(self, child: int, *, monitored: bool) -> None:
+        """Serve the pipes of the jail whose first process is `child`, until it ends."""
         with self._lock:
             if self._is_cancelled:
                 raise JailError("the command was cancelled before it started")
-            self._child = child
+            self._child, self._monitored = child, monitored
             with contextlib.suppress(OSError):  # a container's filter may forbid it
                 self._jail = sc.pidfd_open(child)
         for number, (command, ours) in enumerate(self._ends):
@@ -187,22 +190,24 @@ class Streams:
         data = self._taken.get(number)
         return text_path(data) if data is not None and self._text else data
 
-    def _open(self, number: int, given: Stream) -> tuple[int, int]:
+    def _open(self, stream: int, given: Stream) -> tuple[int, int]:
         """Return a descriptor above 2 for the command, and our end of its pipe, or -1."""
         if given == PIPE:
             reading, writing = map(_moved_up, os.pipe())
-            return (reading, writing) if number == 0 else (writing, reading)
+            return (reading, writing) if stream == 0 else (writing, reading)
         if given == DEVNULL:
             return _moved_up(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)), -1
         if given == STDOUT:
             return _copied(self._ends[1][0]), -1
-        descriptor = number if given is None else given if isinstance(given, int) else given.fileno()
+        name, descriptor = _NAMES[stream], stream
+        if given is not None:
+            descriptor = given if isinstance(given, int) else _descriptor(given, name)
         try:
             is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         except OSError:
-            raise UsageError(f"{_NAMES[number]}: descriptor {descriptor} is not open") from None
+            raise UsageError(f"{name}: descriptor {descriptor} is not open") from None
         if is_directory:  # by `..` the command could leave the jail from there
-            raise UsageError(f"{_NAMES[number]} cannot be a directory")
+            raise UsageError(f"{name} cannot be a directory")
         return _copied(descriptor), -1
 
     def _write(self, _: int, pipe: int) -> None:
@@ -225,11 +230,48 @@ class Streams:
             self._kill()
 
     def _kill(self) -> None:
+        """Kill init, with which all processes of the jail end. A killed monitor would not wait for that."""
         with contextlib.suppress(ProcessLookupError):
-            if self._jail >= 0:
+            if self._monitored and (found := _children(self._child)):
+                os.kill(found[0], signal.SIGKILL)
+            elif self._jail >= 0:
                 signal.pidfd_send_signal(self._jail, signal.SIGKILL)
             elif self._child >= 0:
                 os.kill(self._child, signal.SIGKILL)
+
+
+def streams_of(options: StreamOptions, caller: str) -> Streams:
+    """Return the streams of a command whose options a `caller` was given.
+
+    Raises:
+        ArgumentError, UsageError: as `Streams`; also, an option is unknown.
+
+    """
+    for name in options:
+        if name not in StreamOptions.__annotations__:
+            meant = get_close_matches(name, [*StreamOptions.__annotations__, "terminal"], n=1)
+            hint = f"did you mean {meant[0]!r}?" if meant else "JailOptions and pkgjail.jail have the others"
+            raise ArgumentError(f"{caller} has no argument {name!r}: {hint}")
+    return Streams(**options)
+
+
+def _children(process: int) -> list[int]:
+    """Return the children of a process; none if it has ended, or the kernel does not say."""
+    try:
+        with open(f"/proc/{process}/task/{process}/children", encoding="ascii") as children:
+            return list(map(int, children.read().split()))
+    except OSError:
+        return []
+
+
+def _descriptor(given: Any, name: str) -> int:
+    try:
+        return int(given.fileno())
+    except (AttributeError, OSError):
+        raise ArgumentError(
+            f"{name} must be an open file with a descriptor, a descriptor, or PIPE, DEVNULL or STDOUT of "
+            f"subprocess, not a {type(given).__name__}"
+        ) from None
 
 
 def _copied(descriptor: int) -> int:

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
         standard: tuple[int, int, int]
         """The descriptors; each is above 2."""
 
-        def begin(self, child: int) -> None:
-            """In the caller: the command of the jail whose process is `child` starts when this returns."""
+        def begin(self, child: int, *, monitored: bool) -> None:
+            """In the caller: the command starts when this returns.
+
+            `child` is init, or if `monitored`, the monitor, whose only child is init.
+            """
 
         def end(self) -> None:
             """In the caller, after `begin`: all processes of the jail have ended."""
@@ -93,6 +96,7 @@ class Job:
     - `maps`: the ids of its user namespace; None if it has none of its own.
     - `observation`: if there is one, its process gets the listener, and answers calls with ids too.
     - `streams`: what the command gets as descriptors 0 to 2; None for the caller's.
+    - `monitored`: in the caller, whether a monitor is between it and init.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Job:
         self.as_root = program[1][:1] == (("MapRoot",),)
         self.user_namespace = program[1][:1] != (("NoUserNamespace",),)
         self.maps = IdMaps(as_root=self.as_root) if self.user_namespace else None
+        self.monitored = False
         self.listener = -1
         self._has_thread = False
         self._may_answer = _thread.allocate_lock()

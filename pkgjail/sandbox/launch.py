@@ -152,7 +152,7 @@ def _served(job: Job, child: int) -> Iterator[None]:
     if job.streams is None:
         yield
         return
-    job.streams.begin(child)
+    job.streams.begin(child, monitored=job.monitored)
     try:
         yield
     finally:
@@ -209,16 +209,21 @@ def _start_init(job: Job) -> int:
 
 def _start_namespaces(job: Job, mapping: _Mapping | None) -> int:
     if job.limits is not None or len(os.listdir("/proc/self/task")) > 1:
-        return fork(job, "unshare", lambda: _monitor(job, mapping))
+        return _fork_monitor(job, mapping)
     try:
         child = sc.clone(_namespaces(job))
     except OSError as error:
         if error.errno == errno.ENOSYS:
-            return fork(job, "unshare", lambda: _monitor(job, mapping))
+            return _fork_monitor(job, mapping)
         raise SetupError("unshare", error.errno or 0, b"clone3", []) from None
     if child == 0:
         run_child(job.report, "unshare", lambda: _become_init(job, mapping))
     return child
+
+
+def _fork_monitor(job: Job, mapping: _Mapping | None) -> int:
+    job.monitored = True
+    return fork(job, "unshare", lambda: _monitor(job, mapping))
 
 
 class _Mapping:
