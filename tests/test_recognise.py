@@ -36,6 +36,8 @@ def place(base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write_audit(AUDIT, tmp_path / "audit.jsonl")
     (tmp_path / "plan.jsonl").write_bytes(PLAN)
     manifest = (tmp_path / "m.jsonl").read_bytes()
+    (tmp_path / "large.jsonl").write_bytes(manifest + b"\n" * (1 << 20))
+    (tmp_path / "large.txt").write_bytes(b"#" * (1 << 21))
     for name, data in (("m.jsonl", manifest), ("w.toml", LIST)):
         (tmp_path / name).write_bytes(data)
         (tmp_path / f"bom-{name}").write_bytes(b"\xef\xbb\xbf" + data)
@@ -58,6 +60,9 @@ def place(base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("build spack env", 2, "'spack' is a whitelist, and a manifest is wanted here"),
         ("resolve ./m.jsonl", 2, "m.jsonl:1: this is a manifest, not a whitelist: 'pkgjail show' shows it"),
         ("resolve m.jsonl", 2, "the file 'm.jsonl' is a manifest: 'pkgjail show' shows it"),
+        ("resolve ./large.jsonl", 2, "large.jsonl:1: this is a manifest, not a whitelist: 'pkgjail show' shows"),
+        ("resolve base --blacklist ./large.jsonl", 2, "large.jsonl:1: this is a manifest, not a blacklist"),
+        ("resolve ./large.txt", 2, "'large.txt': it has more than 1 MiB"),
         ("resolve ./plan.jsonl", 2, "plan.jsonl:1: this is a package plan, not a whitelist"),
         ("resolve ./audit.jsonl", 2, "audit.jsonl:1: this is a record of an audit, not a whitelist"),
         ("resolve base --blacklist ./w.toml", 2, "w.toml:1: this is a whitelist, not a blacklist"),
