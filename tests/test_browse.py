@@ -285,6 +285,16 @@ def test_keys_lead_there(keys: str, expected: str) -> None:
         assert len(rows) == len(names)
 
 
+def test_the_heading_fits_the_rows_when_the_scroll_bar_goes() -> None:
+    """Protects the columns' names: only without a scroll bar is there room for the bars of sizes."""
+    many = "".join(f"p{each} 1\nw.toml:1 -> p{each}\n/usr/p{each} 9 of p{each}\n" for each in range(50))
+    first, files, back = _screens(manifest_of(many), "f", "left", size=(62, 24))
+    heading, row = files.split("\n")[2:4]
+    assert "[##########]" in row
+    assert heading.index("name", heading.index("names") + 5) == row.rindex("p0")
+    assert back == first
+
+
 def test_an_empty_manifest() -> None:
     """Protects lists without a row, in which no key has an effect."""
     screens = _screens(files_alone(()), "enter d r b w s down", "f", "F", "slash a enter w")

@@ -146,6 +146,8 @@ class Browser(App[None]):
     def on_listing_moved(self) -> None:
         """Show the details of the selected row."""
         self._draw()
+        # A scroll bar that comes or goes changes the width of the rows, as soon as they are laid out.
+        self.call_after_refresh(self._draw_heading)
 
     def on_listing_opened(self) -> None:
         """Open the row that was clicked."""
@@ -277,7 +279,7 @@ class Browser(App[None]):
         place = f" {listing.row + 1 if len(view) else 0:,}/{len(view):,}"
         self._write("summary", fit(self._summary, width))
         self._write("title", fit(view.title, max(0, width - cell_len(place))) + place)
-        self._write("heading", "  " + view.heading(listing.text_width))
+        self._draw_heading()
         self._write("rule", "─" * width)
         details = view.details(listing.row, max(0, width)) if len(view) else ()
         if self._notice:
@@ -285,6 +287,10 @@ class Browser(App[None]):
         for number in range(DETAIL_LINES):
             self._write(f"detail{number}", details[number] if number < len(details) else "")
         self._write("keys", _fitting(_SEARCH_KEYS if self._is_searching else _KEYS, width))
+
+    def _draw_heading(self) -> None:
+        """Write the names of the columns, for rows as wide as they are now."""
+        self._write("heading", "  " + self._listing.view.heading(self._listing.text_width))
 
     def _write(self, line: str, text: str) -> None:
         self.query_one(f"#{line}", Static).update(text)
