@@ -15,6 +15,7 @@ from pkgjail.audit.model import Audit
 from pkgjail.audit.record import write_audit
 from pkgjail.cli.main import main
 from pkgjail.core.recognise import kind_of
+from pkgjail.environments.build import build_environment
 from pkgjail.manifest import read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ AUDIT = Audit(
 
 @pytest.fixture
 def place(base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a manifest, a list, a plan and an audit, each as it is and changed."""
+    """A working directory with a manifest, a list, a plan, an audit and an environment."""
     write_manifest(base_manifest, tmp_path / "m.jsonl")
     write_audit(AUDIT, tmp_path / "audit.jsonl")
     (tmp_path / "plan.jsonl").write_bytes(PLAN)
     manifest = (tmp_path / "m.jsonl").read_bytes()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "spakk").touch()
+    build_environment(base_manifest, os.fsencode(tmp_path / "env"))
     (tmp_path / "large.jsonl").write_bytes(manifest + b"\n" * (1 << 20))
     (tmp_path / "large.txt").write_bytes(b"#" * (1 << 21))
     for name, data in (("m.jsonl", manifest), ("w.toml", LIST)):
@@ -60,7 +64,7 @@ def place(base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("build spack env", 2, "'spack' is a whitelist, and a manifest is wanted here"),
         ("resolve ./m.jsonl", 2, "m.jsonl:1: this is a manifest, not a whitelist: 'pkgjail show' shows it"),
         ("resolve m.jsonl", 2, "the file 'm.jsonl' is a manifest: 'pkgjail show' shows it"),
-        ("resolve ./large.jsonl", 2, "large.jsonl:1: this is a manifest, not a whitelist: 'pkgjail show' shows"),
+        ("resolve ./large.jsonl", 2, "large.jsonl:1: this is a manifest, not a whitelist: 'pkgjail show'"),
         ("resolve base --blacklist ./large.jsonl", 2, "large.jsonl:1: this is a manifest, not a blacklist"),
         ("resolve ./large.txt", 2, "'large.txt': it has more than 1 MiB"),
         ("resolve ./plan.jsonl", 2, "plan.jsonl:1: this is a package plan, not a whitelist"),
@@ -69,6 +73,20 @@ def place(base_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("resolve base --blacklist ./m.jsonl", 2, "m.jsonl:1: this is a manifest, not a blacklist"),
         ("audit show m.jsonl", 2, "m.jsonl: this is a manifest, not a record of an audit"),
         ("audit show w.toml", 2, "w.toml: this is a whitelist, not a record of an audit"),
+        ("run env -- true", 125, "'pkgjail enter env -- COMMAND', or name its manifest, env/manifest.jsonl"),
+        ("shell env", 125, "'env' is an environment"),
+        ("show env", 2, "'env' is an environment"),
+        ("show empty", 1, "empty: Is a directory"),
+        ("build env m.jsonl", 2, "MANIFEST comes first, as in 'pkgjail build m.jsonl env'"),
+        ("build no m.jsonl", 2, "MANIFEST comes first, as in 'pkgjail build m.jsonl no'"),
+        ("enter m.jsonl -- true", 125, "'m.jsonl' is a manifest, and an environment is wanted here: run"),
+        ("enter w.toml -- true", 125, "it is not a directory"),
+        ("enter env", 125, "there is no command to run; write it after '--' ('-- bash' for a shell)"),
+        ("run m.jsnl -- true", 125, "unknown whitelist 'm.jsnl'; did you mean 'm.jsonl'?"),
+        ("resolve crlf-w.tml", 2, "unknown whitelist 'crlf-w.tml'; did you mean 'crlf-w.toml'?"),
+        ("resolve base --blacklist large.tx", 2, "unknown blacklist 'large.tx'; did you mean './large.txt'?"),
+        ("resolve spak", 2, "unknown whitelist 'spak'; did you mean 'spack'?"),
+        ("resolve zzz", 2, "unknown whitelist 'zzz'; use one of base,"),
         ("show bom-m.jsonl", 2, "bom-m.jsonl:1: it begins with a byte order mark (BOM)"),
         ("show crlf-m.jsonl", 2, "crlf-m.jsonl:1: its lines end in CR LF"),
         ("show cut-m.jsonl", 2, "cut-m.jsonl: cannot unpack it by gzip"),
@@ -127,7 +145,7 @@ def test_a_packed_manifest_is_the_manifest(place: Path, capsys: pytest.CaptureFi
         ("verify --quick -", "m.jsonl"),
         ("export - --format mtree", "m.jsonl"),
         ("report - -o page.html", "m.jsonl"),
-        ("build - env", "m.jsonl"),
+        ("build - new", "m.jsonl"),
         ("run - -- true", "m.jsonl"),
         ("audit show -", "audit.jsonl"),
         ("resolve - --no-hash", "w.toml"),

@@ -81,7 +81,7 @@ def command_of(arguments: argparse.Namespace, rest: Parser) -> list[str]:
         take_verbosity(arguments)
     words = words[1:] if words[:1] == ["--"] else words
     if not words:
-        raise UsageError("there is no command to run; write it after '--'")
+        raise UsageError("there is no command to run; write it after '--' ('-- bash' for a shell)")
     return words
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.output import stream_fault
@@ -26,7 +28,7 @@ def read_manifest(name: str) -> Manifest:
 
     Raises:
         ManifestError: it is none; if it is something else of pkgjail's, that is said.
-        UsageError: it is the name of a whitelist.
+        UsageError: it is the name of a whitelist, or an environment.
         OSError: it cannot be read.
 
     """
@@ -49,6 +51,28 @@ def read_manifest(name: str) -> Manifest:
                 f"'pkgjail resolve {shell_quote(name)} -o {shell_quote(name)}.manifest.jsonl'"
             ) from None
         raise
+    except OSError as error:
+        if error.errno == errno.EISDIR and _is_environment(name):
+            raise UsageError(
+                f"{name!r} is an environment, and a manifest is wanted here: run commands in it with "
+                f"'pkgjail enter {shell_quote(name)} -- COMMAND', or name its manifest, "
+                f"{shell_quote(os.path.join(name, 'manifest.jsonl'))}"
+            ) from None
+        raise
+
+
+def is_manifest(name: str) -> bool:
+    """Return whether a file is a manifest, by its beginning."""
+    from pkgjail.core.recognise import MANIFEST_FILE
+    from pkgjail.policy.lists import kind_at
+
+    return os.path.isfile(name) and kind_at(Path(name)) == MANIFEST_FILE
+
+
+def _is_environment(name: str) -> bool:
+    from pkgjail.environments.directory import is_environment
+
+    return is_environment(os.fsencode(name))
 
 
 def _is_shipped(name: str) -> bool:

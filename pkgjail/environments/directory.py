@@ -111,6 +111,11 @@ def open_environment(directory: bytes, verb: Verb) -> Iterator[EnvironmentDirect
         close(above)
 
 
+def is_environment(directory: bytes) -> bool:
+    """Return whether a directory seems to be an environment: it has one of the files that mark its phase."""
+    return any(os.path.lexists(os.path.join(directory, file)) for file in PHASE_FILES.values())
+
+
 def close(descriptor: int) -> None:
     """Close a descriptor by which nothing was written, so that an error of close(2) loses nothing."""
     with contextlib.suppress(OSError):

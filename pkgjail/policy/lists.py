@@ -10,6 +10,7 @@ import errno
 import os
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import islice
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIXES = (".toml", ".ignore")
+_AS_PATHS = (*_SUFFIXES, ".jsonl")  # no "./" is needed before them
 _MAX_PROBLEMS = 100
+_MAX_NAMES = 1000  # of a directory, that are compared with a misspelt one
 
 
 class Readable(Protocol):
@@ -129,9 +132,8 @@ def find(kind: ListKind, name: str, folder: Path | None) -> Source:
 def _find_shipped(kind: ListKind, name: str, folder: Path | None) -> Source:
     known = kind.shipped()
     if name not in known:
-        raise ValueError(
-            f"unknown {kind.noun} {name!r}{_as_file(kind, name, folder) or nearest(name, known)}"
-        )
+        hint = _as_file(kind, name, folder) or _like_shipped(name, known) or _like_file(name, folder)
+        raise ValueError(f"unknown {kind.noun} {name!r}{hint or nearest(name, known)}")
     file = name + kind.suffix
     return Source(
         kind=kind,
@@ -147,14 +149,27 @@ def _as_file(kind: ListKind, name: str, folder: Path | None) -> str:
     if folder is not None and name:
         for file in (name, name + kind.suffix):
             if os.path.isfile(folder / file):  # false if the name is too long for a file
-                other = _kind_at(folder / file)
+                other = kind_at(folder / file)
                 if other in {"", LIST_FILE}:
                     return f"; write {'./' + file!r} for the file"
                 return f"; the file {file!r} is a {other}: {WHAT_TO_DO[other]}"
     return ""
 
 
-def _kind_at(path: Path) -> str:
+def _like_file(name: str, folder: Path | None) -> str:
+    """Suggest a file of `folder` with a name that is like `name`, for the end of a message; "" if none is."""
+    if folder is None:
+        return ""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, _MAX_NAMES) if entry.is_file()]
+    except OSError:
+        return ""
+    return did_you_mean(name, [file if file.endswith(_AS_PATHS) else f"./{file}" for file in names], count=1)
+
+
+def kind_at(path: Path) -> str:
+    """Return what the file at `path` is, as `kind_of` does; "" also if it cannot be read."""
     return kind_of(_start_of(str(path)))
 
 
@@ -212,7 +227,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest the one of the few `known` that is like `name`, or list them, for the end of a message."""
     names = sorted(known)
     choices = f"; use {'one of ' if len(names) > 1 else ''}{', '.join(names)}"
-    return did_you_mean(name, names, count=1, likeness=0.7) or choices
+    return _like_shipped(name, names) or choices
+
+
+def _like_shipped(name: str, known: Iterable[str]) -> str:
+    return did_you_mean(name, known, count=1, likeness=0.7)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3, likeness: float = 0.8) -> str:

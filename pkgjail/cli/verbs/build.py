@@ -19,6 +19,7 @@ from pkgjail.cli.machine_options import add_kept_machine_options, kept_stage
 from pkgjail.cli.output import write_result
 from pkgjail.cli.policy_options import add_source_options, root_of
 from pkgjail.cli.verbosity import print_note
+from pkgjail.core.errors import UsageError
 from pkgjail.core.text import counted, printable, shell_quote
 
 if TYPE_CHECKING:
@@ -85,10 +86,16 @@ def _prints_lines(arguments: argparse.Namespace) -> bool:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build the environment, and print what was built."""
-    from pkgjail.cli.manifests import read_manifest
+    from pkgjail.cli.manifests import is_manifest, read_manifest
     from pkgjail.environments.build import build_environment
     from pkgjail.environments.directory import parent_and_name
 
+    if is_manifest(arguments.directory):
+        both = f"{shell_quote(arguments.directory)} {shell_quote(arguments.manifest)}"
+        raise UsageError(
+            f"{arguments.directory!r} is a manifest, and not a directory: MANIFEST comes first, as in "
+            f"'pkgjail build {both}'"
+        )
     manifest = read_manifest(arguments.manifest)
     directory = os.fsencode(arguments.directory)
     root = root_of(arguments)

@@ -15,8 +15,11 @@ from pkgjail.cli.jail_options import (
     jail_options,
     run_audited_in,
 )
+from pkgjail.cli.manifests import is_manifest
 from pkgjail.cli.parser import Parser
 from pkgjail.cli.results import never
+from pkgjail.core.errors import UsageError
+from pkgjail.core.text import shell_quote
 
 if TYPE_CHECKING:
     import argparse
@@ -80,6 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
     from pkgjail.environments.enter import enter_and_save, enter_environment
 
     command = _command(arguments)
+    if is_manifest(arguments.directory):
+        quoted = shell_quote(arguments.directory)
+        raise UsageError(
+            f"{arguments.directory!r} is a manifest, and an environment is wanted here: run commands in the "
+            f"manifest's jail with 'pkgjail run {quoted} -- COMMAND'"
+        )
     options = jail_options(arguments, defaults={})
     directory = os.fsencode(arguments.directory)
     with ConsoleReporter(as_json=arguments.json) as reporter:
