@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from pkgjail.cli.verbs.check import print_check
 from pkgjail.core.errors import JailError
 from pkgjail.core.model import FileEntry, Manifest
 from pkgjail.core.paths import Names
@@ -14,7 +15,7 @@ from pkgjail.review.check import runner as runner_module
 from pkgjail.review.check.attribution import Attribution
 from pkgjail.review.check.compiler import compiler_gaps
 from pkgjail.review.check.dynamic import catch_unanswered
-from pkgjail.review.check.findings import Gap
+from pkgjail.review.check.findings import Check, Finding, Gap
 from pkgjail.review.check.ld_search import LdSearch
 from pkgjail.review.check.modules import perl_gaps, python_gaps
 from pkgjail.review.check.runner import JailRunner
@@ -213,6 +214,24 @@ def test_configurations_that_include_each_other() -> None:
     found = LdSearch(names(*paths), {}, content).configured_directories
     assert sorted(read) == sorted(paths)
     assert sorted(found) == sorted(b"/opt/" + path.rpartition(b"/")[2] for path in paths)
+
+
+def test_fixes_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A fix of several findings is said once more at the end, that of the most first."""
+    fixes = ["once", "two", "three\x1b", "two", "three\x1b", "three\x1b"]
+    findings = tuple(
+        Finding(path=b"/x", kind="library", wanted=b"y", cause="z", owners=(), responsible="", fix=fix)
+        for fix in fixes
+    )
+    print_check(Check(findings=findings, notes=findings, objects=1, scripts=0, links=0), 1)
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == [
+        r"three\x1b: settles 3 findings",
+        "not closed: 6 findings in 1 ELF file, 0 scripts, 0 links",
+    ]
+    print_check(Check(findings=findings, notes=(), objects=1, scripts=0, links=0), None)
+    settled = [line for line in capsys.readouterr().out.splitlines() if " settles " in line]
+    assert settled == [r"three\x1b: settles 3 findings", "two: settles 2 findings"]
 
 
 def test_a_first_line_ends_at_a_nul() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.console import ConsoleReporter
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump(_facts(check), sys.stdout, indent=2)
         print()
     else:
-        _print(check, None if arguments.all else _SHOWN)
+        print_check(check, None if arguments.all else _SHOWN)
     return 1 if check.findings else 0
 
 
@@ -106,7 +107,8 @@ def _row(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _print(check: Check, most: int | None) -> None:
+def print_check(check: Check, most: int | None) -> None:
+    """Print findings and notes, at most so many of each (None: all), and the fixes of several findings."""
     for word, findings in (("note: ", check.notes), ("", check.findings)):
         for finding in findings[:most]:
             owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
@@ -118,6 +120,9 @@ def _print(check: Check, most: int | None) -> None:
             print(f"    fix: {printable(finding.fix)}")
         if most is not None and len(findings) > most:
             print(f"{word}and {len(findings) - most:,} more (--all)")
+    for fix, settled in Counter(finding.fix for finding in check.findings).most_common(most):
+        if settled > 1:
+            print(f"{printable(fix)}: settles {settled:,} findings")
     looked = ", ".join(
         (
             counted(check.objects, "ELF file"),
