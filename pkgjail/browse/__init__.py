@@ -2,14 +2,16 @@
 
 `contents` indexes a manifest, `directories` sums its files, and `views` makes lists of text of both; none of
 them knows a terminal. `app` and `listing` show the views and take keys; only they import Textual, which is
-optional: `pip install 'pkgjail[browse]'` adds it.
+optional: the extra `browse` of pkgjail's package.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from pkgjail.core.errors import PkgjailError
+from pkgjail.core.text import shell_quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +39,6 @@ def browse(manifest: Manifest, explain: Callable[[str], Sequence[str]]) -> None:
             raise
         raise PkgjailError(
             f"cannot browse the manifest: the library {error.name!r} is not installed; "
-            "install it with: pip install 'pkgjail[browse]'"
+            f"install it with: {shell_quote(sys.executable or 'python3')} -m pip install {_LIBRARY}"
         ) from error
     Browser(manifest, explain).run()

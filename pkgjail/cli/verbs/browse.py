@@ -22,7 +22,8 @@ Walk through a manifest on a terminal: the packages by size or by cost (the byte
 with a package), what each requires and brings, what needs it, why it is there, and its files with the sizes
 of their directories. The key ? lists the keys, and q quits.
 
-The library Textual is needed: pip install 'pkgjail[browse]'.
+The library Textual is needed, in the environment of the Python that runs pkgjail: the extra 'browse',
+as in pip install '.[browse]' in the clone.
 """
 _EPILOG = """\
 examples:
