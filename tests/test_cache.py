@@ -95,6 +95,14 @@ def test_pruning_leaves_what_a_jail_uses(filled: Path) -> None:
     assert {each.path.name for each in prune_cache(older_than=time.time() + 3600)} == {"one"}
 
 
+def test_all_that_is_not_in_use(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects what the help says of `--days 0`."""
+    assert filled.exists()
+    assert main(["cache", "prune", "--days", "0"]) == 0
+    assert main(["cache", "ls"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0 kept, ")
+
+
 def test_what_was_removed_is_not_held(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A jail is not entered by a layer that went between the choice and the entry."""
     place = bytes(filled / "run/pkgjail/layers/one")

@@ -1,4 +1,4 @@
-"""`pkgjail cache`: list or clear what pkgjail keeps between runs."""
+"""`pkgjail cache`: list or remove what pkgjail keeps between runs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 _DAY_SECONDS = 86400
 _DESCRIPTION = """\
-List or clear what pkgjail keeps between runs: in your cache directory ($XDG_CACHE_HOME/pkgjail or
-~/.cache/pkgjail: baselines, ld.so caches, file digests), in your runtime directory
-(/dev/shm/pkgjail-UID or $XDG_RUNTIME_DIR/pkgjail: overlay layers, prepared jails, what this kernel can
-do), and the baselines that you published in /var/tmp/pkgjail-UID. All of it is made again when needed.
-'prune' also removes what killed processes left, of any age, but nothing that is in use.
+List (ls) or remove (prune) what pkgjail keeps between runs: in your cache directory
+($XDG_CACHE_HOME/pkgjail or ~/.cache/pkgjail: baselines, ld.so caches, file digests), in your runtime
+directory (/dev/shm/pkgjail-UID or $XDG_RUNTIME_DIR/pkgjail: overlay layers, prepared jails, what this
+kernel can do), and the baselines that you published in /var/tmp/pkgjail-UID. All of it is made again when
+needed. 'prune' also removes what killed processes left, of any age, but nothing that is in use.
+'prune --days 0' removes everything that is not in use.
 """
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add this verb's arguments and help."""
     parser = verbs.add_parser(
-        "cache", help="list or clear what is kept between runs", description=_DESCRIPTION
+        "cache", help="list or remove what is kept between runs", description=_DESCRIPTION
     )
     parser.add_argument("what", choices=("ls", "prune"), help="list it, or remove what was not used recently")
     parser.add_argument(
@@ -36,7 +37,7 @@ def add_parser(verbs: Verbs) -> None:
         type=float,
         default=30,
         metavar="N",
-        help="prune what was last used N or more days ago (default 30)",
+        help="prune what was last used N or more days ago (default 30; 0: everything that is not in use)",
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run, failure=0, result_is_output=_lists)
