@@ -674,12 +674,24 @@ def test_pkgjaild_as_the_doctor_says(user: Caller, tmp_path: Path) -> None:
     for name in ("up", "work"):
         (tmp_path / name).mkdir()
     lines = [line for line in remedies.of_helper().lines if "print-policy" in line or "groupadd" in line]
-    script = _SERVICE % {"python": SYSTEM_PYTHON, "pasted": "\n".join(lines)}
+    script = _SERVICE % {"python": SYSTEM_PYTHON, "pasted": "\n".join(lines).replace("USER", "nobody")}
     before, after = in_mounts(user, script, str(tmp_path))
     found = before.stage("helper")
     assert not found["works"]
     assert "pkgjaild --check" in lines_of(found)
     assert after.stage("helper")["works"], after.stage("helper")["obstacle"]
+
+
+@pytest.mark.parametrize(("number", "user"), [(0, "root (0)"), (0, "0"), (NOBODY, "nobody (65534)")])
+def test_root_is_not_taken_for_the_user(
+    number: int, user: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Root asks for others: the remedy does not add root to a group, and the report says whose view it is."""
+    monkeypatch.setattr(os, "geteuid", lambda: number)
+    assert remedies.of_helper().lines[0].endswith(" USER") == (number == 0)
+    print_report(replace(examine_host(), user=user, stages=()))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(": runuser -u USER -- pkgjail doctor") == (number == 0)
 
 
 def test_trying_stages_is_told() -> None:

@@ -97,6 +97,9 @@ class _Page:
         for software in report.software:
             self._say(f"{software.role:18}{software.found or 'none'}", indent="  ", further=20)
             self._findings(software.findings)
+        if report.by_root:
+            print()
+            self._say("This is what root can do here. A user's own view: runuser -u USER -- pkgjail doctor")
 
     def _table(self, stages: Iterable[StageReport]) -> None:
         if self._width and self._width < _WIDE:

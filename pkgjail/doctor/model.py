@@ -151,6 +151,11 @@ class HostReport:
     software: tuple[SoftwareReport, ...]
 
     @property
+    def by_root(self) -> bool:
+        """Return whether root asked, who can do more here than other users."""
+        return self.user in {"0", "root (0)"}
+
+    @property
     def works(self) -> bool:
         """Return whether the default stage works here, and so do the directories that its jails need."""
         spoilt = any(finding.serious for each in self.directories for finding in each.findings)

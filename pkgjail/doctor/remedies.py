@@ -182,7 +182,7 @@ def of_root(around: Surroundings) -> Remedy:
 def of_helper() -> Remedy:
     """Return how pkgjaild is set up."""
     units = "/etc/systemd/system/pkgjaild"
-    user = shell_quote(_user_name())
+    user = shell_quote(_user_name()) if os.geteuid() else "USER"
     return Remedy(
         what="Run pkgjaild, which makes jails with the rights of the users whom its policy allows",
         who="administrator",
