@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pkgjail.cli.limit_options import add_limit_options, has_limits, limits_of, size
-from pkgjail.cli.manifests import STDIN, read_manifest
+from pkgjail.cli.manifests import STDIN, names_environment, read_manifest
 from pkgjail.cli.output import JSON_ERRORS, argv_wants_json, print_warning, wants_json
 from pkgjail.cli.parser import PACKAGES_ALONE, WHOLE_IMAGE, Parser
 from pkgjail.cli.policy_options import add_policy_arguments, resolve_arguments, root_of
@@ -421,7 +421,7 @@ def is_whitelist(name: str) -> bool:
     Its jail depends on more than a replay checks: on the lists that it includes, on blacklists, and on the
     package database.
     """
-    return name not in {WHOLE_IMAGE, STDIN} and names_list(name)
+    return name not in {WHOLE_IMAGE, STDIN} and names_list(name) and not names_environment(name)
 
 
 def jail_options(arguments: argparse.Namespace, defaults: Mapping[str, str] | None = None) -> JailOptions:

@@ -69,6 +69,11 @@ def is_manifest(name: str) -> bool:
     return os.path.isfile(name) and kind_at(Path(name)) == MANIFEST_FILE
 
 
+def names_environment(name: str) -> bool:
+    """Return whether a name is that of an environment's directory here, and not of a shipped list."""
+    return os.path.isdir(name) and not _is_shipped(name) and _is_environment(name)
+
+
 def _is_environment(name: str) -> bool:
     from pkgjail.environments.directory import is_environment
 
