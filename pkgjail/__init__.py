@@ -251,12 +251,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # PEP 562
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # otherwise type checkers take any name for a public one
 
-    return getattr(import_module(f"pkgjail.{_HOMES.get(name, 'api')}"), name)
+    def __getattr__(name: str) -> Any:  # PEP 562
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"pkgjail.{_HOMES.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -175,6 +175,17 @@ def test_packages_of_one_run_are_added_to_those_of_the_file(
     assert (project / LOCK).read_bytes() == lock
 
 
+@pytest.mark.parametrize("words", ["-q run", "--quiet run", "-v --debug run", "run -q"])
+def test_options_before_the_verb_change_no_meaning(
+    words: str, project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first word of the command was once taken for a manifest, so that it ran in another jail."""
+    (project / FILE).write_text(SMALL)
+    (project / "base").mkdir()
+    assert main([*words.split(), "--", "sh", "-c", "pwd", "base"]) == 0
+    assert capfd.readouterr().out == f"{project}\n"
+
+
 def test_a_project_above_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from pkgjail.cli.exit_status import exit_status
 from pkgjail.cli.output import argv_wants_json, print_error, print_warning, stream_fault, wants_json
 from pkgjail.cli.parser import PACKAGES_ALONE, PROJECT, WHOLE_IMAGE, Parser
 from pkgjail.cli.streams import is_reader_gone, output_fault
-from pkgjail.cli.verbosity import is_verbose, take_verbosity
+from pkgjail.cli.verbosity import VERBOSITY_OPTIONS, is_verbose, take_verbosity
 from pkgjail.core.errors import CommandError, OutputError, PkgjailError
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ def report_failure(error: OSError, arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; without any, print the help and exit."""
-    given, arguments = arguments, _as_called_now(arguments)
+    given = arguments = _verb_first(arguments)
+    arguments = _as_called_now(arguments)
     completing = "_ARGCOMPLETE" in os.environ
     # Making the parsers of all verbs takes longer than the work of some verbs.
     alone = not completing and bool(arguments) and arguments[0] in VERBS
@@ -208,6 +209,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         # The verb's own parser knows its usage and its exit status.
         parsed.refuse_unknown(unknown)
     return parsed
+
+
+def _verb_first(words: Sequence[str]) -> Sequence[str]:
+    """Put the options that stand before the verb behind it, where they mean the same.
+
+    What a command line means depends on its verb, and on what stands before `--`.
+    """
+    place = next((number for number, word in enumerate(words) if word not in VERBOSITY_OPTIONS), 0)
+    return [words[place], *words[:place], *words[place + 1 :]] if place else words
 
 
 def _as_called_now(arguments: Sequence[str]) -> Sequence[str]:

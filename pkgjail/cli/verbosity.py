@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 _QUIET, _USUAL, _VERBOSE = -1, 0, 1
+VERBOSITY_OPTIONS = ("-q", "--quiet", "-v", "--verbose", "--debug")
+"""The options that `add_verbosity_options` adds."""
 
 
 class _Said:

@@ -65,6 +65,8 @@ class Limits:
 class JailOptions:
     """The options of a jail. `cwd` is a path inside; `environment` is the whole environment of the command.
 
+    Without PATH in it, most commands find no others: begin with `default_environment`.
+
     `devices` are names or patterns of devices (`pkgjail.core.devices`) that the jail shows besides those that
     the manifest allows; each must be there. `device_sets` are shipped whitelists whose devices are shown
     likewise; the manifest must have the libraries for them.
