@@ -102,8 +102,8 @@ class _Broken:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def run(self, argv: Sequence[str]) -> int:
-        """As `jail.run.Jail`."""
+    def enter(self, argv: Sequence[str]) -> int:
+        """As `Jail`."""
         del argv
         raise self._error
 
