@@ -16,7 +16,9 @@ from pathlib import Path
 
 MINORS = range(9, 14)
 TOP = Path(__file__).resolve().parent.parent
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extensions", "PyYAML", "textual")
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extensions", "PyYAML")
+# Installed afterwards: with the others, the pip of Python 3.9 looks for versions for ten minutes.
+LATER = ("textual",)
 # These want a browser's driver or validators, which old versions of pip resolve in minutes: see 'make test'.
 ELSEWHERE = ("tests/test_report.py", "tests/test_sbom.py")
 
@@ -43,6 +45,7 @@ def test(interpreter: str, minor: int) -> bool:
         subprocess.run([interpreter, "-m", "venv", home], check=True)
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--editable", TOP, *TOOLS], check=True)
+    subprocess.run([*install, *LATER], check=True)
     tests = [python, "-m", "pytest", "-q", "-n", "2", "-m", "not long and not gate", "-p", "no:cacheprovider"]
     tests += [f"--ignore={name}" for name in ELSEWHERE]
     environment = {**os.environ, "PKGJAIL_EXAMPLES": "100"}

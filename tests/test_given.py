@@ -65,7 +65,7 @@ _WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("a path as binds", lambda: pkgjail.jail("base", binds="/x"), "binds must be a sequence, not the str '/x': write ['/x']"),  # noqa: E501
     ("pairs as binds", lambda: pkgjail.jail("base", binds=_any([("/x", "/y")])), "binds[0] must be a path, or a UserBind"),  # noqa: E501
     ("a relative directory", lambda: pkgjail.jail("base", cwd="x"), "cwd must be an absolute path"),
-    ("a limit in words", lambda: pkgjail.Limits(memory=_any("1G")), "memory must be a number that is not negative, or None, not the str '1G'"),  # noqa: E501
+    ("a limit in words", lambda: pkgjail.Limits(memory=_any("1G")), "memory must be a number or None, not the str '1G'"),  # noqa: E501
     ("limits as a mapping", lambda: JailOptions(limits=_any({"pids": 3})), "limits must be a Limits, not the dict"),  # noqa: E501
     ("a number as a variable", lambda: JailOptions(environment=_any({"A": 1})), "environment must have texts alone: the str 'A' has the int 1"),  # noqa: E501
     ("words as variables", lambda: pkgjail.jail("base", env=_any(["A=b"])), "env must be a mapping of names to values, not the list"),  # noqa: E501

@@ -148,7 +148,7 @@ _CONTRADICTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
         "run has no argument 'shell': JailOptions and pkgjail.jail have the others",
     ),
     ({"tmeout": 3}, ArgumentError, "run has no argument 'tmeout': did you mean 'timeout'?"),
-    ({"timeout": "3"}, ArgumentError, "timeout must be a number that is not negative"),
+    ({"timeout": "3"}, ArgumentError, "timeout must be a number or None"),
     ({"stdout": "out.txt"}, ArgumentError, "stdout must be an open file"),
     ({"env": {"A": 1}}, ArgumentError, "env must have texts alone"),
 ]

@@ -108,16 +108,16 @@ def instance_of(value: object, kind: type[T], name: str, advice: str = "") -> T:
     return value
 
 
-def not_negative(value: float | None, name: str) -> float | None:
-    """Return a number that is at least 0, or None.
+def number_or_none(value: float | None, name: str) -> float | None:
+    """Return a number, or None.
 
     Raises:
         ArgumentError: it is something else.
 
     """
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return value
-    raise ArgumentError(f"{name} must be a number that is not negative, or None, not {_shown(value)}")
+    raise ArgumentError(f"{name} must be a number or None, not {_shown(value)}")
 
 
 def variables(values: Mapping[str, str], name: str) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pkgjail.core.given import (
     convert,
     instance_of,
-    not_negative,
+    number_or_none,
     path_bytes,
     path_sequence,
     sequence,
@@ -58,7 +58,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("memory", "cpus", "pids"):
-            not_negative(getattr(self, name), name)
+            number_or_none(getattr(self, name), name)
 
 
 @record

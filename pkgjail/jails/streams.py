@@ -16,7 +16,7 @@ from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Union
 
 from pkgjail.core.errors import ArgumentError, JailError, UsageError
-from pkgjail.core.given import not_negative, variables
+from pkgjail.core.given import number_or_none, variables
 from pkgjail.core.process_errors import CommandStatusError, CommandTimeoutError
 from pkgjail.core.text import raw_path, text_path
 from pkgjail.sandbox import syscalls as sc
@@ -96,7 +96,7 @@ class Streams:
         )
         self._input = raw_path(input) if isinstance(input, str) else input or b""
         self._text = text
-        self._timeout = not_negative(timeout, "timeout")
+        self._timeout = number_or_none(timeout, "timeout")
         self._check = check
         self.environment = None if env is None else variables(env, "env")
         # For each stream, the command's end and ours; -1 for none.
