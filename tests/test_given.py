@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,18 @@ def test_every_public_function_takes_paths_of_any_type() -> None:
         and ("bytes" in str(each.annotation) or "PathLike" in str(each.annotation))
     ]
     assert wrong == []
+
+
+def test_what_cannot_be_written_is_foreseen(tmp_path: Path) -> None:
+    """It is also what Python raises, with the same number and file."""
+    (tmp_path / "a.toml").write_text('packages.debian = ["a"]\n')
+    lists = {"etc/os-release": "ID=debian\n", "var/lib/dpkg/info/a.list": ""}
+    root = make_root(tmp_path / "root", "a 1 amd64", files=lists)
+    manifest = pkgjail.resolve([tmp_path / "a.toml"], root=root, allow_unmet=True)
+    with pytest.raises(FileNotFoundError, match="No such file or directory") as caught:
+        pkgjail.write_manifest(manifest, tmp_path / "none" / "m.jsonl")
+    assert isinstance(caught.value, PkgjailError)
+    assert caught.value.errno == errno.ENOENT
 
 
 def test_a_root_by_its_text(tmp_path: Path) -> None:

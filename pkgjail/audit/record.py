@@ -16,7 +16,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, get_args
 
 from pkgjail.audit.model import Area, Audit, Call, Clue, Kind, Listing, LookUp, Mention, Nowhere, Program
-from pkgjail.core.errors import InputError, Problem, unreadable
+from pkgjail.core.errors import InputError, Problem, unreadable, unwritable
 from pkgjail.core.given import path_text
 from pkgjail.core.recognise import AUDIT, mistaken_for
 from pkgjail.core.untrusted import MANIFEST, PARSE_INT, is_nested, parsing, read_named, shortened
@@ -70,9 +70,12 @@ def dump_audit(audit: Audit) -> bytes:
 
 
 def write_audit(audit: Audit, path: AnyPath) -> None:
-    """Write an audit atomically. Raises `InputError` and `OSError` as `write_manifest`."""
+    """Write an audit atomically. Raises `InputError` and `UnwritableError` as `write_manifest`."""
     path = path_text(path, "path")
-    replace_file(path, dump_audit(audit))
+    try:
+        replace_file(path, dump_audit(audit))
+    except OSError as error:
+        raise unwritable(error, path) from error
 
 
 def refuse_target(path: str | os.PathLike[str]) -> None:

@@ -161,6 +161,31 @@ class ForbiddenFileError(UnreadableError, PermissionError):
     """A file that was named and that this process may not read."""
 
 
+class UnwritableError(PkgjailError, OSError):
+    """A file that was named and cannot be written. It is an `OSError`, too, with number, reason and file."""
+
+    def __str__(self) -> str:
+        return os_error_text(self)
+
+
+class MissingDirectoryError(UnwritableError, FileNotFoundError):
+    """The directory of a file that was named for writing is not there."""
+
+
+class ForbiddenTargetError(UnwritableError, PermissionError):
+    """A file that was named and that this process may not write."""
+
+
+def unwritable(error: OSError, path: str) -> UnwritableError:
+    """Return the error for a file that the caller named for writing, from the system's."""
+    kind: type[UnwritableError] = UnwritableError
+    if isinstance(error, FileNotFoundError):
+        kind = MissingDirectoryError
+    elif isinstance(error, PermissionError):
+        kind = ForbiddenTargetError
+    return kind(error.errno, error.strerror or str(error), error.filename or path)
+
+
 def unreadable(error: OSError, path: str | os.PathLike[str]) -> UnreadableError:
     """Return the error for a file that the caller named, from the system's."""
     kind: type[UnreadableError] = UnreadableError

@@ -17,7 +17,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pkgjail.core.errors import ManifestError, Problem, unreadable
+from pkgjail.core.errors import ManifestError, Problem, unreadable, unwritable
 from pkgjail.core.given import path_text
 from pkgjail.core.model import DevicePattern, Header, Manifest
 from pkgjail.core.untrusted import MANIFEST, read_descriptor, read_named
@@ -132,10 +132,15 @@ def _unpacked(data: bytes, name: str) -> bytes:
 def write_manifest(manifest: Manifest, path: AnyPath) -> str:
     """Write the manifest to `path` atomically, and return its digest.
 
-    Raises `InputError` if something other than a regular file is at `path`, and `OSError` for other
-    failures; then the old file stays as it was.
+    Raises:
+        InputError: something other than a regular file is at `path`.
+        UnwritableError: it cannot be written; it is an `OSError`, too. The old file stays as it was.
+
     """
     path = path_text(path, "path")
     data = dump_manifest(manifest)
-    replace_file(path, data)
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise unwritable(error, path) from error
     return manifest_digest(data)
