@@ -186,6 +186,18 @@ def test_options_before_the_verb_change_no_meaning(
     assert capfd.readouterr().out == f"{project}\n"
 
 
+def test_advice_is_for_the_project_s_file(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A whitelist's line is an error there."""
+    (project / FILE).write_text(SMALL)
+    assert main(["lock"]) == 0
+    assert main(["why", LOCK, "zlib.h"]) == 1
+    said = capfd.readouterr().out
+    assert f'to add it, write in {FILE}: packages = ["zlib1g-dev"]' in said
+    assert main(["run", "--audit", "a.jsonl", "--", "sh", "-c", "cat /usr/include/zlib.h"]) == 1
+    assert main(["audit", "show", "a.jsonl"]) == 0
+    assert f'{FILE}: packages = ["zlib1g-dev"]' in capfd.readouterr().out
+
+
 def test_a_project_above_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

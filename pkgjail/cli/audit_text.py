@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from pkgjail.cli.output import print_warning
+from pkgjail.cli.project import place_of_line
 from pkgjail.core.text import counted, printable, text_path
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def _wanted(advice: Advice, names: Names, most: int | None) -> Iterator[str]:
             yield f"    dropped by {look_up.rule}"
     if few is not None and len(advice.look_ups) > few:
         yield f"  and {counted(len(advice.look_ups) - few, 'more path')} (--all)"
-    for line in advice.lines[:few]:
-        yield f"  whitelist: {printable(line)}"
+    for place, line in map(place_of_line, advice.lines[:few]):
+        yield f"  {'whitelist' if place == 'a whitelist' else place}: {printable(line)}"
     if advice.spack.name:
         guess = "" if advice.spack.basis == "table" else "  (a guess)"
         yield f'  Spack: depends_on("{advice.spack.name}"){guess}'

@@ -98,6 +98,16 @@ def _add_options(arguments: argparse.Namespace) -> None:
     arguments.no_network = arguments.no_network or not project.network
 
 
+def place_of_line(line: str) -> tuple[str, str]:
+    """Return where a whitelist's line is to be written, and the line as it stands there.
+
+    It is the project's file, if there is one here and it can have the line; otherwise a whitelist.
+    """
+    if not os.path.lexists(FILE) or not line.startswith("packages."):
+        return "a whitelist", line
+    return FILE, f"packages = {line.partition(' = ')[2]}"
+
+
 def project_inputs(project: Project) -> tuple[bytes, ...]:
     """Return the files that decide what later commands of a project see, which a command may not change."""
     from pkgjail.policy import list_files

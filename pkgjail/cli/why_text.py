@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pkgjail.cli.project import place_of_line
 from pkgjail.core.text import first_of, printable
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def text(answer: Answer) -> Iterator[str]:
     if answer.also:
         yield f"  so are named too: {', '.join(first_of(list(map(printable, answer.also)), _FEW))}"
     if answer.remedy:
-        yield f"  to add it, write in a whitelist: {answer.remedy}"
+        place, line = place_of_line(answer.remedy)
+        yield f"  to add it, write in {place}: {line}"
 
 
 def _presence(answer: Answer, entry: FileEntry) -> str:
