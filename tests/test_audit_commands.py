@@ -45,6 +45,13 @@ def test_show(audited: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "  /usr/share/aclocal/pkg.m4: its directory was listed by ls" in lines
     assert main(["audit", "show", "--fail-on", "wanted", "a.jsonl"]) == 1
     capfd.readouterr()
+    assert main(["audit", "show", "--json", "a.jsonl"]) == 0
+    wanted = [each["package"] for each in json.loads(capfd.readouterr().out)["wanted"]]
+    ignoring = [word for name in wanted[1:] for word in ("--ignore", name.partition(":")[0])]
+    assert main(["audit", "show", "--json", "--fail-on", "wanted", *ignoring, "a.jsonl"]) == 1
+    assert [each["package"] for each in json.loads(capfd.readouterr().out)["wanted"]] == wanted[:1]
+    assert main(["audit", "show", "--fail-on", "wanted", *ignoring, "--ignore", wanted[0], "a.jsonl"]) == 0
+    capfd.readouterr()
     assert main(["audit", "show", "--json", "--manifest", "m.jsonl", "a.jsonl"]) == 0
     facts = json.loads(capfd.readouterr().out)
     assert facts["status"] == 3

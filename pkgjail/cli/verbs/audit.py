@@ -90,6 +90,13 @@ def add_parser(verbs: Verbs) -> None:
         help="the directory 'packages' of a repository of Spack's recipes",
     )
     show.add_argument("--fail-on", choices=("wanted",), help="exit 1 if the command wanted anything")
+    show.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="leave out a package that was wanted, such as locales, which many ask for (may be repeated)",
+    )
     show.set_defaults(run=run_show, failure=0, result_is_output=always)
     why = commands.add_parser("why", help="say who asked for a path", description=_WHY)
     why.add_argument("audit", type=named_file, metavar="FILE", help=_RECORD)
@@ -120,7 +127,9 @@ def run_show(arguments: argparse.Namespace) -> int:
         manifest = read_manifest(arguments.manifest)
         warn_of_other_manifest(audit, manifest, as_json=arguments.format == "json")
         use = used(audit, manifest)
-    advice = advise(audit, load_spack_names(arguments.recipes))
+    wanted = advise(audit, load_spack_names(arguments.recipes))
+    ignored = {*arguments.ignore}
+    advice = tuple(one for one in wanted if not ignored & {one.package, one.package.partition(":")[0]})
     if arguments.format == "json":
         json.dump(facts(audit, advice, use), sys.stdout, indent=2)
         print()
