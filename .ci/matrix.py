@@ -21,6 +21,14 @@ TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "typing_extension
 LATER = ("textual",)
 # These want a browser's driver or validators, which old versions of pip resolve in minutes: see 'make test'.
 ELSEWHERE = ("tests/test_report.py", "tests/test_sbom.py")
+# These take minutes, and what they test is the kernel's part, the same under each Python: see 'make test'.
+SLOW = tuple(
+    f"tests/{name}.py"
+    for name in (
+        "environments/test_interruptions", "test_escapes", "test_exactness", "test_exactness_host",
+        "test_faults", "test_nesting", "test_proc_links",
+    )
+)  # fmt: skip
 
 
 def works(interpreter: str, minor: int) -> bool:
@@ -47,7 +55,7 @@ def test(interpreter: str, minor: int) -> bool:
     subprocess.run([*install, "--editable", TOP, *TOOLS], check=True)
     subprocess.run([*install, *LATER], check=True)
     tests = [python, "-m", "pytest", "-q", "-n", "2", "-m", "not long and not gate", "-p", "no:cacheprovider"]
-    tests += [f"--ignore={name}" for name in ELSEWHERE]
+    tests += [f"--ignore={name}" for name in (*ELSEWHERE, *SLOW)]
     environment = {**os.environ, "PKGJAIL_EXAMPLES": "100"}
     return subprocess.run(tests, cwd=TOP, env=environment, check=False).returncode == 0
 
