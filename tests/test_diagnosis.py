@@ -239,6 +239,9 @@ def test_a_host_without_these_settings_is_no_error(tmp_path: Path) -> None:
     assert str(error).startswith(f"{_UNSHARE}unshare unshare: Invalid argument")
 
 
+_BIND_IT = "show the directory where commands start by a bind, or start them in another one"
+
+
 @pytest.mark.parametrize(
     ("number", "name", "status", "message"),
     [
@@ -254,7 +257,12 @@ def test_a_host_without_these_settings_is_no_error(tmp_path: Path) -> None:
             127,
             "cannot run gcc: there is no such command in the jail; name its package in the whitelist",
         ),
-        (errno.ENOENT, b"/w", 126, "cannot run gcc in the jail: /w: No such file or directory"),
+        (
+            errno.ENOENT,
+            b"/w",
+            126,
+            "cannot run gcc in the jail: /w: No such file or directory; " + _BIND_IT,
+        ),
         (errno.EACCES, b"/etc/passwd", 126, "cannot run gcc in the jail: /etc/passwd: Permission denied"),
         (errno.ENOEXEC, b"gcc", 126, "cannot run gcc in the jail: gcc: Exec format error"),
     ],
