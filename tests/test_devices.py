@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from pkgjail.api import resolve
@@ -217,12 +217,19 @@ _LETTERS = st.text(alphabet="ab*?[]!-", max_size=7)
 
 @given(name=st.text(alphabet="ab*?-]", min_size=1, max_size=6), pattern=_LETTERS)
 def test_wildcards_match_as_in_the_standard_library(name: str, pattern: str) -> None:
-    """Compares with `fnmatch`, where both have the same syntax."""
+    """Compares with `fnmatch`, where both have the same syntax.
+
+    On Python 3.9, `fnmatch` cannot be asked about all ranges: for `[[-?]` it raises `re.error`.
+    """
     from pkgjail.core.globs import _matches, _tokens
 
     tokens = _tokens(pattern.encode())
+    try:
+        expected = fnmatchcase(name, pattern)
+    except re.error:
+        reject()
     if tokens is not None:
-        assert _matches(name.encode(), tokens) == fnmatchcase(name, pattern)
+        assert _matches(name.encode(), tokens) == expected
 
 
 def test_what_the_jail_has_of_its_own_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
