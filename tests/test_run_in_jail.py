@@ -305,6 +305,15 @@ def test_manifests_are_shared_and_jails_are_closed():
 
 def test_a_manifest(pkgjail_jail):
     assert pkgjail_jail(made[0].manifest).run(["true"]).returncode == 0
+    with pytest.raises(pkgjail.UsageError, match="a manifest is complete"):
+        pkgjail_jail(made[0].manifest, packages=["dash"])
+
+@pytest.mark.parametrize("name", ["coreutils", "make"])
+def test_files_of_one_name_are_not_shared(pkgjail_jail, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(f'packages.debian = ["{name}"]\\n')
+    packages = pkgjail_jail("./own.toml").manifest.packages
+    assert ("make" in {one.name for one in packages}) == (name == "make")
 """
 
 
@@ -315,7 +324,7 @@ def test_the_fixture(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, tmp_path], check=False, cwd=tmp_path, env=alone, capture_output=True, text=True
     )
-    assert "4 passed" in done.stdout, done.stdout
+    assert "6 passed" in done.stdout, done.stdout
 
 
 # --- from asyncio -----------------------------------------------------------------------------------------

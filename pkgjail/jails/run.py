@@ -143,10 +143,9 @@ def run_in_jail(  # noqa: PLR0913 - all but two by keyword
     """
     from pkgjail.jails.streams import streams_of  # imported only if needed
 
-    argv = words(argv, "argv")
-    streams_of(streams, "run_in_jail")  # refuses what is wrong before any work
+    argv, own = words(argv, "argv"), streams_of(streams, "run_in_jail")
     jail = prepare_jail(manifest, options, root=root, publisher=publisher, reporter=reporter)
-    return jail.run(argv, terminal=terminal, **streams)
+    return jail.run_with(argv, own, terminal=terminal)
 
 
 def prepare_jail(  # noqa: PLR0913 - all but two by keyword
@@ -222,15 +221,20 @@ class Jail:
         """Run `argv` in the jail, as `run_in_jail` does. Arguments, result and errors are the same."""
         from pkgjail.jails.streams import streams_of  # imported only if needed
 
-        argv, own = words(argv, "argv"), streams_of(streams, "run")
-        if own.are_given and terminal:
+        return self.run_with(words(argv, "argv"), streams_of(streams, "run"), terminal=terminal)
+
+    def run_with(
+        self, argv: Sequence[str], streams: Streams, *, terminal: bool = False
+    ) -> CompletedProcess[Any]:
+        """Run `argv` with these streams, as `run` does."""
+        if not streams.are_given:
+            return streams.result(argv, self.enter(argv, terminal=terminal, environment=streams.environment))
+        if terminal:
             raise UsageError("terminal cannot be given with other streams, or with a timeout")
-        if own.are_given:
-            return self.serve(argv, own)
-        return own.result(argv, self.enter(argv, terminal=terminal, environment=own.environment))
+        return self.serve(argv, streams)
 
     def serve(self, argv: Sequence[str], streams: Streams) -> CompletedProcess[Any]:
-        """Run `argv` with streams, which another thread may cancel; as `run` does."""
+        """Run `argv` with streams that are served even if all are the caller's: another thread may cancel."""
         with streams:
             status = self.enter(argv, streams=streams, environment=streams.environment)
         return streams.result(argv, status)
